@@ -26,8 +26,9 @@ class OnnxFerryError(Exception):
 class MissingExtraError(OnnxFerryError):
     """An optional dependency is not installed."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package!r}, which is not installed: pip install 'onnxferry[{extra}]'")
+    def __init__(self, package: str, extra: str, purpose: str, note: str = "") -> None:
+        line = f"{purpose} needs the package {package!r}, which is not installed: pip install 'onnxferry[{extra}]'"
+        super().__init__(f"{line} ({note})" if note else line)
         self.package = package
         self.extra = extra
 

@@ -1,0 +1,303 @@
+"""The session: a dict of arrays in, a dict of arrays out, on the device that was asked for or not at all.
+
+    with Engine("model.onnx") as engine:
+        outputs = engine.run({"x": x})
+
+Works for any ONNX file, ours or not. What it adds to ONNX Runtime: feeds are checked before they reach it, its errors come
+out in words, CUDA is used or refused but never silently replaced, and threads are as many as the process may use.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from onnxferry.runtime import hardware, ort
+from onnxferry.runtime.artifact import Contract, contract_from_metadata
+from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
+
+MAX_THREADS = 1024
+
+_NUMPY_NAMES = {"float": "float32", "double": "float64", "string": "str"}  # ONNX Runtime's names that numpy spells otherwise
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """What the graph says of one input or output."""
+
+    name: str
+    dtype: str  # numpy's name, "uint8"; "str" for strings; what is no tensor keeps ONNX's spelling, "seq(tensor(float))"
+    shape: tuple[int | str | None, ...]  # a size, the name of a dynamic axis, or None for a dynamic axis without a name
+    ranked: bool = True  # False: the graph leaves even the number of axes open, and shape is ()
+
+    def __str__(self) -> str:
+        shape = ", ".join("?" if size is None else str(size) for size in self.shape) if self.ranked else "..."
+        return f"{self.name}: {self.dtype} ({shape})"
+
+
+class _Feed:
+    """One input's expectations, laid out so that a right array passes in well under a microsecond."""
+
+    __slots__ = ("dtype", "fixed", "rank", "spec")
+
+    def __init__(self, spec: TensorSpec) -> None:
+        self.spec = spec
+        self.dtype = _numpy_dtype(spec.dtype)
+        self.rank = len(spec.shape) if spec.ranked else -1
+        self.fixed = tuple((axis, size) for axis, size in enumerate(spec.shape) if isinstance(size, int))
+
+    def accepts(self, array: object) -> bool:
+        """True for an array that can go to ONNX Runtime as it is."""
+        if type(array) is not np.ndarray or array.dtype != self.dtype or not array.flags.c_contiguous:
+            return False
+        shape = array.shape
+        if len(shape) != self.rank:
+            return self.rank == -1
+        for axis, size in self.fixed:  # noqa: SIM110 (a generator costs more than the loop)
+            if shape[axis] != size:
+                return False
+        return True
+
+    def mend(self, value: object) -> object:
+        """The array as ONNX Runtime takes it, copied only where its memory layout demands it; InputError where it is wrong."""
+        spec = self.spec
+        if "(" in spec.dtype:  # a sequence, map or optional: ONNX Runtime checks those
+            return value
+        if not isinstance(value, np.ndarray | np.generic):
+            raise InputError(f"input {spec.name!r} must be a numpy array of {spec.dtype}, got {_kind(value)}; use numpy.asarray({spec.name}, {spec.dtype!r})")
+        array = np.asarray(value)
+        if self.dtype is None:  # strings, and types that numpy itself does not know (bfloat16, float8 …)
+            right = _is_text(array) if spec.dtype == "str" else array.dtype.name == spec.dtype
+        else:
+            right = array.dtype == self.dtype
+        if not right:
+            hint = "" if spec.dtype == "str" else f"; use {spec.name}.astype({spec.dtype!r})"
+            raise InputError(f"input {spec.name!r} must be {spec.dtype}, got {_dtype_words(array)}{hint}")
+        if self.rank not in (-1, array.ndim):
+            raise InputError(f"input {spec.name!r} must have {self.rank} axes, {_shape_words(spec.shape)}, got {array.ndim}: {array.shape}")
+        for axis, size in self.fixed:
+            if array.shape[axis] != size:
+                raise InputError(
+                    f"input {spec.name!r} must have size {size} on axis {axis}, {_shape_words(spec.shape)}, got {array.shape[axis]}: {array.shape}"
+                )
+        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+
+
+class Engine:
+    """An open model. One engine serves any number of threads at a time.
+
+    ``path``: a file, or the file's bytes. ``device``: ``"cuda"`` runs there or raises DeviceError, ``"auto"`` takes CUDA only
+    where it truly works; ``device_reason`` says why it chose. ``threads``: None for :func:`hardware.default_threads`.
+    ``providers``: instead of ``device``, ONNX Runtime's execution providers in order, short or full names, each alone or with
+    its options: ``["openvino"]``, ``[("cuda", {"device_id": 1}), "cpu"]``; one that does not come up raises DeviceError.
+
+    Raises ArtifactError for a file that cannot be loaded, DeviceError, InputError for arguments that make no sense,
+    MissingExtraError where ONNX Runtime is not installed.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | bytes,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        providers: Sequence[ort.Provider] | None = None,
+    ) -> None:
+        self.path: Path | None = None if isinstance(path, bytes) else Path(path)
+        self.threads: int = hardware.default_threads() if threads is None else _thread_count(threads)
+        requested, self.device_reason = _choose(device, providers)
+        self._session: Any = _open_session(path, self._name, self.threads, requested)
+        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+        self.device: str = ort.device_of(self.providers)
+        self.inputs: tuple[TensorSpec, ...] = tuple(map(_spec, self._session.get_inputs()))
+        self.optional_inputs: tuple[TensorSpec, ...] = tuple(map(_spec, self._session.get_overridable_initializers()))
+        self.outputs: tuple[TensorSpec, ...] = tuple(map(_spec, self._session.get_outputs()))
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self.contract: Contract | None = contract_from_metadata(self.metadata)
+        self._feeds = {spec.name: _Feed(spec) for spec in (*self.inputs, *self.optional_inputs)}
+        self._required = tuple(spec.name for spec in self.inputs if not spec.dtype.startswith("optional("))
+        self._output_names = [spec.name for spec in self.outputs]
+        self._errors = ort.error_classes()
+
+    def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Runs the graph once: arrays by input name in, arrays by output name out (``outputs`` asks for some of them only).
+
+        Names, dtypes, ranks and fixed sizes are checked first. Arrays are passed on as they are; only one that is not
+        C-contiguous is copied. Outputs that are no tensors come as ONNX Runtime gives them (lists, dicts).
+
+        Raises InputError for feeds that do not fit, DeviceError where the GPU fails.
+        """
+        session = self._session
+        if session is None:
+            raise InputError(f"{self._name} is closed; open it again with Engine(...)")
+        names = self._output_names if outputs is None else self._chosen(outputs)
+        ready: Mapping[str, Any] = feeds
+        for name, array in feeds.items():
+            feed = self._feeds.get(name)
+            if feed is None:
+                raise InputError(f"the model has no input {name!r}{_instead(name, list(self._feeds))}")
+            if not feed.accepts(array):
+                mended = feed.mend(array)
+                if mended is not array:
+                    ready = {**ready, name: mended}
+        for name in self._required:
+            if name not in feeds:
+                raise InputError(f"input {name!r} is missing; expected {'; '.join(map(str, self.inputs))}")
+        try:
+            return dict(zip(names, session.run(names, ready), strict=True))
+        except self._errors as error:
+            raise self._run_error(error, ready) from error
+
+    def close(self) -> None:
+        """Frees the model's memory, once runs that are under way in other threads have ended. Closing twice is fine."""
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._session is None else f"device={self.device!r}, threads={self.threads}"
+        sides = [", ".join(map(str, specs)) for specs in (self.inputs, self.outputs)]
+        return f"Engine({self._name}, {state}, inputs=[{sides[0]}], outputs=[{sides[1]}])"
+
+    @property
+    def _name(self) -> str:
+        return "the model" if self.path is None else str(self.path)
+
+    def _chosen(self, outputs: Sequence[str]) -> list[str]:
+        if isinstance(outputs, str) or not outputs:
+            raise InputError(f"outputs must be a list of names, some of {self._output_names}, or None for all; got {outputs!r}")
+        for name in outputs:
+            if name not in self._output_names:
+                raise InputError(f"the model has no output {name!r}{_instead(name, self._output_names)}")
+        return list(outputs)
+
+    def _run_error(self, error: Exception, feeds: Mapping[str, Any]) -> InputError | DeviceError:
+        text = ort.words(error)
+        if self.device == "cuda" and any(mark in text for mark in ("CUDA", "CUDNN", "CUBLAS", "GPU memory", "BFCArena")):
+            return DeviceError(f"the GPU failed while running {self._name}: {text}; try a smaller batch, or device='cpu'")
+        given = ", ".join(f"{name} {_given(value)}" for name, value in feeds.items())
+        hint = "; the model cannot run on an empty input" if any(isinstance(v, np.ndarray) and v.size == 0 for v in feeds.values()) else ""
+        return InputError(f"{self._name} cannot run on {given or 'no inputs'}{hint}: {text}")
+
+
+def _choose(device: str, providers: Sequence[ort.Provider] | None) -> tuple[list[tuple[str, dict[str, Any]]], str]:
+    """Providers to ask for, and why these."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}; other providers go into providers=[...]")
+    if providers is not None:
+        if device != "auto":
+            raise InputError(f"give either device={device!r} or providers=[...], not both")
+        requested = ort.provider_list(providers)
+        # TensorRT comes up on the same libraries; asking before the session keeps ONNX Runtime from logging and going on without.
+        problem = ort.cuda_problem() if any(name == ort.CUDA for name, _ in requested) else None
+        if problem:
+            raise DeviceError(f"the provider 'cuda' cannot be used here: {problem}")
+        return requested, "as asked for"
+    if device == "cpu":
+        return [(ort.CPU, {})], "as asked for"
+    problem = ort.cuda_problem()
+    if problem is None:
+        return [(ort.CUDA, dict(ort.CUDA_OPTIONS)), (ort.CPU, {})], "as asked for" if device == "cuda" else "CUDA works here"
+    if device == "cuda":
+        raise DeviceError(f"device='cuda' cannot be used here: {problem}")
+    return [(ort.CPU, {})], f"CUDA cannot be used here: {problem}"
+
+
+def _open_session(path: str | os.PathLike[str] | bytes, name: str, threads: int, providers: list[tuple[str, dict[str, Any]]]) -> Any:
+    runtime = ort.onnxruntime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1  # used in parallel execution mode only, which is slower for all but very wide graphs
+    # Pool threads spin between the kernels of a run, which is worth it, and by default also for a while after it, which takes
+    # CPUs from the rest of the app (torch beside an idle spinning session has been seen to run many times slower).
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Fatal only: every error comes back as an exception, and a library has no business on stderr.
+    options.log_severity_level = 4
+    try:
+        session = runtime.InferenceSession(
+            path if isinstance(path, bytes) else os.fspath(path),
+            options,
+            providers=[full for full, _ in providers],
+            provider_options=[settings for _, settings in providers],
+            enable_fallback=0,  # else a provider that fails is replaced by the CPU, with a line on stdout
+            read_config_from_model=0,  # else ORT_LOAD_CONFIG_FROM_MODEL=1 lets the file set session options
+        )
+    except ort.error_classes() as error:
+        raise _load_error(name, error, providers) from error
+    session.disable_fallback()
+    active = session.get_providers()
+    lost = [full for full, _ in providers if full not in active]
+    if lost:
+        raise DeviceError(
+            f"{ort.short_name(lost[0])!r} did not come up for {name}, ONNX Runtime offers to run it on {', '.join(map(ort.short_name, active))} "
+            "instead; `onnxferry doctor` shows what is missing"
+        )
+    return session
+
+
+def _load_error(name: str, error: Exception, providers: list[tuple[str, dict[str, Any]]]) -> ArtifactError | DeviceError:
+    text = ort.words(error)
+    if any(full != ort.CPU for full, _ in providers) and any(mark in text for mark in ("CUDA", "CUDNN", "TensorRT", "OpenVINO", "Provider")):
+        first = ort.short_name(providers[0][0])
+        return DeviceError(f"{first!r} cannot run {name}: {text}; `onnxferry doctor` shows what is missing")
+    return ArtifactError(f"ONNX Runtime {ort.onnxruntime().__version__} cannot load {name}: {text}")
+
+
+def _spec(node: Any) -> TensorSpec:
+    """From ONNX Runtime's NodeArg: ``tensor(float)``, shape of int, str and None."""
+    dtype = node.type.removeprefix("tensor(").removesuffix(")") if node.type.startswith("tensor(") else node.type
+    shape = () if "(" in dtype else tuple(None if isinstance(size, int) and size < 0 else size for size in node.shape)
+    return TensorSpec(node.name, _NUMPY_NAMES.get(dtype, dtype), shape)
+
+
+def _numpy_dtype(name: str) -> np.dtype[Any] | None:
+    """None for what numpy itself has no fixed dtype for; those feeds take the slower way."""
+    if name == "str":
+        return None
+    try:
+        return np.dtype(name)
+    except TypeError:
+        return None
+
+
+def _thread_count(threads: int) -> int:
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or not 1 <= threads <= MAX_THREADS:
+        raise InputError(f"threads must be a whole number from 1 to {MAX_THREADS}, got {threads!r}")
+    return int(threads)
+
+
+def _instead(name: object, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(map(repr, known)) or 'none'}"
+
+
+def _kind(value: object) -> str:
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _is_text(array: np.ndarray) -> bool:
+    return array.dtype.kind == "U" or (array.dtype == object and all(isinstance(item, str) for item in array.flat))
+
+
+def _dtype_words(array: np.ndarray) -> str:
+    return array.dtype.name if array.dtype.isnative else f"{array.dtype.name} in foreign byte order ({array.dtype.str})"
+
+
+def _shape_words(shape: tuple[int | str | None, ...]) -> str:
+    return f"({', '.join('?' if size is None else str(size) for size in shape)})"
+
+
+def _given(value: object) -> str:
+    return f"{value.dtype.name} {value.shape}" if isinstance(value, np.ndarray) else _kind(value)

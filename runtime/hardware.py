@@ -1,0 +1,129 @@
+"""What this process may really use: CPUs after affinity and container quota, and NVIDIA devices that a driver can open.
+
+``os.cpu_count()`` says what the machine has. In a container or under ``taskset`` that is often many times more than what
+the process gets, and a thread pool of that size spends its time being throttled.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import sys
+from pathlib import Path, PurePosixPath
+
+_DRIVER_LIBRARIES = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so")
+
+
+def available_cpus() -> int:
+    """CPUs this process may use: the scheduler's affinity mask, capped by the cgroup quota (v1 or v2); at least 1.
+
+    A quota of 1.5 CPUs counts as 1: a thread more than the quota pays for is stopped in mid-run, and the others wait for it.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        cpus = len(os.sched_getaffinity(0))
+    else:  # macOS and Windows
+        cpus = os.cpu_count() or 1
+    quota = cgroup_quota()
+    return max(1, cpus if quota is None else min(cpus, math.floor(quota)))
+
+
+def default_threads() -> int:
+    """Threads a model gets when nobody says: ``OMP_NUM_THREADS`` where it holds a whole number >= 1, else :func:`available_cpus`."""
+    # "4,2" is legal OpenMP: one number a nesting level, of which the outermost is ours.
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if first.isascii() and first.isdigit() and len(first) <= 4 and int(first) >= 1:
+        return int(first)
+    return available_cpus()
+
+
+def cgroup_quota(root: Path = Path("/")) -> float | None:
+    """CPUs that the process's control groups allow, or None where they set no limit (or there are none: macOS, Windows).
+
+    Every ancestor's limit holds too, so the smallest on the way up counts. ``root`` stands in for ``/`` in tests.
+    Source: Linux kernel documentation, admin-guide/cgroup-v2 (cpu.max) and scheduler/sched-bwc (cpu.cfs_quota_us).
+    """
+    try:
+        groups = _own_groups((root / "proc/self/cgroup").read_text())
+        mounts = _cgroup_mounts((root / "proc/self/mountinfo").read_text())
+    except (OSError, UnicodeDecodeError):
+        return None
+    quotas = []
+    for version, (mount_root, mount_point) in mounts.items():
+        if version not in groups:
+            continue
+        for folder in _ancestors(mount_root, mount_point, groups[version]):
+            quota = _quota_in(root / str(folder).lstrip("/"))
+            if quota is not None:
+                quotas.append(quota)
+    return min(quotas, default=None)
+
+
+def _own_groups(text: str) -> dict[str, PurePosixPath]:
+    """Lines of /proc/self/cgroup, ``id:controllers:path``: the process's group in the v2 tree and in v1's cpu tree."""
+    groups = {}
+    for line in text.splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            groups["cgroup2"] = PurePosixPath(path)
+        elif "cpu" in controllers.split(","):
+            groups["cgroup"] = PurePosixPath(path)
+    return groups
+
+
+def _cgroup_mounts(text: str) -> dict[str, tuple[PurePosixPath, PurePosixPath]]:
+    """Lines of /proc/self/mountinfo: for each version, which group is mounted and where."""
+    mounts = {}
+    for line in text.splitlines():
+        left, separator, right = line.partition(" - ")
+        before, after = left.split(), right.split()
+        if not separator or len(before) < 5 or len(after) < 3:
+            continue
+        kind, options = after[0], after[2].split(",")
+        if kind == "cgroup2" or (kind == "cgroup" and "cpu" in options):
+            mounts[kind] = (PurePosixPath(before[3]), PurePosixPath(before[4]))
+    return mounts
+
+
+def _ancestors(mount_root: PurePosixPath, mount_point: PurePosixPath, group: PurePosixPath) -> list[PurePosixPath]:
+    """The group's folder and its parents, up to the mount point. In a container only a part of the tree may be mounted."""
+    try:
+        relative = group.relative_to(mount_root)
+    except ValueError:
+        # The group is named from outside the container, and the mount shows it as its own top.
+        return [mount_point]
+    if ".." in relative.parts:
+        return [mount_point]
+    folder = mount_point / relative
+    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(mount_point))]
+
+
+def _quota_in(folder: Path) -> float | None:
+    """CPUs allowed by one group's own files; None where it sets no limit."""
+    try:
+        if (folder / "cpu.max").is_file():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota, period = (folder / "cpu.cfs_quota_us").read_text(), (folder / "cpu.cfs_period_us").read_text()
+        microseconds, of = int(quota), int(period)
+    except (OSError, ValueError):  # no such files at this level, or "max"
+        return None
+    return microseconds / of if microseconds > 0 and of > 0 else None
+
+
+def cuda_devices() -> int:
+    """NVIDIA devices that the installed driver can open: 0 where there is no driver or no device. Needs no CUDA toolkit.
+
+    Asked of the driver itself (cuInit, cuDeviceGetCount), because the CUDA build of ONNX Runtime lists its CUDA provider
+    on every machine, with or without a GPU.
+    """
+    for name in _DRIVER_LIBRARIES:
+        try:
+            driver = ctypes.CDLL(name)
+        except OSError:
+            continue
+        count = ctypes.c_int(0)
+        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+            return count.value
+    return 0
