@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from onnxferry.runtime.errors import TrainingError
@@ -357,7 +357,7 @@ def _deferred_signals() -> Iterator[threading.Event]:
 
 
 def versions() -> dict[str, str]:
-    return {"torch": torch.__version__, "python": platform.python_version(), "platform": platform.system()}
+    return {"torch": str(torch.__version__), "python": platform.python_version(), "platform": platform.system()}
 
 
 def _write_run(learner: Learner, config: LoopConfig, out: Path) -> None:
