@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,25 +20,15 @@ import numpy as np
 
 from onnxferry.runtime import hardware, ort
 from onnxferry.runtime.artifact import Contract, contract_from_metadata
-from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
+from onnxferry.runtime.errors import DeviceError, InputError
+from onnxferry.runtime.onnx_file import Limits, read_model
+from onnxferry.runtime.tensor_header import ELEMENT_TYPES
+from onnxferry.runtime.value_info import TensorSpec as TensorSpec
+from onnxferry.runtime.value_info import shape_words
 
 MAX_THREADS = 1024
 
-_NUMPY_NAMES = {"float": "float32", "double": "float64", "string": "str"}  # ONNX Runtime's names that numpy spells otherwise
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """What the graph says of one input or output."""
-
-    name: str
-    dtype: str  # numpy's name, "uint8"; "str" for strings; what is no tensor keeps ONNX's spelling, "seq(tensor(float))"
-    shape: tuple[int | str | None, ...]  # a size, the name of a dynamic axis, or None for a dynamic axis without a name
-    ranked: bool = True  # False: the graph leaves even the number of axes open, and shape is ()
-
-    def __str__(self) -> str:
-        shape = ", ".join("?" if size is None else str(size) for size in self.shape) if self.ranked else "..."
-        return f"{self.name}: {self.dtype} ({shape})"
+_NUMPY_NAMES = {element.onnx: element.numpy for element in ELEMENT_TYPES.values()}
 
 
 class _Feed:
@@ -71,7 +60,8 @@ class _Feed:
         if "(" in spec.dtype:  # a sequence, map or optional: ONNX Runtime checks those
             return value
         if not isinstance(value, np.ndarray | np.generic):
-            raise InputError(f"input {spec.name!r} must be a numpy array of {spec.dtype}, got {_kind(value)}; use numpy.asarray({spec.name}, {spec.dtype!r})")
+            hint = f"; use numpy.asarray({spec.name}, {spec.dtype!r})"
+            raise InputError(f"input {spec.name!r} must be a numpy array of {spec.dtype}, got {_kind(value)}{hint}")
         array = np.asarray(value)
         if self.dtype is None:  # strings, and types that numpy itself does not know (bfloat16, float8 …)
             right = _is_text(array) if spec.dtype == "str" else array.dtype.name == spec.dtype
@@ -80,13 +70,12 @@ class _Feed:
         if not right:
             hint = "" if spec.dtype == "str" else f"; use {spec.name}.astype({spec.dtype!r})"
             raise InputError(f"input {spec.name!r} must be {spec.dtype}, got {_dtype_words(array)}{hint}")
+        wanted = shape_words(spec.shape)
         if self.rank not in (-1, array.ndim):
-            raise InputError(f"input {spec.name!r} must have {self.rank} axes, {_shape_words(spec.shape)}, got {array.ndim}: {array.shape}")
+            raise InputError(f"input {spec.name!r} must have {self.rank} axes, {wanted}, got {array.ndim}: {array.shape}")
         for axis, size in self.fixed:
             if array.shape[axis] != size:
-                raise InputError(
-                    f"input {spec.name!r} must have size {size} on axis {axis}, {_shape_words(spec.shape)}, got {array.shape[axis]}: {array.shape}"
-                )
+                raise InputError(f"input {spec.name!r} must have size {size} on axis {axis}, {wanted}, got {array.shape}")
         return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
@@ -98,8 +87,11 @@ class Engine:
     ``providers``: instead of ``device``, ONNX Runtime's execution providers in order, short or full names, each alone or with
     its options: ``["openvino"]``, ``[("cuda", {"device_id": 1}), "cpu"]``; one that does not come up raises DeviceError.
 
-    Raises ArtifactError for a file that cannot be loaded, DeviceError, InputError for arguments that make no sense,
-    MissingExtraError where ONNX Runtime is not installed.
+    ``limits``: how much a file may hold (None: the defaults of :class:`onnx_file.Limits`); every file is looked at by
+    :func:`onnx_file.read_model` before ONNX Runtime opens it.
+
+    Raises ArtifactError for a file that cannot be loaded, UntrustedModelError for one that is refused, DeviceError, InputError
+    for arguments that make no sense, MissingExtraError where ONNX Runtime is not installed.
     """
 
     def __init__(
@@ -109,17 +101,22 @@ class Engine:
         device: str = "auto",
         threads: int | None = None,
         providers: Sequence[ort.Provider] | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.path: Path | None = None if isinstance(path, bytes) else Path(path)
         self.threads: int = hardware.default_threads() if threads is None else _thread_count(threads)
-        requested, self.device_reason = _choose(device, providers)
-        self._session: Any = _open_session(path, self._name, self.threads, requested)
+        summary = read_model(path, limits)
+        model = path if isinstance(path, bytes) else os.fspath(path)
+        self._session: Any
+        self._session, self.device_reason = _open(model, self._name, self.threads, device, providers)
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         self.device: str = ort.device_of(self.providers)
-        self.inputs: tuple[TensorSpec, ...] = tuple(map(_spec, self._session.get_inputs()))
-        self.optional_inputs: tuple[TensorSpec, ...] = tuple(map(_spec, self._session.get_overridable_initializers()))
-        self.outputs: tuple[TensorSpec, ...] = tuple(map(_spec, self._session.get_outputs()))
-        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        # ONNX Runtime knows more shapes than the file (it infers them), but says () for a scalar and for any rank alike.
+        unranked = {spec.name for spec in (*summary.inputs, *summary.optional_inputs, *summary.outputs) if not spec.ranked}
+        self.inputs: tuple[TensorSpec, ...] = _specs(self._session.get_inputs(), unranked)
+        self.optional_inputs: tuple[TensorSpec, ...] = _specs(self._session.get_overridable_initializers(), unranked)
+        self.outputs: tuple[TensorSpec, ...] = _specs(self._session.get_outputs(), unranked)
+        self.metadata: dict[str, str] = dict(summary.metadata)
         self.contract: Contract | None = contract_from_metadata(self.metadata)
         self._feeds = {spec.name: _Feed(spec) for spec in (*self.inputs, *self.optional_inputs)}
         self._required = tuple(spec.name for spec in self.inputs if not spec.dtype.startswith("optional("))
@@ -187,78 +184,51 @@ class Engine:
         if self.device == "cuda" and any(mark in text for mark in ("CUDA", "CUDNN", "CUBLAS", "GPU memory", "BFCArena")):
             return DeviceError(f"the GPU failed while running {self._name}: {text}; try a smaller batch, or device='cpu'")
         given = ", ".join(f"{name} {_given(value)}" for name, value in feeds.items())
-        hint = "; the model cannot run on an empty input" if any(isinstance(v, np.ndarray) and v.size == 0 for v in feeds.values()) else ""
-        return InputError(f"{self._name} cannot run on {given or 'no inputs'}{hint}: {text}")
+        return InputError(f"{self._name} cannot run on {given or 'no inputs'}: {text}")
 
 
-def _choose(device: str, providers: Sequence[ort.Provider] | None) -> tuple[list[tuple[str, dict[str, Any]]], str]:
-    """Providers to ask for, and why these."""
+def _open(model: str | bytes, name: str, threads: int, device: str, providers: Sequence[ort.Provider] | None) -> tuple[Any, str]:
+    """The session, and why it runs where it runs."""
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}; other providers go into providers=[...]")
     if providers is not None:
         if device != "auto":
             raise InputError(f"give either device={device!r} or providers=[...], not both")
         requested = ort.provider_list(providers)
-        # TensorRT comes up on the same libraries; asking before the session keeps ONNX Runtime from logging and going on without.
-        problem = ort.cuda_problem() if any(name == ort.CUDA for name, _ in requested) else None
-        if problem:
-            raise DeviceError(f"the provider 'cuda' cannot be used here: {problem}")
-        return requested, "as asked for"
+        for full, _ in requested:
+            problem = ort.provider_problem(full) if full != ort.CPU else None
+            if problem:
+                raise DeviceError(f"the provider {ort.short_name(full)!r} cannot be used here: {problem}")
+        return ort.open_session(model, name, threads, requested), "as asked for"
+    on_cpu: list[tuple[str, Mapping[str, Any]]] = [(ort.CPU, {})]
+    on_cuda = [(ort.CUDA, ort.CUDA_OPTIONS), *on_cpu]
     if device == "cpu":
-        return [(ort.CPU, {})], "as asked for"
+        return ort.open_session(model, name, threads, on_cpu), "as asked for"
     problem = ort.cuda_problem()
-    if problem is None:
-        return [(ort.CUDA, dict(ort.CUDA_OPTIONS)), (ort.CPU, {})], "as asked for" if device == "cuda" else "CUDA works here"
     if device == "cuda":
-        raise DeviceError(f"device='cuda' cannot be used here: {problem}")
-    return [(ort.CPU, {})], f"CUDA cannot be used here: {problem}"
+        if problem:
+            raise DeviceError(f"device='cuda' cannot be used here: {problem}")
+        return ort.open_session(model, name, threads, on_cuda), "as asked for"
+    if problem is None:
+        try:
+            return ort.open_session(model, name, threads, on_cuda), "CUDA works here"
+        except DeviceError as error:
+            problem = str(error)
+    return ort.open_session(model, name, threads, on_cpu), f"CUDA cannot be used: {problem}"
 
 
-def _open_session(path: str | os.PathLike[str] | bytes, name: str, threads: int, providers: list[tuple[str, dict[str, Any]]]) -> Any:
-    runtime = ort.onnxruntime()
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1  # used in parallel execution mode only, which is slower for all but very wide graphs
-    # Pool threads spin between the kernels of a run, which is worth it, and by default also for a while after it, which takes
-    # CPUs from the rest of the app (torch beside an idle spinning session has been seen to run many times slower).
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    # Fatal only: every error comes back as an exception, and a library has no business on stderr.
-    options.log_severity_level = 4
-    try:
-        session = runtime.InferenceSession(
-            path if isinstance(path, bytes) else os.fspath(path),
-            options,
-            providers=[full for full, _ in providers],
-            provider_options=[settings for _, settings in providers],
-            enable_fallback=0,  # else a provider that fails is replaced by the CPU, with a line on stdout
-            read_config_from_model=0,  # else ORT_LOAD_CONFIG_FROM_MODEL=1 lets the file set session options
-        )
-    except ort.error_classes() as error:
-        raise _load_error(name, error, providers) from error
-    session.disable_fallback()
-    active = session.get_providers()
-    lost = [full for full, _ in providers if full not in active]
-    if lost:
-        raise DeviceError(
-            f"{ort.short_name(lost[0])!r} did not come up for {name}, ONNX Runtime offers to run it on {', '.join(map(ort.short_name, active))} "
-            "instead; `onnxferry doctor` shows what is missing"
-        )
-    return session
-
-
-def _load_error(name: str, error: Exception, providers: list[tuple[str, dict[str, Any]]]) -> ArtifactError | DeviceError:
-    text = ort.words(error)
-    if any(full != ort.CPU for full, _ in providers) and any(mark in text for mark in ("CUDA", "CUDNN", "TensorRT", "OpenVINO", "Provider")):
-        first = ort.short_name(providers[0][0])
-        return DeviceError(f"{first!r} cannot run {name}: {text}; `onnxferry doctor` shows what is missing")
-    return ArtifactError(f"ONNX Runtime {ort.onnxruntime().__version__} cannot load {name}: {text}")
-
-
-def _spec(node: Any) -> TensorSpec:
-    """From ONNX Runtime's NodeArg: ``tensor(float)``, shape of int, str and None."""
-    dtype = node.type.removeprefix("tensor(").removesuffix(")") if node.type.startswith("tensor(") else node.type
-    shape = () if "(" in dtype else tuple(None if isinstance(size, int) and size < 0 else size for size in node.shape)
-    return TensorSpec(node.name, _NUMPY_NAMES.get(dtype, dtype), shape)
+def _specs(nodes: Sequence[Any], unranked: Set[str]) -> tuple[TensorSpec, ...]:
+    """From ONNX Runtime's NodeArgs: type ``tensor(float)``, shape of int, str and None."""
+    specs = []
+    for node in nodes:
+        dtype, shape = node.type, node.shape
+        if not dtype.startswith("tensor("):
+            specs.append(TensorSpec(node.name, dtype, (), ranked=False))
+            continue
+        dtype = dtype.removeprefix("tensor(").removesuffix(")")
+        sizes = tuple(None if isinstance(size, int) and size < 0 else size for size in shape)
+        specs.append(TensorSpec(node.name, _NUMPY_NAMES.get(dtype, dtype), sizes, ranked=bool(sizes) or node.name not in unranked))
+    return tuple(specs)
 
 
 def _numpy_dtype(name: str) -> np.dtype[Any] | None:
@@ -278,8 +248,10 @@ def _thread_count(threads: int) -> int:
 
 
 def _instead(name: object, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(str(name), known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(map(repr, known)) or 'none'}"
+    """``; did you mean 'image'?``, or all there are."""
+    folded = {each.casefold(): each for each in known}
+    close = difflib.get_close_matches(str(name).casefold(), folded, n=1)
+    return f"; did you mean {folded[close[0]]!r}?" if close else f"; it has {', '.join(map(repr, known)) or 'none'}"
 
 
 def _kind(value: object) -> str:
@@ -295,9 +267,7 @@ def _dtype_words(array: np.ndarray) -> str:
     return array.dtype.name if array.dtype.isnative else f"{array.dtype.name} in foreign byte order ({array.dtype.str})"
 
 
-def _shape_words(shape: tuple[int | str | None, ...]) -> str:
-    return f"({', '.join('?' if size is None else str(size) for size in shape)})"
-
-
 def _given(value: object) -> str:
-    return f"{value.dtype.name} {value.shape}" if isinstance(value, np.ndarray) else _kind(value)
+    if not isinstance(value, np.ndarray):
+        return _kind(value)
+    return f"{value.dtype.name} {value.shape}{'' if value.size else ' (empty)'}"

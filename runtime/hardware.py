@@ -20,10 +20,8 @@ def available_cpus() -> int:
 
     A quota of 1.5 CPUs counts as 1: a thread more than the quota pays for is stopped in mid-run, and the others wait for it.
     """
-    if hasattr(os, "sched_getaffinity"):
-        cpus = len(os.sched_getaffinity(0))
-    else:  # macOS and Windows
-        cpus = os.cpu_count() or 1
+    # macOS and Windows have no affinity to ask for.
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_quota()
     return max(1, cpus if quota is None else min(cpus, math.floor(quota)))
 

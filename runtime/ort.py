@@ -1,4 +1,4 @@
-"""The one door to ONNX Runtime: its lazy import, its providers by short name, and its exceptions in words.
+"""The one door to ONNX Runtime: its lazy import, its providers by short name, its sessions, and its exceptions in words.
 
 Nothing else in the runtime imports ``onnxruntime``; it is imported when the first model is opened, and is typed ``Any``
 because the wheel carries no types.
@@ -14,13 +14,15 @@ import io
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from onnxferry.runtime import hardware
-from onnxferry.runtime.errors import DeviceError, InputError, MissingExtraError
+from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError, MissingExtraError
 
 CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
 CPU = "CPUExecutionProvider"
 
 CUDA_OPTIONS: Mapping[str, str] = {
@@ -32,6 +34,11 @@ CUDA_OPTIONS: Mapping[str, str] = {
 
 Provider = str | tuple[str, Mapping[str, Any]]
 
+# Linux, Windows. The provider itself loads without cuDNN, and fails later, at the first convolution or LSTM.
+_CUDA_LIBRARIES = (
+    ("libcudart.so.{major}", "libcublasLt.so.{major}", "libcublas.so.{major}", "libcudnn.so.9"),
+    ("cudart64_{major}.dll", "cublasLt64_{major}.dll", "cublas64_{major}.dll", "cudnn64_9.dll"),
+)
 _CUDA_HELP = "pip install 'onnxferry[cuda]' brings the libraries, `onnxferry doctor` shows what is missing"
 _REINSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'onnxferry[cpu]' (or 'onnxferry[gpu]')"
 
@@ -56,22 +63,32 @@ def onnxruntime() -> Any:
 @functools.cache
 def error_classes() -> tuple[type[Exception], ...]:
     """Everything ONNX Runtime raises of its own. Its classes share no base, and versions differ in which they have."""
-    names = ("EPFail", "EngineError", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoadCanceled")
-    names += ("ModelLoaded", "ModelRequiresCompilation", "NoModel", "NoSuchFile", "NotFound", "NotImplemented", "RuntimeException")
+    names = (
+        *("EPFail", "EngineError", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoadCanceled"),
+        *("ModelLoaded", "ModelRequiresCompilation", "NoModel", "NoSuchFile", "NotFound", "NotImplemented", "RuntimeException"),
+    )
     state = onnxruntime().capi.onnxruntime_pybind11_state
     own = tuple(getattr(state, name) for name in names if hasattr(state, name))
     # The binding layer itself raises plain ones: ValueError, TypeError, RuntimeError; bad_alloc comes out as MemoryError.
     return (*own, ValueError, TypeError, RuntimeError, MemoryError)
 
 
-_STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+# y = x * x, float32 [1]: the smallest model there is, to see whether a provider truly runs. IR version 7, opset 13.
+ONE_NODE_MODEL = (
+    b'\x08\x07:5\n\x0e\n\x01x\n\x01x\x12\x01y"\x03Mul\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
+    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
+)
+
+_LOADING = re.compile(r"^Load model from .*? failed:\s*", re.DOTALL)
 _STATUS_CODE = re.compile(r"Non-zero status code returned while running (\w+) node\. Name:'([^']*)' Status Message: ")
-_SOURCE = re.compile(r"(?:[A-Za-z]:)?[/\\]\S*?\.(?:cc|cpp|h|hpp|cu|cuh):\d+ (?:[^()\n]*\([^()]*(?:\([^()]*\)[^()]*)*\)(?: const)?(?: \[with [^\]]*\])?)?\s*")
+_SOURCE = re.compile(
+    r"(?:[A-Za-z]:)?[/\\]\S*?\.(?:cc|cpp|h|hpp|cu|cuh):\d+ (?:[^()\n]*\([^()]*(?:\([^()]*\)[^()]*)*\)(?: const)?(?: \[with [^\]]*\])?)?\s*"
+)
 
 
 def words(error: BaseException) -> str:
     """An ONNX Runtime exception as one readable line: no status codes, no C++ file names or signatures."""
-    text = _STATUS.sub("", str(error).strip())
+    text = _LOADING.sub("", _STATUS.sub("", str(error).strip()))
     text = _STATUS_CODE.sub(lambda match: f"node {match[2] or '(no name)'} ({match[1]}): ", text)
     text = " ".join(_SOURCE.sub("", text).split())
     if not text:
@@ -119,8 +136,63 @@ def _is_pair(entry: object) -> bool:
     return isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], Mapping)
 
 
+def open_session(model: str | bytes, name: str, threads: int, providers: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
+    """An onnxruntime.InferenceSession on the providers that were asked for, all of them, or an error: never on others instead.
+
+    ``model``: path or bytes. ``name`` stands for it in messages. Raises ArtifactError or DeviceError.
+    """
+    runtime = onnxruntime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1  # used in parallel execution mode only, which is slower for all but very wide graphs
+    # Pool threads spin between the kernels of a run, which is worth it, and by default also for a while after it, which takes
+    # CPUs from the rest of the app (torch beside an idle spinning session has been seen to run many times slower).
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # A file's name or first bytes must not choose another reader than the one that looked at it.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    # Fatal only: every error comes back as an exception, and a library has no business on stderr.
+    options.log_severity_level = 4
+    try:
+        session = runtime.InferenceSession(
+            model,
+            options,
+            providers=[full for full, _ in providers],
+            provider_options=[dict(settings) for _, settings in providers],
+            enable_fallback=0,  # else a provider that fails is replaced by the CPU, with a line on stdout
+            read_config_from_model=0,  # else ORT_LOAD_CONFIG_FROM_MODEL=1 lets the file set session options
+        )
+    except error_classes() as error:
+        raise _load_error(name, error, providers) from error
+    session.disable_fallback()
+    active = session.get_providers()
+    for full, _ in providers:
+        if full not in active:
+            raise DeviceError(
+                f"the provider {short_name(full)!r} did not come up for {name}, ONNX Runtime would run it on "
+                f"{', '.join(map(short_name, active))} instead; `onnxferry doctor` shows what is missing"
+            )
+    return session
+
+
+def _load_error(name: str, error: Exception, providers: Sequence[tuple[str, Mapping[str, Any]]]) -> ArtifactError | DeviceError:
+    text = words(error)
+    others = [full for full, _ in providers if full != CPU]
+    if others and re.search("CUDA|CUDNN|CUBLAS|TensorRT|OpenVINO|[Pp]rovider", text):
+        return DeviceError(f"the provider {short_name(others[0])!r} cannot run {name}: {text}; `onnxferry doctor` shows what is missing")
+    hint = "; pip install -U onnxruntime, or export with a lower opset" if re.search("IR version|Opset \\d+ is under", text) else ""
+    return ArtifactError(f"ONNX Runtime {onnxruntime().__version__} cannot load {name}: {text}{hint}")
+
+
+def provider_problem(provider: str) -> str | None:
+    """Why a provider (short or full name) cannot run even a one-node model here, in words, or None where it does."""
+    full = provider_list([provider])[0][0]
+    if full in (CUDA, TENSORRT):
+        return cuda_problem() if full == CUDA else cuda_problem() or _trial(full)
+    return _trial(full)
+
+
 def cuda_problem() -> str | None:
-    """Why CUDA cannot be used here, in words and with what to do, or None where nothing stands against it.
+    """Why CUDA cannot be used here, in words and with what to do, or None where a one-node model ran on it.
 
     ONNX Runtime itself only logs the reason and goes on on the CPU, so everything that makes it do so is looked at first.
     """
@@ -128,24 +200,38 @@ def cuda_problem() -> str | None:
         return "the installed ONNX Runtime has no CUDA provider; pip uninstall -y onnxruntime, then pip install 'onnxferry[gpu,cuda]'"
     if hardware.cuda_devices() == 0:
         return "no NVIDIA driver with a usable GPU was found; run `nvidia-smi` to see what the driver says, or use device='cpu'"
-    return _library_problem()
+    return _library_problem() or _trial(CUDA)
 
 
 @functools.cache
 def _library_problem() -> str | None:
-    """Loads the CUDA libraries where pip or torch put them, then the provider as ONNX Runtime will. Once a process."""
-    ort = onnxruntime()
-    if hasattr(ort, "preload_dlls"):  # 1.21 and newer
+    """Loads the CUDA libraries where pip or torch put them. Once a process.
+
+    Not the provider's own library: loaded before ONNX Runtime is ready for it, it keeps a null pointer.
+    """
+    runtime = onnxruntime()
+    if hasattr(runtime, "preload_dlls"):  # 1.21 and newer
         # It reports by printing. What it says is found out below, in better words.
         with contextlib.redirect_stdout(io.StringIO()):
-            ort.preload_dlls()
-    suffix, prefix = (".dll", "") if sys.platform == "win32" else (".so", "lib")
-    folder = Path(ort.__file__).parent / "capi"
-    try:
-        ctypes.CDLL(str(folder / f"{prefix}onnxruntime_providers_shared{suffix}"), mode=ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(str(folder / f"{prefix}onnxruntime_providers_cuda{suffix}"))
-        # The provider itself loads without cuDNN, and fails later, at the first convolution or LSTM.
-        ctypes.CDLL("cudnn64_9.dll" if sys.platform == "win32" else "libcudnn.so.9")
-    except OSError as error:
-        return f"a CUDA library cannot be loaded ({error}); {_CUDA_HELP}"
+            runtime.preload_dlls()
+    major = (getattr(runtime, "cuda_version", "") or "12").split(".")[0]
+    for library in _CUDA_LIBRARIES[sys.platform == "win32"]:
+        try:
+            # The current directory and PATH count on Windows, as they do for ONNX Runtime.
+            ctypes.CDLL(library.format(major=major), winmode=0)
+        except OSError as error:
+            return f"a library of CUDA {major} is missing ({error}); {_CUDA_HELP}"
     return None
+
+
+@functools.cache
+def _trial(full: str) -> str | None:
+    """Runs the one-node model. What fails here: a GPU too new or too old for the build, or all of its memory taken."""
+    try:
+        session = open_session(ONE_NODE_MODEL, "a one-node model", 1, [(full, CUDA_OPTIONS if full == CUDA else {})])
+        result = session.run(None, {"x": np.array([3], np.float32)})[0][0]
+    except (DeviceError, ArtifactError) as error:
+        return str(error)
+    except error_classes() as error:
+        return f"a one-node model fails on {short_name(full)!r}: {words(error)}"
+    return None if result == 9 else f"a one-node model gives {result} instead of 9 on {short_name(full)!r}"
