@@ -1,0 +1,178 @@
+"""Models that know their task: ``load`` opens a file or a shipped model and gives the object that its contract asks for.
+
+from onnxferry.runtime import load
+
+for prediction in load("digits").predict(["three.png", "seven.jpg"]):
+    print(prediction.label, prediction.probability)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from onnxferry.runtime.artifact import Contract
+from onnxferry.runtime.catalog import find_model
+from onnxferry.runtime.engine import Engine, TensorSpec
+from onnxferry.runtime.errors import ArtifactError, InputError
+from onnxferry.runtime.pictures import Picture, decode_pictures, with_channels
+
+_HELD_BYTES = 16 * 2**20
+"""Decoded pictures wait for others of their size to fill a batch; beyond this many bytes, all that wait are run.
+It also bounds a batch of large photos, of which the graph makes float32 copies."""
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    device: str = "auto",
+    threads: int | None = None,
+    providers: Sequence[str | tuple[str, Mapping[str, Any]]] | None = None,
+    tune: bool = False,
+) -> Model:
+    """Opens a model: an existing path or a name ending in ``.onnx`` is a file, anything else the name of a shipped model.
+
+    ``device``: ``"auto"``, ``"cpu"`` or ``"cuda"``. ``threads``: None for as many as this process may use.
+    ``providers``: ONNX Runtime's execution providers in order, instead of ``device``. ``tune`` has no effect yet.
+
+    Returns a :class:`Classifier` for a recogniser, a plain :class:`Model` for a file that carries no contract of ours.
+    Raises ArtifactError for a file that cannot be opened, DeviceError where the device asked for cannot be used here.
+    """
+    engine = Engine(find_model(name_or_path), device=device, threads=threads, providers=providers)
+    return _model_from_engine(engine)
+
+
+def _model_from_engine(engine: Engine) -> Model:
+    kind = engine.contract.kind if engine.contract else "model"
+    return Classifier(engine) if kind == "recogniser" else Model(engine)
+
+
+class Model:
+    """An open model: any ONNX file, dict of arrays in, dict of arrays out. Task classes add to it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @property
+    def contract(self) -> Contract | None:
+        """What the file says of itself; None where it is not one of ours."""
+        return self.engine.contract
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in order; empty where there are no classes."""
+        return self.contract.labels if self.contract else ()
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays by input name to arrays by output name, as :meth:`Engine.run`. Raises InputError for feeds that do not fit."""
+        return self.engine.run(feeds)
+
+    def close(self) -> None:
+        """Frees the session. Running the model afterwards raises InputError."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        name = self.contract.name if self.contract else ""
+        classes = f", {len(self.labels)} classes" if self.labels else ""
+        return f"{type(self).__name__}({name or str(self.engine.path)!r}, device={self.engine.device!r}{classes})"
+
+
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
+class Prediction:
+    """What a recogniser says of one picture."""
+
+    label: str  # name of the likeliest class
+    index: int  # its place in the model's labels
+    probability: float  # of that class, 0 to 1
+    probabilities: np.ndarray  # float32 (classes,), in the order of the model's labels
+
+    def __repr__(self) -> str:
+        return f"Prediction(label={self.label!r}, probability={self.probability:.4f})"
+
+
+class Classifier(Model):
+    """A recogniser: pictures of any size in, a class for each out.
+
+    The graph resizes and normalises; here pictures are only decoded, brought to its number of channels, and batched.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self.channels = _check_recogniser(engine)
+
+    def predict(self, x: Picture | list[Any] | tuple[Any, ...], batch_size: int = 64) -> list[Prediction]:
+        """One :class:`Prediction` for each picture, in the order given, also for one.
+
+        ``x``: a path, an encoded file's bytes, a PIL image, a uint8 array (height, width) or (height, width, 1 | 3), a list of
+        such of any sizes, or an array (n, height, width, 1 | 3). Pictures of one size run together, up to ``batch_size`` at a time.
+        Raises InputError for what cannot be read as a picture.
+        """
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
+        predictions: dict[int, Prediction] = {}
+        waiting: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}  # by shape: position and picture
+        held = count = 0
+        for position, decoded in enumerate(decode_pictures(x)):
+            count += 1
+            picture = with_channels(decoded, self.channels)
+            group = waiting.setdefault(picture.shape, [])
+            group.append((position, picture))
+            held += picture.nbytes
+            if held > _HELD_BYTES:
+                for each in waiting.values():
+                    predictions.update(self._predict_batch(each))
+                waiting.clear()
+                held = 0
+            elif len(group) == batch_size:
+                predictions.update(self._predict_batch(waiting.pop(picture.shape)))
+                held -= picture.nbytes * batch_size
+        for each in waiting.values():
+            predictions.update(self._predict_batch(each))
+        return [predictions[position] for position in range(count)]
+
+    def _predict_batch(self, batch: list[tuple[int, np.ndarray]]) -> dict[int, Prediction]:
+        """``batch``: positions and uint8 pictures (height, width, channels) of one shape."""
+        image = np.stack([picture for _, picture in batch])  # (batch, height, width, channels)
+        outputs = self.engine.run({"image": image}, ["probabilities", "class_index"])
+        probabilities, indices = outputs["probabilities"], outputs["class_index"]  # (batch, classes), (batch,)
+        wanted = (len(batch), len(self.labels))
+        if probabilities.shape != wanted or indices.shape != wanted[:1] or indices.min() < 0 or indices.max() >= wanted[1]:
+            raise ArtifactError(
+                f"{self.engine.path} gives probabilities {probabilities.shape} and class_index {indices.shape} for {len(batch)} pictures "
+                f"and {len(self.labels)} labels, expected {wanted} and {wanted[:1]}; export the model again"
+            )
+        return {
+            position: Prediction(self.labels[index], index, float(row[index]), row)
+            for (position, _), index, row in zip(batch, indices.tolist(), probabilities, strict=True)
+        }
+
+
+def _check_recogniser(engine: Engine) -> int:
+    """The number of channels that the graph takes, 1 or 3. Raises ArtifactError where it is not the recogniser it says it is."""
+    inputs = {spec.name: spec for spec in engine.inputs}
+    outputs = {spec.name: spec for spec in engine.outputs}
+    image = inputs.get("image")
+    if list(inputs) != ["image"] or image is None or image.dtype != "uint8" or len(image.shape) != 4 or image.shape[3] not in (1, 3):
+        raise _not_as_promised(engine, "the one input image, uint8 (batch, height, width, 1 | 3)", engine.inputs)
+    for name, dtype in (("probabilities", "float32"), ("class_index", "int64")):
+        if name not in outputs or outputs[name].dtype != dtype:
+            raise _not_as_promised(engine, f"an output {name}, {dtype}", engine.outputs)
+    labels = engine.contract.labels if engine.contract else ()
+    if not labels:
+        raise _not_as_promised(engine, "labels, one a class", ())
+    return int(image.shape[3] or 0)
+
+
+def _not_as_promised(engine: Engine, expected: str, specs: Sequence[TensorSpec]) -> ArtifactError:
+    got = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in specs) or "none"
+    return ArtifactError(f"{engine.path} says that it is a recogniser, which has {expected}; it has {got}; export it again")

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from onnxferry.runtime.artifact import Contract, Golden, Tolerance
+from onnxferry.runtime.errors import CheckFailedError
+from onnxferry.runtime.golden import EXACT, compare_output, replay_goldens
+
+LOOSE = Tolerance(rtol=0.1, atol=0.01)
+
+
+def compare(actual, expected, tolerance: Tolerance = LOOSE):
+    return compare_output(0, "y", None if actual is None else np.asarray(actual), np.asarray(expected), tolerance)
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "passes"),
+    [
+        (1.1099, 1.0, True),
+        (1.1101, 1.0, False),
+        (0.8899, 1.0, False),
+        (-0.0, 0.0, True),
+        (0.0101, 0.0, False),
+        (np.nan, 1.0, False),
+        (1.0, np.nan, False),
+        (np.nan, np.nan, False),
+        (np.inf, np.inf, True),
+        (-np.inf, np.inf, False),
+        (1e308, np.inf, False),
+        (np.inf, 1.0, False),
+    ],
+)
+def test_a_float_passes_only_within_its_tolerance(actual: float, expected: float, passes: bool) -> None:
+    result = compare([0.5, actual], [0.5, expected])
+    assert result.passed is passes
+    assert bool(result.problem) is not passes
+    if not passes:
+        assert result.worst == (1,)
+
+
+def test_the_worst_element_is_the_furthest_outside_its_own_tolerance() -> None:
+    expected = np.array([[100.0, 0.0], [1.0, 1.0]])
+    actual = expected + np.array([[5.0, 0.03], [0.115, 0.0]])  # 5 is within 10.01; 0.03 is 3 times 0.01; 0.115 just beyond 0.11
+    result = compare(actual, expected)
+    assert not result.passed
+    assert result.worst == (0, 1)
+    assert (result.actual, result.expected) == (pytest.approx(0.03), 0.0)
+    assert result.max_abs == pytest.approx(5.0)
+    assert result.problem == "[0, 1] is 0.03, expected 0 within 0.01 (2 of 4 elements differ too much)"
+
+
+def test_not_a_number_counts_before_any_other() -> None:
+    result = compare([9.0, np.nan], [0.0, 1.0])
+    assert result.max_abs == np.inf
+    assert "2 of 2" in result.problem
+    assert compare([0.0, np.nan], [0.0, 1.0]).problem.startswith("[1] is nan, expected 1")
+
+
+@pytest.mark.parametrize(
+    ("actual", "says"),
+    [
+        (None, "no such output"),
+        (np.zeros(3, np.float64), "dtype float64, expected float32"),
+        (np.zeros((3, 1), np.float32), r"shape \(3, 1\), expected \(3,\)"),
+        (np.zeros((), np.float32), "shape"),
+    ],
+)
+def test_dtype_and_shape_come_first(actual, says: str) -> None:
+    result = compare_output(0, "y", actual, np.zeros(3, np.float32), LOOSE)
+    assert not result.passed
+    assert result.max_abs is None
+    assert re.search(says, result.problem)
+
+
+def test_integers_are_exact_unless_a_tolerance_is_given() -> None:
+    assert compare(np.array([2**62]), np.array([2**62]), EXACT).passed
+    result = compare(np.array([2**62 + 1]), np.array([2**62]), EXACT)  # the same number in float64
+    assert not result.passed
+    assert result.problem.startswith("[0] is 4611686018427387905, expected 4611686018427387904 (1 of 1")
+    assert compare(np.array([7], np.uint8), np.array([8], np.uint8), Tolerance(0, 1)).passed
+    assert not compare(np.array([6], np.uint8), np.array([8], np.uint8), Tolerance(0, 1)).passed
+    assert not compare(np.array([True]), np.array([False]), EXACT).passed
+
+
+def test_scalars_and_empty_arrays() -> None:
+    assert compare(1.0, 1.0).worst == ()
+    assert "the value is 3" in compare(3.0, 1.0).problem
+    assert compare(np.zeros((0, 3)), np.zeros((0, 3))).passed
+
+
+def contract(tolerances: dict[str, Tolerance]) -> Contract:
+    golden = Golden({"x": np.array([1.0, 2.0])}, {"double": np.array([2.0, 4.0]), "index": np.array([1])})
+    return Contract("model", "doubler", goldens=(golden, golden), tolerances=tolerances)
+
+
+def test_replaying_runs_every_sample_and_compares_every_output() -> None:
+    fed = []
+
+    def run(feeds):
+        fed.append(feeds)
+        return {"double": feeds["x"] * 2, "index": np.array([1]), "more": np.zeros(2)}
+
+    report = replay_goldens(run, contract({}))
+    assert len(fed) == 2
+    assert [(c.sample, c.output, c.passed) for c in report.comparisons] == [(i, name, True) for i in (0, 1) for name in ("double", "index")]
+    assert [c.tolerance for c in report.comparisons[:2]] == [Tolerance(), EXACT]
+    assert report.passed
+    report.raise_if_failed("m.onnx")
+
+
+def test_the_contracts_own_tolerance_decides() -> None:
+    def run(feeds):
+        return {"double": feeds["x"] * 2 + 0.5, "index": np.array([2])}
+
+    assert not replay_goldens(run, contract({})).passed
+    assert replay_goldens(run, contract({"double": Tolerance(0, 0.5), "index": Tolerance(0, 1)})).passed
+
+
+def test_failures_are_told_in_one_line() -> None:
+    report = replay_goldens(lambda feeds: {"double": feeds["x"] * 3, "index": np.array([1])}, contract({}))
+    with pytest.raises(CheckFailedError) as caught:
+        report.raise_if_failed("m.onnx")
+    assert str(caught.value).startswith("m.onnx does not give what it should on this machine: 2 of 4 comparisons failed, ")
+    assert "first sample 0, output 'double': [1] is 6, expected 4" in str(caught.value)
+
+
+def test_comparing_nothing_is_a_failure() -> None:
+    report = replay_goldens(lambda feeds: {}, Contract("model", "bare"))
+    assert not report.passed
+    with pytest.raises(CheckFailedError, match="no golden samples"):
+        report.raise_if_failed("m.onnx")
