@@ -138,8 +138,8 @@ def cnn_learner(splits: ImageSplits, preset: str, *, figures: bool, epochs: int 
 
 @app.command()
 def cnn(
-    dataset: Annotated[str, typer.Option(help="digits-5k, mnist, fashion-mnist, or folder (one sub-folder of pictures a class, in --data)")] = "",
-    data: Annotated[Path | None, typer.Option(help="where the set's files are")] = None,
+    dataset: Annotated[str, typer.Option(help="digits-5k, mnist or fashion-mnist; none with --data: a folder of your own, one sub-folder a class")] = "",
+    data: Annotated[Path | None, typer.Option(help="where the set's files are, or a folder of your own")] = None,
     out: Annotated[Path, typer.Option(help="the run's folder")] = Path("runs/cnn"),
     preset: Annotated[str, typer.Option(help="quick or full")] = "full",
     epochs: Annotated[int | None, typer.Option(min=1, help="passes over the data")] = None,
@@ -151,11 +151,13 @@ def cnn(
     framing: Annotated[str, typer.Option(help="ink: find the figure on a plain ground; fit: take the whole picture; auto")] = "auto",
     augment: Annotated[bool, typer.Option(help="random crop, rotation, scaling, … of the training pictures")] = True,
     validation: Annotated[int | None, typer.Option(min=0, help="pictures held out to choose the best epoch; 0: none, the last epoch is kept")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="train on at most so many pictures, evenly over the classes")] = None,
     seed: Annotated[int, typer.Option(help="of the order, the start and the augmentation")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="processes, each on a device of its own")] = 1,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed")] = "32-true",
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out where it was cut off")] = False,
+    save_seconds: Annotated[float, typer.Option(min=0.0, help="between two saves within an epoch")] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="the result as one JSON line on stdout")] = False,
 ) -> None:
     """Train a recogniser: a compact residual network.
@@ -168,16 +170,19 @@ def cnn(
 
       onnxferry train cnn --data photos/ --size 96 --color       # your own, one sub-folder a class
     """
-    dataset = dataset or ("folder" if data is not None else "digits-5k")
-    extra = {} if validation is None else {"validation": validation}
-    splits = load_images(dataset, data, size=size, color=color, seed=seed, **extra)
+    splits = load_images(dataset or None, data, size=size, color=color, seed=seed, limit=limit, validation=validation)
     if framing not in ("auto", "ink", "fit"):
         raise InputError(f"unknown framing {framing!r}; expected auto, ink or fit")
-    figures = dataset in FIGURES if framing == "auto" else framing == "ink"
+    figures = splits.name in FIGURES if framing == "auto" else framing == "ink"
     learner = cnn_learner(
         splits, preset, figures=figures, epochs=epochs, batch=batch, learning_rate=learning_rate, width=width, augment=augment, seed=seed
     )
-    config = LoopConfig(out=out, command=command_line(), device=device, devices=devices, precision=precision, resume=resume)
+    config = LoopConfig(out=out, command=command_line(), device=device, devices=devices, precision=precision, resume=resume, save_seconds=save_seconds)
     run_learner(learner, config, as_json=as_json)
     if not as_json and os.environ.get("LOCAL_RANK", "0") == "0":
         say_next(out, "model", "onnxferry predict model.onnx PICTURE.png")
+
+
+from onnxferry.train.rnn_command import rnn  # noqa: E402  a family's verb uses what stands above
+
+app.command()(rnn)
