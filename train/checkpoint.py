@@ -24,6 +24,7 @@ SCHEMA = 1
 
 FAMILIES = {
     "cnn": "onnxferry.train.cnn",
+    "rnn": "onnxferry.train.rnn",
 }
 """Family → the module whose ``model_from_config(config)`` rebuilds its network."""
 
