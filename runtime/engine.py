@@ -20,7 +20,7 @@ import numpy as np
 
 from onnxferry.runtime import hardware, ort
 from onnxferry.runtime.artifact import Contract, contract_from_metadata
-from onnxferry.runtime.errors import DeviceError, InputError
+from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
 from onnxferry.runtime.onnx_file import Limits, read_model
 from onnxferry.runtime.tensor_header import ELEMENT_TYPES
 from onnxferry.runtime.value_info import TensorSpec as TensorSpec
@@ -32,7 +32,7 @@ _NUMPY_NAMES = {element.onnx: element.numpy for element in ELEMENT_TYPES.values(
 
 
 class _Feed:
-    """One input's expectations, laid out so that a right array passes in well under a microsecond."""
+    """One input's expectations, laid out so that a right array passes at little cost."""
 
     __slots__ = ("dtype", "fixed", "rank", "spec")
 
@@ -44,7 +44,8 @@ class _Feed:
 
     def accepts(self, array: object) -> bool:
         """True for an array that can go to ONNX Runtime as it is."""
-        if type(array) is not np.ndarray or array.dtype != self.dtype or not array.flags.c_contiguous:
+        # numpy holds None equal to float64.
+        if type(array) is not np.ndarray or self.dtype is None or array.dtype != self.dtype or not array.flags.c_contiguous:
             return False
         shape = array.shape
         if len(shape) != self.rank:
@@ -80,7 +81,7 @@ class _Feed:
 
 
 class Engine:
-    """An open model. One engine serves any number of threads at a time.
+    """An open model. One engine serves any number of threads at a time; a forked process needs one of its own.
 
     ``path``: a file, or the file's bytes. ``device``: ``"cuda"`` runs there or raises DeviceError, ``"auto"`` takes CUDA only
     where it truly works; ``device_reason`` says why it chose. ``threads``: None for :func:`hardware.default_threads`.
@@ -103,9 +104,13 @@ class Engine:
         providers: Sequence[ort.Provider] | None = None,
         limits: Limits | None = None,
     ) -> None:
+        if not isinstance(path, str | os.PathLike | bytes):
+            raise InputError(f"a model is opened by its path or from bytes, got {_kind(path)}")
         self.path: Path | None = None if isinstance(path, bytes) else Path(path)
         self.threads: int = hardware.default_threads() if threads is None else _thread_count(threads)
         summary = read_model(path, limits)
+        self.metadata: dict[str, str] = dict(summary.metadata)
+        self.contract: Contract | None = _contract(self.metadata, self._name)
         model = path if isinstance(path, bytes) else os.fspath(path)
         self._session: Any
         self._session, self.device_reason = _open(model, self._name, self.threads, device, providers)
@@ -116,8 +121,6 @@ class Engine:
         self.inputs: tuple[TensorSpec, ...] = _specs(self._session.get_inputs(), unranked)
         self.optional_inputs: tuple[TensorSpec, ...] = _specs(self._session.get_overridable_initializers(), unranked)
         self.outputs: tuple[TensorSpec, ...] = _specs(self._session.get_outputs(), unranked)
-        self.metadata: dict[str, str] = dict(summary.metadata)
-        self.contract: Contract | None = contract_from_metadata(self.metadata)
         self._feeds = {spec.name: _Feed(spec) for spec in (*self.inputs, *self.optional_inputs)}
         self._required = tuple(spec.name for spec in self.inputs if not spec.dtype.startswith("optional("))
         self._output_names = [spec.name for spec in self.outputs]
@@ -135,22 +138,23 @@ class Engine:
         if session is None:
             raise InputError(f"{self._name} is closed; open it again with Engine(...)")
         names = self._output_names if outputs is None else self._chosen(outputs)
-        ready: Mapping[str, Any] = feeds
-        for name, array in feeds.items():
+        ready: Mapping[str, Any] = feeds if type(feeds) is dict else _as_dict(feeds)
+        for name, array in ready.items():
             feed = self._feeds.get(name)
             if feed is None:
                 raise InputError(f"the model has no input {name!r}{_instead(name, list(self._feeds))}")
             if not feed.accepts(array):
                 mended = feed.mend(array)
                 if mended is not array:
-                    ready = {**ready, name: mended}
+                    ready = {**ready, name: mended}  # the loop goes on over the caller's own
         for name in self._required:
-            if name not in feeds:
+            if name not in ready:
                 raise InputError(f"input {name!r} is missing; expected {'; '.join(map(str, self.inputs))}")
         try:
-            return dict(zip(names, session.run(names, ready), strict=True))
+            results = session.run(names, ready)
         except self._errors as error:
             raise self._run_error(error, ready) from error
+        return dict(zip(names, results, strict=True))
 
     def close(self) -> None:
         """Frees the model's memory, once runs that are under way in other threads have ended. Closing twice is fine."""
@@ -200,7 +204,7 @@ def _open(model: str | bytes, name: str, threads: int, device: str, providers: S
             if problem:
                 raise DeviceError(f"the provider {ort.short_name(full)!r} cannot be used here: {problem}")
         return ort.open_session(model, name, threads, requested), "as asked for"
-    on_cpu: list[tuple[str, Mapping[str, Any]]] = [(ort.CPU, {})]
+    on_cpu: list[ort.Requested] = [(ort.CPU, {})]
     on_cuda = [(ort.CUDA, ort.CUDA_OPTIONS), *on_cpu]
     if device == "cpu":
         return ort.open_session(model, name, threads, on_cpu), "as asked for"
@@ -215,6 +219,19 @@ def _open(model: str | bytes, name: str, threads: int, device: str, providers: S
         except DeviceError as error:
             problem = str(error)
     return ort.open_session(model, name, threads, on_cpu), f"CUDA cannot be used: {problem}"
+
+
+def _contract(metadata: Mapping[str, str], name: str) -> Contract | None:
+    try:
+        return contract_from_metadata(metadata)
+    except ArtifactError as error:
+        raise ArtifactError(f"{name}: {error}") from error
+
+
+def _as_dict(feeds: object) -> dict[str, Any]:
+    if not isinstance(feeds, Mapping):
+        raise InputError(f"feeds must be a dict of arrays by input name, got {_kind(feeds)}")
+    return dict(feeds)
 
 
 def _specs(nodes: Sequence[Any], unranked: Set[str]) -> tuple[TensorSpec, ...]:

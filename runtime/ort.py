@@ -33,6 +33,10 @@ CUDA_OPTIONS: Mapping[str, str] = {
 }
 
 Provider = str | tuple[str, Mapping[str, Any]]
+"""As a user names one: short or full, with or without options."""
+
+Requested = tuple[str, Mapping[str, Any]]
+"""As ONNX Runtime wants one: full name and options."""
 
 # Linux, Windows. The provider itself loads without cuDNN, and fails later, at the first convolution or LSTM.
 _CUDA_LIBRARIES = (
@@ -89,9 +93,11 @@ _SOURCE = re.compile(
 
 def words(error: BaseException) -> str:
     """An ONNX Runtime exception as one readable line: no status codes, no C++ file names or signatures."""
-    text = _LOADING.sub("", _STATUS.sub("", str(error).strip()))
+    # Names in it are the file's: they may be as long as they like, and hold what a terminal obeys.
+    text = "".join(char if char.isprintable() else " " for char in str(error)[:4000]).strip()
+    text = _LOADING.sub("", _STATUS.sub("", text))
     text = _STATUS_CODE.sub(lambda match: f"node {match[2] or '(no name)'} ({match[1]}): ", text)
-    text = " ".join(_SOURCE.sub("", text).split())
+    text = " ".join(_SOURCE.sub("", text).split()).removesuffix(".")
     if not text:
         text = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
     return text if len(text) <= 400 else text[:397] + "..."
@@ -108,7 +114,7 @@ def device_of(providers: Sequence[str]) -> str:
     return {"tensorrt": "cuda", "nvtensorrtrtx": "cuda", "openvino": "cpu", "xnnpack": "cpu", "dnnl": "cpu"}.get(first, first)
 
 
-def provider_list(providers: Sequence[Provider]) -> list[tuple[str, dict[str, Any]]]:
+def provider_list(providers: Sequence[Provider]) -> list[Requested]:
     """Full names and options for ``["cuda", ("OpenVINOExecutionProvider", {...})]``; ours are the defaults for CUDA's options.
 
     Raises InputError for what is no provider list, DeviceError for one that this ONNX Runtime was not built with.
@@ -117,7 +123,7 @@ def provider_list(providers: Sequence[Provider]) -> list[tuple[str, dict[str, An
         raise InputError(f"providers must be a list of names such as ['cpu'] or ['cuda', 'cpu'], got {providers!r}")
     available = onnxruntime().get_available_providers()
     by_name = {alias: full for full in available for alias in (full.lower(), short_name(full))}
-    resolved: list[tuple[str, dict[str, Any]]] = []
+    resolved: list[Requested] = []
     for entry in providers:
         name, options = (entry, {}) if isinstance(entry, str) else entry if _is_pair(entry) else (None, {})
         if name is None:
@@ -137,7 +143,7 @@ def _is_pair(entry: object) -> bool:
     return isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], Mapping)
 
 
-def open_session(model: str | bytes, name: str, threads: int, providers: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
+def open_session(model: str | bytes, name: str, threads: int, providers: Sequence[Requested]) -> Any:
     """An onnxruntime.InferenceSession on the providers that were asked for, all of them, or an error: never on others instead.
 
     ``model``: path or bytes. ``name`` stands for it in messages. Raises ArtifactError or DeviceError.
@@ -163,7 +169,7 @@ def open_session(model: str | bytes, name: str, threads: int, providers: Sequenc
             read_config_from_model=0,  # else ORT_LOAD_CONFIG_FROM_MODEL=1 lets the file set session options
         )
     except error_classes() as error:
-        raise _load_error(name, error, providers) from error
+        raise _load_error(model, name, error, providers) from error
     session.disable_fallback()
     active = session.get_providers()
     for full, _ in providers:
@@ -175,21 +181,34 @@ def open_session(model: str | bytes, name: str, threads: int, providers: Sequenc
     return session
 
 
-def _load_error(name: str, error: Exception, providers: Sequence[tuple[str, Mapping[str, Any]]]) -> ArtifactError | DeviceError:
+def _load_error(model: str | bytes, name: str, error: Exception, providers: Sequence[Requested]) -> ArtifactError | DeviceError:
+    """The file's fault, or the provider's: it is the file's where the CPU says the same."""
     text = words(error)
-    others = [full for full, _ in providers if full != CPU]
-    if others and re.search("CUDA|CUDNN|CUBLAS|TensorRT|OpenVINO|[Pp]rovider", text):
-        return DeviceError(f"the provider {short_name(others[0])!r} cannot run {name}: {text}; `onnxferry doctor` shows what is missing")
-    hint = "; pip install -U onnxruntime, or export with a lower opset" if re.search("IR version|Opset \\d+ is under", text) else ""
-    return ArtifactError(f"ONNX Runtime {onnxruntime().__version__} cannot load {name}: {text}{hint}")
+    others = [short_name(full) for full, _ in providers if full != CPU]
+    if others and text != _words_on_cpu(model):
+        return DeviceError(f"the provider {others[0]!r} cannot run {name}: {text}; `onnxferry doctor` shows what is missing")
+    newer = re.search(r"(IR version|Opset).*?(\d+).*(?:max supported IR version:|till opset) (\d+)", text)
+    if newer:
+        text = f"{newer[1].replace('O', 'o')} {newer[2]} is newer than the {newer[3]} it reads; pip install -U onnxruntime, or export with that"
+    return ArtifactError(f"ONNX Runtime {onnxruntime().__version__} cannot load {name}: {text}")
+
+
+def _words_on_cpu(model: str | bytes) -> str:
+    """What ONNX Runtime says of a file on the CPU: "" where it loads."""
+    try:
+        open_session(model, "", 1, [(CPU, {})])
+    except ArtifactError as error:
+        return words(error.__cause__ or error)
+    return ""
 
 
 def provider_problem(provider: str) -> str | None:
     """Why a provider (short or full name) cannot run even a one-node model here, in words, or None where it does."""
     full = provider_list([provider])[0][0]
-    if full in (CUDA, TENSORRT):
-        return cuda_problem() if full == CUDA else cuda_problem() or _trial(full)
-    return _trial(full)
+    if full == CUDA:
+        return cuda_problem()
+    # TensorRT stands on the same libraries.
+    return (cuda_problem() if full == TENSORRT else None) or _trial(full)
 
 
 def cuda_problem() -> str | None:
