@@ -1,0 +1,39 @@
+"""onnxferry.export: carries a model across to ONNX, and proves that the file does the same.
+
+    from onnxferry.export import export_model
+    report = export_model(model, example_inputs, "out.onnx", dynamic_shapes={"x": {0: "batch"}})
+
+Every refusal is an :class:`onnxferry.runtime.errors.OnnxFerryError`; a file that is not proved is not written.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from onnxferry.runtime.errors import ExportError, MissingExtraError, ParityError
+
+if TYPE_CHECKING:
+    from onnxferry.export.model_export import export_model, export_module
+    from onnxferry.export.parity import ParityReport
+
+__all__ = ["ExportError", "ParityError", "ParityReport", "export_model", "export_module"]
+
+_LAZY = {
+    "export_model": "onnxferry.export.model_export",
+    "export_module": "onnxferry.export.model_export",
+    "ParityReport": "onnxferry.export.parity",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for, so that a missing extra is an error in words and not an ImportError of onnx.
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    try:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name in ("onnx", "onnxscript", "torch", "onnx_ir"):
+            raise MissingExtraError(error.name, "export", "export") from error
+        raise

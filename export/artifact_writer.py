@@ -1,0 +1,127 @@
+"""Writes an artifact: graph and contract into one .onnx file, all of it or nothing.
+
+The file is written under a temporary name in the same folder, opened and replayed from there, and only then given its
+name, so that an older file stays whole until a good new one is there. Equal inputs give equal bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+
+from onnxferry.runtime.artifact import Contract, metadata_from_contract
+from onnxferry.runtime.errors import ExportError, InputError
+
+# Protobuf cannot hold more than 2 GiB in one message; weights go to a file beside it before that.
+EXTERNAL_DATA_BYTES = 1_900_000_000
+
+# Tensors smaller than this stay in the .onnx file also then: shapes and constants that runtimes fold.
+EXTERNAL_TENSOR_BYTES = 1024
+
+
+def write_artifact(
+    model: onnx.ModelProto,
+    contract: Contract | None,
+    path: str | os.PathLike[str],
+    *,
+    verify: Callable[[Path], None] | None = None,
+    external_data_bytes: int = EXTERNAL_DATA_BYTES,
+) -> int:
+    """Write ``model`` with ``contract`` to ``path`` and return the file's size in bytes, weights beside it included.
+
+    ``verify`` is called with the temporary file before it gets its name; what it raises, this raises, and nothing is
+    left. Models of more than ``external_data_bytes`` get their weights in ``<name>.data`` beside the file.
+    Raises ExportError where the file cannot be written.
+    """
+    target = checked_target(path)
+    finished = onnx.ModelProto()
+    finished.CopyFrom(model)
+    del finished.metadata_props[:]
+    if contract is not None:
+        # Last, after every pass: tools that rewrite graphs are known to drop it.
+        onnx.helper.set_model_props(finished, metadata_from_contract(contract))
+    token = secrets.token_hex(6)
+    temporary = target.with_name(f".{target.name}.{token}.tmp")
+    data = target.with_name(f"{target.name}.data")
+    temporary_data = target.with_name(f".{data.name}.{token}.tmp")
+    external = finished.ByteSize() > external_data_bytes
+    try:
+        if external:
+            _write_weights(finished, temporary_data)
+            _refer_to(finished, temporary_data.name)
+        _write(temporary, finished.SerializeToString(deterministic=True))
+        if verify is not None:
+            verify(temporary)
+        size = 0
+        if external:
+            size = temporary_data.stat().st_size
+            _refer_to(finished, data.name)
+            _write(temporary, finished.SerializeToString(deterministic=True))
+            temporary_data.replace(data)
+        size += temporary.stat().st_size
+        temporary.replace(target)
+    except OSError as error:
+        raise ExportError(f"cannot write {target.name}: {error.strerror or error}; nothing was left behind") from error
+    finally:
+        for leftover in (temporary, temporary_data):
+            with contextlib.suppress(OSError):
+                leftover.unlink(missing_ok=True)
+    if not external:
+        # Weights of an older, larger file of this name: nobody refers to them any more.
+        with contextlib.suppress(OSError):
+            data.unlink(missing_ok=True)
+    return size
+
+
+def checked_target(path: str | os.PathLike[str]) -> Path:
+    """The path, if an artifact can be written there. Asked before the work starts, so that an hour's export is not lost."""
+    target = Path(path)
+    if target.suffix.lower() != ".onnx":
+        raise InputError(f"an artifact's name must end in .onnx, got {target.name!r}")
+    if target.is_dir():
+        raise InputError(f"{target} is a folder; give the name of a file")
+    if not target.parent.is_dir():
+        raise InputError(f"the folder {target.parent} does not exist: make it, or give another place")
+    if not os.access(target.parent, os.W_OK):
+        raise ExportError(f"cannot write to the folder {target.parent}: permission denied")
+    return target
+
+
+def _write(path: Path, payload: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(payload)
+        file.flush()
+        # A rename before the data is on the disk can leave an empty file after a power cut.
+        os.fsync(file.fileno())
+
+
+def _write_weights(model: onnx.ModelProto, path: Path) -> None:
+    """Moves large weights of the main graph into ``path``, each at a multiple of 4,096 bytes so that it can be mapped."""
+    with path.open("wb") as file:
+        for tensor in model.graph.initializer:
+            if tensor.data_type == onnx.TensorProto.STRING:
+                continue
+            if not tensor.HasField("raw_data"):
+                tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name))
+            raw = tensor.raw_data
+            if len(raw) < EXTERNAL_TENSOR_BYTES:
+                continue
+            file.write(b"\0" * (-file.tell() % 4096))
+            onnx.external_data_helper.set_external_data(tensor, location=path.name, offset=file.tell(), length=len(raw))
+            file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _refer_to(model: onnx.ModelProto, name: str) -> None:
+    for tensor in model.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            tensor.ClearField("raw_data")
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = name

@@ -1,0 +1,330 @@
+"""Carries a model across and proves it: capture, clean, judge, write. Whatever is not proved is not written.
+
+    report = export_model(model, example_inputs, "out.onnx", dynamic_shapes={"x": {0: "batch"}})
+
+Each way to capture the model is tried in turn until the judge passes one; the file holds the graph, the contract,
+golden samples from the source, and the judge's summary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from onnxferry.export import graph_cleanup
+from onnxferry.export.artifact_writer import checked_target, write_artifact
+from onnxferry.export.parity import Failure, ParityReport, SourceRun, default_tolerance, judge, run_source
+from onnxferry.export.parity_probes import Case, given_case, probes
+from onnxferry.export.sources import Candidate, Feeds, FinalExportError, Source, Strategy
+from onnxferry.runtime.artifact import GOLDEN_BYTES, MAX_GOLDENS, Contract, Golden, Tolerance
+from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.errors import ExportError, InputError, OnnxFerryError, ParityError
+
+if TYPE_CHECKING:
+    import torch
+
+GOLDEN_SHARE = 0.75
+"""Golden samples chosen here stay below this share of what an artifact may carry."""
+
+
+def export_model(
+    model: torch.nn.Module | torch.export.ExportedProgram,
+    example_inputs: Any,
+    path: str | os.PathLike[str],
+    *,
+    dynamic_shapes: Any = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    output_names: Sequence[str] | None = None,
+    samples: Sequence[Feeds] = (),
+    golden: bool = True,
+    opset: int = graph_cleanup.OPSET,
+    name: str | None = None,
+    description: str = "",
+    command: Sequence[str] = (),
+) -> ParityReport:
+    """Carry any PyTorch model across to one ONNX file that is proved to do the same, or raise and write nothing.
+
+    ``example_inputs``: a tensor, a tuple of positional inputs, or a dict by ``forward()``'s names; nested tuples and
+    dicts of tensors are fine, and whatever is no tensor is fixed in the graph. Inputs of the file keep forward()'s
+    names and order, outputs their flattened order (``output_names`` renames them).
+    ``dynamic_shapes``: ``{"x": {0: "batch"}}``; an axis that is not named keeps its size.
+    ``rtol``, ``atol``: |file - model| <= atol + rtol * |model| for every float element; by default by dtype.
+    ``samples``: more inputs to compare on, as dicts of arrays by input name.
+    ``golden``: carry the example and the model's answer in the file, where they are small (False for private data).
+
+    Raises ParityError (with ``.report``) where the file would not do what the model does, ExportError where there is no
+    way to ONNX, InputError for arguments that make no sense.
+    """
+    source = torch_source(model, example_inputs, dynamic_shapes=dynamic_shapes, output_names=output_names)
+    tolerances: dict[str, Tolerance] | None = None
+    if rtol is not None or atol is not None:
+        tolerances = {name: Tolerance(rtol or 0.0, atol or 0.0) for name in source.output_names}
+    contract = Contract(kind="model", name=name or Path(path).stem, description=description)
+    return export_source(
+        source,
+        path,
+        contract=contract,
+        samples=samples,
+        tolerances=tolerances,
+        golden_inputs=None if golden else (),
+        opset=opset,
+        command=command,
+    )
+
+
+def export_module(
+    module: torch.nn.Module,
+    example_inputs: Any,
+    path: str | os.PathLike[str],
+    *,
+    contract: Contract,
+    dynamic_shapes: Any = None,
+    output_names: Sequence[str] | None = None,
+    probes: Sequence[Feeds] = (),
+    golden_inputs: Sequence[Feeds] | None = None,
+    tolerances: Mapping[str, Tolerance] | None = None,
+    decisions: Collection[str] = (),
+    opset: int = graph_cleanup.OPSET,
+    command: Sequence[str] = (),
+) -> ParityReport:
+    """As :func:`export_model`, for code that knows more of the model: the contract to write, real inputs to compare on
+    (``probes``), inputs to carry as golden samples (None: the example, ``()``: none), tolerances by output name, and
+    outputs whose argmax along the last axis must not change (``decisions``). The contract's own provenance and
+    tolerances win over what is filled in here.
+    """
+    source = torch_source(module, example_inputs, dynamic_shapes=dynamic_shapes, output_names=output_names)
+    return export_source(
+        source,
+        path,
+        contract=contract,
+        samples=probes,
+        golden_inputs=golden_inputs,
+        tolerances=tolerances,
+        decisions=decisions,
+        opset=opset,
+        command=command,
+    )
+
+
+def torch_source(model: Any, example_inputs: Any, *, dynamic_shapes: Any = None, output_names: Sequence[str] | None = None) -> Source:
+    from onnxferry.export.sources.torch import TorchSource
+
+    return TorchSource(model, example_inputs, dynamic_shapes=dynamic_shapes, output_names=output_names)
+
+
+def export_source(
+    source: Source,
+    path: str | os.PathLike[str],
+    *,
+    contract: Contract,
+    samples: Sequence[Feeds] = (),
+    golden_inputs: Sequence[Feeds] | None = None,
+    tolerances: Mapping[str, Tolerance] | None = None,
+    decisions: Collection[str] = (),
+    opset: int = graph_cleanup.OPSET,
+    command: Sequence[str] = (),
+) -> ParityReport:
+    """Export from any framework's :class:`Source`; see :func:`export_module`."""
+    target = checked_target(path)
+    _check_names(source, tolerances or {}, decisions)
+    given = [Case("the example", source.examples, given_case("", source.examples, source.inputs).sizes)]
+    given += [given_case(f"sample {i}", _checked_feeds(source, feeds, f"sample {i}"), source.inputs) for i, feeds in enumerate(samples)]
+    goldens = [
+        given_case(f"golden sample {i}", _checked_feeds(source, feeds, f"golden sample {i}"), source.inputs)
+        for i, feeds in enumerate(golden_inputs or ())
+    ]
+    given += goldens
+    refused: list[tuple[str, str]] = []
+    last: ParityReport | None = None
+    first_error: ExportError | None = None
+    for strategy in source.strategies(opset):
+        try:
+            candidate = strategy.build()
+            model, report, runs = _judged(source, candidate, strategy, given, tolerances, decisions)
+        except FinalExportError:
+            raise
+        except ExportError as error:
+            refused.append((strategy.name, str(error).splitlines()[0]))
+            first_error = first_error or error
+            continue
+        report.refused = list(refused)
+        if report.passed:
+            finished = _finished_contract(
+                source, contract, report, runs, goldens if golden_inputs is not None else None, tolerances, command
+            )
+            write_artifact(model, finished, target, verify=_replay)
+            return report
+        refused.append((strategy.name, report.first_line()))
+        last = last or report
+        if any(failure.kind in _SOURCE_FAULTS for failure in report.failures):
+            break  # no other capture can mend the model itself
+    if last is not None:
+        last.refused = refused[1:]
+        raise ParityError(f"{last.first_line()}\n{last.explain()}", last)
+    if first_error is None:
+        raise ExportError("there is no way to export this model: the source offers none")
+    raise first_error
+
+
+_SOURCE_FAULTS = ("source", "random-source", "all-nan", "nothing-compared", "axis-untested")
+
+
+def _judged(
+    source: Source,
+    candidate: Candidate,
+    strategy: Strategy,
+    given: Sequence[Case],
+    tolerances: Mapping[str, Tolerance] | None,
+    decisions: Collection[str],
+) -> tuple[onnx.ModelProto, ParityReport, list[SourceRun]]:
+    model = graph_cleanup.clean(candidate.model, source.inputs, source.output_names)
+    cases = [*given, *probes(source.inputs, source.examples, candidate.ranges)]
+    runs, failures = run_source(source, cases, len(given))
+    if failures:
+        report = ParityReport(failures=failures)
+    else:
+        observed = [(run.case.sizes, {n: a.shape for n, a in run.outputs.items()}) for run in runs if run.outputs is not None]
+        mended = graph_cleanup.declare_output_shapes(model, observed)
+        graph_cleanup.check(model)
+        drawn = graph_cleanup.random_operators(model)
+        if drawn:
+            report = ParityReport(
+                failures=[
+                    Failure("random", f"the graph holds {drawn[0]}, whose answer changes from run to run: take random numbers as an input")
+                ]
+            )
+        else:
+            report = _run_judge(source, model, runs, tolerances, decisions)
+            report.mends += mended
+    report.strategy = strategy.name
+    report.mends = [*candidate.mends, *report.mends]
+    report.notes = [*source.notes, *report.notes]
+    return model, report, runs
+
+
+def _run_judge(
+    source: Source, model: onnx.ModelProto, runs: list[SourceRun], tolerances: Mapping[str, Tolerance] | None, decisions: Collection[str]
+) -> ParityReport:
+    try:
+        engine = Engine(model.SerializeToString(deterministic=True), device="cpu")
+    except OnnxFerryError as error:
+        return ParityReport(failures=[Failure("runtime", f"ONNX Runtime cannot load the exported graph: {str(error).splitlines()[0]}")])
+    with engine:
+        return judge(source, engine, runs, tolerances=tolerances, decisions=decisions)
+
+
+def _finished_contract(
+    source: Source,
+    contract: Contract,
+    report: ParityReport,
+    runs: Sequence[SourceRun],
+    goldens: Sequence[Case] | None,
+    tolerances: Mapping[str, Tolerance] | None,
+    command: Sequence[str],
+) -> Contract:
+    chosen = _goldens(runs, goldens)
+    scales: dict[str, float] = {}
+    for golden in chosen:
+        for name, array in golden.outputs.items():
+            finite = np.abs(array[np.isfinite(array)]) if array.dtype.kind == "f" else np.zeros(0)
+            scales[name] = max(scales.get(name, 0.0), float(finite.max(initial=0.0)))
+    filled = {name: _rounded_up(default_tolerance(np.dtype(o.dtype), scales.get(name, o.scale))[0]) for name, o in report.outputs.items()}
+    provenance: dict[str, Any] = source.provenance()
+    if command:
+        provenance["command"] = " ".join(shortened(command))
+    return dataclasses.replace(
+        contract,
+        goldens=tuple(chosen),
+        tolerances={**filled, **(tolerances or {}), **contract.tolerances},
+        provenance={**provenance, **contract.provenance},
+        parity=report.summary(),
+    )
+
+
+def _goldens(runs: Sequence[SourceRun], chosen: Sequence[Case] | None) -> list[Golden]:
+    """The golden samples: those asked for, which must fit, or by default the example and one case of another size, where they fit."""
+    if chosen is not None:
+        wanted = {id(case) for case in chosen}
+        return [Golden(dict(run.case.feeds), run.outputs) for run in runs if id(run.case) in wanted and run.outputs is not None]
+    found: list[Golden] = []
+    left = GOLDEN_BYTES * GOLDEN_SHARE
+    for run in runs:
+        if run.outputs is None or len(found) == min(2, MAX_GOLDENS) or (run.case.generated and not run.case.sizes):
+            continue
+        golden = Golden(dict(run.case.feeds), run.outputs)
+        if golden.nbytes() <= left and all(np.isfinite(a).all() for a in run.outputs.values() if a.dtype.kind == "f"):
+            found.append(golden)
+            left -= golden.nbytes()
+    return found
+
+
+def _rounded_up(tolerance: Tolerance) -> Tolerance:
+    """Two digits are enough for a tolerance that stands in a file; upwards, so that what passed still passes."""
+
+    def up(value: float) -> float:
+        return float(f"{value * 1.05:.1e}") if value else 0.0
+
+    return Tolerance(up(tolerance.rtol), up(tolerance.atol))
+
+
+def _replay(file: Path) -> None:
+    """Opens the written file and replays its golden samples: the last thing before it gets its name."""
+    with Engine(file, device="cpu") as engine:
+        if engine.contract is None:
+            raise ExportError("the written file lost its contract: this is a fault of onnxferry, please report it")
+        for golden in engine.contract.goldens:
+            actual = engine.run(golden.inputs)
+            for name, want in golden.outputs.items():
+                tolerance = engine.contract.tolerances[name]
+                if not np.allclose(actual[name], want, rtol=tolerance.rtol, atol=tolerance.atol, equal_nan=True):
+                    raise ParityError(
+                        f"the written file does not give its golden sample's {name!r}: this is a fault of onnxferry, please report it"
+                    )
+
+
+def shortened(command: Sequence[str]) -> list[str]:
+    """A command line with every path cut to its last part: a file must not tell where it was made."""
+    parts = []
+    for word in command:
+        option, sign, value = word.partition("=")
+        if sign and option.startswith("-"):
+            parts.append(f"{option}={_last_part(value)}")
+        else:
+            parts.append(_last_part(word))
+    return parts
+
+
+def _last_part(word: str) -> str:
+    cut = word.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
+    return cut or word
+
+
+def _check_names(source: Source, tolerances: Mapping[str, Tolerance], decisions: Collection[str]) -> None:
+    for what, names in (("tolerances", tolerances), ("decisions", decisions)):
+        unknown = sorted(set(names) - set(source.output_names))
+        if unknown:
+            raise InputError(f"{what} names {unknown[0]!r}, which is no output; the outputs are {', '.join(source.output_names)}")
+
+
+def _checked_feeds(source: Source, feeds: Feeds, what: str) -> Feeds:
+    """The feeds in the source's order, if names, dtypes and shapes fit."""
+    unknown, missing = sorted(set(feeds) - {s.name for s in source.inputs}), [s.name for s in source.inputs if s.name not in feeds]
+    if unknown or missing:
+        names = ", ".join(s.name for s in source.inputs)
+        problem = f"has no input {missing[0]!r}" if missing else f"names {unknown[0]!r}, which is no input"
+        raise InputError(f"{what} {problem}; the inputs are {names}")
+    ordered = {}
+    for spec in source.inputs:
+        array = np.asarray(feeds[spec.name])
+        fits = array.ndim == len(spec.shape) and all(isinstance(w, str) or w == n for w, n in zip(spec.shape, array.shape, strict=True))
+        if array.dtype.name != spec.dtype or not fits:
+            raise InputError(f"{what}: input {spec.name!r} must be {spec.dtype} {spec.shape}, got {array.dtype} {array.shape}")
+        ordered[spec.name] = array
+    return ordered
