@@ -80,17 +80,15 @@ def load_plain(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path.name} holds more than weights (it could run code when read) and was refused; expected a checkpoint made by onnxferry train"
+            f"{path.name} holds more than weights (it could run code when read) and was refused; "
+            "expected a checkpoint made by onnxferry train"
         ) from error
     except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path.name} is not a readable checkpoint: {_first_line(error)}; expected one made by onnxferry train") from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path.name} is not a readable checkpoint: {reason}; expected one made by onnxferry train") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path.name} holds a {type(content).__name__}, not a checkpoint made by onnxferry train")
     return content
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def load_checkpoint(path: str | os.PathLike[str], family: str | None = None) -> Checkpoint:
@@ -103,7 +101,10 @@ def load_checkpoint(path: str | os.PathLike[str], family: str | None = None) -> 
         path = path / "best.pt"
     content = load_plain(path)
     if content.get("onnxferry") != "checkpoint":
-        raise CheckpointError(f"{path.name} is not a checkpoint of onnxferry's; give the best.pt of a run folder, or use onnxferry export pkg.module:make_model --weights")
+        raise CheckpointError(
+            f"{path.name} is not a checkpoint of onnxferry's: give the best.pt of a run folder, "
+            "or export your own model with onnxferry export pkg.module:make_model --weights FILE"
+        )
     schema = content.get("schema")
     if not isinstance(schema, int) or schema > SCHEMA:
         raise CheckpointError(f"{path.name} has schema {schema}, this version reads up to {SCHEMA}: pip install -U onnxferry")

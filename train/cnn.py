@@ -82,6 +82,9 @@ class Block(nn.Module):
 class Cnn(nn.Module):
     """Framed pictures float32 (batch, channels, size, size) in 0 … 1 → logits (batch, classes), features (batch, 4 width)."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, config: CnnConfig) -> None:
         super().__init__()
         self.config = config
@@ -129,7 +132,7 @@ class Recogniser(nn.Module):
 
 def model_from_config(config: Mapping[str, Any]) -> Cnn:
     names = {f.name for f in dataclasses.fields(CnnConfig)}
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k in names}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k in names}
     return Cnn(CnnConfig(**values))
 
 
@@ -170,7 +173,7 @@ class CnnLearner(Learner):
 
     def setup(self, fabric: Fabric, total_steps: int) -> None:
         self.fabric = fabric
-        network = Cnn(self.config).to(memory_format=self.memory_format)
+        network = Cnn(self.config).to(memory_format=self.memory_format)  # type: ignore[call-overload]
         decayed = [p for p in network.parameters() if p.ndim > 1]
         others = [p for p in network.parameters() if p.ndim <= 1]
         optimizer = torch.optim.AdamW(

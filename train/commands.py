@@ -26,6 +26,7 @@ from onnxferry.train.loop import Learner, LoopConfig, Observer, fit
 
 app = typer.Typer(help="Train a model family. Afterwards: onnxferry export RUN -o model.onnx", no_args_is_help=True)
 
+
 @app.callback()
 def _train() -> None:
     """Train a model family. Afterwards: onnxferry export RUN -o model.onnx"""
@@ -106,7 +107,10 @@ def run_learner(learner: Learner, config: LoopConfig, *, as_json: bool, console:
         if as_json:
             sys.stdout.write(json.dumps({"run": str(config.out), **result}) + "\n")
         else:
-            console.print(f"[bold]test[/] {_words(result['test'])} on {result['test']['n']} held-out samples (epoch {result['epoch']})", highlight=False)
+            console.print(
+                f"[bold]test[/] {_words(result['test'])} on {result['test']['n']} held-out samples (epoch {result['epoch']})",
+                highlight=False,
+            )
     return result
 
 
@@ -119,8 +123,18 @@ def command_line() -> str:
     return shlex.join([Path(sys.argv[0]).name.replace("__main__.py", "onnxferry"), *(a for a in sys.argv[1:] if a != "--resume")])
 
 
-def cnn_learner(splits: ImageSplits, preset: str, *, figures: bool, epochs: int | None = None, batch: int | None = None,
-                learning_rate: float | None = None, width: int | None = None, augment: bool = True, seed: int = 0) -> CnnLearner:
+def cnn_learner(
+    splits: ImageSplits,
+    preset: str,
+    *,
+    figures: bool,
+    epochs: int | None = None,
+    batch: int | None = None,
+    learning_rate: float | None = None,
+    width: int | None = None,
+    augment: bool = True,
+    seed: int = 0,
+) -> CnnLearner:
     """The learner for a preset (``quick``: minutes on two cores, ``full``: the best), with what the user set instead."""
     if preset not in ("quick", "full"):
         raise InputError(f"unknown preset {preset!r}; expected quick or full")
@@ -131,14 +145,21 @@ def cnn_learner(splits: ImageSplits, preset: str, *, figures: bool, epochs: int 
         augmentation = options.augment
     else:
         augmentation = FASHION_AUGMENT if splits.name == "fashion-mnist" else PHOTO_AUGMENT
-    given = {"epochs": epochs, "batch": batch, "learning_rate": learning_rate}
-    options = dataclasses.replace(options, augment=augmentation, **{k: v for k, v in given.items() if v is not None})
+    options = dataclasses.replace(
+        options,
+        augment=augmentation,
+        epochs=epochs or options.epochs,
+        batch=batch or options.batch,
+        learning_rate=learning_rate or options.learning_rate,
+    )
     return CnnLearner(splits, options, framing="ink" if figures else "fit", width=width or (16 if preset == "quick" else 24), seed=seed)
 
 
 @app.command()
 def cnn(
-    dataset: Annotated[str, typer.Option(help="digits-5k, mnist or fashion-mnist; none with --data: a folder of your own, one sub-folder a class")] = "",
+    dataset: Annotated[
+        str, typer.Option(help="digits-5k, mnist or fashion-mnist; none with --data: a folder of your own, one sub-folder a class")
+    ] = "",
     data: Annotated[Path | None, typer.Option(help="where the set's files are, or a folder of your own")] = None,
     out: Annotated[Path, typer.Option(help="the run's folder")] = Path("runs/cnn"),
     preset: Annotated[str, typer.Option(help="quick or full")] = "full",
@@ -150,7 +171,9 @@ def cnn(
     color: Annotated[bool, typer.Option("--color", help="keep the colours (folder of pictures)")] = False,
     framing: Annotated[str, typer.Option(help="ink: find the figure on a plain ground; fit: take the whole picture; auto")] = "auto",
     augment: Annotated[bool, typer.Option(help="random crop, rotation, scaling, … of the training pictures")] = True,
-    validation: Annotated[int | None, typer.Option(min=0, help="pictures held out to choose the best epoch; 0: none, the last epoch is kept")] = None,
+    validation: Annotated[
+        int | None, typer.Option(min=0, help="pictures held out to choose the best epoch; 0: none, the last epoch is kept")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="train on at most so many pictures, evenly over the classes")] = None,
     seed: Annotated[int, typer.Option(help="of the order, the start and the augmentation")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
@@ -177,7 +200,9 @@ def cnn(
     learner = cnn_learner(
         splits, preset, figures=figures, epochs=epochs, batch=batch, learning_rate=learning_rate, width=width, augment=augment, seed=seed
     )
-    config = LoopConfig(out=out, command=command_line(), device=device, devices=devices, precision=precision, resume=resume, save_seconds=save_seconds)
+    config = LoopConfig(
+        out=out, command=command_line(), device=device, devices=devices, precision=precision, resume=resume, save_seconds=save_seconds
+    )
     run_learner(learner, config, as_json=as_json)
     if not as_json and os.environ.get("LOCAL_RANK", "0") == "0":
         say_next(out, "model", "onnxferry predict model.onnx PICTURE.png")

@@ -125,7 +125,7 @@ class LoopConfig:
     save_seconds: float = 60.0  # between two saves within an epoch
 
 
-class Interrupted(TrainingError):
+class InterruptedTrainingError(TrainingError):
     """Stopped by Ctrl-C or SIGTERM; everything is saved."""
 
 
@@ -133,7 +133,7 @@ def fit(learner: Learner, config: LoopConfig, observer: Observer | None = None) 
     """Train ``learner`` into ``config.out``. Returns {"validation": …, "test": …, "epoch": best epoch, "seconds": …}.
 
     Raises TrainingError where the loss stops being finite (the last good checkpoint stays), where there is nothing to
-    resume, or where the folder already holds a run and ``resume`` is off; Interrupted after a signal.
+    resume, or where the folder already holds a run and ``resume`` is off; InterruptedTrainingError after a signal.
     """
     observer = observer or Observer()
     fabric = _fabric(config)
@@ -219,7 +219,9 @@ def _one_epoch(learner: Learner, fabric: Fabric, config: LoopConfig, state: _Sta
                 _save(learner, fabric, config.out / "last.pt", state)
                 saved = now
             if stop.is_set():
-                raise Interrupted(f"stopped in epoch {epoch + 1}, step {state.step} of {steps}; everything is saved: continue with --resume")
+                raise InterruptedTrainingError(
+                    f"stopped in epoch {epoch + 1}, step {state.step} of {steps}; everything is saved: continue with --resume"
+                )
     _after_epoch(learner, fabric, config, state, observer)
 
 
@@ -243,15 +245,16 @@ def _after_epoch(learner: Learner, fabric: Fabric, config: LoopConfig, state: _S
             f"the validation's {learner.criterion} is {score} after epoch {state.epoch + 1}: training stopped, the best checkpoint is kept"
         )
     better = score is None or state.best is None or (score > state.best if learner.higher_is_better else score < state.best)
+    seconds = round(state.seconds + time.monotonic() - begun, 2)
     record = {
         "epoch": state.epoch + 1,
         "train": {name: total / state.step for name, total in state.sums.items()},
         "validation": validation,
         "learning_rate": {name: s.get_last_lr()[0] for name, s in learner.schedulers().items()},
-        "seconds": round(state.seconds + time.monotonic() - begun, 2),
+        "seconds": seconds,
         "best": better,
     }
-    state.elapsed += record["seconds"]
+    state.elapsed += seconds
     if better:
         state.best, state.best_epoch = score, state.epoch + 1
     shown = ""
@@ -291,7 +294,8 @@ def _finish(learner: Learner, fabric: Fabric, out: Path, state: _State) -> dict[
 
 def _save(learner: Learner, fabric: Fabric, path: Path, state: _State) -> None:
     if fabric.world_size > 1:
-        generators = fabric.all_gather(torch.get_rng_state()).reshape(fabric.world_size, -1).cpu()
+        gathered = fabric.all_gather(torch.get_rng_state())
+        generators = torch.as_tensor(gathered).reshape(fabric.world_size, -1).cpu()
     else:
         generators = torch.get_rng_state()[None]
     content = {

@@ -19,7 +19,22 @@ from onnxferry.train.cnn import CnnLearner, CnnOptions
 from onnxferry.train.data import load_images
 from onnxferry.train.loop import LoopConfig, fit
 
-SMALL = ["--limit", "300", "--batch", "20", "--width", "4", "--epochs", "3", "--validation", "200", "--save-seconds", "0", "--device", "cpu"]
+SMALL = [
+    "--limit",
+    "300",
+    "--batch",
+    "20",
+    "--width",
+    "4",
+    "--epochs",
+    "3",
+    "--validation",
+    "200",
+    "--save-seconds",
+    "0",
+    "--device",
+    "cpu",
+]
 
 
 def start(out: Path, *more: str) -> subprocess.Popen[str]:
@@ -50,7 +65,11 @@ def test_a_killed_run_continues_where_it_was_and_ends_the_same(tmp_path: Path) -
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
         # In the middle of the second epoch, after a save within it.
-        if (cut / "metrics.jsonl").exists() and (cut / "last.pt").exists() and torch.load(cut / "last.pt", weights_only=True)["state"]["epoch"] == 1:
+        if (
+            (cut / "metrics.jsonl").exists()
+            and (cut / "last.pt").exists()
+            and torch.load(cut / "last.pt", weights_only=True)["state"]["epoch"] == 1
+        ):
             break
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

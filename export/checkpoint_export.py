@@ -1,0 +1,135 @@
+"""A checkpoint of ours to its artifact: the whole task as one graph, judged on held-out pictures and on fuzzed shapes.
+
+    report = export_checkpoint("runs/digits", "digits.onnx")
+
+Each family says what its graph is, what it is compared on, and what the contract holds.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from onnxferry.export.model_export import export_module, shortened
+from onnxferry.export.parity import ParityReport
+from onnxferry.runtime.artifact import Contract, Tolerance
+from onnxferry.runtime.errors import ExportError, InputError
+from onnxferry.train.checkpoint import Checkpoint, load_checkpoint
+from onnxferry.train.cnn import Cnn, Recogniser
+
+# What float32 alone makes: the softmax of logits that agree to about 1e-5. A probability that is off by more is a fault.
+PROBABILITY_TOLERANCE = Tolerance(rtol=0.0, atol=1e-5)
+
+
+def export_checkpoint(
+    checkpoint: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    description: str = "",
+    license: str = "",
+    golden: bool | Sequence[Mapping[str, np.ndarray]] = True,
+    command: Sequence[str] = (),
+) -> ParityReport:
+    """Carry a checkpoint (a .pt file or its run folder) to an artifact that is proved to do the same.
+
+    ``golden``: True for held-out pictures from the checkpoint, False for none, or inputs of your own.
+    Raises CheckpointError for a file that is none, ParityError (and leaves no file) where the graph does something else.
+    """
+    read = load_checkpoint(checkpoint)
+    exporter = _EXPORTERS.get(read.family)
+    if exporter is None:
+        raise ExportError(f"no exporter for the family {read.family!r}; this version exports {', '.join(_EXPORTERS)}")
+    return exporter(read, path, name=name or Path(path).stem, description=description, license=license, golden=golden, command=command)
+
+
+def recogniser_probes(channels: int, examples: np.ndarray) -> list[dict[str, np.ndarray]]:
+    """What a recogniser is compared on besides its example: real pictures, and the same made hard, at shapes never traced.
+
+    ``examples``: uint8 (n, height, width, channels).
+    """
+    rng = np.random.default_rng(0)
+    n, height, width, _ = examples.shape
+    wide = np.zeros((min(3, n), 2 * height + 5, 3 * width + 2, channels), np.uint8)  # small and off-centre
+    wide[:, height : 2 * height, 7 : 7 + width] = examples[:3]
+    enlarged = examples[:2].repeat(5, axis=1).repeat(7, axis=2)
+    noise = rng.integers(0, 256, (5, 33, 17, channels), dtype=np.uint8)
+    probes = [examples, 255 - examples[:7], wide, enlarged, noise, examples[:1, ::2, ::3]]
+    probes += [np.zeros((1, 1, 1, channels), np.uint8), np.full((2, 9, 40, channels), 255, np.uint8)]
+    return [{"image": np.ascontiguousarray(probe)} for probe in probes]
+
+
+def _export_recogniser(
+    checkpoint: Checkpoint,
+    path: str | os.PathLike[str],
+    *,
+    name: str,
+    description: str,
+    license: str,
+    golden: bool | Sequence[Mapping[str, np.ndarray]],
+    command: Sequence[str],
+) -> ParityReport:
+    network = checkpoint.model()
+    if not isinstance(network, Cnn):
+        raise ExportError(f"the checkpoint rebuilds a {type(network).__name__}, not a recogniser")
+    config = network.config
+    examples = checkpoint.examples["image"].numpy()
+    if examples.ndim != 4 or examples.shape[3] != config.channels:
+        raise InputError(f"the checkpoint's example pictures have shape {examples.shape}, expected (n, height, width, {config.channels})")
+    contract = Contract(
+        kind="recogniser",
+        name=name,
+        family="cnn",
+        description=description or f"Recognises {len(config.labels)} classes in pictures of any size",
+        labels=config.labels,
+        options={
+            "channels": config.channels,
+            "image_size": [config.size, config.size],
+            "framing": config.framing,
+            "features": network.head.in_features,
+        },
+        metrics=dict(checkpoint.metrics),
+        provenance={"data": dict(checkpoint.data), "training": _without_paths(checkpoint.provenance)},
+        license=license,
+    )
+    goldens: Sequence[Mapping[str, np.ndarray]]
+    if golden is True:
+        side = max(config.size // 2 + 3, 5)
+        # Two as they are, and one of them cut to another size, so that a replay crosses the resampling too.
+        goldens = [{"image": examples[:2]}, {"image": np.ascontiguousarray(examples[-1:, :, -side:])}]
+    else:
+        goldens = () if golden is False else golden
+    # Traced at a shape that no probe has, so that nothing passes by having been baked in.
+    traced = np.random.default_rng(1).integers(0, 256, (2, 45, 37, config.channels), dtype=np.uint8)
+    return export_module(
+        Recogniser(network).eval(),
+        {"image": torch.from_numpy(traced)},
+        path,
+        contract=contract,
+        dynamic_shapes={"image": {0: "batch", 1: "height", 2: "width"}},
+        output_names=["probabilities", "class_index", "features"],
+        probes=recogniser_probes(config.channels, examples),
+        golden_inputs=goldens,
+        tolerances={"probabilities": PROBABILITY_TOLERANCE},
+        decisions={"probabilities"},
+        command=command,
+    )
+
+
+def _without_paths(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The training's provenance with its command's paths cut to their last part."""
+    return {**provenance, "command": shlex.join(shortened(shlex.split(str(provenance.get("command", "")))))}
+
+
+_EXPORTERS: dict[str, Callable[..., ParityReport]] = {"cnn": _export_recogniser}
+
+
+def exporters() -> Mapping[str, Any]:
+    """The families that can be exported."""
+    return dict(_EXPORTERS)

@@ -1,0 +1,209 @@
+"""``onnxferry quickstart``: the whole way in one command, on the embedded digits.
+
+Train → export → check → run, then a table of what came of it and a picture of the predictions. What is measured here is
+measured through the exported file and the runtime, on pictures that neither training nor choosing has seen.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from onnxferry.export.checkpoint_export import export_checkpoint
+from onnxferry.runtime import Classifier, Prediction, load
+from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.golden import replay_goldens
+from onnxferry.train.checkpoint import load_checkpoint
+from onnxferry.train.cnn import Recogniser
+from onnxferry.train.commands import cnn_learner, run_learner
+from onnxferry.train.data import load_images
+from onnxferry.train.loop import LoopConfig
+
+app = typer.Typer(add_completion=False)
+
+OURS = ("run", "digits.onnx", "samples", "predictions.png", "report.json")
+"""What the quickstart leaves in its folder, and replaces when it runs again; anything else there is left alone."""
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="folder for the run, the model, the pictures and the report")] = Path("quickstart"),
+    seed: Annotated[int, typer.Option(help="of the split, the start and the augmentation")] = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="passes over the 3,500 training digits; the preset's own if not given")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="the report as one JSON document on stdout")] = False,
+) -> None:
+    """Train a digit recogniser, carry it to ONNX, prove it, and run it without PyTorch. About two minutes on two cores.
+
+    Example:
+
+      onnxferry quickstart --out quickstart
+    """
+    console = Console(stderr=True, quiet=as_json)
+    _clear(out)
+    console.print("[bold]1 train[/]  a residual network on 3,500 real handwritten digits")
+    splits = load_images("digits-5k", seed=seed)
+    learner = cnn_learner(splits, "quick", figures=True, epochs=epochs, seed=seed)
+    run_learner(learner, LoopConfig(out=out / "run", command="onnxferry quickstart", device="cpu"), as_json=False, console=console)
+
+    console.print("[bold]2 export[/] the whole task into one file, compared with PyTorch at shapes it was not traced at")
+    model = out / "digits.onnx"
+    parity = export_checkpoint(out / "run", model, description="Digits, from the quickstart", command=["onnxferry", "quickstart"])
+
+    console.print("[bold]3 check[/]  replay its golden samples, then predict the 1,000 held-out digits through the runtime")
+    with load(model, device="cpu") as classifier:
+        if not isinstance(classifier, Classifier) or classifier.contract is None:
+            raise InputError(f"{model} is not a recogniser: it was changed while the quickstart ran; run it again")
+        replay_goldens(classifier.run, classifier.contract).raise_if_failed(model.name)
+        predictions = classifier.predict(splits.test.images)
+        source = Recogniser(load_checkpoint(out / "run").model()).eval()  # type: ignore[arg-type]
+        compared = _compare(predictions, source, splits.test.images)
+        report = {
+            "accuracy": float(np.mean([p.index for p in predictions] == splits.test.labels)),
+            "test_pictures": len(predictions),
+            "training_pictures": len(splits.train),
+            "parity": {"shapes": parity.summary()["untraced_shapes"], **compared},
+            "bytes": model.stat().st_size,
+            "latency": {str(n): _latency(classifier, source, splits.test.images[:n]) for n in (1, 64)},
+            "threads": classifier.engine.threads,
+        }
+    samples = _write_samples(splits.test.images, splits.test.labels, out / "samples")
+    _draw(splits.test.images, splits.test.labels, predictions, out / "predictions.png")
+    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    if as_json:
+        sys.stdout.write(json.dumps({"out": str(out), **report}) + "\n")
+    else:
+        _show(report, out, samples)
+
+
+def _clear(out: Path) -> None:
+    """Take away what an earlier quickstart left, and nothing else."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; name a folder with --out")
+    if (out / "run").exists() and not (out / "run" / "run.json").exists() and any((out / "run").iterdir()):
+        raise InputError(f"{out / 'run'} holds files that are not a training run's; name another folder with --out")
+    for name in OURS:
+        path = out / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _compare(predictions: list[Prediction], source: torch.nn.Module, images: np.ndarray) -> dict[str, Any]:
+    """The runtime's answers against PyTorch's, on the test pictures."""
+    with torch.inference_mode():
+        expected = np.concatenate([source(torch.from_numpy(images[i : i + 100].copy()))[0].numpy() for i in range(0, len(images), 100)])
+    actual = np.stack([p.probabilities for p in predictions])
+    return {
+        "largest_difference": float(np.abs(actual - expected).max()),
+        "decisions": len(actual),
+        "decisions_changed": int((actual.argmax(axis=1) != expected.argmax(axis=1)).sum()),
+    }
+
+
+def _latency(classifier: Classifier, source: torch.nn.Module, images: np.ndarray, seconds: float = 2.0) -> dict[str, float]:
+    """Median milliseconds a call of the engine and of PyTorch (eager, inference mode), taken in turn, on as many threads."""
+    feeds = {"image": np.ascontiguousarray(images)}
+    tensor = torch.from_numpy(images.copy())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(classifier.engine.threads)
+    times: dict[str, list[float]] = {"onnxferry": [], "pytorch": []}
+    calls: dict[str, Callable[[], object]] = {"onnxferry": lambda: classifier.run(feeds), "pytorch": lambda: source(tensor)}
+    try:
+        with torch.inference_mode():
+            for call in calls.values():
+                for _ in range(3):
+                    call()
+            end = time.perf_counter() + seconds
+            while time.perf_counter() < end or len(times["pytorch"]) < 5:
+                for name, call in calls.items():
+                    begun = time.perf_counter()
+                    call()
+                    times[name].append((time.perf_counter() - begun) * 1e3)
+    finally:
+        torch.set_num_threads(threads)
+    return {name: round(statistics.median(values), 3) for name, values in times.items()}
+
+
+def _write_samples(images: np.ndarray, labels: np.ndarray, folder: Path) -> list[Path]:
+    """One held-out digit a class as a PNG, to feed to ``onnxferry predict``."""
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for digit in range(10):
+        path = folder / f"{digit}.png"
+        Image.fromarray(images[int(np.flatnonzero(labels == digit)[0])][..., 0]).save(path)
+        paths.append(path)
+    return paths
+
+
+def _draw(images: np.ndarray, labels: np.ndarray, predictions: list[Prediction], path: Path) -> None:
+    """32 held-out digits with their predictions; the mistakes come first, in red with the true digit."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    wrong = [i for i, p in enumerate(predictions) if p.index != labels[i]]
+    rest = np.random.default_rng(0).permutation([i for i, p in enumerate(predictions) if p.index == labels[i]]).tolist()
+    shown = [*wrong[:16], *rest][:32]
+    figure = Figure(figsize=(10, 5.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(
+        f"Held-out digits read by digits.onnx: {len(predictions) - len(wrong)} of {len(predictions)} right; mistakes in red (true digit)"
+    )
+    for place, i in enumerate(shown):
+        axes = figure.add_subplot(4, 8, place + 1)
+        axes.imshow(images[i][..., 0], cmap="gray_r")
+        axes.set_axis_off()
+        p = predictions[i]
+        right = p.index == labels[i]
+        axes.set_title(
+            f"{p.label}  {100 * p.probability:.0f} %" + ("" if right else f"  ({labels[i]})"),
+            fontsize=10,
+            color="black" if right else "crimson",
+        )
+    figure.savefig(path, dpi=100)
+
+
+def _show(report: dict[str, Any], out: Path, samples: list[Path]) -> None:
+    console = Console()
+    table = Table(title="From PyTorch to ONNX, measured on this machine", show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    parity, latency = report["parity"], report["latency"]
+    right = f"{100 * report['accuracy']:.1f} % of {report['test_pictures']} held-out digits"
+    table.add_row("accuracy", f"{right}, trained on {report['training_pictures']}")
+    table.add_row(
+        "parity",
+        f"largest difference of a probability {parity['largest_difference']:.1e}, "
+        f"{parity['decisions_changed']} of {parity['decisions']} decisions differ, {parity['shapes']} shapes never traced",
+    )
+    table.add_row("size", f"{report['bytes'] / 1e6:.2f} MB, one file")
+    for n, times in latency.items():
+        ratio = times["pytorch"] / times["onnxferry"]
+        ours, theirs = f"{times['onnxferry']:.2f} ms", f"PyTorch {times['pytorch']:.2f} ms"
+        table.add_row(f"latency, batch {n}", f"{ours}, {theirs}: {ratio:.1f} × ({report['threads']} threads)")
+    console.print(table)
+    console.print(f"Predictions as a picture: {out / 'predictions.png'}", highlight=False)
+    model = shlex.quote(str(out / "digits.onnx"))
+    lines = [
+        f"onnxferry predict {model} {shlex.quote(str(samples[7]))}",
+        f"onnxferry inspect {model}",
+        f"onnxferry check {model}",
+        f"python -c \"from onnxferry.runtime import load; print(load('{out / 'digits.onnx'}').predict('{samples[7]}'))\"",
+    ]
+    sys.stdout.write("\nNext:\n" + "".join(f"  {line}\n" for line in lines))
