@@ -1,0 +1,212 @@
+"""The house rules that no other tool holds: what lies at the top, sizes, local paths, public names, verbs, one version."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from onnxferry.runtime.cli import VERBS
+
+ROOT = Path(__file__).parents[1]
+
+TOP_LEVEL = {
+    ".ci",
+    ".gitignore",
+    ".pre-commit-config.yaml",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "MANIFEST.in",
+    "README.md",
+    "demo",
+    "docs",
+    "export",
+    "pyproject.toml",
+    "runtime",
+    "tests",
+    "train",
+    "typings",
+}
+
+# What other people's programs rely on. A name may join its package's __all__ freely; one that leaves breaks somebody.
+PROMISED = {
+    "onnxferry.runtime": {"Classifier", "Contract", "Engine", "Model", "Prediction", "__version__", "errors", "load"},
+    "onnxferry.export": {"ParityError", "export_checkpoint", "export_model"},
+}
+PROMISED_ERRORS = {
+    "ArtifactError",
+    "CheckFailedError",
+    "CheckpointError",
+    "DataError",
+    "DeviceError",
+    "ExportError",
+    "InputError",
+    "MissingExtraError",
+    "OnnxFerryError",
+    "ParityError",
+    "TrainingError",
+    "UntrustedModelError",
+}
+
+
+def project_files() -> list[Path]:
+    """The project's own files: what git knows or would add; in a source archive, everything that .gitignore does not name."""
+    listing = subprocess.run(
+        ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if (ROOT / ".git").exists() and listing.returncode == 0:
+        return [ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).is_file()]
+    ignored = {line.strip().strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()} | {"*.dist-info"}
+    files = []
+    for folder, inner, names in os.walk(ROOT):
+        inner[:] = [name for name in inner if not any(Path(name).match(pattern) for pattern in ignored)]
+        files += [Path(folder) / name for name in names if not any(Path(name).match(pattern) for pattern in ignored)]
+    return files
+
+
+def texts() -> dict[Path, str]:
+    """The project's text files, by path. A file that is not UTF-8 is binary."""
+    found = {}
+    for path in project_files():
+        try:
+            found[path] = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+    return found
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    # Wide and plain, so that a line is matched as it was written.
+    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+    return subprocess.run([sys.executable, "-m", "onnxferry.runtime", *arguments], capture_output=True, text=True, env=environment)
+
+
+def test_the_walk_sees_the_project() -> None:
+    """Without this, a walk that finds nothing would pass every test below."""
+    seen = {path.relative_to(ROOT).as_posix() for path in project_files()}
+    assert {"pyproject.toml", "README.md", "runtime/errors.py", "train/loop.py", "tests/test_house.py"} <= seen
+
+
+def test_top_level_holds_what_it_should() -> None:
+    top = {path.relative_to(ROOT).parts[0] for path in project_files()}
+    assert top <= TOP_LEVEL, "a new top-level entry needs a reason, and its name in TOP_LEVEL"
+
+
+def test_no_file_is_large() -> None:
+    sizes = {path.relative_to(ROOT).as_posix(): path.stat().st_size for path in project_files()}
+    assert {name: size for name, size in sizes.items() if size > 9_000_000} == {}
+    assert sum(size for name, size in sizes.items() if name.startswith("runtime/zoo/")) <= 20_000_000, "the zoo travels in the wheel"
+
+
+def test_no_local_path_is_left_in_a_file() -> None:
+    # Tests may hold invented paths, as the bad input that they are about; no file may name this checkout.
+    somebodys_folder = re.compile(r"(?<![\w.~-])/(?:home|root|work|Users|mnt)/[\w.-]+")
+    found = {}
+    for path, text in texts().items():
+        name = path.relative_to(ROOT).as_posix()
+        hits = somebodys_folder.findall(text) if not name.startswith("tests/") else []
+        hits += [str(ROOT)] if str(ROOT) in text else []
+        if hits:
+            found[name] = hits
+    assert found == {}
+
+
+def test_modules_are_small() -> None:
+    lengths = {path.relative_to(ROOT).as_posix(): text.count("\n") for path, text in texts().items() if path.suffix == ".py"}
+    assert {name: n for name, n in lengths.items() if n > 500 and not name.startswith("tests/")} == {}, "one module, one job"
+
+
+@pytest.mark.parametrize("package", PROMISED)
+def test_promised_names_are_public(package: str) -> None:
+    module = importlib.import_module(package)
+    assert PROMISED[package] <= set(module.__all__)
+    assert set(module.__all__) <= set(dir(module))
+    missing = [name for name in module.__all__ if getattr(module, name, None) is None]
+    assert missing == [], "listed in __all__ and not there"
+
+
+def test_error_tree_is_complete_and_has_one_root() -> None:
+    from onnxferry.runtime import errors
+
+    classes = {name: value for name, value in vars(errors).items() if isinstance(value, type) and value.__module__ == errors.__name__}
+    assert set(classes) >= PROMISED_ERRORS
+    assert [name for name, value in classes.items() if not issubclass(value, errors.OnnxFerryError)] == []
+    drawn = errors.__doc__ or ""
+    assert [name for name in classes if name not in drawn] == [], "the tree in the docstring lacks a class"
+
+
+def test_unknown_attribute_is_an_attribute_error() -> None:
+    # The packages import their names lazily; a typo must still be one.
+    for package in PROMISED:
+        module = importlib.import_module(package)
+        with pytest.raises(AttributeError, match="no_such_name"):
+            _ = module.no_such_name
+
+
+def test_version_is_one() -> None:
+    from onnxferry.runtime import __version__
+
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    newest = re.search(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert {"changelog": newest[1], "installed": version("onnxferry"), "module": __version__} == {
+        "changelog": declared,
+        "installed": declared,
+        "module": declared,
+    }
+    assert run("--version").stdout.split()[-1] == declared
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_verb_has_help_with_an_example(verb: str) -> None:
+    shown = run(verb, "--help")
+    assert shown.returncode == 0, shown.stderr
+    uses = [line for line in shown.stdout.splitlines() if f"onnxferry {verb}" in line and "Usage:" not in line]
+    assert uses, f"no example in:\n{shown.stdout}"
+    if verb != "train":  # a group: the option is its sub-commands', below
+        assert "--json" in shown.stdout
+
+
+def test_every_kind_of_training_has_help_with_an_example() -> None:
+    import typer
+
+    from onnxferry.train.commands import app
+
+    command = typer.main.get_command(app)
+    kinds = sorted(getattr(command, "commands", {}))
+    assert "cnn" in kinds
+    for kind in kinds:
+        shown = run("train", kind, "--help")
+        assert shown.returncode == 0, shown.stderr
+        assert [line for line in shown.stdout.splitlines() if f"onnxferry train {kind}" in line and "Usage:" not in line], shown.stdout
+        assert "--json" in shown.stdout
+
+
+def test_help_lists_every_verb_and_readme_too() -> None:
+    shown = run("--help")
+    readme = (ROOT / "README.md").read_text()
+    assert shown.returncode == 0
+    assert [verb for verb in VERBS if verb not in shown.stdout] == []
+    assert [verb for verb in VERBS if f"onnxferry {verb}" not in readme] == []
+
+
+def test_licences_stand_beside_what_ships() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    for name in project["project"]["license-files"]:
+        assert (ROOT / name).read_text().strip()
+    notice = (ROOT / "runtime/zoo/NOTICE").read_text()
+    used_by = {name for line in re.findall(r"Used by: (.*)\.", notice) for name in line.split(", ")}
+    assert "digits" in used_by
+    shipped = {path.name for path in (ROOT / "runtime/zoo").iterdir() if (path / f"{path.name}.onnx").is_file()}
+    assert shipped <= used_by, "a model whose data's licence is not in NOTICE"

@@ -1,0 +1,133 @@
+"""Who may import whom: the contracts in pyproject.toml really refuse, and the runtime really runs without the rest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LINT = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as main; main()", "--no-cache", "--no-logo"]
+
+# Neither of these may be needed by the runtime, and the last two by nothing but the command line.
+HEAVY = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnx_ir",
+    "tensorflow",
+    "keras",
+    "jax",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "matplotlib",
+    "mlxtend",
+    "lightning_fabric",
+)
+FACE = ("typer", "rich", "click")
+
+
+def runtime_modules(*, commands: bool) -> list[str]:
+    """Every module of the runtime, found on disk; the command line's own only where asked for. __main__ runs when imported."""
+    names = sorted(path.stem for path in (ROOT / "runtime").glob("*.py") if path.stem not in ("__init__", "__main__"))
+    face = [name for name in names if name in ("cli", "console") or name.endswith("_command")]
+    assert "engine" in names
+    assert "cli" in face
+    return [f"onnxferry.runtime.{name}" for name in names if commands or name not in face]
+
+
+def python(program: str, *, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | ({"PYTHONPATH": str(path)} if path else {})
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what the contracts look at, to plant violations in."""
+    copy = tmp_path_factory.mktemp("tree")
+    for name in ("runtime", "train", "export", "typings"):
+        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.onnx", "*.npz"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    return copy
+
+
+def lint(tree: Path) -> subprocess.CompletedProcess[str]:
+    # typings/ maps the folders to their import names; first on the path, it goes before the installed package.
+    environment = os.environ | {"PYTHONPATH": str(tree / "typings"), "COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run(LINT, cwd=tree, capture_output=True, text=True, env=environment)
+
+
+def test_contracts_are_kept(tree: Path) -> None:
+    result = lint(tree)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "5 kept, 0 broken" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "broken"),
+    [
+        ("runtime/artifact.py", "import torch", "onnxferry.runtime.artifact -> torch"),
+        ("runtime/engine.py", "def late():\n    import onnx.helper", "onnxferry.runtime.engine -> onnx"),
+        ("runtime/artifact.py", "from onnxferry.train import loop", "onnxferry.runtime.artifact -> onnxferry.train.loop"),
+        ("train/loop.py", "from onnxferry.export import parity", "onnxferry.train.loop -> onnxferry.export.parity"),
+        ("runtime/engine.py", "import rich.console", "onnxferry.runtime.engine -> rich"),
+        ("runtime/tasks.py", "import typer", "onnxferry.runtime.tasks -> typer"),
+        ("runtime/tasks.py", "from onnxferry.runtime import console", "onnxferry.runtime.tasks -> onnxferry.runtime.console"),
+        ("runtime/engine.py", "from onnxferry.runtime import cli", "onnxferry.runtime.engine -> onnxferry.runtime.cli"),
+    ],
+)
+def test_contracts_refuse_a_planted_import(tree: Path, file: str, line: str, broken: str) -> None:
+    path = tree / file
+    kept = path.read_text()
+    path.write_text(f"{kept}\n{line}\n")
+    try:
+        result = lint(tree)
+    finally:
+        path.write_text(kept)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert broken in result.stdout
+
+
+BLOCK = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Block())
+import importlib
+"""
+
+
+def test_block_blocks() -> None:
+    assert python(BLOCK.format(names=HEAVY) + "import torch").returncode == 1
+
+
+def test_runtime_and_its_commands_import_without_torch_or_onnx() -> None:
+    program = BLOCK.format(names=HEAVY) + f"for name in {runtime_modules(commands=True)!r}: importlib.import_module(name)"
+    result = python(program)
+    assert result.returncode == 0, result.stderr
+
+
+def test_library_imports_without_the_command_line() -> None:
+    program = BLOCK.format(names=HEAVY + FACE) + f"for name in {runtime_modules(commands=False)!r}: importlib.import_module(name)"
+    result = python(program)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("module", ["onnxferry.runtime", "onnxferry.runtime.cli"])
+def test_import_is_light(module: str) -> None:
+    """Cold start is a promise: what a first call does not need is not imported before it."""
+    program = f"import {module}, sys; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    result = python(program)
+    assert result.returncode == 0, result.stderr
+    loaded = set(result.stdout.split())
+    assert "onnxferry" in loaded
+    assert loaded & {*HEAVY, "onnxruntime", "PIL"} == set()
+    if module == "onnxferry.runtime":
+        assert loaded & set(FACE) == set()
