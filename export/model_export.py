@@ -19,8 +19,11 @@ import onnx
 
 from onnxferry.export import graph_cleanup
 from onnxferry.export.artifact_writer import checked_target, write_artifact
-from onnxferry.export.parity import Failure, ParityReport, SourceRun, default_tolerance, judge, run_source
+from onnxferry.export.parity import judge
+from onnxferry.export.parity_measure import default_tolerance
 from onnxferry.export.parity_probes import Case, given_case, probes
+from onnxferry.export.parity_report import Failure, ParityReport
+from onnxferry.export.source_runs import SourceRun, run_source
 from onnxferry.export.sources import Candidate, Feeds, FinalExportError, Source, Strategy
 from onnxferry.runtime.artifact import GOLDEN_BYTES, MAX_GOLDENS, Contract, Golden, Tolerance
 from onnxferry.runtime.engine import Engine
