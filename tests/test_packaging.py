@@ -1,0 +1,205 @@
+"""What people install is what is here: the wheel and the source archive, built and then used away from this folder.
+
+An editable install finds every file of the tree, listed in pyproject.toml or not; only the built packages show what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+FOLDERS = {name.removeprefix("onnxferry."): folder for name, folder in PROJECT["tool"]["setuptools"]["package-dir"].items()}
+
+pytestmark = pytest.mark.slow
+
+
+def source_modules() -> dict[str, Path]:
+    """Every module on disk, dotted name to file: nothing is taken from pyproject.toml's list, which is what is tested."""
+    modules = {}
+    for name, folder in FOLDERS.items():
+        for path in (ROOT / folder).rglob("*.py"):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            modules[".".join(("onnxferry", name, *(part for part in parts if part != "__init__")))] = path
+    return modules
+
+
+def zoo_files() -> list[str]:
+    """Files of the shipped models, relative to the zoo."""
+    zoo = ROOT / "runtime" / "zoo"
+    return sorted(p.relative_to(zoo).as_posix() for p in zoo.rglob("*") if p.is_file() and p.suffix in (".onnx", ".json", ".npz"))
+
+
+def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> str:
+    result = subprocess.run([str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True)
+    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The source archive, a wheel built from it, and a wheel built from the tree; all from a copy, so that nothing is left here."""
+    base = tmp_path_factory.mktemp("build")
+    tree = base / "tree"
+    tree.mkdir()
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for path in ROOT.iterdir():
+        if path.name in {*FOLDERS.values(), "typings", "tests", ".ci"}:
+            shutil.copytree(path, tree / path.name, symlinks=True, ignore=ignore)
+        elif path.is_file():
+            shutil.copy(path, tree)
+    # Not isolated: setuptools is a development dependency, and a build must not need the network.
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", base / "from-sdist", ".", cwd=tree)
+    run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", base / "from-tree", ".", cwd=tree)
+    (sdist,) = (base / "from-sdist").glob("*.tar.gz")
+    (wheel,) = (base / "from-sdist").glob("*.whl")
+    (direct,) = (base / "from-tree").glob("*.whl")
+    return {"sdist": sdist, "wheel": wheel, "direct": direct}
+
+
+@pytest.fixture(scope="module")
+def installed(built: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, installed into a folder of its own."""
+    target = tmp_path_factory.mktemp("installed")
+    run(sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--quiet", "--target", target, built["wheel"], cwd=target)
+    return target
+
+
+def away(installed: Path, program: str, *, cwd: Path) -> str:
+    """Runs a program that sees the installed wheel and the environment's other packages.
+
+    -S keeps .pth files from being read, and with them the editable install of this tree, which would fill in what the wheel lacks.
+    """
+    site = [path for path in sys.path if path.endswith("site-packages")]
+    assert site
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(installed), *site])}
+    return run(sys.executable, "-S", "-c", program, cwd=cwd, env=environment)
+
+
+def test_every_source_package_is_listed() -> None:
+    """Says which line is missing, before the tests below show what that does."""
+    packages = {name if path.name == "__init__.py" else name.rpartition(".")[0] for name, path in source_modules().items()}
+    assert packages == set(PROJECT["tool"]["setuptools"]["packages"])
+    assert [name for name in packages if not (ROOT / name.replace("onnxferry.", "", 1).replace(".", "/") / "__init__.py").is_file()] == []
+
+
+def test_wheel_holds_every_module_and_nothing_else(built: dict[str, Path]) -> None:
+    names = set(zipfile.ZipFile(built["wheel"]).namelist())
+    wanted = {f"onnxferry/{path.relative_to(ROOT).as_posix()}" for path in source_modules().values()}
+    assert wanted - names == set()
+    assert {name for name in names if name.endswith(".py")} - wanted == set()
+    assert {f"onnxferry/{folder}/py.typed" for folder in FOLDERS.values()} <= names
+    assert {f"onnxferry/runtime/zoo/{name}" for name in zoo_files()} <= names
+    tops = {name.partition("/")[0] for name in names}
+    info = f"onnxferry-{PROJECT['project']['version']}.dist-info"
+    assert tops == {"onnxferry", info}, "a top-level folder such as tests/ would land in everybody's site-packages"
+    assert {f"{info}/licenses/LICENSE", f"{info}/licenses/runtime/zoo/NOTICE"} <= names
+
+
+def test_sdist_builds_the_same_wheel(built: dict[str, Path]) -> None:
+    def contents(path: Path) -> dict[str, bytes]:
+        archive = zipfile.ZipFile(path)
+        return {name: archive.read(name) for name in archive.namelist() if not name.endswith("/RECORD")}
+
+    from_sdist, from_tree = contents(built["wheel"]), contents(built["direct"])
+    assert set(from_sdist) == set(from_tree)
+    assert [name for name, data in from_sdist.items() if data != from_tree[name]] == []
+
+
+def test_sdist_carries_what_a_packager_needs(built: dict[str, Path]) -> None:
+    with tarfile.open(built["sdist"]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "README.md", "pyproject.toml", ".ci/run"} <= names
+    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")} <= names
+    assert [name for name in names if "__pycache__" in name] == []
+
+
+def test_every_module_imports_from_the_installed_wheel(installed: Path, tmp_path: Path) -> None:
+    names = sorted(source_modules())
+    program = f"""
+import importlib, json
+print(json.dumps({{name: importlib.import_module(name).__file__ for name in {names!r} if not name.endswith(".__main__")}}))
+"""
+    files = json.loads(away(installed, program, cwd=tmp_path).splitlines()[-1])
+    assert [name for name, file in files.items() if not Path(file).is_relative_to(installed)] == []
+    assert len(files) == len(names) - 1  # __main__ runs the command line when imported; it is tried below
+
+
+def test_command_line_and_version_from_the_installed_wheel(installed: Path, tmp_path: Path) -> None:
+    program = "import runpy, sys; sys.argv = ['onnxferry', '--version']; runpy.run_module('onnxferry.runtime', run_name='__main__')"
+    environment_free = f"try:\n    {program}\nexcept SystemExit as end:\n    assert not end.code"
+    assert away(installed, environment_free, cwd=tmp_path).split() == ["onnxferry", PROJECT["project"]["version"]]
+    entry_points = next(installed.glob("onnxferry-*.dist-info")) / "entry_points.txt"
+    assert "onnxferry = onnxferry.runtime.cli:main" in entry_points.read_text()
+
+
+def test_every_zoo_file_opens_from_the_installed_wheel(installed: Path, tmp_path: Path) -> None:
+    """Cards parse, examples load without pickle, and every shipped model opens and replays its own golden samples."""
+    program = f"""
+import json
+from importlib import resources
+import numpy as np
+from onnxferry.runtime.catalog import zoo_names
+from onnxferry.runtime import load
+zoo = resources.files("onnxferry.runtime.zoo")
+assert str(zoo).startswith({str(installed)!r}), zoo
+opened = []
+for name in {zoo_files()!r}:
+    path = zoo / name
+    if name.endswith(".json"):
+        assert json.loads(path.read_text(encoding="utf-8"))["command"]
+    elif name.endswith(".npz"):
+        with np.load(path, allow_pickle=False) as arrays:
+            assert arrays.files and all(arrays[key].size for key in arrays.files)
+    else:
+        model = load(str(path), device="cpu")
+        goldens = model.contract.goldens
+        assert goldens, name
+        for golden in goldens:
+            given = model.run(golden.inputs)
+            for output, expected in golden.outputs.items():
+                tolerance = model.contract.tolerances[output]
+                np.testing.assert_allclose(given[output], expected, rtol=tolerance.rtol, atol=tolerance.atol)
+    opened.append(name)
+print(json.dumps([opened, zoo_names()]))
+"""
+    opened, names = json.loads(away(installed, program, cwd=tmp_path).splitlines()[-1])
+    assert opened == zoo_files()
+    assert "digits" in names
+    assert names == sorted({file.partition("/")[0] for file in zoo_files()})
+
+
+def test_nothing_is_taken_from_this_folder(installed: Path, tmp_path: Path) -> None:
+    """The tests above mean something only while -S hides the editable install: a module that is not in the wheel must be missing."""
+    copy = shutil.copytree(installed, tmp_path / "less")
+    (copy / "onnxferry" / "runtime" / "errors.py").unlink()
+    with pytest.raises(AssertionError, match=r"No module named 'onnxferry\.runtime\.errors'"):
+        away(copy, "import onnxferry.runtime.errors", cwd=tmp_path)
+
+
+def test_packages_of_the_extras_do_not_fight() -> None:
+    """[all] brings exactly one ONNX Runtime wheel to every system, never the CUDA libraries."""
+    from packaging.requirements import Requirement
+
+    extras = PROJECT["project"]["optional-dependencies"]
+    wanted = [Requirement(line) for line in extras["all"]]
+    systems = [("linux", "x86_64"), ("linux", "aarch64"), ("win32", "AMD64"), ("win32", "ARM64"), ("darwin", "arm64"), ("darwin", "x86_64")]
+    brought = {}
+    for system, machine in systems:
+        where = {"sys_platform": system, "platform_machine": machine}
+        brought[system, machine] = [
+            r.name for r in wanted if r.name.startswith("onnxruntime") and (not r.marker or r.marker.evaluate(where))
+        ]
+    with_gpu = {("linux", "x86_64"), ("win32", "AMD64")}
+    assert brought == {pair: ["onnxruntime-gpu" if pair in with_gpu else "onnxruntime"] for pair in systems}
+    assert not any(r.extras & {"cuda", "cudnn"} for r in wanted)
