@@ -94,17 +94,15 @@ _ATTRIBUTE_RUNS = {
     0x40: re.compile(rb"(?:\x40[\x80-\xff]{0,9}+[\x00-\x7f])++"),  # AttributeProto.ints
 }
 
-_TEXT = re.compile(rb"[\t\n\r\x20-\x7e]+")
-
-_NOT_ONNX = (
+_NOT_ONNX: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the model itself; run `git lfs pull`"),
     (b"PK\x03\x04", "is a zip archive (a PyTorch checkpoint, perhaps), not ONNX; export the model to ONNX first"),
     (b"\x89HDF\r\n", "is an HDF5 file (Keras, perhaps), not ONNX; export the model to ONNX first"),
-    (b"\x80\x02", "is a Python pickle, not ONNX; export the model to ONNX first"),
-    (b"\x80\x03", "is a Python pickle, not ONNX; export the model to ONNX first"),
-    (b"\x80\x04", "is a Python pickle, not ONNX; export the model to ONNX first"),
-    (b"\x80\x05", "is a Python pickle, not ONNX; export the model to ONNX first"),
+    ((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), "is a Python pickle, not ONNX; export the model to ONNX first"),
 )
+_TEXT = re.compile(rb"[\t\n\r\x20-\x7e]+")
+
+_READ_WHOLE = 64 * 2**20  # bytes
 
 
 def read_model(model: str | os.PathLike[str] | bytes, limits: Limits | None = None) -> ModelSummary:
@@ -115,11 +113,16 @@ def read_model(model: str | os.PathLike[str] | bytes, limits: Limits | None = No
     if isinstance(model, bytes):
         return _summary(model, "the model", None, limits)
     path = Path(model)
-    with _map(path, limits) as data:
+    data = _contents(path, limits)
+    try:
         return _summary(data, str(path), path.absolute().parent, limits)
+    finally:
+        if isinstance(data, mmap.mmap):
+            data.close()
 
 
-def _map(path: Path, limits: Limits) -> mmap.mmap:
+def _contents(path: Path, limits: Limits) -> Buffer:
+    """The file's bytes: large ones mapped. Small ones are read, because a map of a file that is cut short meanwhile is a crash."""
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())
@@ -129,6 +132,8 @@ def _map(path: Path, limits: Limits) -> mmap.mmap:
                 raise _empty(str(path))
             if status.st_size > limits.file_bytes:
                 raise _beyond(str(path), "file_bytes", status.st_size, limits)
+            if status.st_size <= _READ_WHOLE:
+                return bytes(file.read())
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError as error:
         raise ArtifactError(f"there is no file {path}") from error

@@ -189,7 +189,8 @@ def _load_error(model: str | bytes, name: str, error: Exception, providers: Sequ
         return DeviceError(f"the provider {others[0]!r} cannot run {name}: {text}; `onnxferry doctor` shows what is missing")
     newer = re.search(r"(IR version|Opset).*?(\d+).*(?:max supported IR version:|till opset) (\d+)", text)
     if newer:
-        text = f"{newer[1].replace('O', 'o')} {newer[2]} is newer than the {newer[3]} it reads; pip install -U onnxruntime, or export with that"
+        what, found, newest = newer.groups()
+        text = f"{what.replace('O', 'o')} {found} is newer than the {newest} it reads; pip install -U onnxruntime, or export with {newest}"
     return ArtifactError(f"ONNX Runtime {onnxruntime().__version__} cannot load {name}: {text}")
 
 

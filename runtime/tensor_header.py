@@ -54,6 +54,8 @@ ELEMENT_TYPES: Mapping[int, ElementType] = {
     24: ElementType("float8e8m0", "float8_e8m0fnu", 8),
     25: ElementType("uint2", "uint2", 2),
     26: ElementType("int2", "int2", 2),
+    27: ElementType("float6e2m3", "float6_e2m3fn", 6),
+    28: ElementType("float6e3m2", "float6_e3m2fn", 6),
 }
 
 _NUMBERS = VARINT | LENGTH

@@ -1,0 +1,53 @@
+"""Shared by all tests: ONNX models built by hand, so that no test depends on an exporter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import onnx
+
+    ModelMaker = Callable[..., onnx.ModelProto]
+
+
+@pytest.fixture(scope="session")
+def make_model() -> ModelMaker:
+    """``make_model(nodes, inputs, outputs, initializers, …)``: values as ``(name, element type, shape)``; opset 18, IR version 9."""
+    from onnx import helper
+
+    def make(
+        nodes: Sequence[onnx.NodeProto],
+        inputs: Sequence[tuple],
+        outputs: Sequence[tuple],
+        initializers: Sequence[onnx.TensorProto] = (),
+        *,
+        metadata: dict[str, str] | None = None,
+        opset: int = 18,
+        ir_version: int = 9,
+        domains: dict[str, int] | None = None,
+        functions: Sequence[onnx.FunctionProto] = (),
+    ) -> onnx.ModelProto:
+        ends = [[helper.make_tensor_value_info(*each) for each in side] for side in (inputs, outputs)]
+        graph = helper.make_graph(list(nodes), "graph", *ends, list(initializers))
+        opsets = [helper.make_opsetid(domain, version) for domain, version in {"": opset, **(domains or {})}.items()]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=ir_version, functions=list(functions))
+        helper.set_model_props(model, metadata or {})
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def scale_model(make_model: ModelMaker) -> bytes:
+    """``y = x * factor`` for float32 x (batch, 3); ``factor``, 2 by default, may be fed too."""
+    from onnx import TensorProto, helper
+
+    return make_model(
+        [helper.make_node("Mul", ["x", "factor"], ["y"])],
+        [("x", TensorProto.FLOAT, ["batch", 3]), ("factor", TensorProto.FLOAT, [])],
+        [("y", TensorProto.FLOAT, ["batch", 3])],
+        [helper.make_tensor("factor", TensorProto.FLOAT, [], [2.0])],
+    ).SerializeToString()
