@@ -80,8 +80,8 @@ def rich_model(make_model) -> onnx.ModelProto:
         helper.make_node("Twice", ["branched"], ["twice"], domain="local"),
         helper.make_node("Constant", [], ["k"], value=helper.make_tensor("kv", TensorProto.INT32, [3], [1, 2, 3])),
         helper.make_node("Constant", [], ["ks"], value_strings=[b"a", b"b"]),
-        helper.make_node("Constant", [], ["kf"], value_floats=[0.5] * 1000),
-        helper.make_node("Constant", [], ["ki"], value_ints=[-1, 2**40, *range(1000)]),
+        helper.make_node("Constant", [], ["kf"], value_floats=[0.5] * 20),
+        helper.make_node("Constant", [], ["ki"], value_ints=[-1, 2**40, *range(20)]),
         helper.make_node("FusedMatMul", ["w", "w"], ["mm"], domain="com.microsoft", transB=1),
     ]
     model = make_model(
@@ -556,17 +556,22 @@ def mutant(data: bytes, rng: random.Random) -> bytes:
     return bytes(out)
 
 
-def operators_by_protobuf(model: onnx.ModelProto) -> Counter[str]:
-    """What the onnx package finds, to compare with."""
-    counts: Counter[str] = Counter()
-    pending = [*model.graph.node, *(node for function in model.functions for node in function.node)]
-    while pending:
-        node = pending.pop()
-        counts[f"{'ai.onnx' if node.domain in ('', 'ai.onnx') else node.domain}::{node.op_type}"] += 1
-        for attribute in node.attribute:
-            for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                pending += graph.node
-    return counts
+def found_by_protobuf(model: onnx.ModelProto) -> tuple[Counter[str], Counter[str]]:
+    """Operators and initializers' names that the onnx package finds, to compare with."""
+    operators: Counter[str] = Counter()
+    names: Counter[str] = Counter()
+    graphs, nodes = [model.graph], [node for function in model.functions for node in function.node]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            nodes += graph.node
+            names.update([each.name for each in graph.initializer] + [each.values.name for each in graph.sparse_initializer])
+        else:
+            node = nodes.pop()
+            operators[f"{'ai.onnx' if node.domain in ('', 'ai.onnx') else node.domain}::{node.op_type}"] += 1
+            for attribute in node.attribute:
+                graphs += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+    return operators, names
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3, "fresh"])
@@ -581,7 +586,7 @@ def test_mutants_give_our_errors_or_what_protobuf_reads(make_model, seed):
     verdicts: Counter[str] = Counter()
     for number in range(500):
         data = mutant(rng.choice(sources), rng)
-        what = f"seed {seed}, mutant {number}: {data.hex()}"
+        what = f"seed {seed}, mutant {number}"
         started = time.monotonic()
         try:
             summary = read_model(data)
@@ -597,9 +602,9 @@ def test_mutants_give_our_errors_or_what_protobuf_reads(make_model, seed):
             verdicts["read here only"] += 1
             continue
         verdicts["read"] += 1
-        assert summary.operators == operators_by_protobuf(model), what
-        named = [each.name for each in model.graph.initializer] + [each.values.name for each in model.graph.sparse_initializer]
-        assert sorted(named) == sorted(each.name for each in summary.initializers if each.name != "inner"), what
+        operators, names = found_by_protobuf(model)
+        assert summary.operators == operators, what
+        assert Counter(each.name for each in summary.initializers) == names, what
         assert summary.metadata == {each.key: each.value for each in model.metadata_props}, what
         assert {spec.name for spec in summary.outputs} == {each.name for each in model.graph.output}, what
     assert verdicts["ArtifactError"] > 50, verdicts
