@@ -39,7 +39,7 @@ def zoo_model(name: str) -> ZooModel:
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"shipped are: {', '.join(names) or 'none'}"
-        raise ArtifactError(f"no model named {name!r} is shipped, {hint} A file's name ends in .onnx, or has its folder before it.")
+        raise ArtifactError(f"no model named {name!r} is shipped, {hint}; a file's name ends in .onnx")
     path = _zoo() / name / f"{name}.onnx"
     return ZooModel(name, path, path.stat().st_size, _card(path.with_name("card.json")))
 
@@ -59,8 +59,8 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
         inside = sorted(path.glob("*.onnx"))
         raise ArtifactError(f"{path} is a folder, expected an .onnx file{f', such as {inside[0]} in it' if inside else ''}")
     if not isinstance(name_or_path, str) or path.suffix.lower() == ".onnx" or len(path.parts) > 1:
-        near = difflib.get_close_matches(path.name, _neighbours(path), n=1)
-        raise ArtifactError(f"no such file: {path}{f'; did you mean {path.with_name(near[0])}?' if near else ''}")
+        near = difflib.get_close_matches(path.stem, _neighbours(path), n=1)
+        raise ArtifactError(f"no such file: {path}{f'; did you mean {path.with_name(near[0])}.onnx?' if near else ''}")
     return zoo_model(text).path
 
 
@@ -69,7 +69,8 @@ def _zoo() -> Path:
 
 
 def _neighbours(path: Path) -> list[str]:
-    return [other.name for other in path.parent.glob("*.onnx")] if path.parent.is_dir() else []
+    """Names of the models in the same folder, without their suffix."""
+    return [other.stem for other in path.parent.glob("*.onnx")] if path.parent.is_dir() else []
 
 
 def _card(path: Path) -> dict[str, Any]:

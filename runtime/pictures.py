@@ -176,7 +176,7 @@ def _from_stream(stream: BinaryIO, name: str) -> np.ndarray:
         with Image.open(stream, formats=_FORMATS) as image:
             return _from_image(image, name)
     except UnidentifiedImageError:
-        raise InputError(f"{name}: not a picture that can be read; expected {', '.join(_FORMATS)}") from None
+        raise InputError(f"{name}: not a picture, or broken at its start; expected {', '.join(_FORMATS)}") from None
     except Image.DecompressionBombError as error:
         raise _too_large(name, str(error)) from error
     except (OSError, *_BROKEN) as error:

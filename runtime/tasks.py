@@ -9,10 +9,11 @@ for prediction in load("digits").predict(["three.png", "seven.jpg"]):
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from onnxferry.runtime.catalog import find_model
 from onnxferry.runtime.engine import Engine, TensorSpec
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.pictures import Picture, decode_pictures, with_channels
+
+Key = TypeVar("Key")
 
 _HELD_BYTES = 16 * 2**20
 """Decoded pictures wait for others of their size to fill a batch; beyond this many bytes, all that wait are run.
@@ -44,6 +47,18 @@ def load(
     """
     engine = Engine(find_model(name_or_path), device=device, threads=threads, providers=providers)
     return _model_from_engine(engine)
+
+
+def load_classifier(name_or_path: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> Classifier:
+    """As :func:`load`, for what must be a recogniser. Raises ArtifactError for any other file."""
+    model = load(name_or_path, device, threads)
+    if isinstance(model, Classifier):
+        return model
+    what = f"it is a {model.contract.kind}" if model.contract else "it carries no onnxferry contract"
+    path = model.engine.path
+    raise ArtifactError(
+        f"{path} is not a recogniser, {what}; see what it takes and gives: {shlex.join(['onnxferry', 'inspect', str(path)])}"
+    )
 
 
 def _model_from_engine(engine: Engine) -> Model:
@@ -119,29 +134,34 @@ class Classifier(Model):
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
-        predictions: dict[int, Prediction] = {}
-        waiting: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}  # by shape: position and picture
-        held = count = 0
-        for position, decoded in enumerate(decode_pictures(x)):
-            count += 1
+        predictions = dict(self.predict_each(enumerate(decode_pictures(x)), batch_size))
+        return [predictions[position] for position in range(len(predictions))]
+
+    def predict_each(self, pictures: Iterable[tuple[Key, np.ndarray]], batch_size: int = 64) -> Iterator[tuple[Key, Prediction]]:
+        """A stream of any length: pairs of a key and a uint8 picture (height, width, 1 | 3) in, of the key and its prediction out.
+
+        Comes out in the order in which batches of one size fill up. Holds a bounded number of pictures at a time.
+        """
+        waiting: dict[tuple[int, ...], list[tuple[Key, np.ndarray]]] = {}  # by shape
+        held = 0
+        for key, decoded in pictures:
             picture = with_channels(decoded, self.channels)
             group = waiting.setdefault(picture.shape, [])
-            group.append((position, picture))
+            group.append((key, picture))
             held += picture.nbytes
             if held > _HELD_BYTES:
                 for each in waiting.values():
-                    predictions.update(self._predict_batch(each))
+                    yield from self._predict_batch(each)
                 waiting.clear()
                 held = 0
             elif len(group) == batch_size:
-                predictions.update(self._predict_batch(waiting.pop(picture.shape)))
+                yield from self._predict_batch(waiting.pop(picture.shape))
                 held -= picture.nbytes * batch_size
         for each in waiting.values():
-            predictions.update(self._predict_batch(each))
-        return [predictions[position] for position in range(count)]
+            yield from self._predict_batch(each)
 
-    def _predict_batch(self, batch: list[tuple[int, np.ndarray]]) -> dict[int, Prediction]:
-        """``batch``: positions and uint8 pictures (height, width, channels) of one shape."""
+    def _predict_batch(self, batch: list[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, Prediction]]:
+        """``batch``: keys and uint8 pictures (height, width, channels) of one shape."""
         image = np.stack([picture for _, picture in batch])  # (batch, height, width, channels)
         outputs = self.engine.run({"image": image}, ["probabilities", "class_index"])
         probabilities, indices = outputs["probabilities"], outputs["class_index"]  # (batch, classes), (batch,)
@@ -151,10 +171,10 @@ class Classifier(Model):
                 f"{self.engine.path} gives probabilities {probabilities.shape} and class_index {indices.shape} for {len(batch)} pictures "
                 f"and {len(self.labels)} labels, expected {wanted} and {wanted[:1]}; export the model again"
             )
-        return {
-            position: Prediction(self.labels[index], index, float(row[index]), row)
-            for (position, _), index, row in zip(batch, indices.tolist(), probabilities, strict=True)
-        }
+        if not np.isfinite(probabilities).all():
+            raise ArtifactError(f"{self.engine.path} gives probabilities that are not finite; `onnxferry check` may say more")
+        for (key, _), index, row in zip(batch, indices.tolist(), probabilities, strict=True):
+            yield key, Prediction(self.labels[index], index, float(row[index]), row)
 
 
 def _check_recogniser(engine: Engine) -> int:

@@ -1,0 +1,127 @@
+"""The ``onnxferry`` command: a table of verbs, each imported only when called, and one way to end for every error."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+
+from onnxferry.runtime.errors import MissingExtraError, OnnxFerryError
+
+VERBS: Mapping[str, tuple[str, str]] = {
+    "train": ("onnxferry.train.commands:app", "Train a model family."),
+    "check": ("onnxferry.runtime.check_command:app", "Replay a file's golden samples on this machine."),
+    "evaluate": ("onnxferry.runtime.evaluate_command:app", "Measure a recogniser on labelled pictures."),
+    "predict": ("onnxferry.runtime.predict_command:app", "Say what is on pictures."),
+    "inspect": ("onnxferry.runtime.inspect_command:app", "Show what an .onnx file takes, gives and promises."),
+    "doctor": ("onnxferry.runtime.doctor_command:app", "Find out what this machine can run, and mend it."),
+    "models": ("onnxferry.runtime.models_command:app", "List the shipped models."),
+}
+"""Verb to "module:attribute" (a typer app) and one line of help, in the order of the help."""
+
+_EXTRAS = {
+    "onnxruntime": "cpu",
+    "torch": "train",
+    "lightning": "train",
+    "lightning_fabric": "train",
+    "mlxtend": "train",
+    "matplotlib": "train",
+    "onnx": "export",
+    "onnx_ir": "export",
+    "onnxscript": "export",
+}
+"""Package to the extra that brings it, for verbs that need more than the base install."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line, ``sys.argv`` if not given, and returns its exit code: 0 only on success.
+
+    1 for an error that the user can mend, told in one line on stderr; 2 for a command line that makes no sense; 130 for
+    Ctrl-C. Any other exception is a bug of ours and keeps its traceback.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # Pictures beyond Pillow's limit are refused in words of our own; Pillow's warning about them would come before.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except OnnxFerryError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does. Python flushes stdout once more on its way out: give it somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        return _fail(str(MissingExtraError(package, _EXTRAS[package], f"onnxferry {arguments[0]}")))
+    except OSError as error:  # a full disk, a folder that may not be written, …
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        if arguments[1:] and arguments[0] == "help":
+            return _call(arguments[1], ["--help"])
+        _print_help()
+        return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"onnxferry {version('onnxferry')}\n")
+        return 0
+    return _call(arguments[0], arguments[1:])
+
+
+def _call(verb: str, arguments: list[str]) -> int:
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean `onnxferry {near[0]}`?" if near else f"expected one of {', '.join(VERBS)}"
+        return _fail(f"unknown {'option' if verb.startswith('-') else 'verb'} {verb!r}; {hint}", 2)
+    from typer import Abort, BadParameter
+
+    # typer used to import click and now carries a copy of it: its base class of all usage errors is reached through the one
+    # of them that typer exports in both.
+    usage_error: type[Exception] = BadParameter.__mro__[1]
+    module, _, attribute = VERBS[verb][0].partition(":")
+    app = getattr(import_module(module), attribute)
+    try:
+        result = app(arguments, prog_name=f"onnxferry {verb}", standalone_mode=False)
+    except Abort:
+        return _fail("interrupted", 130)
+    except usage_error as error:
+        return _usage(error, verb)
+    return result if isinstance(result, int) else 0
+
+
+def _usage(error: BaseException, verb: str) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help has been printed
+        return 2
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    context = getattr(error, "ctx", None)
+    return _fail(f"{message.rstrip('.?')}; see `{context.command_path if context else f'onnxferry {verb}'} --help`", 2)
+
+
+def _fail(message: str, code: int = 1) -> int:
+    from onnxferry.runtime.console import print_error
+
+    print_error(message)
+    return code
+
+
+def _print_help() -> None:
+    from onnxferry.runtime.console import facts_table, print_next, stdout
+
+    console = stdout()
+    console.print("Carries a model across: train, export to ONNX, prove it the same, run without torch.\n", soft_wrap=True)
+    console.print("usage: onnxferry VERB [OPTIONS]\n", style="bold")
+    console.print(facts_table({f"  {verb}": line for verb, (_, line) in VERBS.items()}))
+    console.print("\n  VERB --help  its options and examples\n  --version    the installed version")
+    print_next("onnxferry doctor")

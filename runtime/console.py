@@ -1,0 +1,125 @@
+"""What the verbs of the command line share: options, tables, a progress bar, JSON, and the next commands to paste.
+
+Tables and JSON go to stdout, progress and errors to stderr. Text from files and file names is a stranger's: ``plain`` makes it
+safe to print, and no markup is read in it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="An .onnx file, or the name of a shipped model.", show_default=False)]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda. cuda runs there or is an error.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads; as many as this process may use if not given.", show_default=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for programs.")]
+
+
+def new_app() -> typer.Typer:
+    """The app of one verb."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+
+
+def stdout() -> Console:
+    return Console(markup=False, highlight=False, emoji=False)
+
+
+def stderr() -> Console:
+    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+def plain(value: object) -> str:
+    """Text with everything that a terminal would act on (escapes, line ends, direction marks) written out instead."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+
+
+def print_error(message: str) -> None:
+    """``error:`` and the message on stderr. Only its first line is marked, which says it all; none is wrapped where it is piped."""
+    console = stderr()
+    for i, line in enumerate(message.splitlines() or [""]):
+        console.print(Text("error: ", "bold red") + Text(plain(line), "default") if i == 0 else Text(plain(line)), soft_wrap=True)
+
+
+def print_next(*commands: str) -> None:
+    """Commands to paste, after success."""
+    console = stdout()
+    console.print(Text("\nNext:", "bold"))
+    for command in commands:
+        console.print(Text(f"  {plain(command)}"), soft_wrap=True)
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """One JSON document on stdout, in ASCII whatever the terminal's encoding; not-a-number and infinities, which JSON lacks, as null."""
+    sys.stdout.write(json.dumps(_finite(document), indent=2, allow_nan=False) + "\n")
+
+
+def command(*words: object) -> str:
+    """A command line to paste, quoted where it must be."""
+    return shlex.join(map(str, ("onnxferry", *words)))
+
+
+def new_table(*columns: str, right: tuple[str, ...] = (), title: str = "") -> Table:
+    """A table; the columns in ``right`` are numbers."""
+    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def facts_table(facts: Mapping[str, object]) -> Table:
+    """Two columns, names and values, without a head. Empty values are left out."""
+    table = Table(
+        box=None, show_header=False, title=title or None, title_justify="left", title_style="bold", pad_edge=False, padding=(0, 2, 0, 0)
+    )
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        if value not in ("", None):
+            table.add_row(plain(name), value if isinstance(value, Text) else plain(value))
+    return table
+
+
+def human_bytes(size: int) -> str:
+    """1536 → ``1.5 kB``; decimal units, as file managers and disks count."""
+    if size < 1000:
+        return f"{size} B"
+    for unit in ("kB", "MB", "GB"):
+        if size < 999_950 or unit == "GB":
+            return f"{size / 1000:.1f} {unit}"
+        size //= 1000
+    raise AssertionError("the last unit takes every size")
+
+
+@contextmanager
+def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Gives a function that advances the bar. On stderr, gone when done, and nothing at all where stderr is no terminal."""
+    console = stderr()
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal or total < 2) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda steps: progress.advance(task, steps)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

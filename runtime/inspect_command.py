@@ -1,0 +1,187 @@
+"""``onnxferry inspect``: show what an .onnx file takes, gives and promises. Needs no ONNX Runtime: only the file is read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+
+from onnxferry.runtime.artifact import Contract, contract_from_metadata
+from onnxferry.runtime.catalog import find_model
+from onnxferry.runtime.console import (
+    JsonOption,
+    ModelArgument,
+    command,
+    facts_table,
+    human_bytes,
+    new_app,
+    new_table,
+    plain,
+    print_json,
+    print_next,
+    stdout,
+)
+from onnxferry.runtime.onnx_file import ModelSummary, TensorSpec, read_model
+
+app = new_app()
+
+_LONGEST_VALUE = 300  # characters of a metadata value that are shown
+
+
+@app.command()
+def inspect(model: ModelArgument, as_json: JsonOption = False) -> None:
+    """Show what an .onnx file takes, gives and promises.
+
+    Any ONNX file. What is inside is read and bounded, nothing is run; files with operators from unknown domains, or with
+    external data outside their folder, are refused.
+
+    ```
+    onnxferry inspect digits
+    onnxferry inspect stranger.onnx --json
+    ```
+
+    With --json: model, bytes, ir_version, opsets, producer, graph, nodes, depth, functions, operators, parameters, inputs,
+    optional_inputs, outputs, contract (null in a foreign file), metadata (the plain keys).
+    """
+    path = find_model(model)
+    summary = read_model(path)
+    contract = contract_from_metadata(summary.metadata)
+    if as_json:
+        print_json(_json(str(path), summary, contract))
+        return
+    console = stdout()
+    _print_file(console, str(path), summary, contract)
+    if contract:
+        _print_contract(console, contract)
+    else:
+        _print_facts(console, "Metadata", {k: v[:_LONGEST_VALUE] for k, v in summary.metadata.items()})
+    if contract and contract.kind == "recogniser":
+        print_next(command("check", model), command("predict", model, "PICTURE.png"))
+    elif contract:
+        print_next(command("check", model))
+    else:
+        print_next(command("check", model, "--allow-none"))
+
+
+def _print_file(console: Console, path: str, summary: ModelSummary, contract: Contract | None) -> None:
+    opsets = ", ".join(f"{domain} {version}" for domain, version in summary.opsets.items())
+    facts = {
+        "file": f"{path}, {human_bytes(summary.file_bytes)}",
+        "what": _what(contract) if contract else "an ONNX model without an onnxferry contract",
+        "classes": ", ".join(contract.labels) if contract else "",
+        "license": contract.license if contract else "",
+        "opsets": f"{opsets}  (IR version {summary.ir_version})",
+        "made by": summary.producer,
+        "graph": f"{summary.nodes} nodes" + (f", {summary.depth} deep" if summary.depth else "") + _functions(summary),
+        "operators": "  ".join(f"{name.removeprefix('ai.onnx::')} ×{count}" for name, count in summary.operators.items()),
+        "parameters": _parameters(summary),
+    }
+    console.print(facts_table(facts))
+    table = new_table("", "name", "dtype", "shape")
+    for role, specs in (("input", summary.inputs), ("optional", summary.optional_inputs), ("output", summary.outputs)):
+        for spec in specs:
+            table.add_row(role, plain(spec.name), plain(spec.dtype), plain(_shape(spec)))
+    console.print(table)
+
+
+def _print_contract(console: Console, contract: Contract) -> None:
+    goldens = contract.goldens
+    size = sum(golden.nbytes() for golden in goldens)
+    tolerances = "; ".join(f"{name}: {t.atol:g} + {t.rtol:g} |x|" for name, t in contract.tolerances.items())
+    samples = f"{len(goldens)} samples, {human_bytes(size)}" if goldens else "none: nothing to check it by"
+    _print_facts(console, "Contract", {"options": dict(contract.options), "golden": samples, "tolerances": tolerances})
+    _print_facts(console, "Metrics", contract.metrics)
+    _print_facts(console, "Parity with the source", contract.parity)
+    _print_facts(console, "Provenance", contract.provenance)
+    _print_facts(console, "Certificate", contract.certificate)
+
+
+def _print_facts(console: Console, title: str, facts: Mapping[str, Any]) -> None:
+    flat = {f"  {name}": value for name, value in _flatten(facts)}
+    if flat:
+        console.print(f"\n{title}", style="bold")
+        console.print(facts_table(flat))
+
+
+def _flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested objects as dotted names; numbers short, anything else as JSON, cut where it is long."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        elif isinstance(value, float):
+            yield prefix + name, f"{value:.6g}"
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            yield prefix + name, text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]} …"
+
+
+def _what(contract: Contract) -> str:
+    name = " ".join(filter(None, (contract.name, contract.version)))
+    family = f" ({contract.family})" if contract.family else ""
+    return f"{contract.kind}{family}: {name}" + (f". {contract.description}" if contract.description else "")
+
+
+def _functions(summary: ModelSummary) -> str:
+    return f", {summary.functions} functions" if summary.functions else ""
+
+
+def _parameter_counts(summary: ModelSummary) -> Counter[str]:
+    """Elements of all initializers by dtype, most first."""
+    counts: Counter[str] = Counter()
+    for initializer in summary.initializers:
+        counts[initializer.dtype] += math.prod(initializer.shape)
+    return Counter(dict(counts.most_common()))
+
+
+def _parameters(summary: ModelSummary) -> str:
+    counts = _parameter_counts(summary)
+    outside = sum(1 for initializer in summary.initializers if initializer.location)
+    kinds = ", ".join(f"{count:,} {dtype}" for dtype, count in counts.items()) or "none"
+    return kinds + (f"; {outside} tensors lie in files of their own" if outside else "")
+
+
+def _shape(spec: TensorSpec) -> str:
+    return f"({', '.join('?' if size is None else str(size) for size in spec.shape)})" if spec.ranked else "of any rank"
+
+
+def _json(path: str, summary: ModelSummary, contract: Contract | None) -> dict[str, Any]:
+    def specs(of: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
+        return [{"name": spec.name, "dtype": spec.dtype, "shape": spec.shape if spec.ranked else None} for spec in of]
+
+    return {
+        "model": path,
+        "bytes": summary.file_bytes,
+        "ir_version": summary.ir_version,
+        "opsets": summary.opsets,
+        "producer": summary.producer,
+        "graph": summary.graph_name,
+        "nodes": summary.nodes,
+        "depth": summary.depth,
+        "functions": summary.functions,
+        "operators": summary.operators,
+        "parameters": _parameter_counts(summary),
+        "inputs": specs(summary.inputs),
+        "optional_inputs": specs(summary.optional_inputs),
+        "outputs": specs(summary.outputs),
+        "contract": contract
+        and {
+            "schema": contract.schema,
+            "kind": contract.kind,
+            "name": contract.name,
+            "family": contract.family,
+            "description": contract.description,
+            "labels": contract.labels,
+            "options": contract.options,
+            "tolerances": {name: {"rtol": t.rtol, "atol": t.atol} for name, t in contract.tolerances.items()},
+            "goldens": len(contract.goldens),
+            "metrics": contract.metrics,
+            "parity": contract.parity,
+            "provenance": contract.provenance,
+            "certificate": contract.certificate,
+        },
+        "metadata": {key: value for key, value in summary.metadata.items() if not key.startswith("onnxferry.")},
+    }

@@ -1,0 +1,126 @@
+"""Tiny models, made by hand with onnx.helper, that keep the contract of real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxferry.runtime.artifact import Contract, Golden, Tolerance, metadata_from_contract
+
+LABELS = ("black", "dark", "light", "white")
+
+
+def brightness(images: np.ndarray, classes: int = len(LABELS), sharpness: float = 200.0) -> dict[str, np.ndarray]:
+    """What ``write_recogniser``'s graph computes, in numpy: the class is the nearest of evenly spaced brightnesses.
+
+    ``images``: uint8 (batch, height, width, channels).
+    """
+    features = images.astype(np.float32).mean(axis=(1, 2, 3), keepdims=False)[:, None] / np.float32(255)  # (batch, 1)
+    centres = (np.arange(classes, dtype=np.float32) + 0.5) / classes
+    logits = sharpness * (2 * features * centres - centres**2)
+    exp = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = (exp / exp.sum(axis=1, keepdims=True)).astype(np.float32)
+    return {"probabilities": probabilities, "class_index": probabilities.argmax(axis=1), "features": features.astype(np.float32)}
+
+
+def recogniser_contract(labels: Sequence[str] = LABELS, channels: int = 1, goldens: int = 2) -> Contract:
+    rng = np.random.default_rng(0)
+    samples = []
+    for shape in [(2, 6, 5, channels), (1, 3, 9, channels), (3, 4, 4, channels)][:goldens]:
+        image = rng.integers(0, 256, shape, dtype=np.uint8)
+        samples.append(Golden({"image": image}, brightness(image, len(labels))))
+    return Contract(
+        kind="recogniser",
+        name="brightness",
+        family="cnn",
+        description="Tells how bright a picture is.",
+        labels=tuple(labels),
+        options={"channels": channels, "image_size": [28, 28], "framing": "fit"},
+        tolerances={"probabilities": Tolerance(1e-4, 1e-5), "features": Tolerance(1e-4, 1e-5)},
+        goldens=tuple(samples),
+        provenance={"framework": "numpy", "command": "by hand"},
+        metrics={"accuracy": 0.9975, "n": 400},
+        parity={"passed": True, "max_abs": 1e-7},
+        license="Apache-2.0",
+        version="1",
+    )
+
+
+def write_recogniser(path: Path, contract: Contract | None = None, *, channels: int = 1, sharpness: float = 200.0) -> Path:
+    """A recogniser of brightness. ``sharpness`` other than the contract's 200 makes its golden samples fail."""
+    contract = contract or recogniser_contract(channels=channels)
+    classes = len(contract.labels)
+    centres = (np.arange(classes, dtype=np.float32) + 0.5) / classes
+    constants = {
+        "axes": np.array([1, 2, 3]),
+        "full": np.array(255, np.float32),
+        "weight": (2 * sharpness * centres)[None].astype(np.float32),
+        "bias": (-sharpness * centres**2).astype(np.float32),
+        "column": np.array([-1, 1]),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["pixels", "axes"], ["mean"], keepdims=0),
+            helper.make_node("Div", ["mean", "full"], ["share"]),
+            helper.make_node("Reshape", ["share", "column"], ["features"]),
+            helper.make_node("Gemm", ["features", "weight", "bias"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
+            helper.make_node("ArgMax", ["probabilities"], ["class_index"], axis=-1, keepdims=0),
+        ],
+        "brightness",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", "height", "width", channels])],
+        [
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", classes]),
+            helper.make_tensor_value_info("class_index", TensorProto.INT64, ["batch"]),
+            helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 1]),
+        ],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return write_model(path, graph, metadata_from_contract(contract))
+
+
+def write_doubler(path: Path, metadata: dict[str, str] | None = None) -> Path:
+    """A foreign model: x float32 (n, 3) → y = x + x, without a contract."""
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        "doubler",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+    )
+    return write_model(path, graph, metadata or {})
+
+
+def write_model(path: Path, graph: onnx.GraphProto, metadata: dict[str, str]) -> Path:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10, producer_name="onnxferry tests")
+    helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def recogniser(tmp_path: Path) -> Path:
+    """The file of a recogniser of grey pictures: black, dark, light or white."""
+    return write_recogniser(tmp_path / "brightness.onnx")
+
+
+@pytest.fixture
+def make_recogniser(tmp_path: Path) -> Callable[..., Path]:
+    """``make_recogniser(contract, channels=…, sharpness=…)`` → the file."""
+
+    def make(contract: Contract | None = None, name: str = "made.onnx", **options: float) -> Path:
+        return write_recogniser(tmp_path / name, contract, **options)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def doubler(tmp_path: Path) -> Path:
+    """The file of a model that is not one of ours: y = x + x."""
+    return write_doubler(tmp_path / "doubler.onnx")
