@@ -117,7 +117,7 @@ def load_images(
         train, test = _carve(found, train, found.test_share, seed, "test")
     if found.validation is None:
         share = found.validation_share if validation is None else validation
-        train, held_out = _carve(found, train, share, seed, "validate") if share else (train, train.take(np.arange(0)))
+        train, held_out = _carve(found, train, share, seed, "validation") if share else (train, train.take(np.arange(0)))
     elif validation is None:
         held_out = found.validation
     elif validation == 0:
@@ -177,15 +177,15 @@ def read_embedded_digits() -> tuple[np.ndarray, np.ndarray]:
 def _carve(found: _Found, whole: ImageSet, share: float, seed: int, purpose: str) -> tuple[ImageSet, ImageSet]:
     """``whole`` without ``share`` of it, and that share: below 1 a part, at least one picture a class, else a count."""
     if not 0 < share < max(len(whole), 1) or (share > 1 and share != int(share)):
-        raise InputError(f"{purpose}: {share} is out of range: expected a part below 1, or a whole number below {len(whole)}")
+        raise InputError(f"{purpose} {share} is out of range: expected a part below 1, or a whole number below {len(whole)}")
     count, least = (round(share * len(whole)), 1) if share < 1 else (int(share), 0)
     drawn = draw_stratified(whole.labels, count, seed, least)
     rest = np.setdiff1d(np.arange(len(whole)), drawn, assume_unique=True)
     there = np.bincount(whole.labels, minlength=len(found.classes))
     for label in np.flatnonzero(np.bincount(whole.labels[rest], minlength=len(found.classes)) == 0):
         raise DataError(
-            f"class {found.classes[label]!r} of {found.name} has too few pictures: {there[label]} are left to {purpose} and to train on, "
-            f"expected at least 1 for each; add pictures to it"
+            f"class {found.classes[label]!r} of {found.name} has too few pictures: {there[label]} left for {purpose} and training, "
+            "expected at least 1 for each; add pictures to it"
         )
     return whole.take(rest), whole.take(drawn)
 
