@@ -85,9 +85,7 @@ def new_table(*columns: str, right: tuple[str, ...] = (), title: str = "") -> Ta
 
 def facts_table(facts: Mapping[str, object]) -> Table:
     """Two columns, names and values, without a head. Empty values are left out."""
-    table = Table(
-        box=None, show_header=False, title=title or None, title_justify="left", title_style="bold", pad_edge=False, padding=(0, 2, 0, 0)
-    )
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
