@@ -11,9 +11,11 @@ import ctypes
 import functools
 import importlib
 import io
+import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -160,14 +162,15 @@ def open_session(model: str | bytes, name: str, threads: int, providers: Sequenc
     # Fatal only: every error comes back as an exception, and a library has no business on stderr.
     options.log_severity_level = 4
     try:
-        session = runtime.InferenceSession(
-            model,
-            options,
-            providers=[full for full, _ in providers],
-            provider_options=[dict(settings) for _, settings in providers],
-            enable_fallback=0,  # else a provider that fails is replaced by the CPU, with a line on stdout
-            read_config_from_model=0,  # else ORT_LOAD_CONFIG_FROM_MODEL=1 lets the file set session options
-        )
+        with _files_set_no_options():
+            session = runtime.InferenceSession(
+                model,
+                options,
+                providers=[full for full, _ in providers],
+                provider_options=[dict(settings) for _, settings in providers],
+                enable_fallback=0,  # else a provider that fails is replaced by the CPU, with a line on stdout
+                read_config_from_model=0,
+            )
     except error_classes() as error:
         raise _load_error(model, name, error, providers) from error
     session.disable_fallback()
@@ -179,6 +182,26 @@ def open_session(model: str | bytes, name: str, threads: int, providers: Sequenc
                 f"{', '.join(map(short_name, active))} instead; `onnxferry doctor` shows what is missing"
             )
     return session
+
+
+_opening = threading.Lock()
+
+
+@contextlib.contextmanager
+def _files_set_no_options() -> Iterator[None]:
+    """ORT_LOAD_CONFIG_FROM_MODEL=1 lets a model file set session options, paths to write to among them.
+
+    The session's own argument against it is not enough: ONNX Runtime looks at the variable again, and fails. One at a time costs
+    nothing, since opening a session holds Python's lock anyway.
+    """
+    name = "ORT_LOAD_CONFIG_FROM_MODEL"
+    with _opening:
+        value = os.environ.pop(name, None)
+        try:
+            yield
+        finally:
+            if value is not None:
+                os.environ[name] = value
 
 
 def _load_error(model: str | bytes, name: str, error: Exception, providers: Sequence[Requested]) -> ArtifactError | DeviceError:

@@ -1,0 +1,663 @@
+"""The engine: what it checks, what it refuses, where it runs, and that it stands out of the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import MappingProxyType
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxferry.runtime import hardware, ort
+from onnxferry.runtime.artifact import Contract, metadata_from_contract
+from onnxferry.runtime.engine import Engine, TensorSpec
+from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError, MissingExtraError, UntrustedModelError
+from onnxferry.runtime.onnx_file import Limits
+
+FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
+
+
+@pytest.fixture
+def scale(scale_model) -> Engine:
+    return Engine(scale_model, device="cpu")
+
+
+def rows(n: int) -> np.ndarray:
+    return np.arange(3 * n, dtype=np.float32).reshape(n, 3)
+
+
+def unary(make_model, operator: str, element: int = FLOAT, shape: list | None = None, **attributes) -> bytes:
+    """``y = operator(x)``"""
+    node = helper.make_node(operator, ["x"], ["y"], **attributes)
+    return make_model([node], [("x", element, shape)], [("y", element, None)]).SerializeToString()
+
+
+# What it says of a model
+
+
+def test_describes_the_model(scale, scale_model, tmp_path):
+    assert scale.inputs == (TensorSpec("x", "float32", ("batch", 3)),)
+    assert scale.optional_inputs == (TensorSpec("factor", "float32", ()),)
+    assert scale.outputs == (TensorSpec("y", "float32", ("batch", 3)),)
+    assert (scale.path, scale.device, scale.providers, scale.metadata, scale.contract) == (None, "cpu", (ort.CPU,), {}, None)
+    assert repr(scale).startswith("Engine(the model, device='cpu', threads=")
+    assert "x: float32 (batch, 3)" in repr(scale)
+    path = tmp_path / "scale.onnx"
+    path.write_bytes(scale_model)
+    for given in (path, str(path)):
+        with Engine(given) as engine:
+            assert engine.path == path
+            np.testing.assert_array_equal(engine.run({"x": rows(1)})["y"], [[0, 2, 4]])
+
+
+def test_tells_a_scalar_from_a_tensor_of_any_rank(make_model):
+    """ONNX Runtime reports the shape () for both."""
+    model = make_model(
+        [helper.make_node("Identity", ["any"], ["a"]), helper.make_node("Identity", ["scalar"], ["s"])],
+        [("any", FLOAT, None), ("scalar", FLOAT, [])],
+        [("a", FLOAT, None), ("s", FLOAT, [])],
+    )
+    engine = Engine(model.SerializeToString(), device="cpu")
+    assert [spec.ranked for spec in (*engine.inputs, *engine.outputs)] == [False, True, False, True]
+    out = engine.run({"any": np.ones((2, 1, 2), np.float32), "scalar": np.array(3, np.float32)})
+    assert (out["a"].shape, out["s"].shape) == ((2, 1, 2), ())
+    with pytest.raises(InputError, match=r"'scalar' must have 0 axes, \(\), got 1: \(1,\)"):
+        engine.run({"any": np.ones(1, np.float32), "scalar": np.ones(1, np.float32)})
+
+
+def test_reads_metadata_and_contract(make_model):
+    contract = Contract(kind="model", name="relu", labels=("a", "b"))
+    node = helper.make_node("Relu", ["x"], ["y"])
+    values = [("x", FLOAT, [1])], [("y", FLOAT, [1])]
+    engine = Engine(make_model([node], *values, metadata=metadata_from_contract(contract)).SerializeToString(), device="cpu")
+    assert engine.contract is not None
+    assert (engine.contract.name, engine.contract.labels, engine.metadata["task"]) == ("relu", ("a", "b"), "model")
+    newer = metadata_from_contract(contract) | {"onnxferry.schema": "99"}
+    with pytest.raises(ArtifactError, match="the model: the file's contract has schema 99"):
+        Engine(make_model([node], *values, metadata=newer).SerializeToString(), device="cpu")
+
+
+# Running
+
+
+def test_runs(scale):
+    np.testing.assert_array_equal(scale.run({"x": rows(2)})["y"], rows(2) * 2)
+    np.testing.assert_array_equal(scale.run({"x": rows(2), "factor": np.array(5, np.float32)})["y"], rows(2) * 5)
+    np.testing.assert_array_equal(scale.run({"x": rows(2), "factor": np.float32(5)})["y"], rows(2) * 5)
+    assert scale.run(MappingProxyType({"x": rows(0)}))["y"].shape == (0, 3)
+
+
+def test_gives_the_outputs_that_are_asked_for(make_model):
+    model = make_model(
+        [helper.make_node("Neg", ["x"], ["minus"]), helper.make_node("Abs", ["x"], ["size"])],
+        [("x", FLOAT, ["n"])],
+        [("minus", FLOAT, ["n"]), ("size", FLOAT, ["n"])],
+    )
+    engine = Engine(model.SerializeToString(), device="cpu")
+    x = np.array([-1, 2], np.float32)
+    assert list(engine.run({"x": x})) == ["minus", "size"]
+    (size,) = engine.run({"x": x}, ["size"]).items()
+    assert size[0] == "size"
+    np.testing.assert_array_equal(size[1], [1, 2])
+    with pytest.raises(InputError, match="no output 'sise'; did you mean 'size'"):
+        engine.run({"x": x}, ["sise"])
+    for wrong in ("size", []):
+        with pytest.raises(InputError, match="outputs must be a list of names"):
+            engine.run({"x": x}, wrong)
+
+
+def test_right_arrays_reach_onnxruntime_as_they_are(scale, monkeypatch):
+    """No copy, no conversion: the very object. One that is not contiguous is copied, and nothing else with it."""
+    seen: list[dict] = []
+
+    class Spy:
+        def run(self, names, feeds):
+            seen.append(feeds)
+            return [feeds["x"]]
+
+    monkeypatch.setattr(scale, "_session", Spy())
+    x, factor = rows(2), np.array(1, np.float32)
+    feeds = {"x": x, "factor": factor}
+    scale.run(feeds)
+    assert seen[0]["x"] is x
+    assert seen[0]["factor"] is factor
+    across = np.asfortranarray(x)
+    feeds = {"x": across, "factor": factor}
+    scale.run(feeds)
+    assert seen[1]["x"].flags.c_contiguous
+    assert seen[1]["factor"] is factor
+    assert feeds["x"] is across  # the caller's dict is the caller's
+
+
+def test_arrays_in_any_memory_layout_give_the_same(scale, tmp_path):
+    x = rows(4)
+    wide = np.zeros((4, 6), np.float32)
+    wide[:, ::2] = x
+    mapped = np.memmap(tmp_path / "x.bin", np.float32, "w+", shape=(4, 3))
+    mapped[:] = x
+    fixed = x.copy()
+    fixed.flags.writeable = False
+    for same in (np.asfortranarray(x), wide[:, ::2], x[::-1][::-1], mapped, fixed, x.view(np.matrix)):
+        np.testing.assert_array_equal(scale.run({"x": same})["y"], x * 2)
+
+
+@pytest.mark.parametrize(
+    ("feeds", "words"),
+    [
+        ({}, r"input 'x' is missing; expected x: float32 \(batch, 3\)"),
+        ({"factor": np.array(1, np.float32)}, "input 'x' is missing"),
+        ({"x": rows(1), "facto": rows(1)}, "no input 'facto'; did you mean 'factor'"),
+        ({"X": rows(1)}, "no input 'X'; did you mean 'x'"),
+        ({"x": rows(1), "quite_different": rows(1)}, "no input 'quite_different'; it has 'x', 'factor'"),
+        ({"x": rows(1), 3: rows(1)}, "no input 3"),
+        ({"x": rows(1).astype(np.float64)}, r"'x' must be float32, got float64; use x.astype\('float32'\)"),
+        ({"x": rows(1).astype(np.uint8)}, "'x' must be float32, got uint8"),
+        ({"x": rows(1).astype(">f4")}, r"'x' must be float32, got float32 in foreign byte order \(>f4\)"),
+        ({"x": np.array([["a"] * 3])}, "'x' must be float32, got str"),
+        ({"x": rows(1)[0]}, r"'x' must have 2 axes, \(batch, 3\), got 1: \(3,\)"),
+        ({"x": rows(1)[None]}, r"'x' must have 2 axes, \(batch, 3\), got 3: \(1, 1, 3\)"),
+        ({"x": rows(1)[:, :2]}, r"'x' must have size 3 on axis 1, \(batch, 3\), got \(1, 2\)"),
+        ({"x": rows(1), "factor": np.ones(1, np.float32)}, r"'factor' must have 0 axes, \(\), got 1"),
+        ({"x": rows(1), "factor": 2.0}, r"'factor' must be a numpy array of float32, got float; use numpy.asarray\(factor, 'float32'\)"),
+        ({"x": [[1.0, 2.0, 3.0]]}, "'x' must be a numpy array of float32, got list"),
+        ({"x": None}, "'x' must be a numpy array of float32, got NoneType"),
+        ([rows(1)], "feeds must be a dict of arrays by input name, got list"),
+    ],
+)
+def test_feeds_that_do_not_fit(scale, feeds, words):
+    with pytest.raises(InputError, match=words) as caught:
+        scale.run(feeds)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_inputs(make_model):
+    constant = helper.make_node("Constant", [], ["y"], value_floats=[1.0, 2.0])
+    engine = Engine(make_model([constant], [], [("y", FLOAT, [2])]).SerializeToString(), device="cpu")
+    np.testing.assert_array_equal(engine.run({})["y"], [1, 2])
+    with pytest.raises(InputError, match="no input 'x'; it has none"):
+        engine.run({"x": rows(1)})
+
+
+def test_text(make_model):
+    engine = Engine(unary(make_model, "Identity", STRING, ["n"]), device="cpu")
+    assert engine.inputs == (TensorSpec("x", "str", ("n",)),)
+    for texts in (np.array(["a", "bcd"]), np.array(["a", "bcd"], object)):
+        assert engine.run({"x": texts})["y"].tolist() == ["a", "bcd"]
+    for wrong in (np.array([b"a"]), np.array(["a", 3], object), np.array([1.0])):
+        with pytest.raises(InputError, match="'x' must be str, got"):
+            engine.run({"x": wrong})
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint16", "int32", "uint64", "float16", "float64"])
+def test_dtypes(make_model, dtype):
+    engine = Engine(unary(make_model, "Identity", helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), ["n"]), device="cpu")
+    out = engine.run({"x": np.array([0, 1], dtype)})["y"]
+    assert (out.dtype.name, out.tolist()) == (dtype, [0, 1])
+
+
+def test_a_dtype_that_numpy_does_not_know(make_model):
+    """bfloat16 is checked by name, and what this ONNX Runtime cannot take from numpy is an InputError too."""
+    engine = Engine(unary(make_model, "Identity", TensorProto.BFLOAT16, ["n"]), device="cpu")
+    assert engine.inputs[0].dtype == "bfloat16"
+    with pytest.raises(InputError, match="'x' must be bfloat16, got float32"):
+        engine.run({"x": np.ones(1, np.float32)})
+    x = np.ones(2, ml_dtypes.bfloat16)
+    try:
+        assert engine.run({"x": x})["y"].shape == (2,)
+    except InputError as error:  # no other error, and none from numpy or pybind
+        assert "cannot run on x bfloat16 (2,)" in str(error)  # noqa: PT017
+
+
+def test_what_is_no_tensor_goes_through(make_model):
+    """A sequence of tensors, as lists; ONNX Runtime checks those itself."""
+    model = make_model([helper.make_node("SequenceAt", ["xs", "i"], ["y"])], [("i", INT64, [])], [("y", FLOAT, None)])
+    model.graph.input.append(
+        helper.make_value_info("xs", helper.make_sequence_type_proto(helper.make_tensor_type_proto(FLOAT, None))),
+    )
+    engine = Engine(model.SerializeToString(), device="cpu")
+    assert engine.inputs[1] == TensorSpec("xs", "seq(tensor(float))", (), ranked=False)
+    out = engine.run({"xs": [rows(1), rows(2)], "i": np.array(1)})
+    np.testing.assert_array_equal(out["y"], rows(2))
+    with pytest.raises(InputError, match="cannot run on xs list, i int64"):
+        engine.run({"xs": [rows(1)], "i": np.array(7)})
+
+
+def test_what_onnxruntime_refuses_is_said_in_words(make_model, capfd):
+    model = make_model(
+        [helper.make_node("Gather", ["x", "i"], ["y"], name="look_up")],
+        [("x", FLOAT, ["n"]), ("i", INT64, ["k"])],
+        [("y", FLOAT, ["k"])],
+    )
+    engine = Engine(model.SerializeToString(), device="cpu")
+    with pytest.raises(InputError) as caught:
+        engine.run({"x": np.ones(3, np.float32), "i": np.array([7])})
+    message = str(caught.value)
+    assert message.startswith(
+        "the model cannot run on x float32 (3,), i int64 (1,): node look_up (Gather): indices element out of data bounds"
+    )
+    assert "ONNXRuntimeError" not in message
+    assert "onnxruntime_src" not in message
+    assert caught.value.__cause__ is not None
+    assert capfd.readouterr() == ("", "")  # it is raised, not also printed
+
+
+def test_an_empty_input_that_a_model_cannot_take(make_model):
+    engine = Engine(unary(make_model, "GlobalMaxPool", shape=["n", 3, "h", "w"]), device="cpu")
+    assert engine.run({"x": np.ones((0, 3, 2, 2), np.float32)})["y"].shape == (0, 3, 1, 1)
+    with pytest.raises(InputError, match=r"cannot run on x float32 \(1, 3, 0, 2\) \(empty\): node"):
+        engine.run({"x": np.ones((1, 3, 0, 2), np.float32)})
+
+
+def test_a_closed_engine(scale):
+    scale.close()
+    scale.close()
+    assert "closed" in repr(scale)
+    with pytest.raises(InputError, match="the model is closed"):
+        scale.run({"x": rows(1)})
+    with Engine(ort.ONE_NODE_MODEL, device="cpu") as engine:
+        assert engine.run({"x": np.ones(1, np.float32)})["y"].tolist() == [1]
+    with pytest.raises(InputError, match="closed"):
+        engine.run({"x": np.ones(1, np.float32)})
+
+
+def test_many_threads_share_one_engine(make_model):
+    node = helper.make_node("MatMul", ["x", "x"], ["y"])
+    engine = Engine(make_model([node], [("x", FLOAT, ["n", "n"])], [("y", FLOAT, None)]).SerializeToString(), device="cpu")
+
+    def work(seed: int) -> bool:
+        rng = np.random.default_rng(seed)
+        for _ in range(20):
+            size = int(rng.integers(1, 40))
+            x = rng.integers(-3, 4, (size, size)).astype(np.float32)  # small whole numbers: exact in any order
+            if not np.array_equal(engine.run({"x": x})["y"], x @ x):
+                return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(32)))
+
+
+# Opening
+
+
+def test_paths_and_arguments_that_make_no_sense(scale_model, tmp_path):
+    with pytest.raises(ArtifactError, match="there is no file"):
+        Engine(tmp_path / "absent.onnx")
+    with pytest.raises(InputError, match="by its path or from bytes, got int"):
+        Engine(3)
+    with pytest.raises(InputError, match="by its path or from bytes, got bytearray"):
+        Engine(bytearray(scale_model))
+    with pytest.raises(InputError, match="device must be 'auto', 'cpu' or 'cuda', got 'gpu'"):
+        Engine(scale_model, device="gpu")
+    for threads in (0, -1, 1025, 1.5, "2", True):
+        with pytest.raises(InputError, match="threads must be a whole number from 1 to 1024"):
+            Engine(scale_model, threads=threads)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ir_version": 99}, r"cannot load the model: IR version 99 is newer than the \d+ it reads; pip install -U onnxruntime"),
+        ({"opset": 99}, r"cannot load the model: opset 99 is newer than the \d+ it reads; pip install -U onnxruntime"),
+    ],
+)
+def test_files_that_are_too_new(make_model, changes, words, capfd):
+    model = make_model([helper.make_node("Relu", ["x"], ["y"])], [("x", FLOAT, [1])], [("y", FLOAT, [1])], **changes)
+    with pytest.raises(ArtifactError, match=words):
+        Engine(model.SerializeToString(), device="cpu")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_graphs_that_onnxruntime_refuses(make_model, tmp_path, capfd):
+    path = tmp_path / "m.onnx"
+    for node, words in (
+        (helper.make_node("NoSuchOperator", ["x"], ["y"]), "No Op registered for NoSuchOperator"),
+        (helper.make_node("Add", ["x", "nowhere"], ["y"]), "input 'nowhere' is not a graph input"),
+    ):
+        path.write_bytes(make_model([node], [("x", FLOAT, [1])], [("y", FLOAT, [1])]).SerializeToString())
+        with pytest.raises(ArtifactError, match=words) as caught:
+            Engine(path, device="cpu")
+        assert str(caught.value).startswith(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: ")
+        assert "onnxruntime_src" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_reads_every_file_before_onnxruntime_does(make_model, scale_model, monkeypatch):
+    monkeypatch.setattr(ort, "open_session", lambda *_: pytest.fail("ONNX Runtime saw the file"))
+    evil = make_model([helper.make_node("Evil", ["x"], ["y"], domain="my.ops")], [("x", FLOAT, [1])], [("y", FLOAT, [1])])
+    with pytest.raises(UntrustedModelError, match="custom operator"):
+        Engine(evil.SerializeToString(), device="cpu")
+    with pytest.raises(UntrustedModelError, match="nodes 1, allowed 0"):
+        Engine(scale_model, device="cpu", limits=Limits(nodes=0))
+
+
+def test_weights_beside_the_file(make_model, tmp_path):
+    weight = onnx.TensorProto(name="w", data_type=FLOAT, dims=[3], data_location=TensorProto.EXTERNAL)
+    for key, value in {"location": "w.bin", "offset": "4", "length": "12"}.items():
+        weight.external_data.add(key=key, value=value)
+    (tmp_path / "w.bin").write_bytes(np.array([9, 1, 2, 3], np.float32).tobytes())
+    model = make_model([helper.make_node("Mul", ["x", "w"], ["y"])], [("x", FLOAT, ["n", 3])], [("y", FLOAT, ["n", 3])], [weight])
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with Engine(tmp_path / "m.onnx", device="cpu") as engine:
+        np.testing.assert_array_equal(engine.run({"x": np.ones((1, 3), np.float32)})["y"], [[1, 2, 3]])
+
+
+def test_a_file_named_ort_is_loaded_as_the_onnx_it_was_read_as(tmp_path):
+    """ONNX Runtime chooses its reader by the name: a file that was looked at as ONNX must be loaded as ONNX."""
+    path = tmp_path / "m.ort"
+    path.write_bytes(ort.ONE_NODE_MODEL)
+    assert Engine(path, device="cpu").run({"x": np.full(1, 3, np.float32)})["y"].tolist() == [9]
+
+
+def test_the_file_sets_no_session_options(make_model, monkeypatch):
+    config = json.dumps({"session_options": {"intra_op_num_threads": 7, "inter_op_num_threads": 5, "enable_profiling": 0}})
+    node = helper.make_node("Relu", ["x"], ["y"])
+    data = make_model([node], [("x", FLOAT, [1])], [("y", FLOAT, [1])], metadata={"ort_config": config}).SerializeToString()
+    monkeypatch.setenv("ORT_LOAD_CONFIG_FROM_MODEL", "1")
+    bare = onnxruntime.InferenceSession(data, providers=[ort.CPU])
+    assert bare.get_session_options().intra_op_num_threads == 7  # so it is dangerous
+    options = Engine(data, device="cpu", threads=2)._session.get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
+    assert os.environ["ORT_LOAD_CONFIG_FROM_MODEL"] == "1"  # the app's environment is the app's
+
+
+def test_threads(scale_model, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    engine = Engine(scale_model, device="cpu")
+    assert engine.threads == hardware.available_cpus()
+    for threads in (1, 3, np.int64(2)):
+        engine = Engine(scale_model, device="cpu", threads=threads)
+        assert engine.threads == threads == engine._session.get_session_options().intra_op_num_threads
+
+
+def test_pool_threads_do_not_spin_after_a_run(make_model):
+    """ONNX Runtime's default spins for tens of milliseconds after every run; counted in CPU time, other processes do not matter."""
+    node = helper.make_node("MatMul", ["x", "x"], ["y"])
+    engine = Engine(make_model([node], [("x", FLOAT, [512, 512])], [("y", FLOAT, None)]).SerializeToString(), device="cpu", threads=2)
+    x = np.ones((512, 512), np.float32)
+    for _ in range(3):
+        engine.run({"x": x})
+    before = time.process_time()
+    time.sleep(0.3)
+    assert time.process_time() - before < 0.02
+
+
+# Where it runs
+
+
+def test_providers_by_short_and_full_name(scale_model):
+    for providers in (["cpu"], ["CPU"], ["CPUExecutionProvider"], [("cpu", {})], ("cpu",)):
+        engine = Engine(scale_model, providers=providers)
+        assert (engine.device, engine.providers, engine.device_reason) == ("cpu", (ort.CPU,), "as asked for")
+
+
+@pytest.mark.parametrize("providers", ["cpu", [], [3], [("cpu",)], [("cpu", "x")]])
+def test_what_is_no_list_of_providers(scale_model, providers):
+    with pytest.raises(InputError, match="provider"):
+        Engine(scale_model, providers=providers)
+
+
+def test_a_provider_that_is_not_installed(scale_model):
+    with pytest.raises(DeviceError, match=r"'openvinoo' is not in the installed ONNX Runtime, which offers: .*cpu"):
+        Engine(scale_model, providers=["openvinoo"])
+
+
+def test_device_and_providers_are_not_given_both(scale_model):
+    with pytest.raises(InputError, match=r"either device='cpu' or providers=\[...\], not both"):
+        Engine(scale_model, device="cpu", providers=["cpu"])
+
+
+@pytest.fixture
+def cuda_build(monkeypatch):
+    """As if the wheel had CUDA, the machine a GPU and all libraries; what then fails is each test's."""
+    module = ort.onnxruntime()
+    monkeypatch.setattr(module, "get_available_providers", lambda: [ort.CUDA, ort.CPU])
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: 1)
+    monkeypatch.setattr(ort, "_library_problem", lambda: None)
+    monkeypatch.setattr(ort, "_trial", lambda full: None)
+
+
+def without_cuda_in_the_wheel(monkeypatch):
+    monkeypatch.setattr(ort.onnxruntime(), "get_available_providers", lambda: [ort.CPU])
+
+
+def without_a_gpu(monkeypatch):
+    monkeypatch.setattr(hardware, "cuda_devices", lambda: 0)
+
+
+def without_libraries(monkeypatch):
+    monkeypatch.setattr(ort, "_library_problem", lambda: "a library of CUDA 13 is missing (libcublasLt.so.13: …)")
+
+
+def with_a_gpu_that_fails(monkeypatch):
+    monkeypatch.setattr(ort, "_trial", lambda full: "a one-node model fails on 'cuda': no kernel image is available")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (without_cuda_in_the_wheel, r"has no CUDA provider; pip uninstall -y onnxruntime, then pip install 'onnxferry\[gpu,cuda\]'"),
+        (without_a_gpu, "no NVIDIA driver with a usable GPU was found; run `nvidia-smi`"),
+        (without_libraries, "a library of CUDA 13 is missing"),
+        (with_a_gpu_that_fails, "no kernel image"),
+    ],
+)
+def test_cuda_that_cannot_be_used(scale_model, cuda_build, monkeypatch, break_it, words, capfd):
+    break_it(monkeypatch)
+    with pytest.raises(DeviceError, match=f"device='cuda' cannot be used here: .*{words}"):
+        Engine(scale_model, device="cuda")
+    if break_it is not without_cuda_in_the_wheel:
+        with pytest.raises(DeviceError, match=f"the provider 'cuda' cannot be used here: .*{words}"):
+            Engine(scale_model, providers=["cuda", "cpu"])
+    engine = Engine(scale_model, device="auto")
+    assert engine.device == "cpu"
+    assert engine.device_reason.startswith("CUDA cannot be used: ")
+    assert capfd.readouterr() == ("", "")
+
+
+class FakeSession:
+    """An InferenceSession that keeps what it was given, and comes up on the providers it likes."""
+
+    def __init__(self, model, options, *, active, providers, provider_options, **rest):
+        self.given = dict(zip(providers, provider_options, strict=True))
+        self.rest = rest
+        self.active = active
+
+    def disable_fallback(self): ...
+
+    def get_providers(self):
+        return self.active
+
+    def get_inputs(self):
+        return []
+
+    get_outputs = get_overridable_initializers = get_inputs
+
+
+def test_a_silent_fallback_of_onnxruntime_is_an_error(scale_model, cuda_build, monkeypatch):
+    """A session that came up without the provider it was asked for, as ONNX Runtime's do with a line in the log."""
+    real = ort.onnxruntime().InferenceSession
+
+    def session(model, options, *, providers, **rest):
+        return (
+            real(model, options, providers=providers)
+            if providers == [ort.CPU]
+            else FakeSession(model, options, active=[ort.CPU], providers=providers, **rest)
+        )
+
+    monkeypatch.setattr(ort.onnxruntime(), "InferenceSession", session)
+    with pytest.raises(DeviceError, match="the provider 'cuda' did not come up for the model, ONNX Runtime would run it on cpu instead"):
+        Engine(scale_model, device="cuda")
+    with pytest.raises(DeviceError, match="did not come up"):
+        Engine(scale_model, providers=["cuda"])
+    engine = Engine(scale_model, device="auto")
+    assert engine.device == "cpu"
+    assert "did not come up" in engine.device_reason
+
+
+def test_cuda_that_comes_up(scale_model, cuda_build, monkeypatch):
+    def session(model, options, **given):
+        return FakeSession(model, options, active=[ort.CUDA, ort.CPU], **given)
+
+    monkeypatch.setattr(ort.onnxruntime(), "InferenceSession", session)
+    for arguments in ({"device": "cuda"}, {"device": "auto"}, {"providers": ["cuda", "cpu"]}):
+        engine = Engine(scale_model, **arguments)
+        assert (engine.device, engine.providers) == ("cuda", (ort.CUDA, ort.CPU))
+        assert engine._session.given == {ort.CUDA: {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}, ort.CPU: {}}
+        assert engine._session.rest == {"enable_fallback": 0, "read_config_from_model": 0}
+    options = {"device_id": 1, "use_tf32": "1"}
+    engine = Engine(scale_model, providers=[("cuda", options)])
+    assert engine._session.given[ort.CUDA] == {"use_tf32": "1", "cudnn_conv_algo_search": "HEURISTIC", "device_id": 1}
+    assert options == {"device_id": 1, "use_tf32": "1"}
+
+
+def test_a_gpu_that_fails_in_a_run(scale_model, cuda_build, monkeypatch):
+    state = ort.onnxruntime().capi.onnxruntime_pybind11_state
+
+    class Failing(FakeSession):
+        def get_inputs(self):
+            return []
+
+        def run(self, names, feeds):
+            raise state.Fail("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 2: out of memory ; GPU=0 ; hostname=h")
+
+    monkeypatch.setattr(
+        ort.onnxruntime(), "InferenceSession", lambda model, options, **given: Failing(model, options, active=[ort.CUDA, ort.CPU], **given)
+    )
+    with pytest.raises(DeviceError, match=r"the GPU failed while running the model: CUDA failure 2: out of memory .*try a smaller batch"):
+        Engine(scale_model, device="cuda").run({})
+
+
+def test_a_provider_problem_is_told_from_a_broken_file(make_model, cuda_build, monkeypatch):
+    """What the CPU says too is the file's fault; what only the provider says is the provider's."""
+    real, state = ort.onnxruntime().InferenceSession, ort.onnxruntime().capi.onnxruntime_pybind11_state
+
+    def session(model, options, *, providers, **rest):
+        if ort.CUDA in providers and b"Relu" in model:
+            raise state.NotImplemented("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : no such kernel")
+        return real(model, options, providers=[ort.CPU])
+
+    monkeypatch.setattr(ort.onnxruntime(), "InferenceSession", session)
+    with pytest.raises(DeviceError, match="the provider 'cuda' cannot run the model: no such kernel"):
+        Engine(unary(make_model, "Relu", shape=[1]), device="cuda")
+    with pytest.raises(ArtifactError, match=r"cannot load the model: .*No Op registered for NoSuch"):
+        Engine(unary(make_model, "NoSuch", shape=[1]), device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(hardware.cuda_devices() == 0, reason="no NVIDIA GPU here")
+def test_on_a_gpu(make_model):
+    assert ort.cuda_problem() is None
+    rng = np.random.default_rng(0)
+    weight = numpy_helper.from_array(rng.standard_normal((4, 3, 3, 3)).astype(np.float32), "w")
+    node = helper.make_node("Conv", ["x", "w"], ["y"])
+    data = make_model([node], [("x", FLOAT, ["n", 3, "h", "w_"])], [("y", FLOAT, None)], [weight]).SerializeToString()
+    engine = Engine(data, device="cuda")
+    assert (engine.device, engine.providers[0]) == ("cuda", ort.CUDA)
+    assert Engine(data, device="auto").device == "cuda"
+    x = rng.standard_normal((2, 3, 9, 7)).astype(np.float32)
+    np.testing.assert_allclose(engine.run({"x": x})["y"], Engine(data, device="cpu").run({"x": x})["y"], rtol=1e-4, atol=1e-5)
+
+
+# The wheel
+
+
+def test_without_onnxruntime(scale_model, monkeypatch):
+    ort.onnxruntime.cache_clear()
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    words = r"needs the package 'onnxruntime', .*pip install 'onnxferry\[cpu\]' \(or 'onnxferry\[gpu\]' for NVIDIA GPUs\)"
+    with pytest.raises(MissingExtraError, match=words):
+        Engine(scale_model)
+    ort.onnxruntime.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("", "only half installed"),
+        ("import not_there", "cannot be imported .*not_there"),
+        ("raise OSError('DLL')", "cannot be imported .*DLL"),
+    ],
+)
+def test_a_broken_onnxruntime(tmp_path, body, words):
+    (tmp_path / "onnxruntime.py").write_text(body)
+    code = "from onnxferry.runtime import ort, errors\ntry: ort.onnxruntime()\nexcept errors.DeviceError as e: print(e)"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in done.stdout
+    assert re.search(words, done.stdout)
+
+
+def test_importing_the_engine_imports_no_onnxruntime():
+    code = (
+        "import sys, onnxferry.runtime.engine; print(sorted({'onnxruntime', 'torch', 'onnx', 'PIL', 'rich', 'typer'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_one_node_model_is_what_it_says():
+    model = onnx.load_from_string(ort.ONE_NODE_MODEL)
+    onnx.checker.check_model(model)
+    assert [node.op_type for node in model.graph.node] == ["Mul"]
+    assert ort.provider_problem("cpu") is None
+
+
+def test_provider_problem_names_what_comes_out_wrong(monkeypatch):
+    ort._trial.cache_clear()
+
+    class Wrong(FakeSession):
+        def run(self, names, feeds):
+            return [np.zeros(1, np.float32)]
+
+    monkeypatch.setattr(
+        ort.onnxruntime(), "InferenceSession", lambda model, options, **given: Wrong(model, options, active=[ort.CPU], **given)
+    )
+    assert ort.provider_problem("cpu") == "a one-node model gives 0.0 instead of 9 on 'cpu'"
+    ort._trial.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (
+            "[ONNXRuntimeError] : 1 : FAIL : Load model from a.onnx failed:/onnxruntime_src/onnxruntime/core/graph/model.cc:181 "
+            "onnxruntime::Model::Model(onnx::ModelProto&&, const onnxruntime::PathString&) Unsupported model IR version: 14",
+            "Unsupported model IR version: 14",
+        ),
+        (
+            "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running Add node. Name:'sum' Status Message: "
+            "C:\\a\\_work\\1\\s\\onnxruntime\\core\\x.h:10 void onnxruntime::F::G(const T&) const [with T = std::function<void(int)>] "
+            "axis == 1 was false.",
+            "node sum (Add): axis == 1 was false",
+        ),
+        ("plain\nwords\x1b[31m", "plain words [31m"),
+        ("", "ValueError"),
+    ],
+)
+def test_words(raw, words):
+    assert ort.words(ValueError(raw)) == words
+
+
+def test_words_are_bounded_in_length_and_time():
+    started = time.monotonic()
+    assert len(ort.words(ValueError("/a" * 10**6))) <= 400
+    assert time.monotonic() - started < 2
+    assert ort.words(MemoryError()) == "out of memory"
+
+
+def test_path_objects_are_kept(scale_model, tmp_path):
+    (tmp_path / "m.onnx").write_bytes(scale_model)
+    engine = Engine(os.fspath(tmp_path / "m.onnx"), device="cpu")
+    assert isinstance(engine.path, Path)
