@@ -90,8 +90,10 @@ def test_a_server_that_ignores_ranges_gives_the_whole(mirror, wanted, begun) -> 
         fetch("the file", [f"{mirror.address}/file"], SHA256, wanted)
     (wanted.parent / leftovers(wanted)[0]).write_bytes(begun)
     mirror.gives_ranges = False
+    mirror.requests.clear()
     fetch("the file", [f"{mirror.address}/file"], SHA256, wanted)
     assert wanted.read_bytes() == CONTENT
+    assert len(mirror.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,17 @@ def test_a_part_that_was_begun_otherwise_does_no_harm(mirror, wanted, begun) -> 
     fetch("the file", [f"{mirror.address}/file"], SHA256, wanted)
     assert wanted.read_bytes() == CONTENT
     assert leftovers(wanted) == ["file"]
+
+
+def test_a_part_that_is_whole_is_not_downloaded_again(mirror, wanted) -> None:
+    mirror.files["/file"] = CONTENT
+    mirror.cuts = [1000, 0]
+    with pytest.raises(DataError):
+        fetch("the file", [f"{mirror.address}/file"], SHA256, wanted)
+    (wanted.parent / leftovers(wanted)[0]).write_bytes(CONTENT)
+    mirror.requests.clear()
+    fetch("the file", [f"{mirror.address}/file"], SHA256, wanted)
+    assert mirror.requests == [("/file", f"bytes={len(CONTENT)}-")]
 
 
 def test_mirrors_are_tried_in_order(mirror, wanted) -> None:
