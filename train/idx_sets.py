@@ -125,7 +125,7 @@ def _find(name: str | None, data: Path | None) -> list[Path]:
         missing = [part for part, path in found.items() if path is None]
         if missing:
             title = known.title if known else "a set of IDX files"
-            raise DataError(f"{title} is not whole in {folder}: expected {', '.join(missing)} (gzipped or not) there too")
+            raise DataError(f"{title} is not whole in {folder}: expected {', '.join(missing)} (gzipped or not)")
         return [path for path in found.values() if path is not None]
     if name is None or known is None:
         raise ValueError("expected a name or a folder")
