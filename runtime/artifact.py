@@ -13,6 +13,7 @@ import binascii
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,9 @@ MAX_VALUE_BYTES = 2**20
 MAX_GOLDENS = 4
 GOLDEN_BYTES = 256 * 1024
 """At most this many bytes of arrays, inputs and outputs together, are carried as golden samples."""
+
+# What a terminal obeys, and halves of characters, which no file can hold.
+_NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 _GOLDEN_DTYPES = ("float32", "float64", "float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 
@@ -85,7 +89,10 @@ class Contract:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ArtifactError(f"unknown artifact kind {self.kind!r}; expected one of {', '.join(KINDS)}")
+            raise ArtifactError(f"unknown artifact kind {self.kind[:40]!r}; expected one of {', '.join(KINDS)}")
+        for text in (self.name, self.family, *self.labels):
+            if _NOT_TEXT.search(text):
+                raise ArtifactError(f"names and labels must be one line of text, got {text[:40]!r}")
         if len(self.goldens) > MAX_GOLDENS:
             raise ArtifactError(f"at most {MAX_GOLDENS} golden samples fit an artifact, got {len(self.goldens)}")
         size = sum(golden.nbytes() for golden in self.goldens)
@@ -97,7 +104,10 @@ class Contract:
 
 
 def metadata_from_contract(contract: Contract) -> dict[str, str]:
-    """The ``metadata_props`` of an artifact, string to string, keys sorted so that equal contracts give equal bytes."""
+    """The ``metadata_props`` of an artifact, string to string, keys sorted so that equal contracts give equal bytes.
+
+    Raises ArtifactError for what JSON cannot carry (NaN, arrays outside the golden samples, …) and what is too long to be read back.
+    """
     about = {
         "kind": contract.kind,
         "name": contract.name,
@@ -112,12 +122,12 @@ def metadata_from_contract(contract: Contract) -> dict[str, str]:
     ]
     metadata = {
         "onnxferry.schema": str(contract.schema),
-        "onnxferry.contract": _dumps(about),
-        "onnxferry.goldens": _dumps(goldens),
-        "onnxferry.provenance": _dumps(dict(contract.provenance)),
-        "onnxferry.metrics": _dumps(dict(contract.metrics)),
-        "onnxferry.parity": _dumps(dict(contract.parity)),
-        "onnxferry.certificate": _dumps(dict(contract.certificate)),
+        "onnxferry.contract": _dumps("contract", about),
+        "onnxferry.goldens": _dumps("goldens", goldens),
+        "onnxferry.provenance": _dumps("provenance", dict(contract.provenance)),
+        "onnxferry.metrics": _dumps("metrics", dict(contract.metrics)),
+        "onnxferry.parity": _dumps("parity", dict(contract.parity)),
+        "onnxferry.certificate": _dumps("certificate", dict(contract.certificate)),
         # Plain keys as other tools write and read them.
         "task": contract.kind,
         "description": contract.description,
@@ -126,9 +136,9 @@ def metadata_from_contract(contract: Contract) -> dict[str, str]:
         "version": contract.version,
     }
     if contract.labels:
-        metadata["names"] = _dumps({str(i): label for i, label in enumerate(contract.labels)})
+        metadata["names"] = _dumps("labels", {str(i): label for i, label in enumerate(contract.labels)})
     if "image_size" in contract.options:
-        metadata["imgsz"] = _dumps(list(contract.options["image_size"]))
+        metadata["imgsz"] = _dumps("image_size", contract.options["image_size"])
     return {key: value for key, value in sorted(metadata.items()) if value not in ("", "{}", "[]")}
 
 
@@ -157,15 +167,22 @@ def contract_from_metadata(metadata: Mapping[str, str]) -> Contract | None:
         metrics=_object(metadata, "onnxferry.metrics"),
         parity=_object(metadata, "onnxferry.parity"),
         certificate=_object(metadata, "onnxferry.certificate"),
-        author=metadata.get("author", ""),
-        license=metadata.get("license", ""),
-        version=metadata.get("version", ""),
+        author=metadata.get("author", "")[:MAX_VALUE_BYTES],
+        license=metadata.get("license", "")[:MAX_VALUE_BYTES],
+        version=metadata.get("version", "")[:MAX_VALUE_BYTES],
         schema=schema,
     )
 
 
-def _dumps(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+def _dumps(what: str, value: Any) -> str:
+    try:
+        text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        size = len(text.encode())
+    except (TypeError, ValueError, RecursionError) as error:  # ValueError: NaN, infinity, half a character
+        raise ArtifactError(f"the contract's {what} cannot be written as JSON: {error}; use plain strings, numbers, lists and dicts") from error
+    if size > MAX_VALUE_BYTES:
+        raise ArtifactError(f"the contract's {what} take {size} bytes, more than the {MAX_VALUE_BYTES} that are read back")
+    return text
 
 
 def _broken(key: str, why: str) -> ArtifactError:
@@ -186,9 +203,17 @@ def _loads(metadata: Mapping[str, str], key: str) -> Any:
     if len(text) > MAX_VALUE_BYTES:
         raise _broken(key, f"{len(text)} characters, more than the {MAX_VALUE_BYTES} that are read")
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise _broken(key, f"not JSON ({error})") from error
+
+
+def _finite(text: str) -> float:
+    """JSON has no NaN and no infinity; Python's parser lets NaN, Infinity and 1e999 through."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is not a finite number")
+    return number
 
 
 def _object(metadata: Mapping[str, str], key: str, required: bool = False) -> dict[str, Any]:
@@ -220,8 +245,11 @@ def _tolerances(pairs: Mapping[str, Any]) -> dict[str, Tolerance]:
     tolerances = {}
     for name, pair in pairs.items():
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, int | float) and not isinstance(x, bool) for x in pair)):
-            raise _broken("onnxferry.contract", f"the tolerance of {name!r} must be [rtol, atol]")
-        tolerances[name] = Tolerance(float(pair[0]), float(pair[1]))
+            raise _broken("onnxferry.contract", f"the tolerance of {name[:40]!r} must be [rtol, atol]")
+        try:
+            tolerances[name] = Tolerance(float(pair[0]), float(pair[1]))
+        except (ArtifactError, OverflowError) as error:  # OverflowError: a whole number beyond float64
+            raise _broken("onnxferry.contract", f"the tolerance of {name[:40]!r}: {error}") from error
     return tolerances
 
 
@@ -244,7 +272,7 @@ def _goldens(metadata: Mapping[str, str]) -> tuple[Golden, ...]:
 
 
 def _json_from_array(array: np.ndarray) -> dict[str, Any]:
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")  # ascontiguousarray would give a scalar an axis
     if array.dtype.name not in _GOLDEN_DTYPES:
         raise ArtifactError(f"a golden sample of dtype {array.dtype} cannot be carried; expected one of {', '.join(_GOLDEN_DTYPES)}")
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
@@ -269,4 +297,10 @@ def _array_from_json(value: Any) -> np.ndarray:
     little = np.dtype(dtype).newbyteorder("<")
     if len(raw) != math.prod(shape) * little.itemsize:
         raise _broken(key, f"{len(raw)} bytes do not fill shape {shape} of {dtype}")
-    return np.frombuffer(raw, dtype=little).astype(np.dtype(dtype)).reshape(shape)
+    if dtype == "bool" and raw.strip(b"\0\1"):
+        raise _broken(key, "a bool is neither 0 nor 1")
+    array = np.frombuffer(raw, dtype=little).astype(np.dtype(dtype))
+    try:
+        return array.reshape(shape)
+    except ValueError as error:  # an empty array whose other axes multiply beyond what numpy can count
+        raise _broken(key, f"no array has the shape {shape}") from error

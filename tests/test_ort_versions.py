@@ -1,0 +1,171 @@
+"""The oldest ONNX Runtime that is promised (1.20), in an environment that holds no torch, no onnx, and of ours only the wheel.
+
+An artifact's promise is to any caller: first the bare onnxruntime API runs each file, then our own runtime does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from onnxferry.export import export_checkpoint, export_model
+from onnxferry.runtime import Contract, Engine
+from onnxferry.runtime.golden import replay_goldens
+from onnxferry.train.checkpoint import Checkpoint
+from onnxferry.train.cnn import Cnn, CnnConfig
+
+ROOT = Path(__file__).parents[1]
+OLDEST = "1.20"
+
+pytestmark = [pytest.mark.network, pytest.mark.slow]
+
+# Not one line of ours: what a stranger writes who has onnxruntime and the file.
+BARE = """
+import json, sys
+import numpy as np, onnxruntime
+model, feeds, answers = sys.argv[1:]
+session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+assert session.get_providers() == ["CPUExecutionProvider"]
+given = {}
+with np.load(feeds) as arrays:
+    for sample in sorted({key.split("/")[0] for key in arrays.files}):
+        inputs = {key.split("/", 1)[1]: arrays[key] for key in arrays.files if key.startswith(sample + "/")}
+        for output, value in zip(session.get_outputs(), session.run(None, inputs)):
+            given[f"{sample}/{output.name}"] = value
+np.savez(answers, **given)
+print(json.dumps({"onnxruntime": onnxruntime.__version__, "inputs": [i.name for i in session.get_inputs()]}))
+"""
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    # Without PYTHON* variables of this environment, which could show the other one our packages.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    result = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with the oldest ONNX Runtime, and our wheel with what it requires itself."""
+    base = tmp_path_factory.mktemp("old")
+    tree = base / "tree"
+    tree.mkdir()
+    for name in ("runtime", "train", "export", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, tree)
+    run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", base, tree, cwd=base)
+    (wheel,) = base.glob("*.whl")
+    venv.create(base / "venv", with_pip=True, symlinks=os.name != "nt")
+    python = base / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel, f"onnxruntime=={OLDEST}.*"]
+    result = subprocess.run([str(part) for part in install], cwd=base, capture_output=True, text=True)
+    if result.returncode != 0:
+        reason = (result.stderr.strip().splitlines() or ["pip failed"])[-1]
+        if os.environ.get("CI"):
+            pytest.fail(f"onnxruntime {OLDEST} could not be installed: {result.stderr}")
+        pytest.skip(f"onnxruntime {OLDEST} could not be installed: {reason}")
+    return python
+
+
+class Small(torch.nn.Module):
+    """A user's own model: two inputs, two outputs, a dynamic batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = torch.nn.GRU(6, 8, batch_first=True)
+        self.head = torch.nn.Linear(8, 3)
+
+    def forward(self, steps: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden, last = self.gru(steps)
+        return torch.softmax(self.head(hidden) * scale, dim=-1), last
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What today's exporters write, and everything that is shipped. Weights by chance: versions differ in operators, not in those."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    rng = np.random.default_rng(0)
+    files = {}
+    for framing, channels, size in (("ink", 1, 28), ("fit", 3, 32)):
+        torch.manual_seed(0)
+        config = CnnConfig(
+            labels=("a", "b", "c"), framing=framing, channels=channels, size=size, width=8, mean=(0.5,) * channels, std=(0.3,) * channels
+        )
+        pictures = rng.integers(0, 256, (6, 30, 41, channels), dtype=np.uint8)
+        checkpoint = folder / f"{framing}.pt"
+        Checkpoint(
+            family="cnn",
+            config=dataclasses.asdict(config),
+            weights=Cnn(config).state_dict(),
+            examples={"image": torch.from_numpy(pictures)},
+        ).save(checkpoint)
+        files[framing] = folder / f"{framing}.onnx"
+        export_checkpoint(checkpoint, files[framing])
+    files["own"] = folder / "own.onnx"
+    export_model(Small().eval(), (torch.randn(2, 5, 6), torch.tensor(1.5)), files["own"], dynamic_shapes={"steps": {0: "batch", 1: "time"}})
+    for path in sorted((ROOT / "runtime" / "zoo").rglob("*.onnx")):
+        files[f"zoo/{path.stem}"] = path
+    return files
+
+
+def contract_of(path: Path) -> Contract:
+    with Engine(path, device="cpu") as engine:
+        assert engine.contract is not None
+        return engine.contract
+
+
+def test_environment_is_what_it_says(old: Path, tmp_path: Path) -> None:
+    packages = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxferry")
+    program = f"import importlib.util as u, json; print(json.dumps([n for n in {packages} if u.find_spec(n)]))"
+    assert json.loads(run(old, "-c", program, cwd=tmp_path)) == ["onnxruntime", "onnxferry"]
+    version = run(old, "-c", "import onnxruntime; print(onnxruntime.__version__)", cwd=tmp_path)
+    assert version.startswith(f"{OLDEST}.")
+
+
+def test_bare_onnxruntime_loads_and_runs_every_artifact(old: Path, artifacts: Mapping[str, Path], tmp_path: Path) -> None:
+    for name, path in artifacts.items():
+        contract = contract_of(path)
+        feeds, answers = tmp_path / "feeds.npz", tmp_path / "answers.npz"
+        np.savez(feeds, **{f"{i}/{key}": value for i, golden in enumerate(contract.goldens) for key, value in golden.inputs.items()})
+        told = json.loads(run(old, "-c", BARE, path, feeds, answers, cwd=tmp_path))
+        assert told["onnxruntime"].startswith(f"{OLDEST}.")
+        with np.load(answers) as arrays:
+            given = [
+                {key.split("/", 1)[1]: arrays[key] for key in arrays.files if key.startswith(f"{i}/")} for i in range(len(contract.goldens))
+            ]
+        replies = iter(given)
+        replay_goldens(lambda _, replies=replies: next(replies), contract).raise_if_failed(name)
+
+
+def test_our_runtime_checks_every_artifact_there(old: Path, artifacts: Mapping[str, Path], tmp_path: Path) -> None:
+    for path in artifacts.values():
+        document = json.loads(run(old, "-m", "onnxferry.runtime", "check", path, "--device", "cpu", "--json", cwd=tmp_path))
+        assert document["passed"] is True
+
+
+def test_our_runtime_predicts_there_without_torch(old: Path, artifacts: Mapping[str, Path], tmp_path: Path) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(1)
+    Image.fromarray(rng.integers(0, 256, (50, 80), dtype=np.uint8)).save(tmp_path / "a.png")
+    command = [old, "-m", "onnxferry.runtime", "predict", artifacts["ink"], "a.png", "--device", "cpu", "--json"]
+    there = json.loads(run(*command, cwd=tmp_path))
+    here = json.loads(run(sys.executable, *command[1:], cwd=tmp_path))
+    (one,), (other,) = there["predictions"], here["predictions"]
+    assert one["label"] == other["label"]
+    assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
