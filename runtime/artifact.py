@@ -36,7 +36,7 @@ GOLDEN_BYTES = 256 * 1024
 """At most this many bytes of arrays, inputs and outputs together, are carried as golden samples."""
 
 # What a terminal obeys, and halves of characters, which no file can hold.
-_NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 _GOLDEN_DTYPES = ("float32", "float64", "float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 
@@ -122,7 +122,7 @@ def metadata_from_contract(contract: Contract) -> dict[str, str]:
     ]
     metadata = {
         "onnxferry.schema": str(contract.schema),
-        "onnxferry.contract": _dumps("contract", about),
+        "onnxferry.contract": _dumps("labels and options", about),
         "onnxferry.goldens": _dumps("goldens", goldens),
         "onnxferry.provenance": _dumps("provenance", dict(contract.provenance)),
         "onnxferry.metrics": _dumps("metrics", dict(contract.metrics)),
@@ -179,7 +179,9 @@ def _dumps(what: str, value: Any) -> str:
         text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         size = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:  # ValueError: NaN, infinity, half a character
-        raise ArtifactError(f"the contract's {what} cannot be written as JSON: {error}; use plain strings, numbers, lists and dicts") from error
+        raise ArtifactError(
+            f"the contract's {what} cannot be written as JSON: {error}; use plain strings, numbers, lists and dicts"
+        ) from error
     if size > MAX_VALUE_BYTES:
         raise ArtifactError(f"the contract's {what} take {size} bytes, more than the {MAX_VALUE_BYTES} that are read back")
     return text
@@ -286,7 +288,7 @@ def _array_from_json(value: Any) -> np.ndarray:
     dtype, shape, data = value.get("dtype"), value.get("shape"), value.get("data")
     if dtype not in _GOLDEN_DTYPES:
         raise _broken(key, f"unknown dtype {str(dtype)[:40]!r}")
-    if not isinstance(shape, list) or len(shape) > 16 or not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= GOLDEN_BYTES for n in shape):
+    if not isinstance(shape, list) or len(shape) > 16 or not all(type(n) is int and 0 <= n <= GOLDEN_BYTES for n in shape):
         raise _broken(key, "a shape must be a list of small whole numbers")
     if not isinstance(data, str):
         raise _broken(key, "an array's data must be base64 text")
