@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 
 from onnxferry.export.model_export import export_module, shortened
 from onnxferry.export.parity import ParityReport
+from onnxferry.export.text_export import export_text
 from onnxferry.runtime.artifact import Contract, Tolerance
 from onnxferry.runtime.errors import ExportError, InputError
 from onnxferry.train.checkpoint import Checkpoint, load_checkpoint
@@ -35,18 +37,29 @@ def export_checkpoint(
     description: str = "",
     license: str = "",
     golden: bool | Sequence[Mapping[str, np.ndarray]] = True,
+    with_labels: bool = False,
     command: Sequence[str] = (),
 ) -> ParityReport:
     """Carry a checkpoint (a .pt file or its run folder) to an artifact that is proved to do the same.
 
     ``golden``: True for held-out pictures from the checkpoint, False for none, or inputs of your own.
+    ``with_labels``: a recogniser also gives ``label``, the class's name as a string, (batch,).
     Raises CheckpointError for a file that is none, ParityError (and leaves no file) where the graph does something else.
     """
     read = load_checkpoint(checkpoint)
     exporter = _EXPORTERS.get(read.family)
     if exporter is None:
         raise ExportError(f"no exporter for the family {read.family!r}; this version exports {', '.join(_EXPORTERS)}")
-    return exporter(read, path, name=name or Path(path).stem, description=description, license=license, golden=golden, command=command)
+    return exporter(
+        read,
+        path,
+        name=name or Path(path).stem,
+        description=description,
+        license=license,
+        golden=golden,
+        with_labels=with_labels,
+        command=command,
+    )
 
 
 def recogniser_probes(channels: int, examples: np.ndarray) -> list[dict[str, np.ndarray]]:
@@ -73,6 +86,7 @@ def _export_recogniser(
     description: str,
     license: str,
     golden: bool | Sequence[Mapping[str, np.ndarray]],
+    with_labels: bool,
     command: Sequence[str],
 ) -> ParityReport:
     network = checkpoint.model()
@@ -119,7 +133,17 @@ def _export_recogniser(
         tolerances={"probabilities": PROBABILITY_TOLERANCE},
         decisions={"probabilities"},
         command=command,
+        finish=(lambda model: add_label_output(model, config.labels)) if with_labels else None,
     )
+
+
+def add_label_output(model: onnx.ModelProto, labels: Sequence[str]) -> None:
+    """Add the output ``label``: string (batch,), the names gathered by ``class_index``."""
+    names = onnx.TensorProto(name="label_names", data_type=onnx.TensorProto.STRING, dims=[len(labels)])
+    names.string_data.extend(label.encode() for label in labels)
+    model.graph.initializer.append(names)
+    model.graph.node.append(onnx.helper.make_node("Gather", ["label_names", "class_index"], ["label"], name="label"))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("label", onnx.TensorProto.STRING, ["batch"]))
 
 
 def _without_paths(provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +151,7 @@ def _without_paths(provenance: Mapping[str, Any]) -> dict[str, Any]:
     return {**provenance, "command": shlex.join(shortened(shlex.split(str(provenance.get("command", "")))))}
 
 
-_EXPORTERS: dict[str, Callable[..., ParityReport]] = {"cnn": _export_recogniser}
+_EXPORTERS: dict[str, Callable[..., ParityReport]] = {"cnn": _export_recogniser, "rnn": export_text}
 
 
 def exporters() -> Mapping[str, Any]:

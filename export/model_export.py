@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,11 +96,13 @@ def export_module(
     decisions: Collection[str] = (),
     opset: int = graph_cleanup.OPSET,
     command: Sequence[str] = (),
+    finish: Callable[[onnx.ModelProto], None] | None = None,
 ) -> ParityReport:
     """As :func:`export_model`, for code that knows more of the model: the contract to write, real inputs to compare on
     (``probes``), inputs to carry as golden samples (None: the example, ``()``: none), tolerances by output name, and
     outputs whose argmax along the last axis must not change (``decisions``). The contract's own provenance and
-    tolerances win over what is filled in here.
+    tolerances win over what is filled in here. ``finish`` may add to the graph what the source has no output for (class
+    names as strings), after it was judged; what it adds is the caller's to prove.
     """
     source = torch_source(module, example_inputs, dynamic_shapes=dynamic_shapes, output_names=output_names)
     return export_source(
@@ -113,12 +115,18 @@ def export_module(
         decisions=decisions,
         opset=opset,
         command=command,
+        finish=finish,
     )
 
 
 def torch_source(model: Any, example_inputs: Any, *, dynamic_shapes: Any = None, output_names: Sequence[str] | None = None) -> Source:
-    from onnxferry.export.sources.torch import TorchSource
+    import torch
 
+    from onnxferry.export.sources.torch import TorchSource
+    from onnxferry.export.sources.torch_program import ProgramSource
+
+    if isinstance(model, torch.export.ExportedProgram):
+        return ProgramSource(model, example_inputs, dynamic_shapes=dynamic_shapes, output_names=output_names)
     return TorchSource(model, example_inputs, dynamic_shapes=dynamic_shapes, output_names=output_names)
 
 
@@ -133,6 +141,7 @@ def export_source(
     decisions: Collection[str] = (),
     opset: int = graph_cleanup.OPSET,
     command: Sequence[str] = (),
+    finish: Callable[[onnx.ModelProto], None] | None = None,
 ) -> ParityReport:
     """Export from any framework's :class:`Source`; see :func:`export_module`."""
     target = checked_target(path)
@@ -162,6 +171,8 @@ def export_source(
             finished = _finished_contract(
                 source, contract, report, runs, goldens if golden_inputs is not None else None, tolerances, command
             )
+            if finish is not None:
+                finish(model)
             write_artifact(model, finished, target, verify=_replay)
             return report
         refused.append((strategy.name, report.first_line()))
@@ -262,7 +273,7 @@ def _goldens(runs: Sequence[SourceRun], chosen: Sequence[Case] | None) -> list[G
         if run.outputs is None or len(found) == min(2, MAX_GOLDENS) or (run.case.generated and not run.case.sizes):
             continue
         golden = Golden(dict(run.case.feeds), run.outputs)
-        if golden.nbytes() <= left and all(np.isfinite(a).all() for a in run.outputs.values() if a.dtype.kind == "f"):
+        if golden.nbytes() <= left and not any(np.isnan(a).any() for a in run.outputs.values() if a.dtype.kind == "f"):
             found.append(golden)
             left -= golden.nbytes()
     return found
