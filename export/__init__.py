@@ -14,14 +14,12 @@ from onnxferry.runtime.errors import ExportError, MissingExtraError, ParityError
 
 if TYPE_CHECKING:
     from onnxferry.export.checkpoint_export import export_checkpoint
-    from onnxferry.export.checkpoint_export import export_checkpoint
     from onnxferry.export.model_export import export_model, export_module
     from onnxferry.export.parity import ParityReport
 
 __all__ = ["ExportError", "ParityError", "ParityReport", "export_checkpoint", "export_model", "export_module"]
 
 _LAZY = {
-    "export_checkpoint": "onnxferry.export.checkpoint_export",
     "export_checkpoint": "onnxferry.export.checkpoint_export",
     "export_model": "onnxferry.export.model_export",
     "export_module": "onnxferry.export.model_export",
