@@ -368,7 +368,7 @@ class _ModelReader:
                 if domain not in self.limits.domains:
                     allowed = ", ".join(sorted(each or "ai.onnx" for each in self.limits.domains))
                     raise UntrustedModelError(
-                        f"{self.name} is refused: it needs the custom operator {name!r}, and only operators of {allowed} are run; "
+                        f"{self.name} is refused: it needs the custom operator {name[:80]!r}, and only operators of {allowed} are run; "
                         "export it with standard operators"
                     )
                 if name in REFUSED_OPERATORS:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def make_model() -> ModelMaker:
-    """``make_model(nodes, inputs, outputs, initializers, …)``: values as ``(name, element type, shape)``; opset 18, IR version 9."""
+def build_onnx() -> ModelMaker:
+    """``build_onnx(nodes, inputs, outputs, initializers, …)``: values as ``(name, element type, shape)``; opset 18, IR version 9."""
     from onnx import helper
 
     def make(
@@ -41,11 +41,11 @@ def make_model() -> ModelMaker:
 
 
 @pytest.fixture(scope="session")
-def scale_model(make_model: ModelMaker) -> bytes:
+def scale_model(build_onnx: ModelMaker) -> bytes:
     """``y = x * factor`` for float32 x (batch, 3); ``factor``, 2 by default, may be fed too."""
     from onnx import TensorProto, helper
 
-    return make_model(
+    return build_onnx(
         [helper.make_node("Mul", ["x", "factor"], ["y"])],
         [("x", TensorProto.FLOAT, ["batch", 3]), ("factor", TensorProto.FLOAT, [])],
         [("y", TensorProto.FLOAT, ["batch", 3])],

@@ -37,10 +37,10 @@ def rows(n: int) -> np.ndarray:
     return np.arange(3 * n, dtype=np.float32).reshape(n, 3)
 
 
-def unary(make_model, operator: str, element: int = FLOAT, shape: list | None = None, **attributes) -> bytes:
+def unary(build_onnx, operator: str, element: int = FLOAT, shape: list | None = None, **attributes) -> bytes:
     """``y = operator(x)``"""
     node = helper.make_node(operator, ["x"], ["y"], **attributes)
-    return make_model([node], [("x", element, shape)], [("y", element, None)]).SerializeToString()
+    return build_onnx([node], [("x", element, shape)], [("y", element, None)]).SerializeToString()
 
 
 # What it says of a model
@@ -61,9 +61,9 @@ def test_describes_the_model(scale, scale_model, tmp_path):
             np.testing.assert_array_equal(engine.run({"x": rows(1)})["y"], [[0, 2, 4]])
 
 
-def test_tells_a_scalar_from_a_tensor_of_any_rank(make_model):
+def test_tells_a_scalar_from_a_tensor_of_any_rank(build_onnx):
     """ONNX Runtime reports the shape () for both."""
-    model = make_model(
+    model = build_onnx(
         [helper.make_node("Identity", ["any"], ["a"]), helper.make_node("Identity", ["scalar"], ["s"])],
         [("any", FLOAT, None), ("scalar", FLOAT, [])],
         [("a", FLOAT, None), ("s", FLOAT, [])],
@@ -76,16 +76,16 @@ def test_tells_a_scalar_from_a_tensor_of_any_rank(make_model):
         engine.run({"any": np.ones(1, np.float32), "scalar": np.ones(1, np.float32)})
 
 
-def test_reads_metadata_and_contract(make_model):
+def test_reads_metadata_and_contract(build_onnx):
     contract = Contract(kind="model", name="relu", labels=("a", "b"))
     node = helper.make_node("Relu", ["x"], ["y"])
     values = [("x", FLOAT, [1])], [("y", FLOAT, [1])]
-    engine = Engine(make_model([node], *values, metadata=metadata_from_contract(contract)).SerializeToString(), device="cpu")
+    engine = Engine(build_onnx([node], *values, metadata=metadata_from_contract(contract)).SerializeToString(), device="cpu")
     assert engine.contract is not None
     assert (engine.contract.name, engine.contract.labels, engine.metadata["task"]) == ("relu", ("a", "b"), "model")
     newer = metadata_from_contract(contract) | {"onnxferry.schema": "99"}
     with pytest.raises(ArtifactError, match="the model: the file's contract has schema 99"):
-        Engine(make_model([node], *values, metadata=newer).SerializeToString(), device="cpu")
+        Engine(build_onnx([node], *values, metadata=newer).SerializeToString(), device="cpu")
 
 
 # Running
@@ -98,8 +98,8 @@ def test_runs(scale):
     assert scale.run(MappingProxyType({"x": rows(0)}))["y"].shape == (0, 3)
 
 
-def test_gives_the_outputs_that_are_asked_for(make_model):
-    model = make_model(
+def test_gives_the_outputs_that_are_asked_for(build_onnx):
+    model = build_onnx(
         [helper.make_node("Neg", ["x"], ["minus"]), helper.make_node("Abs", ["x"], ["size"])],
         [("x", FLOAT, ["n"])],
         [("minus", FLOAT, ["n"]), ("size", FLOAT, ["n"])],
@@ -181,16 +181,16 @@ def test_feeds_that_do_not_fit(scale, feeds, words):
     assert "\n" not in str(caught.value)
 
 
-def test_a_model_without_inputs(make_model):
+def test_a_model_without_inputs(build_onnx):
     constant = helper.make_node("Constant", [], ["y"], value_floats=[1.0, 2.0])
-    engine = Engine(make_model([constant], [], [("y", FLOAT, [2])]).SerializeToString(), device="cpu")
+    engine = Engine(build_onnx([constant], [], [("y", FLOAT, [2])]).SerializeToString(), device="cpu")
     np.testing.assert_array_equal(engine.run({})["y"], [1, 2])
     with pytest.raises(InputError, match="no input 'x'; it has none"):
         engine.run({"x": rows(1)})
 
 
-def test_text(make_model):
-    engine = Engine(unary(make_model, "Identity", STRING, ["n"]), device="cpu")
+def test_text(build_onnx):
+    engine = Engine(unary(build_onnx, "Identity", STRING, ["n"]), device="cpu")
     assert engine.inputs == (TensorSpec("x", "str", ("n",)),)
     for texts in (np.array(["a", "bcd"]), np.array(["a", "bcd"], object)):
         assert engine.run({"x": texts})["y"].tolist() == ["a", "bcd"]
@@ -200,15 +200,15 @@ def test_text(make_model):
 
 
 @pytest.mark.parametrize("dtype", ["bool", "int8", "uint16", "int32", "uint64", "float16", "float64"])
-def test_dtypes(make_model, dtype):
-    engine = Engine(unary(make_model, "Identity", helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), ["n"]), device="cpu")
+def test_dtypes(build_onnx, dtype):
+    engine = Engine(unary(build_onnx, "Identity", helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), ["n"]), device="cpu")
     out = engine.run({"x": np.array([0, 1], dtype)})["y"]
     assert (out.dtype.name, out.tolist()) == (dtype, [0, 1])
 
 
-def test_a_dtype_that_numpy_does_not_know(make_model):
+def test_a_dtype_that_numpy_does_not_know(build_onnx):
     """bfloat16 is checked by name, and what this ONNX Runtime cannot take from numpy is an InputError too."""
-    engine = Engine(unary(make_model, "Identity", TensorProto.BFLOAT16, ["n"]), device="cpu")
+    engine = Engine(unary(build_onnx, "Identity", TensorProto.BFLOAT16, ["n"]), device="cpu")
     assert engine.inputs[0].dtype == "bfloat16"
     with pytest.raises(InputError, match="'x' must be bfloat16, got float32"):
         engine.run({"x": np.ones(1, np.float32)})
@@ -219,9 +219,9 @@ def test_a_dtype_that_numpy_does_not_know(make_model):
         assert "cannot run on x bfloat16 (2,)" in str(error)  # noqa: PT017
 
 
-def test_what_is_no_tensor_goes_through(make_model):
+def test_what_is_no_tensor_goes_through(build_onnx):
     """A sequence of tensors, as lists; ONNX Runtime checks those itself."""
-    model = make_model([helper.make_node("SequenceAt", ["xs", "i"], ["y"])], [("i", INT64, [])], [("y", FLOAT, None)])
+    model = build_onnx([helper.make_node("SequenceAt", ["xs", "i"], ["y"])], [("i", INT64, [])], [("y", FLOAT, None)])
     model.graph.input.append(
         helper.make_value_info("xs", helper.make_sequence_type_proto(helper.make_tensor_type_proto(FLOAT, None))),
     )
@@ -233,8 +233,8 @@ def test_what_is_no_tensor_goes_through(make_model):
         engine.run({"xs": [rows(1)], "i": np.array(7)})
 
 
-def test_what_onnxruntime_refuses_is_said_in_words(make_model, capfd):
-    model = make_model(
+def test_what_onnxruntime_refuses_is_said_in_words(build_onnx, capfd):
+    model = build_onnx(
         [helper.make_node("Gather", ["x", "i"], ["y"], name="look_up")],
         [("x", FLOAT, ["n"]), ("i", INT64, ["k"])],
         [("y", FLOAT, ["k"])],
@@ -252,8 +252,8 @@ def test_what_onnxruntime_refuses_is_said_in_words(make_model, capfd):
     assert capfd.readouterr() == ("", "")  # it is raised, not also printed
 
 
-def test_an_empty_input_that_a_model_cannot_take(make_model):
-    engine = Engine(unary(make_model, "GlobalMaxPool", shape=["n", 3, "h", "w"]), device="cpu")
+def test_an_empty_input_that_a_model_cannot_take(build_onnx):
+    engine = Engine(unary(build_onnx, "GlobalMaxPool", shape=["n", 3, "h", "w"]), device="cpu")
     assert engine.run({"x": np.ones((0, 3, 2, 2), np.float32)})["y"].shape == (0, 3, 1, 1)
     with pytest.raises(InputError, match=r"cannot run on x float32 \(1, 3, 0, 2\) \(empty\): node"):
         engine.run({"x": np.ones((1, 3, 0, 2), np.float32)})
@@ -271,9 +271,9 @@ def test_a_closed_engine(scale):
         engine.run({"x": np.ones(1, np.float32)})
 
 
-def test_many_threads_share_one_engine(make_model):
+def test_many_threads_share_one_engine(build_onnx):
     node = helper.make_node("MatMul", ["x", "x"], ["y"])
-    engine = Engine(make_model([node], [("x", FLOAT, ["n", "n"])], [("y", FLOAT, None)]).SerializeToString(), device="cpu")
+    engine = Engine(build_onnx([node], [("x", FLOAT, ["n", "n"])], [("y", FLOAT, None)]).SerializeToString(), device="cpu")
 
     def work(seed: int) -> bool:
         rng = np.random.default_rng(seed)
@@ -312,20 +312,20 @@ def test_paths_and_arguments_that_make_no_sense(scale_model, tmp_path):
         ({"opset": 99}, r"cannot load the model: opset 99 is newer than the \d+ it reads; pip install -U onnxruntime"),
     ],
 )
-def test_files_that_are_too_new(make_model, changes, words, capfd):
-    model = make_model([helper.make_node("Relu", ["x"], ["y"])], [("x", FLOAT, [1])], [("y", FLOAT, [1])], **changes)
+def test_files_that_are_too_new(build_onnx, changes, words, capfd):
+    model = build_onnx([helper.make_node("Relu", ["x"], ["y"])], [("x", FLOAT, [1])], [("y", FLOAT, [1])], **changes)
     with pytest.raises(ArtifactError, match=words):
         Engine(model.SerializeToString(), device="cpu")
     assert capfd.readouterr() == ("", "")
 
 
-def test_graphs_that_onnxruntime_refuses(make_model, tmp_path, capfd):
+def test_graphs_that_onnxruntime_refuses(build_onnx, tmp_path, capfd):
     path = tmp_path / "m.onnx"
     for node, words in (
         (helper.make_node("NoSuchOperator", ["x"], ["y"]), "No Op registered for NoSuchOperator"),
         (helper.make_node("Add", ["x", "nowhere"], ["y"]), "input 'nowhere' is not a graph input"),
     ):
-        path.write_bytes(make_model([node], [("x", FLOAT, [1])], [("y", FLOAT, [1])]).SerializeToString())
+        path.write_bytes(build_onnx([node], [("x", FLOAT, [1])], [("y", FLOAT, [1])]).SerializeToString())
         with pytest.raises(ArtifactError, match=words) as caught:
             Engine(path, device="cpu")
         assert str(caught.value).startswith(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: ")
@@ -333,21 +333,21 @@ def test_graphs_that_onnxruntime_refuses(make_model, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_reads_every_file_before_onnxruntime_does(make_model, scale_model, monkeypatch):
+def test_reads_every_file_before_onnxruntime_does(build_onnx, scale_model, monkeypatch):
     monkeypatch.setattr(ort, "open_session", lambda *_: pytest.fail("ONNX Runtime saw the file"))
-    evil = make_model([helper.make_node("Evil", ["x"], ["y"], domain="my.ops")], [("x", FLOAT, [1])], [("y", FLOAT, [1])])
+    evil = build_onnx([helper.make_node("Evil", ["x"], ["y"], domain="my.ops")], [("x", FLOAT, [1])], [("y", FLOAT, [1])])
     with pytest.raises(UntrustedModelError, match="custom operator"):
         Engine(evil.SerializeToString(), device="cpu")
     with pytest.raises(UntrustedModelError, match="nodes 1, allowed 0"):
         Engine(scale_model, device="cpu", limits=Limits(nodes=0))
 
 
-def test_weights_beside_the_file(make_model, tmp_path):
+def test_weights_beside_the_file(build_onnx, tmp_path):
     weight = onnx.TensorProto(name="w", data_type=FLOAT, dims=[3], data_location=TensorProto.EXTERNAL)
     for key, value in {"location": "w.bin", "offset": "4", "length": "12"}.items():
         weight.external_data.add(key=key, value=value)
     (tmp_path / "w.bin").write_bytes(np.array([9, 1, 2, 3], np.float32).tobytes())
-    model = make_model([helper.make_node("Mul", ["x", "w"], ["y"])], [("x", FLOAT, ["n", 3])], [("y", FLOAT, ["n", 3])], [weight])
+    model = build_onnx([helper.make_node("Mul", ["x", "w"], ["y"])], [("x", FLOAT, ["n", 3])], [("y", FLOAT, ["n", 3])], [weight])
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     with Engine(tmp_path / "m.onnx", device="cpu") as engine:
         np.testing.assert_array_equal(engine.run({"x": np.ones((1, 3), np.float32)})["y"], [[1, 2, 3]])
@@ -360,10 +360,10 @@ def test_a_file_named_ort_is_loaded_as_the_onnx_it_was_read_as(tmp_path):
     assert Engine(path, device="cpu").run({"x": np.full(1, 3, np.float32)})["y"].tolist() == [9]
 
 
-def test_the_file_sets_no_session_options(make_model, monkeypatch):
+def test_the_file_sets_no_session_options(build_onnx, monkeypatch):
     config = json.dumps({"session_options": {"intra_op_num_threads": 7, "inter_op_num_threads": 5, "enable_profiling": 0}})
     node = helper.make_node("Relu", ["x"], ["y"])
-    data = make_model([node], [("x", FLOAT, [1])], [("y", FLOAT, [1])], metadata={"ort_config": config}).SerializeToString()
+    data = build_onnx([node], [("x", FLOAT, [1])], [("y", FLOAT, [1])], metadata={"ort_config": config}).SerializeToString()
     monkeypatch.setenv("ORT_LOAD_CONFIG_FROM_MODEL", "1")
     bare = onnxruntime.InferenceSession(data, providers=[ort.CPU])
     assert bare.get_session_options().intra_op_num_threads == 7  # so it is dangerous
@@ -381,10 +381,10 @@ def test_threads(scale_model, monkeypatch):
         assert engine.threads == threads == engine._session.get_session_options().intra_op_num_threads
 
 
-def test_pool_threads_do_not_spin_after_a_run(make_model):
+def test_pool_threads_do_not_spin_after_a_run(build_onnx):
     """ONNX Runtime's default spins for tens of milliseconds after every run; counted in CPU time, other processes do not matter."""
     node = helper.make_node("MatMul", ["x", "x"], ["y"])
-    engine = Engine(make_model([node], [("x", FLOAT, [512, 512])], [("y", FLOAT, None)]).SerializeToString(), device="cpu", threads=2)
+    engine = Engine(build_onnx([node], [("x", FLOAT, [512, 512])], [("y", FLOAT, None)]).SerializeToString(), device="cpu", threads=2)
     x = np.ones((512, 512), np.float32)
     for _ in range(3):
         engine.run({"x": x})
@@ -539,7 +539,7 @@ def test_a_gpu_that_fails_in_a_run(scale_model, cuda_build, monkeypatch):
         Engine(scale_model, device="cuda").run({})
 
 
-def test_a_provider_problem_is_told_from_a_broken_file(make_model, cuda_build, monkeypatch):
+def test_a_provider_problem_is_told_from_a_broken_file(build_onnx, cuda_build, monkeypatch):
     """What the CPU says too is the file's fault; what only the provider says is the provider's."""
     real, state = ort.onnxruntime().InferenceSession, ort.onnxruntime().capi.onnxruntime_pybind11_state
 
@@ -550,19 +550,50 @@ def test_a_provider_problem_is_told_from_a_broken_file(make_model, cuda_build, m
 
     monkeypatch.setattr(ort.onnxruntime(), "InferenceSession", session)
     with pytest.raises(DeviceError, match="the provider 'cuda' cannot run the model: no such kernel"):
-        Engine(unary(make_model, "Relu", shape=[1]), device="cuda")
+        Engine(unary(build_onnx, "Relu", shape=[1]), device="cuda")
     with pytest.raises(ArtifactError, match=r"cannot load the model: .*No Op registered for NoSuch"):
-        Engine(unary(make_model, "NoSuch", shape=[1]), device="cuda")
+        Engine(unary(build_onnx, "NoSuch", shape=[1]), device="cuda")
+
+
+@pytest.fixture
+def libraries(monkeypatch):
+    """The CUDA libraries that can be loaded, as a set to fill; ONNX Runtime's preload_dlls prints, as it does, what it misses."""
+    present: set[str] = set()
+
+    def load(name, **_):
+        if name not in present:
+            raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ort.ctypes, "CDLL", load)
+    monkeypatch.setattr(ort.sys, "platform", "linux")
+    monkeypatch.setattr(ort.onnxruntime(), "preload_dlls", lambda: print("Failed to load libcublas"), raising=False)
+    monkeypatch.setattr(ort.onnxruntime(), "cuda_version", "13.0", raising=False)
+    ort._library_problem.cache_clear()
+    yield present
+    ort._library_problem.cache_clear()
+
+
+def test_missing_cuda_libraries_are_named(libraries, capfd):
+    words = ort._library_problem()
+    assert words.startswith("a library of CUDA 13 is missing (libcudart.so.13: cannot open shared object file)")
+    assert "pip install 'onnxferry[cuda]'" in words
+    libraries |= {"libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13"}
+    ort._library_problem.cache_clear()
+    assert "libcudnn.so.9" in ort._library_problem()  # the provider loads without it, and fails at the first convolution
+    libraries.add("libcudnn.so.9")
+    ort._library_problem.cache_clear()
+    assert ort._library_problem() is None
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(hardware.cuda_devices() == 0, reason="no NVIDIA GPU here")
-def test_on_a_gpu(make_model):
+def test_on_a_gpu(build_onnx):
     assert ort.cuda_problem() is None
     rng = np.random.default_rng(0)
     weight = numpy_helper.from_array(rng.standard_normal((4, 3, 3, 3)).astype(np.float32), "w")
     node = helper.make_node("Conv", ["x", "w"], ["y"])
-    data = make_model([node], [("x", FLOAT, ["n", 3, "h", "w_"])], [("y", FLOAT, None)], [weight]).SerializeToString()
+    data = build_onnx([node], [("x", FLOAT, ["n", 3, "h", "w_"])], [("y", FLOAT, None)], [weight]).SerializeToString()
     engine = Engine(data, device="cuda")
     assert (engine.device, engine.providers[0]) == ("cuda", ort.CUDA)
     assert Engine(data, device="auto").device == "cuda"

@@ -36,18 +36,18 @@ def message(number: int, body: bytes) -> bytes:
     return varint(number << 3 | 2) + varint(len(body)) + body
 
 
-def one_node(make_model, **changes) -> onnx.ModelProto:
-    return make_model([helper.make_node("Relu", ["x"], ["y"])], [("x", FLOAT, [1])], [("y", FLOAT, [1])], **changes)
+def one_node(build_onnx, **changes) -> onnx.ModelProto:
+    return build_onnx([helper.make_node("Relu", ["x"], ["y"])], [("x", FLOAT, [1])], [("y", FLOAT, [1])], **changes)
 
 
-def nested(make_model, depth: int) -> onnx.ModelProto:
+def nested(build_onnx, depth: int) -> onnx.ModelProto:
     """``depth`` Ifs, one within the other."""
     branch = helper.make_graph([helper.make_node("Identity", ["x"], ["y0"])], "leaf", [], [helper.make_tensor_value_info("y0", FLOAT, [1])])
     for level in range(1, depth):
         node = helper.make_node("If", ["c"], [f"y{level}"], then_branch=branch, else_branch=branch if level == 1 else _leaf(level))
         branch = helper.make_graph([node], f"level{level}", [], [helper.make_tensor_value_info(f"y{level}", FLOAT, [1])])
     top = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=_leaf("top"))
-    return make_model([top], [("x", FLOAT, [1]), ("c", BOOL, [])], [("y", FLOAT, [1])])
+    return build_onnx([top], [("x", FLOAT, [1]), ("c", BOOL, [])], [("y", FLOAT, [1])])
 
 
 def _leaf(tag: object) -> onnx.GraphProto:
@@ -55,7 +55,7 @@ def _leaf(tag: object) -> onnx.GraphProto:
     return helper.make_graph([helper.make_node("Identity", ["x"], [name])], name, [], [helper.make_tensor_value_info(name, FLOAT, [1])])
 
 
-def rich_model(make_model) -> onnx.ModelProto:
+def rich_model(build_onnx) -> onnx.ModelProto:
     """Something of everything: subgraphs, functions, sparse and string tensors, optional inputs, metadata, attributes of all kinds."""
     sparse = helper.make_sparse_tensor(
         helper.make_tensor("sparse", FLOAT, [2], [1.0, 2.0]), helper.make_tensor("sparse_at", INT64, [2], [1, 5]), [2, 3]
@@ -84,7 +84,7 @@ def rich_model(make_model) -> onnx.ModelProto:
         helper.make_node("Constant", [], ["ki"], value_ints=[-1, 2**40, *range(20)]),
         helper.make_node("FusedMatMul", ["w", "w"], ["mm"], domain="com.microsoft", transB=1),
     ]
-    model = make_model(
+    model = build_onnx(
         nodes,
         [
             ("x", FLOAT, ["batch", 3]),
@@ -109,8 +109,8 @@ def rich_model(make_model) -> onnx.ModelProto:
     return model
 
 
-def test_summary_of_a_rich_model(make_model):
-    summary = read_model(rich_model(make_model).SerializeToString())
+def test_summary_of_a_rich_model(build_onnx):
+    summary = read_model(rich_model(build_onnx).SerializeToString())
     assert (summary.ir_version, summary.producer, summary.graph_name) == (9, "hand 2", "graph")
     assert summary.opsets == {"ai.onnx": 18, "local": 1, "com.microsoft": 1}
     assert summary.operators == {
@@ -136,18 +136,18 @@ def test_summary_of_a_rich_model(make_model):
     }
 
 
-def test_an_initializer_of_an_old_file_cannot_be_fed(make_model):
+def test_an_initializer_of_an_old_file_cannot_be_fed(build_onnx):
     inputs = [("x", FLOAT, [1]), ("w", FLOAT, [1])]
     weight = helper.make_tensor("w", FLOAT, [1], [1.0])
     for ir_version, optional in ((3, []), (4, ["w"])):
-        model = make_model([helper.make_node("Add", ["x", "w"], ["y"])], inputs, [("y", FLOAT, [1])], [weight], ir_version=ir_version)
+        model = build_onnx([helper.make_node("Add", ["x", "w"], ["y"])], inputs, [("y", FLOAT, [1])], [weight], ir_version=ir_version)
         summary = read_model(model.SerializeToString())
         assert [spec.name for spec in summary.inputs] == ["x"]
         assert [spec.name for spec in summary.optional_inputs] == optional
 
 
 @pytest.mark.parametrize("code", sorted(set(ELEMENT_TYPES) & set(TensorProto.DataType.values())))
-def test_every_element_type_raw_and_typed(make_model, code):
+def test_every_element_type_raw_and_typed(build_onnx, code):
     """The onnx package writes the tensor, typed and raw; both pass, and both are refused with an element too few."""
     values = [b"a", b"b", b"c"] if code == TensorProto.STRING else [1, 0, 1]
     typed = helper.make_tensor("w", code, [3], values)
@@ -156,7 +156,7 @@ def test_every_element_type_raw_and_typed(make_model, code):
         kinds.append(numpy_helper.from_array(numpy_helper.to_array(typed), "w"))
         assert kinds[1].HasField("raw_data")
     for tensor in kinds:
-        model = one_node(make_model, initializers=[tensor])
+        model = one_node(build_onnx, initializers=[tensor])
         (initializer,) = read_model(model.SerializeToString()).initializers
         assert (initializer.name, initializer.shape) == ("w", (3,))
         assert initializer.dtype == ("str" if code == TensorProto.STRING else numpy_helper.to_array(typed).dtype.name)
@@ -164,7 +164,7 @@ def test_every_element_type_raw_and_typed(make_model, code):
         tensor = onnx.TensorProto.FromString(tensor.SerializeToString())
         tensor.dims[0] = 9
         with pytest.raises(ArtifactError, match="do not fill"):
-            read_model(one_node(make_model, initializers=[tensor]).SerializeToString())
+            read_model(one_node(build_onnx, initializers=[tensor]).SerializeToString())
 
 
 def test_element_types_are_all_of_onnx():
@@ -172,8 +172,8 @@ def test_element_types_are_all_of_onnx():
     assert missing == {"UNDEFINED"}
 
 
-def test_types_that_are_no_tensors(make_model):
-    model = one_node(make_model)
+def test_types_that_are_no_tensors(build_onnx):
+    model = one_node(build_onnx)
     tensor = helper.make_tensor_type_proto(FLOAT, ["n"])
     types = {
         "seq(tensor(float))": helper.make_sequence_type_proto(tensor),
@@ -187,9 +187,9 @@ def test_types_that_are_no_tensors(make_model):
     assert [(spec.name, spec.dtype, spec.shape, spec.ranked) for spec in specs] == [(name, name, (), False) for name in types]
 
 
-def test_packed_and_unpacked_numbers_are_one(make_model):
+def test_packed_and_unpacked_numbers_are_one(build_onnx):
     """Protocol Buffers allow both for any repeated number; exporters in other languages write dims packed, or float_data loose."""
-    model = one_node(make_model).SerializeToString()
+    model = one_node(build_onnx).SerializeToString()
     for dims in (varint(1 << 3) + varint(2) + varint(1 << 3) + varint(3), message(1, varint(2) + varint(3))):
         for data in (message(4, struct.pack("<6f", *range(6))), b"".join(varint(4 << 3 | 5) + struct.pack("<f", x) for x in range(6))):
             tensor = dims + varint(2 << 3) + varint(1) + data + message(8, b"w")
@@ -207,26 +207,26 @@ def _with_graph_field(model: bytes, field: bytes) -> bytes:
     return proto.SerializeToString() + message(7, graph)
 
 
-def test_million_thresholds_in_attributes(make_model):
+def test_million_thresholds_in_attributes(build_onnx):
     """Tree ensembles: one wire field a number, and far more of them than the budget of fields, which they do not touch."""
     rng = np.random.default_rng(0)
     node = helper.make_node("Constant", [], ["k"], value_floats=rng.standard_normal(300_000).astype(np.float32).tolist())
     ints = helper.make_node("Constant", [], ["i"], value_ints=rng.integers(-(2**62), 2**62, 300_000).tolist())
-    model = make_model([node, ints], [], [("k", FLOAT, [300_000])])
+    model = build_onnx([node, ints], [], [("k", FLOAT, [300_000])])
     assert read_model(model.SerializeToString(), Limits(fields=100)).nodes == 2
 
 
-def test_unknown_fields_are_passed_over(make_model):
-    model = one_node(make_model).SerializeToString()
+def test_unknown_fields_are_passed_over(build_onnx):
+    model = one_node(build_onnx).SerializeToString()
     extra = message(1000, b"later") + varint(1001 << 3) + varint(7) + varint(1002 << 3 | 5) + b"1234" + varint(1003 << 3 | 1) + b"12345678"
     assert read_model(extra + model + extra).nodes == 1
 
 
-def test_maps_what_is_large(make_model, tmp_path, monkeypatch):
+def test_maps_what_is_large(build_onnx, tmp_path, monkeypatch):
     weight = numpy_helper.from_array(np.zeros(1000, np.float32), "w")
     typed = helper.make_tensor("t", INT64, [1000], range(1000))
     path = tmp_path / "m.onnx"
-    path.write_bytes(one_node(make_model, initializers=[weight, typed]).SerializeToString())
+    path.write_bytes(one_node(build_onnx, initializers=[weight, typed]).SerializeToString())
     read = read_model(path)
     mapped: list[mmap.mmap] = []
     contents = onnx_file._contents
@@ -234,6 +234,22 @@ def test_maps_what_is_large(make_model, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_file, "_contents", lambda *arguments: mapped.append(contents(*arguments)) or mapped[0])
     assert read_model(path) == read
     assert mapped[0].closed
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # numpy's, from the onnx package's own reference implementations
+def test_the_models_that_onnx_is_tested_with():
+    """A model for every operator and type of ONNX, some 1,800: the same is found in each as the onnx package finds."""
+    from onnx.backend.test.case.node import collect_testcases
+
+    models = [case.model for case in collect_testcases(None) if case.model is not None]
+    domains = Limits().domains | {"ai.onnx.preview", "ai.onnx.preview.training"}
+    assert len(models) > 1000
+    for model in models:
+        summary = read_model(model.SerializeToString(), Limits(domains=domains))
+        assert (summary.operators, Counter(each.name for each in summary.initializers)) == found_by_protobuf(model)
+        assert [spec.name for spec in (*summary.inputs, *summary.optional_inputs)] == [each.name for each in model.graph.input]
+        assert [spec.name for spec in summary.outputs] == [each.name for each in model.graph.output]
 
 
 # Files that are no intact ONNX files
@@ -283,9 +299,9 @@ def test_what_is_no_onnx_is_named(tmp_path, content, words):
         read_model(content)
 
 
-def test_every_truncation_is_refused(make_model):
+def test_every_truncation_is_refused(build_onnx):
     """Cut at any byte, a file is refused, unless what is left happens to be a whole message."""
-    data = rich_model(make_model).SerializeToString()
+    data = rich_model(build_onnx).SerializeToString()
     intact = 0
     for length in range(len(data)):
         try:
@@ -319,38 +335,38 @@ def test_every_truncation_is_refused(make_model):
         (b"\x0a" + b"\x80" * 10 + b"\x01", "more than 10 bytes"),
     ],
 )
-def test_lies_within_the_graph(make_model, field, words):
+def test_lies_within_the_graph(build_onnx, field, words):
     with pytest.raises(ArtifactError, match=words):
-        read_model(_with_graph_field(one_node(make_model).SerializeToString(), field))
+        read_model(_with_graph_field(one_node(build_onnx).SerializeToString(), field))
 
 
-def test_a_graph_that_stands_twice_is_refused(make_model):
+def test_a_graph_that_stands_twice_is_refused(build_onnx):
     """Protocol Buffers would merge the two: what one reader looks at is not what the other runs."""
-    model = one_node(make_model).SerializeToString()
+    model = one_node(build_onnx).SerializeToString()
     with pytest.raises(ArtifactError, match="the graph stands in it twice"):
         read_model(model + message(7, b""))
 
 
-def test_a_type_nested_without_end(make_model):
+def test_a_type_nested_without_end(build_onnx):
     inner = b""
     for _ in range(30):
         inner = message(4, message(1, inner))
     with pytest.raises(ArtifactError, match="nested deeper"):
-        read_model(_with_graph_field(one_node(make_model).SerializeToString(), message(11, message(2, inner))))
+        read_model(_with_graph_field(one_node(build_onnx).SerializeToString(), message(11, message(2, inner))))
 
 
 # What is refused from a stranger
 
 
-def test_operators_of_unknown_origin(make_model):
+def test_operators_of_unknown_origin(build_onnx):
     node = helper.make_node("Evil", ["x"], ["y"], domain="my.ops")
-    data = make_model([node], [("x", FLOAT, [1])], [("y", FLOAT, [1])], domains={"my.ops": 1}).SerializeToString()
+    data = build_onnx([node], [("x", FLOAT, [1])], [("y", FLOAT, [1])], domains={"my.ops": 1}).SerializeToString()
     with pytest.raises(UntrustedModelError, match=r"custom operator 'my.ops::Evil', and only operators of ai.onnx, ai.onnx.ml, com"):
         read_model(data)
     assert read_model(data, Limits(domains=Limits().domains | {"my.ops"})).operators == {"my.ops::Evil": 1}
 
 
-def test_operators_of_unknown_origin_are_found_in_subgraphs_and_functions(make_model):
+def test_operators_of_unknown_origin_are_found_in_subgraphs_and_functions(build_onnx):
     branch = helper.make_graph(
         [helper.make_node("Evil", ["x"], ["z"], domain="my.ops")], "b", [], [helper.make_tensor_value_info("z", FLOAT, [1])]
     )
@@ -358,28 +374,28 @@ def test_operators_of_unknown_origin_are_found_in_subgraphs_and_functions(make_m
     function = helper.make_function("local", "F", ["c", "x"], ["y"], [hidden], [helper.make_opsetid("", 18)])
     call = helper.make_node("F", ["c", "x"], ["y"], domain="local")
     inputs, outputs = [("x", FLOAT, [1]), ("c", BOOL, [])], [("y", FLOAT, [1])]
-    for model in (make_model([hidden], inputs, outputs), make_model([call], inputs, outputs, functions=[function], domains={"local": 1})):
+    for model in (build_onnx([hidden], inputs, outputs), build_onnx([call], inputs, outputs, functions=[function], domains={"local": 1})):
         with pytest.raises(UntrustedModelError, match=r"my\.ops::Evil"):
             read_model(model.SerializeToString())
 
 
-def test_an_imported_domain_that_nothing_uses_is_harmless(make_model):
-    assert read_model(one_node(make_model, domains={"pkg.unused": 1}).SerializeToString()).opsets["pkg.unused"] == 1
+def test_an_imported_domain_that_nothing_uses_is_harmless(build_onnx):
+    assert read_model(one_node(build_onnx, domains={"pkg.unused": 1}).SerializeToString()).opsets["pkg.unused"] == 1
 
 
 @pytest.mark.parametrize("operator", sorted(onnx_file.REFUSED_OPERATORS))
-def test_operators_that_run_foreign_code(make_model, operator):
+def test_operators_that_run_foreign_code(build_onnx, operator):
     domain, name = operator.split("::")
     node = helper.make_node(name, ["x"], ["y"], domain=domain)
     with pytest.raises(UntrustedModelError, match=f"'{operator}' (runs|loads)"):
-        read_model(make_model([node], [("x", FLOAT, [1])], [("y", FLOAT, [1])], domains={domain: 1}).SerializeToString())
+        read_model(build_onnx([node], [("x", FLOAT, [1])], [("y", FLOAT, [1])], domains={domain: 1}).SerializeToString())
 
 
-def test_nesting(make_model):
-    assert read_model(nested(make_model, 16).SerializeToString()).depth == 16
+def test_nesting(build_onnx):
+    assert read_model(nested(build_onnx, 16).SerializeToString()).depth == 16
     with pytest.raises(UntrustedModelError, match=r"depth 17, allowed 16; if you trust it, raise Limits\(depth=...\)"):
-        read_model(nested(make_model, 17).SerializeToString())
-    assert read_model(nested(make_model, 17).SerializeToString(), Limits(depth=17)).depth == 17
+        read_model(nested(build_onnx, 17).SerializeToString())
+    assert read_model(nested(build_onnx, 17).SerializeToString(), Limits(depth=17)).depth == 17
 
 
 def test_nesting_by_the_ten_thousand_ends_soon():
@@ -392,26 +408,26 @@ def test_nesting_by_the_ten_thousand_ends_soon():
     assert time.monotonic() - started < 5
 
 
-def _functions(make_model, bodies: dict[str, list[str]]) -> bytes:
+def _functions(build_onnx, bodies: dict[str, list[str]]) -> bytes:
     """A model whose functions call each other as given, once for each name."""
     functions = []
     for name, callees in bodies.items():
         nodes = [helper.make_node(callee, ["a"], ["b"], domain="f" if callee in bodies else "") for callee in callees]
         functions.append(helper.make_function("f", name, ["a"], ["b"], nodes, [helper.make_opsetid("", 18), helper.make_opsetid("f", 1)]))
     call = helper.make_node(next(iter(bodies)), ["x"], ["y"], domain="f")
-    return make_model([call], [("x", FLOAT, [1])], [("y", FLOAT, [1])], functions=functions, domains={"f": 1}).SerializeToString()
+    return build_onnx([call], [("x", FLOAT, [1])], [("y", FLOAT, [1])], functions=functions, domains={"f": 1}).SerializeToString()
 
 
-def test_functions_that_call_each_other(make_model):
-    assert read_model(_functions(make_model, {"A": ["B", "B"], "B": ["Relu"]})).functions == 2
+def test_functions_that_call_each_other(build_onnx):
+    assert read_model(_functions(build_onnx, {"A": ["B", "B"], "B": ["Relu"]})).functions == 2
     with pytest.raises(UntrustedModelError, match="in a circle"):
-        read_model(_functions(make_model, {"A": ["B"], "B": ["A"]}))
+        read_model(_functions(build_onnx, {"A": ["B"], "B": ["A"]}))
     doubling = {f"F{i}": [f"F{i + 1}"] * 2 for i in range(40)} | {"F40": ["Relu"]}
     with pytest.raises(UntrustedModelError, match="nodes"):  # a trillion of them, once inlined
-        read_model(_functions(make_model, doubling))
+        read_model(_functions(build_onnx, doubling))
     chain = {f"F{i}": [f"F{i + 1}"] for i in range(100)} | {"F100": ["Relu"]}
     with pytest.raises(UntrustedModelError, match="call depth"):
-        read_model(_functions(make_model, chain))
+        read_model(_functions(build_onnx, chain))
 
 
 @pytest.mark.parametrize(
@@ -426,8 +442,8 @@ def test_functions_that_call_each_other(make_model):
         (Limits(fields=50), "fields 51, allowed 50"),
     ],
 )
-def test_limits(make_model, tmp_path, limits, words):
-    data = rich_model(make_model).SerializeToString()
+def test_limits(build_onnx, tmp_path, limits, words):
+    data = rich_model(build_onnx).SerializeToString()
     path = tmp_path / "m.onnx"
     path.write_bytes(data)
     for model in (data, path):
@@ -435,9 +451,9 @@ def test_limits(make_model, tmp_path, limits, words):
             read_model(model, limits)
 
 
-def test_a_tiny_file_that_declares_a_huge_tensor(make_model):
+def test_a_tiny_file_that_declares_a_huge_tensor(build_onnx):
     """A sparse tensor with no values: ONNX Runtime makes a dense one of it."""
-    model = one_node(make_model)
+    model = one_node(build_onnx)
     values, indices = helper.make_tensor("s", FLOAT, [0], []), helper.make_tensor("i", INT64, [0], [])
     model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [2**20, 2**20]))
     with pytest.raises(UntrustedModelError, match="tensor bytes"):
@@ -447,18 +463,18 @@ def test_a_tiny_file_that_declares_a_huge_tensor(make_model):
 # External data
 
 
-def external(make_model, tmp_path: Path, nbytes: int = 16, **entries: str) -> Path:
+def external(build_onnx, tmp_path: Path, nbytes: int = 16, **entries: str) -> Path:
     tensor = onnx.TensorProto(name="w", data_type=FLOAT, dims=[nbytes // 4], data_location=TensorProto.EXTERNAL)
     for key, value in entries.items():
         tensor.external_data.add(key=key, value=value)
     path = tmp_path / "model" / "m.onnx"
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(one_node(make_model, initializers=[tensor]).SerializeToString())
+    path.write_bytes(one_node(build_onnx, initializers=[tensor]).SerializeToString())
     return path
 
 
-def test_external_data_in_the_folder(make_model, tmp_path):
-    path = external(make_model, tmp_path, location="sub/w.bin", offset="8", length="16", checksum="00")
+def test_external_data_in_the_folder(build_onnx, tmp_path):
+    path = external(build_onnx, tmp_path, location="sub/w.bin", offset="8", length="16", checksum="00")
     with pytest.raises(ArtifactError, match=r"needs the file 'sub/w.bin' beside it"):
         read_model(path)
     (path.parent / "sub").mkdir()
@@ -493,8 +509,8 @@ def test_external_data_in_the_folder(make_model, tmp_path):
         ({"location": "w.bin", "prepacked_0": "0;16;"}, "unknown key 'prepacked_0'"),
     ],
 )
-def test_external_data_that_cannot_be_followed(make_model, tmp_path, entries, words):
-    path = external(make_model, tmp_path, **entries)
+def test_external_data_that_cannot_be_followed(build_onnx, tmp_path, entries, words):
+    path = external(build_onnx, tmp_path, **entries)
     for folder in (tmp_path, path.parent):
         (folder / "w.bin").write_bytes(bytes(16))
     (path.parent / "folder").mkdir()
@@ -503,15 +519,15 @@ def test_external_data_that_cannot_be_followed(make_model, tmp_path, entries, wo
         read_model(path)
 
 
-def test_external_data_marker_of_onnxruntime_for_memory(make_model, tmp_path):
+def test_external_data_marker_of_onnxruntime_for_memory(build_onnx, tmp_path):
     """With this location older ONNX Runtimes read any address of the process."""
     with pytest.raises(ArtifactError, match="beside it"):
-        read_model(external(make_model, tmp_path, location="*/_ORT_MEM_ADDR_/*", offset="4096", length="16"))
+        read_model(external(build_onnx, tmp_path, location="*/_ORT_MEM_ADDR_/*", offset="4096", length="16"))
 
 
-def test_external_data_through_links(make_model, tmp_path):
+def test_external_data_through_links(build_onnx, tmp_path):
     (tmp_path / "secret").write_bytes(bytes(16))
-    path = external(make_model, tmp_path, location="link.bin")
+    path = external(build_onnx, tmp_path, location="link.bin")
     try:
         (path.parent / "link.bin").symlink_to("../secret")
         (path.parent / "dir").symlink_to("..")
@@ -520,14 +536,14 @@ def test_external_data_through_links(make_model, tmp_path):
     with pytest.raises(UntrustedModelError, match="goes through a link"):
         read_model(path)
     with pytest.raises(UntrustedModelError, match="goes through a link"):
-        read_model(external(make_model, tmp_path, location="dir/secret"))
+        read_model(external(build_onnx, tmp_path, location="dir/secret"))
 
 
-def test_external_data_hides_in_attributes_too(make_model, tmp_path):
+def test_external_data_hides_in_attributes_too(build_onnx, tmp_path):
     tensor = onnx.TensorProto(name="k", data_type=FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value="/etc/passwd")
     path = tmp_path / "m.onnx"
-    path.write_bytes(make_model([helper.make_node("Constant", [], ["y"], value=tensor)], [], [("y", FLOAT, [4])]).SerializeToString())
+    path.write_bytes(build_onnx([helper.make_node("Constant", [], ["y"], value=tensor)], [], [("y", FLOAT, [4])]).SerializeToString())
     with pytest.raises(UntrustedModelError, match="relative path"):
         read_model(path)
 
@@ -576,13 +592,13 @@ def found_by_protobuf(model: onnx.ModelProto) -> tuple[Counter[str], Counter[str
 
 @pytest.mark.parametrize("seed", [1, 2, 3, "fresh"])
 @pytest.mark.timeout(120)
-def test_mutants_give_our_errors_or_what_protobuf_reads(make_model, seed):
+def test_mutants_give_our_errors_or_what_protobuf_reads(build_onnx, seed):
     """500 a seed. Where both read a mutant they must find the same in it: looking harmless here and not there is the attack."""
     if seed == "fresh":
         seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")  # shown where the test fails
     rng = random.Random(seed)
-    sources = [rich_model(make_model).SerializeToString(), nested(make_model, 5).SerializeToString()]
+    sources = [rich_model(build_onnx).SerializeToString(), nested(build_onnx, 5).SerializeToString()]
     verdicts: Counter[str] = Counter()
     for number in range(500):
         data = mutant(rng.choice(sources), rng)
