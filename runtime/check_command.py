@@ -20,6 +20,7 @@ from onnxferry.runtime.console import (
     print_json,
     print_next,
     stdout,
+    try_command,
 )
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import CheckFailedError
@@ -80,7 +81,7 @@ def check(
     if not as_json:
         count = len(report.comparisons)
         stdout().print(Text(f"passed: {count} of {count} on {device_used}", "bold green"))
-        print_next(command("inspect", model), *([command("predict", model, "PICTURE.png")] if contract.kind == "recogniser" else []))
+        print_next(command("inspect", model), *try_command(contract.kind, model))
 
 
 def _json(comparison: Comparison) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import sys
 import warnings
@@ -12,9 +13,12 @@ from importlib import import_module
 from onnxferry.runtime.errors import MissingExtraError, OnnxFerryError
 
 VERBS: Mapping[str, tuple[str, str]] = {
+    "quickstart": ("onnxferry.export.quickstart:app", "The whole way in one command, on the embedded digits."),
     "train": ("onnxferry.train.commands:app", "Train a model family."),
+    "export": ("onnxferry.export.export_command:app", "Carry a trained model to one proved .onnx file."),
     "check": ("onnxferry.runtime.check_command:app", "Replay a file's golden samples on this machine."),
     "evaluate": ("onnxferry.runtime.evaluate_command:app", "Measure a recogniser on labelled pictures."),
+    "generate": ("onnxferry.runtime.generate_command:app", "Write text."),
     "predict": ("onnxferry.runtime.predict_command:app", "Say what is on pictures."),
     "inspect": ("onnxferry.runtime.inspect_command:app", "Show what an .onnx file takes, gives and promises."),
     "doctor": ("onnxferry.runtime.doctor_command:app", "Find out what this machine can run, and mend it."),
@@ -42,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     1 for an error that the user can mend, told in one line on stderr; 2 for a command line that makes no sense; 130 for
     Ctrl-C. Any other exception is a bug of ours and keeps its traceback.
     """
+    if argv is None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a terminal that knows few letters shows ? for the others
+                stream.reconfigure(errors="replace")
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Pictures beyond Pillow's limit are refused in words of our own; Pillow's warning about them would come before.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
@@ -120,7 +128,7 @@ def _print_help() -> None:
     from onnxferry.runtime.console import facts_table, print_next, stdout
 
     console = stdout()
-    console.print("Carries a model across: train, export to ONNX, prove it the same, run without torch.\n", soft_wrap=True)
+    console.print("Train, export to ONNX, prove that it does the same, run it without torch.\n", soft_wrap=True)
     console.print("usage: onnxferry VERB [OPTIONS]\n", style="bold")
     console.print(facts_table({f"  {verb}": line for verb, (_, line) in VERBS.items()}))
     console.print("\n  VERB --help  its options and examples\n  --version    the installed version")

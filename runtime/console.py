@@ -70,6 +70,12 @@ def print_json(document: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(_finite(document), indent=2, allow_nan=False) + "\n")
 
 
+def try_command(kind: str, model: str) -> tuple[str, ...]:
+    """The command that puts a model of this kind (as its contract says) to use; none for a kind that has no verb."""
+    uses = {"recogniser": command("predict", model, "PICTURE.png"), "text-generator": command("generate", model, "--stream")}
+    return (uses[kind],) if kind in uses else ()
+
+
 def command(*words: object) -> str:
     """A command line to paste, quoted where it must be."""
     return shlex.join(map(str, ("onnxferry", *words)))

@@ -116,12 +116,18 @@ def cuda_devices() -> int:
     Asked of the driver itself (cuInit, cuDeviceGetCount), because the CUDA build of ONNX Runtime lists its CUDA provider
     on every machine, with or without a GPU.
     """
+    driver = load_driver()
+    count = ctypes.c_int(0)
+    if driver is None or driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def load_driver() -> ctypes.CDLL | None:
+    """NVIDIA's driver library, or None where there is none. Its functions are the CUDA driver API's, prototypes unset."""
     for name in _DRIVER_LIBRARIES:
         try:
-            driver = ctypes.CDLL(name)
+            return ctypes.CDLL(name)
         except OSError:
             continue
-        count = ctypes.c_int(0)
-        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
-            return count.value
-    return 0
+    return None

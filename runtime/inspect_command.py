@@ -24,6 +24,7 @@ from onnxferry.runtime.console import (
     print_json,
     print_next,
     stdout,
+    try_command,
 )
 from onnxferry.runtime.onnx_file import ModelSummary, TensorSpec, read_model
 
@@ -59,10 +60,8 @@ def inspect(model: ModelArgument, as_json: JsonOption = False) -> None:
         _print_contract(console, contract)
     else:
         _print_facts(console, "Metadata", {k: v[:_LONGEST_VALUE] for k, v in summary.metadata.items()})
-    if contract and contract.kind == "recogniser":
-        print_next(command("check", model), command("predict", model, "PICTURE.png"))
-    elif contract:
-        print_next(command("check", model))
+    if contract:
+        print_next(command("check", model), *try_command(contract.kind, model))
     else:
         print_next(command("check", model, "--allow-none"))
 

@@ -80,12 +80,11 @@ def _from_idx(images: Path, classes: Path, labels: Sequence[str]) -> LabelledPic
 
 def _from_folders(folder: Path, labels: Sequence[str]) -> LabelledPictures:
     found = list_labelled_pictures(folder)
-    index_of = {label.replace("/", "_"): index for index, label in reversed(list(enumerate(labels)))}
+    folders = [label.replace("/", "_") for label in labels]
+    index_of = {name: index for index, name in reversed(list(enumerate(folders)))}  # the first, should two labels be spelt alike
     unknown = [name for name in found if name not in index_of]
     if unknown:
-        raise DataError(
-            f"{folder}: sub-folders must be named by the model's labels, {_few(list(index_of))}; it does not know {_few(unknown)}"
-        )
+        raise DataError(f"{folder}: sub-folders must be named by the model's labels, {_few(folders)}; it does not know {_few(unknown)}")
     paths = [path for each in found.values() for path in each]
     indices = [index_of[name] for name, each in found.items() for _ in each]
     return LabelledPictures(list(map(str, paths)), indices, paths, f"{folder}, {len(paths)} pictures in {len(found)} sub-folders")

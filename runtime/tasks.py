@@ -54,7 +54,7 @@ def load_classifier(name_or_path: str | os.PathLike[str], device: str = "auto", 
     model = load(name_or_path, device, threads)
     if isinstance(model, Classifier):
         return model
-    what = f"it is a {model.contract.kind}" if model.contract else "it carries no onnxferry contract"
+    what = f"its contract says {model.contract.kind}" if model.contract else "it carries no onnxferry contract"
     path = model.engine.path
     raise ArtifactError(
         f"{path} is not a recogniser, {what}; see what it takes and gives: {shlex.join(['onnxferry', 'inspect', str(path)])}"
@@ -63,7 +63,13 @@ def load_classifier(name_or_path: str | os.PathLike[str], device: str = "auto", 
 
 def _model_from_engine(engine: Engine) -> Model:
     kind = engine.contract.kind if engine.contract else "model"
-    return Classifier(engine) if kind == "recogniser" else Model(engine)
+    if kind == "recogniser":
+        return Classifier(engine)
+    if kind == "text-generator":
+        from onnxferry.runtime.text import TextGenerator
+
+        return TextGenerator(engine)
+    return Model(engine)
 
 
 class Model:

@@ -51,10 +51,15 @@ def recogniser_contract(labels: Sequence[str] = LABELS, channels: int = 1, golde
     )
 
 
-def write_recogniser(path: Path, contract: Contract | None = None, *, channels: int = 1, sharpness: float = 200.0) -> Path:
-    """A recogniser of brightness. ``sharpness`` other than the contract's 200 makes its golden samples fail."""
+def write_recogniser(
+    path: Path, contract: Contract | None = None, *, channels: int = 1, classes: int = 0, sharpness: float = 200.0
+) -> Path:
+    """A recogniser of brightness, of as many classes as the contract has labels unless ``classes`` says otherwise.
+
+    ``sharpness`` other than the contract's 200 makes its golden samples fail.
+    """
     contract = contract or recogniser_contract(channels=channels)
-    classes = len(contract.labels)
+    classes = classes or len(contract.labels)
     centres = (np.arange(classes, dtype=np.float32) + 0.5) / classes
     constants = {
         "axes": np.array([1, 2, 3]),
@@ -112,7 +117,7 @@ def recogniser(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_recogniser(tmp_path: Path) -> Callable[..., Path]:
-    """``make_recogniser(contract, channels=…, sharpness=…)`` → the file."""
+    """``make_recogniser(contract, channels=…, classes=…, sharpness=…)`` → the file."""
 
     def make(contract: Contract | None = None, name: str = "made.onnx", **options: float) -> Path:
         return write_recogniser(tmp_path / name, contract, **options)  # type: ignore[arg-type]
@@ -124,3 +129,9 @@ def make_recogniser(tmp_path: Path) -> Callable[..., Path]:
 def doubler(tmp_path: Path) -> Path:
     """The file of a model that is not one of ours: y = x + x."""
     return write_doubler(tmp_path / "doubler.onnx")
+
+
+@pytest.fixture
+def make_model(tmp_path: Path) -> Callable[[onnx.GraphProto, dict[str, str]], Path]:
+    """``make_model(graph, metadata)`` → the file."""
+    return lambda graph, metadata: write_model(tmp_path / "model.onnx", graph, metadata)

@@ -1,0 +1,180 @@
+"""The command as a whole: help, its verbs, and how each kind of error ends. Verbs have tests of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import import_module, metadata
+from pathlib import Path
+
+import pytest
+import typer
+
+from onnxferry.runtime import cli
+from onnxferry.runtime.cli import VERBS, main
+from onnxferry.runtime.errors import InputError
+
+COMMAND = [sys.executable, "-m", "onnxferry.runtime"]
+
+
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120, env={**os.environ, **environment}, check=False
+    )
+
+
+@pytest.fixture
+def verb(monkeypatch: pytest.MonkeyPatch):
+    """``verb(function)`` puts a function into the table as ``onnxferry tested``."""
+
+    def put(function) -> None:
+        app = typer.Typer()
+        app.command()(function)
+        monkeypatch.setattr(sys.modules[__name__], "tested_app", app, raising=False)
+        monkeypatch.setitem(cli.VERBS, "tested", (f"{__name__}:tested_app", ""))  # type: ignore[attr-defined]
+
+    return put
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    for name, (_, line) in VERBS.items():
+        assert name in out
+        assert line in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_exists_and_explains_itself_with_an_example(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    module, _, attribute = VERBS[name][0].partition(":")
+    assert isinstance(getattr(import_module(module), attribute), typer.Typer)
+    assert main([name, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"onnxferry {name} " in out.replace("Usage: ", "", 1)
+    assert main(["help", name]) == 0
+
+
+def test_version() -> None:
+    result = run("--version")
+    assert (result.returncode, result.stdout) == (0, f"onnxferry {metadata.version('onnxferry')}\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["predict", "--help"], ["nonsense"]])
+def test_starts_without_numpy_onnxruntime_or_torch_where_it_need_not(arguments: list[str]) -> None:
+    heavy = ["onnxruntime", "torch", "onnx", "PIL"] + (["numpy"] if arguments[0] != "predict" else [])
+    code = f"import sys; from onnxferry.runtime.cli import main; main({arguments}); print([m for m in {heavy} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_an_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predcit", "x"]) == 2
+    assert capsys.readouterr().err == "error: unknown verb 'predcit'; did you mean `onnxferry predict`?\n"
+    assert main(["zzz"]) == 2
+    assert "expected one of" in capsys.readouterr().err
+    assert main(["--verbose"]) == 2
+    assert "unknown option '--verbose'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["predict"], "error: Missing argument 'MODEL'; see `onnxferry predict --help`\n"),
+        (["models", "--jsno"], "error: No such option: --jsno"),
+        (["predict", "a.onnx", "b.png", "--top", "0"], "error: Invalid value for '--top'"),
+        (["predict", "a.onnx", "b.png", "--threshold", "1.5"], "error: Invalid value for '--threshold'"),
+    ],
+)
+def test_a_command_line_that_makes_no_sense(capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(says)
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_our_errors_are_one_line_and_exit_code_1(verb, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse() -> None:
+        raise InputError("the first line says it all " + "x" * 200 + "\nmore \x1b[31m of it")
+
+    verb(refuse)
+    assert main(["tested"]) == 1
+    assert capsys.readouterr().err == "error: the first line says it all " + "x" * 200 + "\nmore \\x1b[31m of it\n"
+
+
+def test_interruption(verb, capsys: pytest.CaptureFixture[str]) -> None:
+    def wait() -> None:
+        raise KeyboardInterrupt
+
+    verb(wait)
+    assert main(["tested"]) == 130
+
+
+def test_a_missing_extra_prints_its_install_line(verb, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacks() -> None:
+        import matplotlib.pyplot  # noqa: F401
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    verb(lacks)
+    assert main(["tested"]) == 1
+    expected = "error: onnxferry tested needs the package 'matplotlib', which is not installed: pip install 'onnxferry[train]'\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_a_missing_module_of_ours_is_a_bug(verb) -> None:
+    def broken() -> None:
+        import onnxferry.runtime.no_such_module  # type: ignore[import-not-found]  # noqa: F401
+
+    verb(broken)
+    with pytest.raises(ModuleNotFoundError):
+        main(["tested"])
+
+
+def test_bugs_keep_their_traceback(verb) -> None:
+    def bug() -> None:
+        raise ZeroDivisionError
+
+    verb(bug)
+    with pytest.raises(ZeroDivisionError):
+        main(["tested"])
+
+
+def test_the_system_says_no(verb, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def write() -> None:
+        (tmp_path / "no" / "folder").write_text("")
+
+    verb(write)
+    assert main(["tested"]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path}/no/folder: No such file or directory\n"
+
+
+def test_a_verbs_number_is_the_exit_code(verb) -> None:
+    verb(lambda: 7)
+    assert main(["tested"]) == 7
+    verb(lambda: None)
+    assert main(["tested"]) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such pipes")
+def test_a_reader_that_goes_away_is_no_traceback(recogniser: Path) -> None:
+    process = subprocess.Popen([*COMMAND, "inspect", str(recogniser), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 1
+
+
+def test_a_terminal_without_unicode(recogniser: Path) -> None:
+    result = run("inspect", recogniser, PYTHONIOENCODING="ascii")
+    assert result.returncode == 0, result.stderr
+    assert "Softmax" in result.stdout
+
+
+def test_python_dash_m_is_the_command() -> None:
+    result = run("nonsense")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: unknown verb 'nonsense'")

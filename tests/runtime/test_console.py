@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from onnxferry.runtime.console import command, human_bytes, plain, print_json
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain é 日本", "plain é 日本"),
+        ("\x1b[2J\n\r\t", "\\x1b[2J\\n\\r\\t"),
+        ("right\u202eleft", "right\\u202eleft"),
+        ("\udcff", "\\udcff"),
+    ],
+)
+def test_plain_text_is_safe_to_print(text: str, shown: str) -> None:
+    assert plain(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (1536, "1.5 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (1_500_000, "1.5 MB"),
+        (999_949_999, "999.9 MB"),
+        (2_000_000_000, "2.0 GB"),
+        (3_000_000_000_000, "3000.0 GB"),
+    ],
+)
+def test_human_bytes(size: int, words: str) -> None:
+    assert human_bytes(size) == words
+
+
+def test_json_is_ascii_and_strict(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"é": float("nan"), "list": [1.5, float("inf"), (True, None)], "deep": {"x": "\x1b"}})
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert json.loads(out) == {"é": None, "list": [1.5, None, [True, None]], "deep": {"x": "\x1b"}}
+
+
+def test_commands_to_paste_are_quoted() -> None:
+    assert command("predict", "my model.onnx", 3) == "onnxferry predict 'my model.onnx' 3"

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import struct
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onnxferry.runtime import tasks
+from onnxferry.runtime.cli import main
+
+LEVELS = {"black": 20, "dark": 100, "light": 150, "white": 240}
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """Three pictures a label, and one that is black and lies under light."""
+    folder = tmp_path / "labelled"
+    for label, value in LEVELS.items():
+        (folder / label).mkdir(parents=True)
+        for i in range(3):
+            Image.new("L", (4 + i, 4), value).save(folder / label / f"{i}.png")
+    Image.new("L", (4, 4), 0).save(folder / "light" / "wrong.png")
+    return folder
+
+
+def test_figures_as_json(recogniser: Path, labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(recogniser), "--data", str(labelled), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["pictures"], document["correct"], document["accuracy"]) == (13, 12, pytest.approx(12 / 13))
+    assert document["interval95"] == [pytest.approx(0.6669, abs=1e-4), pytest.approx(0.9863, abs=1e-4)]
+    assert document["labels"] == list(LEVELS)
+    assert document["confusion"] == [[3, 0, 0, 0], [0, 3, 0, 0], [1, 0, 3, 0], [0, 0, 0, 3]]
+    assert document["classes"][2] == {
+        "label": "light",
+        "pictures": 4,
+        "correct": 3,
+        "recall": 0.75,
+        "precision": 1.0,
+        "f1": pytest.approx(6 / 7),
+    }
+    assert len(document["bins"]) == 15
+    assert sum(each["pictures"] for each in document["bins"]) == 13
+    gaps = [
+        each["pictures"] / 13 * abs(each["correct"] / each["pictures"] - each["mean_probability"])
+        for each in document["bins"]
+        if each["pictures"]
+    ]
+    assert document["calibration_error"] == pytest.approx(sum(gaps))
+    assert document["errors"] == []
+    assert document["picture"] is None
+
+
+def test_tables_and_the_picture(recogniser: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(recogniser), "--data", str(labelled), "--picture", str(tmp_path / "confusion.png")]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "92.31%  (12 of 13)" in out
+    assert "66.69% to 98.63%" in out
+    assert "light taken for black (1)" in out
+    assert max(map(len, out.splitlines()[:20])) <= 80
+    with Image.open(tmp_path / "confusion.png") as image:
+        image.load()
+        assert image.format == "PNG"
+
+
+def test_idx_files_and_their_split(recogniser: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for part, values, labels in [("t10k", (20, 240), (0, 3)), ("train", (20, 240, 240), (0, 3, 0))]:
+        images = np.stack([np.full((3, 5), value, np.uint8) for value in values])
+        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(bytes([0, 0, 8, 3]) + struct.pack(">3I", *images.shape) + images.tobytes())
+        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1]) + struct.pack(">I", len(labels)) + bytes(labels))
+    figures = {}
+    for split in ("test", "train"):
+        assert main(["evaluate", str(recogniser), "--data", str(tmp_path), "--split", split, "--json"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        figures[split] = (document["pictures"], document["correct"])
+    assert figures == {"test": (2, 2), "train": (3, 2)}
+
+
+def test_unreadable_pictures_are_named_and_not_counted(recogniser: Path, labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (labelled / "dark" / "broken.png").write_bytes(b"nothing")
+    assert main(["evaluate", str(recogniser), "--data", str(labelled)]) == 1
+    out, err = capsys.readouterr()
+    assert "(12 of 13)" in out
+    assert f"error: {labelled / 'dark' / 'broken.png'}: not a picture" in err
+    assert "1 of 14 pictures cannot be read" in err
+
+
+def test_nothing_readable(recogniser: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "d" / "black").mkdir(parents=True)
+    (tmp_path / "d" / "black" / "x.png").touch()
+    assert main(["evaluate", str(recogniser), "--data", str(tmp_path / "d"), "--picture", str(tmp_path / "c.png")]) == 1
+    assert "none of the 1 pictures" in capsys.readouterr().err
+    assert not (tmp_path / "c.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("folders", "says"),
+    [
+        (["cat/1.png"], "sub-folders must be named by the model's labels, 'black', 'dark', 'light', 'white'; it does not know 'cat'"),
+        (["1.png"], "expected one sub-folder of pictures for each label"),
+        (["black/notes.txt"], "no picture lies in this folder"),
+    ],
+)
+def test_data_that_does_not_fit(
+    recogniser: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], folders: list[str], says: str
+) -> None:
+    for name in folders:
+        (tmp_path / "d" / name).parent.mkdir(parents=True)
+        (tmp_path / "d" / name).touch()
+    assert main(["evaluate", str(recogniser), "--data", str(tmp_path / "d")]) == 1
+    err = capsys.readouterr().err
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_a_foreign_model(doubler: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(doubler), "--data", str(tmp_path)]) == 1
+    assert "is not a recogniser" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_no_half_picture(
+    recogniser: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self, stream, *args: object, **options: object) -> None:
+        raise OSError(28, "No space left on device", str(stream))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    assert main(["evaluate", str(recogniser), "--data", str(labelled), "--picture", str(tmp_path / "c.png")]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if "c.png" in path.name] == []
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(
+    recogniser: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "_HELD_BYTES", 2_000_000)
+    (tmp_path / "d" / "dark").mkdir(parents=True)
+    for i in range(25):
+        Image.new("L", (1000, 1000), 100).save(tmp_path / "d" / "dark" / f"{i}.png")
+    main(["evaluate", str(recogniser), "--data", str(tmp_path / "d"), "--json"])  # imports
+    tracemalloc.start()
+    try:
+        assert main(["evaluate", str(recogniser), "--data", str(tmp_path / "d"), "--json"]) == 0
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 12_000_000  # half of what the pictures take together
