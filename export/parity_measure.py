@@ -58,3 +58,13 @@ def magnitude(array: np.ndarray) -> float:
 
 def all_finite(array: np.ndarray) -> bool:
     return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+
+
+def repeated(first: np.ndarray, again: np.ndarray) -> bool:
+    """Whether two runs on the same input gave the same, but for a few roundings: sums over threads may change their order."""
+    if first.shape != again.shape or first.dtype != again.dtype:
+        return False
+    if first.dtype.kind != "f":
+        return bool(np.array_equal(first, again))
+    roundings = 8 * float(np.finfo(first.dtype).eps)
+    return bool(np.allclose(again, first, rtol=roundings, atol=roundings * magnitude(first), equal_nan=True))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxferry.export.parity_measure import all_finite
+from onnxferry.export.parity_measure import all_finite, repeated
 from onnxferry.export.parity_probes import Case
 from onnxferry.export.parity_report import Failure
 from onnxferry.export.sources import Source
@@ -57,7 +57,7 @@ def _repeatability(source: Source, runs: Sequence[SourceRun]) -> list[Failure]:
         expected = runs[run].outputs or {}
         again = source.run(runs[run].case.feeds)
         for name, array in expected.items():
-            if array.shape != again[name].shape or not np.array_equal(array, again[name], equal_nan=array.dtype.kind == "f"):
+            if not repeated(array, again[name]):
                 return [
                     Failure(
                         "random-source",

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -82,13 +82,13 @@ class CallPlan:
             else:
                 self._positional.append(name)
         leaves, self._spec = pytree.tree_flatten(bound)
-        paths = [_path_name(path) for path, _ in pytree.tree_flatten_with_path(bound)[0]]
+        paths = [path_name(path) for path, _ in pytree.tree_flatten_with_path(bound)[0]]
         if self._var_keyword is not None:
             # **kwargs arrive under their own names, without the parameter's.
             paths = [p.removeprefix(f"{self._var_keyword}_") for p in paths]
         self._leaves = [torch.from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
         self._places = [i for i, leaf in enumerate(self._leaves) if isinstance(leaf, torch.Tensor)]
-        self.names: tuple[str, ...] = _unique(paths[i] for i in self._places)
+        self.names: tuple[str, ...] = unique(paths[i] for i in self._places)
         self.tensors: tuple[torch.Tensor, ...] = tuple(self._leaves[i] for i in self._places)
         self.fixed = {paths[i]: leaf for i, leaf in enumerate(self._leaves) if i not in set(self._places) and leaf is not None}
         for i in self._places:
@@ -148,14 +148,18 @@ class TorchSource:
     ) -> None:
         if not isinstance(module, torch.nn.Module):
             raise InputError(f"expected a torch.nn.Module or a torch.export program, got {type(module).__name__}")
-        self.module = module
-        self.call = CallPlan(module, example_inputs)
-        self.axes = self.call.flat_axes(dynamic_shapes)
-        self.notes: list[str] = []
+        call = CallPlan(module, example_inputs)
+        self._start(module, call, call.flat_axes(dynamic_shapes), output_names)
         if any(m.training for m in module.modules()):
             self.notes.append("the model was in training mode: it was exported in evaluation mode, and has its mode back")
-        for name, value in self.call.fixed.items():
-            self.notes.append(f"the argument {name} = {value!r} is no tensor: it is fixed in the graph")
+
+    def _start(self, module: torch.nn.Module, call: CallPlan, axes: Sequence[dict[int, str]], output_names: Sequence[str] | None) -> None:
+        self.module = module
+        self.call = call
+        self.axes = axes
+        self.notes: list[str] = [
+            f"the argument {name} = {value!r} is no tensor: it is fixed in the graph" for name, value in call.fixed.items()
+        ]
         self.inputs = tuple(_input_spec(n, t, a) for n, t, a in zip(self.call.names, self.call.tensors, self.axes, strict=True))
         _check_axes(self.inputs)
         self.examples: Feeds = {n: _array(t, n) for n, t in zip(self.call.names, self.call.tensors, strict=True)}
@@ -175,7 +179,7 @@ class TorchSource:
             ) from error
 
     def _named_outputs(self, answer: Any) -> tuple[str, ...]:
-        found = [(_path_name(path), leaf) for path, leaf in pytree.tree_flatten_with_path(answer)[0] if leaf is not None]
+        found = [(path_name(path), leaf) for path, leaf in pytree.tree_flatten_with_path(answer)[0] if leaf is not None]
         for name, leaf in found:
             if not isinstance(leaf, torch.Tensor):
                 where = f"output {name!r}" if name else "the output"
@@ -194,7 +198,7 @@ class TorchSource:
             if len(set(names)) < len(names):
                 raise InputError(f"output_names must be different from one another, got {', '.join(names)}")
         taken = set(self.call.names)
-        return _unique(f"{name}_out" if name in taken else name for name in names)
+        return unique(f"{name}_out" if name in taken else name for name in names)
 
     def _answer(self, module: torch.nn.Module, feeds: Feeds, dtype: torch.dtype | None = None) -> Any:
         tensors = []
@@ -204,8 +208,11 @@ class TorchSource:
             tensors.append(tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor)
         args, kwargs = self.call.arguments(tensors)
         # Not inference_mode: what a module caches in it cannot be used by a later export.
-        with torch.no_grad(), evaluation_mode(module), _exact_cuda():
+        with torch.no_grad(), self._mode(module), _exact_cuda():
             return module(*args, **kwargs)
+
+    def _mode(self, module: torch.nn.Module) -> AbstractContextManager[None]:
+        return evaluation_mode(module)
 
     def _run(self, module: torch.nn.Module, feeds: Feeds, dtype: torch.dtype | None = None) -> dict[str, np.ndarray]:
         leaves = [leaf for leaf in pytree.tree_leaves(self._answer(module, feeds, dtype)) if isinstance(leaf, torch.Tensor)]
@@ -255,9 +262,9 @@ class TorchSource:
         return self._run(module, moved)
 
     def strategies(self, opset: int) -> Sequence[Strategy]:
-        from onnxferry.export.sources.torch_capture import strategies
+        from onnxferry.export.sources.torch_capture import module_strategies
 
-        return strategies(self, opset)
+        return module_strategies(self, opset)
 
     def provenance(self) -> dict[str, Any]:
         return {
@@ -414,7 +421,7 @@ def _array(tensor: torch.Tensor, name: str) -> np.ndarray:
     return tensor.detach().cpu().contiguous().numpy().copy()
 
 
-def _path_name(path: Sequence[Any]) -> str:
+def path_name(path: Sequence[Any]) -> str:
     """``{"state": (h, c)}`` -> state_0: keys, indices and field names, joined."""
     parts = []
     for entry in path:
@@ -423,7 +430,7 @@ def _path_name(path: Sequence[Any]) -> str:
     return "_".join(parts)
 
 
-def _unique(names: Any) -> tuple[str, ...]:
+def unique(names: Any) -> tuple[str, ...]:
     taken: list[str] = []
     for name in names:
         candidate, n = name, 1

@@ -1,9 +1,8 @@
-"""The ways to turn a PyTorch model into a graph, and their errors in a person's words.
+"""The ways to turn a PyTorch model into a graph.
 
-The exporter built on ``torch.export`` comes first. Where its graph does not do what the model does (it freezes some
-hand-made recurrent loops), the same capture without the optimiser is tried, then the older exporter, which traces.
-The older one silently keeps one side of a Python ``if`` on a tensor's value, so it is not tried where that is the
-trouble, and what it made is thrown away where it warned of it.
+The exporter built on ``torch.export`` comes first; then the same capture without the optimiser; then, for a module, the
+older exporter, which traces. The older one silently keeps one side of a Python ``if`` on a tensor's value, so it is not
+tried where that is the trouble, and what it made is thrown away where it warned of it.
 """
 
 from __future__ import annotations
@@ -22,8 +21,10 @@ import onnx
 import torch
 from torch.jit._trace import TracerWarning
 
-from onnxferry.export.sources import Candidate, Feeds, FinalExportError, Strategy
+from onnxferry.export.sources import Candidate, Feeds, Strategy
 from onnxferry.export.sources.torch import FlatModule, TorchSource, evaluation_mode
+from onnxferry.export.sources.torch_errors import explained
+from onnxferry.export.sources.torch_recurrent import TRANSLATIONS, recurrent_layers_kept
 from onnxferry.runtime.errors import ExportError
 
 if TYPE_CHECKING:
@@ -35,26 +36,68 @@ FOLD_LIMIT = 1 << 24
 INNER = "inner."
 
 
-def strategies(source: TorchSource, opset: int) -> Sequence[Strategy]:
+def module_strategies(source: TorchSource, opset: int) -> Sequence[Strategy]:
+    """For an ``nn.Module``."""
     flat = FlatModule(source.module, source.call)
+    captured: list[torch.export.ExportedProgram | ExportError] = []
+
+    def program() -> torch.export.ExportedProgram:
+        # Captured once for both strategies that begin with it.
+        if not captured:
+            try:
+                captured.append(_captured(source, flat))
+            except ExportError as error:
+                captured.append(error)
+        if isinstance(captured[0], ExportError):
+            raise captured[0]
+        return captured[0]
+
     return (
-        Strategy("torch.export", lambda: _by_torch_export(source, flat, opset, optimize=True)),
-        Strategy("torch.export without the optimiser", lambda: _by_torch_export(source, flat, opset, optimize=False)),
-        Strategy("the older, tracing exporter", lambda: _by_tracing(source, flat, opset)),
+        Strategy("torch.export", lambda: graph_of_program(source, program(), opset, optimize=True)),
+        Strategy("torch.export without the optimiser", lambda: graph_of_program(source, program(), opset, optimize=False)),
+        Strategy("the older, tracing exporter", lambda: _traced(source, flat, opset)),
     )
 
 
-def _by_torch_export(source: TorchSource, flat: FlatModule, opset: int, *, optimize: bool) -> Candidate:
-    shapes = (tuple(dict(axes) for axes in source.axes),) if any(source.axes) else None
-    with evaluation_mode(source.module), quiet(), torch.no_grad():
+def program_strategies(source: TorchSource, program: torch.export.ExportedProgram, opset: int) -> Sequence[Strategy]:
+    """For what ``torch.export`` has captured already: there is no module to trace."""
+    return (
+        Strategy("the given program", lambda: graph_of_program(source, program, opset, optimize=True)),
+        Strategy("the given program without the optimiser", lambda: graph_of_program(source, program, opset, optimize=False)),
+    )
+
+
+def _captured(source: TorchSource, flat: FlatModule) -> torch.export.ExportedProgram:
+    """The module as a program: first without dynamo, which has limits of its own, then with it."""
+    dynamic = torch.export.Dim.DYNAMIC
+    shapes = (tuple(dict.fromkeys(axes, dynamic) for axes in source.axes),) if any(source.axes) else None
+    first: Exception | None = None
+    with (
+        evaluation_mode(source.module),
+        quiet(),
+        torch.no_grad(),
+        recurrent_layers_kept(),
+        # Else a traced size of 0 or 1 is taken for a constant.
+        torch.fx.experimental._config.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
+    ):
         flat.training = False
+        for strict in (False, True):
+            try:
+                return torch.export.export(flat, source.call.tensors, dynamic_shapes=shapes, strict=strict)
+            except Exception as error:  # noqa: BLE001 - told in words below; dynamo may manage what the first way did not
+                first = first or error
+    assert first is not None  # noqa: S101 - for the type checker: the loop ran
+    raise explained(first, source.axes, source.call.names) from first
+
+
+def graph_of_program(source: TorchSource, program: torch.export.ExportedProgram, opset: int, *, optimize: bool) -> Candidate:
+    with quiet(), torch.no_grad(), recurrent_layers_kept():
         try:
-            program = torch.onnx.export(
-                flat,
-                source.call.tensors,
+            made = torch.onnx.export(
+                program,
                 dynamo=True,
                 opset_version=opset,
-                dynamic_shapes=shapes,
+                custom_translation_table=dict(TRANSLATIONS),
                 input_names=list(source.call.names),
                 output_names=list(source.output_names),
                 optimize=optimize,
@@ -62,20 +105,18 @@ def _by_torch_export(source: TorchSource, flat: FlatModule, opset: int, *, optim
                 verbose=False,
             )
         except Exception as error:
-            raise explained(error, source) from error
-    if program is None:
+            raise explained(error, source.axes, source.call.names) from error
+    if made is None:
         raise ExportError("torch.onnx.export gave no program: this torch version is not supported; pip install -U torch")
-    mends: list[str] = []
-    if optimize:
-        mends += _fold_weights(program)
-    else:
-        mends.append("left the exporter's optimiser out")
-    model = program.model_proto
+    mends = _fold_weights(made) if optimize else ["left the exporter's optimiser out"]
+    model = made.model_proto
     _strip_prefix(model)
-    return Candidate(model, tuple(mends), _ranges(source, program), _intermediates(program))
+    axes, ranges = _axes_of_program(source, program)
+    _rename_axes(model, axes)
+    return Candidate(model, tuple(mends), ranges, _intermediates(made))
 
 
-def _by_tracing(source: TorchSource, flat: FlatModule, opset: int) -> Candidate:
+def _traced(source: TorchSource, flat: FlatModule, opset: int) -> Candidate:
     buffer = io.BytesIO()
     with evaluation_mode(source.module), quiet() as caught, torch.no_grad():
         flat.training = False
@@ -92,7 +133,7 @@ def _by_tracing(source: TorchSource, flat: FlatModule, opset: int) -> Candidate:
                 do_constant_folding=True,
             )
         except Exception as error:
-            raise explained(error, source) from error
+            raise explained(error, source.axes, source.call.names) from error
     frozen = _frozen_by_tracing(caught)
     if frozen is not None:
         raise ExportError(f"tracing would freeze what the model computes in Python at {frozen}")
@@ -155,28 +196,41 @@ def _strip_prefix(model: onnx.ModelProto) -> None:
     rename(model.graph)
 
 
-def _ranges(source: TorchSource, program: ONNXProgram) -> Mapping[str, tuple[int, int | None]]:
-    """The sizes for which the capture holds: a Python ``if`` on a size leaves its side as a bound here."""
-    exported = program.exported_program
-    if exported is None:
-        return {}
-    found: dict[str, tuple[int, int | None]] = {}
-    placeholders = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
-    for name, axes in zip(exported.graph_signature.user_inputs, source.axes, strict=False):
-        value = placeholders[name].meta.get("val") if isinstance(name, str) and name in placeholders else None
-        if not isinstance(value, torch.Tensor):
-            continue
+def _axes_of_program(
+    source: TorchSource, program: torch.export.ExportedProgram
+) -> tuple[Mapping[str, str], Mapping[str, tuple[int, int | None]]]:
+    """torch's symbols by the user's axis names, and the sizes for which the capture holds.
+
+    A Python ``if`` on a size leaves its side as a bound of that size.
+    """
+    symbols: dict[str, str] = {}
+    ranges: dict[str, tuple[int, int | None]] = {}
+    placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    user = [placeholders[str(name)] for name in program.graph_signature.user_inputs if str(name) in placeholders]
+    tensors = [node for node in user if isinstance(node.meta.get("val"), torch.Tensor)]
+    for node, axes in zip(tensors, source.axes, strict=False):
         for axis, label in axes.items():
-            size = value.shape[axis]
-            bounds = exported.range_constraints.get(size.node.expr) if isinstance(size, torch.SymInt) else None
-            if bounds is None:
+            size = node.meta["val"].shape[axis]
+            if not isinstance(size, torch.SymInt):
                 continue
-            # Unbounded sides are sympy infinities, which are no integers.
-            low = int(bounds.lower) if getattr(bounds.lower, "is_Integer", False) else 0
-            high = int(bounds.upper) if getattr(bounds.upper, "is_Integer", False) and int(bounds.upper) < 2**31 else None
-            known = found.get(label, (0, None))
-            found[label] = (max(low, known[0]), high if known[1] is None else known[1] if high is None else min(high, known[1]))
-    return found
+            symbols.setdefault(str(size.node.expr), label)
+            bounds = program.range_constraints.get(size.node.expr)
+            if bounds is not None:
+                # Unbounded sides are sympy infinities, which are no integers.
+                low = int(bounds.lower) if getattr(bounds.lower, "is_Integer", False) else 0
+                high = int(bounds.upper) if getattr(bounds.upper, "is_Integer", False) and int(bounds.upper) < 2**31 else None
+                known = ranges.get(label, (0, None))
+                limits = [limit for limit in (high, known[1]) if limit is not None]
+                ranges[label] = (max(low, known[0]), min(limits, default=None))
+    return symbols, ranges
+
+
+def _rename_axes(model: onnx.ModelProto, symbols: Mapping[str, str]) -> None:
+    """Outputs' axes in the user's names, also in expressions: ``2*s77`` -> ``2*height``."""
+    for value in model.graph.output:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_param"):
+                dim.dim_param = re.sub(r"\b\w+\b", lambda word: symbols.get(word.group(), word.group()), dim.dim_param)
 
 
 def _intermediates(program: ONNXProgram) -> Any:
@@ -233,64 +287,3 @@ def quiet() -> Iterator[list[warnings.WarningMessage]]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def explained(error: BaseException, source: TorchSource) -> ExportError:
-    """The exporter's error in a person's words: what was wrong, where in their code, and what to do."""
-    chain = list(_causes(error))
-    text = "\n".join(f"{type(e).__name__}: {e}" for e in chain)
-    where = _users_line(text)
-    at = f" at {where}" if where else ""
-    if re.search(
-        r"data-dependent|Dynamic control flow|GuardOnDataDependent|DYNAMIC_CONTROL_FLOW|Unsupported: generic_jump", text, re.IGNORECASE
-    ):
-        return FinalExportError(
-            f"the model branches on a tensor's value in Python{at}, and a graph cannot follow that: "
-            "use torch.where, or torch.cond with both sides"
-        )
-    if re.search(r"Constraints violated|specialized|marked .* as dynamic but", text):
-        axis = next((a for axes in source.axes for a in axes.values() if re.search(rf"\b{re.escape(a)}\b", text)), None)
-        named = f"the axis {axis!r}" if axis else "an axis that was named dynamic"
-        fixed = re.search(r"specialized (?:it )?to (?:be )?a? ?constant \(?(\d+)", text) or re.search(r"to be a constant \((\d+)\)", text)
-        at_size = f" at {fixed.group(1)}" if fixed else ""
-        return ExportError(
-            f"{named} cannot vary: the model's code fixes it{at_size}{at}; "
-            "leave it out of dynamic_shapes, or take sizes from x.shape instead of numbers"
-        )
-    missing = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", text) or re.search(
-        r"aten::([\w.]+)' to ONNX .* is not supported", text
-    )
-    if missing:
-        return ExportError(f"the operator {missing.group(1)} has no translation to ONNX{at}: rewrite that line with other operators")
-    if re.search(r"proj_size", text):
-        return ExportError("an LSTM with proj_size has no ONNX form: use an LSTM followed by a Linear layer")
-    if isinstance(chain[-1], RecursionError):
-        return ExportError("the model is nested too deeply for the exporter")
-    root = _innermost(chain)
-    line = (str(root).strip() or type(root).__name__).splitlines()[0]
-    return ExportError(f"torch cannot export the model{at} ({type(root).__name__}: {line[:300]})")
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or current.__context__
-
-
-def _innermost(chain: Sequence[BaseException]) -> BaseException:
-    """The first cause that is not one of the exporter's own wrappers around another."""
-    for error in chain:
-        if type(error).__name__ not in ("TorchExportError", "ConversionError", "OnnxExporterError", "GraphConstructionError"):
-            return error
-    return chain[-1]
-
-
-def _users_line(text: str) -> str | None:
-    """``model.py, line 12`` of the last frame in the user's own code that the message shows, without its folder."""
-    home = str(Path(torch.__file__).parent)
-    frames = re.findall(r'File "([^"]+)", line (\d+), in forward', text)
-    own = [(Path(name).name, line) for name, line in frames if not name.startswith(home) and not name.endswith("sources/torch.py")]
-    return f"{own[-1][0]}, line {own[-1][1]}" if own else None

@@ -48,7 +48,7 @@ def example() -> dict[str, torch.Tensor]:
     return {"image": torch.randint(0, 256, (2, 8, 9, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))}
 
 
-def export(module: torch.nn.Module, path: Path, **options: object):  # noqa: ANN201
+def export(module: torch.nn.Module, path: Path, **options: object):
     picture = np.random.default_rng(3).integers(0, 256, (3, 5, 6, 1), dtype=np.uint8)
     return export_module(
         module,
@@ -159,7 +159,7 @@ def test_a_full_disk_leaves_nothing_and_the_older_file_untouched(
     else:
         opened = Path.open
 
-        def open_full(self: Path, mode: str = "r", *args: object, **options: object):  # noqa: ANN202
+        def open_full(self: Path, mode: str = "r", *args: object, **options: object):
             file = opened(self, mode, *args, **options)
             if "w" in mode and self.name.startswith(".tiny"):
                 file.close()
@@ -167,7 +167,7 @@ def test_a_full_disk_leaves_nothing_and_the_older_file_untouched(
             return file
 
         monkeypatch.setattr(Path, "open", open_full)
-    with pytest.raises(ExportError, match="cannot write tiny.onnx: No space left on device"):
+    with pytest.raises(ExportError, match=r"cannot write tiny\.onnx: No space left on device"):
         export(recogniser, target)
     monkeypatch.undo()
     assert target.read_bytes() == b"older"
@@ -175,7 +175,7 @@ def test_a_full_disk_leaves_nothing_and_the_older_file_untouched(
 
 
 def test_a_bad_target_is_refused_before_the_work(recogniser: Recogniser, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="must end in .onnx"):
+    with pytest.raises(InputError, match=r"must end in \.onnx"):
         export(recogniser, tmp_path / "tiny.pt")
     with pytest.raises(InputError, match="does not exist"):
         export(recogniser, tmp_path / "missing" / "tiny.onnx")
