@@ -35,6 +35,9 @@ from onnxferry.train.text import TextSplits
 
 VOCABULARY = 256
 CELLS = ("lstm", "gru")
+SHARPEST = 1e30
+"""What 1 / temperature is at temperature 0: softmax then shares all among the highest logits, and gives lesser ones exactly 0."""
+
 HIGHEST_UNIFORM = 1 - 2**-23
 """Highest uniform number that is used as it is: u × total rounded to float32 then stays below the total, so that a byte of weight 0 is never chosen."""
 
@@ -209,6 +212,14 @@ def nats_per_byte(network: Rnn, text: np.ndarray, chunk: int = 4096) -> float:
     return total / len(text)
 
 
+def one_cycle(done: float, warm_up: float = 0.15) -> float:
+    """Share of the highest learning rate, when the share ``done`` of a run lies behind: up from 0.1 to 1, down to 0.0001, on cosines."""
+    if done < warm_up:
+        return 0.1 + 0.9 * (1 - math.cos(math.pi * done / warm_up)) / 2
+    rest = min(1.0, (done - warm_up) / (1 - warm_up))
+    return 1e-4 + (1 - 1e-4) * (1 + math.cos(math.pi * rest)) / 2
+
+
 class RnnLearner(Learner):
     """``state`` is the carried state of the streams that this process reads: float32 (batch, slots, width)."""
 
@@ -240,9 +251,8 @@ class RnnLearner(Learner):
         self.average = WeightAverage(network, options.average)
         self.network, self.optimizer = fabric.setup(network, optimizer)
         self.average.to(fabric.device)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=options.learning_rate, total_steps=total_steps, pct_start=0.15, div_factor=10, final_div_factor=1000, cycle_momentum=False
-        )
+        # A function of the share of the run that is done, so that a run resumed with other --epochs comes down in time.
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step / max(1, total_steps)))
         self.state = self.average.module.start(options.batch // fabric.world_size)
 
     def steps_per_epoch(self) -> int:
@@ -351,22 +361,33 @@ def sample(network: Rnn, state: Tensor, uniforms: Tensor, temperature: float = 1
     return torch.stack(written, dim=1), state.clone()
 
 
-def choose(logits: Tensor, uniform: Tensor, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Tensor:
-    """The byte, int64 (batch,), that ``uniform`` (batch,) picks from ``logits`` (batch, 256), in the order of the bytes' values.
+def running_weights(logits: Tensor, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+    """Running sum, in the order of the bytes' values, of the weight that each byte has: logits (batch, 256) → (batch, 256).
 
-    Temperature 0 takes the likeliest byte, the lowest of equals. Otherwise each byte has the weight exp((logit - highest)
-    / temperature); ``top_k`` > 0 keeps the k heaviest (with all that equal the last of them), then ``top_p`` < 1 the heaviest whose
-    predecessors hold less than top_p of what is left (Holtzman et al. 2019, arXiv 1904.09751); the byte is the first whose running sum of weights exceeds uniform × total.
+    A byte weighs softmax(logits / temperature). ``top_k`` > 0 keeps the k heaviest bytes (and those that weigh as much as the last
+    of them), then ``top_p`` < 1 the heaviest before which less than that share of what is left has gone by (Holtzman et al. 2019,
+    arXiv 1904.09751). At temperature 0 all weight is shared by the highest logits, which is the limit.
     """
-    if temperature == 0:
-        return logits.argmax(dim=1)
-    weights = torch.exp((logits - logits.amax(dim=1, keepdim=True)) * (1.0 / temperature))
-    if 0 < top_k < VOCABULARY:
-        weights = weights.where(weights >= weights.topk(top_k).values[:, -1:], 0.0)
-    if top_p < 1:
+    sharpness = SHARPEST if temperature <= 0 else min(float(torch.tensor(temperature, dtype=torch.float32).reciprocal()), SHARPEST)
+    weights = torch.softmax(logits * sharpness, dim=1)
+    if top_k > 0 or top_p < 1:
         ordered = weights.sort(dim=1, descending=True).values
-        before = ordered.cumsum(dim=1) - ordered
-        kept = before < top_p * ordered.sum(dim=1, keepdim=True)
-        weights = weights.where(weights >= ordered.where(kept, math.inf).amin(dim=1, keepdim=True), 0.0)
-    running = weights.cumsum(dim=1)
-    return (running <= uniform.clamp(0, HIGHEST_UNIFORM)[:, None] * running[:, -1:]).sum(dim=1)
+        last = min(top_k, VOCABULARY) - 1 if top_k > 0 else VOCABULARY - 1
+        by_k = ordered[:, last : last + 1]
+        ordered = ordered.where(ordered >= by_k, 0.0)
+        before = F.pad(ordered.cumsum(dim=1)[:, :-1], (1, 0))
+        kept = before < (top_p if top_p < 1 else 2.0) * ordered.sum(dim=1, keepdim=True)
+        by_p = ordered.where(kept, math.inf).amin(dim=1, keepdim=True)
+        weights = weights.where(weights >= torch.maximum(by_k, by_p), 0.0)
+    return weights.cumsum(dim=1)
+
+
+def choose(logits: Tensor, uniform: Tensor, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+    """The byte, int64 (batch,), that ``uniform`` (batch,) in [0, 1) picks from ``logits`` (batch, 256).
+
+    It is the first at which the running sum of weights exceeds uniform x total. Temperature 0 takes the likeliest byte, the
+    lowest of equals, whatever the uniform number is.
+    """
+    running = running_weights(logits, temperature, top_k, top_p)
+    draw = torch.zeros_like(uniform) if temperature <= 0 else uniform.clamp(0, HIGHEST_UNIFORM)
+    return (running > draw[:, None] * running[:, -1:]).to(torch.uint8).argmax(dim=1)

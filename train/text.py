@@ -13,15 +13,13 @@ The last tenth is the test and is never used for choosing; the last ``validation
 from __future__ import annotations
 
 import hashlib
-import os
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from onnxferry.runtime.errors import DataError, InputError
+from onnxferry.train.download import fetch, home
 
 EMBEDDED = "pydoc-topics"
 SHAKESPEARE = "tinyshakespeare"
@@ -99,24 +97,7 @@ def _shakespeare(data: Path | None) -> bytes:
         text = _read(data / "tinyshakespeare.txt" if data.is_dir() else data)
         _verify(text, data.name)
         return text
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "onnxferry" / "tinyshakespeare.txt"
-    if cache.is_file():
-        text = cache.read_bytes()
-        _verify(text, cache.name)
-        return text
-    try:
-        with urllib.request.urlopen(SHAKESPEARE_URL, timeout=30) as response:
-            text = response.read(SHAKESPEARE_BYTES + 1)
-    except (urllib.error.URLError, TimeoutError, OSError) as error:
-        raise DataError(
-            f"Tiny Shakespeare could not be downloaded ({getattr(error, 'reason', error)}); fetch {SHAKESPEARE_URL} elsewhere and give it with --data FILE"
-        ) from error
-    _verify(text, "the download")
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    temporary = cache.with_name(f".{cache.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(text)
-    temporary.replace(cache)
-    return text
+    return fetch("Tiny Shakespeare", [SHAKESPEARE_URL], SHAKESPEARE_SHA256, home() / "tinyshakespeare.txt").read_bytes()
 
 
 def _verify(text: bytes, what: str) -> None:

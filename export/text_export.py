@@ -1,0 +1,189 @@
+"""A text checkpoint to its artifact: the sampling loop as one graph, judged against PyTorch byte by byte."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from onnxferry.export.artifact_writer import checked_target, write_artifact
+from onnxferry.export.model_export import shortened
+from onnxferry.export.parity import judge
+from onnxferry.export.parity_report import ParityReport
+from onnxferry.export.parity_probes import Case, probes
+from onnxferry.export.source_runs import SourceRun, run_source
+from onnxferry.export.sources import Feeds
+from onnxferry.export.text_graph import text_graph
+from onnxferry.export.text_source import TextSource, clear_draws, prompt_batch
+from onnxferry.runtime.artifact import Contract, Golden, Tolerance
+from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.errors import ExportError, InputError, ParityError
+from onnxferry.runtime.golden import replay_goldens
+from onnxferry.train.checkpoint import Checkpoint
+from onnxferry.train.rnn import START, VOCABULARY, Rnn, RnnConfig, state_after
+
+# Recurrence feeds its own rounding back: after hundreds of steps states differ by some 1e-6, and logits by ten times that.
+TOLERANCES = {
+    "log_probabilities": Tolerance(rtol=0.0, atol=2e-4),
+    "next_logits": Tolerance(rtol=0.0, atol=2e-4),
+    "state_after": Tolerance(rtol=0.0, atol=5e-5),
+}
+
+RANDOM = "numpy.random.Generator(PCG64(seed)).random(dtype=float32), one number a byte, in order; row r of a batch: seed + r"
+
+
+def export_text(
+    checkpoint: Checkpoint,
+    path: str | os.PathLike[str],
+    *,
+    name: str,
+    description: str,
+    license: str,
+    golden: bool | Sequence[Mapping[str, np.ndarray]],
+    with_labels: bool = False,
+    command: Sequence[str],
+) -> ParityReport:
+    """Carry a text checkpoint across; see :func:`onnxferry.export.checkpoint_export.export_checkpoint`."""
+    if with_labels:
+        raise InputError("a text generator has no classes: leave --with-labels out")
+    network = checkpoint.model()
+    if not isinstance(network, Rnn):
+        raise ExportError(f"the checkpoint rebuilds a {type(network).__name__}, not a text generator")
+    target = checked_target(path)
+    text = checkpoint.examples["text"].numpy().tobytes()
+    cases = text_cases(network, text)
+    source = TextSource(network, cases[0].feeds)
+    goldens = _golden_cases(network, text, golden)
+    given = [*cases, *goldens]
+    model = text_graph(network)
+    generated = [_clear(network, case) for case in probes(source.inputs, source.examples)]
+    runs, failures = run_source(source, [*given, *generated], len(given))
+    report = ParityReport(failures=failures)
+    if not failures:
+        with Engine(model.SerializeToString(deterministic=True), device="cpu") as engine:
+            report = judge(source, engine, runs, tolerances=TOLERANCES)
+    report.strategy = "made by hand"
+    if not report.passed:
+        raise ParityError(f"{report.first_line()}\n{report.explain()}", report)
+    training = dict(checkpoint.provenance)
+    training["command"] = shlex.join(shortened(shlex.split(str(training.get("command", "")))))
+    provenance = {"data": dict(checkpoint.data), "training": training, **source.provenance()}
+    if command:
+        provenance["command"] = " ".join(shortened(command))
+    contract = Contract(
+        kind="text-generator",
+        name=name,
+        family="rnn",
+        description=description or f"Writes text byte by byte: {network.config.cell.upper()}, {network.config.depth} x {network.config.width}",
+        options=options(network.config),
+        tolerances=TOLERANCES,
+        goldens=tuple(_goldens(runs, goldens)),
+        metrics=dict(checkpoint.metrics),
+        provenance=provenance,
+        parity=report.summary(),
+        license=license,
+    )
+    write_artifact(model, contract, target, verify=_replay)
+    return report
+
+
+def options(config: RnnConfig) -> dict[str, object]:
+    """The contract's facts of a text generator."""
+    return {
+        "cell": config.cell,
+        "depth": config.depth,
+        "width": config.width,
+        "state_slots": config.slots,
+        "vocabulary": VOCABULARY,
+        "encoding": "utf-8",
+        "follows": START.decode(),  # what a text is taken to follow where no state is given
+        "random": RANDOM,
+    }
+
+
+def text_cases(network: Rnn, text: bytes) -> list[Case]:
+    """What a text generator is compared on: real text and any bytes, all ways to sample, ragged and empty prompts, states of its own."""
+    start = state_after(network, START)
+    rng = np.random.default_rng(0)
+    everything = bytes(range(VOCABULARY))
+    slots = (network.config.slots, network.config.width)
+    small = (rng.standard_normal((1, *slots)) * 0.5).clip(-0.99, 0.99).astype(np.float32)
+    own = (rng.standard_normal((5, *slots)) * 0.5).clip(-0.99, 0.99).astype(np.float32)
+    ragged = prompt_batch([text[:40], b"", text[100:101], everything[:9], text[200:217]])
+    plans: list[tuple[str, dict[str, np.ndarray], int]] = [
+        # The example: generated cases are of its sizes and of multiples of them.
+        ("two prompts", {"prompt": np.frombuffer(text[:18], np.uint8).reshape(2, 9).copy()}, 8),
+        ("real text", prompt_batch([text[:300]]), 300),
+        ("a ragged batch with states of its own", {**ragged, "state": own}, 100),
+        ("no prompt", {"prompt": np.zeros((1, 0), np.uint8)}, 60),
+        ("no prompt, given states", {"prompt": np.zeros((5, 0), np.uint8), "state": own}, 20),
+        ("one state for all rows", {**ragged, "state": small}, 20),
+        ("every byte", prompt_batch([everything, everything[::-1]]), 20),
+        ("cool", {**ragged, "temperature": np.array(0.4, np.float32)}, 40),
+        ("hot", {**ragged, "temperature": np.array(3.0, np.float32)}, 40),
+        ("greedy", {**prompt_batch([text[:64]]), "temperature": np.array(0.0, np.float32)}, 100),
+        ("top_k", {**ragged, "top_k": np.array(7, np.int64)}, 40),
+        ("top_k of one", {**prompt_batch([text[:5]]), "top_k": np.array(1, np.int64)}, 20),
+        ("more than all", {**prompt_batch([text[:5]]), "top_k": np.array(999, np.int64)}, 20),
+        ("top_p", {**ragged, "top_p": np.array(0.7, np.float32), "temperature": np.array(0.8, np.float32)}, 40),
+        ("top_k and top_p", {**ragged, "top_k": np.array(20, np.int64), "top_p": np.array(0.9, np.float32)}, 40),
+        ("nothing to write", prompt_batch([text[:50], text[50:100]]), 0),
+    ]
+    cases = []
+    for seed, (name, feeds, steps) in enumerate(plans):
+        uniforms = clear_draws(network, start, feeds, steps, seed)
+        cases.append(_case(name, {**feeds, "uniforms": uniforms}))
+    return cases
+
+
+def _case(name: str, feeds: Feeds, generated: bool = False) -> Case:
+    prompt, uniforms = feeds["prompt"], feeds["uniforms"]
+    return Case(name, feeds, {"batch": prompt.shape[0], "length": prompt.shape[1], "steps": uniforms.shape[1]}, generated)
+
+
+def _clear(network: Rnn, case: Case) -> Case:
+    """A generated case with ties drawn again."""
+    feeds = {"prompt": case.feeds["prompt"]}
+    uniforms = clear_draws(network, state_after(network, START), feeds, case.feeds["uniforms"].shape[1], seed=len(case.name))
+    return _case(case.name, {**feeds, "uniforms": uniforms}, generated=True)
+
+
+def _golden_cases(network: Rnn, text: bytes, golden: bool | Sequence[Feeds]) -> list[Case]:
+    """Teacher-forced real text, greedy bytes where the margin is safe, and a ragged batch that samples."""
+    if golden is False:
+        return []
+    if golden is not True:
+        for feeds in golden:
+            missing = {"prompt", "uniforms"} - set(feeds)
+            if missing:
+                raise InputError(f"a golden input of a text generator has no {sorted(missing)[0]!r}; it needs prompt and uniforms")
+        return [_case(f"golden sample {i}", dict(feeds)) for i, feeds in enumerate(golden)]
+    start = state_after(network, START)
+    plans: list[tuple[dict[str, np.ndarray], int]] = [
+        (prompt_batch([text[:512]]), 40),
+        ({**prompt_batch([text[:64]]), "temperature": np.array(0.0, np.float32)}, 64),
+        ({**prompt_batch([b"To be", b""]), "temperature": np.array(0.8, np.float32), "top_p": np.array(0.9, np.float32)}, 60),
+    ]
+    cases = []
+    for seed, (feeds, steps) in enumerate(plans):
+        uniforms = clear_draws(network, start, feeds, steps, 100 + seed)
+        if uniforms.shape[1]:
+            cases.append(_case(f"golden sample {len(cases)}", {**feeds, "uniforms": uniforms}))
+    return cases
+
+
+def _goldens(runs: Sequence[SourceRun], cases: Sequence[Case]) -> list[Golden]:
+    wanted = {id(case) for case in cases}
+    return [Golden(dict(run.case.feeds), run.outputs) for run in runs if id(run.case) in wanted and run.outputs is not None]
+
+
+def _replay(file: Path) -> None:
+    """Opens the written file and replays what it carries: the last thing before it gets its name."""
+    with Engine(file, device="cpu") as engine:
+        if engine.contract is None:
+            raise ExportError("the written file lost its contract: this is a fault of onnxferry, please report it")
+        if engine.contract.goldens:
+            replay_goldens(engine.run, engine.contract).raise_if_failed(file.name)
