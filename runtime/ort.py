@@ -86,7 +86,7 @@ ONE_NODE_MODEL = (
 )
 
 _STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
-_LOADING = re.compile(r"^Load model from .*? failed:\s*", re.DOTALL)
+_LOADING = re.compile(r"^(?:Load model from .*? failed:\s*|Failed to load model with error: )+")
 _STATUS_CODE = re.compile(r"Non-zero status code returned while running (\w+) node\. Name:'([^']*)' Status Message: ")
 _SOURCE = re.compile(
     r"(?:[A-Za-z]:)?[/\\]\S*?\.(?:cc|cpp|h|hpp|cu|cuh):\d+ (?:[^()\n]*\([^()]*(?:\([^()]*\)[^()]*)*\)(?: const)?(?: \[with [^\]]*\])?)?\s*"
@@ -102,7 +102,7 @@ def words(error: BaseException) -> str:
     text = " ".join(_SOURCE.sub("", text).split()).removesuffix(".")
     if not text:
         text = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
-    return text if len(text) <= 400 else text[:397] + "..."
+    return text if len(text) <= 600 else text[:597] + "..."
 
 
 def short_name(provider: str) -> str:
