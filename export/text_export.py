@@ -12,8 +12,8 @@ import numpy as np
 from onnxferry.export.artifact_writer import checked_target, write_artifact
 from onnxferry.export.model_export import shortened
 from onnxferry.export.parity import judge
-from onnxferry.export.parity_report import ParityReport
 from onnxferry.export.parity_probes import Case, probes
+from onnxferry.export.parity_report import ParityReport
 from onnxferry.export.source_runs import SourceRun, run_source
 from onnxferry.export.sources import Feeds
 from onnxferry.export.text_graph import text_graph
@@ -77,7 +77,8 @@ def export_text(
         kind="text-generator",
         name=name,
         family="rnn",
-        description=description or f"Writes text byte by byte: {network.config.cell.upper()}, {network.config.depth} x {network.config.width}",
+        description=description
+        or f"Writes text byte by byte ({network.config.cell.upper()}, {network.config.depth} x {network.config.width})",
         options=options(network.config),
         tolerances=TOLERANCES,
         goldens=tuple(_goldens(runs, goldens)),
@@ -167,7 +168,7 @@ def _golden_cases(network: Rnn, text: bytes, golden: bool | Sequence[Feeds]) -> 
         ({**prompt_batch([text[:64]]), "temperature": np.array(0.0, np.float32)}, 64),
         ({**prompt_batch([b"To be", b""]), "temperature": np.array(0.8, np.float32), "top_p": np.array(0.9, np.float32)}, 60),
     ]
-    cases = []
+    cases: list[Case] = []
     for seed, (feeds, steps) in enumerate(plans):
         uniforms = clear_draws(network, start, feeds, steps, 100 + seed)
         if uniforms.shape[1]:

@@ -232,7 +232,8 @@ def _read_prompt(outer: _Nodes, config: RnnConfig) -> list[str]:
         total = read if not total else outer.add("Add", total, read)
         inputs = total
     before_all = outer.add("Unsqueeze", _sum(outer, slots[:: config.parts]), "axis_0")
-    heard = outer.add("Slice", outer.add("Concat", before_all, total, axis=0), "zeros", length, "axis_0")  # what each byte was predicted from
+    # What each byte was predicted from: all states but the last.
+    heard = outer.add("Slice", outer.add("Concat", before_all, total, axis=0), "zeros", length, "axis_0")
     scores = outer.add("LogSoftmax", _head(outer, heard, "MatMul"), axis=2)
     picked = outer.add("GatherElements", scores, outer.add("Unsqueeze", bytes_, "axis_2"), axis=2)
     picked = outer.add("Transpose", outer.add("Squeeze", picked, "axis_2"), perm=[1, 0])  # (batch, length)

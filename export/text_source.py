@@ -62,7 +62,8 @@ class TextSource:
         for name, weight in sorted(self.network.state_dict().items()):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
-        return {"framework": "torch", "torch": torch.__version__, "model": type(self.network).__name__, "weights_sha256": digest.hexdigest()}
+        model = type(self.network).__name__
+        return {"framework": "torch", "torch": torch.__version__, "model": model, "weights_sha256": digest.hexdigest()}
 
 
 @torch.inference_mode()

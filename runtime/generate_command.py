@@ -10,10 +10,22 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from onnxferry.runtime.console import DeviceOption, JsonOption, ModelArgument, ThreadsOption, command, new_app, plain, print_json, print_next, stderr, stdout
+from onnxferry.runtime.console import (
+    DeviceOption,
+    JsonOption,
+    ModelArgument,
+    ThreadsOption,
+    command,
+    new_app,
+    plain,
+    print_json,
+    print_next,
+    stderr,
+    stdout,
+)
 from onnxferry.runtime.errors import ArtifactError
 from onnxferry.runtime.tasks import load
-from onnxferry.runtime.text import TextGenerator
+from onnxferry.runtime.text import WRITE_AT_ONCE, TextGenerator
 
 app = new_app()
 
@@ -53,7 +65,7 @@ def generate(
     given: str | bytes = sys.stdin.buffer.read() if prompt == STDIN else prompt
     with load_generator(model, device, threads) as generator:
         begun = time.perf_counter()
-        pieces = generator.stream(given, max_bytes, temperature, top_k, top_p, seed, bytes_at_once=None if stream else max_bytes)
+        pieces = generator.stream(given, max_bytes, temperature, top_k, top_p, seed, bytes_at_once=None if stream else WRITE_AT_ONCE)
         shown = "" if as_json or not sys.stdout.isatty() else given if isinstance(given, str) else given.decode("utf-8", "replace")
         if shown:
             stdout().print(Text(printable(shown), "bold"), end="", soft_wrap=True)

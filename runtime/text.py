@@ -34,7 +34,13 @@ STREAM_AT_ONCE = 24
 """Bytes written in one run by ``stream``, where the caller names no number; the first run writes fewer, to show something soon."""
 
 _REQUIRED = {"prompt": ("uint8", 2), "uniforms": ("float32", 2)}
-_OPTIONAL = {"prompt_length": ("int64", 1), "temperature": ("float32", 0), "top_k": ("int64", 0), "top_p": ("float32", 0), "state": ("float32", 3)}
+_OPTIONAL = {
+    "prompt_length": ("int64", 1),
+    "temperature": ("float32", 0),
+    "top_k": ("int64", 0),
+    "top_p": ("float32", 0),
+    "state": ("float32", 3),
+}
 _OUTPUTS = {"bytes": "uint8", "log_probabilities": "float32", "next_logits": "float32", "state_after": "float32"}
 
 
@@ -99,10 +105,7 @@ class TextGenerator(Model):
 
         ``bytes_at_once``: as many are written between two pieces; None for a few at first and then about 24.
         """
-        if bytes_at_once is not None:
-            plan = [_whole("bytes_at_once", bytes_at_once, 1)]
-        else:
-            plan = [STREAM_AT_ONCE // 3, STREAM_AT_ONCE]
+        plan = [STREAM_AT_ONCE // 3, STREAM_AT_ONCE] if bytes_at_once is None else [_whole("bytes_at_once", bytes_at_once, 1)]
         return _decoded(self._pieces([prompt], max_bytes, temperature, top_k, top_p, seed, plan))
 
     def score(self, text: str | bytes) -> float:
@@ -163,16 +166,20 @@ class TextGenerator(Model):
 
 def sampling_feeds(temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> dict[str, np.ndarray]:
     """The graph's inputs for how a byte is chosen. Raises InputError for a value out of range."""
-    if isinstance(temperature, bool) or not isinstance(temperature, int | float | np.number) or not (math.isfinite(temperature) and temperature >= 0):
+    if not _is_real(temperature) or not (math.isfinite(temperature) and temperature >= 0):
         raise InputError(f"temperature must be a finite number >= 0 (0: always the likeliest byte), got {temperature!r}")
     feeds = {"temperature": np.array(temperature, np.float32)}
     if top_k is not None:
         feeds["top_k"] = np.array(min(_whole("top_k", top_k, 1), 256), np.int64)
     if top_p is not None:
-        if isinstance(top_p, bool) or not isinstance(top_p, int | float | np.number) or not 0 < top_p <= 1:
+        if not _is_real(top_p) or not 0 < top_p <= 1:
             raise InputError(f"top_p must be above 0 and at most 1, got {top_p!r}")
         feeds["top_p"] = np.array(top_p, np.float32)
     return feeds
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def _stretch(prompts: list[np.ndarray], start: int) -> dict[str, np.ndarray]:
@@ -202,7 +209,7 @@ def _bytes(name: str, text: object) -> bytes:
         try:
             return text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise InputError(f"the {name} holds a lone surrogate at character {error.start}, which UTF-8 cannot say; give bytes instead") from error
+            raise InputError(f"the {name} holds half a character (a lone surrogate) at {error.start}; give whole ones, or bytes") from error
     if isinstance(text, bytes | bytearray | memoryview):
         return bytes(text)
     raise InputError(f"the {name} must be a str or bytes, got {type(text).__name__}")
@@ -236,4 +243,5 @@ def _check_generator(engine: Engine) -> None:
 
 def _not_as_promised(engine: Engine, expected: str) -> ArtifactError:
     got = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in (*engine.inputs, *engine.optional_inputs, *engine.outputs))
-    return ArtifactError(f"{engine.path or 'the model'} says that it is a text generator, which has {expected}; it has {got}; export it again")
+    name = engine.path or "the model"
+    return ArtifactError(f"{name} says that it is a text generator, which has {expected}; it has {got}; export it again")

@@ -24,6 +24,7 @@ from onnxferry.runtime import Contract, Engine
 from onnxferry.runtime.golden import replay_goldens
 from onnxferry.train.checkpoint import Checkpoint
 from onnxferry.train.cnn import Cnn, CnnConfig
+from onnxferry.train.rnn import Rnn, RnnConfig
 
 ROOT = Path(__file__).parents[1]
 OLDEST = "1.20"
@@ -116,6 +117,18 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ).save(checkpoint)
         files[framing] = folder / f"{framing}.onnx"
         export_checkpoint(checkpoint, files[framing])
+    for cell in ("lstm", "gru"):
+        torch.manual_seed(0)
+        text_config = RnnConfig(cell=cell, width=16, embedding=8)
+        text = np.frombuffer(b"The sea was calm, and the ferry left on time.\n" * 20, np.uint8)
+        Checkpoint(
+            family="rnn",
+            config=dataclasses.asdict(text_config),
+            weights=Rnn(text_config).state_dict(),
+            examples={"text": torch.from_numpy(text.copy())},
+        ).save(folder / f"{cell}.pt")
+        files[cell] = folder / f"{cell}.onnx"
+        export_checkpoint(folder / f"{cell}.pt", files[cell])
     files["own"] = folder / "own.onnx"
     export_model(Small().eval(), (torch.randn(2, 5, 6), torch.tensor(1.5)), files["own"], dynamic_shapes={"steps": {0: "batch", 1: "time"}})
     for path in sorted((ROOT / "runtime" / "zoo").rglob("*.onnx")):

@@ -151,6 +151,7 @@ from importlib import resources
 import numpy as np
 from onnxferry.runtime.catalog import zoo_names
 from onnxferry.runtime import load
+from onnxferry.runtime.golden import replay_goldens
 zoo = resources.files("onnxferry.runtime.zoo")
 assert str(zoo).startswith({str(installed)!r}), zoo
 opened = []
@@ -163,13 +164,7 @@ for name in {zoo_files()!r}:
             assert arrays.files and all(arrays[key].size for key in arrays.files)
     else:
         model = load(str(path), device="cpu")
-        goldens = model.contract.goldens
-        assert goldens, name
-        for golden in goldens:
-            given = model.run(golden.inputs)
-            for output, expected in golden.outputs.items():
-                tolerance = model.contract.tolerances[output]
-                np.testing.assert_allclose(given[output], expected, rtol=tolerance.rtol, atol=tolerance.atol)
+        replay_goldens(model.run, model.contract).raise_if_failed(name)
     opened.append(name)
 print(json.dumps([opened, zoo_names()]))
 """

@@ -39,7 +39,8 @@ SHARPEST = 1e30
 """What 1 / temperature is at temperature 0: softmax then shares all among the highest logits, and gives lesser ones exactly 0."""
 
 HIGHEST_UNIFORM = 1 - 2**-23
-"""Highest uniform number that is used as it is: u × total rounded to float32 then stays below the total, so that a byte of weight 0 is never chosen."""
+"""Highest uniform number that is used as it is: rounded to float32, u × total then stays below the total, and a byte of
+weight 0 is never chosen."""
 
 START = b"\n"
 """What a text is taken to follow when no state is given: the start of a line."""
@@ -125,14 +126,14 @@ class Rnn(nn.Module):
         for layer in self.layers:
             for name, parameter in layer.named_parameters():
                 if name.startswith("weight_hh"):
-                    for gate in parameter.data.split(self.config.width):
-                        nn.init.orthogonal_(gate)
+                    for gate in range(0, len(parameter), self.config.width):
+                        nn.init.orthogonal_(parameter.data[gate : gate + self.config.width])
                 elif name.startswith("weight_ih"):
                     nn.init.xavier_uniform_(parameter)
                 else:
                     nn.init.zeros_(parameter)
-            if self.config.cell == "lstm":
-                layer.bias_ih_l0.data[self.config.width : 2 * self.config.width] = 1.0
+                    if name == "bias_ih_l0" and self.config.cell == "lstm":
+                        parameter.data[self.config.width : 2 * self.config.width] = 1.0  # of the forget gate
         if self.config.tied:
             nn.init.normal_(self.embed.weight, std=0.1)
         else:
@@ -167,7 +168,8 @@ class Rnn(nn.Module):
         weights = dict(layer.named_parameters())
         flat = [F.dropout(w, self.weight_dropout, self.training) if name.startswith("weight_hh") else w for name, w in weights.items()]
         parts = [part.contiguous()[None] for part in state.unbind(dim=1)]
-        # The functions under nn.LSTM and nn.GRU, which take weights as arguments: (…, biases, layers, dropout, training, bidirectional, batch first)
+        # The functions under nn.LSTM and nn.GRU, which take weights as arguments; then: has biases, layers, dropout, training,
+        # bidirectional, batch first.
         if self.config.cell == "lstm":
             outputs, h, c = torch.lstm(inputs, parts, flat, True, 1, 0.0, self.training, False, False)
             return outputs, [h[0], c[0]]
@@ -192,8 +194,8 @@ def state_after(network: Rnn, text: bytes) -> Tensor:
     """The state (1, slots, width) of a network that has read ``text`` from nothing."""
     device = network.head.weight.device
     bytes_ = torch.tensor(list(text), dtype=torch.int64, device=device)[:, None]
-    _, state = network(bytes_, network.start(1))
-    return state.clone()
+    after: Tensor = network(bytes_, network.start(1))[1]
+    return after.clone()
 
 
 @torch.inference_mode()
@@ -253,7 +255,8 @@ class RnnLearner(Learner):
         self.average.to(fabric.device)
         # A function of the share of the run that is done, so that a run resumed with other --epochs comes down in time.
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step / max(1, total_steps)))
-        self.state = self.average.module.start(options.batch // fabric.world_size)
+        shape = (options.batch // fabric.world_size, self.config.slots, self.config.width)
+        self.state = torch.zeros(shape, device=fabric.device)
 
     def steps_per_epoch(self) -> int:
         return max(1, (len(self.data.train) - 1) // (self.options.batch * self.options.steps))
@@ -315,10 +318,10 @@ class RnnLearner(Learner):
         return {"one_cycle": self.schedule}
 
     def extra_state(self) -> dict[str, Any]:
-        state = self.state
-        if self.fabric.world_size > 1:
-            state = self.fabric.all_gather(state)  # (processes, share, slots, width)
-        return {"state": state.detach().cpu()}
+        if self.fabric.world_size == 1:
+            return {"state": self.state.detach().cpu()}
+        every: Any = self.fabric.all_gather(self.state)  # (processes, share, slots, width)
+        return {"state": every.detach().cpu()}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         saved = state["state"]
@@ -347,7 +350,9 @@ class RnnLearner(Learner):
 
 
 @torch.inference_mode()
-def sample(network: Rnn, state: Tensor, uniforms: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
+def sample(
+    network: Rnn, state: Tensor, uniforms: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Write one byte for each of ``uniforms`` float32 (batch, steps) in 0 … 1, from ``state`` (batch, slots, width).
 
     Returns the bytes uint8 (batch, steps) and the state after them. The algorithm is the exported graph's, step by step

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from onnxferry.runtime.errors import InputError
-from onnxferry.train.commands import command_line, run_learner, say_next
 from onnxferry.train.loop import LoopConfig
 from onnxferry.train.rnn import RnnConfig, RnnLearner, RnnOptions
 from onnxferry.train.text import EMBEDDED, NAMES, TextSplits, load_text
 
 
-def rnn_learner(splits: TextSplits, preset: str, *, config: dict[str, object] | None = None, options: dict[str, object] | None = None, seed: int = 0) -> RnnLearner:
-    """The learner for a preset (``quick``: readable words in minutes on two cores, ``full``: the best), with what the user set instead."""
+def rnn_learner(
+    splits: TextSplits,
+    preset: str,
+    *,
+    config: Mapping[str, object] | None = None,
+    options: Mapping[str, object] | None = None,
+    seed: int = 0,
+) -> RnnLearner:
+    """The learner for a preset (``quick``: words in minutes on two cores, ``full``: the best), with what the user set instead.
+
+    ``config`` and ``options`` hold fields of RnnConfig and RnnOptions; None leaves the preset's.
+    """
     if preset == "quick":
         network = RnnConfig(depth=1, width=256)
         how = RnnOptions(epochs=3, learning_rate=6e-3, dropout=0.05, weight_dropout=0.0, average=0.99)
@@ -50,11 +60,12 @@ def rnn(
     dropout: Annotated[float | None, typer.Option(min=0.0, max=0.95, help="between the layers")] = None,
     weight_dropout: Annotated[float | None, typer.Option(min=0.0, max=0.95, help="of the recurrent weights")] = None,
     average: Annotated[float | None, typer.Option(min=0.0, max=0.99999, help="decay of the weights' moving average")] = None,
-    validation: Annotated[float, typer.Option(min=0.0, max=0.5, help="share of the first nine tenths held out to choose the best epoch")] = 0.05,
+    validation: Annotated[float, typer.Option(min=0.0, max=0.5, help="share of the first nine tenths held out to choose by")] = 0.05,
     seed: Annotated[int, typer.Option(help="of the order, the start and the dropout")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="processes, each on a device of its own")] = 1,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed")] = "32-true",
+    save_seconds: Annotated[float, typer.Option(min=0.0, help="between two saves within an epoch")] = 60.0,
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out where it was cut off")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="the result as one JSON line on stdout")] = False,
 ) -> None:
@@ -68,6 +79,9 @@ def rnn(
 
       onnxferry train rnn --data my-letters/ --cell lstm        # your own text
     """
+    # There, this verb is put beside the others: imported at the top, the two would wait for each other.
+    from onnxferry.train.commands import command_line, run_learner, say_next
+
     splits = load_text(dataset or ("" if data is not None else EMBEDDED), data, validation=validation)
     learner = rnn_learner(
         splits,
@@ -86,7 +100,9 @@ def rnn(
         },
         seed=seed,
     )
-    config = LoopConfig(out=out, command=command_line(), device=device, devices=devices, precision=precision, resume=resume)
+    config = LoopConfig(
+        out=out, command=command_line(), device=device, devices=devices, precision=precision, resume=resume, save_seconds=save_seconds
+    )
     run_learner(learner, config, as_json=as_json)
     if not as_json and os.environ.get("LOCAL_RANK", "0") == "0":
         say_next(out, "model", 'onnxferry generate model.onnx "To be" --stream')

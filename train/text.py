@@ -61,7 +61,9 @@ def load_text(name: str = EMBEDDED, data: Path | None = None, *, validation: flo
         text, source = _read(path), f"the user's own text, {path.name}"
         name = path.stem if name in ("", EMBEDDED) or Path(name) == path else name
     if len(text) < MIN_BYTES:
-        raise DataError(f"the training text {name!r} has {len(text)} bytes; at least {MIN_BYTES} are needed, and a few hundred kB to learn words")
+        raise DataError(
+            f"the training text {name!r} has {len(text)} bytes; at least {MIN_BYTES} are needed, and a few hundred kB to learn words"
+        )
     bytes_ = np.frombuffer(text, np.uint8)
     nine = len(bytes_) * 9 // 10
     first = nine - int(nine * validation)
@@ -76,7 +78,7 @@ def _topics() -> bytes:
 
 def _read(path: Path) -> bytes:
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts))
+        files = sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path)))
         if not files:
             raise DataError(f"the folder {path.name!r} holds no text: no file in it")
     elif path.is_file():
@@ -92,6 +94,10 @@ def _read(path: Path) -> bytes:
         raise DataError(f"{path.name} cannot be read: {error.strerror}") from error
 
 
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
 def _shakespeare(data: Path | None) -> bytes:
     if data is not None:
         text = _read(data / "tinyshakespeare.txt" if data.is_dir() else data)
@@ -104,6 +110,7 @@ def _verify(text: bytes, what: str) -> None:
     found = hashlib.sha256(text).hexdigest()
     if found != SHAKESPEARE_SHA256:
         raise DataError(
-            f"{what} is not Tiny Shakespeare: {len(text)} bytes with SHA-256 {found[:16]}…, expected {SHAKESPEARE_BYTES} with {SHAKESPEARE_SHA256[:16]}…; "
+            f"{what} is not Tiny Shakespeare: {len(text)} bytes with SHA-256 {found[:12]}…, "
+            f"expected {SHAKESPEARE_BYTES} with {SHAKESPEARE_SHA256[:12]}…; "
             "delete it and fetch it again, or name it as a text of your own"
         )

@@ -1,0 +1,51 @@
+"""What is shipped holds what its card and the project promise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnxferry.runtime import Classifier, load
+from onnxferry.runtime.catalog import zoo_model, zoo_names
+from onnxferry.runtime.golden import replay_goldens
+
+ZOO = Path(__file__).parents[1] / "runtime" / "zoo"
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_a_shipped_model_passes_its_own_check_and_has_a_whole_card(name: str) -> None:
+    card = zoo_model(name).card
+    for key in ("description", "data", "data_sha256", "command", "figures", "figures_command", "license"):
+        assert card[key], f"the card lacks {key}"
+    with load(name, device="cpu") as model:
+        assert model.contract is not None
+        assert model.contract.name == name
+        assert model.contract.provenance["data"]["sha256"] == card["data_sha256"]
+        assert replay_goldens(model.run, model.contract).passed
+
+
+def test_all_together_stay_small() -> None:
+    assert sum(path.stat().st_size for path in ZOO.rglob("*") if path.is_file()) <= 20_000_000
+
+
+def test_digits_reads_its_examples_as_its_card_says() -> None:
+    shipped = zoo_model("digits")
+    assert shipped.size <= 1_500_000
+    figures = json.loads((shipped.path.with_name("card.json")).read_text())["figures"]
+    assert figures["accuracy"] >= 0.9965
+    assert figures["200 pixels wide, in colour"] >= 0.987
+    assert figures["inverted"] >= 0.98
+    assert figures["decisions that differ from PyTorch"] == 0
+    with np.load(shipped.path.with_name("examples.npz"), allow_pickle=False) as examples:
+        images, labels, predicted = examples["images"], examples["labels"], examples["predicted"]
+    mistakes = round((1 - figures["accuracy"]) * figures["test_images"])
+    assert int((predicted != labels).sum()) == mistakes, "the examples hold all the mistakes that the card counts"
+    with load("digits", device="cpu") as model:
+        assert isinstance(model, Classifier)
+        assert [p.index for p in model.predict(list(images))] == predicted.tolist()
+        right = images[predicted == labels]
+        inverted = [p.index for p in model.predict(list(255 - right))]
+    assert inverted == labels[predicted == labels].tolist()
