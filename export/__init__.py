@@ -39,3 +39,7 @@ def __getattr__(name: str) -> Any:
         if error.name in ("onnx", "onnxscript", "torch", "onnx_ir"):
             raise MissingExtraError(error.name, "export", "export") from error
         raise
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -24,12 +24,19 @@ from onnxferry.train.cnn import CnnLearner, CnnOptions
 from onnxferry.train.data import ImageSplits, load_images
 from onnxferry.train.loop import Learner, LoopConfig, Observer, fit
 
-app = typer.Typer(help="Train a model family. Afterwards: onnxferry export RUN -o model.onnx", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.callback()
 def _train() -> None:
-    """Train a model family. Afterwards: onnxferry export RUN -o model.onnx"""
+    """Train a model family. Afterwards: onnxferry export RUN -o model.onnx
+
+    Examples:
+
+      onnxferry train cnn --dataset mnist --out runs/digits
+
+      onnxferry train rnn --preset quick --out runs/text
+    """
 
 
 FIGURES = ("digits-5k", "mnist")  # sets of single figures on a plain ground: framed by their ink

@@ -358,12 +358,12 @@ def sample(
     Returns the bytes uint8 (batch, steps) and the state after them. The algorithm is the exported graph's, step by step
     (see ``choose``), so that the same numbers give the same bytes there.
     """
-    written = []
+    written = [uniforms.new_zeros((len(uniforms), 0), dtype=torch.uint8)]
     for step in range(uniforms.shape[1]):
         byte = choose(network.logits_of(state), uniforms[:, step], temperature, top_k, top_p)
         _, state = network(byte[None], state)
-        written.append(byte.to(torch.uint8))
-    return torch.stack(written, dim=1), state.clone()
+        written.append(byte.to(torch.uint8)[:, None])
+    return torch.cat(written, dim=1), state.clone()
 
 
 def running_weights(logits: Tensor, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Tensor:

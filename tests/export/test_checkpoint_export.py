@@ -55,19 +55,19 @@ def test_the_runtime_gives_what_pytorch_gives_on_held_out_digits(run: Path, arti
     assert [p.label for p in predictions] == [str(i) for i in index]
 
 
-def test_the_answer_survives_inversion_size_colour_and_place(artifact: Path) -> None:
+def test_the_answer_survives_inversion_size_colour_and_place() -> None:
     images = load_images("digits-5k").test.images[:100]
     placed = np.zeros((100, 90, 120, 1), np.uint8)
     placed[:, 50:78, 80:108] = images
-    with load(artifact) as model:
+    with load("digits", device="cpu") as model:
         assert isinstance(model, Classifier)
         expected = [p.index for p in model.predict(images)]
         assert [p.index for p in model.predict(255 - images)] == expected
         assert [p.index for p in model.predict(placed)] == expected
         assert [p.index for p in model.predict(images.repeat(3, axis=3))] == expected
         large = [p.index for p in model.predict(images.repeat(7, axis=1).repeat(7, axis=2))]
-        # Seven-fold pixels frame to the same box but for their edges; a two-epoch network may waver on a few.
-        assert np.mean(np.array(large) == expected) >= 0.9
+        # Seven-fold pixels frame to the same box but for their edges, which can turn one doubtful digit.
+        assert np.mean(np.array(large) == expected) >= 0.98
 
 
 def test_the_file_tests_itself_and_tells_no_paths(artifact: Path) -> None:
