@@ -28,6 +28,7 @@ from onnxferry.export.sources import Candidate, Feeds, FinalExportError, Source,
 from onnxferry.runtime.artifact import GOLDEN_BYTES, MAX_GOLDENS, Contract, Golden, Tolerance
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError, OnnxFerryError, ParityError
+from onnxferry.runtime.golden import replay_goldens
 
 if TYPE_CHECKING:
     import torch
@@ -293,14 +294,12 @@ def _replay(file: Path) -> None:
     with Engine(file, device="cpu") as engine:
         if engine.contract is None:
             raise ExportError("the written file lost its contract: this is a fault of onnxferry, please report it")
-        for golden in engine.contract.goldens:
-            actual = engine.run(golden.inputs)
-            for name, want in golden.outputs.items():
-                tolerance = engine.contract.tolerances[name]
-                if not np.allclose(actual[name], want, rtol=tolerance.rtol, atol=tolerance.atol, equal_nan=True):
-                    raise ParityError(
-                        f"the written file does not give its golden sample's {name!r}: this is a fault of onnxferry, please report it"
-                    )
+        failed = [c for c in replay_goldens(engine.run, engine.contract).comparisons if not c.passed]
+        if failed:
+            raise ParityError(
+                f"the written file does not give its golden sample's {failed[0].output!r} ({failed[0].problem}): "
+                "this is a fault of onnxferry, please report it"
+            )
 
 
 def shortened(command: Sequence[str]) -> list[str]:
