@@ -229,9 +229,9 @@ def _read_prompt(outer: _Nodes, config: RnnConfig) -> list[str]:
         for before, final in zip(mine, outputs[1:], strict=True):
             # The operators give zeros for a sequence without bytes: there, the state stays what it was.
             after.append(outer.add("Where", empty, before, outer.add("Squeeze", final, "axis_0")))
-        total = read if not total else outer.add("Add", total, read)
+        total = outer.add("Add", total, read) if total and config.skip else read
         inputs = total
-    before_all = outer.add("Unsqueeze", _sum(outer, slots[:: config.parts]), "axis_0")
+    before_all = outer.add("Unsqueeze", _heard(outer, slots, config), "axis_0")
     # What each byte was predicted from: all states but the last.
     heard = outer.add("Slice", outer.add("Concat", before_all, total, axis=0), "zeros", length, "axis_0")
     scores = outer.add("LogSoftmax", _head(outer, heard, "MatMul"), axis=2)
@@ -241,7 +241,7 @@ def _read_prompt(outer: _Nodes, config: RnnConfig) -> list[str]:
     positions = outer.add("Range", "zero", length_scalar, "unit")
     counts = outer.add("Less", outer.add("Unsqueeze", positions, "axis_0"), outer.add("Unsqueeze", lengths, "axis_1"))
     outer.add("Where", counts, picked, "none", to="log_probabilities")
-    _head(outer, _sum(outer, after[:: config.parts]), "Gemm", to="next_logits")
+    _head(outer, _heard(outer, after, config), "Gemm", to="next_logits")
     return after
 
 
@@ -306,7 +306,7 @@ def _step(config: RnnConfig, prefix: str, filtered: bool) -> onnx.GraphProto:
     body = _Nodes(prefix)
     slots = [f"{prefix}slot_{slot}" for slot in range(config.slots)]
     draw = f"{prefix}draw"
-    logits = _head(body, _sum(body, slots[:: config.parts]), "Gemm")
+    logits = _head(body, _heard(body, slots, config), "Gemm")
     weights = body.add("Softmax", body.add("Mul", logits, "sharpness"), axis=1)  # (batch, 256)
     if filtered:
         weights = _filtered(body, weights)
@@ -322,7 +322,7 @@ def _step(config: RnnConfig, prefix: str, filtered: bool) -> onnx.GraphProto:
         inputs = body.add("Gather", "table", byte, axis=0) if layer == 0 else body.add("Gemm", total, f"w2_{layer}", bias, transB=1)
         parts = _lstm(body, layer, inputs, *mine) if config.cell == "lstm" else _gru(body, layer, inputs, *mine)
         after += parts
-        total = parts[0] if not total else body.add("Add", total, parts[0])
+        total = body.add("Add", total, parts[0]) if total and config.skip else parts[0]
     written = _cast(body, byte, TensorProto.UINT8)
     float_info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", config.width]) for name in slots]
     inputs_info = [*float_info, helper.make_tensor_value_info(draw, TensorProto.FLOAT, ["batch"])]
@@ -363,15 +363,19 @@ def _gru(body: _Nodes, layer: int, inputs: str, h: str) -> list[str]:
     return [body.add("Add", new, body.add("Mul", z, body.add("Sub", h, new)))]
 
 
-def _sum(nodes: _Nodes, names: Sequence[str]) -> str:
-    total = names[0]
-    for name in names[1:]:
+def _heard(nodes: _Nodes, state: Sequence[str], config: RnnConfig) -> str:
+    """What the head reads of a state's slots: the last layer's h, or with skip connections the sum of every layer's."""
+    hidden = state[:: config.parts]
+    if not config.skip:
+        return hidden[-1]
+    total = hidden[0]
+    for name in hidden[1:]:
         total = nodes.add("Add", total, name)
     return total
 
 
 def _head(nodes: _Nodes, value: str, operator: str, to: str = "") -> str:
-    """Logits (…, 256) of a sum of hidden states (…, width)."""
+    """Logits (…, 256) of what the head reads (…, width)."""
     if operator == "Gemm":
         return nodes.add("Gemm", value, "head", "head_bias", to=to, transB=1)
     product = nodes.add("MatMul", value, nodes.add("Transpose", "head", perm=[1, 0]))

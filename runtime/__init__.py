@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from onnxferry.runtime.tasks import Model as Model
     from onnxferry.runtime.tasks import Prediction as Prediction
     from onnxferry.runtime.tasks import load as load
+    from onnxferry.runtime.text import TextGenerator as TextGenerator
 
     __version__: str
 
@@ -35,11 +36,25 @@ _MODULES = {
     "Model": "tasks",
     "Prediction": "tasks",
     "TensorSpec": "engine",
+    "TextGenerator": "text",
     "Tolerance": "artifact",
     "load": "tasks",
 }
 
-__all__ = ["Classifier", "Contract", "Engine", "Golden", "Model", "Prediction", "TensorSpec", "Tolerance", "__version__", "errors", "load"]
+__all__ = [
+    "Classifier",
+    "Contract",
+    "Engine",
+    "Golden",
+    "Model",
+    "Prediction",
+    "TensorSpec",
+    "TextGenerator",
+    "Tolerance",
+    "__version__",
+    "errors",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,15 +1,16 @@
 """Text: a recurrent network that reads and writes bytes, and how it learns.
 
 The cell is nn.LSTM's (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000) or nn.GRU's (Cho et
-al. 2014, arXiv 1406.1078). Each layer reads the sum of the layers below it, and the head reads the sum of all of them
-(skip connections as in Graves 2013, arXiv 1308.0850). The prediction is a function of the state alone, so a state is all
-that a continuation needs.
+al. 2014, arXiv 1406.1078). A layer reads the one below it and the head the last one; with ``skip``, a layer reads the sum
+of all below it and the head the sum of all (as in Graves 2013, arXiv 1308.0850). The prediction is a function of the state
+alone, so a state is all that a continuation needs.
 
 It learns by truncated back-propagation with a carried state, cross-entropy, AdamW (Loshchilov and Hutter 2017, arXiv
 1711.05101), clipped gradients (Pascanu et al. 2013, arXiv 1211.5063) and a one-cycle learning rate (Smith and Topin 2017,
-arXiv 1708.07120). Against overfitting: dropout masks that stay the same over time (Gal and Ghahramani 2016, arXiv
-1512.05287), dropped recurrent weights and, optionally, an output tied to the embedding (Merity et al. 2017, AWD-LSTM,
-arXiv 1708.02182), and a moving average of the weights, which is what is validated and deployed.
+arXiv 1708.07120). Against overfitting: dropout between the layers (Zaremba et al. 2014, arXiv 1409.2329), or with
+``variational`` masks that stay the same over time (Gal and Ghahramani 2016, arXiv 1512.05287), dropped recurrent weights
+and, optionally, an output tied to the embedding (Merity et al. 2017, AWD-LSTM, arXiv 1708.02182), and a moving average of
+the weights, which is what is validated and deployed.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class RnnConfig:
     width: int = 384  # of each layer's state
     embedding: int = 64  # of a byte
     tied: bool = False  # the head's last matrix is the embedding's
+    skip: bool = True  # a layer reads all below it, the head all layers
     half: bool = True  # deployed weights are rounded to half precision: half the file, and no loss at export
 
     def __post_init__(self) -> None:
@@ -84,7 +86,8 @@ class RnnOptions:
     learning_rate: float = 4e-3  # the cycle's highest
     weight_decay: float = 0.01
     clip: float = 1.0  # highest norm of the gradient
-    dropout: float = 0.15  # of what a layer or the head reads, one mask for all times
+    dropout: float = 0.15  # of what a layer or the head reads
+    variational: bool = True  # one mask for all times, of the bytes' embeddings too; otherwise fresh ones, and those are read whole
     weight_dropout: float = 0.1  # of the recurrent weights, one mask a step
     reset: float = 0.01  # chance that a stream's carried state is forgotten before a step: cold starts must work too
     average: float = 0.998  # decay of the moving average, a step
@@ -108,11 +111,12 @@ class Rnn(nn.Module):
     layer by layer, the LSTM's h before its c.
     """
 
-    def __init__(self, config: RnnConfig, dropout: float = 0.0, weight_dropout: float = 0.0) -> None:
+    def __init__(self, config: RnnConfig, dropout: float = 0.0, weight_dropout: float = 0.0, variational: bool = True) -> None:
         super().__init__()
         self.config = config
         self.dropout = dropout
         self.weight_dropout = weight_dropout
+        self.variational = variational
         recurrent = nn.LSTM if config.cell == "lstm" else nn.GRU
         self.embed = nn.Embedding(VOCABULARY, config.embedding)
         self.layers = nn.ModuleList(recurrent(config.embedding if i == 0 else config.width, config.width) for i in range(config.depth))
@@ -145,16 +149,19 @@ class Rnn(nn.Module):
 
     def logits_of(self, state: Tensor) -> Tensor:
         """State (batch, slots, width) → logits of the next byte (batch, 256)."""
-        return self._head(state[:, :: self.config.parts].sum(dim=1))
+        heard = state[:, :: self.config.parts]
+        return self._head(heard.sum(dim=1) if self.config.skip else heard[:, -1])
 
     def forward(self, bytes_: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        inputs = self._drop(self.embed(bytes_))
+        inputs = self.embed(bytes_)
+        if self.variational:
+            inputs = self._drop(inputs)
         total: Tensor | None = None
         after = []
         for index, layer in enumerate(self.layers):
             outputs, parts = self._layer(layer, inputs, state[:, index * self.config.parts : (index + 1) * self.config.parts])
             after.extend(parts)
-            total = outputs if total is None else total + outputs
+            total = outputs if total is None or not self.config.skip else total + outputs
             inputs = self._drop(total)
         return self._head(inputs), torch.stack(after, dim=1)
 
@@ -177,9 +184,11 @@ class Rnn(nn.Module):
         return outputs, [h[0]]
 
     def _drop(self, x: Tensor) -> Tensor:
-        """x (time, batch, n) with a share of its n dropped, the same ones at all times."""
+        """x (time, batch, n) with a share of its n dropped: the same ones at all times, or not ``variational`` others at each."""
         if not self.training or self.dropout == 0:
             return x
+        if not self.variational:
+            return F.dropout(x, self.dropout)
         keep = 1 - self.dropout
         return x * torch.empty_like(x[:1]).bernoulli_(keep).div_(keep)
 
@@ -242,7 +251,7 @@ class RnnLearner(Learner):
         options = self.options
         if options.batch % fabric.world_size:
             raise InputError(f"--batch {options.batch} cannot be shared by {fabric.world_size} devices; give a multiple of it")
-        network = Rnn(self.config, options.dropout, options.weight_dropout)
+        network = Rnn(self.config, options.dropout, options.weight_dropout, options.variational)
         decayed = [p for p in network.parameters() if p.ndim > 1]
         others = [p for p in network.parameters() if p.ndim <= 1]
         optimizer = torch.optim.AdamW(

@@ -50,6 +50,7 @@ def rnn(
     width: Annotated[int | None, typer.Option(min=4, max=4096, help="of each layer's state")] = None,
     embedding: Annotated[int | None, typer.Option(min=2, max=1024, help="of a byte")] = None,
     tied: Annotated[bool | None, typer.Option("--tied", help="the output's weights are the embedding's")] = None,
+    skip: Annotated[bool | None, typer.Option(help="a layer reads all below it, the output all layers")] = None,
     half: Annotated[bool | None, typer.Option(help="round the deployed weights to half precision: half the file")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="passes over the text")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="streams read side by side")] = None,
@@ -58,6 +59,7 @@ def rnn(
     weight_decay: Annotated[float | None, typer.Option(min=0.0, help="AdamW's")] = None,
     clip: Annotated[float | None, typer.Option(min=0.0, help="highest norm of the gradient")] = None,
     dropout: Annotated[float | None, typer.Option(min=0.0, max=0.95, help="between the layers")] = None,
+    variational: Annotated[bool | None, typer.Option(help="dropout masks that stay the same over time, or fresh ones at each byte")] = None,
     weight_dropout: Annotated[float | None, typer.Option(min=0.0, max=0.95, help="of the recurrent weights")] = None,
     average: Annotated[float | None, typer.Option(min=0.0, max=0.99999, help="decay of the weights' moving average")] = None,
     validation: Annotated[float, typer.Option(min=0.0, max=0.5, help="share of the first nine tenths held out to choose by")] = 0.05,
@@ -86,7 +88,7 @@ def rnn(
     learner = rnn_learner(
         splits,
         preset,
-        config={"cell": cell, "depth": depth, "width": width, "embedding": embedding, "tied": tied, "half": half},
+        config={"cell": cell, "depth": depth, "width": width, "embedding": embedding, "tied": tied, "skip": skip, "half": half},
         options={
             "epochs": epochs,
             "batch": batch,
@@ -95,6 +97,7 @@ def rnn(
             "weight_decay": weight_decay,
             "clip": clip,
             "dropout": dropout,
+            "variational": variational,
             "weight_dropout": weight_dropout,
             "average": average,
         },

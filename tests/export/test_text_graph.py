@@ -27,9 +27,9 @@ TEXT = b"The quality of mercy is not strain'd,\nIt droppeth as the gentle rain f
 NOTHING = np.zeros((1, 0), np.uint8)
 
 
-def network(cell: str, depth: int, *, half: bool = False, tied: bool = False, width: int = 32) -> Rnn:
+def network(cell: str, depth: int, *, half: bool = False, tied: bool = False, skip: bool = True, width: int = 32) -> Rnn:
     torch.manual_seed(0)
-    made = Rnn(RnnConfig(cell=cell, depth=depth, width=width, embedding=8, half=half, tied=tied)).eval()
+    made = Rnn(RnnConfig(cell=cell, depth=depth, width=width, embedding=8, half=half, tied=tied, skip=skip)).eval()
     with torch.no_grad():
         for parameter in made.parameters():
             if half:
@@ -81,10 +81,10 @@ def test_the_same_numbers_give_the_same_thousand_bytes_as_pytorch(cell: str, dep
     assert len(set(expected["bytes"].ravel().tolist())) > 20
 
 
-@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("more", [{}, {"tied": True}, {"skip": False}], ids=["", "tied", "no skip"])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_every_way_to_sample_and_ragged_prompts_give_what_pytorch_gives(cell: str, tied: bool) -> None:
-    made = network(cell, 2, tied=tied)
+def test_every_way_to_sample_and_ragged_prompts_give_what_pytorch_gives(cell: str, more: dict[str, bool]) -> None:
+    made = network(cell, 2, **more)  # type: ignore[arg-type]
     cases = text_cases(made, TEXT)
     source = TextSource(made, cases[0].feeds)
     with engine(made) as session:

@@ -95,6 +95,30 @@ def test_dropped_places_stay_the_same_over_time_and_differ_between_rows() -> Non
     assert bool((made._drop(torch.ones(3, 2, 4)) == 1).all())
 
 
+def test_dropped_places_differ_at_each_byte_where_that_is_asked_for() -> None:
+    made = network()
+    made.dropout, made.variational = 0.5, False
+    made.train()
+    dropped = made._drop(torch.ones(30, 8, 40))
+    assert set(dropped.unique().tolist()) == {0.0, 2.0}
+    assert not bool((dropped[0] == dropped[1]).all())
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_without_skip_connections_the_head_reads_the_last_layer_alone(cell: str) -> None:
+    made = network(cell, skip=False)
+    bytes_, state = torch.randint(0, 256, (5, 3)), torch.randn(3, made.config.slots, 24)
+    logits, after = made(bytes_, state)
+    stack = (nn.LSTM if cell == "lstm" else nn.GRU)(6, 24, num_layers=2)
+    stack.load_state_dict(
+        {name.replace("_l0", f"_l{index}"): w for index, layer in enumerate(made.layers) for name, w in layer.state_dict().items()}
+    )
+    slots = state.transpose(0, 1)
+    outputs, _ = stack(made.embed(bytes_), (slots[::2].contiguous(), slots[1::2].contiguous()) if cell == "lstm" else slots.contiguous())
+    torch.testing.assert_close(logits, made._head(outputs), rtol=0, atol=1e-5)
+    torch.testing.assert_close(made.logits_of(after), logits[-1], rtol=0, atol=1e-5)
+
+
 def test_weight_dropout_acts_in_training_only_and_gradients_reach_every_weight() -> None:
     made = network("lstm")
     made.weight_dropout = 0.5
