@@ -1,91 +1,290 @@
-"""``onnxferry export``: a run of ours to its artifact, with the parity report that lets it through."""
+"""``onnxferry export``: carry a trained model to one proved .onnx file."""
 
 from __future__ import annotations
 
-import json
-import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from onnxferry.export.checkpoint_export import export_checkpoint
-from onnxferry.export.parity import ParityReport
-from onnxferry.runtime.errors import InputError
+from onnxferry.export.artifact_writer import checked_target
+from onnxferry.export.graph_cleanup import MAX_OPSET, OPSET
+from onnxferry.export.parity_report import ParityReport
+from onnxferry.runtime.console import JsonOption, command, new_app, new_table, plain, print_json, print_next, stderr, stdout, try_command
+from onnxferry.runtime.errors import ExportError, InputError, ParityError
 
-app = typer.Typer(add_completion=False)
+app = new_app()
 
 
 @app.command()
 def export(
-    source: Annotated[str, typer.Argument(help="a run's folder, or a checkpoint (.pt) of onnxferry train")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="the .onnx file to write")],
-    name: Annotated[str, typer.Option(help="the model's name in its contract; the file's if not given")] = "",
-    description: Annotated[str, typer.Option(help="one line for its contract")] = "",
-    model_license: Annotated[str, typer.Option("--license", help="SPDX name for its contract")] = "",
-    golden: Annotated[
-        str, typer.Option(help="auto: held-out samples from the checkpoint; none; or an .npz with the graph's inputs")
-    ] = "auto",
-    with_labels: Annotated[bool, typer.Option("--with-labels", help="a recogniser's class names as a string output too")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="the parity report as one JSON document on stdout")] = False,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A run folder or checkpoint, pkg.module:make_model, a .pt2 program, or an .onnx file.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The .onnx file to write.", show_default=False)],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="SPEC",
+            help="name:dtype[axes]; a named axis is dynamic. Once an input, in forward()'s order or by its names.",
+            show_default=False,
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights", metavar="FILE", help="State dict for the model that a factory makes: .safetensors or .pt.", show_default=False
+        ),
+    ] = None,
+    samples: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--samples", metavar="FILE", help="An .npz with one array an input: compared too. Repeat for more.", show_default=False
+        ),
+    ] = None,
+    rtol: Annotated[
+        float | None, typer.Option("--rtol", min=0.0, help="Relative tolerance; by dtype if not given.", show_default=False)
+    ] = None,
+    atol: Annotated[
+        float | None, typer.Option("--atol", min=0.0, help="Absolute tolerance; by dtype if not given.", show_default=False)
+    ] = None,
+    opset: Annotated[int, typer.Option("--opset", min=OPSET, max=MAX_OPSET, help="ONNX operator set.")] = OPSET,
+    golden: Annotated[str, typer.Option("--golden", help="Samples to carry in the file: auto, none, or an .npz file.")] = "auto",
+    with_labels: Annotated[bool, typer.Option("--with-labels", help="A recogniser's class names as a string output too.")] = False,
+    name: Annotated[str, typer.Option("--name", help="The model's name; the file's if not given.", show_default=False)] = "",
+    description: Annotated[str, typer.Option("--description", help="One line for the contract.", show_default=False)] = "",
+    license_: Annotated[str, typer.Option("--license", help="The model's licence, as an SPDX name.", show_default=False)] = "",
+    report_file: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Write the parity report: .html with plots, or .json.", show_default=False),
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Carry a trained model to one ONNX file that is proved to do the same, or write nothing.
+    """Carry a trained model to one .onnx file that is proved to do the same.
 
-    Examples:
+    The file is compared with the model on examples and on sizes that were never traced, before it is written. Where they
+    differ, the exit code is 1, nothing is written, and the report says where, by how much, and what to try.
 
-      onnxferry export runs/cnn -o digits.onnx
+    ```
+    onnxferry export runs/digits -o digits.onnx
+    onnxferry export mypkg.models:make --weights w.safetensors --input "image:float32[batch,3,224,224]" -o model.onnx
+    onnxferry export mypkg.models:make --input "ids:int64[batch,time]=0..30521" --samples real.npz -o model.onnx
+    onnxferry export program.pt2 -o model.onnx
+    onnxferry export theirs.onnx -o checked.onnx
+    ```
 
-      onnxferry export runs/cnn/best.pt -o digits.onnx --with-labels --golden none
+    With --json: model, bytes, and the whole parity report (passed, strategy, mends, cases, outputs, failures, notes).
     """
-    console = Console(stderr=True, quiet=as_json)
-    with console.status("exporting, and comparing with the source at shapes it was not traced at …"):
-        report = export_checkpoint(
-            source,
-            out,
-            name=name or None,
-            description=description,
-            license=model_license,
-            golden=_goldens(golden),
-            with_labels=with_labels,
-            command=["onnxferry", *sys.argv[1:]],
-        )
-    if as_json:
-        sys.stdout.write(json.dumps({"out": str(out), "bytes": out.stat().st_size, "parity": report.summary()}) + "\n")
-        return
-    show(report, out)
-    path = shlex.quote(str(out))
-    sys.stdout.write(f"\nNext:\n  onnxferry check {path}\n  onnxferry inspect {path}\n")
-
-
-def _goldens(given: str) -> bool | list[dict[str, np.ndarray]]:
-    if given in ("auto", "none"):
-        return given == "auto"
-    path = Path(given)
-    if not path.exists():
-        raise InputError(f"--golden {given}: expected auto, none, or an .npz file that exists")
+    checked_target(out)
+    if report_file is not None and report_file.suffix.lower() not in (".html", ".json"):
+        raise InputError(f"--report takes a name ending in .html or .json, got {report_file.name!r}")
+    options = _Options(inputs or [], weights, samples or [], rtol, atol, opset, golden, with_labels, name, description, license_)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return [{key: np.asarray(arrays[key]) for key in arrays.files}]
-    except (ValueError, OSError, AttributeError) as error:
-        raise InputError(f"--golden {path.name}: not an .npz file of plain arrays ({error})") from error
+        if as_json:
+            report = _dispatch(source, out, options)
+        else:
+            with stderr().status(f"exporting {plain(source)}, and comparing"):
+                report = _dispatch(source, out, options)
+    except ParityError as error:
+        if report_file is not None and isinstance(error.report, ParityReport):
+            _write_report(error.report, report_file, source)
+        raise
+    if report_file is not None:
+        _write_report(report, report_file, source)
+    size = out.stat().st_size
+    if as_json:
+        print_json({"model": str(out), "bytes": size, **report.to_json()})
+        return
+    _print(report, out, size)
+    from onnxferry.runtime.engine import Engine
+
+    with Engine(out, device="cpu") as engine:
+        kind = engine.contract.kind if engine.contract else "model"
+    print_next(command("check", out), command("inspect", out), *try_command(kind, str(out)))
 
 
-def show(report: ParityReport, out: Path) -> None:
-    """The parity table, on stdout."""
-    summary: dict[str, Any] = report.summary()
-    table = Table(title=f"{out.name}: does what its source does", title_justify="left")
-    for column in ("output", "elements", "largest difference", "allowed", "decisions changed"):
-        table.add_column(column, justify="left" if column == "output" else "right")
-    for name, output in summary["outputs"].items():
-        decisions = f"{output['decisions_changed']} of {output['decisions']}" if output["decisions"] else ""
-        table.add_row(
-            name, str(output["elements"]), f"{output['max_abs']:.1e}", f"{output['atol']:.0e} + {output['rtol']:.0e} × |value|", decisions
+class _Options:
+    """What the command line asked for, beside source and target."""
+
+    def __init__(
+        self,
+        inputs: Sequence[str],
+        weights: Path | None,
+        samples: Sequence[Path],
+        rtol: float | None,
+        atol: float | None,
+        opset: int,
+        golden: str,
+        with_labels: bool,
+        name: str,
+        description: str,
+        license_: str,
+    ) -> None:
+        from onnxferry.export.input_spec import parsed_inputs, samples_from_file
+
+        self.inputs = parsed_inputs(inputs)
+        self.weights = weights
+        self.samples = [samples_from_file(path) for path in samples]
+        self.rtol, self.atol, self.opset = rtol, atol, opset
+        self.with_labels = with_labels
+        self.golden: bool | list[dict[str, np.ndarray]] = golden == "auto"
+        if golden not in ("auto", "none"):
+            self.golden = [samples_from_file(golden)]
+        self.texts: dict[str, Any] = {"name": name or None, "description": description, "license": license_}
+
+    def refuse(self, what: str, **given: object) -> None:
+        """Raise for options that make no sense with this source."""
+        for option, value in given.items():
+            if value:
+                raise InputError(f"--{option} makes no sense with {what}: it brings its own")
+
+    @property
+    def axes(self) -> dict[str, dict[int, str]]:
+        return {d.name: d.axes for d in self.inputs if d.axes}
+
+
+def _dispatch(source: str, out: Path, options: _Options) -> ParityReport:
+    from onnxferry.export.factory import FACTORY
+
+    path = Path(source)
+    line = ["onnxferry", *sys.argv[1:]]
+    ours = path.is_dir() or path.suffix.lower() in (".pt", ".pth", ".ckpt")
+    if not ours:
+        options.refuse("a model that is no recogniser of ours", **{"with-labels": options.with_labels})
+    if path.suffix.lower() == ".onnx":
+        return _wrap(path, out, options, line)
+    if path.suffix.lower() == ".pt2":
+        return _export_program(path, out, options, line)
+    if ours:
+        from onnxferry.export.checkpoint_export import export_checkpoint
+
+        options.refuse(
+            "a checkpoint of ours",
+            input=options.inputs,
+            weights=options.weights,
+            samples=options.samples,
+            rtol=options.rtol,
+            atol=options.atol,
         )
-    console = Console()
+        return export_checkpoint(path, out, golden=options.golden, with_labels=options.with_labels, command=line, **options.texts)
+    if FACTORY.fullmatch(source):
+        return _export_factory(source, out, options, line)
+    if path.exists():
+        raise InputError(
+            f"{source} is nothing that can be exported; expected a run folder, a .pt, .pt2 or .onnx file, or pkg.module:make_model"
+        )
+    raise InputError(f"there is no {source}; expected a run folder, a .pt, .pt2 or .onnx file, or pkg.module:make_model")
+
+
+def _examples(options: _Options) -> dict[str, np.ndarray]:
+    """The first sample, and drawn values for described inputs that it lacks."""
+    drawn = {d.name: d.example(number) for number, d in enumerate(options.inputs)}
+    return {**drawn, **(options.samples[0] if options.samples else {})}
+
+
+def _export_factory(source: str, out: Path, options: _Options, line: Sequence[str]) -> ParityReport:
+    import torch
+
+    from onnxferry.export.factory import model_from_factory
+    from onnxferry.export.model_export import export_model
+
+    model = model_from_factory(source, options.weights)
+    examples = {name: torch.from_numpy(array) for name, array in _examples(options).items()}
+    program = isinstance(model, torch.export.ExportedProgram)
+    if not examples and not program:
+        raise InputError('say what the model takes: --input "x:float32[batch,3,224,224]", or --samples FILE.npz with one array an input')
+    return export_model(
+        model,
+        examples or None,
+        out,
+        dynamic_shapes=options.axes or None,
+        rtol=options.rtol,
+        atol=options.atol,
+        samples=options.samples[1:],
+        golden=options.golden,
+        opset=options.opset,
+        command=line,
+        **options.texts,
+    )
+
+
+def _export_program(path: Path, out: Path, options: _Options, line: Sequence[str]) -> ParityReport:
+    import torch
+
+    from onnxferry.export.model_export import export_model
+    from onnxferry.export.sources.torch_program import program_from_file
+
+    options.refuse("a torch.export program", weights=options.weights)
+    examples = {name: torch.from_numpy(array) for name, array in _examples(options).items()}
+    return export_model(
+        program_from_file(path),
+        examples or None,
+        out,
+        dynamic_shapes=options.axes or None,
+        rtol=options.rtol,
+        atol=options.atol,
+        samples=options.samples[1:],
+        golden=options.golden,
+        opset=options.opset,
+        command=line,
+        **options.texts,
+    )
+
+
+def _wrap(path: Path, out: Path, options: _Options, line: Sequence[str]) -> ParityReport:
+    from onnxferry.export.model_export import wrap_onnx
+
+    options.refuse("an .onnx file", weights=options.weights)
+    if out.exists() and out.samefile(path):
+        raise InputError(f"{out} would be written over its own source: give another name")
+    return wrap_onnx(
+        path,
+        out,
+        examples=_examples(options),
+        axes=options.axes,
+        samples=options.samples[1:],
+        rtol=options.rtol,
+        atol=options.atol,
+        golden=options.golden,
+        command=line,
+        **options.texts,
+    )
+
+
+def _write_report(report: ParityReport, file: Path, source: str) -> None:
+    from onnxferry.export.report_html import write_report
+
+    try:
+        write_report(report, file, title=source)
+    except OSError as error:
+        raise ExportError(f"cannot write the report {file}: {error.strerror or error}") from error
+
+
+def _print(report: ParityReport, out: Path, size: int) -> None:
+    table = new_table("output", "elements", "largest difference", "allowed", "decisions changed", right=("elements", "largest difference"))
+    for o in report.outputs.values():
+        allowed = "equal" if o.rtol == o.atol == 0 else f"{o.atol:.2g} + {o.rtol:.2g} |x|" if o.rtol else f"{o.atol:.2g}"
+        changed = f"{o.decisions_changed} of {o.decisions}" if o.decisions else "-"
+        table.add_row(plain(o.name), str(o.elements), f"{o.max_abs:.3g}", allowed, changed)
+    console = stdout()
     console.print(table)
-    compared = f"{summary['cases']} inputs compared, {summary['untraced_shapes']} of them at sizes never traced"
-    console.print(f"{compared}; {out.stat().st_size / 1e6:.2f} MB", highlight=False)
+    untraced = sum(not case.traced for case in report.compared)
+    console.print(
+        f"passed: {len(report.compared)} inputs compared, {untraced} at sizes never traced; {plain(out)} ({size / 1e6:.2f} MB)",
+        style="bold green",
+        soft_wrap=True,
+    )
+    for label, lines in (("mended", report.mends), ("note", report.notes)):
+        for text in lines:
+            console.print(f"{label}: {plain(text)}", soft_wrap=True)
+    for strategy, why in report.refused:
+        console.print(f"refused before: {plain(strategy)}: {plain(why)}", soft_wrap=True)

@@ -9,31 +9,42 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import onnx
 
-from onnxferry.export.sources import InputSpec
+from onnxferry.export.sources import Candidate, InputSpec
 from onnxferry.runtime.errors import ExportError
 
 OPSET = 18
 """The default operator set: ONNX Runtime 1.14 and later run it."""
 
-IR_VERSION = 9
-"""Of the file format: ONNX Runtime 1.17 and later read it. Newer ones add only dtypes and node metadata that are not used."""
+MAX_OPSET = 21
+"""The newest that ONNX Runtime 1.20 runs, the oldest runtime that artifacts promise to load in."""
+
+
+def ir_version(opset: int) -> int:
+    """Of the file format. The oldest that allows the operator set, as newer ones add nothing that is used; 1.20 reads up to 10."""
+    return 9 if opset <= 20 else 10
+
 
 STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+
+RUNTIME_DOMAIN = "com.microsoft"
+"""ONNX Runtime's own operators: kept in a file that has them, never written by an export."""
 
 RANDOM_OPERATORS = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 
 
-def clean(model: onnx.ModelProto, inputs: Sequence[InputSpec], output_names: Sequence[str]) -> onnx.ModelProto:
+def clean(candidate: Candidate, inputs: Sequence[InputSpec], output_names: Sequence[str]) -> onnx.ModelProto:
     """A cleaned copy, with inputs and outputs in the given order. Raises ExportError where they cannot be matched."""
     cleaned = onnx.ModelProto()
-    cleaned.CopyFrom(model)
+    cleaned.CopyFrom(candidate.model)
     strip_leaks(cleaned)
     _order_inputs(cleaned.graph, inputs)
     _order_outputs(cleaned.graph, output_names)
     _drop_unused_initializers(cleaned.graph)
-    cleaned.ir_version = IR_VERSION
+    if not candidate.foreign:
+        cleaned.ir_version = ir_version(max((o.version for o in cleaned.opset_import if o.domain in STANDARD_DOMAINS), default=OPSET))
     return cleaned
 
 
@@ -100,22 +111,26 @@ def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
 
 def _order_inputs(graph: onnx.GraphProto, inputs: Sequence[InputSpec]) -> None:
     found = {value.name: value for value in graph.input}
-    unknown = sorted(set(found) - {spec.name for spec in inputs} - {tensor.name for tensor in graph.initializer})
+    defaults = {tensor.name for tensor in graph.initializer}
+    optional = [value for value in graph.input if value.name in defaults]
+    unknown = sorted(set(found) - {spec.name for spec in inputs} - defaults)
     if unknown:
         raise ExportError(f"the exporter gave the graph an input {unknown[0]!r} that the model does not have")
     # An input that the model never reads may be missing: it is declared all the same, as callers will feed it.
     ordered = [
-        onnx.helper.make_tensor_value_info(spec.name, onnx.helper.np_dtype_to_tensor_dtype(_np_dtype(spec.dtype)), list(spec.shape))
+        onnx.helper.make_tensor_value_info(spec.name, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), list(spec.shape))
         for spec in inputs
     ]
+    kept = [copied(value) for value in optional]
     del graph.input[:]
-    graph.input.extend(ordered)
+    graph.input.extend([*ordered, *kept])
 
 
-def _np_dtype(name: str):  # type: ignore[no-untyped-def]
-    import numpy as np
-
-    return np.dtype(name)
+def copied(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+    """A copy that outlives the list it stood in."""
+    copy = onnx.ValueInfoProto()
+    copy.CopyFrom(value)
+    return copy
 
 
 def _order_outputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
@@ -123,7 +138,7 @@ def _order_outputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
     missing = [name for name in names if name not in found]
     if missing or len(found) != len(names):
         raise ExportError(f"the exporter's graph gives the outputs {', '.join(found) or 'none'}, and the model gives {', '.join(names)}")
-    ordered = [found[name] for name in names]
+    ordered = [copied(found[name]) for name in names]
     del graph.output[:]
     graph.output.extend(ordered)
 
@@ -193,11 +208,12 @@ def _dim(output: str, axis: int, seen: Sequence[int], sizes: Sequence[Mapping[st
     return f"{output}_dim{axis}"
 
 
-def check(model: onnx.ModelProto) -> None:
+def check(model: onnx.ModelProto, *, foreign: bool = False) -> None:
     """Raise ExportError where the graph is not valid ONNX, uses operators that are not standard, or draws random numbers."""
     for node in all_nodes(model):
         local = any(f.name == node.op_type and f.domain == node.domain for f in model.functions)
-        if node.domain not in STANDARD_DOMAINS and not local:
+        allowed = (*STANDARD_DOMAINS, RUNTIME_DOMAIN) if foreign else STANDARD_DOMAINS
+        if node.domain not in allowed and not local:
             raise ExportError(
                 f"the graph uses the operator {node.domain}::{node.op_type}, which is no standard ONNX and would not run elsewhere"
             )

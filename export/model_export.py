@@ -19,15 +19,16 @@ import onnx
 
 from onnxferry.export import graph_cleanup
 from onnxferry.export.artifact_writer import checked_target, write_artifact
-from onnxferry.export.parity import judge
+from onnxferry.export.parity_explain import explain
 from onnxferry.export.parity_measure import default_tolerance
-from onnxferry.export.parity_probes import Case, given_case, probes
-from onnxferry.export.parity_report import Failure, ParityReport
-from onnxferry.export.source_runs import SourceRun, run_source
-from onnxferry.export.sources import Candidate, Feeds, FinalExportError, Source, Strategy
+from onnxferry.export.parity_probes import Case, given_case
+from onnxferry.export.parity_report import ParityReport
+from onnxferry.export.proof import Attempt, proved
+from onnxferry.export.source_runs import SourceRun
+from onnxferry.export.sources import Feeds, FinalExportError, Source
 from onnxferry.runtime.artifact import GOLDEN_BYTES, MAX_GOLDENS, Contract, Golden, Tolerance
 from onnxferry.runtime.engine import Engine
-from onnxferry.runtime.errors import ExportError, InputError, OnnxFerryError, ParityError
+from onnxferry.runtime.errors import ExportError, InputError, ParityError
 from onnxferry.runtime.golden import replay_goldens
 
 if TYPE_CHECKING:
@@ -47,10 +48,11 @@ def export_model(
     atol: float | None = None,
     output_names: Sequence[str] | None = None,
     samples: Sequence[Feeds] = (),
-    golden: bool = True,
+    golden: bool | Sequence[Feeds] = True,
     opset: int = graph_cleanup.OPSET,
     name: str | None = None,
     description: str = "",
+    license: str = "",
     command: Sequence[str] = (),
 ) -> ParityReport:
     """Carry any PyTorch model across to one ONNX file that is proved to do the same, or raise and write nothing.
@@ -61,23 +63,22 @@ def export_model(
     ``dynamic_shapes``: ``{"x": {0: "batch"}}``; an axis that is not named keeps its size.
     ``rtol``, ``atol``: |file - model| <= atol + rtol * |model| for every float element; by default by dtype.
     ``samples``: more inputs to compare on, as dicts of arrays by input name.
-    ``golden``: carry the example and the model's answer in the file, where they are small (False for private data).
+    ``golden``: True carries the example and the model's answer in the file, where they are small; False (for private
+    data) nothing; or inputs to carry instead.
 
     Raises ParityError (with ``.report``) where the file would not do what the model does, ExportError where there is no
     way to ONNX, InputError for arguments that make no sense.
     """
     source = torch_source(model, example_inputs, dynamic_shapes=dynamic_shapes, output_names=output_names)
-    tolerances: dict[str, Tolerance] | None = None
-    if rtol is not None or atol is not None:
-        tolerances = {name: Tolerance(rtol or 0.0, atol or 0.0) for name in source.output_names}
-    contract = Contract(kind="model", name=name or Path(path).stem, description=description)
+    tolerances = _tolerances(source, rtol, atol)
+    contract = Contract(kind="model", name=name or Path(path).stem, description=description, license=license)
     return export_source(
         source,
         path,
         contract=contract,
         samples=samples,
         tolerances=tolerances,
-        golden_inputs=None if golden else (),
+        golden_inputs=None if golden is True else () if golden is False else golden,
         opset=opset,
         command=command,
     )
@@ -120,6 +121,56 @@ def export_module(
     )
 
 
+def wrap_onnx(
+    model: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    examples: Feeds | None = None,
+    axes: Mapping[str, Mapping[int, str]] | None = None,
+    samples: Sequence[Feeds] = (),
+    rtol: float | None = None,
+    atol: float | None = None,
+    golden: bool | Sequence[Feeds] = True,
+    name: str | None = None,
+    description: str = "",
+    license: str = "",
+    command: Sequence[str] = (),
+) -> ParityReport:
+    """Check an existing .onnx file and wrap it into an artifact: cleaned of leaks and stale shapes, with a contract and golden samples.
+
+    ``examples``: an array for every input; what is not given is drawn as the file declares it. ``axes`` names dynamic
+    axes that the file leaves without a name. The contract of a file that has one is kept, and its goldens are made anew.
+    """
+    from onnxferry.export.sources.onnx_file import OnnxSource, declared_examples
+
+    source = OnnxSource(model, declared_examples(model, examples or {}), axes)
+    contract = source.contract or Contract(kind="model", name=name or Path(path).stem)
+    return export_source(
+        source,
+        path,
+        contract=dataclasses.replace(
+            contract,
+            name=name or contract.name,
+            description=description or contract.description,
+            license=license or contract.license,
+            goldens=(),
+            tolerances={},
+            parity={},
+        ),
+        samples=samples,
+        tolerances=_tolerances(source, rtol, atol),
+        golden_inputs=None if golden is True else () if golden is False else golden,
+        command=command,
+    )
+
+
+def _tolerances(source: Source, rtol: float | None, atol: float | None) -> dict[str, Tolerance] | None:
+    """The user's tolerances, for every output; None for the defaults of each dtype."""
+    if rtol is None and atol is None:
+        return None
+    return {name: Tolerance(rtol or 0.0, atol or 0.0) for name in source.output_names}
+
+
 def torch_source(model: Any, example_inputs: Any, *, dynamic_shapes: Any = None, output_names: Sequence[str] | None = None) -> Source:
     import torch
 
@@ -155,96 +206,47 @@ def export_source(
     ]
     given += goldens
     refused: list[tuple[str, str]] = []
-    last: ParityReport | None = None
+    failed: Attempt | None = None
     first_error: ExportError | None = None
     for strategy in source.strategies(opset):
         try:
-            candidate = strategy.build()
-            model, report, runs = _judged(source, candidate, strategy, given, tolerances, decisions)
+            attempt = proved(source, strategy, given, tolerances, decisions)
         except FinalExportError:
             raise
         except ExportError as error:
             refused.append((strategy.name, str(error).splitlines()[0]))
             first_error = first_error or error
             continue
-        report.refused = list(refused)
+        report = attempt.report
         if report.passed:
-            finished = _finished_contract(
-                source, contract, report, runs, goldens if golden_inputs is not None else None, tolerances, command
-            )
+            report.refused = refused
+            finished = _finished_contract(source, contract, attempt, goldens if golden_inputs is not None else None, tolerances, command)
             if finish is not None:
-                finish(model)
-            write_artifact(model, finished, target, verify=_replay)
+                finish(attempt.model)
+            write_artifact(attempt.model, finished, target, verify=_replay)
             return report
         refused.append((strategy.name, report.first_line()))
-        last = last or report
-        if any(failure.kind in _SOURCE_FAULTS for failure in report.failures):
+        failed = failed or attempt
+        if report.source_is_at_fault:
             break  # no other capture can mend the model itself
-    if last is not None:
-        last.refused = refused[1:]
-        raise ParityError(f"{last.first_line()}\n{last.explain()}", last)
-    if first_error is None:
-        raise ExportError("there is no way to export this model: the source offers none")
-    raise first_error
-
-
-_SOURCE_FAULTS = ("source", "random-source", "all-nan", "nothing-compared", "axis-untested")
-
-
-def _judged(
-    source: Source,
-    candidate: Candidate,
-    strategy: Strategy,
-    given: Sequence[Case],
-    tolerances: Mapping[str, Tolerance] | None,
-    decisions: Collection[str],
-) -> tuple[onnx.ModelProto, ParityReport, list[SourceRun]]:
-    model = graph_cleanup.clean(candidate.model, source.inputs, source.output_names)
-    cases = [*given, *probes(source.inputs, source.examples, candidate.ranges)]
-    runs, failures = run_source(source, cases, len(given))
-    if failures:
-        report = ParityReport(failures=failures)
-    else:
-        observed = [(run.case.sizes, {n: a.shape for n, a in run.outputs.items()}) for run in runs if run.outputs is not None]
-        mended = graph_cleanup.declare_output_shapes(model, observed)
-        graph_cleanup.check(model)
-        drawn = graph_cleanup.random_operators(model)
-        if drawn:
-            report = ParityReport(
-                failures=[
-                    Failure("random", f"the graph holds {drawn[0]}, whose answer changes from run to run: take random numbers as an input")
-                ]
-            )
-        else:
-            report = _run_judge(source, model, runs, tolerances, decisions)
-            report.mends += mended
-    report.strategy = strategy.name
-    report.mends = [*candidate.mends, *report.mends]
-    report.notes = [*source.notes, *report.notes]
-    return model, report, runs
-
-
-def _run_judge(
-    source: Source, model: onnx.ModelProto, runs: list[SourceRun], tolerances: Mapping[str, Tolerance] | None, decisions: Collection[str]
-) -> ParityReport:
-    try:
-        engine = Engine(model.SerializeToString(deterministic=True), device="cpu")
-    except OnnxFerryError as error:
-        return ParityReport(failures=[Failure("runtime", f"ONNX Runtime cannot load the exported graph: {str(error).splitlines()[0]}")])
-    with engine:
-        return judge(source, engine, runs, tolerances=tolerances, decisions=decisions)
+    if failed is None:
+        raise first_error or ExportError("there is no way to export this model: the source offers none")
+    # The first strategy that gave a graph is the one to explain: the others were only tried to mend it.
+    failed.report.refused = [(name, why) for name, why in refused if name != failed.report.strategy]
+    explain(source, failed.candidate, failed.model, failed.report, failed.runs)
+    raise ParityError(f"{failed.report.first_line()}\n{failed.report.explain()}", failed.report)
 
 
 def _finished_contract(
     source: Source,
     contract: Contract,
-    report: ParityReport,
-    runs: Sequence[SourceRun],
+    attempt: Attempt,
     goldens: Sequence[Case] | None,
     tolerances: Mapping[str, Tolerance] | None,
     command: Sequence[str],
 ) -> Contract:
-    chosen = _goldens(runs, goldens)
+    report = attempt.report
+    chosen = _goldens(attempt.runs, goldens)
     scales: dict[str, float] = {}
     for golden in chosen:
         for name, array in golden.outputs.items():

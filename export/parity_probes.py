@@ -60,18 +60,22 @@ def probes(inputs: Sequence[InputSpec], examples: Feeds, ranges: Mapping[str, tu
     if any(spec.dtype.startswith("float") for spec in inputs):
         rng = np.random.default_rng(SEED)
         for name, factor in (("zeros", 0.0), ("values x10", 10.0), ("values negated", -1.0)):
-            feeds = {}
-            for spec in inputs:
-                array = _draw(spec, examples[spec.name], spec.traced, rng)
-                feeds[spec.name] = (array * array.dtype.type(factor)).astype(array.dtype) if array.dtype.kind == "f" else array
+            feeds = {spec.name: _scaled(_draw(spec, examples[spec.name], spec.traced, rng), factor) for spec in inputs}
             yield Case(name, feeds, traced, generated=True)
 
 
-def redrawn(case: Case, inputs: Sequence[InputSpec], examples: Feeds, seed: int) -> Case:
-    """A case of the same sizes with other values in the examples' range."""
-    rng = np.random.default_rng((SEED, 1000 + seed))
-    feeds = {s.name: _draw(s, examples[s.name], s.shape_at(case.sizes), rng) for s in inputs}
-    return Case(f"{case.name}, drawn again", feeds, case.sizes, generated=True)
+def variations(inputs: Sequence[InputSpec], examples: Feeds) -> Iterator[Case]:
+    """More cases at the traced sizes, of both signs and several magnitudes: to reach a branch that no other case took."""
+    traced = dynamic_axes(inputs)
+    for number in range(8):
+        rng = np.random.default_rng((SEED, 1000 + number))
+        for factor in (1.0, -1.0, 10.0, -10.0):
+            feeds = {spec.name: _scaled(_draw(spec, examples[spec.name], spec.traced, rng), factor) for spec in inputs}
+            yield Case(f"values drawn again ({number}) x{factor:g}", feeds, traced, generated=True)
+
+
+def _scaled(array: np.ndarray, factor: float) -> np.ndarray:
+    return np.asarray(array * array.dtype.type(factor)) if array.dtype.kind == "f" else array
 
 
 def _size_sets(traced: Mapping[str, int], ranges: Mapping[str, tuple[int, int | None]]) -> Iterator[dict[str, int]]:

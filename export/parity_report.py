@@ -27,6 +27,9 @@ FAILURE_KINDS: Mapping[str, str] = {
 }
 
 
+SOURCE_FAULTS = ("source", "random-source", "all-nan", "nothing-compared", "axis-untested")
+
+
 @dataclass(frozen=True)
 class Worst:
     """The element that is farthest beyond (or nearest to) its tolerance."""
@@ -101,6 +104,11 @@ class ParityReport:
     @property
     def passed(self) -> bool:
         return not self.failures
+
+    @property
+    def source_is_at_fault(self) -> bool:
+        """Whether the model itself, or what it was tried on, is the trouble: no other way to export it can help then."""
+        return any(failure.kind in SOURCE_FAULTS for failure in self.failures)
 
     @property
     def compared(self) -> list[CaseRecord]:

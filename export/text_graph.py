@@ -30,7 +30,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.export.graph_cleanup import IR_VERSION, OPSET
+from onnxferry.export.graph_cleanup import OPSET, ir_version
 from onnxferry.train.rnn import HIGHEST_UNIFORM, SHARPEST, START, VOCABULARY, Rnn, RnnConfig, state_after
 
 # Gates of a layer as PyTorch stores them and as ONNX wants them: i f g o -> i o f g, r z n -> z r n.
@@ -111,7 +111,8 @@ def text_graph(network: Rnn) -> onnx.ModelProto:
         ],
         outer.initializers,
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="onnxferry")
+    opset = helper.make_opsetid("", OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=ir_version(OPSET), producer_name="onnxferry")
     onnx.checker.check_model(model, full_check=True)
     return model
 

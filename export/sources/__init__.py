@@ -40,16 +40,27 @@ class InputSpec:
 
 
 @dataclass(frozen=True, eq=False)
+class Trace:
+    """What the framework's own capture computes on one input, step by step."""
+
+    values: Mapping[str, np.ndarray]  # by the graph's value names, in the order of computation
+    outputs: Mapping[str, np.ndarray]  # by output name
+    lines: Mapping[str, str]  # value name -> "model.py, line 12: x = self.norm(x)", where it is known
+
+
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """A graph that one strategy made, not judged yet."""
 
     model: onnx.ModelProto
+    # A file that somebody made: its versions, its optional inputs and ONNX Runtime's own operators are kept.
+    foreign: bool = False
     # What was done beyond a plain conversion, in words.
     mends: tuple[str, ...] = ()
     # Axis name -> (smallest, largest or None): the sizes for which the framework says its capture holds.
     ranges: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
-    # The framework's own intermediate values by the graph's value names, where they can be had.
-    intermediates: Callable[[Feeds], Mapping[str, np.ndarray]] | None = None
+    # Runs the framework's own capture, where it can be run.
+    trace: Callable[[Feeds], Trace] | None = None
 
 
 @dataclass(frozen=True, eq=False)

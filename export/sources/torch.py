@@ -26,7 +26,7 @@ FLOAT64_PARAMETER_LIMIT = 200_000_000
 # The relative size of the nudge that shows whether a decision is a tie: a few float32 roundings.
 NUDGE = 1e-6
 
-_NUMPY_DTYPES = {
+NUMPY_DTYPES = {
     torch.float64: "float64",
     torch.float32: "float32",
     torch.float16: "float16",
@@ -408,12 +408,12 @@ def _input_spec(name: str, tensor: torch.Tensor, axes: Mapping[int, str]) -> Inp
 
 
 def _numpy_dtype(dtype: torch.dtype, what: str) -> str:
-    if dtype not in _NUMPY_DTYPES:
+    if dtype not in NUMPY_DTYPES:
         advice = "convert the model with .float() first" if dtype is torch.bfloat16 else "give it another dtype"
         raise ExportError(
             f"{what} has dtype {str(dtype).removeprefix('torch.')}, which ONNX Runtime does not take and give on every machine: {advice}"
         )
-    return _NUMPY_DTYPES[dtype]
+    return NUMPY_DTYPES[dtype]
 
 
 def _array(tensor: torch.Tensor, name: str) -> np.ndarray:

@@ -11,7 +11,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import torch
+from torch.export.graph_signature import TensorArgument
 from torch.jit._trace import TracerWarning
+from torch.utils import _pytree as pytree
 
-from onnxferry.export.sources import Candidate, Feeds, Strategy
-from onnxferry.export.sources.torch import FlatModule, TorchSource, evaluation_mode
-from onnxferry.export.sources.torch_errors import explained
+from onnxferry.export.sources import Candidate, Feeds, Strategy, Trace
+from onnxferry.export.sources.torch import NUMPY_DTYPES, FlatModule, TorchSource, evaluation_mode
+from onnxferry.export.sources.torch_errors import explained, users_line
 from onnxferry.export.sources.torch_recurrent import TRANSLATIONS, recurrent_layers_kept
 from onnxferry.runtime.errors import ExportError
 
@@ -113,7 +115,7 @@ def graph_of_program(source: TorchSource, program: torch.export.ExportedProgram,
     _strip_prefix(model)
     axes, ranges = _axes_of_program(source, program)
     _rename_axes(model, axes)
-    return Candidate(model, tuple(mends), ranges, _intermediates(made))
+    return Candidate(model, mends=tuple(mends), ranges=ranges, trace=_trace(source, made))
 
 
 def _traced(source: TorchSource, flat: FlatModule, opset: int) -> Candidate:
@@ -139,7 +141,7 @@ def _traced(source: TorchSource, flat: FlatModule, opset: int) -> Candidate:
         raise ExportError(f"tracing would freeze what the model computes in Python at {frozen}")
     model = onnx.load_from_string(buffer.getvalue())
     _strip_prefix(model)
-    return Candidate(model, ("used the older, tracing exporter",))
+    return Candidate(model, mends=("used the older, tracing exporter",))
 
 
 def _frozen_by_tracing(caught: Sequence[warnings.WarningMessage]) -> str | None:
@@ -233,28 +235,28 @@ def _rename_axes(model: onnx.ModelProto, symbols: Mapping[str, str]) -> None:
                 dim.dim_param = re.sub(r"\b\w+\b", lambda word: symbols.get(word.group(), word.group()), dim.dim_param)
 
 
-def _intermediates(program: ONNXProgram) -> Any:
-    exported = program.exported_program
+def _trace(source: TorchSource, made: ONNXProgram) -> Callable[[Feeds], Trace] | None:
+    exported = made.exported_program
     if exported is None:
         return None
 
-    def run(feeds: Feeds) -> Mapping[str, np.ndarray]:
+    def run(feeds: Feeds) -> Trace:
         recorder = _Recorder(exported.graph_module)
-        flat = [torch.from_numpy(np.array(feed, copy=True)) for feed in feeds.values()]
-        signature = exported.graph_signature
-        user = iter(flat)
+        tensors = iter([torch.from_numpy(np.array(feeds[name], copy=True)) for name in source.call.names])
         arguments: list[Any] = []
-        for spec in signature.input_specs:
-            kind = spec.kind.name
-            if kind == "USER_INPUT":
-                arguments.append(next(user))
-            elif kind == "CONSTANT_TENSOR" or (kind == "BUFFER" and spec.persistent is False):
+        for spec in exported.graph_signature.input_specs:
+            if spec.kind.name == "USER_INPUT":
+                arguments.append(next(tensors) if isinstance(spec.arg, TensorArgument) else getattr(spec.arg, "value", None))
+            elif spec.kind.name == "CONSTANT_TENSOR" or (spec.kind.name == "BUFFER" and spec.persistent is False):
                 arguments.append(exported.constants[str(spec.target)])
             else:
                 arguments.append(exported.state_dict[str(spec.target)])
-        with torch.no_grad():
-            recorder.run(*arguments, enable_io_processing=False)
-        return recorder.values
+        with torch.no_grad(), quiet():
+            answer = recorder.run(*arguments, enable_io_processing=False)
+        # Buffers that the model writes to come before its own outputs.
+        outputs = [leaf for leaf in pytree.tree_leaves(answer) if isinstance(leaf, torch.Tensor)][-len(source.output_names) :]
+        named = {name: tensor.detach().cpu().numpy() for name, tensor in zip(source.output_names, outputs, strict=True)}
+        return Trace(recorder.values, named, recorder.lines)
 
     return run
 
@@ -265,11 +267,15 @@ class _Recorder(torch.fx.Interpreter):
     def __init__(self, module: torch.fx.GraphModule) -> None:
         super().__init__(module, garbage_collect_values=False)
         self.values: dict[str, np.ndarray] = {}
+        self.lines: dict[str, str] = {}
 
     def run_node(self, n: torch.fx.Node) -> Any:
         result = super().run_node(n)
-        if n.op == "call_function" and isinstance(result, torch.Tensor) and not result.is_complex():
+        if n.op == "call_function" and isinstance(result, torch.Tensor) and result.dtype in NUMPY_DTYPES:
             self.values[n.name] = result.detach().cpu().numpy()
+            line = users_line(str(n.meta.get("stack_trace") or ""))
+            if line is not None:
+                self.lines[n.name] = line
         return result
 
 

@@ -21,7 +21,7 @@ def explained(error: BaseException, axes: Sequence[dict[int, str]], names: Seque
     """The error as one of ours. ``axes`` and ``names``: the dynamic axes by label, and the names, of every input."""
     chain = list(causes(error))
     text = "\n".join(f"{type(e).__name__}: {e}" for e in chain)
-    where = _users_line(text)
+    where = users_line(text)
     at = f" at {where}" if where else ""
     if re.search(_BRANCH, text, re.IGNORECASE):
         return FinalExportError(
@@ -63,10 +63,14 @@ def _axis_words(text: str, axes: Sequence[dict[int, str]], names: Sequence[str])
     return "an axis that was named dynamic"
 
 
-def _users_line(text: str) -> str | None:
-    """``model.py, line 12`` of the last frame in the user's own code that the message shows, without its folder."""
+def users_line(text: str) -> str | None:
+    """``model.py, line 12: x = self.norm(x)`` of the last frame of the user's own code in a stack trace, without its folder."""
     home = str(Path(torch.__file__).parent)
     ours = str(Path(__file__).parent)
-    frames = re.findall(r'File "([^"]+)", line (\d+), in \w+', text)
-    own = [(Path(name).name, line) for name, line in frames if not name.startswith((home, ours, "<"))]
-    return f"{own[-1][0]}, line {own[-1][1]}" if own else None
+    frames = re.findall(r'File "([^"]+)", line (\d+), in [\w<>.]+(?:\n[ \t]+(\S[^\n]*))?', text)
+    own = [(Path(name).name, line, code) for name, line, code in frames if not name.startswith((home, ours, "<"))]
+    if not own:
+        return None
+    name, line, code = own[-1]
+    shows = code and not code.startswith(("File ", "^", "~"))
+    return f"{name}, line {line}" + (f": {code.strip()[:120]}" if shows else "")

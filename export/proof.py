@@ -1,0 +1,113 @@
+"""One attempt: a strategy's graph, cleaned, corrected and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from onnxferry.export import graph_cleanup
+from onnxferry.export.branch_coverage import Branches
+from onnxferry.export.parity import judge
+from onnxferry.export.parity_probes import Case, probes, variations
+from onnxferry.export.parity_report import Failure, ParityReport
+from onnxferry.export.source_runs import SourceRun, run_source
+from onnxferry.export.sources import Candidate, Source, Strategy
+from onnxferry.runtime.artifact import Tolerance
+from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.errors import OnnxFerryError
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """What one strategy came to."""
+
+    candidate: Candidate
+    model: onnx.ModelProto  # cleaned
+    report: ParityReport
+    runs: Sequence[SourceRun]
+
+
+def proved(
+    source: Source,
+    strategy: Strategy,
+    given: Sequence[Case],
+    tolerances: Mapping[str, Tolerance] | None = None,
+    decisions: Collection[str] = (),
+) -> Attempt:
+    """Build the strategy's graph and judge it on the given cases and on probes.
+
+    Raises ExportError where there is no graph, or none that is valid; what the graph does wrong stands in the report.
+    """
+    candidate = strategy.build()
+    model = graph_cleanup.clean(candidate, source.inputs, source.output_names)
+    cases = [*given, *probes(source.inputs, source.examples, candidate.ranges)]
+    runs, failures = run_source(source, cases, len(given))
+    mended: list[str] = []
+    if failures:
+        report = ParityReport(failures=failures)
+    else:
+        observed = [(run.case.sizes, {n: a.shape for n, a in run.outputs.items()}) for run in runs if run.outputs is not None]
+        mended = graph_cleanup.declare_output_shapes(model, observed)
+        graph_cleanup.check(model, foreign=candidate.foreign)
+        drawn = graph_cleanup.random_operators(model)
+        if drawn:
+            text = f"the graph holds {drawn[0]}, whose answer changes from run to run: take random numbers as an input"
+            report = ParityReport(failures=[Failure("random", text)])
+        else:
+            report, runs = _judged(source, model, runs, given, tolerances, decisions)
+    report.strategy = strategy.name
+    report.mends = [*candidate.mends, *mended, *report.mends]
+    report.notes = [*source.notes, *dict.fromkeys(report.notes)]
+    return Attempt(candidate, model, report, runs)
+
+
+def _judged(
+    source: Source,
+    model: onnx.ModelProto,
+    runs: list[SourceRun],
+    given: Sequence[Case],
+    tolerances: Mapping[str, Tolerance] | None,
+    decisions: Collection[str],
+) -> tuple[ParityReport, list[SourceRun]]:
+    try:
+        engine = Engine(model.SerializeToString(deterministic=True), device="cpu")
+    except OnnxFerryError as error:
+        text = f"ONNX Runtime cannot load the exported graph: {str(error).splitlines()[0]}"
+        return ParityReport(failures=[Failure("runtime", text)]), runs
+    with engine:
+        report = judge(source, engine, runs, tolerances=tolerances, decisions=decisions)
+        branches = Branches(model)
+        if report.passed and branches:
+            more = _cases_for_branches(source, branches, runs)
+            if more:
+                added, _ = run_source(source, [*given, *more], len(given))
+                runs = [*runs, *added[len(given) :]]
+                report = judge(source, engine, runs, tolerances=tolerances, decisions=decisions)
+            for branch, side in branches.untaken():
+                text = (
+                    f"the {side} side of the branch {branch!r} was never taken, so it is not proved: "
+                    "give samples that take it, or take the branch out of the model"
+                )
+                report.failures.append(Failure("branch-untested", text))
+    return report, runs
+
+
+def _cases_for_branches(source: Source, branches: Branches, runs: Sequence[SourceRun]) -> list[Case]:
+    """Notes which sides of every branch the compared cases took, and finds more cases for those that none did."""
+    more: list[Case] = []
+    with Engine(branches.model.SerializeToString(), device="cpu") as watcher:
+        for run in runs:
+            if run.outputs is not None:
+                branches.add(watcher.run(run.case.feeds))
+        for case in variations(source.inputs, source.examples):
+            if not branches.untaken():
+                break
+            try:
+                source.run(case.feeds)
+                if branches.add(watcher.run(case.feeds)):
+                    more.append(case)
+            except Exception:  # noqa: BLE001 - a variation that the user's model or the file cannot take leads nowhere
+                continue
+    return more

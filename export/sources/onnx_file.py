@@ -1,0 +1,96 @@
+"""An .onnx file of anybody's as a source: to be checked and wrapped into an artifact.
+
+What the file itself gives, as it came, is what the artifact must give after it was cleaned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxferry.export.sources import Candidate, Feeds, InputSpec, Strategy
+from onnxferry.runtime.artifact import Contract
+from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.errors import ExportError, InputError
+
+
+class OnnxSource:
+    """A file, opened by ONNX Runtime on the CPU as users will open it."""
+
+    def __init__(self, path: str | os.PathLike[str], examples: Feeds, axes: Mapping[str, Mapping[int, str]] | None = None) -> None:
+        self._path = Path(path)
+        # The engine looks at the file before onnx or ONNX Runtime do: it may be a stranger's.
+        self._engine = Engine(path, device="cpu")
+        self.examples = examples
+        self.output_names = tuple(spec.name for spec in self._engine.outputs)
+        self.inputs = tuple(self._input(spec, (axes or {}).get(spec.name)) for spec in self._engine.inputs)
+        self.notes: Sequence[str] = [f"the optional input {spec.name!r} keeps its default" for spec in self._engine.optional_inputs]
+        for output in self._engine.outputs:
+            if "(" in output.dtype or output.dtype == "str":
+                raise ExportError(f"output {output.name!r} is {output.dtype}: only tensors of numbers can be compared and carried")
+
+    @property
+    def contract(self) -> Contract | None:
+        """The contract that the file carries, if it is an artifact already."""
+        return self._engine.contract
+
+    def _input(self, spec: Any, named: Mapping[int, str] | None) -> InputSpec:
+        if spec.name not in self.examples:
+            raise InputError(f"the example lacks the input {spec}; the file takes {'; '.join(map(str, self._engine.inputs))}")
+        array = self.examples[spec.name]
+        if not spec.ranked:
+            raise ExportError(f"input {spec.name!r} is declared without a rank, and other programs cannot call that: declare its axes")
+        shape = tuple(
+            (named or {}).get(axis) or (size if isinstance(size, int | str) and size else f"{spec.name}_dim{axis}")
+            for axis, size in enumerate(spec.shape)
+        )
+        if array.ndim != len(shape):
+            raise InputError(f"the example of {spec.name!r} has shape {array.shape}, the file takes {spec}")
+        return InputSpec(spec.name, spec.dtype, shape, tuple(array.shape))
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        return self._engine.run(feeds)
+
+    def run_float64(self, feeds: Feeds) -> dict[str, np.ndarray] | None:
+        return None
+
+    def run_nudged(self, feeds: Feeds, seed: int) -> dict[str, np.ndarray] | None:
+        return None
+
+    def strategies(self, opset: int) -> Sequence[Strategy]:
+        return (Strategy("the file as it is", lambda: Candidate(onnx.load(self._path), foreign=True)),)
+
+    def provenance(self) -> dict[str, Any]:
+        digest = hashlib.sha256(self._path.read_bytes()).hexdigest()
+        return {"framework": "onnx", "versions": {"onnx": str(onnx.__version__)}, "model": self._path.name, "file_sha256": digest}
+
+
+def declared_examples(path: str | os.PathLike[str], given: Feeds) -> dict[str, np.ndarray]:
+    """Inputs to try the file on: the given ones, and values drawn for the others as the file declares them."""
+    from onnxferry.export.input_spec import FIRST_AXIS, OTHER_AXES, InputDescription
+
+    sizes: dict[str, int] = {}
+    examples = {}
+    with Engine(path, device="cpu") as engine:
+        for number, spec in enumerate(engine.inputs):
+            if spec.name in given:
+                examples[spec.name] = given[spec.name]
+                continue
+            if "(" in spec.dtype or spec.dtype == "str" or not spec.ranked:
+                raise InputError(f"values for the input {spec} cannot be made up: give them with --samples")
+            shape = []
+            for axis, size in enumerate(spec.shape):
+                if isinstance(size, int):
+                    shape.append(size)
+                    continue
+                label = size or f"{spec.name}_dim{axis}"
+                default = FIRST_AXIS if axis == 0 else OTHER_AXES[len(sizes) % len(OTHER_AXES)]
+                shape.append(sizes.setdefault(label, default))
+            examples[spec.name] = InputDescription(spec.name, spec.dtype, tuple(shape), {}).example(number)
+    return examples

@@ -1,0 +1,212 @@
+"""Models that must be refused: each with words that say what is wrong, and nothing left on the disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onnxferry.export import ExportError, ParityError, export_model
+from onnxferry.export.parity_report import ParityReport
+from onnxferry.runtime.errors import InputError, OnnxFerryError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in which nothing may be left: neither an .onnx nor a data file nor a temporary one."""
+    yield tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def refused(model: nn.Module, inputs: Any, folder: Path, axes: Any = None, **options: Any) -> OnnxFerryError:
+    with pytest.raises(OnnxFerryError) as caught:
+        export_model(model.eval(), inputs, folder / "m.onnx", dynamic_shapes=axes, **options)
+    message = str(caught.value).splitlines()[0]
+    assert message
+    assert "Traceback" not in message
+    assert len(message) < 500
+    return caught.value
+
+
+def kinds(error: OnnxFerryError) -> set[str]:
+    assert isinstance(error, ParityError)
+    assert isinstance(error.report, ParityReport)
+    assert not error.report.passed
+    return {failure.kind for failure in error.report.failures}
+
+
+class Apply(nn.Module):
+    """A module around a function."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self, x)
+
+
+X = torch.linspace(-1, 1, 12).reshape(3, 4)
+BATCH = {"x": {0: "batch"}}
+
+
+def test_dropout_left_on(folder: Path) -> None:
+    error = refused(Apply(lambda self, x: F.dropout(self.linear(x), 0.5, training=True)), X, folder, BATCH)
+    assert "changes from run to run" in str(error)
+    assert "dropout" in str(error).splitlines()[0]
+    assert kinds(error) == {"random-source"}
+
+
+def test_random_numbers_that_do_not_show_in_the_source(folder: Path) -> None:
+    """Noise too small to see: the graph is looked at as well."""
+    error = refused(Apply(lambda self, x: self.linear(x) + 0.0 * torch.rand_like(x)), X, folder, BATCH)
+    assert kinds(error) == {"random"}
+    assert "RandomUniform" in str(error).splitlines()[0]
+
+
+def test_state_that_changes_with_every_call(folder: Path) -> None:
+    class Counter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return x * self.calls
+
+    error = refused(Counter(), X, folder, BATCH)
+    assert kinds(error) == {"random-source"}
+
+
+def test_an_if_on_a_value(folder: Path) -> None:
+    error = refused(Apply(lambda self, x: self.linear(x) if x.sum() > 0 else x * 2), X, folder, BATCH)
+    first = str(error).splitlines()[0]
+    assert "branches on a tensor's value in Python" in first
+    assert "test_refusals.py, line" in first
+    assert "torch.cond" in first
+    assert str(Path(__file__).parent) not in str(error)
+
+
+def test_an_if_on_a_size_that_no_usual_probe_reaches(folder: Path) -> None:
+    error = refused(Apply(lambda self, x: self.linear(x) if x.shape[0] <= 40 else x * 2), X, folder, BATCH)
+    assert isinstance(error, ParityError)
+    assert isinstance(error.report, ParityReport)
+    assert "one side" in error.report.located["cause"]
+    assert "'batch'" in error.report.located["cause"]
+
+
+def test_a_batch_that_the_code_fixes(folder: Path) -> None:
+    error = refused(Apply(lambda self, x: self.linear(x).reshape(3, 2, 2)), X, folder, BATCH)
+    first = str(error).splitlines()[0]
+    assert "the axis 'batch' was named dynamic" in first
+    assert "the traced 3" in first
+    assert "[3, 2, 2]" in first
+
+
+def test_an_axis_that_only_works_at_its_traced_size(folder: Path) -> None:
+    """The source itself refuses every other size: naming the axis dynamic promises what nobody can prove."""
+    weight = torch.randn(4, 4)
+
+    def fixed(self: nn.Module, x: Tensor) -> Tensor:
+        if x.shape[0] != 3:
+            raise ValueError("three rows, please")
+        return x @ weight
+
+    error = refused(Apply(fixed), X, folder, BATCH)
+    assert "batch" in str(error).splitlines()[0]
+
+
+def test_python_numbers_inside(folder: Path) -> None:
+    """What is computed outside torch would become a constant."""
+    error = refused(Apply(lambda self, x: self.linear(x) + torch.tensor([math.sin(v) for v in x[0].tolist()])), X, folder, BATCH)
+    assert isinstance(error, ExportError)
+
+
+def test_numpy_that_torch_can_follow_goes_across(tmp_path: Path) -> None:
+    model = Apply(lambda self, x: self.linear(x) + torch.from_numpy(x.detach().numpy().round()))
+    assert export_model(model.eval(), X, tmp_path / "m.onnx", dynamic_shapes=BATCH).passed
+
+
+def test_all_nan(folder: Path) -> None:
+    model = Apply(lambda self, x: self.linear(x))
+    nn.init.constant_(model.linear.weight, float("nan"))
+    error = refused(model, X, folder, BATCH)
+    assert kinds(error) == {"all-nan"}
+    assert "proves nothing" in str(error).splitlines()[0]
+
+
+def test_an_output_that_is_no_tensor(folder: Path) -> None:
+    error = refused(Apply(lambda self, x: {"y": self.linear(x), "count": 3}), X, folder, BATCH)
+    assert "output 'count' is a int" in str(error).splitlines()[0]
+
+
+@pytest.mark.parametrize(("dtype", "words"), [(torch.bfloat16, ".float()"), (torch.complex64, "another dtype")])
+def test_a_dtype_that_runtimes_do_not_share(folder: Path, dtype: torch.dtype, words: str) -> None:
+    error = refused(Apply(lambda self, x: self.linear(x).to(dtype)), X, folder, BATCH)
+    first = str(error).splitlines()[0]
+    assert str(dtype).removeprefix("torch.") in first
+    assert words in first
+
+
+def test_a_model_that_fails_by_itself(folder: Path) -> None:
+    error = refused(Apply(lambda self, x: self.linear(x[:, :3])), X, folder, BATCH)
+    assert "the model itself fails on the example inputs" in str(error).splitlines()[0]
+
+
+def test_one_side_of_a_branch_that_no_input_takes(folder: Path) -> None:
+    error = refused(Apply(lambda self, x: torch.cond(x.sum() > 1e6, lambda t: t * 2, lambda t: t - 1, (x,))), X, folder, BATCH)
+    assert kinds(error) == {"branch-untested"}
+    assert "the true side of the branch" in str(error).splitlines()[0]
+    assert "samples" in str(error).splitlines()[0]
+
+
+def test_that_branch_goes_across_with_a_sample(tmp_path: Path) -> None:
+    model = Apply(lambda self, x: torch.cond(x.sum() > 1e6, lambda t: t * 2, lambda t: t - 1, (x,)))
+    sample = {"x": (X + 1e6).numpy()}
+    report = export_model(model.eval(), X, tmp_path / "m.onnx", dynamic_shapes=BATCH, samples=[sample])
+    assert report.passed
+
+
+def test_an_operator_without_translation(folder: Path) -> None:
+    @torch.library.custom_op("onnxferry_tests::twice", mutates_args=())
+    def twice(x: Tensor) -> Tensor:
+        return x * 2
+
+    twice.register_fake(torch.empty_like)
+    error = refused(Apply(lambda self, x: twice(self.linear(x))), X, folder, BATCH)
+    first = str(error).splitlines()[0]
+    assert "onnxferry_tests" in first
+    assert "no translation to ONNX" in first
+
+
+def test_a_tolerance_that_nothing_can_hold(folder: Path) -> None:
+    error = refused(Apply(lambda self, x: F.softmax(self.linear(x * 3), -1)), X, folder, BATCH, rtol=0.0, atol=0.0)
+    assert "difference" in kinds(error)
+    assert isinstance(error, ParityError)
+    text = error.report.explain()  # type: ignore[attr-defined]
+    for word in ("worst at", "in the model", "in the file", "ulp", "likely cause", "try:", "against float64"):
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("inputs", "axes", "words"),
+    [
+        ({"y": X}, None, "do not fit forward(x:"),
+        (X, {"y": {0: "batch"}}, "dynamic_shapes names 'y', which is no input"),
+        (X, {"x": {2: "batch"}}, "there is no axis 2"),
+        (X, {"x": {0: "a b"}}, "must be like 'batch'"),
+        ((3,), None, "hold no tensor"),
+        ("x", None, "must be a tensor"),
+    ],
+)
+def test_arguments_that_make_no_sense(folder: Path, inputs: Any, axes: Any, words: str) -> None:
+    error = refused(Apply(lambda self, x: x), inputs, folder, axes)
+    assert isinstance(error, InputError)
+    assert words in str(error)
