@@ -26,10 +26,13 @@ from onnxferry.train.checkpoint import Checkpoint
 from onnxferry.train.rnn import START, VOCABULARY, Rnn, RnnConfig, state_after
 
 # Recurrence feeds its own rounding back: after hundreds of steps states differ by some 1e-6, and logits by ten times that.
+# An LSTM's cell is a running sum without bound, and one that counts reaches hundreds within a few hundred bytes: its last bits
+# weigh more as it grows. After 300 bytes file and PyTorch were 23 units in the last place apart (2.7e-6 of the value), and
+# equally far from the same network in double precision; 1e-5 leaves room for texts four times as long.
 TOLERANCES = {
     "log_probabilities": Tolerance(rtol=0.0, atol=2e-4),
     "next_logits": Tolerance(rtol=0.0, atol=2e-4),
-    "state_after": Tolerance(rtol=0.0, atol=5e-5),
+    "state_after": Tolerance(rtol=1e-5, atol=5e-5),
 }
 
 RANDOM = "numpy.random.Generator(PCG64(seed)).random(dtype=float32), one number a byte, in order; row r of a batch: seed + r"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxferry.runtime import Classifier, load
+from onnxferry.runtime import Classifier, TextGenerator, load
 from onnxferry.runtime.catalog import zoo_model, zoo_names
 from onnxferry.runtime.golden import replay_goldens
 
@@ -49,3 +49,19 @@ def test_digits_reads_its_examples_as_its_card_says() -> None:
         right = images[predicted == labels]
         inverted = [p.index for p in model.predict(list(255 - right))]
     assert inverted == labels[predicted == labels].tolist()
+
+
+def test_shakespeare_writes_as_its_card_says() -> None:
+    shipped = zoo_model("shakespeare")
+    assert shipped.size <= 8_000_000
+    card = json.loads((shipped.path.with_name("card.json")).read_text())
+    assert card["figures"]["known words, the mean of these"] >= 0.88
+    assert card["figures"]["bytes of the file"] == shipped.size
+    with load("shakespeare", device="cpu") as model:
+        assert isinstance(model, TextGenerator)
+        # Uniform guessing costs 5.5 nats a byte, letter frequencies 3.3: a model that knows the plays is far below both on one's lines.
+        assert model.score(b"First Citizen:\nBefore we proceed any further, hear me speak.\n") < 2.0
+        for sample in card["samples"]:
+            assert model.score(sample["text"].encode()) < 2.5
+        written = model.generate("ROMEO:\n", 400, temperature=0.8, seed=1)
+    assert "".join(load("shakespeare", device="cpu").stream("ROMEO:\n", max_bytes=400, temperature=0.8, seed=1)) == written
