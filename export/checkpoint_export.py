@@ -8,7 +8,6 @@ Each family says what its graph is, what it is compared on, and what the contrac
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,10 @@ import numpy as np
 import onnx
 import torch
 
-from onnxferry.export.model_export import export_module, shortened
+from onnxferry.export.latents_export import export_autoencoder
+from onnxferry.export.model_export import export_module, without_paths
 from onnxferry.export.parity import ParityReport
+from onnxferry.export.picture_probes import picture_probes
 from onnxferry.export.text_export import export_text
 from onnxferry.runtime.artifact import Contract, Tolerance
 from onnxferry.runtime.errors import ExportError, InputError
@@ -62,22 +63,6 @@ def export_checkpoint(
     )
 
 
-def recogniser_probes(channels: int, examples: np.ndarray) -> list[dict[str, np.ndarray]]:
-    """What a recogniser is compared on besides its example: real pictures, and the same made hard, at shapes never traced.
-
-    ``examples``: uint8 (n, height, width, channels).
-    """
-    rng = np.random.default_rng(0)
-    n, height, width, _ = examples.shape
-    wide = np.zeros((min(3, n), 2 * height + 5, 3 * width + 2, channels), np.uint8)  # small and off-centre
-    wide[:, height : 2 * height, 7 : 7 + width] = examples[:3]
-    enlarged = examples[:2].repeat(5, axis=1).repeat(7, axis=2)
-    noise = rng.integers(0, 256, (5, 33, 17, channels), dtype=np.uint8)
-    probes = [examples, 255 - examples[:7], wide, enlarged, noise, examples[:1, ::2, ::3]]
-    probes += [np.zeros((1, 1, 1, channels), np.uint8), np.full((2, 9, 40, channels), 255, np.uint8)]
-    return [{"image": np.ascontiguousarray(probe)} for probe in probes]
-
-
 def _export_recogniser(
     checkpoint: Checkpoint,
     path: str | os.PathLike[str],
@@ -109,7 +94,7 @@ def _export_recogniser(
             "features": network.head.in_features,
         },
         metrics=dict(checkpoint.metrics),
-        provenance={"data": dict(checkpoint.data), "training": _without_paths(checkpoint.provenance)},
+        provenance={"data": dict(checkpoint.data), "training": without_paths(checkpoint.provenance)},
         license=license,
     )
     goldens: Sequence[Mapping[str, np.ndarray]]
@@ -128,7 +113,7 @@ def _export_recogniser(
         contract=contract,
         dynamic_shapes={"image": {0: "batch", 1: "height", 2: "width"}},
         output_names=["probabilities", "class_index", "features"],
-        probes=recogniser_probes(config.channels, examples),
+        probes=picture_probes(config.channels, examples),
         golden_inputs=goldens,
         tolerances={"probabilities": PROBABILITY_TOLERANCE},
         decisions={"probabilities"},
@@ -146,12 +131,7 @@ def add_label_output(model: onnx.ModelProto, labels: Sequence[str]) -> None:
     model.graph.output.append(onnx.helper.make_tensor_value_info("label", onnx.TensorProto.STRING, ["batch"]))
 
 
-def _without_paths(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """The training's provenance with its command's paths cut to their last part."""
-    return {**provenance, "command": shlex.join(shortened(shlex.split(str(provenance.get("command", "")))))}
-
-
-_EXPORTERS: dict[str, Callable[..., ParityReport]] = {"cnn": _export_recogniser, "rnn": export_text}
+_EXPORTERS: dict[str, Callable[..., ParityReport]] = {"cnn": _export_recogniser, "rnn": export_text, "ae": export_autoencoder}
 
 
 def exporters() -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -314,6 +315,11 @@ def shortened(command: Sequence[str]) -> list[str]:
         else:
             parts.append(_last_part(word))
     return parts
+
+
+def without_paths(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The training's provenance with its command's paths cut to their last part."""
+    return {**provenance, "command": shlex.join(shortened(shlex.split(str(provenance.get("command", "")))))}
 
 
 def _last_part(word: str) -> str:

@@ -36,6 +36,9 @@ FLOAT64_CAP = 100.0
 # Nudged runs of the source that a changed decision must survive to count.
 NUDGES = 4
 
+# Pixels that may be a level apart, where a tolerance of 1 allows it: rounding decides what lies within some 1e-5 of a half level.
+PIXEL_SHARE = 1e-4
+
 # Points of (magnitude, error) kept for an output's plot, and the most that one case adds: its worst, and some spread evenly.
 PLOT_POINTS = 400
 PLOT_POINTS_CASE = 50
@@ -97,8 +100,20 @@ class _Judge:
         if first is not None:
             self.report.failures += self._repeatability(*first)
         if not self.report.failures:
-            self.report.failures += self._coverage(compared)
+            self.report.failures += self._pictures() or self._coverage(compared)
         return self.report
+
+    def _pictures(self) -> list[Failure]:
+        """Whole numbers that may be one apart (pixels, rounded from floats that straddle a half) may be so in few places only."""
+        return [
+            Failure(
+                "difference",
+                f"{entry.differing} of {entry.elements} elements of {entry.name!r} are a level apart, allowed are {PIXEL_SHARE:.2%}",
+                output=entry.name,
+            )
+            for entry in self.report.outputs.values()
+            if np.dtype(entry.dtype).kind in "iu" and entry.atol == 1 and entry.differing > max(1, PIXEL_SHARE * entry.elements)
+        ]
 
     def _compare(self, case: Case, expected: Mapping[str, np.ndarray], actual: Mapping[str, np.ndarray]) -> list[Failure]:
         for name in expected:
@@ -274,6 +289,7 @@ def _measure(entry: OutputParity, case: Case, want: np.ndarray, got: np.ndarray,
     beyond = difference > allowed
     if want.dtype.kind in "iub" and tolerance == EXACT[0]:
         beyond = want != got  # float64 cannot tell large int64 apart
+    entry.differing += int(np.count_nonzero(~equal))
     scale = magnitude(want)
     entry.scale = max(entry.scale, scale)
     largest = float(difference.max())

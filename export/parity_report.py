@@ -57,6 +57,7 @@ class OutputParity:
     max_ulp: int = 0  # over elements larger than a thousandth of the largest
     worst: Worst | None = None
     beyond: int = 0  # elements beyond tolerance
+    differing: int = 0  # elements that are not equal
     decisions: int = 0  # places where an argmax (or a whole number) was compared
     decisions_changed: int = 0
     ties: int = 0  # decisions left out because the source itself takes them otherwise when nudged by 1e-6

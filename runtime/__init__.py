@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnxferry.runtime.artifact import Tolerance as Tolerance
     from onnxferry.runtime.engine import Engine as Engine
     from onnxferry.runtime.engine import TensorSpec as TensorSpec
+    from onnxferry.runtime.latents import Autoencoder as Autoencoder
     from onnxferry.runtime.tasks import Classifier as Classifier
     from onnxferry.runtime.tasks import Model as Model
     from onnxferry.runtime.tasks import Prediction as Prediction
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _MODULES = {
+    "Autoencoder": "latents",
     "Classifier": "tasks",
     "Contract": "artifact",
     "Engine": "engine",
@@ -42,6 +44,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "Autoencoder",
     "Classifier",
     "Contract",
     "Engine",

@@ -24,7 +24,7 @@ class ZooModel:
 
     name: str
     path: Path
-    size: int  # of the .onnx file, in bytes
+    size: int  # of its .onnx files, in bytes
     card: Mapping[str, Any]
 
 
@@ -41,7 +41,8 @@ def zoo_model(name: str) -> ZooModel:
         hint = f"did you mean {near[0]!r}?" if near else f"shipped are: {', '.join(names) or 'none'}"
         raise ArtifactError(f"no model named {name!r} is shipped, {hint}; a file's name ends in .onnx")
     path = _zoo() / name / f"{name}.onnx"
-    return ZooModel(name, path, path.stat().st_size, _card(path.with_name("card.json")))
+    size = sum(file.stat().st_size for file in path.parent.glob("*.onnx"))
+    return ZooModel(name, path, size, _card(path.with_name("card.json")))
 
 
 def find_model(name_or_path: str | os.PathLike[str]) -> Path:

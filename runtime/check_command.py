@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +26,7 @@ from onnxferry.runtime.console import (
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import CheckFailedError
 from onnxferry.runtime.golden import Comparison, GoldenReport, replay_goldens
+from onnxferry.runtime.latents import decoder_path
 
 app = new_app()
 
@@ -55,6 +57,9 @@ def check(
         contract = engine.contract
         report = replay_goldens(engine.run, contract) if contract else GoldenReport(())
         device_used = engine.device
+    if contract is not None and contract.kind == "encoder" and decoder_path(path).is_file():
+        with Engine(decoder_path(path), device=device, threads=threads) as engine:
+            report = GoldenReport((*report.comparisons, *_decoder_comparisons(engine)))
     nothing = not report.comparisons
     if as_json:
         print_json(
@@ -82,6 +87,14 @@ def check(
         count = len(report.comparisons)
         stdout().print(Text(f"passed: {count} of {count} on {device_used}", "bold green"))
         print_next(command("inspect", model), *try_command(contract.kind, model))
+
+
+def _decoder_comparisons(engine: Engine) -> list[Comparison]:
+    """An autoencoder is one model in two files: its check replays both."""
+    if engine.contract is None:
+        return []
+    report = replay_goldens(engine.run, engine.contract)
+    return [dataclasses.replace(comparison, output=f"decoder: {comparison.output}") for comparison in report.comparisons]
 
 
 def _json(comparison: Comparison) -> dict[str, Any]:

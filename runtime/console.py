@@ -72,7 +72,11 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 def try_command(kind: str, model: str) -> tuple[str, ...]:
     """The command that puts a model of this kind (as its contract says) to use; none for a kind that has no verb."""
-    uses = {"recogniser": command("predict", model, "PICTURE.png"), "text-generator": command("generate", model, "--stream")}
+    uses = {
+        "recogniser": command("predict", model, "PICTURE.png"),
+        "text-generator": command("generate", model, "--stream"),
+        "encoder": command("reconstruct", model, "PICTURE.png"),
+    }
     return (uses[kind],) if kind in uses else ()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -107,23 +107,26 @@ def picture_names(images: Sequence[str]) -> list[str]:
     return names
 
 
+def read_pictures(
+    names: Sequence[str], errors: list[tuple[str, InputError]], advance: Callable[[int], None]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Positions and pictures; those that cannot be read go to ``errors`` and advance the bar."""
+    for i, name in enumerate(names):
+        try:
+            picture = decode_picture(sys.stdin.buffer.read(), "stdin") if name == STDIN else decode_picture(name)
+        except InputError as error:
+            errors.append((name, error))
+            advance(1)
+        else:
+            yield i, picture
+
+
 def _predict_all(classifier: Classifier, names: Sequence[str]) -> tuple[dict[int, Prediction], list[tuple[str, InputError]]]:
     """Predictions by position, and the pictures that cannot be read."""
     errors: list[tuple[str, InputError]] = []
-
-    def pictures() -> Iterator[tuple[int, np.ndarray]]:
-        for i, name in enumerate(names):
-            try:
-                picture = decode_picture(sys.stdin.buffer.read(), "stdin") if name == STDIN else decode_picture(name)
-            except InputError as error:
-                errors.append((name, error))
-                advance(1)
-            else:
-                yield i, picture
-
     predictions = {}
     with progress_bar("predicting", len(names)) as advance:
-        for i, prediction in classifier.predict_each(pictures()):
+        for i, prediction in classifier.predict_each(read_pictures(names, errors, advance)):
             predictions[i] = prediction
             advance(1)
     return predictions, errors

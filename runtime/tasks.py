@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -42,11 +43,16 @@ def load(
     ``device``: ``"auto"``, ``"cpu"`` or ``"cuda"``. ``threads``: None for as many as this process may use.
     ``providers``: ONNX Runtime's execution providers in order, instead of ``device``. ``tune`` has no effect yet.
 
-    Returns a :class:`Classifier` for a recogniser, a plain :class:`Model` for a file that carries no contract of ours.
+    Returns a :class:`Classifier` for a recogniser, a :class:`~onnxferry.runtime.text.TextGenerator`, an
+    :class:`~onnxferry.runtime.latents.Autoencoder` (its decoder's file is found beside it), or a plain :class:`Model` for a file
+    that carries no contract of ours.
     Raises ArtifactError for a file that cannot be opened, DeviceError where the device asked for cannot be used here.
     """
-    engine = Engine(find_model(name_or_path), device=device, threads=threads, providers=providers)
-    return _model_from_engine(engine)
+
+    def open_engine(path: str | os.PathLike[str]) -> Engine:
+        return Engine(path, device=device, threads=threads, providers=providers)
+
+    return _model_from_engine(open_engine(find_model(name_or_path)), open_engine)
 
 
 def load_classifier(name_or_path: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> Classifier:
@@ -61,7 +67,7 @@ def load_classifier(name_or_path: str | os.PathLike[str], device: str = "auto", 
     )
 
 
-def _model_from_engine(engine: Engine) -> Model:
+def _model_from_engine(engine: Engine, open_engine: Callable[[Path], Engine]) -> Model:
     kind = engine.contract.kind if engine.contract else "model"
     if kind == "recogniser":
         return Classifier(engine)
@@ -69,6 +75,11 @@ def _model_from_engine(engine: Engine) -> Model:
         from onnxferry.runtime.text import TextGenerator
 
         return TextGenerator(engine)
+    if kind == "encoder":
+        from onnxferry.runtime.latents import Autoencoder, decoder_path
+
+        beside = None if engine.path is None else decoder_path(engine.path)
+        return Autoencoder(engine, open_engine(beside) if beside is not None and beside.is_file() else None)
     return Model(engine)
 
 
@@ -138,8 +149,6 @@ class Classifier(Model):
         such of any sizes, or an array (n, height, width, 1 | 3). Pictures of one size run together, up to ``batch_size`` at a time.
         Raises InputError for what cannot be read as a picture.
         """
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
         predictions = dict(self.predict_each(enumerate(decode_pictures(x)), batch_size))
         return [predictions[position] for position in range(len(predictions))]
 
@@ -148,23 +157,8 @@ class Classifier(Model):
 
         Comes out in the order in which batches of one size fill up. Holds a bounded number of pictures at a time.
         """
-        waiting: dict[tuple[int, ...], list[tuple[Key, np.ndarray]]] = {}  # by shape
-        held = 0
-        for key, decoded in pictures:
-            picture = with_channels(decoded, self.channels)
-            group = waiting.setdefault(picture.shape, [])
-            group.append((key, picture))
-            held += picture.nbytes
-            if held > _HELD_BYTES:
-                for each in waiting.values():
-                    yield from self._predict_batch(each)
-                waiting.clear()
-                held = 0
-            elif len(group) == batch_size:
-                yield from self._predict_batch(waiting.pop(picture.shape))
-                held -= picture.nbytes * batch_size
-        for each in waiting.values():
-            yield from self._predict_batch(each)
+        for batch in picture_batches(pictures, self.channels, batch_size):
+            yield from self._predict_batch(batch)
 
     def _predict_batch(self, batch: list[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, Prediction]]:
         """``batch``: keys and uint8 pictures (height, width, channels) of one shape."""
@@ -181,6 +175,30 @@ class Classifier(Model):
             raise ArtifactError(f"{self.engine.path} gives probabilities that are not finite; `onnxferry check` may say more")
         for (key, _), index, row in zip(batch, indices.tolist(), probabilities, strict=True):
             yield key, Prediction(self.labels[index], index, float(row[index]), row)
+
+
+def picture_batches(pictures: Iterable[tuple[Key, np.ndarray]], channels: int, batch_size: int) -> Iterator[list[tuple[Key, np.ndarray]]]:
+    """Pictures of one shape, brought to ``channels``, up to ``batch_size`` together, in the order in which such batches fill up.
+
+    Raises InputError for a batch size that is none.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
+    waiting: dict[tuple[int, ...], list[tuple[Key, np.ndarray]]] = {}  # by shape
+    held = 0
+    for key, decoded in pictures:
+        picture = with_channels(decoded, channels)
+        group = waiting.setdefault(picture.shape, [])
+        group.append((key, picture))
+        held += picture.nbytes
+        if held > _HELD_BYTES:
+            yield from waiting.values()
+            waiting.clear()
+            held = 0
+        elif len(group) == batch_size:
+            yield waiting.pop(picture.shape)
+            held -= picture.nbytes * batch_size
+    yield from waiting.values()
 
 
 def _check_recogniser(engine: Engine) -> int:

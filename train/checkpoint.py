@@ -25,6 +25,7 @@ SCHEMA = 1
 FAMILIES = {
     "cnn": "onnxferry.train.cnn",
     "rnn": "onnxferry.train.rnn",
+    "ae": "onnxferry.train.autoencoder",
 }
 """Family → the module whose ``model_from_config(config)`` rebuilds its network."""
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from onnxferry.runtime.errors import InputError
 from onnxferry.train.augment import AugmentConfig, augment
 from onnxferry.train.averaging import WeightAverage
 from onnxferry.train.checkpoint import Checkpoint
@@ -79,6 +80,31 @@ class Block(nn.Module):
         return F.relu(y + self.short(x))
 
 
+def trunk(channels: int, size: int, width: int, blocks: tuple[int, int, int]) -> tuple[nn.Sequential, nn.Sequential]:
+    """Stem and stages, which a recogniser and an encoder share: (batch, channels, size, size) → (batch, 4 width, size / 4, size / 4)."""
+    stride = max(1, size // 56)  # large pictures come down to at most 56 × 56 … 112 at once
+    kernel = 3 if stride == 1 else 2 * stride + 1
+    stem = nn.Sequential(nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+    stages: list[nn.Module] = []
+    inputs = width
+    for stage, count in enumerate(blocks):
+        for block in range(count):
+            outputs = width * 2**stage
+            stages.append(Block(inputs, outputs, stride=2 if stage > 0 and block == 0 else 1))
+            inputs = outputs
+    whole = nn.Sequential(*stages)
+    start_convolutions(stem, whole)
+    return stem, whole
+
+
+def start_convolutions(*parts: nn.Module) -> None:
+    """He et al. 2015 (arXiv 1502.01852)."""
+    for part in parts:
+        for module in part.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
 class Cnn(nn.Module):
     """Framed pictures float32 (batch, channels, size, size) in 0 … 1 → logits (batch, classes), features (batch, 4 width)."""
 
@@ -91,24 +117,9 @@ class Cnn(nn.Module):
         shape = (1, config.inner_channels, 1, 1)
         self.register_buffer("mean", torch.tensor(config.mean).reshape(shape))
         self.register_buffer("std", torch.tensor(config.std).reshape(shape))
-        stride = max(1, config.size // 56)  # large pictures come down to at most 56 × 56 … 112 at once
-        stem = 3 if stride == 1 else 2 * stride + 1
-        self.stem = nn.Sequential(
-            nn.Conv2d(config.inner_channels, config.width, stem, stride, stem // 2, bias=False), nn.BatchNorm2d(config.width), nn.ReLU()
-        )
-        stages: list[nn.Module] = []
-        width = config.width
-        for stage, count in enumerate(config.blocks):
-            for block in range(count):
-                outputs = config.width * 2**stage
-                stages.append(Block(width, outputs, stride=2 if stage > 0 and block == 0 else 1))
-                width = outputs
-        self.stages = nn.Sequential(*stages)
+        self.stem, self.stages = trunk(config.inner_channels, config.size, config.width, config.blocks)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(width, len(config.labels))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.head = nn.Linear(4 * config.width, len(config.labels))
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         x = self.stages(self.stem((pictures - self.mean) / self.std))
@@ -151,11 +162,24 @@ class CnnLearner(Learner):
     criterion = "accuracy"
     higher_is_better = True
 
-    def __init__(self, data: ImageSplits, options: CnnOptions, *, framing: str, width: int = 24, seed: int = 0) -> None:
+    def __init__(
+        self, data: ImageSplits, options: CnnOptions, *, framing: str, width: int = 24, seed: int = 0, init: Checkpoint | None = None
+    ) -> None:
+        """``init``: an autoencoder's checkpoint, whose encoder's trunk is where this network starts; then framing, width, blocks
+        and normalisation are its own. Raises InputError where it was made for other pictures."""
         super().__init__(epochs=options.epochs, seed=seed)
         self.data = data
         self.options = options
+        self.init = init
         _, size, _, channels = data.train.images.shape
+        if init is not None:
+            made_for = (init.config["channels"], init.config["size"])
+            if made_for != (channels, size):
+                raise InputError(
+                    f"the encoder was trained on pictures of {made_for[1]} pixels with {made_for[0]} channels, these have {size} pixels "
+                    f"and {channels} channels: give the same --size and --color"
+                )
+            framing, width = str(init.config["framing"]), int(init.config["width"])
         frame = Framing(framing, size)
         self.pictures = frame_all(data.train.images, frame)  # uint8 (n, c, size, size)
         self.labels = torch.from_numpy(data.train.labels)
@@ -170,10 +194,17 @@ class CnnLearner(Learner):
             mean=tuple(round(v, 4) for v in mean.tolist()),
             std=tuple(round(v, 4) for v in std.tolist()),
         )
+        if init is not None:
+            shared: dict[str, Any] = {name: tuple(init.config[name]) for name in ("blocks", "mean", "std")}
+            self.config = dataclasses.replace(self.config, **shared)
 
     def setup(self, fabric: Fabric, total_steps: int) -> None:
         self.fabric = fabric
         network = Cnn(self.config).to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        if self.init is not None:
+            theirs = {name.removeprefix("encoder."): weight for name, weight in self.init.weights.items()}
+            network.stem.load_state_dict({n.removeprefix("stem."): w for n, w in theirs.items() if n.startswith("stem.")})
+            network.stages.load_state_dict({n.removeprefix("stages."): w for n, w in theirs.items() if n.startswith("stages.")})
         decayed = [p for p in network.parameters() if p.ndim > 1]
         others = [p for p in network.parameters() if p.ndim <= 1]
         optimizer = torch.optim.AdamW(

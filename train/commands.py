@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from onnxferry.runtime.errors import InputError
 from onnxferry.train.augment import AugmentConfig
+from onnxferry.train.checkpoint import Checkpoint, load_checkpoint
 from onnxferry.train.cnn import CnnLearner, CnnOptions
 from onnxferry.train.data import ImageSplits, load_images
 from onnxferry.train.loop import Learner, LoopConfig, Observer, fit
@@ -36,6 +37,8 @@ def _train() -> None:
       onnxferry train cnn --dataset mnist --out runs/digits
 
       onnxferry train rnn --preset quick --out runs/text
+
+      onnxferry train ae --preset quick --out runs/latents
     """
 
 
@@ -141,6 +144,7 @@ def cnn_learner(
     width: int | None = None,
     augment: bool = True,
     seed: int = 0,
+    init: Checkpoint | None = None,
 ) -> CnnLearner:
     """The learner for a preset (``quick``: minutes on two cores, ``full``: the best), with what the user set instead."""
     if preset not in ("quick", "full"):
@@ -159,7 +163,8 @@ def cnn_learner(
         batch=batch or options.batch,
         learning_rate=learning_rate or options.learning_rate,
     )
-    return CnnLearner(splits, options, framing="ink" if figures else "fit", width=width or (16 if preset == "quick" else 24), seed=seed)
+    wide = width or (16 if preset == "quick" else 24)
+    return CnnLearner(splits, options, framing="ink" if figures else "fit", width=wide, seed=seed, init=init)
 
 
 @app.command()
@@ -182,6 +187,10 @@ def cnn(
         int | None, typer.Option(min=0, help="pictures held out to choose the best epoch; 0: none, the last epoch is kept")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="train on at most so many pictures, evenly over the classes")] = None,
+    init: Annotated[Path | None, typer.Option(help="a run of `train ae`: start from its encoder")] = None,
+    few_labels: Annotated[
+        str, typer.Option(help="with --init: accuracy at so many labels a class, with and without it, e.g. 10,100,1000; nothing else")
+    ] = "",
     seed: Annotated[int, typer.Option(help="of the order, the start and the augmentation")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="processes, each on a device of its own")] = 1,
@@ -199,22 +208,43 @@ def cnn(
       onnxferry train cnn --dataset mnist --out runs/digits
 
       onnxferry train cnn --data photos/ --size 96 --color       # your own, one sub-folder a class
+
+      onnxferry train cnn --init runs/ae --few-labels 10,100     # what a trained encoder is worth
     """
     splits = load_images(dataset or None, data, size=size, color=color, seed=seed, limit=limit, validation=validation)
     if framing not in ("auto", "ink", "fit"):
         raise InputError(f"unknown framing {framing!r}; expected auto, ink or fit")
     figures = splits.name in FIGURES if framing == "auto" else framing == "ink"
-    learner = cnn_learner(
-        splits, preset, figures=figures, epochs=epochs, batch=batch, learning_rate=learning_rate, width=width, augment=augment, seed=seed
-    )
+    encoder = None if init is None else load_checkpoint(init, "ae")
     config = LoopConfig(
         out=out, command=command_line(), device=device, devices=devices, precision=precision, resume=resume, save_seconds=save_seconds
+    )
+    if few_labels:
+        if encoder is None:
+            raise InputError("--few-labels compares with and without a trained encoder: give one with --init RUN")
+        from onnxferry.train.few_labels import compare_few_labels
+
+        compare_few_labels(splits, encoder, few_labels, config, figures=figures, augment=augment, seed=seed, as_json=as_json)
+        return
+    learner = cnn_learner(
+        splits,
+        preset,
+        figures=figures,
+        epochs=epochs,
+        batch=batch,
+        learning_rate=learning_rate,
+        width=width,
+        augment=augment,
+        seed=seed,
+        init=encoder,
     )
     run_learner(learner, config, as_json=as_json)
     if not as_json and os.environ.get("LOCAL_RANK", "0") == "0":
         say_next(out, "model", "onnxferry predict model.onnx PICTURE.png")
 
 
-from onnxferry.train.rnn_command import rnn  # noqa: E402  a family's verb uses what stands above
+from onnxferry.train.ae_command import ae  # noqa: E402  a family's verb uses what stands above
+from onnxferry.train.rnn_command import rnn  # noqa: E402
 
 app.command()(rnn)
+app.command()(ae)

@@ -141,8 +141,8 @@ def test_batch_size_is_checked(recogniser: Path, batch_size: object) -> None:
 def test_what_is_no_recogniser_is_told_apart(doubler: Path, make_recogniser: Make, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"doubler.onnx is not a recogniser, it carries no onnxferry contract; .*onnxferry inspect"):
         load_classifier(doubler)
-    other = make_recogniser(Contract("encoder", "other", labels=("a", "b")))
-    with pytest.raises(ArtifactError, match="is not a recogniser, its contract says encoder"):
+    other = make_recogniser(Contract("decoder", "other", labels=("a", "b")))
+    with pytest.raises(ArtifactError, match="is not a recogniser, its contract says decoder"):
         load_classifier(other)
 
 

@@ -1,0 +1,80 @@
+"""What a trained encoder is worth where labels are few: a recogniser with it and one without, at several numbers of labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from onnxferry.runtime.errors import InputError
+from onnxferry.train.checkpoint import Checkpoint
+from onnxferry.train.cnn import CnnLearner, CnnOptions
+from onnxferry.train.data import ImageSplits, draw_stratified
+from onnxferry.train.loop import LoopConfig, fit
+
+STEPS = 600
+"""Updates of every training, so that neither side is the one that learnt longer."""
+
+
+def compare_few_labels(
+    splits: ImageSplits, encoder: Checkpoint, counts: str, config: LoopConfig, *, figures: bool, augment: bool, seed: int, as_json: bool
+) -> list[dict[str, Any]]:
+    """Train 2 × len(counts) recognisers into ``config.out``; writes few_labels.json there and prints a table.
+
+    ``counts``: labels a class, separated by commas. Validation is off: the last weights are tested, so nothing is chosen.
+    Raises InputError for counts that are none, or more than there are.
+    """
+    from onnxferry.train.commands import cnn_learner
+
+    classes = len(splits.classes)
+    numbers = [_count(word, len(splits.train) // classes) for word in counts.split(",")]
+    done = []
+    for labels in numbers:
+        train = splits.train.take(draw_stratified(splits.train.labels, labels * classes, seed))
+        few = dataclasses.replace(splits, train=train, validation=splits.validation.take(np.arange(0)))
+        batch = min(64, labels * classes)
+        epochs = max(1, round(STEPS / max(1, len(train) // batch)))
+        row: dict[str, Any] = {"labels_a_class": labels}
+        for name, init in (("without", None), ("with", encoder)):
+            base = cnn_learner(few, "quick", figures=figures, epochs=epochs, batch=batch, augment=augment, seed=seed, init=encoder)
+            learner: CnnLearner = base
+            if init is None:  # the same network and normalisation, from a random start
+                learner.init = None
+            out = config.out / f"{labels}-{name}"
+            result = fit(learner, dataclasses.replace(config, out=out))
+            row[name] = result["test"]["accuracy"]
+        done.append({**row, "test_images": len(splits.test)})
+    _write(config.out / "few_labels.json", {"encoder": dict(encoder.data), "rows": done, "steps": STEPS, "options": _options()})
+    if as_json:
+        Console(soft_wrap=True).print_json(data={"run": str(config.out), "rows": done})
+    else:
+        table = Table("labels a class", "accuracy without", "with the encoder")
+        for row in done:
+            table.add_row(str(row["labels_a_class"]), f"{row['without']:.2%}", f"{row['with']:.2%}")
+        Console().print(table)
+    return done
+
+
+def _options() -> dict[str, Any]:
+    return {k: v for k, v in dataclasses.asdict(CnnOptions()).items() if k in ("weight_decay", "label_smoothing")}
+
+
+def _write(path: Path, content: object) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def _count(word: str, most: int) -> int:
+    try:
+        number = int(word)
+    except ValueError:
+        raise InputError(f"--few-labels takes whole numbers separated by commas, got {word!r}") from None
+    if not 1 <= number <= most:
+        raise InputError(f"--few-labels {number} is out of range: there are {most} pictures a class to train on")
+    return number
