@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import torch
 
+from onnxferry.export.gan_export import export_generator
 from onnxferry.export.latents_export import export_autoencoder
 from onnxferry.export.model_export import export_module, without_paths
 from onnxferry.export.parity import ParityReport
@@ -131,7 +132,12 @@ def add_label_output(model: onnx.ModelProto, labels: Sequence[str]) -> None:
     model.graph.output.append(onnx.helper.make_tensor_value_info("label", onnx.TensorProto.STRING, ["batch"]))
 
 
-_EXPORTERS: dict[str, Callable[..., ParityReport]] = {"cnn": _export_recogniser, "rnn": export_text, "ae": export_autoencoder}
+_EXPORTERS: dict[str, Callable[..., ParityReport]] = {
+    "cnn": _export_recogniser,
+    "rnn": export_text,
+    "ae": export_autoencoder,
+    "gan": export_generator,
+}
 
 
 def exporters() -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnxferry.runtime.artifact import Tolerance as Tolerance
     from onnxferry.runtime.engine import Engine as Engine
     from onnxferry.runtime.engine import TensorSpec as TensorSpec
+    from onnxferry.runtime.images import ImageGenerator as ImageGenerator
     from onnxferry.runtime.latents import Autoencoder as Autoencoder
     from onnxferry.runtime.tasks import Classifier as Classifier
     from onnxferry.runtime.tasks import Model as Model
@@ -35,6 +36,7 @@ _MODULES = {
     "Contract": "artifact",
     "Engine": "engine",
     "Golden": "artifact",
+    "ImageGenerator": "images",
     "Model": "tasks",
     "Prediction": "tasks",
     "TensorSpec": "engine",
@@ -49,6 +51,7 @@ __all__ = [
     "Contract",
     "Engine",
     "Golden",
+    "ImageGenerator",
     "Model",
     "Prediction",
     "TensorSpec",

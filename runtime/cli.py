@@ -20,6 +20,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "evaluate": ("onnxferry.runtime.evaluate_command:app", "Measure a recogniser on labelled pictures."),
     "generate": ("onnxferry.runtime.generate_command:app", "Write text."),
     "predict": ("onnxferry.runtime.predict_command:app", "Say what is on pictures."),
+    "sample": ("onnxferry.runtime.sample_command:app", "Make pictures out of noise."),
     "reconstruct": ("onnxferry.runtime.reconstruct_command:app", "Pictures to a few numbers and back; how strange?"),
     "inspect": ("onnxferry.runtime.inspect_command:app", "Show what an .onnx file takes, gives and promises."),
     "doctor": ("onnxferry.runtime.doctor_command:app", "Find out what this machine can run, and mend it."),

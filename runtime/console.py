@@ -75,6 +75,7 @@ def try_command(kind: str, model: str) -> tuple[str, ...]:
     uses = {
         "recogniser": command("predict", model, "PICTURE.png"),
         "text-generator": command("generate", model, "--stream"),
+        "image-generator": command("sample", model, "--grid", "samples.png"),
         "encoder": command("reconstruct", model, "PICTURE.png"),
     }
     return (uses[kind],) if kind in uses else ()

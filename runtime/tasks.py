@@ -44,6 +44,7 @@ def load(
     ``providers``: ONNX Runtime's execution providers in order, instead of ``device``. ``tune`` has no effect yet.
 
     Returns a :class:`Classifier` for a recogniser, a :class:`~onnxferry.runtime.text.TextGenerator`, an
+    :class:`~onnxferry.runtime.images.ImageGenerator`, an
     :class:`~onnxferry.runtime.latents.Autoencoder` (its decoder's file is found beside it), or a plain :class:`Model` for a file
     that carries no contract of ours.
     Raises ArtifactError for a file that cannot be opened, DeviceError where the device asked for cannot be used here.
@@ -75,6 +76,10 @@ def _model_from_engine(engine: Engine, open_engine: Callable[[Path], Engine]) ->
         from onnxferry.runtime.text import TextGenerator
 
         return TextGenerator(engine)
+    if kind == "image-generator":
+        from onnxferry.runtime.images import ImageGenerator
+
+        return ImageGenerator(engine)
     if kind == "encoder":
         from onnxferry.runtime.latents import Autoencoder, decoder_path
 

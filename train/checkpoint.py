@@ -26,6 +26,7 @@ FAMILIES = {
     "cnn": "onnxferry.train.cnn",
     "rnn": "onnxferry.train.rnn",
     "ae": "onnxferry.train.autoencoder",
+    "gan": "onnxferry.train.gan",
 }
 """Family → the module whose ``model_from_config(config)`` rebuilds its network."""
 

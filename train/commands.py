@@ -39,6 +39,8 @@ def _train() -> None:
       onnxferry train rnn --preset quick --out runs/text
 
       onnxferry train ae --preset quick --out runs/latents
+
+      onnxferry train gan --preset quick --out runs/images
     """
 
 
@@ -244,7 +246,9 @@ def cnn(
 
 
 from onnxferry.train.ae_command import ae  # noqa: E402  a family's verb uses what stands above
+from onnxferry.train.gan_command import gan  # noqa: E402
 from onnxferry.train.rnn_command import rnn  # noqa: E402
 
 app.command()(rnn)
 app.command()(ae)
+app.command()(gan)
