@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxferry.runtime import Classifier, TextGenerator, load
+from onnxferry.runtime import Autoencoder, Classifier, ImageGenerator, TextGenerator, load
 from onnxferry.runtime.catalog import zoo_model, zoo_names
 from onnxferry.runtime.golden import replay_goldens
 
@@ -49,6 +49,43 @@ def test_digits_reads_its_examples_as_its_card_says() -> None:
         right = images[predicted == labels]
         inverted = [p.index for p in model.predict(list(255 - right))]
     assert inverted == labels[predicted == labels].tolist()
+
+
+def test_fashion_reads_its_examples_as_its_card_says() -> None:
+    shipped = zoo_model("fashion")
+    assert shipped.size <= 2_000_000
+    figures = shipped.card["figures"]
+    assert figures["accuracy"] >= 0.94
+    assert figures["decisions that differ from PyTorch"] == 0
+    with np.load(shipped.path.with_name("examples.npz"), allow_pickle=False) as examples:
+        images, labels, predicted = examples["images"], examples["labels"], examples["predicted"]
+    assert set(labels) == set(range(10))
+    with load("fashion", device="cpu") as model:
+        assert isinstance(model, Classifier)
+        assert [p.index for p in model.predict(list(images))] == predicted.tolist()
+        assert model.labels[int(labels[0])] == "T-shirt/top"
+
+
+def test_digits_ae_gives_back_digits_and_finds_what_is_none() -> None:
+    shipped = zoo_model("digits-ae")
+    assert shipped.size <= 2_000_000
+    figures = shipped.card["figures"]
+    assert figures["share of PCA's"] <= 0.3
+    assert figures["AUROC, digits against fashion"] >= 0.999
+    assert figures["levels a pixel differs from PyTorch's, at most"] <= 1
+    assert figures["share of pixels that differ"] <= 1e-4
+    with np.load(shipped.path.with_name("examples.npz"), allow_pickle=False) as examples:
+        images, strange = examples["images"], examples["strange"]
+    with load("digits-ae", device="cpu") as model:
+        assert isinstance(model, Autoencoder)
+        made = model.reconstruct(images)
+        assert model.encode(images).shape == (len(images), 32)
+        # The card's mean over 10,000 is 0.0023; twenty of them differ from it by less than half.
+        assert float(((made / 255.0 - images[..., 0] / 255.0) ** 2).mean()) < 0.0035
+        assert np.abs(model.decode(model.encode(images)).astype(int) - made).max() <= 1
+        assert (model.anomaly_score(images) > model.threshold).sum() <= 1
+        # 99.7 % of all 10,000 do, as the card says; of these ten, a thin sandal does not.
+        assert (model.anomaly_score(strange) > model.threshold).sum() >= len(strange) - 1
 
 
 def test_shakespeare_writes_as_its_card_says() -> None:

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from figures_fashion import parity
 from PIL import Image
 
 from onnxferry.runtime import Classifier, load
@@ -75,22 +76,7 @@ def main() -> None:
         "half to twice the size, off-centre": accuracy([off_centre(image, rng) for image in images]),
     }
     if arguments.checkpoint:
-        import torch
-
-        from onnxferry.train.checkpoint import load_checkpoint
-        from onnxferry.train.cnn import Recogniser
-
-        source = Recogniser(load_checkpoint(arguments.checkpoint).model()).eval()  # type: ignore[arg-type]
-        largest, changed = 0.0, 0
-        with torch.inference_mode():
-            for start in range(0, len(images), 500):
-                batch = test.images[start : start + 500]
-                expected = source(torch.from_numpy(batch.copy()))[0].numpy()
-                actual = model.run({"image": batch})["probabilities"]
-                largest = max(largest, float(np.abs(actual - expected).max()))
-                changed += int((actual.argmax(axis=1) != expected.argmax(axis=1)).sum())
-        figures["largest difference of a probability from PyTorch"] = largest
-        figures["decisions that differ from PyTorch"] = changed
+        figures.update(parity(model, arguments.checkpoint, test.images))
     cold = [
         float(subprocess.run([sys.executable, "-c", COLD.format(model=arguments.model)], capture_output=True, text=True, check=True).stdout)
         for _ in range(11)

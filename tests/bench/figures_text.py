@@ -2,6 +2,7 @@
 
     python tests/bench/figures_text.py                          # the model of the zoo
     python tests/bench/figures_text.py --model model.onnx --data FILE
+    python tests/bench/figures_text.py --checkpoint RUN         # and what PyTorch's own network gives
 
 The mean nats a byte of the last tenth of Tiny Shakespeare, read once from its start; the share of words that occur in the
 corpus among 10 kB generated at temperature 0.8 (a word: what stands between white space, in lower case, without the
@@ -33,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="shakespeare")
     parser.add_argument("--data", type=Path, help="the text's file, or the folder that it is in; otherwise looked up or fetched")
+    parser.add_argument("--checkpoint", type=Path)
     arguments = parser.parse_args()
     splits = load_text(SHAKESPEARE, arguments.data, validation=0.0)
     whole = splits.train.tobytes() + splits.test.tobytes()
@@ -45,7 +47,7 @@ def main() -> None:
         for seed in SEEDS:
             written = words(model.generate("", GENERATED, temperature=TEMPERATURE, seed=seed))
             shares.append(sum(word in known for word in written) / len(written))
-    figures = {
+    figures: dict[str, object] = {
         "model": arguments.model,
         "test_bytes": len(splits.test),
         "nats a byte": nats,
@@ -53,6 +55,12 @@ def main() -> None:
         "known words, the mean of these": round(sum(shares) / len(shares), 4),
         "bytes of the file": find_model(arguments.model).stat().st_size,
     }
+    if arguments.checkpoint:
+        from onnxferry.train.checkpoint import load_checkpoint
+        from onnxferry.train.rnn import nats_per_byte
+
+        network = load_checkpoint(arguments.checkpoint, "rnn").model().eval()
+        figures["nats a byte, difference from PyTorch"] = nats - nats_per_byte(network, splits.test)  # type: ignore[arg-type]
     print(json.dumps(figures, indent=2))
 
 

@@ -1,0 +1,196 @@
+"""Puts a trained run into the zoo: its artifact, its card with measured figures, and held-out examples beside it.
+
+    python tests/bench/ship.py digits runs/digits [--data DIR]
+    python tests/bench/ship.py digits-ae runs/digits-ae [--data DIR] [--fashion DIR]
+
+``--data``: where the set's files are (IDX files, or the text); without it they are looked up or fetched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxferry.export import export_checkpoint
+from onnxferry.export.model_export import shortened
+from onnxferry.runtime import Classifier, TextGenerator, load
+from onnxferry.train.checkpoint import load_checkpoint
+from onnxferry.train.data import ImageSet, load_images
+
+ZOO = Path(__file__).parents[2] / "runtime" / "zoo"
+PROMPTS = ("", "To be", "ROMEO:\nBut soft!")
+Places = argparse.Namespace
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What stands in a card by hand."""
+
+    description: str
+    family: str
+    data: str  # how the set was cut, after its name; {trained} and {held_out} are numbers of pictures
+    figures: str  # the script that measures
+    extras: Callable[[Path, Places], dict[str, Any]]  # writes examples; what else stands in the card
+    license: str = "Apache-2.0; the data set's licence stands in NOTICE"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=sorted(MODELS))
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--fashion", type=Path)
+    places = parser.parse_args()
+    shipped = MODELS[places.name]
+    model = ZOO / places.name / f"{places.name}.onnx"
+    model.parent.mkdir(exist_ok=True)
+    checkpoint = load_checkpoint(places.run, shipped.family)
+    report = export_checkpoint(
+        places.run,
+        model,
+        name=places.name,
+        description=shipped.description,
+        license="Apache-2.0",
+        command=["onnxferry", "export", str(places.run), "-o", model.name, "--name", places.name],
+    )
+    extras = shipped.extras(model, places)
+    held_out = int(checkpoint.metrics["validation"].get("n", 0))
+    card = {
+        "name": places.name,
+        "description": shipped.description,
+        "family": shipped.family,
+        "data": f"{checkpoint.data['source']}: {shipped.data.format(trained=f'{60_000 - held_out:,}', held_out=f'{held_out:,}')}",
+        "data_sha256": checkpoint.data["sha256"],
+        "command": shlex.join(shortened(shlex.split(checkpoint.provenance["command"]))),
+        "epoch": checkpoint.metrics["epoch"],
+        "validation": checkpoint.metrics["validation"],
+        "figures": measure(shipped, model, places),
+        "bytes": {path.name: path.stat().st_size for path in sorted(model.parent.glob("*.onnx"))},
+        "figures_command": f"python tests/bench/{shipped.figures} --model {places.name} --checkpoint runs/{places.name}",
+        "parity": report.summary(),
+        **extras,
+        "license": shipped.license,
+    }
+    (model.parent / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    print(json.dumps(card, indent=2))
+
+
+def measure(shipped: Shipped, model: Path, places: Places) -> dict[str, Any]:
+    """Runs the script of figures on the file just written, in a process of its own."""
+    words = [word for name in ("data", "fashion") if (value := getattr(places, name)) for word in (f"--{name}", str(value))]
+    script = str(Path(__file__).parent / shipped.figures)
+    command = [sys.executable, script, "--model", str(model), "--checkpoint", str(places.run), *words]
+    figures = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    return {name: value for name, value in figures.items() if name != "model"}
+
+
+def recogniser_examples(name: str, right: int, wrong: int) -> Callable[[Path, Places], dict[str, Any]]:
+    """The first ``right`` test pictures of each class that are read rightly, and at most ``wrong`` that are not."""
+
+    def write(model: Path, places: Places) -> dict[str, Any]:
+        test = load_images(name, places.data).test
+        with load(model, device="cpu") as classifier:
+            if not isinstance(classifier, Classifier):
+                raise SystemExit("the run is not a recogniser's")
+            indices = np.array([p.index for p in classifier.predict(list(test.images))])
+        mistakes = np.flatnonzero(indices != test.labels)
+        kept = mistakes[:: max(1, len(mistakes) // wrong)][:wrong]
+        good = [np.flatnonzero((test.labels == label) & (indices == label))[:right] for label in range(len(classifier.labels))]
+        chosen = np.concatenate([*good, kept])
+        np.savez_compressed(
+            model.with_name("examples.npz"), images=test.images[chosen], labels=test.labels[chosen], predicted=indices[chosen]
+        )
+        some = "all" if len(kept) == len(mistakes) else f"{len(kept)} of"
+        words = f"examples.npz: held-out test images, {len(chosen) - len(kept)} read rightly and {some} {len(mistakes)} mistakes"
+        return {"examples": words}
+
+    return write
+
+
+def first_of_each(test: ImageSet, count: int) -> np.ndarray:
+    return np.concatenate([np.flatnonzero(test.labels == label)[:count] for label in np.unique(test.labels)])
+
+
+def generator_examples(name: str) -> Callable[[Path, Places], dict[str, Any]]:
+    def write(model: Path, places: Places) -> dict[str, Any]:
+        test = load_images(name, places.data).test
+        chosen = first_of_each(test, 8)
+        np.savez_compressed(model.with_name("examples.npz"), images=test.images[chosen], labels=test.labels[chosen])
+        return {"examples": f"examples.npz: {len(chosen)} real held-out images, to put beside those made"}
+
+    return write
+
+
+def autoencoder_examples(model: Path, places: Places) -> dict[str, Any]:
+    test = load_images("mnist", places.data).test
+    chosen = first_of_each(test, 2)
+    clothes = load_images("fashion-mnist", places.fashion).test.images[:10]
+    np.savez_compressed(model.with_name("examples.npz"), images=test.images[chosen], labels=test.labels[chosen], strange=clothes)
+    return {"examples": "examples.npz: 20 held-out test images, and 10 of Fashion-MNIST, which are strange"}
+
+
+def text_samples(model: Path, places: Places) -> dict[str, Any]:
+    with load(model, device="cpu") as generator:
+        if not isinstance(generator, TextGenerator):
+            raise SystemExit("the run is not a text generator's")
+        texts = [{"prompt": prompt, "seed": 0, "text": generator.generate(prompt, 300, temperature=0.8)} for prompt in PROMPTS]
+    return {"samples": texts}
+
+
+PICTURES = "{trained} training images, {held_out} to choose the epoch by; tested on the 10,000 test images"
+
+MODELS = {
+    "digits": Shipped(
+        "Reads a handwritten digit: any size, dark on light or light on dark, anywhere in the picture",
+        "cnn",
+        PICTURES,
+        "figures_digits.py",
+        recogniser_examples("mnist", 6, 10_000),
+    ),
+    "fashion": Shipped(
+        "Recognises an article of clothing, light on a dark ground, ten kinds",
+        "cnn",
+        PICTURES,
+        "figures_fashion.py",
+        recogniser_examples("fashion-mnist", 4, 60),
+    ),
+    "shakespeare": Shipped(
+        "Writes Shakespeare-like plays byte by byte, and scores texts; learnt from Tiny Shakespeare",
+        "rnn",
+        "learnt from the first nine tenths, tested on the last",
+        "figures_text.py",
+        text_samples,
+        "Apache-2.0; the plays are in the public domain (NOTICE)",
+    ),
+    "digits-gan": Shipped(
+        "Makes handwritten digits out of noise, the ones you ask for", "gan", PICTURES, "figures_gan.py", generator_examples("mnist")
+    ),
+    "fashion-gan": Shipped(
+        "Makes pictures of clothing out of noise, of the kinds you ask for",
+        "gan",
+        PICTURES,
+        "figures_gan.py",
+        generator_examples("fashion-mnist"),
+    ),
+    "digits-ae": Shipped(
+        "Handwritten digits to 32 numbers and back, and how strange a picture is among digits",
+        "ae",
+        PICTURES,
+        "figures_latents.py",
+        autoencoder_examples,
+        "Apache-2.0; the data sets' licences stand in NOTICE",
+    ),
+}
+
+
+if __name__ == "__main__":
+    main()
