@@ -71,14 +71,13 @@ def test_two_processes_come_to_one_process_s_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "metric", "apart"), [("cnn", "accuracy", 0.1), ("ae", "mse", 0.02), ("gan", "agreement", 0.5)])
+@pytest.mark.parametrize(("family", "metric", "apart"), [("cnn", "accuracy", 0.15), ("ae", "mse", 0.1), ("gan", "frechet", 0.3)])
 def test_two_processes_come_to_a_run_as_good(tmp_path: Path, family: str, metric: str, apart: float) -> None:
-    """``apart``: some times what two seeds differ by after so short a run."""
+    """``apart``: the share of the figure that they may differ by, some times what was seen (2 %, 2 % and 7 %)."""
     one, two = (train(tmp_path, family, devices) for devices in (1, 2))
     results = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, two)]
     assert [len(lines) for lines in results] == [4, 4]  # three epochs and the test: only the first process writes
     first, last = (lines[-1]["test"][metric] for lines in results)
-    print(family, first, last)
-    assert abs(first - last) <= apart
+    assert last == pytest.approx(first, rel=apart)
     # Weights are saved without the wrappers, so that one process can read what two have made.
     assert load_checkpoint(two).weights.keys() == load_checkpoint(one).weights.keys()
