@@ -88,6 +88,26 @@ def test_digits_ae_gives_back_digits_and_finds_what_is_none() -> None:
         assert (model.anomaly_score(strange) > model.threshold).sum() >= len(strange) - 1
 
 
+@pytest.mark.parametrize(("name", "agreement"), [("digits-gan", 0.97), *([("fashion-gan", 0.85)] if "fashion-gan" in zoo_names() else [])])
+def test_image_generators_make_what_is_asked_for(name: str, agreement: float) -> None:
+    shipped = zoo_model(name)
+    assert shipped.size <= 2_000_000
+    figures = shipped.card["figures"]
+    assert figures["class agreement"] >= agreement
+    assert figures["levels a pixel differs from PyTorch's, at most"] <= 1
+    assert figures["share of pixels that differ"] <= 1e-4
+    if name == "digits-gan":
+        assert figures["coverage"] >= 0.85
+        assert figures["frechet against the floor"] <= 10
+    with load(name, device="cpu") as model, load(name.removesuffix("-gan"), device="cpu") as judge:
+        assert isinstance(model, ImageGenerator)
+        assert isinstance(judge, Classifier)
+        asked = np.arange(300) % 10
+        read = [p.index for p in judge.predict(list(model.sample(300, asked, seed=11)))]
+    # Three standard deviations of 300 draws below what is promised.
+    assert (read == asked).mean() >= agreement - 3 * (agreement * (1 - agreement) / 300) ** 0.5
+
+
 def test_shakespeare_writes_as_its_card_says() -> None:
     shipped = zoo_model("shakespeare")
     assert shipped.size <= 8_000_000
