@@ -52,7 +52,8 @@ def bars(labels: Sequence[str], shares: Sequence[float], *, title: str) -> str:
             f'<span class="of-track"><span class="of-fill" style="width:{100 * min(max(share, 0.0), 1.0):.2f}%"></span></span>'
             f'<span class="of-number">{percent(share)}</span></li>'
         )
-    return f'<ul class="of-bars" aria-label="{escape(title)}">{"".join(rows)}</ul>'
+    widest = max([1.4, *(0.56 * len(label) for label in labels)])
+    return f'<ul class="of-bars" style="--name:{min(widest, 8):.1f}em" aria-label="{escape(title)}">{"".join(rows)}</ul>'
 
 
 def scale_bars(rows: Sequence[tuple[str, float, str]], *, title: str) -> str:

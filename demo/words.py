@@ -22,4 +22,4 @@ def told() -> Iterator[None]:
     try:
         yield
     except OnnxFerryError as error:
-        st.error(markup.plain_markdown(str(error)), icon="⚠️")
+        st.error(markup.plain_markdown(str(error)), icon=":material/error:")

@@ -102,5 +102,6 @@ function start(root, canvas, data) {
   root.querySelector("[data-do=undo]").addEventListener("click", undo);
   root.querySelector("[data-do=clear]").addEventListener("click", clear);
   paint(false);
+  canvas.dataset.ready = "true";
   return pad;
 }
