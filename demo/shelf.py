@@ -82,7 +82,7 @@ def _read_examples(path: str) -> Examples:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise ArtifactError(f"{path} cannot be read ({error}); install onnxferry again") from error
     nothing, no_pictures = np.zeros(0, np.int64), np.zeros((0, 1, 1, 1), np.uint8)
     images = arrays.get("images", no_pictures)

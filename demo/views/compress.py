@@ -82,7 +82,8 @@ def _compress(model: Autoencoder, picture: np.ndarray) -> None:
         st.markdown(f"**Its {model.latent} numbers.** Move one and watch.")
         digest = hashlib.sha256(picture.tobytes()).hexdigest()[:16]
         moved = parts.latent_bank("bank", digest, latent, reach)
-    decoded = model.decode(moved[None])[0] if not np.array_equal(moved, latent) else None
+    touched = not np.array_equal(moved, latent)
+    decoded = model.decode(moved[None])[0] if touched else outputs["reconstruction"]
     with shown:
         figures = [
             markup.picture(picture, "The picture", "the picture"),
@@ -91,8 +92,8 @@ def _compress(model: Autoencoder, picture: np.ndarray) -> None:
         small = picture.shape[:2] == outputs["reconstruction"].shape[:2] and picture.shape[2] == outputs["reconstruction"].shape[2]
         if small:
             figures.append(markup.picture(difference(picture, outputs["reconstruction"]), "Where the two differ", "where they differ"))
-        if decoded is not None:
-            figures.append(markup.picture(decoded, "Drawn from the numbers as moved", "as you moved it"))
+        caption = "your numbers" if touched else "move a number below"
+        figures.append(markup.picture(decoded, "Drawn from the numbers below", caption))
         st.html(markup.strip(figures))
         st.html(markup.meter(score, model.threshold, name="Anomaly score", words=score_words(score, model.threshold)))
         st.caption(f"{picture.size:,} pixels in {model.latent} numbers: {picture.size / model.latent:.0f} to 1.")

@@ -51,7 +51,7 @@ def _grid(name: str, model: ImageGenerator) -> None:
         generated, real = st.columns([3, 2], gap="large")
         with generated:
             st.markdown("**Generated**")
-            st.html(markup.grid([markup.picture(each, f"Generated picture of {n}") for each, n in zip(made, names, strict=True)], name="Generated"))
+            st.html(markup.grid([markup.picture(each, f"Generated picture of {n}") for each, n in zip(made, names, strict=True)], 120, name="Generated"))
             file = markup.png(picture_grid(made, columns=max(1, round(len(made) ** 0.5)), gap=2, scale=4))
             slug = "all" if asked is None else "".join(c if c.isalnum() else "-" for c in asked)
             st.download_button("Download as one PNG", file, f"{name}-{slug}-seed-{seed}.png", "image/png", icon=":material/download:", on_click="ignore")
