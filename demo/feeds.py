@@ -85,12 +85,13 @@ def from_picture(spec: Input, picture: np.ndarray, *, sizes: Mapping[int, int] |
     if not layout or spec.shape is None:
         raise InputError(f"input {spec.name!r} takes no picture")
     rows, columns, channel = (1, 2, 3) if layout == "NHWC" else (2, 3, 1)
-    channels = int(spec.shape[channel] or 0)
+    channels = 3 if spec.shape[channel] == 3 else 1
     wanted = dict(sizes or {})
-    height, width = (
-        size if isinstance(size := spec.shape[axis], int) else wanted.get(axis, picture.shape[i])
+    sides: list[int] = [
+        declared if isinstance(declared := spec.shape[axis], int) else wanted.get(axis, int(picture.shape[i]))
         for i, axis in enumerate((rows, columns))
-    )
+    ]
+    height, width = sides
     if height * width * channels > MAX_ELEMENTS or height < 1 or width < 1:
         raise InputError(f"input {spec.name!r} wants {height} × {width} pixels, more than are made here")
     image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).convert("L" if channels == 1 else "RGB")

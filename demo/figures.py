@@ -1,4 +1,4 @@
-"""A card's figures and parity as rows to plot and to read. Functions from a card's JSON; what has another shape than expected is left out."""
+"""A card's figures and parity as rows to plot and to read. What has another shape than expected is left out."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def parity_sentence(card: Mapping[str, Any]) -> str:
     decided = "no decision changed" if not changed else f"{changed} decisions changed"
     verdict = "passed" if parity.get("passed") else "failed"
     return (
-        f"Parity {verdict}: the file ran beside PyTorch in {parity.get('cases', '?')} cases, {parity.get('untraced_shapes', '?')} of them at "
-        f"sizes the exporter never saw; {decided}."
+        f"Parity {verdict}: the file ran beside PyTorch in {parity.get('cases', '?')} cases, "
+        f"{parity.get('untraced_shapes', '?')} of them at sizes the exporter never saw; {decided}."
     )
 
 

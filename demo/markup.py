@@ -95,12 +95,15 @@ def sheet(prompt: str, text: str, *, writing: bool = False) -> str:
     )
 
 
-def facts(rows: Mapping[str, object]) -> str:
-    """Names and values in two columns. Empty values are left out."""
+def facts(rows: Mapping[str, object], *, name: str) -> str:
+    """Names and values in two columns, as a region called ``name``. Empty values are left out."""
     body = "".join(
-        f'<tr><th scope="row">{escape(str(name))}</th><td>{escape(str(value))}</td></tr>' for name, value in rows.items() if value not in ("", None)
+        f'<tr><th scope="row">{escape(str(key))}</th><td>{escape(str(value))}</td></tr>'
+        for key, value in rows.items()
+        if value not in ("", None)
     )
-    return f'<div class="of-scroll" tabindex="0" role="region" aria-label="Facts"><table class="of-facts"><tbody>{body}</tbody></table></div>'
+    region = f'<div class="of-scroll" tabindex="0" role="region" aria-label="{escape(name)}">'
+    return f'{region}<table class="of-facts"><tbody>{body}</tbody></table></div>'
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, name: str) -> str:

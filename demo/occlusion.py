@@ -63,7 +63,8 @@ def overlay(picture: np.ndarray, weights: np.ndarray, scale: int = 6) -> np.ndar
     warm, cold = np.array([226.0, 73.0, 28.0]), np.array([38.0, 102.0, 200.0])
     share = np.abs(weights)[..., None] * 0.85
     mixed = (1 - share) * base + share * np.where(weights[..., None] > 0, warm, cold)
-    return mixed.round().astype(np.uint8).repeat(scale, axis=0).repeat(scale, axis=1)
+    pixels: np.ndarray = mixed.round().astype(np.uint8)
+    return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
 def _log_odds(probability: float) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ def moved_latents(state: object, picture: str, encoded: np.ndarray, reach: float
 
 def _value(key: str, name: str) -> Any:
     state = st.session_state.get(key)
-    return state.get(name) if hasattr(state, "get") else None
+    return state.get(name) if isinstance(state, Mapping) else None
 
 
 def _whole(value: object) -> int:

@@ -76,4 +76,8 @@ def output_rows(answer: Answer) -> list[tuple[str, ...]]:
 def parity_words(contract: Mapping[str, Any]) -> str:
     """One line on where the file says it comes from."""
     made_with = contract.get("provenance", {}).get("framework", "")
-    return f"The file says that it was exported from {made_with}." if isinstance(made_with, str) and made_with.isprintable() and made_with else ""
+    return (
+        f"The file says that it was exported from {made_with}."
+        if isinstance(made_with, str) and made_with.isprintable() and made_with
+        else ""
+    )

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,15 +65,19 @@ def ask(request: Request, limits: SandboxLimits | None = None, tick: Callable[[f
     """
     limits = limits or SandboxLimits()
     if len(request.model) > limits.model_bytes:
-        raise UntrustedModelError(f"the model has {len(request.model) / 1e6:.0f} MB, and at most {limits.model_bytes / 1e6:.0f} are taken here")
+        raise UntrustedModelError(
+            f"the model has {len(request.model) / 1e6:.0f} MB, and at most {limits.model_bytes / 1e6:.0f} are taken here"
+        )
     size = sum(array.nbytes for array in request.feeds.values())
     if size > limits.feed_bytes:
-        raise InputError(f"the inputs hold {size / 1e6:.0f} MB, and at most {limits.feed_bytes / 1e6:.0f} are taken here; make them smaller")
+        raise InputError(
+            f"the inputs hold {size / 1e6:.0f} MB, and at most {limits.feed_bytes / 1e6:.0f} are taken here; make them smaller"
+        )
     with tempfile.TemporaryDirectory(prefix="onnxferry-", ignore_cleanup_errors=True) as place:
         folder = Path(place)
         (folder / "model.onnx").write_bytes(request.model)
         # Positions, not names: an input's name is the stranger's, and a file in an archive must not be.
-        np.savez(folder / "feeds.npz", **{str(i): array for i, array in enumerate(request.feeds.values())})
+        save_arrays(folder / "feeds.npz", request.feeds.values())
         todo = {
             "task": request.task,
             "names": list(request.feeds),
@@ -86,6 +90,12 @@ def ask(request: Request, limits: SandboxLimits | None = None, tick: Callable[[f
         (folder / "request.json").write_text(json.dumps(todo), encoding="utf-8")
         code = _run_child(folder, limits.seconds, tick)
         return _read_answer(folder, code, limits)
+
+
+def save_arrays(path: Path, arrays: Iterable[np.ndarray]) -> None:
+    """An .npz archive of arrays named 0, 1, 2 …"""
+    numbered: dict[str, Any] = {str(i): array for i, array in enumerate(arrays)}
+    np.savez(path, **numbered)
 
 
 def _run_child(folder: Path, seconds: float, tick: Callable[[float], None] | None) -> int:

@@ -1,4 +1,7 @@
-"""The other side of ``untrusted.py``: ``python -m onnxferry.demo.untrusted_child FOLDER`` reads ``request.json``, writes ``answer.json``."""
+"""The other side of ``untrusted.py``: reads ``request.json`` in a folder, limits itself, and writes ``answer.json``.
+
+python -m onnxferry.demo.untrusted_child FOLDER
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxferry.demo.untrusted import save_arrays
 from onnxferry.runtime.artifact import Contract, contract_from_metadata
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import OnnxFerryError, UntrustedModelError
@@ -101,7 +105,7 @@ def _run(folder: Path, todo: dict[str, Any]) -> dict[str, Any]:
         device, threads = engine.device, engine.threads
     # What is no tensor (lists, maps) and strings are told of by their kind; an archive without pickles holds only numbers.
     kept = {name: value for name, value in outputs.items() if isinstance(value, np.ndarray) and value.dtype.kind in "biuf"}
-    np.savez(folder / "outputs.npz", **{str(i): array for i, array in enumerate(kept.values())})
+    save_arrays(folder / "outputs.npz", kept.values())
     return {
         "outputs": list(kept),
         "others": {name: _told(value) for name, value in outputs.items() if name not in kept},
@@ -158,7 +162,9 @@ def _contract(contract: Contract | None) -> dict[str, Any] | None:
     told = {name: getattr(contract, name) for name in kept}
     tolerances = {name: dataclasses.asdict(tolerance) for name, tolerance in contract.tolerances.items()}
     # Through JSON and back with what is not a number as null, so that the answer can be written whatever the file says.
-    metrics = json.loads(json.dumps({"metrics": contract.metrics, "provenance": contract.provenance}, default=str), parse_constant=lambda _: None)
+    metrics = json.loads(
+        json.dumps({"metrics": contract.metrics, "provenance": contract.provenance}, default=str), parse_constant=lambda _: None
+    )
     return {**told, "goldens": len(contract.goldens), "tolerances": tolerances, **metrics}
 
 

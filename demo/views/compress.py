@@ -24,7 +24,7 @@ def page() -> None:
             st.info(shelf.not_shipped(MODEL))
             return
         source = st.segmented_control(
-            "Picture from", SOURCES, default="Examples", required=True, key="from", bind="query-params", persist_state="session"
+            "Picture from", SOURCES, wrap=True, default="Examples", required=True, key="from", bind="query-params", persist_state="session"
         )
         _live(str(source))
 
@@ -70,7 +70,8 @@ def _picture(model: Autoencoder, source: str) -> np.ndarray | None:
     chosen = parts.gallery(f"ae_{key}", "Pictures to compress", list(pictures), names, first)
     if str(chosen) != asked and (chosen or asked):
         st.query_params[key] = str(chosen)
-    return pictures[chosen]
+    example: np.ndarray = pictures[chosen]
+    return example
 
 
 def _compress(model: Autoencoder, picture: np.ndarray) -> None:
@@ -101,7 +102,8 @@ def _compress(model: Autoencoder, picture: np.ndarray) -> None:
 
 def difference(picture: np.ndarray, made: np.ndarray) -> np.ndarray:
     """How far two uint8 pictures of one shape are apart, as a uint8 picture (height, width), white for not at all."""
-    return (255 - np.abs(picture.astype(int) - made.astype(int)).max(axis=2)).astype(np.uint8)
+    apart: np.ndarray = np.abs(picture.astype(int) - made.astype(int)).max(axis=2)
+    return (255 - apart).astype(np.uint8)
 
 
 def score_words(score: float, threshold: float) -> str:

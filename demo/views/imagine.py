@@ -38,9 +38,7 @@ def page() -> None:
 def _grid(name: str, model: ImageGenerator) -> None:
     with told():
         columns = st.columns([3, 2, 2, 2], vertical_alignment="bottom")
-        label = columns[0].selectbox(
-            "Class", [ALL, *model.labels], key="class", bind="query-params", persist_state="session"
-        )
+        label = columns[0].selectbox("Class", [ALL, *model.labels], key="class", bind="query-params", persist_state="session")
         count = columns[1].number_input("Pictures", 1, 100, 16, key="count", bind="query-params", persist_state="session")
         seed = columns[2].number_input("Seed", 0, 2**31 - 1, 0, key="from_seed", bind="query-params", persist_state="session")
         columns[3].button("Next seed", icon=":material/casino:", on_click=_next_seed, width="stretch")
@@ -51,10 +49,16 @@ def _grid(name: str, model: ImageGenerator) -> None:
         generated, real = st.columns([3, 2], gap="large")
         with generated:
             st.markdown("**Generated**")
-            st.html(markup.grid([markup.picture(each, f"Generated picture of {n}") for each, n in zip(made, names, strict=True)], 120, name="Generated"))
+            st.html(
+                markup.grid(
+                    [markup.picture(each, f"Generated picture of {n}") for each, n in zip(made, names, strict=True)], 120, name="Generated"
+                )
+            )
             file = markup.png(picture_grid(made, columns=max(1, round(len(made) ** 0.5)), gap=2, scale=4))
             slug = "all" if asked is None else "".join(c if c.isalnum() else "-" for c in asked)
-            st.download_button("Download as one PNG", file, f"{name}-{slug}-seed-{seed}.png", "image/png", icon=":material/download:", on_click="ignore")
+            st.download_button(
+                "Download as one PNG", file, f"{name}-{slug}-seed-{seed}.png", "image/png", icon=":material/download:", on_click="ignore"
+            )
         with real:
             st.markdown("**Real, held out from training**")
             pictures = real_pictures(shelf.examples(name), indices, int(count))

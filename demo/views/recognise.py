@@ -26,7 +26,7 @@ def page() -> None:
             "Model", MODELS, default="digits", required=True, key="model", bind="query-params", persist_state="session"
         )
         source = right.segmented_control(
-            "Picture from", SOURCES, default="Draw", required=True, key="source", bind="query-params", persist_state="session"
+            "Picture from", SOURCES, wrap=True, default="Draw", required=True, key="source", bind="query-params", persist_state="session"
         )
         if name not in shelf.shipped(MODELS):
             st.info(shelf.not_shipped(str(name)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import streamlit as st
 
 from onnxferry.demo import markup, shelf
@@ -17,13 +19,13 @@ MODELS = ("digits", "fashion", "shakespeare", "digits-gan", "fashion-gan", "digi
 
 def page() -> None:
     """The page."""
-    heading("Under the hood", "What each model is, how it learns, the proof that the file does what PyTorch did, and the lines that embed it.")
+    heading(
+        "Under the hood", "What each model is, how it learns, the proof that the file does what PyTorch did, and the lines that embed it."
+    )
     with told():
         names = [*MODELS, *(name for name in zoo_names() if name not in MODELS)]
         name = str(
-            st.segmented_control(
-                "Model", names, default=names[0], required=True, key="about", bind="query-params", persist_state="session"
-            )
+            st.segmented_control("Model", names, default=names[0], required=True, key="about", bind="query-params", persist_state="session")
         )
         if name not in zoo_names():
             st.info(shelf.not_shipped(name))
@@ -41,20 +43,20 @@ def _model(model: ZooModel) -> None:
         _proof(model)
     with right:
         _figures(model)
-    st.subheader("In your app")
+    st.header("In your app")
     label = _labels(model)
     code = snippet(str(card.get("family", "")), model.name, label)
     if code:
         st.code(code, language="python")
     st.caption("`pip install 'onnxferry[cpu]'` is all that it needs: no PyTorch. Or load the file with any ONNX Runtime, in any language.")
-    st.subheader("The command that made it")
+    st.header("The command that made it")
     st.code(str(card.get("command", "")), language="bash", wrap_lines=True)
     facts = {name.capitalize(): card.get(name, "") for name in ("description", "data", "examples", "license")}
-    st.html(markup.facts(facts | {"Size": bytes_words(model.size), "Data's SHA-256": card.get("data_sha256", "")}))
+    st.html(markup.facts(facts | {"Size": bytes_words(model.size), "Data's SHA-256": card.get("data_sha256", "")}, name="About"))
 
 
 def _words(family: Family) -> None:
-    st.subheader(family.title)
+    st.header(family.title)
     st.markdown(family.what)
     st.markdown(f"**How it learns.** {family.learns}")
     st.latex(family.formula)
@@ -63,7 +65,7 @@ def _words(family: Family) -> None:
 
 
 def _proof(model: ZooModel) -> None:
-    st.subheader("The proof")
+    st.header("The proof")
     sentence = parity_sentence(model.card)
     if not sentence:
         st.caption("Its card has no parity summary.")
@@ -74,12 +76,12 @@ def _proof(model: ZooModel) -> None:
 
 
 def _figures(model: ZooModel) -> None:
-    st.subheader("The figures")
+    st.header("The figures")
     figures = read_figures(model.card)
     if figures.shares:
         st.html(markup.scale_bars(error_rows(figures.shares), title="Shares, and what is missing from 100 %"))
         st.caption("The bars show what is missing from 100 %: shorter is better.")
-    st.html(markup.facts(figures.others))
+    st.html(markup.facts(figures.others, name="Figures"))
     command = model.card.get("figures_command")
     if command:
         st.caption(f"Measured by `{command}`.")
@@ -87,7 +89,5 @@ def _figures(model: ZooModel) -> None:
 
 def _labels(model: ZooModel) -> str:
     """The last class's name, for the example; "" where there are no classes."""
-    import json
-
     names = json.loads(read_model(model.path).metadata.get("names", "{}"))
     return str(names[max(names, key=int)]) if names else ""

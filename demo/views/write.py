@@ -104,7 +104,12 @@ def _write(model: TextGenerator, settings: Settings) -> None:
     sheet, note = st.empty(), st.empty()
     sheet.html(markup.sheet(settings.prompt, "", writing=True))
     pieces = model.stream(
-        settings.prompt, settings.length, settings.temperature, settings.top_k or None, settings.top_p if settings.top_p < 1 else None, settings.seed
+        settings.prompt,
+        settings.length,
+        settings.temperature,
+        settings.top_k or None,
+        settings.top_p if settings.top_p < 1 else None,
+        settings.seed,
     )
     started = time.perf_counter()
     shown = 0.0

@@ -63,8 +63,8 @@ def _asked(what: str, request: Request) -> Answer:
 
 def _report(report: Mapping[str, Any]) -> None:
     summary, contract = report["summary"], report["contract"]
-    st.subheader("What it is")
-    st.html(markup.facts(facts_of(summary, contract)))
+    st.header("What it is")
+    st.html(markup.facts(facts_of(summary, contract), name="The file"))
     st.html(markup.table(("", "name", "dtype", "shape"), value_rows(summary), name="Inputs and outputs"))
     operators = [(name.removeprefix("ai.onnx::"), count) for name, count in summary["operators"].items()]
     with st.expander(f"Operators: {len(operators)} kinds, {summary['nodes']:,} nodes"):
@@ -73,7 +73,7 @@ def _report(report: Mapping[str, Any]) -> None:
 
 
 def _check(data: bytes, report: Mapping[str, Any]) -> None:
-    st.subheader("Does it still do what it should?")
+    st.header("Does it still do what it should?")
     contract = report["contract"]
     if not contract or not contract["goldens"]:
         st.caption("It carries no golden samples of onnxferry's, so there is nothing to check it by.")
@@ -89,11 +89,13 @@ def _check(data: bytes, report: Mapping[str, Any]) -> None:
 
 
 def _try(data: bytes, report: Mapping[str, Any]) -> None:
-    st.subheader("Try it, and time it here")
+    st.header("Try it, and time it here")
     inputs = [_input(spec) for spec in report["summary"]["inputs"]]
     kind = (report["contract"] or {}).get("kind", "")
     with st.form("try", border=True):
-        arrays = st.file_uploader("Arrays, as .npz by input name or .npy (instead of what is below)", type=["npz", "npy"], max_upload_size=64)
+        arrays = st.file_uploader(
+            "Arrays, as .npz by input name or .npy (instead of what is below)", type=["npz", "npy"], max_upload_size=64
+        )
         makers = [_choose(spec, kind) for spec in inputs]
         repeats = st.slider("Timed runs", 1, 200, 20, key="repeats")
         go = st.form_submit_button("Run", type="primary")

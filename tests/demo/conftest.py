@@ -45,7 +45,6 @@ def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
             family=family,
             config=dataclasses.asdict(config),  # type: ignore[call-overload]
             weights=network.state_dict(),
-
             examples=examples,
             provenance={"command": f"onnxferry train {family}"},
         ).save(run / "best.pt")
@@ -91,7 +90,14 @@ def _ship_autoencoder(folder: Path, run: Path, images: np.ndarray, labels: np.nd
     folder.mkdir()
     report = export_checkpoint(run, folder / "digits-ae.onnx", name="digits-ae")
     np.savez_compressed(folder / "examples.npz", images=images, labels=labels, strange=255 - images[:4])
-    card = {"name": "digits-ae", "description": "", "family": "ae", "command": "onnxferry train ae", "figures": {}, "parity": report.summary()}
+    card = {
+        "name": "digits-ae",
+        "description": "",
+        "family": "ae",
+        "command": "onnxferry train ae",
+        "figures": {},
+        "parity": report.summary(),
+    }
     (folder / "card.json").write_text(json.dumps(card))
 
 

@@ -57,7 +57,10 @@ def test_an_empty_prompt(show: Show, well) -> None:
     assert page.session_state["written"].text
 
 
-@pytest.mark.parametrize(("name", "value"), [("temperature", "nan"), ("temperature", "-3"), ("top_p", "0"), ("seed", "-1"), ("length", "1e9"), ("top_k", "x")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", "nan"), ("temperature", "-3"), ("top_p", "0"), ("seed", "-1"), ("length", "1e9"), ("top_k", "x")],
+)
 def test_an_address_out_of_range_is_forgiven(show: Show, well, name: str, value: str) -> None:
     page = show("write", **({"length": "50"} | {name: value}))
     well(page)
