@@ -25,11 +25,11 @@ FAMILIES: dict[str, Family] = {
             "A small window slides over the picture and reacts to one pattern, an edge or a curve, wherever it stands. Layers of such "
             "windows stack: curves become loops, loops become an eight. Shortcuts around the layers (*residual* connections) let a deep "
             "stack learn as easily as a shallow one. The last layer gives each class a score, and *softmax* turns scores into "
-            "probabilities. In the file, a first stage finds the figure and frames it, so size, place and colour do not matter."
+            "probabilities. In the file, a first stage brings a picture of any size to what the network reads."
         ),
         learns=(
             "It is shown a labelled picture, and every weight is nudged in the direction that makes the right class likelier; some "
-            "hundred thousand nudges later it reads digits that it has never seen."
+            "thousands of nudges later it reads pictures that it has never seen."
         ),
         formula=r"p_k = \frac{e^{s_k}}{\sum_j e^{s_j}} \qquad\qquad \mathcal{L} = -\log p_{\text{true class}}",
         symbols="$s_k$: the score of class $k$; $p_k$: its probability; $\\mathcal{L}$: the loss, 0 when the right class gets everything.",

@@ -43,7 +43,7 @@ def error_rows(shares: tuple[tuple[str, float], ...]) -> list[tuple[str, float, 
     Each row is a name, a length 0 to 1 (the worst has 0.9), and the words.
     """
     worst = max((1 - share for _, share in shares), default=0.0) or 1.0
-    return [(name, 0.9 * (1 - share) / worst, f"{percent(share)} · misses {100 * (1 - share):.2f} %") for name, share in shares]
+    return [(name, 0.9 * (1 - share) / worst, f"misses {100 * (1 - share):.2f} % ({percent(share)})") for name, share in shares]
 
 
 def parity_rows(card: Mapping[str, Any]) -> list[tuple[str, float, str]]:

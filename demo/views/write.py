@@ -57,10 +57,12 @@ def page() -> None:
         controls, paper = st.columns([4, 7], gap="large")
         with controls:
             settings = _settings()
-            buttons = st.columns(2)
+            buttons = st.columns(3)
+            pressed = buttons[0].button("Write", type="primary", width="stretch")
+            again = buttons[1].button("Next seed", on_click=_next_seed, width="stretch")
             # A page that is opened writes at once, so that a link shows what its sender saw.
-            start = buttons[0].button("Write", type="primary", width="stretch") or "written" not in st.session_state
-            stop = buttons[1].empty()
+            start = pressed or again or "written" not in st.session_state
+            stop = buttons[2].empty()
             stop.button("Stop", disabled=not start, width="stretch", key=f"stop_{start}")
         with paper:
             if start:
@@ -95,6 +97,10 @@ def _settings() -> Settings:
         help="The same seed and settings write the same text.",
     )  # fmt: skip
     return Settings(str(prompt or ""), float(temperature), int(top_k), float(top_p), int(length), int(seed))
+
+
+def _next_seed() -> None:
+    st.session_state["seed"] = (int(st.session_state.get("seed") or 0) + 1) % 2**31
 
 
 def _write(model: TextGenerator, settings: Settings) -> None:

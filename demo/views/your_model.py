@@ -14,6 +14,7 @@ from onnxferry.demo.report import check_rows, facts_of, output_rows, parity_word
 from onnxferry.demo.untrusted import Answer, Request, SandboxLimits, ask
 from onnxferry.demo.uploads import read_upload
 from onnxferry.demo.words import heading, told
+from onnxferry.runtime.errors import InputError
 
 _LIMITS = SandboxLimits()
 
@@ -22,7 +23,7 @@ def page() -> None:
     """The page."""
     heading(
         "Your model",
-        "Drop any .onnx file. It is read by a bounded reader and run in a process of its own with limits, so a hostile file harms nothing.",
+        "Drop any .onnx file. A bounded reader looks first; then it is opened in a process of its own with limits on memory and time.",
     )
     with told():
         file = st.file_uploader("An .onnx file", key="upload", max_upload_size=_LIMITS.model_bytes // 2**20)
@@ -49,7 +50,10 @@ def _asked(what: str, request: Request) -> Answer:
     place = st.empty()
     with place.container():
         line = st.empty()
-        st.button("Stop", key=f"stop {request.task}")
+        stopped = st.button("Stop", key=f"stop {request.task}")
+    if stopped:  # this run is the one that the button began: the child of the one before has ended with it
+        place.empty()
+        raise InputError("stopped; give the file again to go on")
 
     def tick(seconds: float) -> None:
         line.progress(min(seconds / _LIMITS.seconds, 1.0), f"{what} … {seconds:.0f} s of at most {_LIMITS.seconds:.0f}")

@@ -22,7 +22,15 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from onnxferry.demo.command import free_port, serve_command
 
 ROOT = Path(__file__).parents[2]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 PATIENCE = 120_000  # milliseconds
 SEVEN = ((0.27, 0.26), (0.46, 0.24), (0.72, 0.25), (0.58, 0.5), (0.47, 0.8))
 PAGES = {
@@ -72,7 +80,7 @@ def wait_for(url: str) -> None:
 
 
 def shot(browser: Browser, url: str, name: str, scheme: str, width: int) -> bytes:
-    with browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 740}) as context:  # type: ignore[arg-type]
+    with browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 740 if width > 600 else 1150}) as context:  # type: ignore[arg-type]
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.goto(f"{url}/{PAGES[name]}")

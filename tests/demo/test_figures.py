@@ -34,7 +34,7 @@ def test_shares_apart_from_the_rest() -> None:
 def test_bars_show_what_is_missing() -> None:
     (a, b) = error_rows((("good", 0.99), ("bad", 0.9)))
     assert a[1] == pytest.approx(0.09)
-    assert b == ("bad", pytest.approx(0.9), "90.0 % · misses 10.00 %")
+    assert b == ("bad", pytest.approx(0.9), "misses 10.00 % (90.0 %)")
     assert error_rows((("perfect", 1.0),))[0][1] == 0
     assert error_rows(()) == []
 

@@ -42,6 +42,13 @@ def test_a_change_waits_for_the_button(show: Show, well, writer: TextGenerator) 
     assert page.session_state["written"].text == writer.generate("To be", 50, seed=0)
 
 
+def test_the_next_seed_writes_another_text(show: Show, well, writer: TextGenerator) -> None:
+    page = show("write", length="50")
+    next(button for button in page.button if button.label == "Next seed").click().run()
+    well(page)
+    assert page.session_state["written"].text == writer.generate("ROMEO:\n", 50, seed=1)
+
+
 def test_what_is_typed_is_no_markup(show: Show, well, html) -> None:
     page = show("write", prompt="<script>alert(1)</script>", length="50")
     well(page)
