@@ -223,6 +223,38 @@ def test_a_model_is_uploaded_reported_checked_and_run(visitor: Visitor, tiny_zoo
     expect(visitor.page.get_by_role("region", name="Outputs", exact=True)).to_contain_text("probabilities")
 
 
+def test_a_model_that_never_ends_shows_its_time_and_is_stopped(visitor: Visitor, build_onnx, tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["keep"], ["keep_on"]), helper.make_node("Add", ["so_far", "so_far"], ["more"])],
+        "body",
+        [helper.make_tensor_value_info(*each) for each in (("i", TensorProto.INT64, []), ("keep", TensorProto.BOOL, []))]
+        + [helper.make_tensor_value_info("so_far", TensorProto.FLOAT, [])],
+        [helper.make_tensor_value_info("keep_on", TensorProto.BOOL, []), helper.make_tensor_value_info("more", TensorProto.FLOAT, [])],
+    )
+    endless = build_onnx(
+        [helper.make_node("Loop", ["times", "yes", "x"], ["y"], body=body)],
+        [("x", TensorProto.FLOAT, [])],
+        [("y", TensorProto.FLOAT, [])],
+        [helper.make_tensor("times", TensorProto.INT64, [], [2**62]), helper.make_tensor("yes", TensorProto.BOOL, [], [True])],
+    )
+    path = tmp_path / "endless.onnx"
+    path.write_bytes(endless.SerializeToString())
+    visitor.open("your-model")
+    visitor.page.locator('input[type="file"]').first.set_input_files(path)
+    run = visitor.page.get_by_role("button", name="Run", exact=True)
+    expect(run).to_be_visible(timeout=PATIENCE)
+    visitor.settled()
+    run.click()
+    expect(visitor.page.get_by_text("Running …")).to_be_visible(timeout=PATIENCE)
+    visitor.page.get_by_role("button", name="Stop", exact=True).click()
+    expect(visitor.page.get_by_text("Running …")).not_to_be_attached(timeout=PATIENCE)
+    visitor.settled()
+    expect(run).to_be_enabled()
+    assert visitor.page.get_by_text("Median run").count() == 0
+
+
 def test_a_file_that_is_no_model_is_told_in_one_line(visitor: Visitor, tmp_path: Path) -> None:
     cut = tmp_path / "cut.onnx"
     cut.write_bytes(b"\x08\x09\x12\x07pytorch\x3a\xff\xff\x01only the start")
