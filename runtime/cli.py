@@ -25,6 +25,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "inspect": ("onnxferry.runtime.inspect_command:app", "Show what an .onnx file takes, gives and promises."),
     "doctor": ("onnxferry.runtime.doctor_command:app", "Find out what this machine can run, and mend it."),
     "models": ("onnxferry.runtime.models_command:app", "List the shipped models."),
+    "demo": ("onnxferry.demo.command:app", "Show the models in a browser, and one of your own."),
 }
 """Verb to "module:attribute" (a typer app) and one line of help, in the order of the help."""
 
@@ -38,6 +39,7 @@ _EXTRAS = {
     "onnx": "export",
     "onnx_ir": "export",
     "onnxscript": "export",
+    "streamlit": "demo",
 }
 """Package to the extra that brings it, for verbs that need more than the base install."""
 

@@ -1,0 +1,24 @@
+"""The demo's entry: the pages, and nothing else. ``streamlit run demo/app.py``, or ``onnxferry demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from onnxferry.demo.views import compress, imagine, recognise, under_the_hood, write, your_model
+
+st.set_page_config(page_title="onnxferry", page_icon="⛴️", layout="wide")
+chosen = st.navigation(
+    [
+        st.Page(recognise.page, title="Recognise", icon=":material/draw:", url_path="recognise", default=True),
+        st.Page(write.page, title="Write", icon=":material/edit_note:", url_path="write"),
+        st.Page(imagine.page, title="Imagine", icon=":material/casino:", url_path="imagine"),
+        st.Page(compress.page, title="Compress", icon=":material/compress:", url_path="compress"),
+        st.Page(your_model.page, title="Your model", icon=":material/deployed_code:", url_path="your-model"),
+        st.Page(under_the_hood.page, title="Under the hood", icon=":material/settings:", url_path="under-the-hood"),
+    ],
+    position="top",
+)
+st.html(Path(__file__).parent / "assets" / "style.css")
+chosen.run()

@@ -1,0 +1,136 @@
+"""What the pages show, as HTML: pictures, bars, tables, a sheet of text. Functions from values to text; all that is not ours is escaped.
+
+Numbers and names stand in the text as well as in a bar's length or a picture, so that a screen reader and a monochrome eye get them.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+
+def png(picture: np.ndarray) -> bytes:
+    """A uint8 picture (height, width), (height, width, 1 | 3 | 4) as a PNG file's bytes."""
+    stream = BytesIO()
+    Image.fromarray(picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def picture(array: np.ndarray, alt: str, caption: str = "", *, badge: str = "") -> str:
+    """One picture with its caption. ``alt`` says what is on it. ``badge``: ``right`` or ``wrong`` marks its caption."""
+    source = base64.b64encode(png(array)).decode("ascii")
+    words = f'<figcaption class="of-{escape(badge or "plain")}">{escape(caption)}</figcaption>' if caption else ""
+    return f'<figure class="of-picture"><img alt="{escape(alt)}" src="data:image/png;base64,{source}">{words}</figure>'
+
+
+def grid(pictures: Sequence[str], smallest: int = 72, *, name: str = "") -> str:
+    """Figures from :func:`picture` side by side, each at least ``smallest`` CSS pixels wide; they wrap on a narrow screen."""
+    label = f' aria-label="{escape(name)}" role="group"' if name else ""
+    return f'<div class="of-grid" style="--smallest:{int(smallest)}px"{label}>{"".join(pictures)}</div>'
+
+
+def strip(pictures: Sequence[str], *, name: str = "") -> str:
+    """Figures in one row that share the width."""
+    label = f' aria-label="{escape(name)}" role="group"' if name else ""
+    return f'<div class="of-strip"{label}>{"".join(pictures)}</div>'
+
+
+def bars(labels: Sequence[str], shares: Sequence[float], *, title: str) -> str:
+    """One horizontal bar a label; ``shares`` are 0 to 1. The longest is marked."""
+    best = int(np.argmax(shares)) if len(shares) else -1
+    rows = []
+    for index, (label, share) in enumerate(zip(labels, shares, strict=True)):
+        share = float(share)
+        rows.append(
+            f'<li class="{"of-best" if index == best else ""}"><span class="of-name">{escape(label)}</span>'
+            f'<span class="of-track"><span class="of-fill" style="width:{100 * min(max(share, 0.0), 1.0):.2f}%"></span></span>'
+            f'<span class="of-number">{percent(share)}</span></li>'
+        )
+    widest = max([1.4, *(0.56 * len(label) for label in labels)])
+    return f'<ul class="of-bars" style="--name:{min(widest, 8):.1f}em" aria-label="{escape(title)}">{"".join(rows)}</ul>'
+
+
+def scale_bars(rows: Sequence[tuple[str, float, str]], *, title: str) -> str:
+    """As :func:`bars`, for rows of a name, a length 0 to 1, and the words for it; none is marked."""
+    items = "".join(
+        f'<li><span class="of-name">{escape(name)}</span><span class="of-track"><span class="of-fill" '
+        f'style="width:{100 * min(max(length, 0.0), 1.0):.2f}%"></span></span><span class="of-number">{escape(words)}</span></li>'
+        for name, length, words in rows
+    )
+    return f'<ul class="of-bars of-wide" aria-label="{escape(title)}">{items}</ul>'
+
+
+def answer(label: str, note: str, *, sure: bool = True) -> str:
+    """The large answer of a page. Announced to screen readers when it changes."""
+    return (
+        f'<div class="of-answer{"" if sure else " of-unsure"}" role="status" aria-live="polite">'
+        f"<strong>{escape(label)}</strong><span>{escape(note)}</span></div>"
+    )
+
+
+def meter(value: float, threshold: float, *, name: str, words: str) -> str:
+    """A value on a line from 0 to twice its threshold or to itself, with a mark at the threshold."""
+    end = max(2 * threshold, value * 1.05, 1e-12)
+    state = "over" if value > threshold else "under"
+    return (
+        f'<div class="of-meter of-{state}" role="img" aria-label="{escape(name)}: {value:.4f}, threshold {threshold:.4f}">'
+        f'<div class="of-track"><span class="of-fill" style="width:{100 * value / end:.2f}%"></span>'
+        f'<span class="of-mark" style="left:{100 * threshold / end:.2f}%"></span></div>'
+        f"<p>{escape(words)}</p></div>"
+    )
+
+
+def sheet(prompt: str, text: str, *, writing: bool = False) -> str:
+    """A sheet of paper: the prompt, marked, and what was written after it."""
+    pen = '<span class="of-pen" aria-hidden="true"></span>' if writing else ""
+    return (
+        f'<div class="of-sheet" tabindex="0" role="region" aria-label="The text" aria-busy="{str(writing).lower()}">'
+        f"<mark>{escape(prompt)}</mark>{escape(text)}{pen}</div>"
+    )
+
+
+def facts(rows: Mapping[str, object], *, name: str) -> str:
+    """Names and values in two columns, as a region called ``name``. Empty values are left out."""
+    body = "".join(
+        f'<tr><th scope="row">{escape(str(key))}</th><td>{escape(str(value))}</td></tr>'
+        for key, value in rows.items()
+        if value not in ("", None)
+    )
+    region = f'<div class="of-scroll" tabindex="0" role="region" aria-label="{escape(name)}">'
+    return f'{region}<table class="of-facts"><tbody>{body}</tbody></table></div>'
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, name: str) -> str:
+    """A table with a head; it scrolls sideways where the screen is narrow."""
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    body = "".join("<tr>" + "".join(f"<td>{escape(str(value))}</td>" for value in row) + "</tr>" for row in rows)
+    return (
+        f'<div class="of-scroll" tabindex="0" role="region" aria-label="{escape(name)}"><table class="of-table">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def heading(title: str, lead: str) -> str:
+    """A page's title and the one sentence under it."""
+    return f'<header class="of-heading"><h1>{escape(title)}</h1><p>{escape(lead)}</p></header>'
+
+
+def percent(share: float) -> str:
+    """0.9965 → ``99.65 %``, never rounded up to a certainty that it is not."""
+    value = 100 * share
+    if value >= 99.995 and share < 1:
+        return "> 99.99 %"
+    return f"{value:.2f} %" if value >= 99 else f"{value:.1f} %"
+
+
+def plain_markdown(text: str) -> str:
+    """One line of a stranger's text for where Streamlit reads Markdown: nothing in it is markup, and it is at most 400 characters."""
+    line = next(iter(text.splitlines()), "")
+    line = line if len(line) <= 400 else f"{line[:400]} …"
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|~$<>:&])", r"\\\1", line)

@@ -1,0 +1,199 @@
+"""Shared by the demo's tests: a zoo with one small model of every family, made here, and a way to show the pages that zoo."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ZOO = ROOT / "runtime" / "zoo"
+CLOTHES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+
+
+@pytest.fixture(scope="session")
+def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """digits and shakespeare as shipped; fashion, digits-gan and digits-ae as networks that have learnt nothing. No fashion-gan."""
+    import torch
+
+    from onnxferry.export import export_checkpoint
+    from onnxferry.train.checkpoint import Checkpoint
+    from onnxferry.train.cnn import Cnn, CnnConfig
+    from onnxferry.train.data import load_images
+    from onnxferry.train.gan import GanConfig, Generator
+
+    zoo = tmp_path_factory.mktemp("zoo")
+    runs = tmp_path_factory.mktemp("runs")
+    for name in ("digits", "shakespeare"):
+        shutil.copytree(ZOO / name, zoo / name)
+    torch.manual_seed(0)
+    held_out = load_images("digits-5k").test
+    few = np.concatenate([np.flatnonzero(held_out.labels == digit)[:3] for digit in range(10)])
+    images, labels = held_out.images[few], held_out.labels[few].astype(np.int64)
+
+    def ship(name: str, family: str, network: torch.nn.Module, config: object, examples: dict, **arrays: np.ndarray) -> None:
+        run, folder = runs / name, zoo / name
+        run.mkdir()
+        folder.mkdir()
+        Checkpoint(
+            family=family,
+            config=dataclasses.asdict(config),  # type: ignore[call-overload]
+            weights=network.state_dict(),
+            examples=examples,
+            provenance={"command": f"onnxferry train {family}"},
+        ).save(run / "best.pt")
+        report = export_checkpoint(run, folder / f"{name}.onnx", name=name)
+        np.savez_compressed(folder / "examples.npz", **arrays)
+        card = {
+            "name": name,
+            "description": f"{name} that has learnt nothing",
+            "family": family,
+            "command": f"onnxferry train {family}",
+            "figures": {"accuracy": 0.987, "latents": 6},
+            "parity": report.summary(),
+        }
+        (folder / "card.json").write_text(json.dumps(card))
+
+    recogniser = CnnConfig(labels=CLOTHES, framing="fit", width=4, blocks=(1, 1, 1))
+    pictures = torch.from_numpy(images.copy())
+    ship(
+        "fashion", "cnn", Cnn(recogniser), recogniser, {"image": pictures[:8]},
+        images=images, labels=labels, predicted=(labels + (np.arange(len(labels)) % 5 == 0)) % 10,
+    )  # fmt: skip
+    maker = GanConfig(labels=tuple("0123456789"), noise=8, width=8)
+    generator = Generator(maker).train()
+    for _ in range(10):  # running statistics of its own
+        generator(torch.randn(64, 8), torch.randint(10, (64,)))
+    ship(
+        "digits-gan", "gan", generator, maker, {"noise": torch.randn(16, 8), "label": torch.arange(16) % 10},
+        images=images, labels=labels,
+    )  # fmt: skip
+    _ship_autoencoder(zoo / "digits-ae", runs / "digits-ae", images, labels)
+    return zoo
+
+
+def _ship_autoencoder(folder: Path, run: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    from onnxferry.export import export_checkpoint
+    from onnxferry.train.autoencoder import AutoencoderLearner, AutoencoderOptions
+    from onnxferry.train.data import load_images
+    from onnxferry.train.loop import LoopConfig, fit
+
+    splits = load_images("digits-5k", limit=200, validation=50)
+    learner = AutoencoderLearner(splits, AutoencoderOptions(epochs=1, batch=20, average=0.9), latent=6, width=8, seed=0)
+    fit(learner, LoopConfig(out=run, command="onnxferry train ae", device="cpu"))
+    folder.mkdir()
+    report = export_checkpoint(run, folder / "digits-ae.onnx", name="digits-ae")
+    np.savez_compressed(folder / "examples.npz", images=images, labels=labels, strange=255 - images[:4])
+    card = {
+        "name": "digits-ae",
+        "description": "",
+        "family": "ae",
+        "command": "onnxferry train ae",
+        "figures": {},
+        "parity": report.summary(),
+    }
+    (folder / "card.json").write_text(json.dumps(card))
+
+
+@pytest.fixture
+def show_zoo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
+    """``show_zoo(folder)``: what the catalog finds from now on. Opened models are forgotten before and after."""
+    import streamlit as st
+
+    from onnxferry.runtime import catalog
+
+    def put(folder: Path) -> None:
+        monkeypatch.setattr(catalog, "_zoo", lambda: folder)
+
+    st.cache_resource.clear()
+    yield put
+    st.cache_resource.clear()
+
+
+SERVED = """
+import os, runpy
+from pathlib import Path
+from onnxferry.runtime import catalog
+catalog._zoo = lambda: Path(os.environ["SHOWN_ZOO"])
+runpy.run_path({app!r}, run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="session")
+def server(tiny_zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the demo, served as the command serves it, with the tiny zoo; one server for all tests."""
+    import subprocess
+    import time
+    import urllib.error
+    import urllib.request
+
+    from onnxferry.demo.command import free_port, serve_command
+
+    folder = tmp_path_factory.mktemp("served")
+    script = folder / "app.py"
+    script.write_text(SERVED.format(app=str(ROOT / "demo" / "app.py")))
+    shutil.copytree(ROOT / "demo" / ".streamlit", folder / ".streamlit")
+    port = free_port(None)
+    command = [str(script) if part.endswith("app.py") else part for part in serve_command(port)]
+    log = folder / "log"
+    with log.open("w") as out, subprocess.Popen(command, env=os.environ | {"SHOWN_ZOO": str(tiny_zoo)}, stdout=out, stderr=out) as process:
+        try:
+            url = f"http://localhost:{port}"
+            deadline = time.monotonic() + 180
+            while True:
+                try:
+                    with urllib.request.urlopen(f"{url}/_stcore/health", timeout=5) as answer:
+                        if answer.status == 200:
+                            break
+                except (urllib.error.URLError, TimeoutError, ConnectionError):
+                    pass
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
+            yield url
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where the system's Chromium lies. Tests that need it skip where there is none, except in CI."""
+    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail("no chromium on PATH, and in CI the end-to-end tests must run: apt-get install chromium")
+        pytest.skip("no chromium on PATH; apt-get install chromium")
+    return found
+
+
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",  # containers give it 64 MB
+)
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str):
+    """One browser; a test opens a context of its own."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS), timeout=120_000)
+        yield running
+        running.close()

@@ -1,0 +1,75 @@
+"""The command: what it needs, the port, and that it serves."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from onnxferry.demo.command import free_port, serve_command
+from onnxferry.runtime.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_taken_port_is_an_error_and_another_is_found() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["demo", "--port", str(port), "--no-browser"]) == 1
+        assert free_port(None) != port
+
+
+@pytest.mark.parametrize(("package", "extra"), [("streamlit", "demo"), ("onnxruntime", "cpu")])
+def test_what_is_not_installed_is_told_with_its_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, package: str, extra: str
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else find(name, *rest))
+    assert main(["demo"]) == 1
+    assert f"pip install 'onnxferry[{extra}]'" in capsys.readouterr().err
+
+
+def test_promises_stand_in_the_file_and_on_the_command_line() -> None:
+    settings = tomllib.loads((ROOT / "demo" / ".streamlit" / "config.toml").read_text())
+    assert settings["browser"]["gatherUsageStats"] is False
+    assert settings["server"]["address"] == "localhost"
+    assert settings["client"]["showErrorDetails"] == "none"
+    words = " ".join(serve_command(8600))
+    for promise in ("--browser.gatherUsageStats false", "--server.address localhost", "--server.headless true"):
+        assert promise in words
+    assert "--server.headless false" in " ".join(serve_command(8600, open_browser=True))
+
+
+@pytest.mark.slow
+def test_it_serves_from_another_folder(tmp_path: Path) -> None:
+    port = free_port(None)
+    command = [sys.executable, "-m", "onnxferry.runtime", "demo", "--no-browser", "--port", str(port), "--json"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            assert process.stdout is not None
+            document = "".join(process.stdout.readline() for _ in range(4))
+            assert json.loads(document) == {"url": f"http://localhost:{port}", "port": port}
+            deadline = time.monotonic() + 180
+            while True:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                try:
+                    with urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=5) as answer:
+                        assert answer.status == 200
+                        break
+                except (urllib.error.URLError, ConnectionError, TimeoutError):
+                    time.sleep(0.2)
+        finally:
+            process.terminate()
+            process.wait(30)

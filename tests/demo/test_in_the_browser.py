@@ -1,0 +1,298 @@
+"""End to end, in headless Chromium: what a person does, on a machine that may be slow. Waits are for conditions, never for a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+
+pytestmark = pytest.mark.slow
+
+PATIENCE = 120_000  # milliseconds: two cores may be busy with other tests
+
+PAGES = ("", "write", "imagine", "compress", "your-model", "under-the-hood")
+
+# Streamlit's own, by what they say: its client looks for its server beside the page's address before it looks at the root.
+NOT_OURS = (
+    re.compile(r"/[a-z-]+/_stcore/(health|host-config)"),
+    re.compile(r"Failed to load resource: the server responded with a status of 404 \(Not Found\)"),
+)
+
+
+class Visitor:
+    """A page in a context of its own, which keeps what the console says."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page, self.url = page, url
+        self.complaints: list[str] = []
+        page.set_default_timeout(PATIENCE)
+        page.on("console", self._heard)
+        page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        where = str(message.location.get("url", ""))
+        said = f"{message.text} ({where})"
+        ours = not (NOT_OURS[1].search(said) and NOT_OURS[0].search(where))
+        if message.type == "error" and ours:
+            self.complaints.append(said)
+
+    def open(self, path: str) -> None:
+        """Opens a page and waits until Streamlit has run it to its end."""
+        self.page.goto(f"{self.url}/{path}", timeout=PATIENCE)
+        expect(self.page.locator(".of-heading h1")).to_be_visible(timeout=PATIENCE)
+        self.settled()
+
+    def settled(self) -> None:
+        expect(self.page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')).to_be_attached(timeout=PATIENCE)
+
+    def point(self, across: float, down: float) -> tuple[float, float]:
+        box = self.page.locator("canvas").bounding_box()
+        assert box is not None
+        return box["x"] + box["width"] * across, box["y"] + box["height"] * down
+
+    def draw(self, *points: tuple[float, float]) -> None:
+        """A stroke on the pad, through points in shares of its size."""
+        canvas = self.page.locator("canvas[data-ready]")
+        expect(canvas).to_be_visible(timeout=PATIENCE)
+        canvas.scroll_into_view_if_needed()
+        self.page.mouse.move(*self.point(*points[0]))
+        self.page.mouse.down()
+        for point in points[1:]:
+            self.page.mouse.move(*self.point(*point), steps=10)
+        self.page.mouse.up()
+
+
+SEVEN = ((0.28, 0.25), (0.72, 0.25), (0.45, 0.82))
+ONE = ((0.5, 0.2), (0.5, 0.8))
+
+
+@pytest.fixture
+def visitors(browser: Browser, server: str) -> Iterator:
+    """``visitors(**context options)``: a new person each time."""
+    contexts = []
+
+    def come(**options) -> Visitor:
+        contexts.append(browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options)))
+        return Visitor(contexts[-1].new_page(), server)
+
+    yield come
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def visitor(visitors) -> Iterator[Visitor]:
+    """A person, who in the end has heard no complaint."""
+    person = visitors()
+    yield person
+    assert person.complaints == []
+
+
+def says(visitor: Visitor, label: str) -> None:
+    expect(visitor.page.locator(".of-answer strong")).to_have_text(label, timeout=PATIENCE)
+
+
+def test_a_seven_drawn_with_the_mouse_is_read(visitor: Visitor) -> None:
+    visitor.open("")
+    says(visitor, "?")
+    visitor.draw(*SEVEN)
+    says(visitor, "7")
+    expect(visitor.page.locator(".of-bars li")).to_have_count(10, timeout=PATIENCE)
+    expect(visitor.page.locator("figure.of-picture img")).to_have_count(1, timeout=PATIENCE)  # which pixels mattered
+    visitor.page.get_by_role("button", name="Clear").click()
+    says(visitor, "?")
+    visitor.draw(*ONE)
+    says(visitor, "1")
+    visitor.page.get_by_role("button", name="Undo").click()
+    says(visitor, "?")
+
+
+def test_a_one_drawn_by_keyboard_is_read(visitor: Visitor) -> None:
+    visitor.open("")
+    pad = visitor.page.locator("canvas[data-ready]")
+    pad.focus()
+    for _ in range(8):
+        pad.press("ArrowUp")
+    pad.press("Space")
+    for _ in range(16):
+        pad.press("ArrowDown")
+    says(visitor, "1")
+    pad.press("Delete")
+    says(visitor, "?")
+
+
+def test_a_drawing_stays_while_one_looks_elsewhere(visitor: Visitor) -> None:
+    visitor.open("")
+    visitor.draw(*SEVEN)
+    says(visitor, "7")
+    visitor.page.get_by_role("radio", name="Mistakes").click()
+    expect(visitor.page.get_by_text("Test images that the model gets wrong").first).to_be_visible(timeout=PATIENCE)
+    visitor.page.get_by_role("radio", name="Draw").click()
+    says(visitor, "7")
+
+
+def test_two_people_do_not_disturb_each_other(visitors) -> None:
+    first, second = visitors(), visitors()
+    first.open("")
+    second.open("")
+    first.draw(*SEVEN)
+    second.draw(*ONE)
+    says(first, "7")
+    says(second, "1")
+    first.page.get_by_role("button", name="Clear").click()
+    says(first, "?")
+    says(second, "1")
+
+
+def test_text_streams_and_stops(visitor: Visitor) -> None:
+    visitor.open("write?length=5000&seed=3")
+    sheet = visitor.page.locator(".of-sheet")
+    expect(sheet).to_contain_text(re.compile(r"\w{3}"), timeout=PATIENCE)
+    # On a fast machine it may have been written by now: then again, which takes as long.
+    visitor.settled()
+    visitor.page.get_by_role("button", name="Write", exact=True).click()
+    expect(visitor.page.locator('.of-sheet[aria-busy="true"]')).to_be_visible(timeout=PATIENCE)
+    lengths = {len(sheet.inner_text())}
+    visitor.page.wait_for_function(f"document.querySelector('.of-sheet').innerText.length > {max(lengths)}", timeout=PATIENCE)
+    visitor.page.get_by_role("button", name="Stop").click()
+    expect(visitor.page.locator('.of-sheet[aria-busy="false"]')).to_be_visible(timeout=PATIENCE)
+    expect(visitor.page.get_by_text("bytes per second")).to_be_visible(timeout=PATIENCE)
+
+
+def test_a_link_carries_prompt_and_seed(visitors) -> None:
+    texts = []
+    for _ in range(2):
+        person = visitors()
+        person.open("write?prompt=JULIET%3A%0A&seed=7&length=100")
+        expect(person.page.get_by_text("100 bytes at")).to_be_visible(timeout=PATIENCE)
+        texts.append(person.page.locator(".of-sheet").inner_text())
+        expect(person.page.get_by_role("textbox", name="Prompt")).to_have_value("JULIET:\n", timeout=PATIENCE)
+    assert texts[0] == texts[1]
+    assert texts[0].startswith("JULIET:")
+
+
+def test_a_grid_of_sixteen_pictures_and_its_download(visitor: Visitor) -> None:
+    visitor.open("imagine")
+    made = visitor.page.get_by_role("group", name="Generated").get_by_role("img")
+    expect(made).to_have_count(16, timeout=PATIENCE)
+    before = made.first.get_attribute("src")
+    visitor.page.get_by_role("button", name="Next seed").click()
+    expect(made.first).not_to_have_attribute("src", str(before), timeout=PATIENCE)
+    expect(visitor.page).to_have_url(re.compile(r"from_seed=1"), timeout=PATIENCE)
+    visitor.settled()
+    with visitor.page.expect_download(timeout=PATIENCE) as download:
+        visitor.page.get_by_role("button", name="Download as one PNG").click()
+    assert download.value.suggested_filename == "digits-gan-all-seed-1.png"
+    assert Path(download.value.path()).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_model_that_is_not_shipped_is_one_line(visitor: Visitor) -> None:
+    visitor.open("imagine?maker=fashion-gan")
+    expect(visitor.page.get_by_text("does not ship with this version yet")).to_be_visible(timeout=PATIENCE)
+
+
+def test_a_latent_that_is_moved_draws_another_picture(visitor: Visitor) -> None:
+    visitor.open("compress")
+    drawn = visitor.page.get_by_role("img", name="Drawn from the numbers below")
+    expect(drawn).to_be_visible(timeout=PATIENCE)
+    before = str(drawn.get_attribute("src"))
+    slider = visitor.page.get_by_role("slider", name="latent number 1", exact=True)
+    slider.press("End")
+    expect(visitor.page.get_by_text("your numbers")).to_be_visible(timeout=PATIENCE)
+    expect(drawn).not_to_have_attribute("src", before, timeout=PATIENCE)
+    visitor.page.get_by_role("button", name="Back to the picture").click()
+    expect(drawn).to_have_attribute("src", before, timeout=PATIENCE)
+    visitor.page.get_by_role("button", name="a handwritten 3").first.click()
+    expect(drawn).not_to_have_attribute("src", before, timeout=PATIENCE)
+
+
+def test_a_model_is_uploaded_reported_checked_and_run(visitor: Visitor, tiny_zoo: Path) -> None:
+    visitor.open("your-model")
+    visitor.page.locator('input[type="file"]').first.set_input_files(tiny_zoo / "digits" / "digits.onnx")
+    expect(visitor.page.get_by_text("recogniser digits")).to_be_visible(timeout=PATIENCE)
+    expect(visitor.page.get_by_role("region", name="Inputs and outputs")).to_contain_text("probabilities")
+    visitor.settled()
+    visitor.page.get_by_role("button", name="Replay its golden samples").click()
+    expect(visitor.page.get_by_text("comparisons passed on this machine")).to_be_visible(timeout=PATIENCE)
+    visitor.settled()
+    visitor.page.get_by_role("button", name="Run", exact=True).click()
+    expect(visitor.page.get_by_text("Median run")).to_be_visible(timeout=PATIENCE)
+    expect(visitor.page.get_by_role("region", name="Outputs", exact=True)).to_contain_text("probabilities")
+
+
+def test_a_model_that_never_ends_shows_its_time_and_is_stopped(visitor: Visitor, build_onnx, tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["keep"], ["keep_on"]), helper.make_node("Add", ["so_far", "so_far"], ["more"])],
+        "body",
+        [helper.make_tensor_value_info(*each) for each in (("i", TensorProto.INT64, []), ("keep", TensorProto.BOOL, []))]
+        + [helper.make_tensor_value_info("so_far", TensorProto.FLOAT, [])],
+        [helper.make_tensor_value_info("keep_on", TensorProto.BOOL, []), helper.make_tensor_value_info("more", TensorProto.FLOAT, [])],
+    )
+    endless = build_onnx(
+        [helper.make_node("Loop", ["times", "yes", "x"], ["y"], body=body)],
+        [("x", TensorProto.FLOAT, [])],
+        [("y", TensorProto.FLOAT, [])],
+        [helper.make_tensor("times", TensorProto.INT64, [], [2**62]), helper.make_tensor("yes", TensorProto.BOOL, [], [True])],
+    )
+    path = tmp_path / "endless.onnx"
+    path.write_bytes(endless.SerializeToString())
+    visitor.open("your-model")
+    visitor.page.locator('input[type="file"]').first.set_input_files(path)
+    run = visitor.page.get_by_role("button", name="Run", exact=True)
+    expect(run).to_be_visible(timeout=PATIENCE)
+    visitor.settled()
+    run.click()
+    expect(visitor.page.get_by_text("Running …")).to_be_visible(timeout=PATIENCE)
+    visitor.page.get_by_role("button", name="Stop", exact=True).click()
+    expect(visitor.page.get_by_text("Running …")).not_to_be_attached(timeout=PATIENCE)
+    visitor.settled()
+    expect(run).to_be_enabled()
+    assert visitor.page.get_by_text("Median run").count() == 0
+
+
+def test_a_file_that_is_no_model_is_told_in_one_line(visitor: Visitor, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(b"\x08\x09\x12\x07pytorch\x3a\xff\xff\x01only the start")
+    visitor.open("your-model")
+    visitor.page.locator('input[type="file"]').first.set_input_files(cut)
+    expect(visitor.page.get_by_role("alert")).to_contain_text("not a readable ONNX file", timeout=PATIENCE)
+    assert visitor.page.locator('[data-testid="stException"]').count() == 0
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_phone_shows_every_page_without_scrolling_sideways(visitors, path: str) -> None:
+    person = visitors(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True, device_scale_factor=2)
+    person.open(path)
+    wide = person.page.evaluate("[document.scrollingElement.scrollWidth, document.querySelector('.stMain').scrollWidth, innerWidth]")
+    assert max(wide[:2]) <= wide[2]
+    assert person.complaints == []
+
+
+# Faults of Streamlit's own elements: axe's name for the rule, and what the element is called.
+STREAMLITS_OWN = {
+    "scrollable-region-focusable": "katex-display",  # st.latex: a formula wider than the screen
+    "nested-interactive": "stFileUploader",
+}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", [*PAGES, "?source=Mistakes", "?source=Upload"])
+def test_axe_finds_no_serious_fault(visitors, path: str, scheme: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    person = visitors(color_scheme=scheme)
+    person.open(path)
+    found = Axe().run(person.page).response["violations"]
+    serious = [
+        f"{fault['id']} ({fault['impact']}): {node['html'][:160]} {node.get('failureSummary', '')[:300]}"
+        for fault in found
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"]
+        if fault["id"] not in STREAMLITS_OWN or STREAMLITS_OWN[fault["id"]] not in node["html"]
+    ]
+    assert serious == []

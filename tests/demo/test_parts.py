@@ -1,0 +1,50 @@
+"""What a browser sends to the components is a stranger's: read, or taken for nothing."""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+import pytest
+
+from onnxferry.demo.parts import moved_latents, pad_picture
+
+
+def test_a_drawing_is_read() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (56, 56, 1), np.uint8)
+    sent = {"number": 3, "pixels": base64.b64encode(pixels.tobytes()).decode(), "strokes": []}
+    np.testing.assert_array_equal(pad_picture(sent), pixels)
+
+
+@pytest.mark.parametrize(
+    "state", [None, [], "x", {}, {"pixels": ""}, {"pixels": 7}, {"pixels": "%%%"}, {"pixels": "AAAA"}, {"pixels": "é"}]
+)
+def test_what_is_no_drawing_is_an_empty_pad(state: object) -> None:
+    assert pad_picture(state) is None
+
+
+ENCODED = np.array([0.123456, -1.5, 9.0], np.float32)
+
+
+def test_what_was_moved_moves_and_the_rest_stays_exactly() -> None:
+    moved = moved_latents({"picture": "a", "values": [0.12, 2.0, 3.0]}, "a", ENCODED, 3.0)
+    np.testing.assert_array_equal(moved, np.array([0.123456, 2.0, 9.0], np.float32))
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        None,
+        {"picture": "b", "values": [0, 0, 0]},
+        {"picture": "a", "values": [0, 0]},
+        {"picture": "a", "values": ["0", 0, 0]},
+        {"picture": "a", "values": "000"},
+        7,
+    ],
+)
+def test_what_belongs_to_another_picture_or_to_none_moves_nothing(state: object) -> None:
+    np.testing.assert_array_equal(moved_latents(state, "a", ENCODED, 3.0), ENCODED)
+
+
+def test_numbers_that_are_none_are_kept_finite() -> None:
+    assert np.isfinite(moved_latents({"picture": "a", "values": [float("nan"), float("inf"), 0]}, "a", ENCODED, 3.0)).all()

@@ -1,0 +1,87 @@
+"""Write, by AppTest: settings decide the text, and what is out of range never gets that far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from onnxferry.demo.views.write import Settings, Written
+from onnxferry.runtime import TextGenerator, load
+
+Show = Callable[..., AppTest]
+
+
+@pytest.fixture(scope="module")
+def writer(tiny_zoo: Path) -> Iterator[TextGenerator]:
+    with load(tiny_zoo / "shakespeare" / "shakespeare.onnx") as model:
+        assert isinstance(model, TextGenerator)
+        yield model
+
+
+def test_it_writes_when_it_is_opened(show: Show, well, writer: TextGenerator) -> None:
+    page = show("write", prompt="JULIET:\n", seed="7", length="100", temperature="0.5", top_k="20", top_p="0.9")
+    well(page)
+    written = page.session_state["written"]
+    assert written.finished
+    assert written.settings == Settings("JULIET:\n", 0.5, 20, 0.9, 100, 7)
+    assert written.text == writer.generate("JULIET:\n", 100, 0.5, 20, 0.9, 7)
+
+
+def test_a_change_waits_for_the_button(show: Show, well, writer: TextGenerator) -> None:
+    page = show("write", length="50")
+    before = page.session_state["written"].text
+    page.text_area[0].set_value("To be").run()
+    well(page)
+    assert page.session_state["written"].text == before
+    assert any("press Write" in each.value for each in page.caption)
+    page.button[0].click().run()
+    well(page)
+    assert page.session_state["written"].text == writer.generate("To be", 50, seed=0)
+
+
+def test_the_next_seed_writes_another_text(show: Show, well, writer: TextGenerator) -> None:
+    page = show("write", length="50")
+    next(button for button in page.button if button.label == "Next seed").click().run()
+    well(page)
+    assert page.session_state["written"].text == writer.generate("ROMEO:\n", 50, seed=1)
+
+
+def test_what_is_typed_is_no_markup(show: Show, well, html) -> None:
+    page = show("write", prompt="<script>alert(1)</script>", length="50")
+    well(page)
+    assert "<script>" not in html(page)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html(page)
+
+
+def test_an_empty_prompt(show: Show, well) -> None:
+    page = show("write", length="50")
+    page.text_area[0].set_value("").run()
+    page.button[0].click().run()
+    well(page)
+    assert page.session_state["written"].text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", "nan"), ("temperature", "-3"), ("top_p", "0"), ("seed", "-1"), ("length", "1e9"), ("top_k", "x")],
+)
+def test_an_address_out_of_range_is_forgiven(show: Show, well, name: str, value: str) -> None:
+    page = show("write", **({"length": "50"} | {name: value}))
+    well(page)
+    assert page.session_state["written"].finished
+
+
+def test_what_was_stopped_says_so() -> None:
+    written = Written(Settings(), "abc", 0.5)
+    assert written.note() == "3 bytes at 6 bytes per second, stopped"
+    written.finished = True
+    assert written.note() == "3 bytes at 6 bytes per second"
+
+
+def test_a_model_that_is_not_there_is_one_line(show: Show, well, tmp_path: Path) -> None:
+    page = show("write", zoo=tmp_path)
+    well(page)
+    assert "does not ship" in page.info[0].value
