@@ -192,6 +192,15 @@ def _whole_numbers(c: Context) -> Cause | None:
     return None
 
 
+def _another_model(c: Context) -> Cause | None:
+    if c.fused and c.candidate.foreign:
+        return (
+            "the values that file and model have in common agree: the model computes something more, or after them something else",
+            "compare with the version of the model that the file was exported from, or export again",
+        )
+    return None
+
+
 def _fused(c: Context) -> Cause | None:
     if c.fused:
         return (
@@ -229,6 +238,7 @@ RULES: Sequence[Callable[[Context], Cause | None]] = (
     _float16_overflow,
     _baked_size,
     _capture,
+    _another_model,
     _fused,
     _small,
 )
