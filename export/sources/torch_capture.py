@@ -25,6 +25,7 @@ from torch.utils import _pytree as pytree
 
 from onnxferry.export.artifact_writer import EXTERNAL_DATA_BYTES, weight_bytes
 from onnxferry.export.sources import Candidate, Feeds, Strategy, Trace
+from onnxferry.export.sources import torch_mends
 from onnxferry.export.sources.torch import NUMPY_DTYPES, FlatModule, TorchSource, evaluation_mode
 from onnxferry.export.sources.torch_errors import explained, users_line
 from onnxferry.export.sources.torch_recurrent import TRANSLATIONS, recurrent_layers_kept
@@ -113,6 +114,7 @@ def graph_of_program(source: TorchSource, program: torch.export.ExportedProgram,
         raise ExportError("torch.onnx.export gave no program: this torch version is not supported; pip install -U torch")
     mends = _fold_weights(made) if optimize else ["left the exporter's optimiser out"]
     model = made.model_proto
+    mends += torch_mends.mend(model)
     _strip_prefix(model)
     axes, ranges = _axes_of_program(source, program)
     _rename_axes(model, axes)
