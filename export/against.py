@@ -1,6 +1,6 @@
 """A file that is there already, judged against the model that it came from: what the export proved, proved again later.
 
-    report = judge_file("model.onnx", make_model(), samples=[{"x": x}])
+report = judge_file("model.onnx", make_model(), samples=[{"x": x}])
 """
 
 from __future__ import annotations

@@ -51,9 +51,7 @@ def check(
     threads: ThreadsOption = None,
     allow_none: Annotated[bool, typer.Option("--allow-none", help="A file without golden samples is no failure.")] = False,
     untrusted: Annotated[bool, typer.Option("--untrusted", help="Open it in a child process only, with the limits below.")] = False,
-    max_seconds: Annotated[
-        float | None, typer.Option("--max-seconds", help="Of --untrusted: 60 if not given.", show_default=False)
-    ] = None,
+    max_seconds: Annotated[float | None, typer.Option("--max-seconds", help="Of --untrusted: 60 if not given.", show_default=False)] = None,
     max_memory: Annotated[
         float | None, typer.Option("--max-memory", metavar="GIB", help="Of --untrusted: 4 if not given, at least 1.", show_default=False)
     ] = None,

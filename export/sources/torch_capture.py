@@ -24,8 +24,7 @@ from torch.jit._trace import TracerWarning
 from torch.utils import _pytree as pytree
 
 from onnxferry.export.artifact_writer import EXTERNAL_DATA_BYTES, weight_bytes
-from onnxferry.export.sources import Candidate, Feeds, Strategy, Trace
-from onnxferry.export.sources import torch_mends
+from onnxferry.export.sources import Candidate, Feeds, Strategy, Trace, torch_mends
 from onnxferry.export.sources.torch import NUMPY_DTYPES, FlatModule, TorchSource, evaluation_mode
 from onnxferry.export.sources.torch_errors import explained, users_line
 from onnxferry.export.sources.torch_recurrent import TRANSLATIONS, recurrent_layers_kept

@@ -21,7 +21,9 @@ def _masked_rows(graph: onnx.GraphProto) -> list[str]:
     """
     made_by: Mapping[str, onnx.NodeProto] = {name: node for node in graph.node for name in node.output}
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    constants |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"}
+    constants |= {
+        node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"
+    }
     mended = False
     for node in graph.node:
         softmax = made_by.get(node.input[0]) if node.op_type == "IsNaN" else None
