@@ -33,12 +33,12 @@ def write_artifact(
     path: str | os.PathLike[str],
     *,
     verify: Callable[[Path], None] | None = None,
-    external_data_bytes: int = EXTERNAL_DATA_BYTES,
+    external_data_bytes: int | None = None,
 ) -> int:
     """Write ``model`` with ``contract`` to ``path`` and return the file's size in bytes, weights beside it included.
 
     ``verify`` is called with the temporary file before it gets its name; what it raises, this raises, and nothing is
-    left. Models of more than ``external_data_bytes`` get their weights in ``<name>.data`` beside the file.
+    left. Models of more than ``external_data_bytes`` (None: EXTERNAL_DATA_BYTES) get their weights in ``<name>.data`` beside the file.
     Raises ExportError where the file cannot be written.
     """
     target = checked_target(path)
@@ -52,7 +52,7 @@ def write_artifact(
     temporary = target.with_name(f".{target.name}.{token}.tmp")
     data = target.with_name(f"{target.name}.data")
     temporary_data = target.with_name(f".{data.name}.{token}.tmp")
-    external = weight_bytes(finished) > external_data_bytes
+    external = weight_bytes(finished) > (EXTERNAL_DATA_BYTES if external_data_bytes is None else external_data_bytes)
     try:
         if external:
             _write_weights(finished, temporary_data)

@@ -81,7 +81,7 @@ def diff_files(a: str | os.PathLike[str], b: str | os.PathLike[str], limits: Lim
     weights = [dict(_weights(model.graph)) for model in models]
     changed, equal, renamed = _compare_weights(*weights)
     return FileDifference(
-        tuple([*_interface(*summaries), *_nodes(*models, dict(renamed))]),
+        (*_interface(*summaries), *_nodes(*models, dict(renamed))),
         tuple(changed),
         tuple(_contract(*(summary.metadata for summary in summaries))),
         equal,
