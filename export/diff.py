@@ -111,7 +111,7 @@ def _nodes(a: onnx.ModelProto, b: onnx.ModelProto, renamed: Mapping[str, str]) -
         first = next((i for i, (one, other) in enumerate(zip(*lists, strict=False)) if one != other), min(map(len, lists)))
         yield Change(f"node {first}, the first that differs", *(nodes[first] if first < len(nodes) else None for nodes in lists))
         return
-    matcher = difflib.SequenceMatcher(None, *lists, autojunk=False)
+    matcher = difflib.SequenceMatcher(None, lists[0], lists[1], autojunk=False)
     for tag, a1, a2, b1, b2 in matcher.get_opcodes():
         if tag == "equal":
             continue

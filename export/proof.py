@@ -84,7 +84,7 @@ def _judged(
 
 def _other_dtype(model: onnx.ModelProto, words: str) -> str:
     """What to do where ONNX Runtime lacks an operator in a dtype: on the CPU it has float32 of all, and others of some."""
-    rare = {onnx.TensorProto.DOUBLE: "float64", onnx.TensorProto.FLOAT16: "float16"}
+    rare = {int(onnx.TensorProto.DOUBLE): "float64", int(onnx.TensorProto.FLOAT16): "float16"}
     found = [rare[t] for t in _dtypes(model) if t in rare]
     return f"; it has none for {found[0]}: export model.float()" if found and "Could not find an implementation" in words else ""
 

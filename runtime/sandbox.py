@@ -142,10 +142,11 @@ def _answer(name: str, code: int, answer: bytes, complaints: bytes, limits: Sand
 
 
 def _error_class(name: object) -> type[OnnxFerryError]:
-    found = getattr(errors, str(name), None)
+    found: object = getattr(errors, str(name), None)
     # MissingExtraError is made of other parts than its message.
-    known = isinstance(found, type) and issubclass(found, OnnxFerryError) and found is not errors.MissingExtraError
-    return found if known else OnnxFerryError
+    if isinstance(found, type) and issubclass(found, OnnxFerryError) and found is not errors.MissingExtraError:
+        return found
+    return OnnxFerryError
 
 
 def _encoded(value: Any) -> bytes:
