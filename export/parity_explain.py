@@ -193,9 +193,9 @@ def _whole_numbers(c: Context) -> Cause | None:
 
 
 def _another_model(c: Context) -> Cause | None:
-    if c.fused and c.candidate.foreign:
+    if c.candidate.foreign and c.candidate.trace is not None and c.failure.kind in ("difference", "decision"):
         return (
-            "the values that file and model have in common agree: the model computes something more, or after them something else",
+            "the file was exported with other weights, or the model has changed since",
             "compare with the version of the model that the file was exported from, or export again",
         )
     return None
@@ -230,6 +230,7 @@ def _small(c: Context) -> Cause | None:
 RULES: Sequence[Callable[[Context], Cause | None]] = (
     _random,
     _nothing_to_prove,
+    _another_model,
     _bounded_size,
     _training_mode,
     _antialias,
@@ -238,7 +239,6 @@ RULES: Sequence[Callable[[Context], Cause | None]] = (
     _float16_overflow,
     _baked_size,
     _capture,
-    _another_model,
     _fused,
     _small,
 )

@@ -6,6 +6,7 @@ there are many, only some are asked for at a time, closing in on the first.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,8 @@ def first_difference(model: onnx.ModelProto, feeds: Feeds, trace: Trace) -> Diff
     fusing that does it.
     """
     made_by = {name: node for node in model.graph.node for name in node.output if name}
+    # A graph's output bears the output's name, not that of the node in the capture.
+    trace = dataclasses.replace(trace, values={**trace.values, **trace.outputs})
     order = [name for name in made_by if name in trace.values]
     if not order:
         return None
