@@ -105,7 +105,7 @@ def test_a_model_that_does_more_is_told_from_a_fault_of_the_runtime(step: Path, 
 
 def test_other_outputs_and_inputs(step: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "step.onnx", "--against", "steps:Less"]) == 1
-    assert "step.onnx does not do what steps:Less does: the file has an output 'y' that the model does not have" in capsys.readouterr().err
+    assert "step.onnx does not do what steps:Less does: the file lacks the output 'output'" in capsys.readouterr().err
     assert main(["check", "step.onnx", "--against", "steps:NoState"]) == 1
     assert "input 'state_0' is no argument of the model's forward(x)" in capsys.readouterr().err
 
