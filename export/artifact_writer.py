@@ -7,14 +7,17 @@ name, so that an older file stays whole until a good new one is there. Equal inp
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import onnx
 
 from onnxferry.runtime.artifact import Contract, metadata_from_contract
+from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError
 
 # Protobuf cannot hold more than 2 GiB in one message; weights go to a file beside it before that.
@@ -30,12 +33,12 @@ def write_artifact(
     path: str | os.PathLike[str],
     *,
     verify: Callable[[Path], None] | None = None,
-    external_data_bytes: int = EXTERNAL_DATA_BYTES,
+    external_data_bytes: int | None = None,
 ) -> int:
     """Write ``model`` with ``contract`` to ``path`` and return the file's size in bytes, weights beside it included.
 
     ``verify`` is called with the temporary file before it gets its name; what it raises, this raises, and nothing is
-    left. Models of more than ``external_data_bytes`` get their weights in ``<name>.data`` beside the file.
+    left. Models of more than ``external_data_bytes`` (None: EXTERNAL_DATA_BYTES) get their weights in ``<name>.data`` beside the file.
     Raises ExportError where the file cannot be written.
     """
     target = checked_target(path)
@@ -49,7 +52,7 @@ def write_artifact(
     temporary = target.with_name(f".{target.name}.{token}.tmp")
     data = target.with_name(f"{target.name}.data")
     temporary_data = target.with_name(f".{data.name}.{token}.tmp")
-    external = finished.ByteSize() > external_data_bytes
+    external = weight_bytes(finished) > (EXTERNAL_DATA_BYTES if external_data_bytes is None else external_data_bytes)
     try:
         if external:
             _write_weights(finished, temporary_data)
@@ -92,6 +95,49 @@ def checked_target(path: str | os.PathLike[str]) -> Path:
     return target
 
 
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Bytes of the main graph's weights, from their shapes: protobuf cannot even measure a message of more than 2 GiB."""
+    return sum(
+        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in model.graph.initializer
+        if tensor.data_type != onnx.TensorProto.STRING
+    )
+
+
+@contextlib.contextmanager
+def opened(model: onnx.ModelProto, *, external_data_bytes: int | None = None) -> Iterator[Engine]:
+    """The graph in ONNX Runtime on the CPU, as users will open it; weights go through a temporary folder where they are too
+    many for one message. Raises as :class:`Engine` does.
+    """
+    limit = EXTERNAL_DATA_BYTES if external_data_bytes is None else external_data_bytes
+    if weight_bytes(model) <= limit:
+        with Engine(model.SerializeToString(deterministic=True), device="cpu") as engine:
+            yield engine
+        return
+    with tempfile.TemporaryDirectory(prefix="onnxferry-") as folder:
+        path = Path(folder).resolve() / "model.onnx"
+        write_artifact(model, None, path, external_data_bytes=limit)
+        with Engine(path, device="cpu") as engine:
+            yield engine
+
+
+def check_valid(model: onnx.ModelProto) -> None:
+    """onnx's own checker. Raises its ValidationError or ValueError."""
+    if weight_bytes(model) <= EXTERNAL_DATA_BYTES:
+        onnx.checker.check_model(model)
+        return
+    # Too large for its checker as one message. Structure is what it looks at: a copy keeps shapes, and its weights lie "outside".
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    with tempfile.TemporaryDirectory(prefix="onnxferry-") as folder:
+        path = Path(folder) / "model.onnx"
+        data = path.with_name("model.data")
+        _write_weights(bare, data)
+        _refer_to(bare, data.name)
+        path.write_bytes(bare.SerializeToString())
+        onnx.checker.check_model(path)
+
+
 def _write(path: Path, payload: bytes) -> None:
     with path.open("wb") as file:
         file.write(payload)
@@ -111,17 +157,25 @@ def _write_weights(model: onnx.ModelProto, path: Path) -> None:
             raw = tensor.raw_data
             if len(raw) < EXTERNAL_TENSOR_BYTES:
                 continue
+            tensor.ClearField("raw_data")  # two copies of some gigabytes are enough
             file.write(b"\0" * (-file.tell() % 4096))
-            onnx.external_data_helper.set_external_data(tensor, location=path.name, offset=file.tell(), length=len(raw))
+            _set_external(tensor, path.name, file.tell(), len(raw))
             file.write(raw)
         file.flush()
         os.fsync(file.fileno())
 
 
+def _set_external(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
+    """As onnx.external_data_helper.set_external_data, which wants to see the bytes."""
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    del tensor.external_data[:]
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
+
+
 def _refer_to(model: onnx.ModelProto, name: str) -> None:
     for tensor in model.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            tensor.ClearField("raw_data")
             for entry in tensor.external_data:
                 if entry.key == "location":
                     entry.value = name

@@ -13,8 +13,9 @@ import typer
 from onnxferry.export.artifact_writer import checked_target
 from onnxferry.export.graph_cleanup import MAX_OPSET, OPSET
 from onnxferry.export.parity_report import ParityReport
-from onnxferry.runtime.console import JsonOption, command, new_app, new_table, plain, print_json, print_next, stderr, stdout, try_command
-from onnxferry.runtime.errors import ExportError, InputError, ParityError
+from onnxferry.export.report_print import checked_report_name, print_report, write_report_file
+from onnxferry.runtime.console import JsonOption, command, new_app, plain, print_json, print_next, stderr, try_command
+from onnxferry.runtime.errors import InputError, ParityError
 
 app = new_app()
 
@@ -85,8 +86,7 @@ def export(
     With --json: model, bytes, and the whole parity report (passed, strategy, mends, cases, outputs, failures, notes).
     """
     checked_target(out)
-    if report_file is not None and report_file.suffix.lower() not in (".html", ".json"):
-        raise InputError(f"--report takes a name ending in .html or .json, got {report_file.name!r}")
+    checked_report_name(report_file)
     options = _Options(inputs or [], weights, samples or [], rtol, atol, opset, golden, with_labels, name, description, license_)
     try:
         if as_json:
@@ -96,15 +96,15 @@ def export(
                 report = _dispatch(source, out, options)
     except ParityError as error:
         if report_file is not None and isinstance(error.report, ParityReport):
-            _write_report(error.report, report_file, source)
+            write_report_file(error.report, report_file, source)
         raise
     if report_file is not None:
-        _write_report(report, report_file, source)
+        write_report_file(report, report_file, source)
     size = out.stat().st_size
     if as_json:
         print_json({"model": str(out), "bytes": size, **report.to_json()})
         return
-    _print(report, out, size)
+    print_report(report, f"{out} ({size / 1e6:.2f} MB)")
     from onnxferry.runtime.engine import Engine
 
     with Engine(out, device="cpu") as engine:
@@ -258,33 +258,3 @@ def _wrap(path: Path, out: Path, options: _Options, line: Sequence[str]) -> Pari
         command=line,
         **options.texts,
     )
-
-
-def _write_report(report: ParityReport, file: Path, source: str) -> None:
-    from onnxferry.export.report_html import write_report
-
-    try:
-        write_report(report, file, title=source)
-    except OSError as error:
-        raise ExportError(f"cannot write the report {file}: {error.strerror or error}") from error
-
-
-def _print(report: ParityReport, out: Path, size: int) -> None:
-    table = new_table("output", "elements", "largest difference", "allowed", "decisions changed", right=("elements", "largest difference"))
-    for o in report.outputs.values():
-        allowed = "equal" if o.rtol == o.atol == 0 else f"{o.atol:.2g} + {o.rtol:.2g} |x|" if o.rtol else f"{o.atol:.2g}"
-        changed = f"{o.decisions_changed} of {o.decisions}" if o.decisions else "-"
-        table.add_row(plain(o.name), str(o.elements), f"{o.max_abs:.3g}", allowed, changed)
-    console = stdout()
-    console.print(table)
-    untraced = sum(not case.traced for case in report.compared)
-    console.print(
-        f"passed: {len(report.compared)} inputs compared, {untraced} at sizes never traced; {plain(out)} ({size / 1e6:.2f} MB)",
-        style="bold green",
-        soft_wrap=True,
-    )
-    for label, lines in (("mended", report.mends), ("note", report.notes)):
-        for text in lines:
-            console.print(f"{label}: {plain(text)}", soft_wrap=True)
-    for strategy, why in report.refused:
-        console.print(f"refused before: {plain(strategy)}: {plain(why)}", soft_wrap=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import onnx
 
+from onnxferry.export.artifact_writer import check_valid
 from onnxferry.export.sources import Candidate, InputSpec
 from onnxferry.runtime.errors import ExportError
 
@@ -218,7 +219,7 @@ def check(model: onnx.ModelProto, *, foreign: bool = False) -> None:
                 f"the graph uses the operator {node.domain}::{node.op_type}, which is no standard ONNX and would not run elsewhere"
             )
     try:
-        onnx.checker.check_model(model)
+        check_valid(model)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ExportError(f"the exported graph is not valid ONNX: {str(error).strip().splitlines()[0]}") from error
 

@@ -200,9 +200,9 @@ def export_source(
     target = checked_target(path)
     _check_names(source, tolerances or {}, decisions)
     given = [Case("the example", source.examples, given_case("", source.examples, source.inputs).sizes)]
-    given += [given_case(f"sample {i}", _checked_feeds(source, feeds, f"sample {i}"), source.inputs) for i, feeds in enumerate(samples)]
+    given += [given_case(f"sample {i}", checked_feeds(source, feeds, f"sample {i}"), source.inputs) for i, feeds in enumerate(samples)]
     goldens = [
-        given_case(f"golden sample {i}", _checked_feeds(source, feeds, f"golden sample {i}"), source.inputs)
+        given_case(f"golden sample {i}", checked_feeds(source, feeds, f"golden sample {i}"), source.inputs)
         for i, feeds in enumerate(golden_inputs or ())
     ]
     given += goldens
@@ -334,7 +334,7 @@ def _check_names(source: Source, tolerances: Mapping[str, Tolerance], decisions:
             raise InputError(f"{what} names {unknown[0]!r}, which is no output; the outputs are {', '.join(source.output_names)}")
 
 
-def _checked_feeds(source: Source, feeds: Feeds, what: str) -> Feeds:
+def checked_feeds(source: Source, feeds: Feeds, what: str) -> Feeds:
     """The feeds in the source's order, if names, dtypes and shapes fit."""
     unknown, missing = sorted(set(feeds) - {s.name for s in source.inputs}), [s.name for s in source.inputs if s.name not in feeds]
     if unknown or missing:

@@ -192,6 +192,15 @@ def _whole_numbers(c: Context) -> Cause | None:
     return None
 
 
+def _another_model(c: Context) -> Cause | None:
+    if c.candidate.foreign and c.candidate.trace is not None and c.failure.kind in ("difference", "decision"):
+        return (
+            "the file was exported with other weights, or the model has changed since",
+            "compare with the version of the model that the file was exported from, or export again",
+        )
+    return None
+
+
 def _fused(c: Context) -> Cause | None:
     if c.fused:
         return (
@@ -221,6 +230,7 @@ def _small(c: Context) -> Cause | None:
 RULES: Sequence[Callable[[Context], Cause | None]] = (
     _random,
     _nothing_to_prove,
+    _another_model,
     _bounded_size,
     _training_mode,
     _antialias,

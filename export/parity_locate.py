@@ -6,16 +6,17 @@ there are many, only some are asked for at a time, closing in on the first.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
+from onnxferry.export.artifact_writer import opened
 from onnxferry.export.graph_cleanup import copied
 from onnxferry.export.parity_measure import default_tolerance, magnitude
 from onnxferry.export.sources import Feeds, Trace
-from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import OnnxFerryError
 
 AT_ONCE = 64
@@ -48,6 +49,8 @@ def first_difference(model: onnx.ModelProto, feeds: Feeds, trace: Trace) -> Diff
     fusing that does it.
     """
     made_by = {name: node for node in model.graph.node for name in node.output if name}
+    # A graph's output bears the output's name, not that of the node in the capture.
+    trace = dataclasses.replace(trace, values={**trace.values, **trace.outputs})
     order = [name for name in made_by if name in trace.values]
     if not order:
         return None
@@ -90,7 +93,7 @@ def first_difference(model: onnx.ModelProto, feeds: Feeds, trace: Trace) -> Diff
 def _differing(model: onnx.ModelProto, feeds: Feeds, trace: Trace, names: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The values, out of ``names``, that differ: in the source, in the file."""
     try:
-        with Engine(with_outputs(model, names), device="cpu") as engine:
+        with opened(with_outputs(model, names)) as engine:
             actual = engine.run(feeds, list(names))
     except OnnxFerryError:
         return {}
@@ -108,7 +111,7 @@ def differs(want: np.ndarray, got: np.ndarray) -> bool:
     return not np.allclose(b, a, rtol=tolerance.rtol, atol=tolerance.atol, equal_nan=True)
 
 
-def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> bytes:
+def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     """The model with these values as its only outputs."""
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
@@ -116,4 +119,4 @@ def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> bytes:
     del changed.graph.output[:]
     # Without a type: ONNX Runtime infers it.
     changed.graph.output.extend(declared.get(name) or onnx.ValueInfoProto(name=name) for name in names)
-    return bytes(changed.SerializeToString())
+    return changed

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 
 from onnxferry.export import graph_cleanup
+from onnxferry.export.artifact_writer import opened
 from onnxferry.export.branch_coverage import Branches
 from onnxferry.export.parity import judge
 from onnxferry.export.parity_probes import Case, probes, variations
@@ -71,33 +73,61 @@ def _judged(
     tolerances: Mapping[str, Tolerance] | None,
     decisions: Collection[str],
 ) -> tuple[ParityReport, list[SourceRun]]:
-    try:
-        engine = Engine(model.SerializeToString(deterministic=True), device="cpu")
-    except OnnxFerryError as error:
-        text = f"ONNX Runtime cannot load the exported graph: {str(error).splitlines()[0]}"
-        return ParityReport(failures=[Failure("runtime", text)]), runs
-    with engine:
-        report = judge(source, engine, runs, tolerances=tolerances, decisions=decisions)
-        branches = Branches(model)
-        if report.passed and branches:
-            more = _cases_for_branches(source, branches, runs)
-            if more:
-                added, _ = run_source(source, [*given, *more], len(given))
-                runs = [*runs, *added[len(given) :]]
-                report = judge(source, engine, runs, tolerances=tolerances, decisions=decisions)
-            for branch, side in branches.untaken():
-                text = (
-                    f"the {side} side of the branch {branch!r} was never taken, so it is not proved: "
-                    "give samples that take it, or take the branch out of the model"
-                )
-                report.failures.append(Failure("branch-untested", text))
+    with contextlib.ExitStack() as stack:
+        try:
+            engine = stack.enter_context(opened(model))
+        except OnnxFerryError as error:
+            text = f"ONNX Runtime cannot load the exported graph: {str(error).splitlines()[0]}{_other_dtype(model, str(error))}"
+            return ParityReport(failures=[Failure("runtime", text)]), runs
+        return judged(source, model, engine, runs, given, tolerances, decisions)
+
+
+def _other_dtype(model: onnx.ModelProto, words: str) -> str:
+    """What to do where ONNX Runtime lacks an operator in a dtype: on the CPU it has float32 of all, and others of some."""
+    rare = {int(onnx.TensorProto.DOUBLE): "float64", int(onnx.TensorProto.FLOAT16): "float16"}
+    found = [rare[t] for t in _dtypes(model) if t in rare]
+    return f"; it has none for {found[0]}: export model.float()" if found and "Could not find an implementation" in words else ""
+
+
+def _dtypes(model: onnx.ModelProto) -> list[int]:
+    return [t.data_type for t in model.graph.initializer] + [
+        v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.output)
+    ]
+
+
+def judged(
+    source: Source,
+    model: onnx.ModelProto,
+    engine: Engine,
+    runs: list[SourceRun],
+    given: Sequence[Case],
+    tolerances: Mapping[str, Tolerance] | None = None,
+    decisions: Collection[str] = (),
+) -> tuple[ParityReport, list[SourceRun]]:
+    """The open file beside what its source gave, and whether every side of its branches was taken: the report, and all runs."""
+    report = judge(source, engine, runs, tolerances=tolerances, decisions=decisions)
+    if not report.passed or not any(node.op_type == "If" for node in graph_cleanup.all_nodes(model)):
+        return report, runs
+    branches = Branches(model)
+    if branches:
+        more = _cases_for_branches(source, branches, runs)
+        if more:
+            added, _ = run_source(source, [*given, *more], len(given))
+            runs = [*runs, *added[len(given) :]]
+            report = judge(source, engine, runs, tolerances=tolerances, decisions=decisions)
+        for branch, side in branches.untaken():
+            text = (
+                f"the {side} side of the branch {branch!r} was never taken, so it is not proved: "
+                "give samples that take it, or take the branch out of the model"
+            )
+            report.failures.append(Failure("branch-untested", text))
     return report, runs
 
 
 def _cases_for_branches(source: Source, branches: Branches, runs: Sequence[SourceRun]) -> list[Case]:
     """Notes which sides of every branch the compared cases took, and finds more cases for those that none did."""
     more: list[Case] = []
-    with Engine(branches.model.SerializeToString(), device="cpu") as watcher:
+    with opened(branches.model) as watcher:
         for run in runs:
             if run.outputs is not None:
                 branches.add(watcher.run(run.case.feeds))

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +16,7 @@ from onnxferry.runtime.catalog import find_model
 from onnxferry.runtime.console import (
     DeviceOption,
     JsonOption,
+    LimitOption,
     ModelArgument,
     ThreadsOption,
     command,
@@ -20,15 +25,23 @@ from onnxferry.runtime.console import (
     plain,
     print_json,
     print_next,
+    stderr,
     stdout,
     try_command,
 )
 from onnxferry.runtime.engine import Engine
-from onnxferry.runtime.errors import CheckFailedError
+from onnxferry.runtime.errors import CheckFailedError, InputError
 from onnxferry.runtime.golden import Comparison, GoldenReport, replay_goldens
 from onnxferry.runtime.latents import decoder_path
+from onnxferry.runtime.onnx_file import Limits, raised_limits
+from onnxferry.runtime.sandbox import SandboxLimits, memory_is_limited
+from onnxferry.runtime.untrusted import check_file
 
 app = new_app()
+
+
+JUDGE = "onnxferry.export.against_command:check_against"
+"""What --against calls. By name, as the table of verbs does: the judge stands on torch, which a check does without."""
 
 
 @app.command()
@@ -37,6 +50,33 @@ def check(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     allow_none: Annotated[bool, typer.Option("--allow-none", help="A file without golden samples is no failure.")] = False,
+    untrusted: Annotated[bool, typer.Option("--untrusted", help="Open it in a child process only, with the limits below.")] = False,
+    max_seconds: Annotated[float | None, typer.Option("--max-seconds", help="Of --untrusted: 60 if not given.", show_default=False)] = None,
+    max_memory: Annotated[
+        float | None, typer.Option("--max-memory", metavar="GIB", help="Of --untrusted: 4 if not given, at least 1.", show_default=False)
+    ] = None,
+    limit: LimitOption = None,
+    against: Annotated[
+        str,
+        typer.Option(
+            "--against",
+            metavar="SOURCE",
+            help="Compare with the model itself: pkg.module:make_model, or a .pt2 program. Needs torch.",
+            show_default=False,
+        ),
+    ] = "",
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", metavar="FILE", help="Of --against: .safetensors or .pt for that model.", show_default=False),
+    ] = None,
+    samples: Annotated[
+        list[Path] | None,
+        typer.Option("--samples", metavar="FILE", help="Of --against: an .npz of inputs to compare on. Repeat.", show_default=False),
+    ] = None,
+    report_file: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Of --against: write what was found, .html or .json.", show_default=False),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Replay a file's golden samples on this machine.
@@ -44,30 +84,49 @@ def check(
     A file from `onnxferry export` carries a few inputs and what the source framework gave for them. They are run here, and
     every output must have its dtype and shape and lie within its tolerance. Needs neither torch nor any data.
 
+    With --untrusted, a stranger's file is opened in a process of its own, with limits of time and memory. With --against,
+    the model itself is run beside the file, on samples and on sizes that were never traced, as the export did.
+
     ```
     onnxferry check digits.onnx
     onnxferry check digits --device cuda
+    onnxferry check stranger.onnx --untrusted --max-seconds 20
+    onnxferry check model.onnx --against mypkg.models:make --weights w.safetensors --report parity.html
     ```
 
     With --json: model, device, passed, samples, comparisons (sample, output, passed, problem, max_abs, rtol, atol, worst
-    index, actual and expected there).
+    index, actual and expected there); with --against, model and the whole parity report.
     """
     path = find_model(model)
-    with Engine(path, device=device, threads=threads) as engine:
-        contract = engine.contract
-        report = replay_goldens(engine.run, contract) if contract else GoldenReport(())
-        device_used = engine.device
-    if contract is not None and contract.kind == "encoder" and decoder_path(path).is_file():
-        with Engine(decoder_path(path), device=device, threads=threads) as engine:
-            report = GoldenReport((*report.comparisons, *_decoder_comparisons(engine)))
-    nothing = not report.comparisons
+    file_limits = raised_limits(limit or ())
+    for option, value in (("--weights", weights), ("--samples", samples), ("--report", report_file)):
+        if value and not against:
+            raise InputError(f"{option} goes with --against, the model to compare with")
+    for option, number in (("--max-seconds", max_seconds), ("--max-memory", max_memory)):
+        if number is not None and not untrusted:
+            raise InputError(f"{option} goes with --untrusted")
+    if against:
+        if untrusted:
+            raise InputError("--against runs a model that you trust beside the file: it does not go with --untrusted")
+        module, _, function = JUDGE.partition(":")
+        judge = getattr(import_module(module), function)
+        judge(
+            path, against, weights=weights, samples=samples or [], report_file=report_file, limits=file_limits,
+            device=device, threads=threads, as_json=as_json,
+        )  # fmt: skip
+        return
+    if untrusted:
+        found = _checked_in_child(path, device, threads, max_seconds, max_memory, file_limits)
+    else:
+        found = _checked_here(path, device, threads, file_limits)
+    report, nothing = found.report, not found.report.comparisons
     if as_json:
         print_json(
             {
                 "model": model,
-                "device": device_used,
+                "device": found.device,
                 "passed": report.passed or (nothing and allow_none),
-                "samples": len(contract.goldens) if contract else 0,
+                "samples": found.samples,
                 "comparisons": [_json(comparison) for comparison in report.comparisons],
             }
         )
@@ -75,9 +134,9 @@ def check(
         _print_table(report)
     if nothing and allow_none:
         if not as_json:
-            stdout().print(f"{plain(model)} opens on {device_used}; it carries no golden samples, so nothing was compared", soft_wrap=True)
+            stdout().print(f"{plain(model)} opens on {found.device}; it carries no golden samples, so nothing was compared", soft_wrap=True)
         return
-    if contract is None:
+    if found.kind is None:
         raise CheckFailedError(
             f"{path} carries no onnxferry contract, so there is nothing to check it by; "
             "export it with onnxferry, or use --allow-none to see only whether it opens"
@@ -85,16 +144,55 @@ def check(
     report.raise_if_failed(str(path))
     if not as_json:
         count = len(report.comparisons)
-        stdout().print(Text(f"passed: {count} of {count} on {device_used}", "bold green"))
-        print_next(command("inspect", model), *try_command(contract.kind, model))
+        stdout().print(Text(f"passed: {count} of {count} on {found.device}", "bold green"))
+        print_next(command("inspect", model), *try_command(found.kind, model))
 
 
-def _decoder_comparisons(engine: Engine) -> list[Comparison]:
+@dataclass(frozen=True)
+class _Found:
+    kind: str | None  # what the contract says; None where there is none
+    samples: int
+    device: str
+    report: GoldenReport
+
+
+def _checked_here(path: Path, device: str, threads: int | None, limits: Limits) -> _Found:
+    with Engine(path, device=device, threads=threads, limits=limits) as engine:
+        contract = engine.contract
+        report = replay_goldens(engine.run, contract) if contract else GoldenReport(())
+        device_used = engine.device
+    if contract is not None and contract.kind == "encoder" and decoder_path(path).is_file():
+        with Engine(decoder_path(path), device=device, threads=threads, limits=limits) as engine:
+            decoder = replay_goldens(engine.run, engine.contract) if engine.contract else GoldenReport(())
+        report = _with_decoder(report, decoder)
+    return _Found(contract.kind if contract else None, len(contract.goldens) if contract else 0, device_used, report)
+
+
+def _checked_in_child(
+    path: Path, device: str, threads: int | None, max_seconds: float | None, max_memory: float | None, limits: Limits
+) -> _Found:
+    if device not in ("auto", "cpu") or threads not in (None, 1):
+        raise InputError("--untrusted runs on the CPU with one thread: leave --device and --threads out")
+    if max_memory is not None and not math.isfinite(max_memory):
+        raise InputError(f"--max-memory takes a number of GiB, got {max_memory}")
+    defaults = SandboxLimits()
+    child = SandboxLimits(
+        seconds=defaults.seconds if max_seconds is None else max_seconds,
+        memory_bytes=defaults.memory_bytes if max_memory is None else int(max_memory * 2**30),
+    )
+    if not memory_is_limited():
+        stderr().print("note: this system does not limit a process's memory; only its time is limited", soft_wrap=True)
+    checked = check_file(path, child, limits)
+    report = checked.report
+    if checked.kind == "encoder" and decoder_path(path).is_file():
+        report = _with_decoder(report, check_file(decoder_path(path), child, limits).report)
+    return _Found(checked.kind, checked.samples, "cpu", report)
+
+
+def _with_decoder(report: GoldenReport, decoder: GoldenReport) -> GoldenReport:
     """An autoencoder is one model in two files: its check replays both."""
-    if engine.contract is None:
-        return []
-    report = replay_goldens(engine.run, engine.contract)
-    return [dataclasses.replace(comparison, output=f"decoder: {comparison.output}") for comparison in report.comparisons]
+    named = [dataclasses.replace(comparison, output=f"decoder: {comparison.output}") for comparison in decoder.comparisons]
+    return GoldenReport((*report.comparisons, *named))
 
 
 def _json(comparison: Comparison) -> dict[str, Any]:

@@ -28,6 +28,16 @@ ThreadsOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for programs.")]
 
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="NAME=NUMBER",
+        help="Read more of a file you trust: depth, nodes, tensor_bytes … as the refusal names it. Repeat for more.",
+        show_default=False,
+    ),
+]
+
 
 def new_app() -> typer.Typer:
     """The app of one verb."""

@@ -14,6 +14,7 @@ from onnxferry.runtime.artifact import Contract, contract_from_metadata
 from onnxferry.runtime.catalog import find_model
 from onnxferry.runtime.console import (
     JsonOption,
+    LimitOption,
     ModelArgument,
     command,
     facts_table,
@@ -26,7 +27,7 @@ from onnxferry.runtime.console import (
     stdout,
     try_command,
 )
-from onnxferry.runtime.onnx_file import ModelSummary, TensorSpec, read_model
+from onnxferry.runtime.onnx_file import ModelSummary, TensorSpec, raised_limits, read_model
 
 app = new_app()
 
@@ -34,7 +35,7 @@ _LONGEST_VALUE = 300  # characters of a metadata value that are shown
 
 
 @app.command()
-def inspect(model: ModelArgument, as_json: JsonOption = False) -> None:
+def inspect(model: ModelArgument, limit: LimitOption = None, as_json: JsonOption = False) -> None:
     """Show what an .onnx file takes, gives and promises.
 
     Any ONNX file. What is inside is read and bounded, nothing is run; files with operators from unknown domains, or with
@@ -49,7 +50,7 @@ def inspect(model: ModelArgument, as_json: JsonOption = False) -> None:
     optional_inputs, outputs, contract (null in a foreign file), metadata (the plain keys).
     """
     path = find_model(model)
-    summary = read_model(path)
+    summary = read_model(path, raised_limits(limit or ()))
     contract = contract_from_metadata(summary.metadata)
     if as_json:
         print_json(_json(str(path), summary, contract))

@@ -16,12 +16,13 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any
 
-from onnxferry.runtime.errors import ArtifactError, UntrustedModelError
+from onnxferry.runtime.errors import ArtifactError, InputError, UntrustedModelError
 from onnxferry.runtime.external_data import ExternalData
 from onnxferry.runtime.tensor_header import TensorHeader, read_pair, read_sparse, read_tensor
 from onnxferry.runtime.value_info import TensorSpec as TensorSpec
@@ -43,6 +44,20 @@ class Limits:
     metadata_bytes: int = 64 * 2**20  # of all metadata together
     fields: int = 2**24  # of the wire format that are looked at: bounds the time, some ten seconds at the most
     domains: frozenset[str] = frozenset({"", "ai.onnx.ml", "com.microsoft"})  # where operators may come from; "" is ai.onnx
+
+
+def raised_limits(texts: Iterable[str]) -> Limits:
+    """The defaults, changed by texts such as ``depth=40``. Raises InputError for what is no limit of a file."""
+    names = [each.name for each in fields(Limits) if each.name != "domains"]
+    changes: dict[str, Any] = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        if name not in names:
+            raise InputError(f"a limit is NAME=NUMBER with one of {', '.join(names)}, got {text!r}")
+        if not (number.isascii() and number.isdigit() and len(number) < 19):
+            raise InputError(f"the limit {name} is a whole number, as {name}={getattr(Limits(), name)}, got {text!r}")
+        changes[name] = int(number)
+    return Limits(**changes)
 
 
 REFUSED_OPERATORS: Mapping[str, str] = {
@@ -177,7 +192,8 @@ def _beyond(name: str, limit: str, found: int, limits: Limits) -> UntrustedModel
     allowed = getattr(limits, limit)
     what = limit.replace("_", " ")
     return UntrustedModelError(
-        f"{name} holds more than is read from a stranger: {what} {found}, allowed {allowed}; if you trust it, raise Limits({limit}=...)"
+        f"{name} holds more than is read from a stranger: {what} {found}, allowed {allowed}; "
+        f"if you trust it, raise Limits({limit}=...), on the command line --limit {limit}={found}"
     )
 
 

@@ -22,6 +22,7 @@ from onnxferry.runtime.artifact import Contract
 from onnxferry.runtime.catalog import find_model
 from onnxferry.runtime.engine import Engine, TensorSpec
 from onnxferry.runtime.errors import ArtifactError, InputError
+from onnxferry.runtime.onnx_file import Limits
 from onnxferry.runtime.pictures import Picture, decode_pictures, with_channels
 
 Key = TypeVar("Key")
@@ -37,11 +38,13 @@ def load(
     threads: int | None = None,
     providers: Sequence[str | tuple[str, Mapping[str, Any]]] | None = None,
     tune: bool = False,
+    limits: Limits | None = None,
 ) -> Model:
     """Opens a model: an existing path or a name ending in ``.onnx`` is a file, anything else the name of a shipped model.
 
     ``device``: ``"auto"``, ``"cpu"`` or ``"cuda"``. ``threads``: None for as many as this process may use.
     ``providers``: ONNX Runtime's execution providers in order, instead of ``device``. ``tune`` has no effect yet.
+    ``limits``: how much a file may hold; raise them (``Limits(depth=40)`` of :mod:`onnxferry.runtime.onnx_file`) for one you trust.
 
     Returns a :class:`Classifier` for a recogniser, a :class:`~onnxferry.runtime.text.TextGenerator`, an
     :class:`~onnxferry.runtime.images.ImageGenerator`, an
@@ -51,7 +54,7 @@ def load(
     """
 
     def open_engine(path: str | os.PathLike[str]) -> Engine:
-        return Engine(path, device=device, threads=threads, providers=providers)
+        return Engine(path, device=device, threads=threads, providers=providers, limits=limits)
 
     return _model_from_engine(open_engine(find_model(name_or_path)), open_engine)
 

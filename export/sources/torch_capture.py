@@ -23,7 +23,8 @@ from torch.export.graph_signature import TensorArgument
 from torch.jit._trace import TracerWarning
 from torch.utils import _pytree as pytree
 
-from onnxferry.export.sources import Candidate, Feeds, Strategy, Trace
+from onnxferry.export.artifact_writer import EXTERNAL_DATA_BYTES, weight_bytes
+from onnxferry.export.sources import Candidate, Feeds, Strategy, Trace, torch_mends
 from onnxferry.export.sources.torch import NUMPY_DTYPES, FlatModule, TorchSource, evaluation_mode
 from onnxferry.export.sources.torch_errors import explained, users_line
 from onnxferry.export.sources.torch_recurrent import TRANSLATIONS, recurrent_layers_kept
@@ -112,6 +113,7 @@ def graph_of_program(source: TorchSource, program: torch.export.ExportedProgram,
         raise ExportError("torch.onnx.export gave no program: this torch version is not supported; pip install -U torch")
     mends = _fold_weights(made) if optimize else ["left the exporter's optimiser out"]
     model = made.model_proto
+    mends += torch_mends.mend(model)
     _strip_prefix(model)
     axes, ranges = _axes_of_program(source, program)
     _rename_axes(model, axes)
@@ -159,10 +161,12 @@ def _fold_weights(program: ONNXProgram) -> list[str]:
 
     before = onnx.ModelProto()
     before.CopyFrom(program.model_proto)
+    if weight_bytes(before) > EXTERNAL_DATA_BYTES:
+        return []  # every copy costs gigabytes, and what is so large is no small recurrent model
     nodes = len(before.graph.node)
     onnxscript.optimizer.optimize(program.model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
     after = program.model_proto
-    if after.ByteSize() > 1.05 * before.ByteSize() + 2**16:
+    if weight_bytes(after) > 1.05 * weight_bytes(before) + 2**16:
         import onnx_ir
 
         program.model = onnx_ir.serde.deserialize_model(before)

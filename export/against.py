@@ -1,0 +1,152 @@
+"""A file that is there already, judged against the model that it came from: what the export proved, proved again later.
+
+report = judge_file("model.onnx", make_model(), samples=[{"x": x}])
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from onnxferry.export import graph_cleanup
+from onnxferry.export.model_export import checked_feeds, torch_source
+from onnxferry.export.parity_explain import explain
+from onnxferry.export.parity_measure import default_tolerance, magnitude
+from onnxferry.export.parity_probes import given_case, probes
+from onnxferry.export.parity_report import ParityReport
+from onnxferry.export.proof import judged
+from onnxferry.export.source_runs import SourceRun, run_source
+from onnxferry.export.sources import Candidate, Feeds, Source
+from onnxferry.export.sources.onnx_file import declared_examples
+from onnxferry.runtime.artifact import Tolerance
+from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.errors import ExportError, InputError
+from onnxferry.runtime.onnx_file import Limits
+
+# A contract's tolerance that exceeds the default by more than its rounding was asked for at the export.
+ROUNDED = 1.2
+
+
+def judge_file(
+    path: str | os.PathLike[str],
+    model: Any,
+    *,
+    samples: Sequence[Feeds] = (),
+    limits: Limits | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> ParityReport:
+    """Compare the file with the model (an ``nn.Module`` or a ``torch.export`` program) that it is said to do the same as.
+
+    Inputs are the file's golden samples, ``samples``, and probes at other sizes of the axes that the file declares dynamic;
+    where it carries none and none are given, values are drawn as the file declares them. Tolerances are the judge's, by dtype,
+    or the contract's where the export was told wider ones. The report says what was found, a difference raises nothing.
+
+    Raises ArtifactError for a file that cannot be opened, InputError where the file's inputs are not the model's, and
+    ExportError where the model itself fails on them.
+    """
+    with Engine(path, device=device, threads=threads, limits=limits) as engine:
+        known = [dict(golden.inputs) for golden in engine.contract.goldens] if engine.contract else []
+        example = next(iter((*samples, *known)), None) or declared_examples(path, {})
+        source = _source(model, example, engine)
+        cases = [given_case("the example", checked_feeds(source, example, "the example"), source.inputs)]
+        for what, group in (("golden sample", known), ("sample", samples)):
+            for number, feeds in enumerate(group):
+                name = f"{what} {number}"
+                if feeds is not example:
+                    cases.append(given_case(name, checked_feeds(source, feeds, name), source.inputs))
+        runs, failures = run_source(source, [*cases, *probes(source.inputs, source.examples)], len(cases))
+        report = ParityReport(failures=failures)
+        proto = onnx.load(Path(path))  # the engine has looked at it before
+        if not failures:
+            report, runs = judged(source, proto, engine, runs, cases, _asked_for(engine, runs))
+    report.strategy = f"the file {Path(path).name}"
+    report.notes = [*source.notes, *dict.fromkeys(report.notes)]
+    if not report.passed:
+        explain(source, _candidate(source, proto), proto, report, runs)
+    return report
+
+
+def _source(model: Any, example: Feeds, engine: Engine) -> Source:
+    """The model with the file's inputs; where it calls its outputs otherwise, they are the file's by position."""
+    called = _as_called(model, {name: torch.from_numpy(np.array(array)) for name, array in example.items()})
+    axes = _dynamic_axes(engine)
+    source = torch_source(model, called, dynamic_shapes=axes)
+    names = tuple(spec.name for spec in engine.outputs)
+    if set(source.output_names) != set(names) and len(source.output_names) == len(names):
+        return torch_source(model, called, dynamic_shapes=axes, output_names=names)
+    return source
+
+
+def _as_called(model: Any, example: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """The file's flat inputs as ``forward()`` takes them: ``state_0`` and ``state_1`` are its tuple ``state`` again."""
+    if not isinstance(model, torch.nn.Module):
+        return dict(example)
+    parameters = inspect.signature(model.forward).parameters
+    left = dict(example)
+    call: dict[str, Any] = {name: left.pop(name) for name in parameters if name in left}
+    for name in sorted(set(parameters) - set(call), key=len, reverse=True):
+        inside = {key.removeprefix(f"{name}_"): key for key in left if key.startswith(f"{name}_")}
+        if inside:
+            call[name] = _nested({part: left.pop(key) for part, key in inside.items()})
+    if left and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return {**call, **left}
+    if left:
+        raise InputError(
+            f"the file's input {next(iter(left))!r} is no argument of the model's forward({', '.join(parameters)}): "
+            "this file was not exported from this model, or its inputs were renamed"
+        )
+    return call
+
+
+def _nested(parts: Mapping[str, torch.Tensor]) -> Any:
+    """``{"0": a, "1_deep": b}`` → ``(a, {"deep": b})``: names of nested inputs, as the export makes them, read back."""
+    if not all(key.partition("_")[0].isdecimal() for key in parts):
+        return dict(parts)
+    places: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in parts.items():
+        place, _, rest = key.partition("_")
+        places.setdefault(int(place), {})[rest] = tensor
+    return tuple(inner[""] if set(inner) == {""} else _nested(inner) for _, inner in sorted(places.items()))
+
+
+def _dynamic_axes(engine: Engine) -> dict[str, dict[int, str]]:
+    """Axes that the file declares without a size, under their names where those are words."""
+    found = {}
+    for spec in engine.inputs:
+        axes = {
+            axis: size if size and str(size).isidentifier() else f"{spec.name}_dim{axis}"
+            for axis, size in enumerate(spec.shape)
+            if not isinstance(size, int)
+        }
+        if axes:
+            found[spec.name] = axes
+    return found
+
+
+def _asked_for(engine: Engine, runs: Sequence[SourceRun]) -> dict[str, Tolerance]:
+    """The contract's tolerances that are wider than the judge's own: somebody asked for them at the export."""
+    wider = {}
+    for name, tolerance in (engine.contract.tolerances if engine.contract else {}).items():
+        arrays = [run.outputs[name] for run in runs if run.outputs is not None and name in run.outputs]
+        if arrays:
+            default, _ = default_tolerance(arrays[0].dtype, max(magnitude(array) for array in arrays))
+            if tolerance.rtol > ROUNDED * default.rtol or tolerance.atol > ROUNDED * default.atol:
+                wider[name] = tolerance
+    return wider
+
+
+def _candidate(source: Source, proto: onnx.ModelProto) -> Candidate:
+    """The file, and with it the model's own capture: a file of ours names its values as the capture does."""
+    trace = None
+    with contextlib.suppress(ExportError):  # without a capture, the explanation has no first node
+        trace = source.strategies(graph_cleanup.OPSET)[0].build().trace
+    return Candidate(proto, foreign=True, trace=trace)

@@ -1,0 +1,217 @@
+"""``check --against``: the judge, later, on a file that is there already."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from onnxferry.export import export_model
+from onnxferry.export.against import judge_file
+from onnxferry.runtime.cli import main
+from onnxferry.runtime.errors import ArtifactError, InputError
+
+MODULE = '''
+import torch
+from torch import nn
+
+class Step(nn.Module):
+    """A recurrent step with nested states, and a number that is fixed in the graph."""
+    def __init__(self, shift=0.0, wide=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(4, 5, batch_first=True)
+        self.head = nn.Linear(5, 3)
+        self.shift = shift
+
+    def forward(self, x, state, scale=1.0):
+        y, state = self.lstm(x, state)
+        return {"y": torch.relu(self.head(y)) * scale + self.shift, "state": state}
+
+def make():
+    return Step()
+
+def shifted():
+    return Step(0.25)
+
+def other_weights():
+    model = Step()
+    with torch.no_grad():
+        model.head.weight[1, 2] += 0.5
+    return model
+
+class Less(Step):
+    def forward(self, x, state):
+        return super().forward(x, state)["y"]
+
+class NoState(Step):
+    def forward(self, x):
+        return self.lstm(x)[0]
+'''
+
+AXES = {"x": {0: "batch", 1: "time"}, "state": ({1: "batch"}, {1: "batch"})}
+
+
+@pytest.fixture
+def step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The exported file of ``steps:make``, in the current folder, where ``steps.py`` lies too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "steps", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "steps.py").write_text(MODULE)
+    import importlib
+
+    steps = importlib.import_module("steps")
+    inputs = (torch.randn(2, 6, 4), (torch.randn(1, 2, 5), torch.randn(1, 2, 5)))
+    export_model(steps.make(), inputs, "step.onnx", dynamic_shapes=AXES)
+    return tmp_path / "step.onnx"
+
+
+def test_the_model_it_came_from(step: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "step.onnx", "--against", "steps:make", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["passed"] is True
+    assert set(document["outputs"]) == {"y", "state_0_out", "state_1_out"}
+    assert sum(case["compared"] and not case["traced"] for case in document["cases"]) >= 8
+    assert {"the example", "golden sample 1"} <= {case["name"] for case in document["cases"]}
+    assert main(["check", "step.onnx", "--against", "steps:make"]) == 0
+    assert "step.onnx does what steps:make does" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_other_weights_are_found_at_their_node(step: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = step.with_name("report.html")
+    assert main(["check", "step.onnx", "--against", "steps:other_weights", "--report", str(report)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: step.onnx does not do what steps:other_weights does: output 'y' differs at ")
+    assert "first difference: " in error
+    assert "steps.py, line" in error
+    page = report.read_text()
+    assert "failed" in page
+    assert "<svg" in page
+
+
+def test_a_model_that_does_more_is_told_from_a_fault_of_the_runtime(step: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "step.onnx", "--against", "steps:shifted", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["passed"] is False
+    assert "the model has changed since" in document["located"]["cause"]
+
+
+def test_other_outputs_and_inputs(step: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "step.onnx", "--against", "steps:Less"]) == 1
+    assert "step.onnx does not do what steps:Less does: the file lacks the output 'output'" in capsys.readouterr().err
+    assert main(["check", "step.onnx", "--against", "steps:NoState"]) == 1
+    assert "input 'state_0' is no argument of the model's forward(x)" in capsys.readouterr().err
+
+
+def test_weights_and_samples(step: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import steps
+
+    torch.save(steps.other_weights().state_dict(), "other.pt")
+    rng = np.random.default_rng(1)
+    feeds = {"x": rng.normal(size=(3, 4, 4)), "state_0": rng.normal(size=(1, 3, 5)), "state_1": rng.normal(size=(1, 3, 5))}
+    np.savez("real.npz", **{name: array.astype(np.float32) for name, array in feeds.items()})
+    assert main(["check", "step.onnx", "--against", "steps:make", "--samples", "real.npz", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cases"][0]["shapes"]["x"] == [3, 4, 4]
+    assert main(["check", "step.onnx", "--against", "steps:make", "--weights", "other.pt"]) == 1
+    np.savez("wrong.npz", x=np.zeros((3, 4, 9), np.float32), state_0=feeds["state_0"], state_1=feeds["state_1"])
+    capsys.readouterr()
+    assert main(["check", "step.onnx", "--against", "steps:make", "--samples", "wrong.npz"]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("steps", "--against takes pkg.module:make_model or a .pt2 file"),
+        ("steps:absent", "has no 'absent'"),
+        ("nowhere:make", "cannot import 'nowhere'"),
+        ("missing.pt2", "missing.pt2"),
+    ],
+)
+def test_sources_that_are_none(step: Path, capsys: pytest.CaptureFixture[str], source: str, words: str) -> None:
+    assert main(["check", "step.onnx", "--against", source]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_a_program(step: Path) -> None:
+    import steps
+
+    inputs = (torch.randn(2, 6, 4), (torch.randn(1, 2, 5), torch.randn(1, 2, 5)))
+    program = torch.export.export(Flat(steps.make()).eval(), (inputs[0], *inputs[1]), dynamic_shapes=None)
+    export_model(program, None, "program.onnx")
+    torch.export.save(program, "program.pt2")
+    assert main(["check", "program.onnx", "--against", "program.pt2"]) == 0
+
+
+class Flat(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> Tensor:
+        y: Tensor = self.inner(x, (h, c))["y"]
+        return y
+
+
+def test_a_file_without_contract_and_with_other_names(tmp_path: Path) -> None:
+    """What another exporter made: no goldens, and outputs under names of its own."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    path = tmp_path / "theirs.onnx"
+    torch.onnx.export(
+        model, (torch.randn(2, 3),), path, dynamo=False, input_names=["input"], output_names=["scores"], dynamic_axes={"input": {0: "n"}}
+    )
+    report = judge_file(path, model)
+    assert report.passed, report.explain()
+    assert "scores" in report.outputs
+    assert any(not case.traced for case in report.compared)
+
+
+def test_a_wider_tolerance_that_the_export_was_told_holds_here_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    path = tmp_path / "m.onnx"
+    export_model(model, torch.randn(2, 3), path, atol=0.5, rtol=0.0)
+    with torch.no_grad():
+        model.bias += 0.1
+    assert judge_file(path, model).passed
+    with torch.no_grad():
+        model.bias += 1.0
+    assert not judge_file(path, model).passed
+
+
+def test_arguments_that_make_no_sense(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError):
+        judge_file(tmp_path / "absent.onnx", nn.Linear(2, 2))
+    export_model(nn.Linear(2, 2), torch.randn(1, 2), tmp_path / "m.onnx")
+    with pytest.raises(InputError, match=r"expected a torch\.nn\.Module"):
+        judge_file(tmp_path / "m.onnx", "no model")
+
+
+def test_without_torch_the_install_line_is_shown(recogniser_file: Path) -> None:
+    program = (
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in ('torch', 'onnx'): raise ModuleNotFoundError(name=name.partition('.')[0])\n"
+        "sys.meta_path.insert(0, Block())\n"
+        "from onnxferry.runtime.cli import main\n"
+        f"sys.exit(main(['check', {str(recogniser_file)!r}, '--against', 'a:b']))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "pip install 'onnxferry[" in result.stderr
+
+
+@pytest.fixture
+def recogniser_file() -> Path:
+    from onnxferry.runtime.catalog import zoo_model
+
+    return zoo_model("digits").path

@@ -1,0 +1,283 @@
+"""A stranger's file in a child process: what breaks there comes back as an error in words, and nothing of the caller breaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxferry.runtime import sandbox, untrusted
+from onnxferry.runtime.cli import main
+from onnxferry.runtime.errors import ArtifactError, InputError, OnnxFerryError, UntrustedModelError
+from onnxferry.runtime.onnx_file import Limits
+from onnxferry.runtime.sandbox import SandboxLimits, call
+from onnxferry.runtime.untrusted import check_file, run_file
+
+needs_memory_limit = pytest.mark.skipif(not sandbox.memory_is_limited(), reason="only Linux limits a process's memory")
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> Path:
+    """A sound file that never comes to an end: a loop of 2**62 turns."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["condition"], ["again"]), helper.make_node("Sin", ["x_in"], ["x_out"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("condition", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x_in", TensorProto.FLOAT, [1]),
+        ],
+        [helper.make_tensor_value_info("again", TensorProto.BOOL, []), helper.make_tensor_value_info("x_out", TensorProto.FLOAT, [1])],
+    )
+    return _written(
+        tmp_path / "endless.onnx",
+        [helper.make_node("Loop", ["turns", "", "x"], ["y"], body=body)],
+        {"turns": np.array(2**62)},
+    )
+
+
+@pytest.fixture
+def greedy(tmp_path: Path) -> Path:
+    """A file of a few hundred bytes that asks for 256 GiB at its first run."""
+    return _written(
+        tmp_path / "greedy.onnx",
+        [helper.make_node("Expand", ["x", "shape"], ["big"]), helper.make_node("ReduceSum", ["big"], ["y"], keepdims=0)],
+        {"shape": np.array([2**18, 2**18])},
+    )
+
+
+def _written(path: Path, nodes, constants) -> Path:
+    graph = helper.make_graph(
+        nodes,
+        "stranger",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString())
+    return path
+
+
+X = {"x": np.ones(1, np.float32)}
+
+
+def test_a_sound_file_is_checked_and_run_as_here(recogniser: Path) -> None:
+    checked = check_file(recogniser)
+    assert (checked.kind, checked.name, checked.samples, checked.report.passed) == ("recogniser", "brightness", 2, True)
+    assert checked.inputs == ("image: uint8 (batch, height, width, 1)",)
+    image = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 1), dtype=np.uint8)
+    outputs = run_file(recogniser, {"image": image})
+    from onnxferry.runtime.engine import Engine
+
+    with Engine(recogniser, device="cpu", threads=1) as engine:
+        expected = engine.run({"image": image})
+    assert outputs.keys() == expected.keys()
+    for name, array in expected.items():
+        assert outputs[name].dtype == array.dtype
+        np.testing.assert_array_equal(outputs[name], array)
+
+
+def test_errors_of_ours_come_back_as_themselves(recogniser: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="input 'image' must be uint8, got float32"):
+        run_file(recogniser, {"image": np.zeros((1, 2, 2, 1), np.float32)})
+    with pytest.raises(ArtifactError, match="there is no file"):
+        check_file(tmp_path / "absent.onnx")
+    with pytest.raises(UntrustedModelError, match=r"nodes \d, allowed 1"):
+        check_file(recogniser, file_limits=Limits(nodes=1))
+
+
+def test_a_file_that_never_ends_is_ended(endless: Path) -> None:
+    with pytest.raises(UntrustedModelError, match=r"endless\.onnx is refused: reading and running it took more than 5 s"):
+        run_file(endless, X, SandboxLimits(seconds=5))
+
+
+@needs_memory_limit
+def test_a_file_that_takes_all_memory_is_refused(greedy: Path) -> None:
+    with pytest.raises(OnnxFerryError) as caught:
+        run_file(greedy, X, SandboxLimits(memory_bytes=2**30))
+    assert "emory" in str(caught.value) or "alloc" in str(caught.value)
+
+
+def crash() -> None:
+    os.kill(os.getpid(), 11)
+
+
+def bug() -> None:
+    raise KeyError("a fault of ours")
+
+
+def flood(size: int) -> str:
+    return "x" * size
+
+
+def environment() -> dict[str, str]:
+    return dict(os.environ)
+
+
+def chatter() -> str:
+    os.write(1, b"a library prints")
+    sys.stdout.write("and so do we")
+    return "answer"
+
+
+def takes(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+@pytest.fixture
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child imports this file under the name that its functions bear here."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    for function in (crash, bug, flood, environment, chatter, takes):
+        monkeypatch.setattr(function, "__module__", Path(__file__).stem)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_a_crash_of_the_child_is_an_error_here(importable: None) -> None:
+    with pytest.raises(UntrustedModelError, match=r"evil\.onnx is refused: the process that read it, .*, broke down \(signal SIGSEGV"):
+        call(crash, {}, name="evil.onnx")
+
+
+def test_a_bug_in_the_child_is_an_error_here_and_says_where_it_came_from(importable: None) -> None:
+    with pytest.raises(UntrustedModelError, match=r"exit code 70: KeyError: 'a fault of ours'"):
+        call(bug, {})
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of files are POSIX's")
+def test_an_answer_beyond_the_limit_is_refused(importable: None) -> None:
+    assert call(flood, {"size": 1000}) == "x" * 1000
+    with pytest.raises(UntrustedModelError, match="broke down"):
+        call(flood, {"size": 2**17}, SandboxLimits(answer_bytes=2**16))
+
+
+def test_the_child_gets_no_secrets_and_what_it_prints_is_no_answer(importable: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "hush")
+    found = call(environment, {})
+    assert "PATH" in found
+    assert "SECRET_TOKEN" not in found
+    assert call(chatter, {}) == "answer"
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.arange(6, dtype=np.int64).reshape(2, 3), np.array(1.5, np.float16), np.zeros((0, 3), bool), np.array([np.nan, -np.inf])],
+)
+def test_arrays_travel_unchanged(importable: None, array: np.ndarray) -> None:
+    back = call(takes, {"array": array})
+    assert (back.dtype, back.shape) == (array.dtype, array.shape)
+    np.testing.assert_array_equal(back, array)
+    assert back.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"{",
+        b"[1]",
+        b'{"value": 1, "error": 2}',
+        b'{"value": {"array/base64": "AAAA", "dtype": "float32", "shape": [9]}}',
+        b'{"value": {"array/base64": "AAAA", "dtype": "object", "shape": [1]}}',
+        b'{"value": {"array/base64": "!", "dtype": "uint8", "shape": [1]}}',
+        b'{"value": {"array/base64": "AAAA"}}',
+        b"[" * 100_000,
+    ],
+)
+def test_an_answer_of_somebody_else_is_refused(answer: bytes) -> None:
+    """Whoever took the child over writes the answer: it is parsed, and never trusted."""
+    with pytest.raises(UntrustedModelError, match="no answer that can be understood"):
+        sandbox._answer("the file", 0, answer, b"", SandboxLimits())
+
+
+def test_errors_in_an_answer_are_of_our_classes_only() -> None:
+    for name in ("SystemExit", "annotations", "MissingExtraError", 3, "OnnxFerryError"):
+        with pytest.raises(OnnxFerryError, match="words") as caught:
+            sandbox._answer("the file", 0, json.dumps({"error": name, "message": "words"}).encode(), b"", SandboxLimits())
+        assert type(caught.value) is OnnxFerryError
+
+
+@pytest.mark.parametrize("answer", [None, [], {"kind": 1}, {"kind": "model", "name": "", "samples": "many", "comparisons": []}])
+def test_findings_of_somebody_else_are_refused(answer: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(untrusted.sandbox, "call", lambda *_, **__: answer)
+    with pytest.raises(UntrustedModelError, match="no answer that can be understood"):
+        check_file("some.onnx")
+    with pytest.raises(UntrustedModelError, match="no answer that can be understood"):
+        run_file("some.onnx", {})
+
+
+@pytest.mark.parametrize(
+    "limits", [{"seconds": 0}, {"seconds": float("nan")}, {"seconds": 1e9}, {"memory_bytes": 2**20}, {"answer_bytes": 10}]
+)
+def test_limits_that_make_no_sense(limits: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="limit must be"):
+        SandboxLimits(**limits)  # type: ignore[arg-type]
+
+
+def test_a_module_beside_the_caller_is_not_imported(recogniser: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('taken over')")
+    monkeypatch.chdir(tmp_path)
+    assert check_file(recogniser.name).report.passed
+
+
+# The command
+
+
+def test_check_untrusted_says_what_check_says(recogniser: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(recogniser), "--untrusted", "--json"]) == 0
+    there = json.loads(capsys.readouterr().out)
+    assert main(["check", str(recogniser), "--device", "cpu", "--threads", "1", "--json"]) == 0
+    assert there == json.loads(capsys.readouterr().out)
+
+
+def test_check_untrusted_fails_where_check_fails(make_recogniser, doubler: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(make_recogniser(sharpness=float("nan"))), "--untrusted"]) == 1
+    assert "does not give what it should on this machine" in capsys.readouterr().err
+    assert main(["check", str(doubler), "--untrusted", "--allow-none"]) == 0
+
+
+def test_check_untrusted_opens_nothing_in_this_process(recogniser: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("opened here")
+
+    monkeypatch.setattr("onnxferry.runtime.check_command.Engine", never)
+    monkeypatch.setattr("onnxferry.runtime.onnx_file.read_model", never)
+    assert main(["check", str(recogniser), "--untrusted"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--max-seconds", "3"], "--max-seconds goes with --untrusted"),
+        (["--max-memory", "3"], "--max-memory goes with --untrusted"),
+        (["--untrusted", "--max-memory", "0.1"], "at least"),
+        (["--untrusted", "--max-memory", "nan"], "a number of GiB"),
+        (["--untrusted", "--device", "cuda"], "on the CPU"),
+        (["--weights", "w.pt"], "--weights goes with --against"),
+        (["--untrusted", "--against", "a:b"], "does not go with --untrusted"),
+        (["--limit", "wings=2"], "a limit is NAME=NUMBER with one of"),
+        (["--limit", "depth=-1"], "the limit depth is a whole number"),
+    ],
+)
+def test_options_that_make_no_sense(recogniser: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str) -> None:
+    assert main(["check", str(recogniser), *options]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_limits_of_a_file_can_be_raised(recogniser: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(recogniser), "--limit", "nodes=6"]) == 1
+    error = capsys.readouterr().err
+    assert "nodes 7, allowed 6" in error
+    assert "--limit nodes=7" in error
+    for verb in (["check"], ["check", "--untrusted"], ["inspect"]):
+        assert main([*verb, str(recogniser), "--limit", "nodes=7"]) == 0
+
+    from onnxferry.runtime import load
+
+    with pytest.raises(UntrustedModelError):
+        load(recogniser, limits=Limits(nodes=6))
+    load(recogniser, limits=Limits(nodes=7))
