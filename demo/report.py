@@ -28,7 +28,7 @@ def shape_words(shape: Sequence[int | str | None] | None) -> str:
 def facts_of(summary: Mapping[str, Any], contract: Mapping[str, Any] | None) -> dict[str, str]:
     """The file in a few lines, by name."""
     parameters = ", ".join(f"{count:,} {dtype}" for dtype, count in summary["parameters"].items())
-    opsets = ", ".join(f"{domain} {version}" for domain, version in summary["opsets"].items())
+    opsets = ", ".join(f"{domain} {version}" for domain, version in summary["opsets"])
     said = "an ONNX model without an onnxferry contract"
     if contract:
         said = " ".join(filter(None, (contract["kind"], contract["name"], contract["version"])))
@@ -69,15 +69,11 @@ def output_rows(answer: Answer) -> list[tuple[str, ...]]:
         middle = [f"{value:.4g}" for value in (values.min(), values.mean(), values.max())] if array.size else ["-", "-", "-"]
         first = " ".join(f"{value:.4g}" for value in values.ravel()[:6].tolist())
         rows.append((name, array.dtype.name, str(array.shape), *middle, first + (" …" if array.size > 6 else "")))
-    rows += [(name, words, "", "", "", "", "") for name, words in answer.report["others"].items()]
+    rows += [(name, words, "", "", "", "", "") for name, words in answer.report["others"]]
     return rows
 
 
 def parity_words(contract: Mapping[str, Any]) -> str:
     """One line on where the file says it comes from."""
-    made_with = contract.get("provenance", {}).get("framework", "")
-    return (
-        f"The file says that it was exported from {made_with}."
-        if isinstance(made_with, str) and made_with.isprintable() and made_with
-        else ""
-    )
+    made_with = str(contract["framework"])
+    return f"The file says that it was exported from {made_with}." if made_with and made_with.isprintable() else ""

@@ -3,39 +3,43 @@
     report = ask(Request(model=data, task="inspect"))
     answer = ask(Request(model=data, task="run", feeds={"x": x}, repeats=20))
 
-The child (``untrusted_child.py``) sets limits on itself before it reads the file; the parent holds it to a time and bounds what it
-reads back. Where the system has no such limits (Windows), the time and the bounded reader of the runtime are what is left.
+The child and its limits are the runtime's (:mod:`onnxferry.runtime.sandbox`); here stands what the demo asks of it, and how much it
+takes from a stranger.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
+import statistics
 import tempfile
 import time
-import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onnxferry.runtime.errors import ArtifactError, InputError, UntrustedModelError
+from onnxferry.runtime import sandbox
+from onnxferry.runtime.artifact import Contract, contract_from_metadata
+from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.errors import InputError, OnnxFerryError, UntrustedModelError
+from onnxferry.runtime.golden import replay_goldens
+from onnxferry.runtime.hardware import default_threads
+from onnxferry.runtime.onnx_file import Limits, ModelSummary, TensorSpec, read_model
+
+# Tighter than for a file on one's own disk: what is larger has another place than a demo.
+_FILE_LIMITS = Limits(file_bytes=256 * 2**20, nodes=50_000, initializers=50_000, tensor_bytes=2 * 2**30, fields=2**22)
+_TIMING_SECONDS = 4.0  # of repeated runs, after which no other is begun
 
 
 @dataclass(frozen=True)
-class SandboxLimits:
-    """What the child may use."""
+class SandboxLimits(sandbox.SandboxLimits):
+    """What the child may use, and what it is given."""
 
-    seconds: float = 60.0  # of wall time, from start to answer
-    cpu_seconds: int = 120  # of processor time over all its threads
     memory_bytes: int = 6 * 2**30  # of address space; ONNX Runtime itself maps about a third of it
+    answer_bytes: int = 256 * 2**20
     model_bytes: int = 256 * 2**20
     feed_bytes: int = 64 * 2**20  # of all inputs together
-    answer_bytes: int = 256 * 2**20  # of any one file it writes
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,76 +77,145 @@ def ask(request: Request, limits: SandboxLimits | None = None, tick: Callable[[f
         raise InputError(
             f"the inputs hold {size / 1e6:.0f} MB, and at most {limits.feed_bytes / 1e6:.0f} are taken here; make them smaller"
         )
-    with tempfile.TemporaryDirectory(prefix="onnxferry-", ignore_cleanup_errors=True) as place:
-        folder = Path(place)
-        (folder / "model.onnx").write_bytes(request.model)
-        # Positions, not names: an input's name is the stranger's, and a file in an archive must not be.
-        save_arrays(folder / "feeds.npz", request.feeds.values())
-        todo = {
-            "task": request.task,
-            "names": list(request.feeds),
-            "repeats": request.repeats,
-            "seconds": limits.seconds,
-            "cpu_seconds": limits.cpu_seconds,
-            "memory_bytes": limits.memory_bytes,
-            "file_bytes": limits.answer_bytes,
+    function = _TASKS[request.task]
+    with tempfile.TemporaryDirectory(prefix="onnxferry-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(request.model)
+        arguments: dict[str, Any] = {"path": str(path)}
+        if function is _run:
+            arguments |= {"names": list(request.feeds), "arrays": list(request.feeds.values()), "repeats": request.repeats}
+        try:
+            report = sandbox.call(function, arguments, limits, name="the model", tick=tick)
+        except OnnxFerryError as error:
+            if str(path) not in str(error):
+                raise
+            # Where the demo keeps the file says nothing to who gave it.
+            raise type(error)(str(error).replace(str(path), "the model")) from error
+    return _understood(report)
+
+
+def _understood(report: Any) -> Answer:
+    """The report and the arrays in it. The child may say anything."""
+    try:
+        outputs = dict(zip(map(str, report.pop("outputs", ())), report.pop("arrays", ()), strict=True))
+        if all(isinstance(array, np.ndarray) for array in outputs.values()):
+            return Answer(report, outputs)
+    except (AttributeError, TypeError, ValueError):
+        pass
+    raise UntrustedModelError("the model is refused: the process that read it gave no answer that can be understood")
+
+
+# What follows runs in the child. A name of the stranger's is never a key of what travels, where it might be taken for one of ours.
+
+
+def _inspect(path: str) -> dict[str, Any]:
+    """Reads the file, runs nothing."""
+    summary = read_model(path, _FILE_LIMITS)
+    return {"summary": _summary(summary), "contract": _contract(contract_from_metadata(summary.metadata))}
+
+
+def _check(path: str) -> dict[str, Any]:
+    """Replays the golden samples."""
+    with _open(path) as engine:
+        if engine.contract is None or not engine.contract.goldens:
+            return {"comparisons": []}
+        report = replay_goldens(engine.run, engine.contract)
+    rows = [
+        {
+            "sample": c.sample,
+            "output": c.output,
+            "passed": c.passed,
+            "problem": c.problem,
+            "max_abs": _finite(c.max_abs),
+            "rtol": c.tolerance.rtol,
+            "atol": c.tolerance.atol,
         }
-        (folder / "request.json").write_text(json.dumps(todo), encoding="utf-8")
-        code = _run_child(folder, limits.seconds, tick)
-        return _read_answer(folder, code, limits)
+        for c in report.comparisons
+    ]
+    return {"comparisons": rows}
 
 
-def save_arrays(path: Path, arrays: Iterable[np.ndarray]) -> None:
-    """An .npz archive of arrays named 0, 1, 2 …"""
-    numbered: dict[str, Any] = {str(i): array for i, array in enumerate(arrays)}
-    np.savez(path, **numbered)
+def _run(path: str, names: Sequence[str], arrays: Sequence[np.ndarray], repeats: int) -> dict[str, Any]:
+    """Runs once for the outputs, then again and again for the time."""
+    feeds = dict(zip(names, arrays, strict=True))
+    started = time.perf_counter()
+    with _open(path) as engine:
+        opened = time.perf_counter()
+        outputs = engine.run(feeds)
+        first = time.perf_counter() - opened
+        times: list[float] = []
+        while len(times) < repeats and sum(times) < _TIMING_SECONDS:
+            before = time.perf_counter()
+            engine.run(feeds)
+            times.append(time.perf_counter() - before)
+        device, threads = engine.device, engine.threads
+    # What is no tensor (lists, maps) and strings are told of by their kind; only numbers travel.
+    kept = {name: value for name, value in outputs.items() if isinstance(value, np.ndarray) and value.dtype.kind in "biuf"}
+    return {
+        "outputs": list(kept),
+        "arrays": list(kept.values()),
+        "others": [(name, _told(value)) for name, value in outputs.items() if name not in kept],
+        "open_seconds": opened - started,
+        "first_seconds": first,
+        "median_seconds": statistics.median(times) if times else None,
+        "slowest_seconds": max(times) if times else None,
+        "runs": len(times),
+        "device": device,
+        "threads": threads,
+    }
 
 
-def _run_child(folder: Path, seconds: float, tick: Callable[[float], None] | None) -> int:
-    # -P: the folder, which holds a stranger's file, is no place to import from.
-    command = [sys.executable, "-P", "-m", "onnxferry.demo.untrusted_child", str(folder)]
-    started = time.monotonic()
-    with subprocess.Popen(
-        command, cwd=folder, env=_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as child:
-        try:
-            while True:
-                try:
-                    return child.wait(0.1)
-                except subprocess.TimeoutExpired:
-                    passed = time.monotonic() - started
-                if passed > seconds:
-                    raise UntrustedModelError(f"the model took longer than {seconds:g} s and was stopped")
-                if tick is not None:
-                    tick(passed)
-        finally:
-            if child.poll() is None:
-                child.kill()
+def _open(path: str) -> Engine:
+    return Engine(path, device="cpu", threads=min(2, default_threads()), limits=_FILE_LIMITS)
 
 
-def _environment() -> dict[str, str]:
-    """What Python and ONNX Runtime need to start; nothing else of the parent's is the child's business."""
-    kept = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "SYSTEMROOT", "SystemRoot", "TEMP", "TMP", "TMPDIR", "LANG")
-    return {name: os.environ[name] for name in kept if name in os.environ}
+def _told(value: Any) -> str:
+    if isinstance(value, np.ndarray) and value.size:
+        return f"{value.dtype.name} {value.shape}, the first: {str(value.flat[0])[:80]}"
+    return type(value).__name__
 
 
-def _read_answer(folder: Path, code: int, limits: SandboxLimits) -> Answer:
-    answer = folder / "answer.json"
-    if code != 0 or not answer.is_file() or answer.stat().st_size > limits.answer_bytes:
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        raise UntrustedModelError(
-            f"the process that opened the model ended without an answer ({how}): it needs more memory or time than a stranger gets here, "
-            "or it is built to do harm"
-        )
-    report = json.loads(answer.read_text(encoding="utf-8"))
-    if "error" in report:
-        kinds = {"InputError": InputError, "UntrustedModelError": UntrustedModelError}
-        raise kinds.get(report["kind"], ArtifactError)(report["error"])
-    outputs = {}
-    if (folder / "outputs.npz").is_file():
-        try:
-            with np.load(folder / "outputs.npz", allow_pickle=False) as arrays:
-                outputs = {name: arrays[str(i)] for i, name in enumerate(report["outputs"])}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise UntrustedModelError(f"the model's outputs cannot be read back ({error})") from error
-    return Answer(report, outputs)
+def _summary(summary: ModelSummary) -> dict[str, Any]:
+    def specs(of: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
+        return [{"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape) if spec.ranked else None} for spec in of]
+
+    parameters: dict[str, int] = {}
+    for initializer in summary.initializers:
+        count = 1
+        for size in initializer.shape:
+            count *= size
+        parameters[initializer.dtype] = parameters.get(initializer.dtype, 0) + count
+    return {
+        "bytes": summary.file_bytes,
+        "ir_version": summary.ir_version,
+        "opsets": list(summary.opsets.items()),
+        "producer": summary.producer,
+        "nodes": summary.nodes,
+        "depth": summary.depth,
+        "functions": summary.functions,
+        "operators": dict(summary.operators),
+        "parameters": parameters,
+        "inputs": specs(summary.inputs),
+        "optional_inputs": specs(summary.optional_inputs),
+        "outputs": specs(summary.outputs),
+    }
+
+
+def _contract(contract: Contract | None) -> dict[str, Any] | None:
+    if contract is None:
+        return None
+    kept = ("kind", "name", "family", "description", "labels", "license", "version")
+    framework = contract.provenance.get("framework")
+    return {
+        **{name: getattr(contract, name) for name in kept},
+        "goldens": len(contract.goldens),
+        "framework": framework if isinstance(framework, str) else "",
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    """A page shows None as a dash."""
+    return value if value is not None and np.isfinite(value) else None
+
+
+_TASKS: Mapping[str, Callable[..., dict[str, Any]]] = {"inspect": _inspect, "check": _check, "run": _run}

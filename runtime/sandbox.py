@@ -3,9 +3,10 @@
     summary = call(describe_file, {"path": "stranger.onnx"}, SandboxLimits(seconds=30))
 
 The function runs in a fresh interpreter; arguments and answer travel as JSON with arrays (never as pickles, as the answer may
-be written by whatever took the child over). What it raises of ours is raised here again; a crash, a hang and too much memory
-are an UntrustedModelError. This bounds accidents and greed. It is no wall against code that was written to break out: the
-child may read and write what its user may.
+be written by whatever took the child over). NaN and infinities travel too, in arrays and as plain numbers: they are what a
+model may give, and both ends are Python. What the function raises of ours is raised here again; a crash, a hang and too much
+memory are an UntrustedModelError. This bounds accidents and greed. It is no wall against code that was written to break out:
+the child may read and write what its user may.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,11 +34,12 @@ MIN_MEMORY_BYTES = 2**30
 """Less than this does not hold Python and ONNX Runtime themselves, whose libraries are mapped whole."""
 
 _MESSAGE_LENGTH = 4000
+_TICK_SECONDS = 0.1
 
 # What an interpreter needs to start where this one did. Nothing else of the caller's environment: it may hold secrets.
 _ENVIRONMENT = (
     *("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "HOME"),
-    *("USERPROFILE", "APPDATA", "LOCALAPPDATA", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR"),
+    *("USERPROFILE", "APPDATA", "LOCALAPPDATA", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "OMP_NUM_THREADS"),
 )
 
 _ARRAY = "array/base64"
@@ -49,7 +52,7 @@ class SandboxLimits:
 
     seconds: float = 60.0  # wall-clock, the start of Python and ONNX Runtime (about a second) included
     memory_bytes: int = 4 * 2**30  # address space, about a gigabyte of it for the libraries; held on Linux only
-    answer_bytes: int = 64 * 2**20  # of what it gives back, and of any file that it writes
+    answer_bytes: int = 64 * 2**20  # of what it gives back (arrays take 4/3 of their size), and of any file that it writes
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.seconds) and 0 < self.seconds <= 86_400):
@@ -68,18 +71,29 @@ def memory_is_limited() -> bool:
     return sys.platform.startswith("linux")
 
 
-def call(function: Callable[..., Any], arguments: Mapping[str, Any], limits: SandboxLimits | None = None, *, name: str = "the file") -> Any:
+def call(
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    limits: SandboxLimits | None = None,
+    *,
+    name: str = "the file",
+    tick: Callable[[float], None] | None = None,
+) -> Any:
     """``function(**arguments)`` in a child. The function stands at the top of a module; arguments and answer are JSON and arrays.
 
-    ``name`` stands for the file in messages. Raises what the function raises of ours, and UntrustedModelError where the child
-    crashed, took too long or gave no answer.
+    ``name`` stands for the file in messages. ``tick`` is called about ten times a second with the seconds that have passed; what it
+    raises ends the child and goes on up. Raises what the function raises of ours, and UntrustedModelError where the child crashed,
+    took too long, or gave no answer or one that is too large.
     """
     limits = limits or SandboxLimits()
     request = {
         "function": f"{function.__module__}:{function.__qualname__}",
         "arguments": dict(arguments),
+        "name": name,
         "memory_bytes": limits.memory_bytes,
-        "cpu_seconds": math.ceil(limits.seconds) * 64,  # an end of its own, should this process die before it
+        # Ends of its own, should this process die before it.
+        "seconds": limits.seconds + 1,
+        "cpu_seconds": math.ceil(limits.seconds) * 64,
         "file_bytes": limits.answer_bytes,
     }
     # Files and not pipes: nobody has to read while the child writes, and its own limit on files bounds the answer.
@@ -96,7 +110,7 @@ def call(function: Callable[..., Any], arguments: Mapping[str, Any], limits: San
             start_new_session=os.name == "posix",
         )
         try:
-            code = process.wait(limits.seconds)
+            code = _wait(process, limits.seconds, tick)
         except subprocess.TimeoutExpired:
             raise UntrustedModelError(
                 f"{name} is refused: reading and running it took more than {limits.seconds:g} s; if you trust it, give it more time"
@@ -104,6 +118,21 @@ def call(function: Callable[..., Any], arguments: Mapping[str, Any], limits: San
         finally:
             _end(process)
         return _answer(name, code, _contents(answer, limits.answer_bytes), _contents(complaints, 2**16), limits)
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float, tick: Callable[[float], None] | None) -> int:
+    """The child's exit code. Raises subprocess.TimeoutExpired when the seconds are over."""
+    if tick is None:
+        return process.wait(seconds)
+    started = time.monotonic()
+    while True:
+        left = max(0.0, started + seconds - time.monotonic())
+        try:
+            return process.wait(min(left, _TICK_SECONDS))
+        except subprocess.TimeoutExpired:
+            if left <= _TICK_SECONDS:
+                raise
+        tick(time.monotonic() - started)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -191,6 +220,7 @@ def _limit_this_process(request: Mapping[str, Any]) -> None:
         hardest = resource.getrlimit(kind)[1]
         limit = limit if hardest == resource.RLIM_INFINITY else min(limit, hardest)
         resource.setrlimit(kind, (limit, limit))
+    signal.setitimer(signal.ITIMER_REAL, request["seconds"])
 
 
 def _serve() -> int:
@@ -203,10 +233,15 @@ def _serve() -> int:
     _limit_this_process(request)
     try:
         reply = _encoded({"value": getattr(import_module(module), attribute)(**request["arguments"])})
+        if len(reply) > request["file_bytes"]:
+            sizes = f"{len(reply) / 1e6:.1f} MB, and at most {request['file_bytes'] / 1e6:.1f} are taken"
+            raise UntrustedModelError(f"{request['name']} is refused: what it gives takes {sizes}; give it smaller inputs")
     except OnnxFerryError as error:
         reply = _encoded({"error": type(error).__name__, "message": str(error)[:_MESSAGE_LENGTH]})
     except MemoryError:
-        reply = _encoded({"error": "UntrustedModelError", "message": "the file is refused: it takes more memory than it was given"})
+        reply = _encoded(
+            {"error": "UntrustedModelError", "message": f"{request['name']} is refused: it takes more memory than it was given"}
+        )
     except Exception:  # noqa: BLE001 - a fault of ours, which a stranger's file found: the caller hears of it, and goes on
         traceback.print_exc()
         return 70

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onnxferry.demo import untrusted
 from onnxferry.demo.untrusted import Request, SandboxLimits, ask
-from onnxferry.runtime.errors import ArtifactError, InputError, OnnxFerryError, UntrustedModelError
+from onnxferry.runtime.artifact import Contract, Golden, Tolerance, metadata_from_contract
+from onnxferry.runtime.errors import ArtifactError, InputError, MissingExtraError, OnnxFerryError, UntrustedModelError
 
 X = np.ones((2, 3), np.float32)
 
@@ -56,7 +58,7 @@ def test_memory_is_limited(build_onnx) -> None:
 
 
 def test_time_is_limited(scale_model: bytes) -> None:
-    with pytest.raises(UntrustedModelError, match="took longer than"):
+    with pytest.raises(UntrustedModelError, match=r"the model is refused: reading and running it took more than 0\.05 s"):
         ask(Request(scale_model, "run", {"x": X}), SandboxLimits(seconds=0.05))
 
 
@@ -77,8 +79,80 @@ def test_who_looks_on_can_stop_it_and_nothing_is_left(scale_model: bytes, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_child_gets_no_secrets(scale_model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnxferry.demo.untrusted import _environment
+def test_where_the_file_lies_is_not_told(scale_model: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for request in (Request(b"plain words", "inspect"), Request(b"plain words", "run"), Request(scale_model[:50], "check")):
+        with pytest.raises(ArtifactError, match="the model") as caught:
+            ask(request)
+        assert str(tmp_path) not in str(caught.value)
+        assert "model.onnx" not in str(caught.value)
 
-    monkeypatch.setenv("API_TOKEN", "secret")
-    assert "API_TOKEN" not in _environment()
+
+def test_an_error_of_whoever_looks_on_goes_up_as_it_is(scale_model: bytes) -> None:
+    error = MissingExtraError("rich", "cli", "looking on")
+
+    def tick(_: float) -> None:
+        raise error
+
+    with pytest.raises(MissingExtraError) as caught:
+        ask(Request(scale_model, "run", {"x": X}), tick=tick)
+    assert caught.value is error
+
+
+def test_outputs_beyond_the_limit_are_refused(scale_model: bytes) -> None:
+    x = np.ones((10_000, 3), np.float32)
+    with pytest.raises(UntrustedModelError, match=r"the model is refused: what it gives takes 0\.2 MB, and at most 0\.1 are taken"):
+        ask(Request(scale_model, "run", {"x": x}), SandboxLimits(answer_bytes=2**17))
+
+
+def test_names_and_kinds_of_outputs_are_the_strangers(build_onnx) -> None:
+    """Strings and sequences are told of, not shipped; a name that the runtime's own JSON has a meaning for is a name."""
+    from onnx import TensorProto, helper
+
+    model = build_onnx(
+        [
+            helper.make_node("Mul", ["dtype", "dtype"], ["array/base64"]),
+            helper.make_node("Identity", ["words"], ["said"]),
+            helper.make_node("SequenceConstruct", ["dtype"], ["shape"]),
+        ],
+        [("dtype", TensorProto.FLOAT, [2])],
+        [("array/base64", TensorProto.FLOAT, [2]), ("said", TensorProto.STRING, [1])],
+        [helper.make_tensor("words", TensorProto.STRING, [1], [b"to be"])],
+    )
+    model.graph.output.append(helper.make_tensor_sequence_value_info("shape", TensorProto.FLOAT, [2]))
+    answer = ask(Request(model.SerializeToString(), "run", {"dtype": np.array([2, np.nan], np.float32)}))
+    assert answer.outputs.keys() == {"array/base64"}
+    np.testing.assert_array_equal(answer.outputs["array/base64"], np.array([4, np.nan], np.float32))
+    assert list(map(tuple, answer.report["others"])) == [("said", "object (1,), the first: to be"), ("shape", "list")]
+
+
+@pytest.mark.parametrize("given", [np.nan, np.inf])
+def test_a_difference_that_is_not_finite_is_none(build_onnx, given: float) -> None:
+    from onnx import TensorProto, helper
+
+    contract = Contract(
+        kind="model",
+        name="broken",
+        tolerances={"y": Tolerance(1e-4, 1e-5)},
+        goldens=(Golden({"x": np.ones(2, np.float32)}, {"y": np.ones(2, np.float32)}),),
+        provenance={"framework": ["no", "text"]},
+    )
+    model = build_onnx(
+        [helper.make_node("Mul", ["x", "factor"], ["y"])],
+        [("x", TensorProto.FLOAT, [2])],
+        [("y", TensorProto.FLOAT, [2])],
+        [helper.make_tensor("factor", TensorProto.FLOAT, [], [given])],
+        metadata=metadata_from_contract(contract),
+    ).SerializeToString()
+    (found,) = ask(Request(model, "check")).report["comparisons"]
+    assert not found["passed"]
+    assert found["max_abs"] is None
+    shown = ask(Request(model, "inspect")).report["contract"]
+    assert (shown["name"], shown["goldens"], shown["framework"]) == ("broken", 1, "")
+
+
+@pytest.mark.parametrize("answer", [None, [], {"outputs": ["y"], "arrays": []}, {"outputs": ["y"], "arrays": [3]}, {"outputs": 3}])
+def test_an_answer_of_somebody_else_is_refused(scale_model: bytes, answer: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(untrusted.sandbox, "call", lambda *_, **__: answer)
+    with pytest.raises(UntrustedModelError, match="no answer that can be understood"):
+        ask(Request(scale_model, "run", {"x": X}))

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +119,26 @@ def flood(size: int) -> str:
     return "x" * size
 
 
+def write(path: str, size: int) -> None:
+    Path(path).write_bytes(b"x" * size)
+
+
+def greed() -> None:
+    raise MemoryError
+
+
+def linger(fifo: str) -> None:
+    """Starts a process of its own, which holds the pipe open as this one does, and never ends."""
+    held = os.open(fifo, os.O_WRONLY)
+    subprocess.Popen(["sleep", "600"], pass_fds=[held])
+    os.write(held, b"!")
+    time.sleep(600)
+
+
+def nap(seconds: float) -> None:
+    time.sleep(seconds)
+
+
 def environment() -> dict[str, str]:
     return dict(os.environ)
 
@@ -129,11 +153,14 @@ def takes(array: np.ndarray) -> np.ndarray:
     return array
 
 
+FUNCTIONS = (crash, bug, flood, write, greed, linger, nap, environment, chatter, takes)
+
+
 @pytest.fixture
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """The child imports this file under the name that its functions bear here."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-    for function in (crash, bug, flood, environment, chatter, takes):
+    for function in FUNCTIONS:
         monkeypatch.setattr(function, "__module__", Path(__file__).stem)
 
 
@@ -148,18 +175,82 @@ def test_a_bug_in_the_child_is_an_error_here_and_says_where_it_came_from(importa
         call(bug, {})
 
 
-@pytest.mark.skipif(os.name != "posix", reason="limits of files are POSIX's")
 def test_an_answer_beyond_the_limit_is_refused(importable: None) -> None:
     assert call(flood, {"size": 1000}) == "x" * 1000
+    with pytest.raises(UntrustedModelError, match=r"evil\.onnx is refused: what it gives takes 0\.3 MB, and at most 0\.1 are taken"):
+        call(flood, {"size": 2**18}, SandboxLimits(answer_bytes=2**17), name="evil.onnx")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of files are POSIX's")
+def test_a_file_that_is_written_beyond_the_limit_ends_the_child(importable: None, tmp_path: Path) -> None:
     with pytest.raises(UntrustedModelError, match="broke down"):
-        call(flood, {"size": 2**17}, SandboxLimits(answer_bytes=2**16))
+        call(write, {"path": str(tmp_path / "out"), "size": 2**17}, SandboxLimits(answer_bytes=2**16))
+    assert (tmp_path / "out").stat().st_size <= 2**16
+
+
+def test_too_little_memory_is_told_of_the_file_by_its_name(importable: None) -> None:
+    with pytest.raises(UntrustedModelError, match=r"evil\.onnx is refused: it takes more memory than it was given"):
+        call(greed, {}, name="evil.onnx")
+
+
+class LeftError(Exception):
+    """Whoever looked on has gone."""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="named pipes and groups of processes are POSIX's")
+def test_who_looks_on_ends_the_child_and_what_it_started(importable: None, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    seen: list[float] = []
+
+    def tick(seconds: float) -> None:
+        seen.append(seconds)
+        if select.select([reader], [], [], 0)[0] and os.read(reader, 1) == b"!":
+            raise LeftError
+
+    with pytest.raises(LeftError):
+        call(linger, {"fifo": str(fifo)}, tick=tick)
+    assert seen == sorted(seen)
+    assert 0.09 < seen[0] <= seen[-1] < 60
+    # The pipe is at its end when the last who could write into it is gone.
+    assert select.select([reader], [], [], 30)[0] == [reader]
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.3])
+def test_time_is_limited_under_the_eyes_of_somebody(importable: None, pause: float) -> None:
+    seen: list[float] = []
+
+    def tick(seconds: float) -> None:
+        seen.append(seconds)
+        time.sleep(pause)
+
+    with pytest.raises(UntrustedModelError, match=r"the file is refused: reading and running it took more than 1 s"):
+        call(nap, {"seconds": 60}, SandboxLimits(seconds=1), tick=tick)
+    assert 1 <= len(seen) <= 10
+    assert seen[0] >= 0.09
+    assert call(nap, {"seconds": 0}, tick=seen.append) is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="timers of a process are POSIX's")
+def test_a_child_whose_caller_is_gone_ends_by_itself(importable: None) -> None:
+    limits = {"memory_bytes": 2**32, "seconds": 0.5, "cpu_seconds": 60, "file_bytes": 2**20}
+    request = {"function": f"{nap.__module__}:nap", "arguments": {"seconds": 60}, "name": "", **limits}
+    done = subprocess.run([sys.executable, "-P", "-m", sandbox.__name__], input=sandbox._encoded(request), timeout=50)
+    assert done.returncode == -signal.SIGALRM
 
 
 def test_the_child_gets_no_secrets_and_what_it_prints_is_no_answer(importable: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "hush")
+    monkeypatch.setenv("API_TOKEN", "secret")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     found = call(environment, {})
     assert "PATH" in found
     assert "SECRET_TOKEN" not in found
+    assert "API_TOKEN" not in found
+    assert found["OMP_NUM_THREADS"] == "3"
     assert call(chatter, {}) == "answer"
 
 
@@ -172,6 +263,12 @@ def test_arrays_travel_unchanged(importable: None, array: np.ndarray) -> None:
     assert (back.dtype, back.shape) == (array.dtype, array.shape)
     np.testing.assert_array_equal(back, array)
     assert back.flags.writeable
+
+
+def test_numbers_that_are_not_finite_travel_unchanged(importable: None) -> None:
+    """Not JSON's, and meant: a golden sample's largest difference may be NaN, and whoever shows it says how."""
+    back = call(takes, {"array": {"found": [float("nan"), float("inf"), -float("inf"), 1.5]}})
+    np.testing.assert_array_equal(back["found"], [np.nan, np.inf, -np.inf, 1.5])
 
 
 @pytest.mark.parametrize(
