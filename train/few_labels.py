@@ -20,6 +20,9 @@ from onnxferry.train.loop import LoopConfig, fit
 STEPS = 600
 """Updates of every training, so that neither side is the one that learnt longer."""
 
+STEPS_AN_EPOCH = 60
+"""Fewer pictures than that many batches are repeated within an epoch, at whose end curves are drawn and all is saved."""
+
 
 def compare_few_labels(
     splits: ImageSplits, encoder: Checkpoint, counts: str, config: LoopConfig, *, figures: bool, augment: bool, seed: int, as_json: bool
@@ -35,10 +38,11 @@ def compare_few_labels(
     numbers = [_count(word, len(splits.train) // classes) for word in counts.split(",")]
     done = []
     for labels in numbers:
-        train = splits.train.take(draw_stratified(splits.train.labels, labels * classes, seed))
-        few = dataclasses.replace(splits, train=train, validation=splits.validation.take(np.arange(0)))
-        batch = min(64, labels * classes)
-        epochs = max(1, round(STEPS / max(1, len(train) // batch)))
+        chosen = draw_stratified(splits.train.labels, labels * classes, seed)
+        batch = min(64, len(chosen))
+        repeated = np.tile(chosen, max(1, STEPS_AN_EPOCH * batch // len(chosen)))
+        few = dataclasses.replace(splits, train=splits.train.take(repeated), validation=splits.validation.take(np.arange(0)))
+        epochs = max(1, round(STEPS / (len(repeated) // batch)))
         row: dict[str, Any] = {"labels_a_class": labels}
         for name, init in (("without", None), ("with", encoder)):
             base = cnn_learner(few, "quick", figures=figures, epochs=epochs, batch=batch, augment=augment, seed=seed, init=encoder)
