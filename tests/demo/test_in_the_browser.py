@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
-from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 pytestmark = pytest.mark.slow
 
@@ -148,21 +147,10 @@ def test_two_people_do_not_disturb_each_other(visitors) -> None:
     says(second, "1")
 
 
-def test_text_streams_and_stops(visitor: Visitor) -> None:
+def test_text_streams(visitor: Visitor) -> None:
+    """Stop is not pressed here: a fast machine has written all before a click arrives. Your model's Stop is, on an endless model."""
     visitor.open("write?length=5000&seed=3")
-    sheet = visitor.page.locator(".of-sheet")
-    expect(sheet).to_contain_text(re.compile(r"\w{3}"), timeout=PATIENCE)
-    # A fast machine may have written all before the click arrives: then again, which takes as long.
-    for _ in range(10):
-        visitor.settled()
-        visitor.page.get_by_role("button", name="Write", exact=True).click()
-        try:
-            visitor.page.get_by_role("button", name="Stop").click(timeout=3000)
-            break
-        except PlaywrightTimeoutError:
-            continue
-    else:
-        raise AssertionError("Stop could not be clicked while text was written")
+    expect(visitor.page.locator(".of-sheet")).to_contain_text(re.compile(r"\w{3}"), timeout=PATIENCE)
     expect(visitor.page.locator('.of-sheet[aria-busy="false"]')).to_be_visible(timeout=PATIENCE)
     expect(visitor.page.get_by_text("bytes per second")).to_be_visible(timeout=PATIENCE)
 
