@@ -32,6 +32,7 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.train.averaging import WeightAverage
 from onnxferry.train.checkpoint import Checkpoint
 from onnxferry.train.loop import Learner
+from onnxferry.train.roles import renamed, role_names
 from onnxferry.train.text import TextSplits
 
 VOCABULARY = 256
@@ -91,8 +92,11 @@ class RnnOptions:
     weight_dropout: float = 0.1  # of the recurrent weights, one mask a step
     reset: float = 0.01  # chance that a stream's carried state is forgotten before a step: cold starts must work too
     average: float = 0.998  # decay of the moving average, a step
+    rename_speakers: float = 0.0  # share of a play's stretches in which the speakers get other names, others each epoch (see roles)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.rename_speakers <= 1:
+            raise InputError(f"rename_speakers must be 0 … 1, got {self.rename_speakers}")
         for name in ("dropout", "weight_dropout", "reset"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
@@ -244,6 +248,9 @@ class RnnLearner(Learner):
         # A short text is read in fewer and shorter streams.
         steps = min(options.steps, max(1, (len(data.train) - 1) // 4))
         self.options = dataclasses.replace(options, steps=steps, batch=min(options.batch, (len(data.train) - 1) // steps))
+        self.names = role_names(data.train.tobytes()) if options.rename_speakers else []
+        if options.rename_speakers and len(self.names) < 2:
+            raise InputError("--rename-speakers is for plays: no lines such as 'ROMEO:' stand in this text; leave it out")
         self.state = torch.empty(0)
 
     def setup(self, fabric: Fabric, total_steps: int) -> None:
@@ -274,6 +281,7 @@ class RnnLearner(Learner):
         """int64 (steps + 1, streams): what is read, and one byte more. Every epoch cuts the text into streams at other places."""
         generator = np.random.default_rng((self.seed, epoch))
         text = np.roll(self.data.train, -int(generator.integers(len(self.data.train))))
+        text = renamed(text, self.names, self.options.rename_speakers, generator)
         steps, count = self.options.steps, self.steps_per_epoch()
         share = self.options.batch // self.fabric.world_size
         first = self.fabric.global_rank * share
@@ -282,7 +290,8 @@ class RnnLearner(Learner):
             self.state = torch.zeros_like(self.state)
         for step in range(start, count):
             index = (begin + step * steps)[None] + np.arange(steps + 1)[:, None]
-            yield torch.from_numpy(text[index].astype(np.int64)).to(self.fabric.device)
+            # Other names can make the text a little shorter than it was: then its start follows.
+            yield torch.from_numpy(text[index % len(text)].astype(np.int64)).to(self.fabric.device)
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
         forget = torch.rand(self.state.shape[0], 1, 1, device=self.state.device) < self.options.reset

@@ -62,6 +62,7 @@ def rnn(
     variational: Annotated[bool | None, typer.Option(help="dropout masks that stay the same over time, or fresh ones at each byte")] = None,
     weight_dropout: Annotated[float | None, typer.Option(min=0.0, max=0.95, help="of the recurrent weights")] = None,
     average: Annotated[float | None, typer.Option(min=0.0, max=0.99999, help="decay of the weights' moving average")] = None,
+    rename_speakers: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="share of a play whose speakers get other names")] = None,
     validation: Annotated[float, typer.Option(min=0.0, max=0.5, help="share of the first nine tenths held out to choose by")] = 0.05,
     seed: Annotated[int, typer.Option(help="of the order, the start and the dropout")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
@@ -100,6 +101,7 @@ def rnn(
             "variational": variational,
             "weight_dropout": weight_dropout,
             "average": average,
+            "rename_speakers": rename_speakers,
         },
         seed=seed,
     )
