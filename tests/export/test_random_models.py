@@ -274,3 +274,35 @@ def test_random_models_are_carried_or_refused() -> None:
     print(dict(TALLY), *refusals, sep="\n")
     # A kit that refuses everything is never wrong either.
     assert TALLY["carried"] >= 0.6 * COUNT, (TALLY, refusals)
+
+
+def test_float64_keeps_its_constants(tmp_path: Path) -> None:
+    """Refused by 7e-8 before: a factor, a clamp's bounds and a norm's epsilon came as float32, and a second norm made that larger."""
+    torch.manual_seed(77)
+    layers: list[Layer] = [("causal-mask",), ("pointwise clamp",), ("layer-norm",), ("attention", 1, False), ("layer-norm",)]
+    model = Drawn("sequence", 4, layers).double().eval()
+    report = export_model(
+        model, torch.randn(2, 6, 4, dtype=torch.float64), tmp_path / "m.onnx", dynamic_shapes={"x": {0: "batch", 1: "time"}}
+    )
+    assert report.strategy == "torch.export"
+    # What is left is ONNX Runtime's own: it fuses the attention's scale into a product, where it is a float32.
+    assert len([mend for mend in report.mends if "in float64" in mend]) == 2
+
+
+def test_pythons_numbers_in_float64(tmp_path: Path) -> None:
+    class Numbers(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x * 0.2 + 0.3).clamp(-0.1, 0.7) - 1 / 3
+
+    report = export_model(Numbers(), torch.randn(20, 3, dtype=torch.float64), tmp_path / "m.onnx", dynamic_shapes={"x": {0: "batch"}})
+    assert report.outputs["output"].max_abs < 1e-15
+
+
+@pytest.mark.parametrize(
+    "norm", [torch.nn.LayerNorm((3, 4), eps=1e-3), torch.nn.LayerNorm(4, elementwise_affine=False), torch.nn.LayerNorm(4, bias=False)]
+)
+def test_layer_norms_of_every_kind_in_float64(norm: nn.Module, tmp_path: Path) -> None:
+    report = export_model(
+        norm.double(), 0.01 * torch.randn(2, 3, 4, dtype=torch.float64), tmp_path / "m.onnx", dynamic_shapes={"input": {0: "batch"}}
+    )
+    assert report.outputs["output"].max_abs < 1e-12

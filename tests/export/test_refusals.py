@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,35 @@ def test_an_operator_without_translation(folder: Path) -> None:
     first = str(error).splitlines()[0]
     assert "onnxferry_tests" in first
     assert "no translation to ONNX" in first
+
+
+class Last(nn.Module):
+    """The answer of a recurrent layer alone, without its states."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "operator"),
+    [
+        (nn.Conv1d(4, 4, 3), (2, 4, 6), "Conv"),  # missed when the graph is loaded
+        (nn.GELU(), (2, 6), "Erf"),
+        (Last(nn.GRU(4, 4, batch_first=True)), (2, 6, 4), "GRU"),  # missed when it is run
+    ],
+)
+def test_an_operator_that_the_runtime_lacks_in_float64(folder: Path, model: nn.Module, shape: tuple[int, ...], operator: str) -> None:
+    error = refused(model.double(), torch.randn(shape).double(), folder)
+    first = str(error).splitlines()[0]
+    assert re.search(rf"\b{operator}\b", first)
+    assert "it has none for float64: export model.float()" in first
+    assert isinstance(error, ParityError)
+    assert isinstance(error.report, ParityReport)
+    assert error.report.located["try"] == "model.float()"
 
 
 def test_a_tolerance_that_nothing_can_hold(folder: Path) -> None:
