@@ -292,7 +292,9 @@ class _Recorder(torch.fx.Interpreter):
 @contextmanager
 def quiet() -> Iterator[list[warnings.WarningMessage]]:
     """The exporters' warnings and log lines, kept from the screen: the judge says what matters. Gives the warnings."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir", "torch.fx")]
+    # torch._guards logs a whole stack trace where an axis cannot vary, which is told in one line.
+    names = ("torch.onnx", "torch.export", "torch._dynamo", "torch._guards", "torch.fx", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

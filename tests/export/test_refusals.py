@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -109,6 +110,29 @@ def test_a_batch_that_the_code_fixes(folder: Path) -> None:
     assert "the axis 'batch' was named dynamic" in first
     assert "the traced 3" in first
     assert "[3, 2, 2]" in first
+
+
+def test_a_state_for_one_batch_says_so_without_torchs_own_traces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Baked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = nn.GRU(4, 5, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.gru(x, torch.zeros(1, 2, 5))[0]
+
+    records: list[logging.LogRecord] = []
+    listener = logging.Handler()
+    monkeypatch.setattr(listener, "emit", records.append)
+    log = logging.getLogger("torch._guards")  # where torch logs the trace of what its export cannot vary
+    log.addHandler(listener)
+    try:
+        error = refused(Baked(), torch.randn(2, 6, 4), folder, BATCH)
+    finally:
+        log.removeHandler(listener)
+    assert "the axis 'batch'" in str(error).splitlines()[0]
+    assert "Expected hidden size" in str(error).splitlines()[0]
+    assert [record for record in records if record.levelno >= logging.WARNING] == []
 
 
 def test_an_axis_that_only_works_at_its_traced_size(folder: Path) -> None:
