@@ -119,7 +119,9 @@ def _draw(spec: InputSpec, example: np.ndarray, shape: tuple[int, ...], rng: np.
             # All zeros, as in a fresh recurrent state: zeros would hide what the state does. Beside infinities they are a mask's.
             values = rng.standard_normal(shape) if finite.size == example.size else np.zeros(shape)
         else:
-            values = rng.uniform(*sorted((0.0, low)) if low == high else (low, high), shape)
+            if low == high:
+                low, high = sorted((0.0, low))
+            values = rng.uniform(low, high, shape)
         if finite.size < example.size:
             # Masks of -inf: keep such values, as often as the example has them.
             odd = example[~np.isfinite(example)]
