@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,15 +21,12 @@ from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.pictures import Picture, decode_pictures
 from onnxferry.runtime.tasks import Key, Model, picture_batches
+from onnxferry.runtime.variants import decoder_path as decoder_path
+from onnxferry.runtime.variants import original_path
 
 DECODED_AT_ONCE = 256
 
 _OUTPUTS = {"reconstruction": ("uint8", 4), "latent": ("float32", 2), "anomaly_score": ("float32", 1)}
-
-
-def decoder_path(encoder: Path) -> Path:
-    """Where the decoder of an encoder's file lies: ``a.onnx`` → ``a.decoder.onnx``."""
-    return encoder.with_name(f"{encoder.stem}.decoder.onnx")
 
 
 class Autoencoder(Model):
@@ -75,7 +71,8 @@ class Autoencoder(Model):
         Raises InputError for latents of another width, ArtifactError where the decoder's file is not beside the encoder's.
         """
         if self.decoder is None:
-            where = "it was opened from bytes" if self.engine.path is None else f"expected {decoder_path(self.engine.path)}"
+            path = self.engine.path
+            where = "it was opened from bytes" if path is None else f"expected {decoder_path(original_path(path, self.contract))}"
             raise ArtifactError(f"the decoder's file is missing, {where}; put it beside the encoder's, or export the model again")
         latents = np.asarray(z)
         if latents.ndim != 2 or latents.shape[1] != self.latent or latents.dtype.kind != "f":

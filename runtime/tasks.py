@@ -24,6 +24,7 @@ from onnxferry.runtime.engine import Engine, TensorSpec
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.onnx_file import Limits
 from onnxferry.runtime.pictures import Picture, decode_pictures, with_channels
+from onnxferry.runtime.variants import decoder_path, original_path, variant_files
 
 Key = TypeVar("Key")
 
@@ -39,24 +40,31 @@ def load(
     providers: Sequence[str | tuple[str, Mapping[str, Any]]] | None = None,
     tune: bool = False,
     limits: Limits | None = None,
+    variant: str | None = None,
 ) -> Model:
     """Opens a model: an existing path or a name ending in ``.onnx`` is a file, anything else the name of a shipped model.
 
     ``device``: ``"auto"``, ``"cpu"`` or ``"cuda"``. ``threads``: None for as many as this process may use.
     ``providers``: ONNX Runtime's execution providers in order, instead of ``device``. ``tune`` has no effect yet.
+    ``variant``: the tag of a certified variant beside the file, such as ``"int8"`` (see :mod:`onnxferry.runtime.variants`), which
+    is opened instead; None opens the file itself. Of an autoencoder, each of its two files that has such a variant.
     ``limits``: how much a file may hold; raise them (``Limits(depth=40)`` of :mod:`onnxferry.runtime.onnx_file`) for one you trust.
 
     Returns a :class:`Classifier` for a recogniser, a :class:`~onnxferry.runtime.text.TextGenerator`, an
     :class:`~onnxferry.runtime.images.ImageGenerator`, an
     :class:`~onnxferry.runtime.latents.Autoencoder` (its decoder's file is found beside it), or a plain :class:`Model` for a file
     that carries no contract of ours.
-    Raises ArtifactError for a file that cannot be opened, DeviceError where the device asked for cannot be used here.
+    Raises ArtifactError for a file that cannot be opened or a variant that is not there, DeviceError where the device asked for
+    cannot be used here.
     """
 
-    def open_engine(path: str | os.PathLike[str]) -> Engine:
-        return Engine(path, device=device, threads=threads, providers=providers, limits=limits)
+    path = find_model(name_or_path)
+    files = {} if variant is None else variant_files(path, variant, limits)
 
-    return _model_from_engine(open_engine(find_model(name_or_path)), open_engine)
+    def open_engine(original: Path) -> Engine:
+        return Engine(files.get(original, original), device=device, threads=threads, providers=providers, limits=limits)
+
+    return _model_from_engine(open_engine(path), open_engine)
 
 
 def load_classifier(name_or_path: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> Classifier:
@@ -84,9 +92,9 @@ def _model_from_engine(engine: Engine, open_engine: Callable[[Path], Engine]) ->
 
         return ImageGenerator(engine)
     if kind == "encoder":
-        from onnxferry.runtime.latents import Autoencoder, decoder_path
+        from onnxferry.runtime.latents import Autoencoder
 
-        beside = None if engine.path is None else decoder_path(engine.path)
+        beside = None if engine.path is None else decoder_path(original_path(engine.path, engine.contract))
         return Autoencoder(engine, open_engine(beside) if beside is not None and beside.is_file() else None)
     return Model(engine)
 
