@@ -93,7 +93,9 @@ def variant_files(path: Path, tag: str, limits: Limits | None = None) -> dict[Pa
     One entry; of an autoencoder one or two, as each of its files may have won or not. Raises ArtifactError, which names the tags
     there are, where there is none.
     """
-    found, tags, reasons = {}, set(), []
+    found: dict[Path, Path] = {}
+    tags: set[str] = set()
+    reasons: list[str] = []
     for original in (path, decoder_path(path)):
         if not original.is_file():
             continue
