@@ -91,6 +91,8 @@ class Engine:
     ``limits``: how much a file may hold (None: the defaults of :class:`onnx_file.Limits`); every file is looked at by
     :func:`onnx_file.read_model` before ONNX Runtime opens it.
 
+    ``graph_level``: how far ONNX Runtime rewrites the graph first: ``"off"``, ``"basic"``, ``"extended"`` or ``"all"``.
+
     Raises ArtifactError for a file that cannot be loaded, UntrustedModelError for one that is refused, DeviceError, InputError
     for arguments that make no sense, MissingExtraError where ONNX Runtime is not installed.
     """
@@ -103,17 +105,22 @@ class Engine:
         threads: int | None = None,
         providers: Sequence[ort.Provider] | None = None,
         limits: Limits | None = None,
+        graph_level: str = "all",
     ) -> None:
         if not isinstance(path, str | os.PathLike | bytes):
             raise InputError(f"a model is opened by its path or from bytes, got {_kind(path)}")
         self.path: Path | None = None if isinstance(path, bytes) else Path(path)
         self.threads: int = hardware.default_threads() if threads is None else _thread_count(threads)
+        if not isinstance(graph_level, str) or graph_level not in ort.GRAPH_LEVELS:
+            raise InputError(f"graph_level must be one of {', '.join(map(repr, ort.GRAPH_LEVELS))}, got {graph_level!r}")
+        self.graph_level: str = graph_level
         summary = read_model(path, limits)
         self.metadata: dict[str, str] = dict(summary.metadata)
         self.contract: Contract | None = _contract(self.metadata, self._name)
         model = path if isinstance(path, bytes) else os.fspath(path)
+        settings = ort.SessionSettings(threads=self.threads, graph_level=graph_level)
         self._session: Any
-        self._session, self.device_reason = _open(model, self._name, self.threads, device, providers)
+        self._session, self.device_reason = _open(model, self._name, settings, device, providers)
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         self.device: str = ort.device_of(self.providers)
         # ONNX Runtime knows more shapes than the file (it infers them), but says () for a scalar and for any rank alike.
@@ -191,7 +198,9 @@ class Engine:
         return InputError(f"{self._name} cannot run on {given or 'no inputs'}: {text}")
 
 
-def _open(model: str | bytes, name: str, threads: int, device: str, providers: Sequence[ort.Provider] | None) -> tuple[Any, str]:
+def _open(
+    model: str | bytes, name: str, settings: ort.SessionSettings, device: str, providers: Sequence[ort.Provider] | None
+) -> tuple[Any, str]:
     """The session, and why it runs where it runs."""
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}; other providers go into providers=[...]")
@@ -203,22 +212,22 @@ def _open(model: str | bytes, name: str, threads: int, device: str, providers: S
             problem = ort.provider_problem(full) if full != ort.CPU else None
             if problem:
                 raise DeviceError(f"the provider {ort.short_name(full)!r} cannot be used here: {problem}")
-        return ort.open_session(model, name, threads, requested), "as asked for"
+        return ort.open_session(model, name, settings, requested), "as asked for"
     on_cpu: list[ort.Requested] = [(ort.CPU, {})]
     on_cuda = [(ort.CUDA, ort.CUDA_OPTIONS), *on_cpu]
     if device == "cpu":
-        return ort.open_session(model, name, threads, on_cpu), "as asked for"
+        return ort.open_session(model, name, settings, on_cpu), "as asked for"
     problem = ort.cuda_problem()
     if device == "cuda":
         if problem:
             raise DeviceError(f"device='cuda' cannot be used here: {problem}")
-        return ort.open_session(model, name, threads, on_cuda), "as asked for"
+        return ort.open_session(model, name, settings, on_cuda), "as asked for"
     if problem is None:
         try:
-            return ort.open_session(model, name, threads, on_cuda), "CUDA works here"
+            return ort.open_session(model, name, settings, on_cuda), "CUDA works here"
         except DeviceError as error:
             problem = str(error)
-    return ort.open_session(model, name, threads, on_cpu), f"CUDA cannot be used: {problem}"
+    return ort.open_session(model, name, settings, on_cpu), f"CUDA cannot be used: {problem}"
 
 
 def _contract(metadata: Mapping[str, str], name: str) -> Contract | None:

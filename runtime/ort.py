@@ -16,6 +16,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,14 @@ Provider = str | tuple[str, Mapping[str, Any]]
 
 Requested = tuple[str, Mapping[str, Any]]
 """As ONNX Runtime wants one: full name and options."""
+
+GRAPH_LEVELS: Mapping[str, str] = {
+    "off": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+"""How far ONNX Runtime rewrites a graph before it runs it: our names, and its own (GraphOptimizationLevel)."""
 
 # Linux, Windows. The provider itself loads without cuDNN, and fails later, at the first convolution or LSTM.
 _CUDA_LIBRARIES = (
@@ -145,14 +154,23 @@ def _is_pair(entry: object) -> bool:
     return isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], Mapping)
 
 
-def open_session(model: str | bytes, name: str, threads: int, providers: Sequence[Requested]) -> Any:
+@dataclass(frozen=True)
+class SessionSettings:
+    """What a session is opened with besides its providers."""
+
+    threads: int = 1  # that share one operator's work, the calling one included
+    graph_level: str = "all"  # one of GRAPH_LEVELS
+
+
+def open_session(model: str | bytes, name: str, settings: SessionSettings, providers: Sequence[Requested]) -> Any:
     """An onnxruntime.InferenceSession on the providers that were asked for, all of them, or an error: never on others instead.
 
     ``model``: path or bytes. ``name`` stands for it in messages. Raises ArtifactError or DeviceError.
     """
     runtime = onnxruntime()
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = settings.threads
+    options.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, GRAPH_LEVELS[settings.graph_level])
     options.inter_op_num_threads = 1  # used in parallel execution mode only, which is slower for all but very wide graphs
     # Pool threads spin between the kernels of a run, which is worth it, and by default also for a while after it, which takes
     # CPUs from the rest of the app (torch beside an idle spinning session has been seen to run many times slower).
@@ -220,7 +238,7 @@ def _load_error(model: str | bytes, name: str, error: Exception, providers: Sequ
 def _words_on_cpu(model: str | bytes) -> str:
     """What ONNX Runtime says of a file on the CPU: "" where it loads."""
     try:
-        open_session(model, "", 1, [(CPU, {})])
+        open_session(model, "", SessionSettings(), [(CPU, {})])
     except ArtifactError as error:
         return words(error.__cause__ or error)
     return ""
@@ -272,7 +290,7 @@ def _library_problem() -> str | None:
 def _trial(full: str) -> str | None:
     """Runs the one-node model. What fails here: a GPU too new or too old for the build, or all of its memory taken."""
     try:
-        session = open_session(ONE_NODE_MODEL, "a one-node model", 1, [(full, CUDA_OPTIONS if full == CUDA else {})])
+        session = open_session(ONE_NODE_MODEL, "a one-node model", SessionSettings(), [(full, CUDA_OPTIONS if full == CUDA else {})])
         result = session.run(None, {"x": np.array([3], np.float32)})[0][0]
     except (DeviceError, ArtifactError) as error:
         return str(error)

@@ -381,6 +381,23 @@ def test_threads(scale_model, monkeypatch):
         assert engine.threads == threads == engine._session.get_session_options().intra_op_num_threads
 
 
+@pytest.mark.parametrize(
+    ("level", "ours"),
+    [("off", "ORT_DISABLE_ALL"), ("basic", "ORT_ENABLE_BASIC"), ("extended", "ORT_ENABLE_EXTENDED"), ("all", "ORT_ENABLE_ALL")],
+)
+def test_graph_levels(scale_model, level, ours):
+    engine = Engine(scale_model, device="cpu", graph_level=level)
+    assert engine.graph_level == level
+    assert engine._session.get_session_options().graph_optimization_level == getattr(onnxruntime.GraphOptimizationLevel, ours)
+    np.testing.assert_array_equal(engine.run({"x": rows(2)})["y"], rows(2) * 2)
+
+
+@pytest.mark.parametrize("level", ["ALL", "", 99, None, ["all"]])
+def test_a_graph_level_that_does_not_exist(scale_model, level):
+    with pytest.raises(InputError, match="graph_level must be one of 'off', 'basic', 'extended', 'all', got"):
+        Engine(scale_model, device="cpu", graph_level=level)
+
+
 def test_pool_threads_do_not_spin_after_a_run(build_onnx):
     """ONNX Runtime's default spins for tens of milliseconds after every run; counted in CPU time, other processes do not matter."""
     node = helper.make_node("MatMul", ["x", "x"], ["y"])
