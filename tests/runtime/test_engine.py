@@ -122,11 +122,11 @@ def test_right_arrays_reach_onnxruntime_as_they_are(scale, monkeypatch):
     seen: list[dict] = []
 
     class Spy:
-        def run(self, names, feeds):
+        def run(self, names, feeds, options=None):
             seen.append(feeds)
             return [feeds["x"]]
 
-    monkeypatch.setattr(scale, "_session", Spy())
+    monkeypatch.setattr(scale, "_call", Spy().run)
     x, factor = rows(2), np.array(1, np.float32)
     feeds = {"x": x, "factor": factor}
     scale.run(feeds)
@@ -493,6 +493,8 @@ class FakeSession:
 
     def disable_fallback(self): ...
 
+    def run(self, names, feeds, options=None): ...
+
     def get_providers(self):
         return self.active
 
@@ -546,7 +548,7 @@ def test_a_gpu_that_fails_in_a_run(scale_model, cuda_build, monkeypatch):
         def get_inputs(self):
             return []
 
-        def run(self, names, feeds):
+        def run(self, names, feeds, options=None):
             raise state.Fail("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 2: out of memory ; GPU=0 ; hostname=h")
 
     monkeypatch.setattr(
@@ -666,7 +668,7 @@ def test_provider_problem_names_what_comes_out_wrong(monkeypatch):
     ort._trial.cache_clear()
 
     class Wrong(FakeSession):
-        def run(self, names, feeds):
+        def run(self, names, feeds, options=None):
             return [np.zeros(1, np.float32)]
 
     monkeypatch.setattr(
