@@ -78,14 +78,16 @@ def _resized(array: np.ndarray, spec: TensorSpec, axis: Any, batch: int, rng: np
     for i, size in enumerate(spec.shape):
         is_batch = not isinstance(size, int) and (size == axis if axis is not None else i == 0)
         if is_batch and i < array.ndim and array.shape[i]:
-            array = np.take(array, rng.integers(0, array.shape[i], batch), axis=i)
+            drawn: np.ndarray = np.take(array, rng.integers(0, array.shape[i], batch), axis=i)
+            array = drawn
     return np.ascontiguousarray(array)
 
 
 def _varied(array: np.ndarray, rng: np.random.Generator, picture: bool) -> np.ndarray:
     """A little different each time, and as likely an input: pixels and floating-point numbers with noise, whole numbers as they are."""
     if picture and array.dtype == np.uint8:
-        return np.clip(array.astype(np.int16) + rng.integers(-8, 9, array.shape), 0, 255).astype(np.uint8)
+        pixels: np.ndarray = array.astype(np.int16) + rng.integers(-8, 9, array.shape)
+        return np.clip(pixels, 0, 255).astype(np.uint8)
     if array.dtype.kind == "f" and array.size:
         spread = float(np.nanstd(array.astype(np.float64)))
         noise: np.ndarray = array + 0.05 * spread * rng.standard_normal(array.shape)
@@ -120,7 +122,8 @@ def _drawn(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -
     if math.prod(shape) * max(1, dtype.itemsize) > 2**31:
         raise InputError(f"input {spec.name!r} would take {shape} {spec.dtype}, more than 2 GiB; choose a smaller batch")
     if dtype.kind == "f":
-        return rng.standard_normal(shape).astype(dtype)
+        drawn: np.ndarray = rng.standard_normal(shape)
+        return drawn.astype(dtype)
     if dtype == np.uint8:
         return rng.integers(0, 256, shape).astype(np.uint8)
     if dtype.kind in "iub":

@@ -125,7 +125,8 @@ class Search:
         best = self.halved(first, [first, best, *self.opened([replace(best.setting, binding="run_into")], expected, 0.75)], 0.8)
         ratio = self.duel(best, first) if best is not first else 1.0
         chosen = best if ratio > 1.0 else first
-        first.verdict, chosen.verdict = "default", "chosen"
+        first.verdict = "default"
+        chosen.verdict = "chosen"
         trials = tuple(Trial(c.setting, c.median if c.times else None, c.verdict or "slower") for c in self.tried)
         return Plan(batch, chosen.setting, chosen.median, first.median, ratio, trials)
 
@@ -206,7 +207,7 @@ class Search:
             challenger.verdict = "no time left to tell it from noise"
             return 1.0
         low, _ = median_bounds(ratios)
-        challenger.verdict = f"not faster by more than the noise ({statistics.median(ratios):.3f} ×)"
+        challenger.verdict = f"not beyond the noise: {statistics.median(ratios):.2f} ×"
         return statistics.median(ratios) if low > MARGIN else 1.0
 
     def cost(self, candidate: Candidate) -> float:

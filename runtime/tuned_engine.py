@@ -41,9 +41,9 @@ class TunedEngine(Engine):
     ) -> None:
         self.tuning = tuning
         self._device, self._asked, self._limits = device, providers, limits
-        self._lock = threading.Lock()
-        self._open: dict[Setting, Engine] = {}
-        self._bound: dict[Setting, BoundRun] = {}
+        self._switch = threading.Lock()
+        self._sessions: dict[Setting, Engine] = {}
+        self._buffered: dict[Setting, BoundRun] = {}
         self._by_rows: dict[int, Setting] = {}
         self._is_closed = False
         self.path = tuning.path
@@ -82,7 +82,7 @@ class TunedEngine(Engine):
 
     def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         setting = self._setting_for(feeds)
-        bound = self._bound.get(setting)
+        bound = self._buffered.get(setting)
         return bound.run(feeds, outputs) if bound is not None else self._engine(setting).run(feeds, outputs)
 
     def run_into(self, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
@@ -92,11 +92,11 @@ class TunedEngine(Engine):
         return await self._engine(self._setting_for(feeds)).arun(feeds, outputs)
 
     def close(self) -> None:
-        with self._lock:
+        with self._switch:
             self._is_closed = True
-            engines = list(self._open.values())
-            self._open.clear()
-            self._bound.clear()
+            engines = list(self._sessions.values())
+            self._sessions.clear()
+            self._buffered.clear()
         for engine in engines:
             engine.close()
 
@@ -112,21 +112,21 @@ class TunedEngine(Engine):
         return replace(setting, variant="", graph_level="all", binding="run")
 
     def _engine(self, setting: Setting) -> Engine:
-        engine = self._open.get(setting)
+        engine = self._sessions.get(setting)
         if engine is not None:
             return engine
-        with self._lock:
+        with self._switch:
             if self._is_closed:
                 raise InputError(f"{self.path} is closed; open it again with load(…, tune=True)")
-            engine = self._open.get(setting) or self._opened(setting)
-            self._open[setting] = engine
+            engine = self._sessions.get(setting) or self._opened(setting)
+            self._sessions[setting] = engine
             if setting.binding == "run_into":
-                self._bound[setting] = BoundRun(engine)
+                self._buffered[setting] = BoundRun(engine)
         return engine
 
     def _opened(self, setting: Setting) -> Engine:
         """Settings that differ in their binding alone share a session."""
-        for other, engine in self._open.items():
+        for other, engine in self._sessions.items():
             if replace(other, binding=setting.binding) == setting:
                 return engine
         path = self._files[setting.variant]
