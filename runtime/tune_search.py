@@ -131,6 +131,7 @@ class Search:
         best = self.halved(first, [first, best, *self.opened([replace(best.setting, binding="run_into")], expected, 0.75)], 0.8)
         ratio = self.duel(best, first) if best is not first else 1.0
         chosen = best if ratio > 1.0 else first
+        first.times = first.times or [max(self.estimate, 1e-9)]  # there was time for nothing else
         first.verdict = "default"
         chosen.verdict = "chosen"
         trials = tuple(Trial(c.setting, c.median if c.times else None, c.verdict or "slower") for c in self.tried)

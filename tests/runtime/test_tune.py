@@ -172,11 +172,12 @@ def test_the_time_is_kept(recogniser: Path, certify: Make, monkeypatch: pytest.M
     monkeypatch.setattr(tune_search, "clock", lambda: now[0])
     plan = tune(recogniser, [64], seconds=20).plans[64]
     assert now[0] <= 20
-    assert any(trial.verdict == tune_search.NO_TIME for trial in plan.trials)
+    assert all(trial.seconds is not None for trial in plan.trials if trial.setting.graph_level == "all")
     now[0] = 0.0
     plan = tune(recogniser, [32], seconds=3).plans[32]
     assert now[0] <= 3 + 2 * 0.7  # a first look at the default is always taken
     assert plan.setting == Setting(threads=2)
+    assert {trial.verdict for trial in plan.trials} == {"chosen", tune_search.NO_TIME}
 
 
 @pytest.mark.parametrize(("n", "outside"), [(1, 0), (6, 0), (10, 0), (20, 4), (60, 20)])
@@ -456,7 +457,7 @@ def test_feeds_made_of_shapes_alone() -> None:
     assert set(one["b"].tolist()) <= {0, 1}
     with pytest.raises(InputError, match="more than 2 GiB; choose a smaller batch"):
         make_feeds(None, [spec("x", "float32", "n", 2**20)], 2**16)
-    large = make_feeds(None, [spec("x", "uint8", "n", 2**20)], 40)
+    large = make_feeds(None, [spec("x", "bool", "n", 2**20)], 40)
     assert len(large) == 2  # they are held in memory together
 
 
@@ -587,30 +588,33 @@ def test_awaited_runs_go_the_same_way(recogniser: Path) -> None:
         np.testing.assert_array_equal(asyncio.run(engine.arun(feeds))["features"], engine.run(feeds)["features"])
 
 
-def test_load_tunes_all_four_families(zoo_copy: Make, certify: Make, timings: Timings) -> None:
+FAMILIES = (("digits", Classifier), ("shakespeare", TextGenerator), ("digits-gan", ImageGenerator), ("digits-ae", Autoencoder))
+
+
+@pytest.mark.parametrize(("name", "kind"), FAMILIES)
+def test_load_tunes_all_four_families(zoo_copy: Make, certify: Make, timings: Timings, name: str, kind: type[Model]) -> None:
     timings.seconds = by_variant(itself=2e-3, slim=1e-3)
-    for name, kind in (("digits", Classifier), ("shakespeare", TextGenerator), ("digits-gan", ImageGenerator), ("digits-ae", Autoencoder)):
-        path = zoo_copy(name)
-        certify(path, "slim")
-        with load(path, tune=True, device="cpu") as model, load(path, device="cpu") as plain:
-            assert isinstance(model, kind)
-            assert isinstance(model.engine, TunedEngine)
-            assert {each.setting.variant for each in model.engine.tuning.plans.values()} == {"slim"}
-            assert (model.engine.path, model.labels) == (path, plain.labels)
-            picture = np.zeros((28, 28), np.uint8)
-            if isinstance(model, Classifier) and isinstance(plain, Classifier):
-                assert model.predict([picture] * 3)[2].label == plain.predict([picture] * 3)[2].label
-            if isinstance(model, TextGenerator) and isinstance(plain, TextGenerator):
-                assert model.generate("To be", max_bytes=40) == plain.generate("To be", max_bytes=40)
-                assert model.generate_batch(["To be", "or"], max_bytes=9) == plain.generate_batch(["To be", "or"], max_bytes=9)
-            if isinstance(model, ImageGenerator) and isinstance(plain, ImageGenerator):
-                assert np.abs(model.sample(3).astype(int) - plain.sample(3)).max() <= 1
-            if isinstance(model, Autoencoder) and isinstance(plain, Autoencoder):
-                assert isinstance(model.decoder, TunedEngine)
-                np.testing.assert_allclose(model.decode(plain.encode(picture)), plain.decode(plain.encode(picture)), atol=1)
-                model.close()
-                with pytest.raises(InputError, match="is closed"):
-                    model.decoder.run({"latent": np.zeros((1, 32), np.float32)})
+    path = zoo_copy(name)
+    certify(path, "slim")
+    with load(path, tune=True, device="cpu", threads=1) as model, load(path, device="cpu", threads=1) as plain:
+        assert type(model) is kind
+        assert isinstance(model.engine, TunedEngine)
+        assert {each.setting.variant for each in model.engine.tuning.plans.values()} == {"slim"}
+        assert (model.engine.path, model.labels) == (path, plain.labels)
+        picture = np.zeros((28, 28), np.uint8)
+        if isinstance(model, Classifier) and isinstance(plain, Classifier):
+            assert model.predict([picture] * 3)[2].label == plain.predict([picture] * 3)[2].label
+        if isinstance(model, TextGenerator) and isinstance(plain, TextGenerator):
+            assert model.generate("To be", max_bytes=40) == plain.generate("To be", max_bytes=40)
+            assert model.generate_batch(["To be", "or"], max_bytes=9) == plain.generate_batch(["To be", "or"], max_bytes=9)
+        if isinstance(model, ImageGenerator) and isinstance(plain, ImageGenerator):
+            assert np.abs(model.sample(10).astype(int) - plain.sample(10)).max() <= 1
+        if isinstance(model, Autoencoder) and isinstance(plain, Autoencoder):
+            assert isinstance(model.decoder, TunedEngine)
+            np.testing.assert_allclose(model.decode(plain.encode(picture)), plain.decode(plain.encode(picture)), atol=1)
+            model.close()
+            with pytest.raises(InputError, match="is closed"):
+                model.decoder.run({"latent": np.zeros((1, 32), np.float32)})
 
 
 def test_load_tunes_any_other_file(doubler: Path, timings: Timings) -> None:
@@ -677,7 +681,7 @@ def test_the_verb_shows_a_table_and_remembers(
 
 def test_the_verb_counts_bytes_of_text_and_both_halves(zoo_copy: Make, timings: Timings, capsys: pytest.CaptureFixture[str]) -> None:
     timings.seconds = lambda setting: 48e-4
-    assert main(["tune", str(zoo_copy("shakespeare"))]) == 0
+    assert main(["tune", str(zoo_copy("shakespeare")), "--threads", "1"]) == 0
     assert "batch 1: the default stays, 10,000 bytes a second" in capsys.readouterr().out
     path = zoo_copy("digits-ae")
     assert main(["tune", str(path), "--json", "--batch", "4"]) == 0
@@ -704,7 +708,7 @@ def test_the_verb_takes_inputs_from_a_file(tmp_path: Path, timings: Timings, cap
     ("arguments", "code", "words"),
     [
         (["--batch", "0"], 1, "a batch size must be a whole number"),
-        (["--batch", "many"], 2, "many"),
+        (["--batch", "many"], 2, "Invalid value for '--batch'"),
         (["--seconds", "0"], 1, "seconds must be a number above 0"),
         (["--device", "tpu"], 1, "device must be"),
     ],
@@ -721,7 +725,7 @@ def test_the_verb_refuses_in_one_line(
 def test_a_real_clock_finds_that_less_work_is_faster(recogniser: Path, tmp_path: Path, certify: Make) -> None:
     """The one test that measures: the file multiplies large matrices for nothing, and the variant does not."""
     model = onnx.load(recogniser)
-    big = numpy_helper.from_array(np.ones((300, 300), np.float32), "big")
+    big = numpy_helper.from_array(np.full((300, 300), 1 / 300, np.float32), "big")
     scalar = helper.make_node("ReduceMax", ["burnt_19"], ["burnt"], keepdims=0)
     burns = [helper.make_node("MatMul", [f"burnt_{i - 1}" if i else "wide", "big"], [f"burnt_{i}"]) for i in range(20)]
     wide = helper.make_node("Mul", ["big", "first"], ["wide"])
