@@ -19,7 +19,7 @@ import numpy as np
 
 from onnxferry.runtime import hardware, ort
 from onnxferry.runtime.artifact import Contract, contract_from_metadata
-from onnxferry.runtime.bindings import KEPT, Binding, Spares, bound_arrays, output_arrays
+from onnxferry.runtime.bindings import Binding, Spares, bound_arrays, output_arrays
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
 from onnxferry.runtime.feeds import Feed, as_dict, given, instead, kind, specs_of
 from onnxferry.runtime.onnx_file import Limits, read_model
@@ -131,20 +131,18 @@ class Engine:
             feeds = as_dict(feeds)
         if type(outputs) is not dict:
             outputs = as_dict(outputs, "outputs")
-        key = (*feeds, *map(id, feeds.values()), *outputs, *map(id, outputs.values()))
-        spares = self._spares.bindings
-        # Taken out while it runs: a signal handler that calls the engine in between must not find it.
-        binding = spares.pop(key, None)
-        if binding is None or not binding.fits():
+        spares = self._spares
+        for binding in spares.bindings:
+            if binding.holds(feeds, outputs):
+                break
+        else:
             binding = self._bound(session, feeds, outputs)
+            if binding.reusable:
+                spares.add(binding)
         try:
             binding.run()
         except self._errors as error:
             raise self._run_error(error, feeds, outputs) from error
-        if binding.reusable:
-            spares[key] = binding
-            if len(spares) > KEPT:
-                spares.pop(next(iter(spares)), None)
 
     async def arun(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """As :meth:`run`, awaited: the event loop goes on meanwhile. Feeds are checked at once and must not change until it is done.

@@ -15,17 +15,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import json
 import os
-import platform
 import stat
 import sys
-import tempfile
 from pathlib import Path
 
 from onnxferry.runtime import ort
 from onnxferry.runtime.onnx_file import ModelSummary
+
+# hashlib, tempfile and platform are imported where they are used: few models come here, and all pay for the start.
 
 MOST_BYTES = 512 * 2**20
 """Of all entries together; the ones used longest ago go first."""
@@ -88,7 +87,7 @@ class GraphCache:
         runtime = ort.onnxruntime()
         build = runtime.get_build_info() if hasattr(runtime, "get_build_info") else ""
         parts = [1, digest, runtime.__version__, build, graph_level, cpu_features()]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
+        return _sha256(json.dumps(parts).encode())[:40]
 
     def find(self, key: str) -> Path | None:
         """An entry that is whole and our own; a damaged one is deleted."""
@@ -108,6 +107,8 @@ class GraphCache:
 
     def temporary(self) -> Path | None:
         """A new file in the folder for ONNX Runtime to write to; None where none can be made."""
+        import tempfile
+
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=_WRITING, suffix=".onnx", dir=self.folder)
@@ -158,6 +159,8 @@ def _is_ours(path: Path) -> bool:
 
 
 def _sha256(model: str | bytes) -> str:
+    import hashlib
+
     if isinstance(model, bytes):
         return hashlib.sha256(model).hexdigest()
     with Path(model).open("rb") as file:
@@ -167,6 +170,8 @@ def _sha256(model: str | bytes) -> str:
 @functools.cache
 def cpu_features() -> str:
     """What the CPU can do, as the system says: instruction sets decide layouts and operators of a rewritten graph."""
+    import platform
+
     words = [platform.system(), platform.machine()]
     try:
         with Path("/proc/cpuinfo").open(encoding="ascii") as file:
