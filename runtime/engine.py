@@ -21,7 +21,7 @@ from onnxferry.runtime import hardware, ort
 from onnxferry.runtime.artifact import Contract, contract_from_metadata
 from onnxferry.runtime.bindings import Binding, Spares, bound_arrays, output_arrays
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
-from onnxferry.runtime.feeds import Feed, as_dict, given, instead, kind, specs_of
+from onnxferry.runtime.feeds import Feed, as_dict, given, instead, kind, never_empty, specs_of
 from onnxferry.runtime.onnx_file import Limits, read_model
 from onnxferry.runtime.opening import cache_for, open_on
 from onnxferry.runtime.value_info import TensorSpec as TensorSpec
@@ -85,7 +85,10 @@ class Engine:
         self.inputs: tuple[TensorSpec, ...] = specs_of(self._session.get_inputs(), unranked)
         self.optional_inputs: tuple[TensorSpec, ...] = specs_of(self._session.get_overridable_initializers(), unranked)
         self.outputs: tuple[TensorSpec, ...] = specs_of(self._session.get_outputs(), unranked)
-        self._feeds = {spec.name: Feed(spec) for spec in (*self.inputs, *self.optional_inputs)}
+        ours = self.contract is not None
+        self._feeds = {
+            spec.name: Feed(spec, never_empty=never_empty(spec, summary.operators, ours)) for spec in (*self.inputs, *self.optional_inputs)
+        }
         self._fetches = {spec.name: Feed(spec, "output") for spec in self.outputs}
         self._required = tuple(spec.name for spec in self.inputs if not spec.dtype.startswith("optional("))
         self._output_names = [spec.name for spec in self.outputs]
