@@ -22,7 +22,7 @@ KEPT = 2
 
 
 class Binding:
-    """One set of arrays, bound. Holds the arrays, so that their addresses stay theirs."""
+    """One set of arrays, bound for good. Holds the arrays, so that their addresses stay theirs."""
 
     __slots__ = ("_call", "_copies", "_inputs", "_native", "_outputs", "_values", "reusable")
 
@@ -34,35 +34,41 @@ class Binding:
     ) -> None:
         """``inputs``: the caller's array and the one that is bound, which is a copy where the caller's cannot be."""
         self.reusable = all(own is bound for own, bound in inputs.values())
-        self._inputs = [(bound, bound.shape, bound.dtype) for _, bound in inputs.values()]
-        self._outputs = [(array, array.shape, array.dtype) for array in outputs.values()]
+        self._inputs = [(name, bound, bound.shape, bound.dtype) for name, (_, bound) in inputs.items()]
+        self._outputs = [(name, array, array.shape, array.dtype) for name, array in outputs.items()]
         # An input that the graph gives out as it is: ONNX Runtime would leave the bound output as it was.
         self._copies = [(inputs[name][1], array) for name, array in outputs.items() if name in inputs]
         written = {name: array for name, array in outputs.items() if name not in inputs}
         self._values, self._native, self._call = ort.bind(session, {name: bound for name, (_, bound) in inputs.items()}, written)
 
-    def fits(self) -> bool:
-        """Whether the arrays are still laid out as they were: numpy lets a shape, a dtype and flags be set in place."""
-        for array, shape, dtype in self._inputs:
-            if array.shape != shape or array.dtype is not dtype or not array.flags.c_contiguous:
+    def holds(self, feeds: Mapping[str, Any], outputs: Mapping[str, Any]) -> bool:
+        """Whether these are the very arrays, laid out as they were: numpy lets a shape, a dtype and flags be set in place."""
+        if len(feeds) != len(self._inputs) or len(outputs) != len(self._outputs):
+            return False
+        for name, array, shape, dtype in self._inputs:
+            if feeds.get(name) is not array or array.shape != shape or array.dtype is not dtype or not array.flags.c_contiguous:
                 return False
-        for array, shape, dtype in self._outputs:
-            if array.shape != shape or array.dtype is not dtype or not array.flags.carray:
+        for name, array, shape, dtype in self._outputs:
+            if outputs.get(name) is not array or array.shape != shape or array.dtype is not dtype or not array.flags.carray:
                 return False
         return True
 
     def run(self) -> None:
+        """Reads the inputs as they are now and writes the outputs."""
         if self._call is not None:
             self._call(self._native, None)
-        for source, target in self._copies:
-            np.copyto(target, source)
+        if self._copies:
+            for source, target in self._copies:
+                np.copyto(target, source)
 
 
 class Spares(threading.local):
-    """Each thread's own bindings, by the names and identities of their arrays."""
+    """Each thread's own bindings, the newest first."""
 
-    def __init__(self) -> None:
-        self.bindings: dict[tuple[Any, ...], Binding] = {}
+    bindings: tuple[Binding, ...] = ()
+
+    def add(self, binding: Binding) -> None:
+        self.bindings = (binding, *self.bindings[: KEPT - 1])
 
 
 def bound_arrays(feeds: Mapping[str, Feed], ready: Mapping[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:

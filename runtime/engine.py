@@ -19,10 +19,11 @@ import numpy as np
 
 from onnxferry.runtime import hardware, ort
 from onnxferry.runtime.artifact import Contract, contract_from_metadata
-from onnxferry.runtime.bindings import KEPT, Binding, Spares, bound_arrays, output_arrays
+from onnxferry.runtime.bindings import Binding, Spares, bound_arrays, output_arrays
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
-from onnxferry.runtime.feeds import Feed, as_dict, given, instead, kind, specs_of
+from onnxferry.runtime.feeds import Feed, as_dict, given, instead, kind, never_empty, specs_of
 from onnxferry.runtime.onnx_file import Limits, read_model
+from onnxferry.runtime.opening import cache_for, open_on
 from onnxferry.runtime.value_info import TensorSpec as TensorSpec
 from onnxferry.runtime.workers import Workers
 
@@ -41,6 +42,9 @@ class Engine:
     :func:`onnx_file.read_model` before ONNX Runtime opens it.
 
     ``graph_level``: how far ONNX Runtime rewrites the graph first: ``"off"``, ``"basic"``, ``"extended"`` or ``"all"``.
+    ``cache``: whether the rewritten graph is kept for the next process, in ``ONNXFERRY_CACHE`` or the user's cache folder: None
+    only where that is expected to pay (:mod:`onnxferry.runtime.graph_cache` says when), True wherever it can be, False never, or a
+    folder. ``cached`` says whether it came from there. A damaged entry is made again, a folder that cannot be written is no error.
 
     Raises ArtifactError for a file that cannot be loaded, UntrustedModelError for one that is refused, DeviceError, InputError
     for arguments that make no sense, MissingExtraError where ONNX Runtime is not installed.
@@ -55,6 +59,7 @@ class Engine:
         providers: Sequence[ort.Provider] | None = None,
         limits: Limits | None = None,
         graph_level: str = "all",
+        cache: bool | str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(path, str | os.PathLike | bytes):
             raise InputError(f"a model is opened by its path or from bytes, got {kind(path)}")
@@ -69,7 +74,10 @@ class Engine:
         model = path if isinstance(path, bytes) else os.fspath(path)
         settings = ort.SessionSettings(threads=self.threads, graph_level=graph_level)
         self._session: Any
-        self._session, self.device_reason = _open(model, self._name, settings, device, providers)
+        opened = open_on(model, self._name, settings, device, providers, cache_for(cache, summary))
+        self._session = opened.session
+        self.device_reason: str = opened.reason
+        self.cached: bool = opened.cached
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         self.device: str = ort.device_of(self.providers)
         # ONNX Runtime knows more shapes than the file (it infers them), but says () for a scalar and for any rank alike.
@@ -77,7 +85,10 @@ class Engine:
         self.inputs: tuple[TensorSpec, ...] = specs_of(self._session.get_inputs(), unranked)
         self.optional_inputs: tuple[TensorSpec, ...] = specs_of(self._session.get_overridable_initializers(), unranked)
         self.outputs: tuple[TensorSpec, ...] = specs_of(self._session.get_outputs(), unranked)
-        self._feeds = {spec.name: Feed(spec) for spec in (*self.inputs, *self.optional_inputs)}
+        ours = self.contract is not None
+        self._feeds = {
+            spec.name: Feed(spec, never_empty=never_empty(spec, summary.operators, ours)) for spec in (*self.inputs, *self.optional_inputs)
+        }
         self._fetches = {spec.name: Feed(spec, "output") for spec in self.outputs}
         self._required = tuple(spec.name for spec in self.inputs if not spec.dtype.startswith("optional("))
         self._output_names = [spec.name for spec in self.outputs]
@@ -123,20 +134,18 @@ class Engine:
             feeds = as_dict(feeds)
         if type(outputs) is not dict:
             outputs = as_dict(outputs, "outputs")
-        key = (*feeds, *map(id, feeds.values()), *outputs, *map(id, outputs.values()))
-        spares = self._spares.bindings
-        # Taken out while it runs: a signal handler that calls the engine in between must not find it.
-        binding = spares.pop(key, None)
-        if binding is None or not binding.fits():
+        spares = self._spares
+        for binding in spares.bindings:
+            if binding.holds(feeds, outputs):
+                break
+        else:
             binding = self._bound(session, feeds, outputs)
+            if binding.reusable:
+                spares.add(binding)
         try:
             binding.run()
         except self._errors as error:
             raise self._run_error(error, feeds, outputs) from error
-        if binding.reusable:
-            spares[key] = binding
-            if len(spares) > KEPT:
-                spares.pop(next(iter(spares)), None)
 
     async def arun(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """As :meth:`run`, awaited: the event loop goes on meanwhile. Feeds are checked at once and must not change until it is done.
@@ -219,38 +228,6 @@ class Engine:
             return DeviceError(f"the GPU failed while running {self._name}: {text}; try a smaller batch, or device='cpu'")
         ins, outs = (", ".join(f"{name} {given(value)}" for name, value in (side or {}).items()) for side in (feeds, outputs))
         return InputError(f"{self._name} cannot run on {ins or 'no inputs'}{outs and f' into {outs}'}: {text}")
-
-
-def _open(
-    model: str | bytes, name: str, settings: ort.SessionSettings, device: str, providers: Sequence[ort.Provider] | None
-) -> tuple[Any, str]:
-    """The session, and why it runs where it runs."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}; other providers go into providers=[...]")
-    if providers is not None:
-        if device != "auto":
-            raise InputError(f"give either device={device!r} or providers=[...], not both")
-        requested = ort.provider_list(providers)
-        for full, _ in requested:
-            problem = ort.provider_problem(full) if full != ort.CPU else None
-            if problem:
-                raise DeviceError(f"the provider {ort.short_name(full)!r} cannot be used here: {problem}")
-        return ort.open_session(model, name, settings, requested), "as asked for"
-    on_cpu: list[ort.Requested] = [(ort.CPU, {})]
-    on_cuda = [(ort.CUDA, ort.CUDA_OPTIONS), *on_cpu]
-    if device == "cpu":
-        return ort.open_session(model, name, settings, on_cpu), "as asked for"
-    problem = ort.cuda_problem()
-    if device == "cuda":
-        if problem:
-            raise DeviceError(f"device='cuda' cannot be used here: {problem}")
-        return ort.open_session(model, name, settings, on_cuda), "as asked for"
-    if problem is None:
-        try:
-            return ort.open_session(model, name, settings, on_cuda), "CUDA works here"
-        except DeviceError as error:
-            problem = str(error)
-    return ort.open_session(model, name, settings, on_cpu), f"CUDA cannot be used: {problem}"
 
 
 def _contract(metadata: Mapping[str, str], name: str) -> Contract | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,20 @@ from onnxferry.runtime.value_info import TensorSpec, shape_words
 
 _NUMPY_NAMES = {element.onnx: element.numpy for element in ELEMENT_TYPES.values()}
 
+_ENDED_BY_NOTHING = frozenset({"ai.onnx::LSTM", "ai.onnx::GRU", "com.microsoft::DynamicQuantizeLSTM"})
+"""Operators whose kernels call std::terminate for an empty batch, the GRU also for no steps (ONNX Runtime 1.31.1)."""
+
 
 class Feed:
     """One input's (or output's) expectations, laid out so that a right array passes at little cost."""
 
-    __slots__ = ("dtype", "fixed", "rank", "role", "spec")
+    __slots__ = ("dtype", "fixed", "never_empty", "rank", "role", "spec")
 
-    def __init__(self, spec: TensorSpec, role: str = "input") -> None:
+    def __init__(self, spec: TensorSpec, role: str = "input", never_empty: tuple[int, ...] = ()) -> None:
+        """``never_empty``: axes whose size must not be 0."""
         self.spec = spec
         self.role = role
+        self.never_empty = never_empty
         self.dtype = _numpy_dtype(spec.dtype)
         self.rank = len(spec.shape) if spec.ranked else -1
         self.fixed = tuple((axis, size) for axis, size in enumerate(spec.shape) if isinstance(size, int))
@@ -35,8 +40,11 @@ class Feed:
         shape = array.shape
         if len(shape) != self.rank:
             return self.rank == -1
-        for axis, size in self.fixed:  # noqa: SIM110 (a generator costs more than the loop)
+        for axis, size in self.fixed:
             if shape[axis] != size:
+                return False
+        for axis in self.never_empty:  # noqa: SIM110
+            if shape[axis] == 0:
                 return False
         return True
 
@@ -71,6 +79,12 @@ class Feed:
         for axis, size in self.fixed:
             if array.shape[axis] != size:
                 raise InputError(f"{self.role} {spec.name!r} must have size {size} on axis {axis}, {wanted}, got {array.shape}")
+        for axis in self.never_empty:
+            if array.shape[axis] == 0:
+                raise InputError(
+                    f"{self.role} {spec.name!r} must not be empty, got {array.shape}: ONNX Runtime's recurrent operators "
+                    "end the whole process on an empty batch; leave the call out"
+                )
         return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
@@ -131,3 +145,14 @@ def given(value: object) -> str:
     if not isinstance(value, np.ndarray):
         return kind(value)
     return f"{value.dtype.name} {value.shape}{'' if value.size else ' (empty)'}"
+
+
+def never_empty(spec: TensorSpec, operators: Collection[str], ours: bool) -> tuple[int, ...]:
+    """Axes of an input that must not be empty, or the process would end.
+
+    ``ours``: of a file with a contract it is known that the batch comes first, and that no step at all is fine. Of any other nothing
+    is known.
+    """
+    if not spec.ranked or _ENDED_BY_NOTHING.isdisjoint(operators):
+        return ()
+    return tuple(range(len(spec.shape))[: 1 if ours else None])

@@ -163,6 +163,7 @@ class SessionSettings:
 
     threads: int = 1  # that share one operator's work, the calling one included
     graph_level: str = "all"  # one of GRAPH_LEVELS
+    save_to: str | None = None  # a file that the rewritten graph is written to
 
 
 def open_session(model: str | bytes, name: str, settings: SessionSettings, providers: Sequence[Requested]) -> Any:
@@ -174,6 +175,8 @@ def open_session(model: str | bytes, name: str, settings: SessionSettings, provi
     options = runtime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, GRAPH_LEVELS[settings.graph_level])
+    if settings.save_to is not None:
+        options.optimized_model_filepath = settings.save_to
     options.inter_op_num_threads = 1  # used in parallel execution mode only, which is slower for all but very wide graphs
     # Pool threads spin between the kernels of a run, which is worth it, and by default also for a while after it, which takes
     # CPUs from the rest of the app (torch beside an idle spinning session has been seen to run many times slower).
