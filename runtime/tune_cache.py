@@ -13,52 +13,38 @@ import hashlib
 import json
 import os
 import platform
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-FOLDER_VARIABLE = "ONNXFERRY_CACHE"
+from onnxferry.runtime.graph_cache import cache_folder, cpu_features
 
 _MOST_BYTES = 4 * 2**20
 _SCHEMA = 1
 
 
-def cache_folder() -> Path:
-    """``ONNXFERRY_CACHE`` where it is set, else ``onnxferry`` in the system's folder for caches. It need not exist."""
-    own = os.environ.get(FOLDER_VARIABLE)
-    if own:
-        return Path(own)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-    elif sys.platform == "darwin":
-        base = "~/Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "onnxferry"
-
-
 @functools.cache
 def machine_name() -> str:
-    """The CPU: its model's name and, hashed, its features."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux
-        return f"{platform.processor() or platform.machine()} {platform.machine()}"
-    facts = dict.fromkeys(("model name", "flags", "Features", "CPU part"), "")
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() in facts and not facts[name.strip()]:
-            facts[name.strip()] = value.strip()
-    features = hashlib.sha256(f"{facts['flags']}{facts['Features']}{facts['CPU part']}".encode()).hexdigest()[:12]
-    return f"{facts['model name'] or platform.machine()}, features {features}"
+    """The CPU, in words for people and with a hash of its features."""
+    features = cpu_features()
+    name = ""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    name = name or platform.processor() or platform.machine()
+    return f"{name}, features {hashlib.sha256(features.encode()).hexdigest()[:12]}"
 
 
 def read_entry(key: Mapping[str, Any]) -> dict[str, Any] | None:
     """The document kept under this key, or None where there is none, or none that is whole."""
+    path = _path(key)
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        with _path(key).open("rb") as file:
+        if path is None:
+            return None
+        with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
         document = json.loads(content) if len(content) <= _MOST_BYTES else None
         # The file's name is a hash cut short, and anybody may have written it: the key inside must be the same.
@@ -70,10 +56,12 @@ def read_entry(key: Mapping[str, Any]) -> dict[str, Any] | None:
 def write_entry(key: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     """Keeps a document under its key. Returns why it could not be kept, "" where it was. Of two writers the last one wins."""
     path = _path(key)
+    if path is None:
+        return "this user has no folder for caches, or ONNXFERRY_CACHE is empty"
     text = json.dumps({**document, "schema": _SCHEMA, "key": key}, indent=1, allow_nan=False)
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
@@ -88,13 +76,16 @@ def write_entry(key: Mapping[str, Any], document: Mapping[str, Any]) -> str:
 
 def forget_entries(file_hash: str) -> int:
     """Removes everything kept for a model's file, whatever the machine and settings. Returns how much was there."""
-    removed = 0
-    for path in cache_folder().glob(f"tune-{file_hash[:16]}-*.json"):
+    folder = cache_folder()
+    paths = [] if folder is None else list(folder.glob(f"tune-{file_hash[:16]}-*.json"))
+    for path in paths:
         path.unlink(missing_ok=True)
-        removed += 1
-    return removed
+    return len(paths)
 
 
-def _path(key: Mapping[str, Any]) -> Path:
+def _path(key: Mapping[str, Any]) -> Path | None:
+    folder = cache_folder()
+    if folder is None:
+        return None
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return cache_folder() / f"tune-{str(key['file'])[:16]}-{digest[:24]}.json"
+    return folder / f"tune-{str(key['file'])[:16]}-{digest[:24]}.json"

@@ -87,7 +87,8 @@ def _varied(array: np.ndarray, rng: np.random.Generator, picture: bool) -> np.nd
     """A little different each time, and as likely an input: pixels and floating-point numbers with noise, whole numbers as they are."""
     if picture and array.dtype == np.uint8:
         pixels: np.ndarray = array.astype(np.int16) + rng.integers(-8, 9, array.shape)
-        return np.clip(pixels, 0, 255).astype(np.uint8)
+        clipped: np.ndarray = np.clip(pixels, 0, 255)
+        return clipped.astype(np.uint8)
     if array.dtype.kind == "f" and array.size:
         spread = float(np.nanstd(array.astype(np.float64)))
         noise: np.ndarray = array + 0.05 * spread * rng.standard_normal(array.shape)

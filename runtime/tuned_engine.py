@@ -56,7 +56,7 @@ class TunedEngine(Engine):
             self._files |= {variant.tag: variant.path for variant in certified_variants(tuning.path, limits)}
         smallest = next(iter(tuning.plans.values()))
         main = self._engine(smallest.setting)
-        self.threads, self.graph_level = main.threads, main.graph_level
+        self.threads, self.graph_level, self.cached = main.threads, main.graph_level, main.cached
         self.device, self.device_reason, self.providers = main.device, main.device_reason, main.providers
         self.inputs: tuple[TensorSpec, ...] = main.inputs
         self.optional_inputs: tuple[TensorSpec, ...] = main.optional_inputs

@@ -320,15 +320,13 @@ def test_two_writers_leave_one_whole_entry(cache: Path) -> None:
     assert len(list(cache.iterdir())) == 1
 
 
-def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert tune_cache.cache_folder() == tmp_path / "cache"
-    monkeypatch.delenv("ONNXFERRY_CACHE")
-    monkeypatch.setattr(tune_cache.sys, "platform", "linux")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert tune_cache.cache_folder() == tmp_path / "xdg" / "onnxferry"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert tune_cache.cache_folder() == tmp_path / ".cache" / "onnxferry"
+def test_without_a_folder_for_caches(recogniser: Path, timings: Timings, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    monkeypatch.setenv("ONNXFERRY_CACHE", "")
+    found = tune(recogniser, [1])
+    assert "no folder for caches" in found.not_kept
+    assert not tune(recogniser, [1]).remembered
+    assert forget(recogniser) == 0
+    assert not cache.exists()
 
 
 def test_forgetting(recogniser: Path, timings: Timings, cache: Path, doubler: Path) -> None:
