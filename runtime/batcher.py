@@ -5,9 +5,10 @@
         (await batcher.arun("seven.png")).label     # or from coroutines
         batcher.submit("five.png").result().label   # or as a future
 
-Calls whose inputs fit together (the same names, dtypes and sizes but for the batch) run together. A batch leaves when it is
-full, when its oldest call has waited ``max_wait``, or when nothing has joined it for a tenth of that: a single caller hardly
-waits, and while one batch runs the next one gathers.
+Calls whose inputs fit together (the same names, dtypes and sizes but for the batch) run together. While one batch runs the next
+one gathers. It leaves when it is full, when it is as large as the one before (who waits for an answer comes back with the next
+question: as many as last time are all there are), when its oldest call has waited ``max_wait``, or when nothing has joined it
+for a tenth of that. So a lone caller does not wait at all, and a crowd waits for its own.
 """
 
 from __future__ import annotations
@@ -32,13 +33,10 @@ from onnxferry.runtime.errors import BusyError, InputError, OnnxFerryError
 from onnxferry.runtime.onnx_file import read_model
 from onnxferry.runtime.pictures import decode_picture, with_channels
 from onnxferry.runtime.tasks import Classifier, Model
-from onnxferry.runtime.variants import rows_alone
+from onnxferry.runtime.variants import rows_alone, shares_scales
 
 LULL = 0.1
 """A batch that nothing joined for this share of ``max_wait`` leaves early."""
-
-_SHARED_SCALES = ("ai.onnx::DynamicQuantizeLinear", "com.microsoft::DynamicQuantizeLSTM", "com.microsoft::DynamicQuantizeMatMul")
-"""Operators that choose one scale for a whole batch, so that a row is changed by its neighbours."""
 
 
 class Batcher:
@@ -217,10 +215,9 @@ def _shares_scales(engine: Engine) -> bool:
     if engine.path is None:
         return False
     try:
-        operators = read_model(engine.path).operators
+        return shares_scales(read_model(engine.path))
     except OnnxFerryError:  # it was opened with limits of the caller's own, who knows it then
         return False
-    return any(name in operators for name in _SHARED_SCALES)
 
 
 def _is_array(value: Any) -> bool:
@@ -262,6 +259,7 @@ class _Queue:
         self.work, self.max_batch_size, self.max_wait, self.max_queue = work, max_batch_size, max_wait, max_queue
         self.groups: dict[Hashable, _Group] = {}  # none of them empty
         self.waiting = 0  # calls in all groups
+        self.last = max_batch_size  # rows of the batch before; at first, company is expected
         self.closed = False
         self.thread: threading.Thread | None = None
         self.lock = threading.RLock()  # a batcher may be collected, and so closed, by the thread that holds it
@@ -287,7 +285,7 @@ class _Queue:
                 self.thread = threading.Thread(target=self.serve, name="onnxferry-batcher", daemon=True)
                 self.thread.start()
             # The thread sleeps until the first group may leave, which a later call only puts off: it need not wake for every one.
-            elif len(group.calls) == 1 or group.rows >= self.max_batch_size:
+            elif len(group.calls) == 1 or self.is_large(group):
                 self.changed.notify()
 
     def close(self) -> None:
@@ -311,7 +309,7 @@ class _Queue:
                 ready, wake = None, math.inf
                 for group in self.groups.values():
                     leaves = min(group.calls[0].arrived + self.max_wait, group.calls[-1].arrived + self.max_wait * LULL)
-                    if not (self.closed or leaves <= now or group.rows >= self.max_batch_size):
+                    if not (self.closed or leaves <= now or self.is_large(group)):
                         wake = min(wake, leaves)
                     elif ready is None or group.calls[0].arrived < ready.calls[0].arrived:
                         ready = group
@@ -320,6 +318,9 @@ class _Queue:
                 if self.closed:
                     return []
                 self.changed.wait(None if wake == math.inf else wake - now)
+
+    def is_large(self, group: _Group) -> bool:
+        return group.rows >= min(self.max_batch_size, self.last)
 
     def cut(self, group: _Group) -> list[_Call]:
         """The calls of a group that fit one batch, at least one, in the order in which they came."""
@@ -330,6 +331,7 @@ class _Queue:
             batch.append(group.popleft())
         if not group.calls:
             del self.groups[batch[0].key]
+        self.last = rows
         self.waiting -= len(batch)
         self.room.notify(len(batch))
         return batch

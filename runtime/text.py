@@ -90,7 +90,10 @@ class TextGenerator(Model):
         top_p: float | None = None,
         seed: int = 0,
     ) -> list[str]:
-        """The continuations of several prompts, of any lengths, written side by side: row r as by ``generate(…, seed=seed + r)``."""
+        """The continuations of several prompts, of any lengths, written side by side: row r as by ``generate(…, seed=seed + r)``.
+
+        (Of a tuned model, one text and several may be written by different ones of its certified files.)
+        """
         if isinstance(prompts, str | bytes):
             raise InputError("prompts must be a list of texts; for a single one use generate()")
         if not prompts:

@@ -66,6 +66,8 @@ def tune(
     start = time.perf_counter()
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
         raise InputError(f"seconds must be a number above 0, got {seconds!r}")
+    if isinstance(feeds, Mapping) or not all(isinstance(each, Mapping) for each in feeds):
+        raise InputError("feeds must be a list of dicts of arrays by input name, as run() takes them")
     path = find_model(name_or_path)
     summary = read_model(path, limits)
     contract = _contract(summary, path)

@@ -60,6 +60,7 @@ class Pool:
         self.files, self.open_engine = files, open_engine
         self.sizes = {tag: path.stat().st_size for tag, path in files.items()}
         self.engines: dict[Setting, Engine] = {}
+        self.refused: dict[Setting, OnnxFerryError] = {}  # what failed its golden samples
 
     def runs(self, setting: Setting) -> Runs:
         """Raises Unfit, or, for the file itself, any error of an engine's."""
@@ -71,12 +72,19 @@ class Pool:
         return BoundRun(engine).run
 
     def engine(self, setting: Setting) -> Engine:
+        if setting in self.refused:
+            raise self.refused[setting]
         if setting not in self.engines:
             if self.engines and sum(self.sizes[other.variant] for other in self.engines) + self.sizes[setting.variant] > MOST_OPEN_BYTES:
                 raise Unfit("not tried: it would fill the memory")
             engine = self.open_engine(self.files[setting.variant], setting.threads, setting.graph_level)
+            try:
+                self.check(engine, setting)
+            except OnnxFerryError as error:  # also for the batch sizes to come
+                self.refused[setting] = error
+                engine.close()
+                raise
             self.engines[setting] = engine
-            self.check(engine, setting)
         return self.engines[setting]
 
     def check(self, engine: Engine, setting: Setting) -> None:

@@ -25,6 +25,9 @@ from onnxferry.runtime.value_info import TensorSpec
 DECODER = "decoder"
 """Never a variant's tag: ``NAME.decoder.onnx`` is the other half of an autoencoder."""
 
+SHARED_SCALES = ("ai.onnx::DynamicQuantizeLinear", "com.microsoft::DynamicQuantizeLSTM", "com.microsoft::DynamicQuantizeMatMul")
+"""Operators that choose one scale for a whole batch, so that a row is changed by its neighbours."""
+
 _TAG = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _WORDS = 200  # characters of a certificate's text that are kept
 
@@ -129,6 +132,11 @@ def rows_alone(contract: Contract | None) -> bool:
     return contract is not None and True in (contract.certificate.get("rows_alone"), contract.options.get("rows_alone"))
 
 
+def shares_scales(summary: ModelSummary) -> bool:
+    """True for a graph in which the batch around a row decides how it is rounded."""
+    return any(name in summary.operators for name in SHARED_SCALES)
+
+
 def file_sha256(path: Path) -> str:
     """Of the file's bytes, in hex."""
     import hashlib  # OpenSSL takes longer to load than a small model; most who load one never ask for a variant
@@ -176,7 +184,7 @@ def _variant(tag: str, path: Path, original: ModelSummary, of: str, limits: Limi
         variant_bytes=summary.file_bytes,
         machine=_text(certificate, "machine"),
         onnxruntime=_text(certificate, "onnxruntime"),
-        rows_alone=rows_alone(contract),
+        rows_alone=rows_alone(contract) or shares_scales(summary),
     )
 
 

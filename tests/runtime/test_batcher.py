@@ -91,6 +91,18 @@ def test_a_lone_call_waits_no_longer_than_it_must(engine: Watched) -> None:
     assert engine.batches == [1]
 
 
+def test_as_many_as_last_time_do_not_wait_for_more(engine: Watched) -> None:
+    with Batcher(engine, max_batch_size=4, max_wait=1000) as batcher:
+        for _ in range(2):
+            futures = [batcher.submit(rows(i)) for i in range(4)]
+            assert [future.result(PATIENCE)["y"][0, 0] for future in futures] == [0, 2, 4, 6]
+        batcher._queue.last = 2  # as after a batch of two
+        for _ in range(3):
+            futures = [batcher.submit(rows(i)) for i in range(2)]
+            assert [future.result(PATIENCE)["y"][0, 0] for future in futures] == [0, 2]
+    assert engine.batches == [4, 4, 2, 2, 2]
+
+
 def test_items_of_several_rows_are_never_split_and_get_their_own_rows_back(engine: Watched) -> None:
     sizes = [3, 2, 4, 1, 9, 2]
     with Batcher(engine, max_batch_size=5, max_wait=0) as batcher:

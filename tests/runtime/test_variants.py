@@ -225,6 +225,19 @@ def test_rows_alone_in_certificate_or_options(recogniser: Path, value: object, a
     assert not rows_alone(None)
 
 
+def test_a_graph_that_shares_scales_runs_alone_whatever_it_says(recogniser: Path, certify: Make, tmp_path: Path) -> None:
+    model = onnx.load(recogniser)
+    (gemm,) = [node for node in model.graph.node if node.op_type == "Gemm"]
+    gemm.input[0] = "rounded"
+    at = list(model.graph.node).index(gemm)
+    model.graph.node.insert(at, helper.make_node("DynamicQuantizeLinear", ["features"], ["q", "scale", "zero"]))
+    model.graph.node.insert(at + 1, helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["rounded"]))
+    onnx.save(model, tmp_path / "dynamic.onnx")
+    certify(recogniser, "int8", tmp_path / "dynamic.onnx")
+    (variant,) = certified_variants(recogniser)
+    assert variant.rows_alone
+
+
 def test_the_zoo_with_variants(
     recogniser: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], certify: Make
 ) -> None:
