@@ -10,6 +10,7 @@ out in words, CUDA is used or refused but never silently replaced, and threads a
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,10 +21,14 @@ import numpy as np
 from onnxferry.runtime import hardware, ort
 from onnxferry.runtime.artifact import Contract, contract_from_metadata
 from onnxferry.runtime.bindings import Binding, Spares, bound_arrays, output_arrays
+from onnxferry.runtime.cuda_graphs import GraphRunner, refuse_control_flow
+from onnxferry.runtime.device_arrays import DeviceArray, run_on_device
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
 from onnxferry.runtime.feeds import Feed, as_dict, given, instead, kind, never_empty, specs_of
 from onnxferry.runtime.onnx_file import Limits, read_model
-from onnxferry.runtime.opening import cache_for, open_on
+from onnxferry.runtime.opening import CudaChoices, cache_for, open_on
+from onnxferry.runtime.placement import Placement, fallback_words, placements
+from onnxferry.runtime.placement import PlacementWarning as PlacementWarning
 from onnxferry.runtime.value_info import TensorSpec as TensorSpec
 from onnxferry.runtime.workers import Workers
 
@@ -46,6 +51,12 @@ class Engine:
     only where that is expected to pay (:mod:`onnxferry.runtime.graph_cache` says when), True wherever it can be, False never, or a
     folder. ``cached`` says whether it came from there. A damaged entry is made again, a folder that cannot be written is no error.
 
+    On CUDA: ``tf32`` allows TensorFloat-32, which is outside the tolerances that artifacts are judged by; ``cuda_graph`` records a run
+    for each set of shapes and replays it (for shapes that repeat; refused for graphs with control flow); ``cuda_stream`` is the
+    address of the stream that everything runs on, for :meth:`run_dlpack` (torch: ``torch.cuda.current_stream().cuda_stream``). With
+    ``device="cuda"`` nodes that run on the CPU all the same are named in a :class:`PlacementWarning`. ``record_placement`` fills
+    ``placement``: which node runs where.
+
     Raises ArtifactError for a file that cannot be loaded, UntrustedModelError for one that is refused, DeviceError, InputError
     for arguments that make no sense, MissingExtraError where ONNX Runtime is not installed.
     """
@@ -60,6 +71,10 @@ class Engine:
         limits: Limits | None = None,
         graph_level: str = "all",
         cache: bool | str | os.PathLike[str] | None = None,
+        tf32: bool = False,
+        cuda_graph: bool = False,
+        cuda_stream: int | None = None,
+        record_placement: bool = False,
     ) -> None:
         if not isinstance(path, str | os.PathLike | bytes):
             raise InputError(f"a model is opened by its path or from bytes, got {kind(path)}")
@@ -72,14 +87,27 @@ class Engine:
         self.metadata: dict[str, str] = dict(summary.metadata)
         self.contract: Contract | None = _contract(self.metadata, self._name)
         model = path if isinstance(path, bytes) else os.fspath(path)
-        settings = ort.SessionSettings(threads=self.threads, graph_level=graph_level)
+        cuda = CudaChoices(bool(tf32), bool(cuda_graph), cuda_stream)
+        cuda.check(device, providers)
+        if cuda.graph:
+            refuse_control_flow(summary, self._name)
+        # With device='cuda' a node that falls to the CPU is told of.
+        record = record_placement or device == "cuda"
+        settings = ort.SessionSettings(threads=self.threads, graph_level=graph_level, record_placement=record)
         self._session: Any
-        opened = open_on(model, self._name, settings, device, providers, cache_for(cache, summary))
+        opened = open_on(model, self._name, settings, device, providers, cache_for(cache, summary), cuda)
         self._session = opened.session
         self.device_reason: str = opened.reason
         self.cached: bool = opened.cached
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         self.device: str = ort.device_of(self.providers)
+        self._at = (self.device, ort.device_number(self._session) if self.device == "cuda" else 0)
+        if self.device != "cuda" and (cuda.graph or cuda.stream is not None):
+            raise DeviceError(f"cuda_graph and cuda_stream need CUDA, and {self._name} runs on {self.device}: {self.device_reason}")
+        self._stream = cuda_stream
+        self.placement: tuple[Placement, ...] = placements(self._session) if record_placement else ()
+        if device == "cuda":
+            self._warn_of_fallback()
         # ONNX Runtime knows more shapes than the file (it infers them), but says () for a scalar and for any rank alike.
         unranked = {spec.name for spec in (*summary.inputs, *summary.optional_inputs, *summary.outputs) if not spec.ranked}
         self.inputs: tuple[TensorSpec, ...] = specs_of(self._session.get_inputs(), unranked)
@@ -93,7 +121,8 @@ class Engine:
         self._required = tuple(spec.name for spec in self.inputs if not spec.dtype.startswith("optional("))
         self._output_names = [spec.name for spec in self.outputs]
         self._errors = ort.error_classes()
-        self._call: ort.RunCall | None = ort.run_call(self._session)
+        self._graphs = GraphRunner(self._session, self._at) if cuda.graph else None
+        self._call: ort.RunCall | None = self._graphs.call if self._graphs else ort.run_call(self._session)
         self._spares = Spares()
         self._workers = Workers(max(2, hardware.available_cpus() // self.threads))
 
@@ -134,6 +163,10 @@ class Engine:
             feeds = as_dict(feeds)
         if type(outputs) is not dict:
             outputs = as_dict(outputs, "outputs")
+        if self._graphs is not None:  # which has buffers of its own
+            output_arrays(outputs, self._fetches, bound_arrays(self._feeds, self._checked(feeds)))
+            self._copy_into(outputs, self.run(feeds, list(outputs)))
+            return
         spares = self._spares
         for binding in spares.bindings:
             if binding.holds(feeds, outputs):
@@ -164,10 +197,37 @@ class Engine:
             raise self._run_error(error, ready) from error
         return dict(zip(names, results, strict=True))
 
+    def run_dlpack(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, DeviceArray]:
+        """As :meth:`run`, on arrays that lie where the model runs, in and out without a copy: anything with ``__dlpack__``.
+
+            outputs = engine.run_dlpack({"x": tensor})        # a torch tensor on the CPU, or on the GPU with device="cuda"
+            y = torch.from_dlpack(outputs["y"])
+
+        Outputs are new memory each time, freed with the last array that shares it. On CUDA the device is waited for before and the
+        run after, unless the engine was opened on the caller's own ``cuda_stream``: then nothing waits, and outputs are ready in that
+        stream's order.
+
+        Raises InputError for arrays that do not fit, lie elsewhere, are not contiguous, or whose framework will not share them
+        (torch: those that require gradients), and DeviceError where the GPU fails.
+        """
+        session = self._session
+        if session is None:
+            raise self._closed()
+        if self._graphs is not None:
+            raise InputError("run_dlpack() makes new memory each time, which a CUDA graph cannot write to; open it without cuda_graph")
+        names = self._output_names if outputs is None else self._chosen(outputs)
+        ready = as_dict(feeds)
+        self._check_names(ready)
+        try:
+            return run_on_device(session, ready, names, self._feeds, self._at, self._stream)
+        except self._errors as error:
+            raise self._run_error(error, ready) from error
+
     def close(self) -> None:
         """Frees the model's memory, once runs that are under way have ended. Closing twice is fine."""
         self._session = None
         self._call = None
+        self._graphs = None
         self._spares = Spares()
         self._workers.close()
 
@@ -202,8 +262,35 @@ class Engine:
                     ready = {**ready, name: mended}  # the loop goes on over the caller's own
         for name in self._required:
             if name not in ready:
-                raise InputError(f"input {name!r} is missing; expected {'; '.join(map(str, self.inputs))}")
+                raise self._missing(name)
         return ready
+
+    def _check_names(self, feeds: Mapping[str, Any]) -> None:
+        for name in feeds:
+            if name not in self._feeds:
+                raise InputError(f"the model has no input {name!r}{instead(name, list(self._feeds))}")
+        for name in self._required:
+            if name not in feeds:
+                raise self._missing(name)
+
+    def _missing(self, name: str) -> InputError:
+        return InputError(f"input {name!r} is missing; expected {'; '.join(map(str, self.inputs))}")
+
+    @staticmethod
+    def _copy_into(outputs: Mapping[str, np.ndarray], results: Mapping[str, np.ndarray]) -> None:
+        for name, array in outputs.items():
+            if array.shape != results[name].shape:
+                raise InputError(f"output {name!r} must have the shape that comes out, {results[name].shape}, got {array.shape}")
+        for name, array in outputs.items():
+            np.copyto(array, results[name])
+
+    def _warn_of_fallback(self) -> None:
+        try:
+            words = fallback_words(placements(self._session), self._name)
+        except DeviceError:  # an older ONNX Runtime cannot tell
+            return
+        if words is not None:
+            warnings.warn(words, PlacementWarning, stacklevel=3)
 
     def _bound(self, session: Any, feeds: Mapping[str, Any], outputs: Mapping[str, Any]) -> Binding:
         self._checked(feeds)

@@ -73,19 +73,23 @@ class Feed:
         if not right:
             hint = "" if spec.dtype == "str" else f"; use {spec.name}.astype({spec.dtype!r})"
             raise InputError(f"{self.role} {spec.name!r} must be {spec.dtype}, got {_dtype_words(array)}{hint}")
-        wanted = shape_words(spec.shape)
-        if self.rank not in (-1, array.ndim):
-            raise InputError(f"{self.role} {spec.name!r} must have {self.rank} axes, {wanted}, got {array.ndim}: {array.shape}")
+        self.check_shape(array.shape)
+        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raises InputError for a shape that does not fit."""
+        spec, wanted = self.spec, shape_words(self.spec.shape)
+        if self.rank not in (-1, len(shape)):
+            raise InputError(f"{self.role} {spec.name!r} must have {self.rank} axes, {wanted}, got {len(shape)}: {shape}")
         for axis, size in self.fixed:
-            if array.shape[axis] != size:
-                raise InputError(f"{self.role} {spec.name!r} must have size {size} on axis {axis}, {wanted}, got {array.shape}")
+            if shape[axis] != size:
+                raise InputError(f"{self.role} {spec.name!r} must have size {size} on axis {axis}, {wanted}, got {shape}")
         for axis in self.never_empty:
-            if array.shape[axis] == 0:
+            if shape[axis] == 0:
                 raise InputError(
-                    f"{self.role} {spec.name!r} must not be empty, got {array.shape}: ONNX Runtime's recurrent operators "
+                    f"{self.role} {spec.name!r} must not be empty, got {shape}: ONNX Runtime's recurrent operators "
                     "end the whole process on an empty batch; leave the call out"
                 )
-        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
 def as_dict(feeds: object, what: str = "feeds") -> dict[str, Any]:
@@ -103,9 +107,8 @@ def specs_of(nodes: Sequence[Any], unranked: Set[str]) -> tuple[TensorSpec, ...]
         if not dtype.startswith("tensor("):
             specs.append(TensorSpec(node.name, dtype, (), ranked=False))
             continue
-        dtype = dtype.removeprefix("tensor(").removesuffix(")")
         sizes = tuple(None if isinstance(size, int) and size < 0 else size for size in shape)
-        specs.append(TensorSpec(node.name, _NUMPY_NAMES.get(dtype, dtype), sizes, ranked=bool(sizes) or node.name not in unranked))
+        specs.append(TensorSpec(node.name, numpy_name(dtype), sizes, ranked=bool(sizes) or node.name not in unranked))
     return tuple(specs)
 
 
@@ -117,6 +120,12 @@ def _numpy_dtype(name: str) -> np.dtype[Any] | None:
         return np.dtype(name)
     except TypeError:
         return None
+
+
+def numpy_name(onnx_type: str) -> str:
+    """``tensor(float)`` → ``float32``."""
+    inner = onnx_type.removeprefix("tensor(").removesuffix(")")
+    return _NUMPY_NAMES.get(inner, inner)
 
 
 def instead(name: object, known: Sequence[str]) -> str:

@@ -24,6 +24,39 @@ class Opened:
     cached: bool = False  # whether its graph came from the cache
 
 
+@dataclass(frozen=True)
+class CudaChoices:
+    """How a model is run where it runs on CUDA."""
+
+    tf32: bool = False  # TensorFloat-32 in matrix products and convolutions: faster, 10 bits of mantissa
+    graph: bool = False  # recorded once for each set of shapes, and replayed
+    stream: int | None = None  # address of a cudaStream_t that everything runs on
+
+    def options(self) -> dict[str, str]:
+        """ONNX Runtime's, of the CUDA provider."""
+        options = dict(ort.CUDA_OPTIONS)
+        if self.tf32:
+            options["use_tf32"] = "1"
+        if self.graph:
+            options["enable_cuda_graph"] = "1"
+        if self.stream is not None:
+            options |= {"has_user_compute_stream": "1", "user_compute_stream": str(self.stream)}
+        return options
+
+    def check(self, device: str, providers: object) -> None:
+        """Raises InputError for what contradicts itself."""
+        if self.stream is not None and (isinstance(self.stream, bool) or not isinstance(self.stream, int) or self.stream < 0):
+            raise InputError(f"cuda_stream must be the address of a stream, as torch's stream.cuda_stream, got {self.stream!r}")
+        choices = {"tf32": self.tf32, "cuda_graph": self.graph, "cuda_stream": self.stream is not None}
+        asked = [name for name, chosen in choices.items() if chosen]
+        if asked and providers is not None:
+            raise InputError(f"{asked[0]} goes with device='cuda'; with providers=[...] set it among the provider's own options")
+        if asked and device == "cpu":
+            raise InputError(f"{asked[0]} is a choice for CUDA; with device='cpu' leave it out")
+        if self.graph and self.stream is not None:
+            raise InputError("cuda_graph and cuda_stream do not go together: a recorded graph is replayed on a stream of its own")
+
+
 def cache_for(choice: bool | str | os.PathLike[str] | None, summary: ModelSummary) -> GraphCache | None:
     """The cache that a model's graph goes to. ``choice``: None where it pays, True wherever it can, False never, or a folder."""
     if choice is not None and not isinstance(choice, bool | str | os.PathLike):
@@ -41,6 +74,7 @@ def open_on(
     device: str,
     providers: Sequence[ort.Provider] | None,
     cache: GraphCache | None = None,
+    cuda: CudaChoices | None = None,
 ) -> Opened:
     """Opens a model where it was asked for. ``name`` stands for it in messages."""
     if device not in ("auto", "cpu", "cuda"):
@@ -55,7 +89,7 @@ def open_on(
                 raise DeviceError(f"the provider {ort.short_name(full)!r} cannot be used here: {problem}")
         return _open(model, name, settings, requested, "as asked for", cache)
     on_cpu: list[ort.Requested] = [(ort.CPU, {})]
-    on_cuda = [(ort.CUDA, ort.CUDA_OPTIONS), *on_cpu]
+    on_cuda = [(ort.CUDA, (cuda or CudaChoices()).options()), *on_cpu]
     if device == "cpu":
         return _open(model, name, settings, on_cpu, "as asked for", cache)
     problem = ort.cuda_problem()

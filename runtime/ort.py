@@ -128,6 +128,11 @@ def device_of(providers: Sequence[str]) -> str:
     return {"tensorrt": "cuda", "nvtensorrtrtx": "cuda", "openvino": "cpu", "xnnpack": "cpu", "dnnl": "cpu"}.get(first, first)
 
 
+def device_number(session: Any) -> int:
+    """Which GPU a session runs on, as CUDA counts them."""
+    return int(session.get_provider_options().get(CUDA, {}).get("device_id", 0))
+
+
 def provider_list(providers: Sequence[Provider]) -> list[Requested]:
     """Full names and options for ``["cuda", ("OpenVINOExecutionProvider", {...})]``; ours are the defaults for CUDA's options.
 
@@ -164,6 +169,7 @@ class SessionSettings:
     threads: int = 1  # that share one operator's work, the calling one included
     graph_level: str = "all"  # one of GRAPH_LEVELS
     save_to: str | None = None  # a file that the rewritten graph is written to
+    record_placement: bool = False  # whether the session can say which node runs where
 
 
 def open_session(model: str | bytes, name: str, settings: SessionSettings, providers: Sequence[Requested]) -> Any:
@@ -177,6 +183,8 @@ def open_session(model: str | bytes, name: str, settings: SessionSettings, provi
     options.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, GRAPH_LEVELS[settings.graph_level])
     if settings.save_to is not None:
         options.optimized_model_filepath = settings.save_to
+    if settings.record_placement:
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     options.inter_op_num_threads = 1  # used in parallel execution mode only, which is slower for all but very wide graphs
     # Pool threads spin between the kernels of a run, which is worth it, and by default also for a while after it, which takes
     # CPUs from the rest of the app (torch beside an idle spinning session has been seen to run many times slower).

@@ -142,7 +142,7 @@ class Search:
         first.times = first.times or [max(self.estimate, 1e-9)]  # there was time for nothing else
         first.verdict = "default"
         chosen.verdict = "chosen"
-        trials = tuple(Trial(c.setting, c.median if c.times else None, c.verdict or "slower") for c in self.tried)
+        trials = tuple(Trial(c.setting, c.median if c.times else None, c.verdict or ("slower" if c.times else NO_TIME)) for c in self.tried)
         return Plan(batch, chosen.setting, chosen.median, first.median, ratio, trials)
 
     def left(self, share: float) -> float:
@@ -162,6 +162,8 @@ class Search:
                 continue
             try:
                 candidate.runs = self.pool.runs(setting)
+                if setting.binding == "run_into":  # the first run makes the buffers, the second goes through them
+                    candidate.runs(self.feeds[-1])
                 self.check_outputs(setting, candidate.runs(self.feeds[0]), expected)
             except Unfit as reason:
                 candidate.verdict = str(reason)

@@ -548,7 +548,10 @@ class FakeSession:
     def get_inputs(self):
         return []
 
-    get_outputs = get_overridable_initializers = get_inputs
+    get_outputs = get_overridable_initializers = get_provider_graph_assignment_info = get_inputs
+
+    def get_provider_options(self):
+        return {ort.CUDA: {"device_id": "0"}}
 
 
 def test_a_silent_fallback_of_onnxruntime_is_an_error(scale_model, cuda_build, monkeypatch):
