@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from onnxferry.runtime import ort
 from onnxferry.runtime.artifact import contract_from_metadata
 from onnxferry.runtime.batch_axis import batch_axis
 from onnxferry.runtime.bound_run import BoundRun
+from onnxferry.runtime.device_arrays import DeviceArray
 from onnxferry.runtime.engine import Engine, TensorSpec
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.onnx_file import Limits, read_model
@@ -56,7 +58,8 @@ class TunedEngine(Engine):
             self._files |= {variant.tag: variant.path for variant in certified_variants(tuning.path, limits)}
         smallest = next(iter(tuning.plans.values()))
         main = self._engine(smallest.setting)
-        self.threads, self.graph_level, self.cached = main.threads, main.graph_level, main.cached
+        self.threads, self.graph_level = main.threads, main.graph_level
+        self.cached, self.placement = main.cached, main.placement
         self.device, self.device_reason, self.providers = main.device, main.device_reason, main.providers
         self.inputs: tuple[TensorSpec, ...] = main.inputs
         self.optional_inputs: tuple[TensorSpec, ...] = main.optional_inputs
@@ -90,6 +93,11 @@ class TunedEngine(Engine):
 
     async def arun(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         return await self._engine(self._setting_for(feeds)).arun(feeds, outputs)
+
+    def run_dlpack(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, DeviceArray]:
+        array: Any = feeds.get(self._axis.inputs[0]) if self._axis is not None and isinstance(feeds, Mapping) else None
+        shape = tuple(getattr(array, "shape", ()))  # of any framework's array
+        return self._engine(self.setting(int(shape[0]) if shape else 1)).run_dlpack(feeds, outputs)
 
     def close(self) -> None:
         with self._switch:

@@ -508,6 +508,8 @@ def test_a_tuned_engine_sends_each_batch_its_own_way(recogniser: Path, certify: 
         outputs = {"features": np.empty((9, 1), np.float32)}
         engine.run_into({"image": picture[:9]}, outputs)
         np.testing.assert_allclose(outputs["features"], plain.run({"image": picture[:9]})["features"])
+        shared = engine.run_dlpack({"image": picture[:9]})["features"]
+        np.testing.assert_allclose(np.from_dlpack(shared), outputs["features"])
         assert engine.contract is not None
         assert engine.contract.certificate == {}
         assert engine.path == recogniser
