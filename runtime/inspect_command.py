@@ -1,18 +1,24 @@
-"""``onnxferry inspect``: show what an .onnx file takes, gives and promises. Needs no ONNX Runtime: only the file is read."""
+"""``onnxferry inspect``: show what an .onnx file takes, gives and promises. Needs no ONNX Runtime, except for
+``--placement``: only the file is read.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 
 from onnxferry.runtime.artifact import Contract, contract_from_metadata
 from onnxferry.runtime.catalog import find_model
 from onnxferry.runtime.console import (
+    DeviceOption,
     JsonOption,
     LimitOption,
     ModelArgument,
@@ -27,7 +33,8 @@ from onnxferry.runtime.console import (
     stdout,
     try_command,
 )
-from onnxferry.runtime.onnx_file import ModelSummary, TensorSpec, raised_limits, read_model
+from onnxferry.runtime.onnx_file import Limits, ModelSummary, TensorSpec, raised_limits, read_model
+from onnxferry.runtime.variants import Ignored, Variant, variants_beside
 
 app = new_app()
 
@@ -35,7 +42,13 @@ _LONGEST_VALUE = 300  # characters of a metadata value that are shown
 
 
 @app.command()
-def inspect(model: ModelArgument, limit: LimitOption = None, as_json: JsonOption = False) -> None:
+def inspect(
+    model: ModelArgument,
+    placement: Annotated[bool, typer.Option("--placement", help="Open the model too; show which node runs on which --device.")] = False,
+    device: DeviceOption = "auto",
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show what an .onnx file takes, gives and promises.
 
     Any ONNX file. What is inside is read and bounded, nothing is run; files with operators from unknown domains, or with
@@ -44,16 +57,25 @@ def inspect(model: ModelArgument, limit: LimitOption = None, as_json: JsonOption
     ```
     onnxferry inspect digits
     onnxferry inspect stranger.onnx --json
+    onnxferry inspect digits --placement --device cuda
     ```
 
+    With --placement the model is opened with ONNX Runtime; nodes are shown as they are handed out to devices, before fusions.
+
     With --json: model, bytes, ir_version, opsets, producer, graph, nodes, depth, functions, operators, parameters, inputs,
-    optional_inputs, outputs, contract (null in a foreign file), metadata (the plain keys).
+    optional_inputs, outputs, contract (null in a foreign file), metadata (the plain keys), variants (the files beside it that are
+    named like one of its variants: variant, path, certified, reason why not); with
+    --placement also placement: device, reason, nodes (node, operator, provider).
     """
     path = find_model(model)
-    summary = read_model(path, raised_limits(limit or ()))
+    limits = raised_limits(limit or ())
+    summary = read_model(path, limits)
     contract = contract_from_metadata(summary.metadata)
+    variants, ignored = variants_beside(path, limits)
+    placed = _placement(path, device, limits) if placement else None
     if as_json:
-        print_json(_json(str(path), summary, contract))
+        document = {**_json(str(path), summary, contract), "variants": _variants_json(variants, ignored)}
+        print_json(document | ({"placement": placed} if placed else {}))
         return
     console = stdout()
     _print_file(console, str(path), summary, contract)
@@ -61,6 +83,9 @@ def inspect(model: ModelArgument, limit: LimitOption = None, as_json: JsonOption
         _print_contract(console, contract)
     else:
         _print_facts(console, "Metadata", {k: v[:_LONGEST_VALUE] for k, v in summary.metadata.items()})
+    _print_variants(console, variants, ignored)
+    if placed:
+        _print_placement(console, placed)
     if contract:
         print_next(command("check", model), *try_command(contract.kind, model))
     else:
@@ -88,6 +113,31 @@ def _print_file(console: Console, path: str, summary: ModelSummary, contract: Co
     console.print(table)
 
 
+def _placement(path: Path, device: str, limits: Limits) -> dict[str, Any]:
+    """Opens the model, and says where it and each of its nodes run."""
+    from onnxferry.runtime.engine import Engine, PlacementWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PlacementWarning)  # all of it is shown below
+        engine = Engine(path, device=device, limits=limits, record_placement=True)
+    with engine:
+        nodes = [{"node": each.node, "operator": each.operator, "provider": each.provider} for each in engine.placement]
+        return {"device": engine.device, "reason": engine.device_reason, "nodes": nodes}
+
+
+def _print_placement(console: Console, placed: Mapping[str, Any]) -> None:
+    counts = Counter(node["provider"] for node in placed["nodes"])
+    _print_facts(
+        console,
+        "Placement",
+        {"device": f"{placed['device']}, {placed['reason']}", "nodes": ", ".join(f"{count} on {name}" for name, count in counts.items())},
+    )
+    table = new_table("", "node", "operator", "runs on")
+    for number, node in enumerate(placed["nodes"], 1):
+        table.add_row(str(number), plain(node["node"]), plain(node["operator"]), node["provider"])
+    console.print(table)
+
+
 def _print_contract(console: Console, contract: Contract) -> None:
     goldens = contract.goldens
     size = sum(golden.nbytes() for golden in goldens)
@@ -98,6 +148,16 @@ def _print_contract(console: Console, contract: Contract) -> None:
     _print_facts(console, "Parity with the source", contract.parity)
     _print_facts(console, "Provenance", contract.provenance)
     _print_facts(console, "Certificate", contract.certificate)
+
+
+def _print_variants(console: Console, variants: tuple[Variant, ...], ignored: tuple[Ignored, ...]) -> None:
+    facts = {other.tag: f"not a variant of this file: {other.reason}" for other in ignored}
+    _print_facts(console, "Beside it", {**{variant.tag: variant.words() for variant in variants}, **facts})
+
+
+def _variants_json(variants: tuple[Variant, ...], ignored: tuple[Ignored, ...]) -> list[dict[str, Any]]:
+    certified = [{"variant": v.tag, "path": str(v.path), "certified": True, "reason": ""} for v in variants]
+    return certified + [{"variant": o.tag, "path": str(o.path), "certified": False, "reason": o.reason} for o in ignored]
 
 
 def _print_facts(console: Console, title: str, facts: Mapping[str, Any]) -> None:

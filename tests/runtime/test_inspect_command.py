@@ -111,3 +111,17 @@ def test_broken_files_and_contracts(
         err = capsys.readouterr().err
         assert says in err
         assert err.count("\n") == 1
+
+
+def test_placement_names_the_device_and_every_node(recogniser: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(recogniser), "--placement", "--device", "cpu", "--json"]) == 0
+    placed = json.loads(capsys.readouterr().out)["placement"]
+    assert (placed["device"], placed["reason"]) == ("cpu", "as asked for")
+    assert {node["operator"] for node in placed["nodes"]} >= {"Gemm", "Softmax", "ArgMax"}
+    assert {node["provider"] for node in placed["nodes"]} == {"cpu"}
+    assert main(["inspect", str(recogniser), "--placement"]) == 0
+    out = capsys.readouterr().out
+    assert "Gemm" in out
+    assert f"{len(placed['nodes'])} on cpu" in out
+    assert main(["inspect", str(recogniser), "--json"]) == 0
+    assert "placement" not in json.loads(capsys.readouterr().out)

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +179,26 @@ def test_probabilities_that_are_not_numbers(make_recogniser: Make) -> None:
 def test_prediction_is_a_plain_value() -> None:
     prediction = Prediction("a", 0, 0.5, np.array([0.5, 0.5], np.float32))
     assert not hasattr(prediction, "__dict__")
+
+
+@pytest.mark.parametrize("sizes", [1, 200])
+def test_a_stream_of_thousands_of_pictures_takes_no_more_memory_than_its_batches(recogniser: Path, sizes: int) -> None:
+    """40 MB of pictures pass through, of one size or of so many that no batch ever fills up."""
+
+    def pictures() -> Iterator[tuple[int, np.ndarray]]:
+        for i in range(4000):
+            yield i, grey(i % 256, (100 + i % sizes, 100, 1))
+
+    with load_classifier(recogniser) as model:
+        model.predict(grey(0))
+        tracemalloc.start()
+        try:
+            count = right = 0
+            for i, prediction in model.predict_each(pictures()):
+                count += 1
+                right += prediction.index == i % 256 // 64
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert (count, right) == (4000, 4000)
+    assert peak < (4 if sizes == 1 else 48) * 2**20  # what waits, its batches and their float32 copies
