@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +10,10 @@ import numpy as np
 import typer
 
 from onnxferry.export.bench_contenders import CONTENDERS, OURS, PEERS, installed
-from onnxferry.export.bench_jobs import BenchModel, bench_model
+from onnxferry.export.bench_jobs import bench_model
 from onnxferry.export.bench_report import Results, load_results, machine, row_title, save_picture, table_rows, wanted_rows
 from onnxferry.export.reference_bench import Bench, Row
-from onnxferry.runtime.console import JsonOption, command, facts_table, new_app, new_table, plain, print_json, print_next, stderr, stdout
+from onnxferry.runtime.console import command, facts_table, new_app, new_table, plain, print_next, stderr, stdout
 from onnxferry.runtime.errors import InputError, MissingExtraError
 
 app = new_app()

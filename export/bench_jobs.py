@@ -126,16 +126,13 @@ def _made_for(
     if contract.kind == "image-generator":
         noise, classes = int(contract.options["noise"]), len(contract.labels)
         return [
-            {"noise": rng.standard_normal((batch, noise), dtype=np.float32), "label": rng.integers(0, classes, batch)}
-            for _ in range(count)
+            {"noise": rng.standard_normal((batch, noise), dtype=np.float32), "label": rng.integers(0, classes, batch)} for _ in range(count)
         ]
     if contract.kind == "decoder" and contract.goldens:
         known = np.concatenate([golden.inputs["latent"] for golden in contract.goldens])
         spread = known.std(axis=0) + known.std()
         middle = known.mean(axis=0)
-        return [
-            {"latent": (middle + spread * rng.standard_normal((batch, known.shape[1]))).astype(np.float32)} for _ in range(count)
-        ]
+        return [{"latent": (middle + spread * rng.standard_normal((batch, known.shape[1]))).astype(np.float32)} for _ in range(count)]
     return None
 
 

@@ -55,7 +55,10 @@ def rebuild(path: str | os.PathLike[str], module: nn.Module | None = None) -> Re
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     contract = contract_from_metadata({entry.key: entry.value for entry in model.metadata_props})
     optional = set(weights)
-    names = tuple(value.name for value in model.graph.input if value.name not in optional), tuple(value.name for value in model.graph.output)
+    names = (
+        tuple(value.name for value in model.graph.input if value.name not in optional),
+        tuple(value.name for value in model.graph.output),
+    )
     if contract is None or not contract.goldens:
         raise ExportError(f"{Path(path).name} carries no contract with golden samples, so that no network can be proved to be its source")
     if module is None:
