@@ -11,7 +11,7 @@ import typer
 
 from onnxferry.export.bench_contenders import CONTENDERS, OURS, PEERS, installed
 from onnxferry.export.bench_jobs import bench_model
-from onnxferry.export.bench_report import Results, load_results, machine, row_title, save_picture, table_rows, wanted_rows
+from onnxferry.export.bench_report import Results, load_results, machine, row_title, save_picture, table_rows, untimed, wanted_rows
 from onnxferry.export.reference_bench import Bench, Row
 from onnxferry.runtime.console import command, facts_table, new_app, new_table, plain, print_next, stderr, stdout
 from onnxferry.runtime.errors import InputError, MissingExtraError
@@ -136,9 +136,12 @@ def _print(results: Results) -> None:
 def _print_row(row: Row) -> None:
     rate = "bytes/s" if row.bytes_per_run else "a second"
     table = new_table(
-        "contender", "precision", "median", "10 … 90 %", rate, "of best peer", "answers",
-        right=("median", "10 … 90 %", rate, "of best peer"), title=row_title(row),
+        "contender", "precision", "median", "10 … 90 %", rate, "as fast as", "answers",
+        right=("median", "10 … 90 %", rate, "as fast as"), title=row_title(row),
     )  # fmt: skip
     for cells in table_rows(row):
         table.add_row(*map(plain, cells))
-    stdout().print(table)
+    console = stdout()
+    console.print(table)
+    for line in untimed(row):
+        console.print(plain(line), soft_wrap=True)

@@ -154,11 +154,13 @@ CONTENDERS: Mapping[str, tuple[str, str, str]] = {
     "openvino-f32": ("onnxferry.export.bench_contenders:OpenVinoFloat32", "openvino", "OpenVINO at float32"),
     "torch": ("onnxferry.export.bench_torch_contenders:Eager", "torch", "PyTorch"),
     "torch-compile": ("onnxferry.export.bench_torch_contenders:Compiled", "torch", "PyTorch, torch.compile"),
+    "one-step": ("onnxferry.export.bench_one_step:OneStep", "onnxruntime", "a text generator's layers and head alone, a step a run"),
 }
 """Name to "module:class", the package that it needs, and what it is."""
 
 OURS = "onnxferry"
-PEERS = tuple(name for name in CONTENDERS if not name.startswith(OURS))
+ONE_STEP = "one-step"
+PEERS = tuple(name for name in CONTENDERS if not name.startswith(OURS) and name != ONE_STEP)
 """What a user would pick instead."""
 
 

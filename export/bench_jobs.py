@@ -7,6 +7,7 @@ answers are those of the plain float32 file, which must first give its own golde
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from onnxferry.runtime.artifact import Contract
-from onnxferry.runtime.catalog import find_model
+from onnxferry.runtime.catalog import find_model, zoo_names
 from onnxferry.runtime.engine import Engine
-from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.errors import ArtifactError, ExportError, InputError
 from onnxferry.runtime.golden import replay_goldens
 from onnxferry.runtime.latents import decoder_path
 
@@ -29,6 +30,9 @@ FEEDS = 16
 
 TEXT_STEPS = 32
 """Bytes that a run of a text generator writes, for each row."""
+
+MADE = ("resnet18", "lstm-2x512")
+"""Models that are made for measuring, when they are first asked for: see bench_made.py."""
 
 LEAST_PROBABLE = 0.02
 """Draws that a text is written with pick bytes likelier than this, in the middle of their share: rounding does not change them."""
@@ -58,7 +62,7 @@ def bench_model(name: str, factory: str = "", weights: str = "") -> BenchModel:
 
     Raises ArtifactError where there is none.
     """
-    path = decoder_path(find_model(name.removesuffix(".decoder"))) if _is_decoder(name) else find_model(name)
+    path = _made(name) if name in MADE else _found(name)
     with Engine(path, device="cpu", threads=1) as engine:
         contract = engine.contract
         names = [spec.name for spec in engine.inputs]
@@ -71,16 +75,43 @@ def bench_model(name: str, factory: str = "", weights: str = "") -> BenchModel:
         path=path,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         kind=contract.kind if contract else "model",
-        load_name=os.fspath(path) if _is_decoder(name) or path.name == name or Path(name).is_file() else name,
+        load_name=name if name in zoo_names() else os.fspath(path),
         size=int(image_size[0]) if isinstance(image_size, list) and image_size and isinstance(image_size[0], int) else None,
         width=width if isinstance(width, int) else 0,
-        factory=factory,
+        factory="onnxferry.export.bench_made:resnet18" if name == "resnet18" else factory,
         weights=weights,
     )
 
 
-def _is_decoder(name: str) -> bool:
-    return name.endswith(".decoder")
+def _found(name: str) -> Path:
+    if name.endswith(".decoder"):
+        path = decoder_path(find_model(name.removesuffix(".decoder")))
+        if not path.is_file():
+            raise ArtifactError(f"{name.removesuffix('.decoder')!r} has no decoder; leave .decoder out")
+        return path
+    return find_model(name)
+
+
+def _made(name: str) -> Path:
+    """The model of that name out of the cache, made if it is not there. Raises ExportError where that fails."""
+    from onnxferry.train.download import home
+
+    source = hashlib.sha256(Path(__file__).with_name("bench_made.py").read_bytes()).hexdigest()[:8]
+    path = home() / "bench" / f"{name}-{source}.onnx"
+    if not path.is_file():
+        # Aside, because it takes PyTorch, whose threads and memory have no business here while others are timed.
+        process = multiprocessing.get_context("spawn").Process(target=_make, args=(name, path))
+        process.start()
+        process.join()
+        if process.exitcode != 0:
+            raise ExportError(f"the model {name!r} could not be made: its process ended with {process.exitcode}")
+    return path
+
+
+def _make(name: str, path: Path) -> None:
+    from onnxferry.export.bench_made import make
+
+    make(name, path)
 
 
 @dataclass(frozen=True)

@@ -127,20 +127,23 @@ def duration(seconds: float) -> str:
 
 
 def table_rows(row: Row) -> list[tuple[str, ...]]:
-    """contender, precision, median, spread, throughput, ratio to the best peer, answers."""
+    """Of everyone that was timed: contender, precision, median, spread, throughput, ratio to the best peer, answers."""
     best = row.best_peer
-    reference = row.contenders[best].median_s if best is not None else None
     lines = []
     for name, measured in row.contenders.items():
-        mark = " ◂ best peer" if name == best else ""
         if measured.median_s is None:
-            lines.append((name, measured.precision, measured.status, "", "", "", measured.words))
             continue
         rate = row.batch * (row.bytes_per_run or 1) / measured.median_s
-        ratio = f"{reference / measured.median_s:.2f} ×" if reference is not None else ""
+        relative = _relative(row, name)
+        ratio = "" if relative is None else "best peer" if name == best else f"{relative:.2f} ×"
         spread = f"{duration(measured.p10_s or 0)} … {duration(measured.p90_s or 0)}"
-        lines.append((name + mark, measured.precision, duration(measured.median_s), spread, f"{rate:,.0f}", ratio, measured.words))
+        lines.append((name, measured.precision, duration(measured.median_s), spread, f"{rate:,.0f}", ratio, measured.words))
     return lines
+
+
+def untimed(row: Row) -> list[str]:
+    """A line for everyone that was not timed, with the reason."""
+    return [f"{name} {measured.status}: {measured.words}" for name, measured in row.contenders.items() if measured.median_s is None]
 
 
 def row_title(row: Row) -> str:
@@ -159,7 +162,7 @@ def save_picture(results: Results, path: Path) -> None:
     rows = [row for row in results.rows.values() if row.best_peer is not None]
     if not rows:
         raise InputError("nothing was timed, so there is nothing to draw")
-    names = [name for name in dict.fromkeys(n for row in rows for n in row.contenders)]
+    names = list(dict.fromkeys(name for row in rows for name in row.contenders))
     figure = Figure(figsize=(9, 1.2 + 0.16 * len(names) * len(rows) + 0.25 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -46,41 +46,39 @@ class Rebuilt:
         return dict(zip(self.outputs, (t.numpy() for t in (made if isinstance(made, tuple) else (made,))), strict=True))
 
 
-def rebuild(path: str | os.PathLike[str], module: nn.Module | None = None) -> Rebuilt:
-    """The network that a file was exported from. ``module``: it, where the file is nobody's we know; its weights are taken from the file.
+def rebuild(path: str | os.PathLike[str], module: nn.Module | None = None, weights_from_file: bool = True) -> Rebuilt:
+    """The network that a file was exported from. ``module``: it, where the file does not tell; its weights are taken from the file,
+    or left as they are.
 
     Raises ExportError where the file tells too little, or where the network does not give the file's golden samples.
     """
     model = onnx.load(Path(path))
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     contract = contract_from_metadata({entry.key: entry.value for entry in model.metadata_props})
-    optional = set(weights)
-    names = (
-        tuple(value.name for value in model.graph.input if value.name not in optional),
-        tuple(value.name for value in model.graph.output),
-    )
+    inputs = tuple(value.name for value in model.graph.input if value.name not in weights)
+    outputs = tuple(value.name for value in model.graph.output)
     if contract is None or not contract.goldens:
         raise ExportError(f"{Path(path).name} carries no contract with golden samples, so that no network can be proved to be its source")
-    if module is None:
-        made = _module(contract, weights)
-    else:
-        made = _with_weights(module, weights)
-    rebuilt = Rebuilt(made.eval().requires_grad_(False), *names)
+    made = module if module is not None else _module(contract, weights)
+    if module is None or weights_from_file:
+        made = _with_weights(made, weights)
+    rebuilt = Rebuilt(made.eval().requires_grad_(False), inputs, outputs)
     replay_goldens(rebuilt.run, contract).raise_if_failed(f"the PyTorch network rebuilt from {Path(path).name}")
     return rebuilt
 
 
 def _module(contract: Contract, weights: Weights) -> nn.Module:
+    """The module that the contract and the weights' shapes describe, with weights of no meaning."""
     options = contract.options
     size = int(options["image_size"][0]) if "image_size" in options else 0
     channels = int(options.get("channels", 1))
     if contract.kind == "recogniser":
         width = _first(weights, "network.stem.0.weight").shape[0]
         config = CnnConfig(contract.labels, channels, size, str(options["framing"]), width, _blocks(weights, "network.stages", width))
-        return _with_weights(Recogniser(Cnn(config)), weights)
+        return Recogniser(Cnn(config))
     if contract.kind == "image-generator":
         noise, width = int(options["noise"]), _first(weights, "network.fine.weight").shape[0]
-        return _with_weights(GeneratorTask(Generator(GanConfig(contract.labels, channels, size, noise, width))), weights)
+        return GeneratorTask(Generator(GanConfig(contract.labels, channels, size, noise, width)))
     if contract.kind in ("encoder", "decoder"):
         encoding = contract.kind == "encoder"
         name = "network.encoder.stem.0.weight" if encoding else "decoder.fine.conv1.weight"
@@ -90,7 +88,7 @@ def _module(contract: Contract, weights: Weights) -> nn.Module:
         network = Autoencoder(
             AutoencoderConfig(channels, size, latent, width, blocks, str(options.get("framing", "fit")), variational=variational)
         )
-        return _with_weights(EncoderTask(network) if encoding else DecoderTask(network), weights)
+        return EncoderTask(network) if encoding else DecoderTask(network)
     raise ExportError(f"a file of the kind {contract.kind!r} does not say what network it was made of; name one with --module")
 
 

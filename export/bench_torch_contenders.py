@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from onnxferry.export.bench_contenders import Call, Feeds, fastest
 from onnxferry.export.bench_jobs import BenchModel
-from onnxferry.export.bench_torch import Cells, rebuild, rebuild_text
+from onnxferry.export.bench_torch import Cells, Rebuilt, rebuild, rebuild_text
 from onnxferry.runtime.hardware import available_cpus
 from onnxferry.train.rnn import HIGHEST_UNIFORM
 
@@ -32,8 +32,7 @@ class Eager:
             self.cells = Cells(network)
             self.outputs: tuple[str, ...] = ("bytes",)
         else:
-            source = _network(model)
-            self.rebuilt = rebuild(model.path, source)
+            self.rebuilt = self._rebuilt()
             self.outputs = self.rebuilt.outputs
 
     def ready(self, feeds: Sequence[Feeds]) -> Call:
@@ -44,10 +43,13 @@ class Eager:
         module = self.rebuilt.module
         ways = {"": _caller(module, inputs)}
         if any(isinstance(part, nn.Conv2d) for part in module.modules()):
-            moved = rebuild(self.model.path, _network(self.model)).module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            moved = self._rebuilt().module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             ways["channels last"] = _caller(moved, inputs)
         self.how = fastest(ways, len(feeds))
         return ways[self.how]
+
+    def _rebuilt(self) -> Rebuilt:
+        return rebuild(self.model.path, _network(self.model), weights_from_file=not self.model.weights)
 
     def _tensors(self, feeds: Sequence[Feeds]) -> list[tuple[Tensor, ...]]:
         """Feeds as tensors: somebody who works in PyTorch has them so, and the making is not timed."""

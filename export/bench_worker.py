@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import sys
 import time
 import traceback
@@ -154,9 +155,12 @@ def _work(pipe: Connection, name: str, model: BenchModel, threads: int | None, l
             pipe.send(("failed", _one_line(error)))
 
 
+_PLACE = re.compile(r"Exception from \S+: |Check '.*?' failed at \S+: ")
+
+
 def _one_line(error: BaseException) -> str:
-    """An exception's message without its line ends, cut where it goes on and on."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """An exception's message without its line ends and C++ places, cut where it goes on and on."""
+    text = _PLACE.sub("", " ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."
 
 
