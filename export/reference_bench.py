@@ -1,8 +1,8 @@
 """Contenders against each other on one task, in turns: who is how fast, once all of them have given the right answers.
 
     bench = Bench(rounds=9, turn_s=0.2)
-    row = bench.row(bench_model("digits"), batch=1, threads=1, contenders=["onnxferry", "onnxruntime"])
-    row.contenders["onnxferry"].median_s
+    for row in bench.rows(bench_model("digits"), [1, 64], "1", ["onnxferry", "onnxruntime"]):
+        row.contenders["onnxferry"].median_s
 
 Times are medians over all runs of all turns. Contenders take turns in rounds, each round beginning with another, so that what
 slows the machine for a while slows all of them.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,9 +108,8 @@ class Bench:
         threads: str,
         contenders: Sequence[str],
         say: Callable[[str], None] = lambda line: None,
-    ) -> list[Row]:
-        """A row for every batch size; the processes stay open in between. ``say`` is told what happens."""
-        rows = []
+    ) -> Iterator[Row]:
+        """A row for every batch size, as it is done; the processes stay open in between. ``say`` is told what happens."""
         count = None if threads == "all" else int(threads)
         with tempfile.TemporaryDirectory(prefix="onnxferry-bench-") as folder:
             workers: dict[str, Worker] = {}
@@ -125,11 +124,10 @@ class Bench:
                         lost[name] = Measured("failed", str(error), version_of(name))
                 for batch in batches:
                     ready = {name: worker for name, worker in workers.items() if name not in lost}
-                    rows.append(self._row(model, batch, threads, ready, lost, say))
+                    yield self._row(model, batch, threads, ready, lost, say)
             finally:
                 for worker in workers.values():
                     worker.close()
-        return rows
 
     def _row(
         self,
