@@ -19,11 +19,8 @@ from onnxferry.runtime.golden import compare_output
 
 Answers = Sequence[Mapping[str, np.ndarray]]
 
-# Peers sum in other orders than the framework that the tolerances were measured against, Winograd convolutions among them.
-OTHER_ORDER = 1.0
-
-LEAST_DECISIONS = 0.99
-"""Reduced precision: share of decisions that must be the same."""
+LEAST_DECISIONS = 0.98
+"""Reduced precision: share of decisions that must be the same. One that changes need not be wrong: most that do were doubtful before."""
 
 LEAST_PSNR = 35.0
 """Reduced precision: decibels of pictures against the reference's."""
@@ -72,7 +69,7 @@ def _exactly(
     if want.dtype.kind == "f":
         scale = default_tolerance(want.dtype, magnitude(want))[0]
         named = tolerance or scale
-        tolerance = Tolerance(max(named.rtol, scale.rtol) * OTHER_ORDER, max(named.atol, scale.atol) * OTHER_ORDER)
+        tolerance = Tolerance(max(named.rtol, scale.rtol), max(named.atol, scale.atol))
     if clear is not None:
         want, got = want[clear], got[clear]
     compared = compare_output(0, name, got, want, tolerance or default_tolerance(want.dtype, 0.0)[0])
@@ -104,4 +101,4 @@ def _clear_decisions(expected: Answers, contract: Contract | None) -> np.ndarray
         return None
     best = np.sort(np.concatenate([answer["probabilities"] for answer in expected]), axis=1)[:, -2:]
     allowed = contract.tolerances.get("probabilities", Tolerance()) if contract else Tolerance()
-    return np.asarray(best[:, 1] - best[:, 0] > 2 * OTHER_ORDER * allowed.atol)
+    return np.asarray(best[:, 1] - best[:, 0] > 2 * allowed.atol)

@@ -117,17 +117,17 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def duration(seconds: float) -> str:
-    """Three digits in the unit that suits: ``412 µs``."""
+def duration(seconds: float, like: float | None = None) -> str:
+    """Three digits in the unit that suits: ``412 µs``. ``like``: in the unit that suits that duration, and without it."""
     for factor, unit in ((1e6, "µs"), (1e3, "ms"), (1.0, "s")):
-        if seconds * factor < 1000 or unit == "s":
+        if (seconds if like is None else like) * factor < 1000 or unit == "s":
             value = seconds * factor
-            return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} {unit}"
+            return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}{f' {unit}' if like is None else ''}"
     raise AssertionError("the last unit takes every duration")
 
 
 def table_rows(row: Row) -> list[tuple[str, ...]]:
-    """Of everyone that was timed: contender, precision, median, spread, throughput, ratio to the best peer, answers."""
+    """Of everyone that was timed: contender, precision, median, spread in the median's unit, throughput, ratio to the best peer."""
     best = row.best_peer
     lines = []
     for name, measured in row.contenders.items():
@@ -136,19 +136,24 @@ def table_rows(row: Row) -> list[tuple[str, ...]]:
         rate = row.batch * (row.bytes_per_run or 1) / measured.median_s
         relative = _relative(row, name)
         ratio = "" if relative is None else "best peer" if name == best else f"{relative:.2f} ×"
-        spread = f"{duration(measured.p10_s or 0)} … {duration(measured.p90_s or 0)}"
-        lines.append((name, measured.precision, duration(measured.median_s), spread, f"{rate:,.0f}", ratio, measured.words))
+        spread = " … ".join(duration(edge or 0.0, like=measured.median_s) for edge in (measured.p10_s, measured.p90_s))
+        lines.append((name, measured.precision, duration(measured.median_s), spread, f"{rate:,.0f}", ratio))
     return lines
 
 
-def untimed(row: Row) -> list[str]:
-    """A line for everyone that was not timed, with the reason."""
-    return [f"{name} {measured.status}: {measured.words}" for name, measured in row.contenders.items() if measured.median_s is None]
+def remarks(row: Row) -> list[str]:
+    """A line for everyone that was not timed, with the reason, and for those that calculate in less than float32, how far off they are."""
+    lines = []
+    for name, measured in row.contenders.items():
+        if measured.median_s is None:
+            lines.append(f"{name} {measured.status}: {measured.words}")
+        elif measured.precision != "float32":
+            lines.append(f"{name}, {measured.precision}: {measured.words}")
+    return lines
 
 
-def row_title(row: Row) -> str:
-    threads = "1 thread" if row.threads == "1" else f"{row.threads} threads"
-    return f"{row.model}, batch {row.batch}, {threads}"
+def row_title(model: str, batch: int, threads: str) -> str:
+    return f"{model}, batch {batch}, {'1 thread' if threads == '1' else f'{threads} threads'}"
 
 
 def save_picture(results: Results, path: Path) -> None:
@@ -172,7 +177,7 @@ def save_picture(results: Results, path: Path) -> None:
         bars = [(at + index * height, value) for at, value in drawn if value is not None]
         axes.barh([at for at, _ in bars], [value for _, value in bars], height=height * 0.92, label=name)
     axes.axvline(1.0, color="black", linewidth=0.8)
-    axes.set_yticks([at + 0.4 - height / 2 for at in range(len(rows))], [row_title(row) for row in rows])
+    axes.set_yticks([at + 0.4 - height / 2 for at in range(len(rows))], [row_title(*row.key) for row in rows])
     axes.invert_yaxis()
     axes.set_xlabel("times as fast as the best peer (longer is faster)")
     facts = results.machine
@@ -196,11 +201,17 @@ def _relative(row: Row, name: str) -> float | None:
     return None if theirs is None else theirs / measured.median_s
 
 
-def wanted_rows(results: Results, sha256: str, model: str, batches: Sequence[int], threads: str, contenders: Sequence[str]) -> list[int]:
-    """Batches that are not measured yet: no row of this very file, or one that lacks a contender's time or its refusal."""
+def wanted_rows(
+    results: Results, sha256: str, model: str, batches: Sequence[int], threads: str, contenders: Sequence[str], rounds: int
+) -> list[int]:
+    """Batches that are not measured yet: there is no row of this very file, or one that says nothing of a contender.
+
+    Where ``rounds`` asks for times, a row of answers that were only checked says nothing either.
+    """
     missing = []
     for batch in batches:
         row = results.rows.get((model, batch, threads))
-        if row is None or row.sha256 != sha256 or any(n not in row.contenders or row.contenders[n].status == "right" for n in contenders):
+        entries = [row.contenders.get(name) if row is not None and row.sha256 == sha256 else None for name in contenders]
+        if any(entry is None or (rounds > 0 and entry.status == "right") for entry in entries):
             missing.append(batch)
     return missing
