@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from onnxferry.runtime.artifact import Contract as Contract
     from onnxferry.runtime.artifact import Golden as Golden
     from onnxferry.runtime.artifact import Tolerance as Tolerance
+    from onnxferry.runtime.batcher import Batcher as Batcher
     from onnxferry.runtime.engine import Engine as Engine
     from onnxferry.runtime.engine import TensorSpec as TensorSpec
     from onnxferry.runtime.images import ImageGenerator as ImageGenerator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Autoencoder": "latents",
+    "Batcher": "batcher",
     "Classifier": "tasks",
     "Contract": "artifact",
     "Engine": "engine",
@@ -47,6 +49,7 @@ _MODULES = {
 
 __all__ = [
     "Autoencoder",
+    "Batcher",
     "Classifier",
     "Contract",
     "Engine",

@@ -35,6 +35,7 @@ from onnxferry.runtime.golden import Comparison, GoldenReport, replay_goldens
 from onnxferry.runtime.latents import decoder_path
 from onnxferry.runtime.onnx_file import Limits, raised_limits
 from onnxferry.runtime.sandbox import SandboxLimits, memory_is_limited
+from onnxferry.runtime.text import row_by_row
 from onnxferry.runtime.untrusted import check_file
 
 app = new_app()
@@ -159,7 +160,7 @@ class _Found:
 def _checked_here(path: Path, device: str, threads: int | None, limits: Limits) -> _Found:
     with Engine(path, device=device, threads=threads, limits=limits) as engine:
         contract = engine.contract
-        report = replay_goldens(engine.run, contract) if contract else GoldenReport(())
+        report = replay_goldens(row_by_row(engine), contract) if contract else GoldenReport(())
         device_used = engine.device
     if contract is not None and contract.kind == "encoder" and decoder_path(path).is_file():
         with Engine(decoder_path(path), device=device, threads=threads, limits=limits) as engine:

@@ -23,6 +23,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "sample": ("onnxferry.runtime.sample_command:app", "Make pictures out of noise."),
     "reconstruct": ("onnxferry.runtime.reconstruct_command:app", "Pictures to a few numbers and back; how strange?"),
     "inspect": ("onnxferry.runtime.inspect_command:app", "Show what an .onnx file takes, gives and promises."),
+    "tune": ("onnxferry.runtime.tune_command:app", "Find the fastest way to run a model on this machine."),
     "diff": ("onnxferry.export.diff_command:app", "Show what two .onnx files do not have in common."),
     "bench": ("onnxferry.export.bench_command:app", "Measure a model beside what else could run it."),
     "doctor": ("onnxferry.runtime.doctor_command:app", "Find out what this machine can run, and mend it."),

@@ -11,7 +11,8 @@
     ├── DeviceError                   the device or provider that was asked for cannot be used here
     ├── ExportError                   a model cannot be carried to ONNX
     │   └── ParityError               it was carried, and does not do the same; ``.report`` says where and by how much
-    └── CheckFailedError              a file's own golden samples do not come out as they should on this machine
+    ├── CheckFailedError              a file's own golden samples do not come out as they should on this machine
+    └── BusyError                     a batcher's queue is full: come back later
 
 Every message says what was wrong, what was expected, and what to do, and its first line can stand alone.
 """
@@ -78,3 +79,7 @@ class ParityError(ExportError):
 
 class CheckFailedError(OnnxFerryError):
     """A file's own golden samples do not come out as they should on this machine."""
+
+
+class BusyError(OnnxFerryError):
+    """A batcher's queue is full."""

@@ -28,6 +28,7 @@ from onnxferry.runtime.console import (
     try_command,
 )
 from onnxferry.runtime.onnx_file import ModelSummary, TensorSpec, raised_limits, read_model
+from onnxferry.runtime.variants import Ignored, Variant, variants_beside
 
 app = new_app()
 
@@ -47,13 +48,16 @@ def inspect(model: ModelArgument, limit: LimitOption = None, as_json: JsonOption
     ```
 
     With --json: model, bytes, ir_version, opsets, producer, graph, nodes, depth, functions, operators, parameters, inputs,
-    optional_inputs, outputs, contract (null in a foreign file), metadata (the plain keys).
+    optional_inputs, outputs, contract (null in a foreign file), metadata (the plain keys), variants (the files beside it that are
+    named like one of its variants: variant, path, certified, reason why not).
     """
     path = find_model(model)
-    summary = read_model(path, raised_limits(limit or ()))
+    limits = raised_limits(limit or ())
+    summary = read_model(path, limits)
     contract = contract_from_metadata(summary.metadata)
+    variants, ignored = variants_beside(path, limits)
     if as_json:
-        print_json(_json(str(path), summary, contract))
+        print_json({**_json(str(path), summary, contract), "variants": _variants_json(variants, ignored)})
         return
     console = stdout()
     _print_file(console, str(path), summary, contract)
@@ -61,6 +65,7 @@ def inspect(model: ModelArgument, limit: LimitOption = None, as_json: JsonOption
         _print_contract(console, contract)
     else:
         _print_facts(console, "Metadata", {k: v[:_LONGEST_VALUE] for k, v in summary.metadata.items()})
+    _print_variants(console, variants, ignored)
     if contract:
         print_next(command("check", model), *try_command(contract.kind, model))
     else:
@@ -98,6 +103,16 @@ def _print_contract(console: Console, contract: Contract) -> None:
     _print_facts(console, "Parity with the source", contract.parity)
     _print_facts(console, "Provenance", contract.provenance)
     _print_facts(console, "Certificate", contract.certificate)
+
+
+def _print_variants(console: Console, variants: tuple[Variant, ...], ignored: tuple[Ignored, ...]) -> None:
+    facts = {other.tag: f"not a variant of this file: {other.reason}" for other in ignored}
+    _print_facts(console, "Beside it", {**{variant.tag: variant.words() for variant in variants}, **facts})
+
+
+def _variants_json(variants: tuple[Variant, ...], ignored: tuple[Ignored, ...]) -> list[dict[str, Any]]:
+    certified = [{"variant": v.tag, "path": str(v.path), "certified": True, "reason": ""} for v in variants]
+    return certified + [{"variant": o.tag, "path": str(o.path), "certified": False, "reason": o.reason} for o in ignored]
 
 
 def _print_facts(console: Console, title: str, facts: Mapping[str, Any]) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,15 +21,12 @@ from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.pictures import Picture, decode_pictures
 from onnxferry.runtime.tasks import Key, Model, picture_batches
+from onnxferry.runtime.variants import decoder_path as decoder_path
+from onnxferry.runtime.variants import original_path
 
 DECODED_AT_ONCE = 256
 
 _OUTPUTS = {"reconstruction": ("uint8", 4), "latent": ("float32", 2), "anomaly_score": ("float32", 1)}
-
-
-def decoder_path(encoder: Path) -> Path:
-    """Where the decoder of an encoder's file lies: ``a.onnx`` → ``a.decoder.onnx``."""
-    return encoder.with_name(f"{encoder.stem}.decoder.onnx")
 
 
 class Autoencoder(Model):
@@ -52,7 +48,7 @@ class Autoencoder(Model):
             raise ArtifactError(f"{self.engine.path} names no anomaly threshold in its contract; export it again")
         return float(value)
 
-    def reconstruct(self, x: Picture | list[Any] | tuple[Any, ...], batch_size: int = 64) -> np.ndarray:
+    def reconstruct(self, x: Picture | list[Any] | tuple[Any, ...], batch_size: int | None = None) -> np.ndarray:
         """What becomes of pictures that are encoded and decoded: uint8 (n, size, size), in colour (n, size, size, 3).
 
         ``x``: as :meth:`Classifier.predict` takes it, of any sizes: the centred square of each is resampled in the graph.
@@ -61,11 +57,11 @@ class Autoencoder(Model):
         made = self._all(x, "reconstruction", (self.size, self.size, self.channels), np.uint8, batch_size)
         return made[..., 0] if self.channels == 1 else made
 
-    def encode(self, x: Picture | list[Any] | tuple[Any, ...], batch_size: int = 64) -> np.ndarray:
+    def encode(self, x: Picture | list[Any] | tuple[Any, ...], batch_size: int | None = None) -> np.ndarray:
         """Latents, float32 (n, latent); of a variational one, their means. ``x`` as for :meth:`reconstruct`."""
         return self._all(x, "latent", (self.latent,), np.float32, batch_size)
 
-    def anomaly_score(self, x: Picture | list[Any] | tuple[Any, ...], batch_size: int = 64) -> np.ndarray:
+    def anomaly_score(self, x: Picture | list[Any] | tuple[Any, ...], batch_size: int | None = None) -> np.ndarray:
         """How badly each picture is reconstructed, float32 (n,): the mean squared error, pixels in 0 to 1. Higher is stranger."""
         return self._all(x, "anomaly_score", (), np.float32, batch_size)
 
@@ -75,7 +71,8 @@ class Autoencoder(Model):
         Raises InputError for latents of another width, ArtifactError where the decoder's file is not beside the encoder's.
         """
         if self.decoder is None:
-            where = "it was opened from bytes" if self.engine.path is None else f"expected {decoder_path(self.engine.path)}"
+            path = self.engine.path
+            where = "it was opened from bytes" if path is None else f"expected {decoder_path(original_path(path, self.contract))}"
             raise ArtifactError(f"the decoder's file is missing, {where}; put it beside the encoder's, or export the model again")
         latents = np.asarray(z)
         if latents.ndim != 2 or latents.shape[1] != self.latent or latents.dtype.kind != "f":
@@ -90,15 +87,18 @@ class Autoencoder(Model):
         return made[..., 0] if self.channels == 1 else made
 
     def run_each(
-        self, pictures: Iterable[tuple[Key, np.ndarray]], outputs: list[str], batch_size: int = 64
+        self, pictures: Iterable[tuple[Key, np.ndarray]], outputs: list[str], batch_size: int | None = None
     ) -> Iterator[tuple[Key, dict[str, np.ndarray]]]:
-        """A stream of any length: keys and uint8 pictures (height, width, 1 | 3) in, keys and their row of the named outputs out."""
-        for batch in picture_batches(pictures, self.channels, batch_size):
+        """A stream of any length: keys and uint8 pictures (height, width, 1 | 3) in, keys and their row of the named outputs out.
+
+        ``batch_size``: None for 64, or what tuning found best.
+        """
+        for batch in picture_batches(pictures, self.channels, self.good_batch if batch_size is None else batch_size):
             made = self.engine.run({"image": np.stack([picture for _, picture in batch])}, outputs)
             for row, (key, _) in enumerate(batch):
                 yield key, {name: made[name][row] for name in outputs}
 
-    def _all(self, x: Any, output: str, shape: tuple[int, ...], dtype: Any, batch_size: int) -> np.ndarray:
+    def _all(self, x: Any, output: str, shape: tuple[int, ...], dtype: Any, batch_size: int | None) -> np.ndarray:
         rows = dict(self.run_each(enumerate(decode_pictures(x)), [output], batch_size))
         made = np.zeros((len(rows), *shape), dtype)
         for position, row in rows.items():

@@ -15,7 +15,8 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,17 @@ Provider = str | tuple[str, Mapping[str, Any]]
 
 Requested = tuple[str, Mapping[str, Any]]
 """As ONNX Runtime wants one: full name and options."""
+
+RunCall = Callable[[Sequence[str], Mapping[str, Any], Any], list[Any]]
+"""``call(output names, feeds, run options or None)``: a session's run."""
+
+GRAPH_LEVELS: Mapping[str, str] = {
+    "off": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+"""How far ONNX Runtime rewrites a graph before it runs it: our names, and its own (GraphOptimizationLevel)."""
 
 # Linux, Windows. The provider itself loads without cuDNN, and fails later, at the first convolution or LSTM.
 _CUDA_LIBRARIES = (
@@ -85,7 +97,7 @@ ONE_NODE_MODEL = (
     b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
 )
 
-_STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+_STATUS = re.compile(r"^(?:Error in execution: )?(?:\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : )?")
 _LOADING = re.compile(r"^(?:Load model from .*? failed:\s*|Failed to load model with error: )+")
 _STATUS_CODE = re.compile(r"Non-zero status code returned while running (\w+) node\. Name:'([^']*)' Status Message: ")
 _SOURCE = re.compile(
@@ -145,14 +157,26 @@ def _is_pair(entry: object) -> bool:
     return isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], Mapping)
 
 
-def open_session(model: str | bytes, name: str, threads: int, providers: Sequence[Requested]) -> Any:
+@dataclass(frozen=True)
+class SessionSettings:
+    """What a session is opened with besides its providers."""
+
+    threads: int = 1  # that share one operator's work, the calling one included
+    graph_level: str = "all"  # one of GRAPH_LEVELS
+    save_to: str | None = None  # a file that the rewritten graph is written to
+
+
+def open_session(model: str | bytes, name: str, settings: SessionSettings, providers: Sequence[Requested]) -> Any:
     """An onnxruntime.InferenceSession on the providers that were asked for, all of them, or an error: never on others instead.
 
     ``model``: path or bytes. ``name`` stands for it in messages. Raises ArtifactError or DeviceError.
     """
     runtime = onnxruntime()
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = settings.threads
+    options.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, GRAPH_LEVELS[settings.graph_level])
+    if settings.save_to is not None:
+        options.optimized_model_filepath = settings.save_to
     options.inter_op_num_threads = 1  # used in parallel execution mode only, which is slower for all but very wide graphs
     # Pool threads spin between the kernels of a run, which is worth it, and by default also for a while after it, which takes
     # CPUs from the rest of the app (torch beside an idle spinning session has been seen to run many times slower).
@@ -182,6 +206,33 @@ def open_session(model: str | bytes, name: str, threads: int, providers: Sequenc
                 f"{', '.join(map(short_name, active))} instead; `onnxferry doctor` shows what is missing"
             )
     return session
+
+
+def run_call(session: Any) -> RunCall:
+    """A session's run without the Python wrapper's own checks of the feeds.
+
+    The wrapper walks over all names and values again, which was half of the time of a one-node run. Feeds are checked before.
+    """
+    inner = getattr(session, "_sess", None)
+    call: RunCall = getattr(inner, "run", None) or session.run
+    return call
+
+
+def bind(session: Any, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> tuple[Any, Any, Callable[..., Any] | None]:
+    """Binds arrays in CPU memory by their address: what must be kept alive, the binding, and ``call(binding, run options)``.
+
+    There is nothing to call where there is nothing to write: ONNX Runtime refuses a run without outputs.
+    """
+    value_of = onnxruntime().OrtValue.ortvalue_from_numpy
+    binding = session.io_binding()
+    values = [(binding.bind_ortvalue_input, name, value_of(array)) for name, array in inputs.items()]
+    values += [(binding.bind_ortvalue_output, name, value_of(array)) for name, array in outputs.items()]
+    for bind_value, name, value in values:
+        bind_value(name, value)
+    inner, native = getattr(session, "_sess", None), getattr(binding, "_iobinding", None)
+    if inner is None or native is None:
+        return values, binding, session.run_with_iobinding if outputs else None
+    return (values, binding), native, inner.run_with_iobinding if outputs else None
 
 
 _opening = threading.Lock()
@@ -220,7 +271,7 @@ def _load_error(model: str | bytes, name: str, error: Exception, providers: Sequ
 def _words_on_cpu(model: str | bytes) -> str:
     """What ONNX Runtime says of a file on the CPU: "" where it loads."""
     try:
-        open_session(model, "", 1, [(CPU, {})])
+        open_session(model, "", SessionSettings(), [(CPU, {})])
     except ArtifactError as error:
         return words(error.__cause__ or error)
     return ""
@@ -272,7 +323,7 @@ def _library_problem() -> str | None:
 def _trial(full: str) -> str | None:
     """Runs the one-node model. What fails here: a GPU too new or too old for the build, or all of its memory taken."""
     try:
-        session = open_session(ONE_NODE_MODEL, "a one-node model", 1, [(full, CUDA_OPTIONS if full == CUDA else {})])
+        session = open_session(ONE_NODE_MODEL, "a one-node model", SessionSettings(), [(full, CUDA_OPTIONS if full == CUDA else {})])
         result = session.run(None, {"x": np.array([3], np.float32)})[0][0]
     except (DeviceError, ArtifactError) as error:
         return str(error)

@@ -24,8 +24,12 @@ from onnxferry.runtime.engine import Engine, TensorSpec
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.onnx_file import Limits
 from onnxferry.runtime.pictures import Picture, decode_pictures, with_channels
+from onnxferry.runtime.variants import decoder_path, original_path, variant_files
 
 Key = TypeVar("Key")
+
+BATCH = 64
+"""Inputs that run together where nobody says how many."""
 
 _HELD_BYTES = 16 * 2**20
 """Decoded pictures wait for others of their size to fill a batch; beyond this many bytes, all that wait are run.
@@ -39,24 +43,40 @@ def load(
     providers: Sequence[str | tuple[str, Mapping[str, Any]]] | None = None,
     tune: bool = False,
     limits: Limits | None = None,
+    variant: str | None = None,
 ) -> Model:
     """Opens a model: an existing path or a name ending in ``.onnx`` is a file, anything else the name of a shipped model.
 
     ``device``: ``"auto"``, ``"cpu"`` or ``"cuda"``. ``threads``: None for as many as this process may use.
-    ``providers``: ONNX Runtime's execution providers in order, instead of ``device``. ``tune`` has no effect yet.
+    ``providers``: ONNX Runtime's execution providers in order, instead of ``device``. ``tune``: run it the fastest way that is
+    proved good enough here (see :mod:`onnxferry.runtime.tune`): finding that takes up to 20 seconds and is then remembered.
+    ``variant``: the tag of a certified variant beside the file, such as ``"int8"`` (see :mod:`onnxferry.runtime.variants`), which
+    is opened instead; None opens the file itself. Of an autoencoder, each of its two files that has such a variant.
     ``limits``: how much a file may hold; raise them (``Limits(depth=40)`` of :mod:`onnxferry.runtime.onnx_file`) for one you trust.
 
     Returns a :class:`Classifier` for a recogniser, a :class:`~onnxferry.runtime.text.TextGenerator`, an
     :class:`~onnxferry.runtime.images.ImageGenerator`, an
     :class:`~onnxferry.runtime.latents.Autoencoder` (its decoder's file is found beside it), or a plain :class:`Model` for a file
     that carries no contract of ours.
-    Raises ArtifactError for a file that cannot be opened, DeviceError where the device asked for cannot be used here.
+    Raises ArtifactError for a file that cannot be opened or a variant that is not there, DeviceError where the device asked for
+    cannot be used here; with ``tune``, what :func:`onnxferry.runtime.tune.tune` raises.
     """
 
-    def open_engine(path: str | os.PathLike[str]) -> Engine:
-        return Engine(path, device=device, threads=threads, providers=providers, limits=limits)
+    path = find_model(name_or_path)
+    if variant is not None and tune:
+        raise InputError("give either variant=..., to choose one, or tune=True, to have it chosen")
+    files = {} if variant is None else variant_files(path, variant, limits)
 
-    return _model_from_engine(open_engine(find_model(name_or_path)), open_engine)
+    def open_engine(original: Path) -> Engine:
+        if tune:
+            from onnxferry.runtime.tune import SECONDS
+            from onnxferry.runtime.tuned_engine import open_tuned
+
+            seconds = SECONDS / 2 if decoder_path(path).is_file() else SECONDS  # of an autoencoder, each half
+            return open_tuned(original, device=device, threads=threads, providers=providers, limits=limits, seconds=seconds)
+        return Engine(files.get(original, original), device=device, threads=threads, providers=providers, limits=limits)
+
+    return _model_from_engine(open_engine(path), open_engine)
 
 
 def load_classifier(name_or_path: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> Classifier:
@@ -84,9 +104,9 @@ def _model_from_engine(engine: Engine, open_engine: Callable[[Path], Engine]) ->
 
         return ImageGenerator(engine)
     if kind == "encoder":
-        from onnxferry.runtime.latents import Autoencoder, decoder_path
+        from onnxferry.runtime.latents import Autoencoder
 
-        beside = None if engine.path is None else decoder_path(engine.path)
+        beside = None if engine.path is None else decoder_path(original_path(engine.path, engine.contract))
         return Autoencoder(engine, open_engine(beside) if beside is not None and beside.is_file() else None)
     return Model(engine)
 
@@ -106,6 +126,11 @@ class Model:
     def labels(self) -> tuple[str, ...]:
         """Class names in order; empty where there are no classes."""
         return self.contract.labels if self.contract else ()
+
+    @property
+    def good_batch(self) -> int:
+        """As many inputs as are best run together: what tuning found where the model is tuned, else 64."""
+        return getattr(self.engine, "best_batch", BATCH)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by input name to arrays by output name, as :meth:`Engine.run`. Raises InputError for feeds that do not fit."""
@@ -150,22 +175,23 @@ class Classifier(Model):
         super().__init__(engine)
         self.channels = _check_recogniser(engine)
 
-    def predict(self, x: Picture | list[Any] | tuple[Any, ...], batch_size: int = 64) -> list[Prediction]:
+    def predict(self, x: Picture | list[Any] | tuple[Any, ...], batch_size: int | None = None) -> list[Prediction]:
         """One :class:`Prediction` for each picture, in the order given, also for one.
 
         ``x``: a path, an encoded file's bytes, a PIL image, a uint8 array (height, width) or (height, width, 1 | 3), a list of
-        such of any sizes, or an array (n, height, width, 1 | 3). Pictures of one size run together, up to ``batch_size`` at a time.
+        such of any sizes, or an array (n, height, width, 1 | 3). Pictures of one size run together, up to ``batch_size`` at a time
+        (None: 64, or what tuning found best).
         Raises InputError for what cannot be read as a picture.
         """
         predictions = dict(self.predict_each(enumerate(decode_pictures(x)), batch_size))
         return [predictions[position] for position in range(len(predictions))]
 
-    def predict_each(self, pictures: Iterable[tuple[Key, np.ndarray]], batch_size: int = 64) -> Iterator[tuple[Key, Prediction]]:
+    def predict_each(self, pictures: Iterable[tuple[Key, np.ndarray]], batch_size: int | None = None) -> Iterator[tuple[Key, Prediction]]:
         """A stream of any length: pairs of a key and a uint8 picture (height, width, 1 | 3) in, of the key and its prediction out.
 
         Comes out in the order in which batches of one size fill up. Holds a bounded number of pictures at a time.
         """
-        for batch in picture_batches(pictures, self.channels, batch_size):
+        for batch in picture_batches(pictures, self.channels, self.good_batch if batch_size is None else batch_size):
             yield from self._predict_batch(batch)
 
     def _predict_batch(self, batch: list[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, Prediction]]:

@@ -15,14 +15,15 @@ from __future__ import annotations
 import codecs
 import math
 import operator
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.tasks import Model
+from onnxferry.runtime.variants import rows_alone
 
 READ_AT_ONCE = 4096
 """Bytes of a prompt, or of a text that is scored, in one run: it bounds the memory for their 256 scores each."""
@@ -41,18 +42,24 @@ _OPTIONAL = {
     "top_p": ("float32", 0),
     "state": ("float32", 3),
 }
+_BY_ROW = ("prompt", "uniforms", "prompt_length", "state")
 _OUTPUTS = {"bytes": "uint8", "log_probabilities": "float32", "next_logits": "float32", "state_after": "float32"}
 
 
 class TextGenerator(Model):
     """Writes text after a prompt, and says how likely a text is.
 
-    ``model.run`` takes the graph's own inputs: see ``onnxferry inspect``.
+    ``model.run`` takes the graph's own inputs: see ``onnxferry inspect``. A file whose contract says ``rows_alone`` (an int8 one,
+    whose activations share one scale over the batch) runs row by row, so that no text depends on its neighbours.
     """
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         _check_generator(engine)
+        self._run = row_by_row(engine)
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self._run(feeds)
 
     def generate(
         self,
@@ -118,7 +125,7 @@ class TextGenerator(Model):
             raise InputError("an empty text has no score: give at least one byte")
         total, feeds = 0.0, {"uniforms": np.zeros((1, 0), np.float32)}
         for start in range(0, data.size, READ_AT_ONCE):
-            outputs = self.engine.run({**feeds, "prompt": data[None, start : start + READ_AT_ONCE]}, ["log_probabilities", "state_after"])
+            outputs = self._run({**feeds, "prompt": data[None, start : start + READ_AT_ONCE]}, ["log_probabilities", "state_after"])
             total -= float(outputs["log_probabilities"].sum(dtype=np.float64))
             feeds["state"] = outputs["state_after"]
         return total / data.size
@@ -151,17 +158,65 @@ class TextGenerator(Model):
         # All of a long prompt but its last stretch is read in runs that write nothing.
         while longest - start > READ_AT_ONCE:
             feeds.update(_stretch(prompts, start), uniforms=nothing)
-            feeds["state"] = self.engine.run(feeds, ["state_after"])["state_after"]
+            feeds["state"] = self._run(feeds, ["state_after"])["state_after"]
             start += READ_AT_ONCE
         feeds.update(_stretch(prompts, start))
         done = turn = 0
         while done < wanted:
             count = min(wanted - done, plan[min(turn, len(plan) - 1)])
             feeds["uniforms"] = np.stack([generator.random(count, dtype=np.float32) for generator in generators])
-            outputs = self.engine.run(feeds, ["bytes", "state_after"])
+            outputs = self._run(feeds, ["bytes", "state_after"])
             yield outputs["bytes"]
             feeds.update(_stretch(prompts, longest), state=outputs["state_after"])
             done, turn = done + count, turn + 1
+
+
+class Runs(Protocol):
+    """As :meth:`Engine.run`."""
+
+    def __call__(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]: ...
+
+
+def row_by_row(engine: Engine) -> Runs:
+    """The engine's ``run``; of a text generator whose rows must run alone, one that does so."""
+    contract = engine.contract
+    if contract is None or contract.kind != "text-generator" or not rows_alone(contract):
+        return engine.run
+    if not all(spec.ranked and spec.shape for spec in engine.outputs):  # it only says that it writes text
+        return engine.run
+
+    def run(feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        return _run_rows_alone(engine, feeds, outputs) if _rows(feeds) > 1 else engine.run(feeds, outputs)
+
+    return run
+
+
+def _rows(feeds: Mapping[str, np.ndarray]) -> int:
+    """Texts side by side in feeds whose batch fits together; 0 in feeds that the engine will refuse."""
+    prompt, uniforms = feeds.get("prompt"), feeds.get("uniforms")
+    if not all(isinstance(array, np.ndarray) and array.ndim == 2 for array in (prompt, uniforms)):
+        return 0
+    rows = len(prompt)  # type: ignore[arg-type]
+    sides = [feeds[name] for name in ("uniforms", "prompt_length", "state") if name in feeds]
+    return rows if all(np.ndim(side) and len(side) in (1, rows) for side in sides) and len(sides[0]) == rows else 0
+
+
+def _run_rows_alone(engine: Engine, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None) -> dict[str, np.ndarray]:
+    """Each text in a run of its own, without the padding that its neighbours asked for; outputs as of one run."""
+    prompt = feeds["prompt"]
+    width = prompt.shape[1]
+    parts = []
+    for row in range(len(prompt)):
+        own = {name: array[row : row + 1] if name in _BY_ROW and len(array) > 1 else array for name, array in feeds.items()}
+        if "prompt_length" in own:
+            length = int(own.pop("prompt_length")[0])
+            own["prompt"] = own["prompt"][:, : width if length < 0 else length]
+        made = engine.run(own, outputs)
+        if "log_probabilities" in made:
+            read = made["log_probabilities"]
+            made["log_probabilities"] = np.pad(read, ((0, 0), (0, width - read.shape[1])))
+        parts.append(made)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def sampling_feeds(temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> dict[str, np.ndarray]:

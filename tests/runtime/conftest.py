@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,6 +14,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.runtime.artifact import Contract, Golden, Tolerance, metadata_from_contract
+from onnxferry.runtime.catalog import zoo_model
+from onnxferry.runtime.variants import file_sha256
 
 LABELS = ("black", "dark", "light", "white")
 
@@ -109,6 +114,42 @@ def write_model(path: Path, graph: onnx.GraphProto, metadata: dict[str, str]) ->
     return path
 
 
+def certificate(original: Path, tag: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "variant": tag,
+        "of": file_sha256(original),
+        "goal": "faster",
+        "budget": "top1 -0.1pt",
+        "score": {"metric": "top1", "source": 0.99, "variant": 0.9895, "n": 1000},
+        "data": "1000 pictures",
+        "speed": {"1": 2.125, "64": 1.5},
+        "bytes": [2000, 500],
+        "machine": "a CPU",
+        "onnxruntime": "1.31.1",
+        **changes,
+    }
+
+
+def write_variant(original: Path, tag: str, source: Path | None = None, **changes: Any) -> Path:
+    """A copy of ``source`` (the original if None) beside the original, named and certified as its variant."""
+    model = onnx.load(source or original)
+    metadata = {item.key: item.value for item in model.metadata_props}
+    helper.set_model_props(model, {**metadata, "onnxferry.certificate": json.dumps(certificate(original, tag, **changes))})
+    path = original.with_name(f"{original.stem}.{tag}.onnx")
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def copy_zoo_model(name: str, folder: Path) -> Path:
+    """A shipped model's .onnx files alone, without the variants that ship."""
+    original = zoo_model(name).path
+    shutil.copy(original, folder)
+    decoder = original.with_name(f"{name}.decoder.onnx")
+    if decoder.is_file():
+        shutil.copy(decoder, folder)
+    return folder / original.name
+
+
 @pytest.fixture
 def recogniser(tmp_path: Path) -> Path:
     """The file of a recogniser of grey pictures: black, dark, light or white."""
@@ -135,3 +176,15 @@ def doubler(tmp_path: Path) -> Path:
 def make_model(tmp_path: Path) -> Callable[[onnx.GraphProto, dict[str, str]], Path]:
     """``make_model(graph, metadata)`` → the file."""
     return lambda graph, metadata: write_model(tmp_path / "model.onnx", graph, metadata)
+
+
+@pytest.fixture
+def certify() -> Callable[..., Path]:
+    """``certify(original, tag, source=None, **changes)`` → a certified variant's file beside the original."""
+    return write_variant
+
+
+@pytest.fixture
+def zoo_copy(tmp_path: Path) -> Callable[..., Path]:
+    """``zoo_copy(name, folder=tmp_path)`` → the shipped model's file, copied without the variants that ship."""
+    return lambda name, folder=tmp_path: copy_zoo_model(name, folder)

@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.runtime import hardware, ort
 from onnxferry.runtime.artifact import Contract, metadata_from_contract
+from onnxferry.runtime.catalog import find_model, zoo_names
 from onnxferry.runtime.engine import Engine, TensorSpec
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError, MissingExtraError, UntrustedModelError
 from onnxferry.runtime.onnx_file import Limits
@@ -122,11 +123,11 @@ def test_right_arrays_reach_onnxruntime_as_they_are(scale, monkeypatch):
     seen: list[dict] = []
 
     class Spy:
-        def run(self, names, feeds):
+        def run(self, names, feeds, options=None):
             seen.append(feeds)
             return [feeds["x"]]
 
-    monkeypatch.setattr(scale, "_session", Spy())
+    monkeypatch.setattr(scale, "_call", Spy().run)
     x, factor = rows(2), np.array(1, np.float32)
     feeds = {"x": x, "factor": factor}
     scale.run(feeds)
@@ -259,6 +260,40 @@ def test_an_empty_input_that_a_model_cannot_take(build_onnx):
         engine.run({"x": np.ones((1, 3, 0, 2), np.float32)})
 
 
+@pytest.mark.parametrize("operator", ["LSTM", "GRU"])
+def test_an_empty_batch_that_would_end_the_process(build_onnx, operator):
+    """ONNX Runtime's kernels call std::terminate for it, which no ``except`` stops."""
+    gates = {"LSTM": 4, "GRU": 3}[operator]
+    weights = [numpy_helper.from_array(np.ones((1, gates * 4, size), np.float32), name) for name, size in (("W", 3), ("R", 4))]
+    node = helper.make_node(operator, ["x", "W", "R"], ["", "y"], hidden_size=4)
+    model = build_onnx([node], [("x", FLOAT, ["steps", "batch", 3])], [("y", FLOAT, [1, "batch", 4])], weights)
+    engine = Engine(model.SerializeToString(), device="cpu")
+    assert engine.run({"x": np.ones((2, 5, 3), np.float32)})["y"].shape == (1, 5, 4)
+    for shape in ((2, 0, 3), (0, 5, 3)):
+        with pytest.raises(InputError, match=r"input 'x' must not be empty, got .*end the whole process on an empty batch"):
+            engine.run({"x": np.ones(shape, np.float32)})
+        with pytest.raises(InputError, match="input 'x' must not be empty"):
+            engine.run_into({"x": np.ones(shape, np.float32)}, {"y": np.empty((1, 5, 4), np.float32)})
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_an_empty_batch_of_each_shipped_model(name):
+    """Gives empty answers, or a message where it cannot; and no step at all is fine where there is a batch."""
+    with Engine(find_model(name), device="cpu") as engine:
+        shapes = {
+            spec.name: [0 if axis == 0 else size if isinstance(size, int) else 3 for axis, size in enumerate(spec.shape)]
+            for spec in engine.inputs
+        }
+        feeds = {spec.name: np.zeros(shapes[spec.name], spec.dtype) for spec in engine.inputs}
+        if name == "shakespeare":
+            with pytest.raises(InputError, match=r"input 'prompt' must not be empty, got \(0, 3\)"):
+                engine.run(feeds)
+            outputs = engine.run({"prompt": np.zeros((1, 0), np.uint8), "uniforms": np.zeros((1, 2), np.float32)})
+            assert outputs["bytes"].shape == (1, 2)
+        else:
+            assert {output.shape[0] for output in engine.run(feeds).values()} == {0}
+
+
 def test_a_closed_engine(scale):
     scale.close()
     scale.close()
@@ -381,6 +416,23 @@ def test_threads(scale_model, monkeypatch):
         assert engine.threads == threads == engine._session.get_session_options().intra_op_num_threads
 
 
+@pytest.mark.parametrize(
+    ("level", "ours"),
+    [("off", "ORT_DISABLE_ALL"), ("basic", "ORT_ENABLE_BASIC"), ("extended", "ORT_ENABLE_EXTENDED"), ("all", "ORT_ENABLE_ALL")],
+)
+def test_graph_levels(scale_model, level, ours):
+    engine = Engine(scale_model, device="cpu", graph_level=level)
+    assert engine.graph_level == level
+    assert engine._session.get_session_options().graph_optimization_level == getattr(onnxruntime.GraphOptimizationLevel, ours)
+    np.testing.assert_array_equal(engine.run({"x": rows(2)})["y"], rows(2) * 2)
+
+
+@pytest.mark.parametrize("level", ["ALL", "", 99, None, ["all"]])
+def test_a_graph_level_that_does_not_exist(scale_model, level):
+    with pytest.raises(InputError, match="graph_level must be one of 'off', 'basic', 'extended', 'all', got"):
+        Engine(scale_model, device="cpu", graph_level=level)
+
+
 def test_pool_threads_do_not_spin_after_a_run(build_onnx):
     """ONNX Runtime's default spins for tens of milliseconds after every run; counted in CPU time, other processes do not matter."""
     node = helper.make_node("MatMul", ["x", "x"], ["y"])
@@ -411,6 +463,18 @@ def test_what_is_no_list_of_providers(scale_model, providers):
 def test_a_provider_that_is_not_installed(scale_model):
     with pytest.raises(DeviceError, match=r"'openvinoo' is not in the installed ONNX Runtime, which offers: .*cpu"):
         Engine(scale_model, providers=["openvinoo"])
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "openvino", "coreml", "NvTensorRTRTXExecutionProvider"])
+def test_other_providers_come_up_or_say_why_not(scale_model, name):
+    """None is skipped silently: it runs there, or the message names what is missing."""
+    try:
+        engine = Engine(scale_model, providers=[name, "cpu"])
+    except DeviceError as error:
+        assert re.search("is not in the installed ONNX Runtime, which offers: .*cpu|cannot be used here: ", str(error))  # noqa: PT017
+    else:
+        assert engine.providers[0].lower().startswith(name.lower().removesuffix("executionprovider"))
+        np.testing.assert_allclose(engine.run({"x": rows(2)})["y"], rows(2) * 2)
 
 
 def test_device_and_providers_are_not_given_both(scale_model):
@@ -476,6 +540,8 @@ class FakeSession:
 
     def disable_fallback(self): ...
 
+    def run(self, names, feeds, options=None): ...
+
     def get_providers(self):
         return self.active
 
@@ -529,7 +595,7 @@ def test_a_gpu_that_fails_in_a_run(scale_model, cuda_build, monkeypatch):
         def get_inputs(self):
             return []
 
-        def run(self, names, feeds):
+        def run(self, names, feeds, options=None):
             raise state.Fail("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 2: out of memory ; GPU=0 ; hostname=h")
 
     monkeypatch.setattr(
@@ -649,7 +715,7 @@ def test_provider_problem_names_what_comes_out_wrong(monkeypatch):
     ort._trial.cache_clear()
 
     class Wrong(FakeSession):
-        def run(self, names, feeds):
+        def run(self, names, feeds, options=None):
             return [np.zeros(1, np.float32)]
 
     monkeypatch.setattr(

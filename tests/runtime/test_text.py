@@ -230,6 +230,48 @@ def test_a_batch_is_written_as_its_rows_alone(model: TextGenerator) -> None:
     assert model.generate_batch([]) == []
 
 
+def write_mixing_echo(path: Path, alone: bool) -> Path:
+    """An echo whose place depends on the padded width of its prompt: a row is changed by its neighbours, as of an int8 LSTM."""
+    model = onnx.load(write_echo(path))
+    (cast,) = [node for node in model.graph.node if node.output[0] == "lengths_float"]
+    cast.input[0] = "length"
+    contract = Contract(kind="text-generator", name="echo", options={"rows_alone": True} if alone else {})
+    helper.set_model_props(model, metadata_from_contract(contract))
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_rows_that_must_run_alone_are_changed_by_no_neighbour(tmp_path: Path, alone: bool) -> None:
+    model = load(write_mixing_echo(tmp_path / "echo.onnx", alone), device="cpu", threads=1)
+    assert isinstance(model, TextGenerator)
+    prompts = ["", "añ", "añ日🎭\n" * 3, b"a", CYCLE * 1000]
+    together = model.generate_batch(prompts, max_bytes=50, temperature=1.5, seed=4)
+    by_row = [model.generate(prompt, max_bytes=50, temperature=1.5, seed=4 + row) for row, prompt in enumerate(prompts)]
+    assert (together == by_row) is alone
+
+
+def test_rows_alone_give_the_outputs_of_one_run(path: Path, model: TextGenerator, tmp_path: Path) -> None:
+    contract = Contract(kind="text-generator", name="echo", certificate={"variant": "int8", "rows_alone": True})
+    certified = onnx.load(path)
+    helper.set_model_props(certified, metadata_from_contract(contract))
+    onnx.save(certified, tmp_path / "alone.onnx")
+    alone = load(tmp_path / "alone.onnx", device="cpu", threads=1)
+    prompt = np.frombuffer(CYCLE[:8] * 3, np.uint8).reshape(3, 8)
+    feeds = {"prompt": prompt, "uniforms": np.random.default_rng(0).random((3, 5), dtype=np.float32)}
+    lengths, states = np.array([8, 0, 3]), np.arange(3, dtype=np.float32).reshape(3, 1, 1)
+    others = [{}, {"prompt_length": lengths}, {"prompt_length": np.array([4])}, {"prompt_length": -np.ones(1, np.int64)}]
+    others += [{"state": states, "prompt_length": lengths}, {"state": states[:1], "temperature": np.array(0.5, np.float32)}]
+    for more in others:
+        wanted, got = model.run({**feeds, **more}), alone.run({**feeds, **more})
+        assert list(wanted) == list(got)
+        for name, array in wanted.items():
+            np.testing.assert_allclose(got[name], array, rtol=1e-6, atol=1e-6, err_msg=name)
+    for wrong in ({"uniforms": feeds["uniforms"][:2]}, {"prompt": prompt[0]}, {"prompt_length": lengths[:2]}, {"uniforms": "none"}):
+        with pytest.raises(InputError):
+            alone.run({**feeds, **wrong})
+
+
 def test_the_score_is_the_mean_over_all_bytes(model: TextGenerator) -> None:
     right = -math.log(math.exp(CERTAIN) / (math.exp(CERTAIN) + 255))
     assert model.score(CYCLE * 3) == pytest.approx(right, abs=1e-5)

@@ -1,0 +1,359 @@
+"""Concurrent single calls, merged into batches: for servers and apps, where many callers each bring one input.
+
+    with Batcher(load("digits"), max_batch_size=32, max_wait=0.005) as batcher:
+        batcher.run("three.png").label              # from any number of threads
+        (await batcher.arun("seven.png")).label     # or from coroutines
+        batcher.submit("five.png").result().label   # or as a future
+
+Calls whose inputs fit together (the same names, dtypes and sizes but for the batch) run together. A batch leaves when it is
+full, when its oldest call has waited ``max_wait``, or when nothing has joined it for a tenth of that: a single caller hardly
+waits, and while one batch runs the next one gathers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from onnxferry.runtime.batch_axis import BatchAxis, batch_axis
+from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.errors import BusyError, InputError, OnnxFerryError
+from onnxferry.runtime.onnx_file import read_model
+from onnxferry.runtime.pictures import decode_picture, with_channels
+from onnxferry.runtime.tasks import Classifier, Model
+from onnxferry.runtime.variants import rows_alone
+
+LULL = 0.1
+"""A batch that nothing joined for this share of ``max_wait`` leaves early."""
+
+_SHARED_SCALES = ("ai.onnx::DynamicQuantizeLinear", "com.microsoft::DynamicQuantizeLSTM", "com.microsoft::DynamicQuantizeMatMul")
+"""Operators that choose one scale for a whole batch, so that a row is changed by its neighbours."""
+
+
+class Batcher:
+    """Merges concurrent calls of one model. The results are those of single calls, up to float32's rounding.
+
+    ``model``: a :class:`Classifier`, whose items are single pictures, as ``predict`` takes them, and whose results are
+    :class:`Prediction`; or any other model or :class:`Engine`, whose items are feeds as ``run`` takes them, with a leading batch
+    axis of one or more rows, and whose results are its outputs for those rows.
+    ``max_batch_size``: most rows in one run. ``max_wait``: seconds that a call waits for company at most; 0 merges only what
+    comes while another batch runs. ``max_queue``: calls that may wait; one more raises :class:`BusyError`.
+
+    One background thread runs the batches; it starts with the first call and ends with :meth:`close`, which finishes what has been
+    taken in. The model stays the caller's to close.
+
+    Raises InputError for options that make no sense, for a model without a batch axis, and for one whose rows must run alone
+    (of those two only where ``max_batch_size`` is above 1).
+    """
+
+    def __init__(self, model: Model | Engine, *, max_batch_size: int = 32, max_wait: float = 0.005, max_queue: int = 1024) -> None:
+        self.max_batch_size = _whole("max_batch_size", max_batch_size)
+        self.max_queue = _whole("max_queue", max_queue)
+        if isinstance(max_wait, bool) or not isinstance(max_wait, int | float) or not 0 <= max_wait < math.inf:
+            raise InputError(f"max_wait must be a number of seconds >= 0, got {max_wait!r}")
+        self.max_wait = float(max_wait)
+        engine = model.engine if isinstance(model, Model) else model
+        if not isinstance(engine, Engine):
+            raise InputError(f"a batcher takes an open model or engine, got {type(model).__name__}; open it with load(...) first")
+        axis = _joinable(engine) if self.max_batch_size > 1 else None
+        self._work: _Work = _Pictures(model) if isinstance(model, Classifier) else _Feeds(model, axis)
+        self._queue = _Queue(self._work, self.max_batch_size, self.max_wait, self.max_queue)
+        # The thread knows the queue alone, so a batcher that nobody holds any more is closed; at the interpreter's end too.
+        self._finalizer = weakref.finalize(self, self._queue.close)
+
+    def run(self, item: Any, timeout: float = 0.0) -> Any:
+        """The result for one item; waits for it. Arguments and errors as of :meth:`submit`, and whatever the model raises for it."""
+        return self.submit(item, timeout).result()
+
+    async def arun(self, item: Any) -> Any:
+        """As :meth:`run` for coroutines: the event loop goes on meanwhile. A full queue raises BusyError at once."""
+        import asyncio  # here already, where there is somebody to await
+
+        decoded = item if isinstance(item, np.ndarray | Mapping) else await asyncio.to_thread(self._work.opened, item)
+        return await asyncio.wrap_future(self.submit(decoded))
+
+    def submit(self, item: Any, timeout: float = 0.0) -> Future[Any]:
+        """A future of the result. The item's arrays must stay as they are until it is done.
+
+        ``timeout``: seconds to wait for room where the queue is full. A future that is cancelled before its batch leaves costs
+        nothing. Raises BusyError where the queue stays full, InputError for an item that cannot be one and for a closed batcher.
+        """
+        call = _Call(*self._work.prepared(item))
+        self._queue.put(call, timeout)
+        return call.future
+
+    def close(self) -> None:
+        """Takes no more calls, finishes those it has, and ends its thread. Closing twice is fine."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        limits = f"max_batch_size={self.max_batch_size}, max_wait={self.max_wait:g}, max_queue={self.max_queue}"
+        return f"Batcher({self._work}, {limits}{'' if self._finalizer.alive else ', closed'})"
+
+
+class _Call:
+    """One item on its way."""
+
+    __slots__ = ("arrived", "future", "key", "payload", "rows")
+
+    def __init__(self, key: Hashable, payload: Any, rows: int) -> None:
+        self.key, self.payload, self.rows = key, payload, rows
+        self.future: Future[Any] = Future()
+        self.arrived = 0.0
+
+
+class _Work(Protocol):
+    """What a batcher does with items of one kind."""
+
+    def opened(self, item: Any) -> Any:
+        """What is slow of getting an item ready: done outside of an event loop."""
+
+    def prepared(self, item: Any) -> tuple[Hashable, Any, int]:
+        """Which items it may run with, what is run, and how many rows of a batch it fills. Raises InputError."""
+
+    def results(self, payloads: Sequence[Any]) -> list[Any]:
+        """One run of items that fit together."""
+
+
+class _Pictures:
+    """A recogniser's: one picture in, one prediction out."""
+
+    def __init__(self, model: Classifier) -> None:
+        self.model = model
+
+    def __repr__(self) -> str:
+        return repr(self.model)
+
+    def opened(self, item: Any) -> np.ndarray:
+        return with_channels(decode_picture(item), self.model.channels)
+
+    def prepared(self, item: Any) -> tuple[Hashable, Any, int]:
+        picture = self.opened(item)
+        return picture.shape, picture, 1
+
+    def results(self, payloads: Sequence[Any]) -> list[Any]:
+        predictions = dict(self.model.predict_each(enumerate(payloads), len(payloads)))
+        return [predictions[position] for position in range(len(payloads))]
+
+
+class _Feeds:
+    """Any model's: feeds in, outputs out."""
+
+    def __init__(self, model: Model | Engine, axis: BatchAxis | None) -> None:
+        self.model, self.axis = model, axis  # None: every item runs by itself
+
+    def __repr__(self) -> str:
+        return repr(self.model)
+
+    def opened(self, item: Any) -> Any:
+        return item
+
+    def prepared(self, item: Any) -> tuple[Hashable, Any, int]:
+        if not isinstance(item, Mapping):
+            raise InputError(f"an item must be a dict of arrays by input name, got {type(item).__name__}")
+        joined = self.axis.joined(item) if self.axis else ()
+        if self.axis is None or self.axis.inputs[0] not in joined or any(not _is_array(item[name]) for name in joined):
+            return object(), item, 1  # by itself; where it cannot be run at all, the engine says why
+        rows = self.axis.rows(item)
+        shapes = ", ".join(f"{name} {item[name].shape}" for name in joined)
+        if any(len(item[name]) != rows for name in joined):
+            raise InputError(f"the first axis of {', '.join(joined)} is the batch and must be of one size, got {shapes}")
+        if rows == 0:
+            raise InputError(f"an item must have at least one row, got {shapes}")
+        key = tuple((name, *_alike(item[name], name in joined)) for name in sorted(item, key=str))
+        return key, item, rows
+
+    def results(self, payloads: Sequence[Any]) -> list[Any]:
+        if len(payloads) == 1 or self.axis is None:
+            return [self.model.run(payload) for payload in payloads]
+        first = payloads[0]
+        joined = self.axis.joined(first)
+        feeds = {**first, **{name: np.concatenate([payload[name] for payload in payloads]) for name in joined}}
+        outputs = self.model.run(feeds)
+        ends = list(itertools.accumulate(self.axis.rows(payload) for payload in payloads))
+        for name, array in outputs.items():
+            if np.shape(array)[:1] != (ends[-1],):
+                raise InputError(f"output {name!r} is {np.shape(array)} for {ends[-1]} rows, so it cannot be shared out")
+        # Copies: a view of a few rows would keep all of the batch alive.
+        parts = itertools.pairwise((0, *ends))
+        return [{name: array[start:end].copy() for name, array in outputs.items()} for start, end in parts]
+
+
+def _joinable(engine: Engine) -> BatchAxis:
+    """Where calls are joined. Raises InputError where they cannot be, or would change each other's results."""
+    name = engine.path or "the model"
+    if rows_alone(engine.contract) or _shares_scales(engine):
+        raise InputError(
+            f"{name} chooses the scale of its int8 activations by the whole batch, so that calls would change each other's results; "
+            "use max_batch_size=1, or another variant of the model"
+        )
+    axis = batch_axis(engine.inputs, engine.optional_inputs)
+    without = [spec.name for spec in engine.outputs if not spec.ranked or not spec.shape or isinstance(spec.shape[0], int)]
+    if axis is None or without:
+        which = f"output {without[0]!r}" if axis else "no input"
+        raise InputError(f"{name} has no open batch axis ({which}), so calls cannot be merged; use max_batch_size=1")
+    return axis
+
+
+def _shares_scales(engine: Engine) -> bool:
+    """Looked for in the file, where there is one and it can be read again."""
+    if engine.path is None:
+        return False
+    try:
+        operators = read_model(engine.path).operators
+    except OnnxFerryError:  # it was opened with limits of the caller's own, who knows it then
+        return False
+    return any(name in operators for name in _SHARED_SCALES)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.ndim > 0
+
+
+def _alike(value: Any, joined: bool) -> tuple[Hashable, ...]:
+    """Equal for arrays that may stand in one run: those with a row an item but for the rows, the others to the last bit."""
+    if not isinstance(value, np.ndarray | np.generic):
+        return (id(value),)  # nothing that an engine takes: it runs alone, and says so
+    if joined:
+        return value.dtype.str, value.shape[1:]
+    return value.dtype.str, value.shape, id(value) if value.dtype.hasobject else value.tobytes()
+
+
+class _Group:
+    """Calls that may run together, in the order in which they came."""
+
+    __slots__ = ("calls", "rows")
+
+    def __init__(self) -> None:
+        self.calls: deque[_Call] = deque()
+        self.rows = 0
+
+    def append(self, call: _Call) -> None:
+        self.calls.append(call)
+        self.rows += call.rows
+
+    def popleft(self) -> _Call:
+        call = self.calls.popleft()
+        self.rows -= call.rows
+        return call
+
+
+class _Queue:
+    """Calls that wait, by what they may run with, and the thread that runs them."""
+
+    def __init__(self, work: _Work, max_batch_size: int, max_wait: float, max_queue: int) -> None:
+        self.work, self.max_batch_size, self.max_wait, self.max_queue = work, max_batch_size, max_wait, max_queue
+        self.groups: dict[Hashable, _Group] = {}  # none of them empty
+        self.waiting = 0  # calls in all groups
+        self.closed = False
+        self.thread: threading.Thread | None = None
+        self.lock = threading.RLock()  # a batcher may be collected, and so closed, by the thread that holds it
+        self.changed = threading.Condition(self.lock)  # for the thread
+        self.room = threading.Condition(self.lock)  # for callers who wait until the queue is shorter
+
+    def put(self, call: _Call, timeout: float) -> None:
+        with self.lock:
+            if timeout > 0:
+                self.room.wait_for(lambda: self.closed or self.waiting < self.max_queue, timeout)
+            if self.closed:
+                raise InputError("the batcher is closed; make another one with Batcher(...)")
+            if self.waiting >= self.max_queue:
+                raise BusyError(
+                    f"{self.waiting} calls are waiting already, as many as max_queue allows; send them more slowly, "
+                    "wait for room with timeout=…, or raise max_queue"
+                )
+            call.arrived = time.monotonic()
+            group = self.groups.setdefault(call.key, _Group())
+            group.append(call)
+            self.waiting += 1
+            if self.thread is None:
+                self.thread = threading.Thread(target=self.serve, name="onnxferry-batcher", daemon=True)
+                self.thread.start()
+            # The thread sleeps until the first group may leave, which a later call only puts off: it need not wake for every one.
+            elif len(group.calls) == 1 or group.rows >= self.max_batch_size:
+                self.changed.notify()
+
+    def close(self) -> None:
+        with self.lock:
+            self.closed = True
+            self.changed.notify_all()
+            self.room.notify_all()
+            thread = self.thread
+        if thread is not None and thread is not threading.current_thread():  # a future's callback may be the one that closes
+            thread.join()
+
+    def serve(self) -> None:
+        while batch := self.take():
+            self.run(batch)
+
+    def take(self) -> list[_Call]:
+        """Waits for a batch that may leave; empty once the queue is closed and nothing waits."""
+        with self.lock:
+            while True:
+                now = time.monotonic()
+                ready, wake = None, math.inf
+                for group in self.groups.values():
+                    leaves = min(group.calls[0].arrived + self.max_wait, group.calls[-1].arrived + self.max_wait * LULL)
+                    if not (self.closed or leaves <= now or group.rows >= self.max_batch_size):
+                        wake = min(wake, leaves)
+                    elif ready is None or group.calls[0].arrived < ready.calls[0].arrived:
+                        ready = group
+                if ready is not None:
+                    return self.cut(ready)
+                if self.closed:
+                    return []
+                self.changed.wait(None if wake == math.inf else wake - now)
+
+    def cut(self, group: _Group) -> list[_Call]:
+        """The calls of a group that fit one batch, at least one, in the order in which they came."""
+        batch = [group.popleft()]
+        rows = batch[0].rows
+        while group.calls and rows + group.calls[0].rows <= self.max_batch_size:
+            rows += group.calls[0].rows
+            batch.append(group.popleft())
+        if not group.calls:
+            del self.groups[batch[0].key]
+        self.waiting -= len(batch)
+        self.room.notify(len(batch))
+        return batch
+
+    def run(self, batch: Sequence[_Call]) -> None:
+        batch = [call for call in batch if call.future.set_running_or_notify_cancel()]
+        results: list[Any] | None = None
+        if len(batch) > 1:
+            try:
+                results = self.work.results([call.payload for call in batch])
+            except Exception:  # noqa: BLE001 (whose fault it is shows below, where each runs alone and gets its own error)
+                results = None
+        for position, call in enumerate(batch):
+            try:
+                call.future.set_result(self.work.results([call.payload])[0] if results is None else results[position])
+            except Exception as error:  # noqa: BLE001 (the caller's to see, whatever it is)
+                call.future.set_exception(error)
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if isinstance(value, bool) or number < 1:
+        raise InputError(f"{name} must be a whole number >= 1, got {value!r}")
+    return number

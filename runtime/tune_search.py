@@ -1,0 +1,252 @@
+"""The search for the fastest setting at one batch size: turns, halving, and a last meeting with the default.
+
+Source of the halving: Jamieson and Talwalkar 2016, arXiv 1502.07943. The last meeting is of fresh pairs, because the best of many
+noisy medians looks better than it is; the bounds are those of a median by order statistics.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from onnxferry.runtime.artifact import Tolerance
+from onnxferry.runtime.bound_run import BoundRun, can_be_bound
+from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.errors import OnnxFerryError
+from onnxferry.runtime.golden import GoldenReport, compare_output, replay_goldens
+from onnxferry.runtime.text import row_by_row
+from onnxferry.runtime.tune_feeds import Feeds
+from onnxferry.runtime.tune_plan import Plan, Setting, Trial
+
+MARGIN = 1.02
+"""A win of less is not worth leaving the default for."""
+
+TURN_SECONDS = 2e-3  # of one turn of a fast model: long enough that the clock and the first run after a change do not count
+MOST_RUNS = 64  # in one turn
+TURNS = 4  # that everybody gets before the slower half goes
+MOST_PAIRS = 60
+FEWEST_PAIRS = 6  # with fewer, being faster every time may be luck
+SLOW = 0.1  # seconds: runs that take longer need no run to warm up before each turn
+
+MOST_OPEN_BYTES = 2**30  # of model files that are open at a time
+
+NO_TIME = "not tried: no time left"
+
+clock = time.perf_counter
+
+Runs = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+
+
+class Unfit(Exception):  # noqa: N818 (not an error: a verdict, which never leaves this module)
+    """Why a setting may not be chosen."""
+
+
+class Opener(Protocol):
+    def __call__(self, path: Path, threads: int, graph_level: str, /) -> Engine: ...
+
+
+class Pool:
+    """Engines by setting, opened when first asked for, with their golden samples replayed."""
+
+    def __init__(self, files: Mapping[str, Path], open_engine: Opener) -> None:
+        """``files``: by tag of the variant, the file itself under ""."""
+        self.files, self.open_engine = files, open_engine
+        self.sizes = {tag: path.stat().st_size for tag, path in files.items()}
+        self.engines: dict[Setting, Engine] = {}
+
+    def runs(self, setting: Setting) -> Runs:
+        """Raises Unfit, or, for the file itself, any error of an engine's."""
+        engine = self.engine(replace(setting, binding="run"))
+        if setting.binding == "run":
+            return engine.run
+        if not can_be_bound(engine):
+            raise Unfit("its outputs' shapes are known only after a run")
+        return BoundRun(engine).run
+
+    def engine(self, setting: Setting) -> Engine:
+        if setting not in self.engines:
+            if self.engines and sum(self.sizes[other.variant] for other in self.engines) + self.sizes[setting.variant] > MOST_OPEN_BYTES:
+                raise Unfit("not tried: it would fill the memory")
+            engine = self.open_engine(self.files[setting.variant], setting.threads, setting.graph_level)
+            self.engines[setting] = engine
+            self.check(engine, setting)
+        return self.engines[setting]
+
+    def check(self, engine: Engine, setting: Setting) -> None:
+        contract = engine.contract
+        report = replay_goldens(row_by_row(engine), contract) if contract and contract.goldens else GoldenReport(())
+        if report.comparisons or setting.variant:
+            report.raise_if_failed(str(engine.path))
+
+    def close(self) -> None:
+        for engine in self.engines.values():
+            engine.close()
+
+
+class Candidate:
+    """A setting that is being timed."""
+
+    def __init__(self, setting: Setting, runs: Runs) -> None:
+        self.setting, self.runs = setting, runs
+        self.times: list[float] = []  # seconds a run, one a turn
+        self.verdict = ""
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.times) if self.times else math.inf
+
+
+class Search:
+    """One batch size. ``seconds``: that it may take, opening files and replaying golden samples included."""
+
+    def __init__(self, pool: Pool, feeds: Sequence[Feeds], seconds: float) -> None:
+        self.pool, self.feeds, self.seconds = pool, feeds, seconds
+        self.start = clock()
+        self.opening = self.estimate = 0.0  # seconds that the default took to be opened and checked, and takes to run
+        self.turns = 0
+        self.tried: list[Candidate] = []
+
+    def plan(self, batch: int, default: Setting, others: Sequence[Setting], levels: Sequence[str]) -> Plan:
+        """``others``: files and threads, likeliest first; of the best of them, ``levels`` and bindings are tried after it.
+
+        Raises CheckFailedError where the file itself does not give its golden samples, and what its engine raises.
+        """
+        first = Candidate(default, self.pool.runs(default))
+        self.tried.append(first)
+        opened = clock()
+        expected = dict(first.runs(self.feeds[0]))
+        self.opening, self.estimate = opened - self.start, clock() - opened
+        if self.estimate < SLOW:  # a first run says too much of a fast model
+            self.estimate = self.turn(first, 1)
+        best = self.halved(first, [first, *self.opened(others, expected, 0.4)], 0.55)
+        more = [replace(best.setting, graph_level=level) for level in levels if level != best.setting.graph_level]
+        best = self.halved(first, [first, best, *self.opened(more, expected, 0.62)], 0.7)
+        best = self.halved(first, [first, best, *self.opened([replace(best.setting, binding="run_into")], expected, 0.75)], 0.8)
+        ratio = self.duel(best, first) if best is not first else 1.0
+        chosen = best if ratio > 1.0 else first
+        first.times = first.times or [max(self.estimate, 1e-9)]  # there was time for nothing else
+        first.verdict = "default"
+        chosen.verdict = "chosen"
+        trials = tuple(Trial(c.setting, c.median if c.times else None, c.verdict or "slower") for c in self.tried)
+        return Plan(batch, chosen.setting, chosen.median, first.median, ratio, trials)
+
+    def left(self, share: float) -> float:
+        """Seconds until this share of all the time is over."""
+        return self.start + share * self.seconds - clock()
+
+    def opened(self, settings: Sequence[Setting], expected: Mapping[str, np.ndarray], share: float) -> list[Candidate]:
+        """Those that may be chosen, each of which has run once."""
+        fit = []
+        for setting in settings:
+            if any(setting == candidate.setting for candidate in self.tried):
+                continue
+            candidate = Candidate(setting, dict)
+            self.tried.append(candidate)
+            if self.left(share) < self.opening + self.estimate:
+                candidate.verdict = NO_TIME
+                continue
+            try:
+                candidate.runs = self.pool.runs(setting)
+                self.check_outputs(setting, candidate.runs(self.feeds[0]), expected)
+            except Unfit as reason:
+                candidate.verdict = str(reason)
+            except OnnxFerryError as error:
+                candidate.verdict = f"failed: {str(error).partition(chr(10))[0]}"
+            else:
+                fit.append(candidate)
+        return fit
+
+    def check_outputs(self, setting: Setting, outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
+        """The same file must do the same whatever the setting; a variant has shown on its golden samples that it may stand in."""
+        if set(outputs) != set(expected):
+            raise Unfit("failed: it gives other outputs")
+        for name, array in outputs.items() if not setting.variant else ():
+            if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+                continue  # text, sequences and maps: no rewrite of numbers changes them
+            spread = float(np.abs(expected[name]).max(initial=0)) if array.dtype.kind == "f" else 0.0
+            tolerance = Tolerance(1e-3, 1e-4 * spread) if array.dtype.kind == "f" and math.isfinite(spread) else Tolerance(0, 1)
+            compared = compare_output(0, name, array, expected[name], tolerance)
+            if not compared.passed:
+                raise Unfit(f"failed: output {name!r} differs from the default's: {compared.problem}")
+
+    def halved(self, first: Candidate, field: list[Candidate], share: float) -> Candidate:
+        """The fastest of the field, which the default is always in: it is measured beside all others, in the same turns."""
+        others = [candidate for candidate in field if candidate is not first]
+        while others:
+            whole = self.timed([first, *others], share)
+            others.sort(key=lambda candidate: candidate.median)
+            if not whole or len(others) == 1:
+                break
+            others = others[: len(others) // 2]
+        return min([first, *others], key=lambda candidate: candidate.median)
+
+    def timed(self, field: Sequence[Candidate], share: float) -> bool:
+        """Some turns for everybody; False where the time did not suffice for all of them."""
+        for turn in range(TURNS):
+            for candidate in field if turn % 2 else field[::-1]:
+                if self.left(share) < self.cost(candidate):
+                    return False
+                candidate.times.append(self.turn(candidate))
+        return True
+
+    def duel(self, challenger: Candidate, default: Candidate) -> float:
+        """Times as fast as the default, from pairs of turns; 1 where that is not beyond the noise."""
+        ratios: list[float] = []
+        challenger.times, default.times, earlier = [], [], (challenger.times, default.times)
+        while len(ratios) < MOST_PAIRS and self.left(1.0) > self.cost(challenger) + self.cost(default):
+            pair = {}
+            for candidate in (challenger, default) if len(ratios) % 2 else (default, challenger):
+                pair[candidate] = self.turn(candidate)
+                candidate.times.append(pair[candidate])
+            ratios.append(pair[default] / pair[challenger])
+            low, high = median_bounds(ratios)
+            if len(ratios) >= FEWEST_PAIRS and (low > MARGIN or high < MARGIN):
+                break
+        if not ratios:
+            challenger.times, default.times = earlier
+        if len(ratios) < FEWEST_PAIRS:
+            challenger.verdict = "no time left to tell it from noise"
+            return 1.0
+        low, _ = median_bounds(ratios)
+        challenger.verdict = f"not beyond the noise: {statistics.median(ratios):.2f} ×"
+        return statistics.median(ratios) if low > MARGIN else 1.0
+
+    def cost(self, candidate: Candidate) -> float:
+        """Seconds that its next turn will take, about."""
+        seconds = candidate.median if candidate.times else self.estimate
+        return seconds * (self.repeats() + (self.estimate < SLOW))
+
+    def repeats(self) -> int:
+        return max(1, min(MOST_RUNS, int(TURN_SECONDS / max(self.estimate, 1e-9))))
+
+    def turn(self, candidate: Candidate, repeats: int = 0) -> float:
+        """Seconds a run, mean of a few in a row, each on another feed. The first after the others' runs is not counted."""
+        repeats = repeats or self.repeats()
+        feeds = [self.feeds[(self.turns + i) % len(self.feeds)] for i in range(repeats)]
+        self.turns += 1
+        return time_runs(candidate, feeds, warm=self.estimate < SLOW)
+
+
+def time_runs(candidate: Candidate, feeds: Sequence[Feeds], warm: bool) -> float:
+    """Seconds a run."""
+    runs = candidate.runs
+    if warm:
+        runs(feeds[-1])
+    start = clock()
+    for each in feeds:
+        runs(each)
+    return max(clock() - start, 1e-9) / len(feeds)
+
+
+def median_bounds(values: Sequence[float]) -> tuple[float, float]:
+    """Between which the median of what the values are drawn from lies, with 99% (all of them where they are few)."""
+    ordered = sorted(values)
+    outside = max(0, math.floor((len(ordered) - 2.576 * math.sqrt(len(ordered))) / 2))
+    return ordered[outside], ordered[-1 - outside]

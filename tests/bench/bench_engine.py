@@ -1,0 +1,207 @@
+"""What the engine costs: calls of a one-node model against bare ONNX Runtime, and the start of a fresh process.
+
+    python tests/bench/bench_engine.py                  # prints JSON; --rounds, --starts
+
+``one_node``: microseconds a call, the median over rounds that are interleaved call by call, of y = x * x for one float32. Bare are
+``InferenceSession.run`` with the outputs' names, the fastest way to call it, and ``run_with_iobinding`` on arrays bound once.
+``arun`` is one awaited run in an event loop that has nothing else to do, beside ONNX Runtime's own ``run_async``.
+
+``start``: seconds from the start of the process to its end for ``load("digits").predict(picture)``, and of CPU time, beside a process
+that imports numpy and onnxruntime and does nothing.
+
+``graphs``: milliseconds to open shipped models, and a graph of many nodes, with and without the cache of rewritten graphs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from onnxferry.runtime import Engine, ort
+from onnxferry.runtime.catalog import find_model
+
+CALLS = 20  # in a row of one kind: the clock is read once for them
+
+START = "from onnxferry.runtime import load\nimport numpy\nprint(load('digits').predict(numpy.zeros((28, 28), 'uint8'))[0].label)"
+BARE_START = "import numpy, onnxruntime"
+
+
+def median_of(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median microseconds of each way, measured in turn."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, call in ways.items():
+            started = time.perf_counter_ns()
+            for _ in range(CALLS):
+                call()
+            if turn:  # the first warms up
+                times[name].append((time.perf_counter_ns() - started) / CALLS / 1e3)
+    return {name: round(statistics.median(each), 3) for name, each in times.items()}
+
+
+def one_node(rounds: int) -> dict[str, float]:
+    engine = Engine(ort.ONE_NODE_MODEL, device="cpu", threads=1)
+    session = onnxruntime.InferenceSession(ort.ONE_NODE_MODEL, session_options(1), providers=["CPUExecutionProvider"])
+    x, y = np.full(1, 3, np.float32), np.empty(1, np.float32)
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(x))
+    binding.bind_ortvalue_output("y", onnxruntime.OrtValue.ortvalue_from_numpy(y))
+    feeds, outputs = {"x": x}, {"y": y}
+    engine.run_into(feeds, outputs)
+    assert y[0] == 9 == engine.run(feeds)["y"][0] == session.run(["y"], feeds)[0][0]
+    fresh = session.io_binding()
+    fresh.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(x))
+    fresh.bind_output("y")
+
+    def bound_with_new_outputs() -> None:
+        session.run_with_iobinding(fresh)
+        fresh.copy_outputs_to_cpu()
+
+    ways: dict[str, Callable[[], object]] = {
+        "bare run": lambda: session.run(["y"], feeds),
+        "engine run": lambda: engine.run(feeds),
+        "engine run_into": lambda: engine.run_into(feeds, outputs),
+        "engine run_into, new arrays": lambda: engine.run_into({"x": x.copy()}, {"y": np.empty(1, np.float32)}),
+        "bare run_with_iobinding": lambda: session.run_with_iobinding(binding),
+        "bare run_with_iobinding, new outputs": bound_with_new_outputs,
+    }
+    result = median_of(ways, rounds)
+    result["engine run - bare run"] = round(result["engine run"] - result["bare run"], 3)
+    return result
+
+
+def awaited(rounds: int) -> dict[str, float]:
+    engine = Engine(ort.ONE_NODE_MODEL, device="cpu", threads=2)
+    session = onnxruntime.InferenceSession(ort.ONE_NODE_MODEL, session_options(2), providers=["CPUExecutionProvider"])
+    feeds = {"x": np.full(1, 3, np.float32)}
+
+    async def own() -> None:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future = loop.create_future()
+        session.run_async(["y"], feeds, lambda results, _, error: loop.call_soon_threadsafe(future.set_result, results), None)
+        await future
+
+    async def main() -> dict[str, float]:
+        times: dict[str, list[float]] = {"engine arun": [], "run_async": []}
+        for turn in range(rounds + 1):
+            for name, call in (("engine arun", lambda: engine.arun(feeds)), ("run_async", own)):
+                started = time.perf_counter_ns()
+                await call()
+                if turn:
+                    times[name].append((time.perf_counter_ns() - started) / 1e3)
+        return {name: round(statistics.median(each), 1) for name, each in times.items()}
+
+    return asyncio.run(main())
+
+
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return options
+
+
+def starts(times: int) -> dict[str, float]:
+    measured: dict[str, list[tuple[float, float]]] = {"start": [], "numpy and onnxruntime alone": []}
+    for turn in range(times + 1):
+        for name, code in (("start", START), ("numpy and onnxruntime alone", BARE_START)):
+            before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+            wall = time.perf_counter() - started
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            if turn:  # the first fills the page cache
+                measured[name].append((wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime))
+    result = {}
+    for name, each in measured.items():
+        result[name] = round(statistics.median(wall for wall, _ in each), 4)
+        result[f"{name}, CPU"] = round(statistics.median(cpu for _, cpu in each), 4)
+    return result
+
+
+def many_nodes(layers: int = 24, width: int = 64) -> bytes:
+    """Layer norms and dense layers, written out as exporters do: 17 nodes a layer, and few weights."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    nodes, initializers = [], []
+
+    def constant(name: str, value: object) -> str:
+        initializers.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def node(operator: str, *inputs: str, **attributes: object) -> str:
+        nodes.append(helper.make_node(operator, list(inputs), [f"t{len(nodes)}"], **attributes))
+        return f"t{len(nodes) - 1}"
+
+    for name, value in (("two", 2), ("eps", 1e-5), ("half", 0.5), ("one", 1), ("root", 2**0.5)):
+        constant(name, np.float32(value))
+    last = constant("last", np.array([-1]))
+    x = "x"
+    for layer in range(layers):
+        centred = node("Sub", x, node("ReduceMean", x, last))
+        spread = node("Sqrt", node("Add", node("ReduceMean", node("Pow", centred, "two"), last), "eps"))
+        normed = node("Mul", node("Div", centred, spread), constant(f"g{layer}", np.ones(width, np.float32)))
+        dense = node("MatMul", normed, constant(f"w{layer}", rng.standard_normal((width, width)).astype(np.float32) * 0.05))
+        dense = node("Add", dense, constant(f"b{layer}", np.zeros(width, np.float32)))
+        gelu = node("Mul", node("Mul", dense, node("Add", node("Erf", node("Div", dense, "root")), "one")), "half")
+        x = node("Add", x, gelu)
+    nodes.append(helper.make_node("Identity", [x], ["y"]))
+    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", width])] for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "many", ends[0], ends[1], initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+
+
+def graphs(times: int, folder: Path) -> dict[str, dict[str, float]]:
+    result = {}
+    models: dict[str, Path | bytes] = {name: find_model(name) for name in ("digits", "fashion", "digits-gan", "digits-ae")}
+    models |= {f"many nodes x{layers}": many_nodes(layers) for layers in (24, 96, 192)}
+    for name, model in models.items():
+        measured: dict[str, list[float]] = {"plain": [], "cached": []}
+        Engine(model, device="cpu", cache=folder)
+        for _ in range(times):
+            for way, cache in (("plain", False), ("cached", folder)):
+                started = time.perf_counter()
+                engine = Engine(model, device="cpu", cache=cache)
+                measured[way].append(1e3 * (time.perf_counter() - started))
+                assert engine.cached is (way == "cached")
+        result[name] = {way: round(statistics.median(each), 2) for way, each in measured.items()}
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=1000, help=f"of {CALLS} calls of each way")
+    parser.add_argument("--starts", type=int, default=15)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = {
+            "machine": {"cpu": cpu(), "cpus": len(os.sched_getaffinity(0)), "python": platform.python_version()},
+            "versions": {"onnxruntime": onnxruntime.__version__, "numpy": np.__version__},
+            "one_node_us": one_node(arguments.rounds),
+            "awaited_us": awaited(arguments.rounds),
+            "start_s": starts(arguments.starts),
+            "graphs_ms": graphs(arguments.starts, Path(folder)),
+        }
+    print(json.dumps(figures, indent=2))
+
+
+def cpu() -> str:
+    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+if __name__ == "__main__":
+    main()
