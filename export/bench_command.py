@@ -13,12 +13,11 @@ from onnxferry.export.bench_contenders import CONTENDERS, ONE_STEP, OURS, PEERS,
 from onnxferry.export.bench_footprint import can_start, cold_start, sizes_of
 from onnxferry.export.bench_jobs import MADE, BenchModel, bench_model, make_job
 from onnxferry.export.bench_print import print_profile, print_results, print_verdicts
-from onnxferry.export.bench_profile import profile
+from onnxferry.export.bench_profile import open_as_tuned, profile
 from onnxferry.export.bench_report import Results, load_results, machine, row_title, save_picture, wanted_rows
 from onnxferry.export.bench_verdicts import shipped_rows
 from onnxferry.export.reference_bench import Bench
 from onnxferry.runtime.console import command, new_app, plain, print_next, stderr, stdout
-from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import InputError, MissingExtraError
 
 app = new_app()
@@ -148,7 +147,7 @@ def _profile(
         for batch in batches:
             job = make_job(model, batch, given)
             for count in counts:
-                with Engine(model.path, device="cpu", threads=None if count == "all" else int(count)) as engine:
+                with open_as_tuned(model.path, batch, None if count == "all" else int(count)) as engine:
                     found = profile(engine, job.feeds, trace)
                 print_profile(row_title(model.name, batch, count), found, stdout())
     if trace is not None:

@@ -40,7 +40,7 @@ class Contender(Protocol):
 
 
 class Ours:
-    """``load``, as tuned for this machine where this version can tune."""
+    """``load``, as tuned for this machine: within the threads that are asked for, where some are."""
 
     def __init__(self, model: BenchModel, threads: int | None, tune: bool = True) -> None:
         from onnxferry.runtime import load
@@ -51,12 +51,23 @@ class Ours:
         self.outputs = ["bytes"] if model.writes else None
 
     def ready(self, feeds: Sequence[Feeds]) -> Call:
+        from onnxferry.runtime.tuned_engine import TunedEngine
+
+        engine = self.model.engine
+        if isinstance(engine, TunedEngine):
+            setting = engine.setting(len(next(iter(feeds[0].values()))))
+            self.precision = setting.variant or "float32"
+            self.how = (
+                f"load(tune=True): {setting.variant or 'the file itself'}, {setting.threads} threads, "
+                f"graph level {setting.graph_level}, {setting.binding}"
+            )
         if self.outputs is None:
             return lambda i: self.model.run(feeds[i])
-        return lambda i: self.model.engine.run(feeds[i], self.outputs)
+        return lambda i: engine.run(feeds[i], self.outputs)
 
     def named(self, result: Any) -> dict[str, np.ndarray]:
-        return dict(result)
+        # Of their own: outputs that were bound once may be written again by the next run.
+        return {name: np.array(array) for name, array in result.items()}
 
 
 class Untuned(Ours):

@@ -22,6 +22,8 @@ import numpy as np
 from onnxferry.runtime import ort
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import DeviceError
+from onnxferry.runtime.tuned_engine import open_tuned
+from onnxferry.runtime.variants import certified_variants
 
 WARM_RUNS = 5
 PROFILED_S = 0.5
@@ -80,6 +82,15 @@ def profile(engine: Engine, feeds: Sequence[Mapping[str, np.ndarray]], trace: Pa
             shutil.copyfile(written, temporary)
             temporary.replace(trace)
     return summed(events, WARM_RUNS, statistics.median(times))
+
+
+def open_as_tuned(path: Path, batch: int, threads: int | None) -> Engine:
+    """The engine that a tuned model runs so many rows on. Errors as of :func:`onnxferry.runtime.tune.tune`."""
+    with open_tuned(path, device="cpu", threads=threads) as tuned:
+        setting = tuned.setting(batch)
+    files = {variant.tag: variant.path for variant in certified_variants(path)}
+    # A graph that was rewritten before tells the profiler nothing else, but has lost its file's path.
+    return Engine(files.get(setting.variant, path), device="cpu", threads=setting.threads, graph_level=setting.graph_level, cache=False)
 
 
 def _profiled_session(engine: Engine, prefix: Path) -> Any:
