@@ -1,4 +1,4 @@
-"""``onnxferry bench``: real processes on a tiny model, answers that are judged before anything is timed, results that are kept and gone on with."""
+"""``onnxferry bench``: real processes on a tiny model, answers that are judged before anything is timed, results that are kept."""
 
 from __future__ import annotations
 
