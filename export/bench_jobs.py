@@ -49,7 +49,6 @@ class BenchModel:
     kind: str  # of its contract, "model" where it has none
     load_name: str  # what ``load`` takes
     size: int | None = None  # side of the pictures, pixels
-    width: int = 0  # of a text generator's layers
     factory: str = ""  # pkg.module:make_model of the network, where the file does not tell
     weights: str = ""  # file of its weights; empty: they are taken from the .onnx file
 
@@ -70,7 +69,7 @@ def bench_model(name: str, factory: str = "", weights: str = "") -> BenchModel:
     if not names:
         raise InputError(f"{path.name} takes no inputs, so there is nothing to measure it on")
     options = contract.options if contract else {}
-    image_size, width = options.get("image_size"), options.get("width")
+    image_size = options.get("image_size")
     return BenchModel(
         name=name if not name.endswith(".onnx") else path.stem,
         path=path,
@@ -78,7 +77,6 @@ def bench_model(name: str, factory: str = "", weights: str = "") -> BenchModel:
         kind=contract.kind if contract else "model",
         load_name=name if name in zoo_names() else os.fspath(path),
         size=int(image_size[0]) if isinstance(image_size, list) and image_size and isinstance(image_size[0], int) else None,
-        width=width if isinstance(width, int) else 0,
         factory="onnxferry.export.bench_made:resnet18" if name == "resnet18" else factory,
         weights=weights,
     )

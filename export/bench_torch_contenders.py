@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from onnxferry.export.bench_contenders import Call, Feeds, fastest
 from onnxferry.export.bench_jobs import BenchModel
 from onnxferry.export.bench_torch import Cells, Rebuilt, rebuild, rebuild_text
+from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.hardware import available_cpus
 from onnxferry.train.rnn import HIGHEST_UNIFORM
 
@@ -82,7 +83,8 @@ def _network(model: BenchModel) -> nn.Module | None:
     from onnxferry.export.factory import model_from_factory
 
     made = model_from_factory(model.factory, model.weights or None)
-    assert isinstance(made, nn.Module)  # noqa: S101
+    if not isinstance(made, nn.Module):
+        raise InputError(f"{model.factory} gives a {type(made).__name__}; a torch.nn.Module is needed, to be run and compiled")
     return made
 
 

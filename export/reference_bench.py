@@ -19,11 +19,11 @@ from typing import Any
 
 from onnxferry.export.bench_answers import judge
 from onnxferry.export.bench_contenders import OURS, PEERS, version_of
-from onnxferry.export.bench_jobs import FEEDS, TEXT_STEPS, BenchModel, Feeds, Job, make_job
+from onnxferry.export.bench_jobs import TEXT_STEPS, BenchModel, Feeds, Job, make_job
 from onnxferry.export.bench_worker import Turn, Worker, WorkerError
 
 LARGE = 64 * 2**20
-"""Bytes of feeds beyond which fewer than FEEDS rotate: there, one does not fit any cache, and checking them all would take minutes."""
+"""Bytes of feeds beyond which fewer rotate: there, one does not fit any cache, and checking them all would take minutes."""
 
 FEW_FEEDS = 4
 
@@ -192,6 +192,3 @@ def _summed(measured: Measured, turns: Sequence[Turn]) -> Measured:
         runs=len(times),
         idle_cpu_s=statistics.median(turn.idle_cpu_s for turn in turns),
     )
-
-
-__all__ = ["FEEDS", "Bench", "Measured", "Row", "row_from_document"]
