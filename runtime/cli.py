@@ -25,6 +25,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "inspect": ("onnxferry.runtime.inspect_command:app", "Show what an .onnx file takes, gives and promises."),
     "tune": ("onnxferry.runtime.tune_command:app", "Find the fastest way to run a model on this machine."),
     "diff": ("onnxferry.export.diff_command:app", "Show what two .onnx files do not have in common."),
+    "bench": ("onnxferry.export.bench_command:app", "Measure a model beside what else could run it."),
     "doctor": ("onnxferry.runtime.doctor_command:app", "Find out what this machine can run, and mend it."),
     "models": ("onnxferry.runtime.models_command:app", "List the shipped models."),
     "demo": ("onnxferry.demo.command:app", "Show the models in a browser, and one of your own."),
@@ -42,6 +43,7 @@ _EXTRAS = {
     "onnx_ir": "export",
     "onnxscript": "export",
     "streamlit": "demo",
+    "openvino": "bench",
 }
 """Package to the extra that brings it, for verbs that need more than the base install."""
 

@@ -1,0 +1,57 @@
+"""``onnxferry bench --profile``: the profiler's trace is valid, and times inside loops are not counted twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from onnxferry.export.bench_profile import read_trace, summed
+from onnxferry.runtime.cli import main
+from onnxferry.runtime.errors import DeviceError
+
+
+def kernel(name: str, operator: str, start: int, duration: int) -> dict[str, object]:
+    return {"cat": "Node", "name": f"{name}_kernel_time", "ts": start, "dur": duration, "args": {"op_name": operator}}
+
+
+def run(start: int, duration: int) -> dict[str, object]:
+    return {"cat": "Session", "name": "model_run", "ts": start, "dur": duration, "args": {}}
+
+
+def test_what_runs_inside_an_operator_is_not_its_own_time() -> None:
+    events = [
+        *(run(0, 1000), kernel("scan", "Scan", 0, 900)),  # to warm up: not counted
+        *(run(2000, 110), kernel("scan", "Scan", 2000, 100), kernel("a", "Gemm", 2010, 30), kernel("b", "Gemm", 2050, 20)),
+        *(run(3000, 130), kernel("scan", "Scan", 3000, 120), kernel("a", "Gemm", 3010, 50), kernel("b", "Gemm", 3065, 20)),
+    ]
+    found = summed(events, 1, 1e-4)
+    assert found.runs == 2
+    assert found.session_s == pytest.approx(120e-6)
+    assert {share.name: round(share.seconds * 1e6) for share in found.operators} == {"Gemm": 60, "Scan": 50}
+    assert {share.name: round(share.seconds * 1e6) for share in found.nodes} == {"scan (Scan)": 50, "a (Gemm)": 40, "b (Gemm)": 20}
+    assert next(share.calls for share in found.operators if share.name == "Gemm") == 2
+    assert found.between_s == pytest.approx(10e-6)
+
+
+def test_the_command_prints_shares_and_keeps_a_valid_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ONNXFERRY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ONNXFERRY_HOME", str(tmp_path / "home"))
+    trace = tmp_path / "trace.json"
+    assert main(["bench", "one-node", "--batch", "1", "--threads", "1", "--profile", "--trace", str(trace)]) == 0
+    printed = capsys.readouterr().out
+    assert "Mul" in printed
+    assert "100.0%" in printed
+    events = json.loads(trace.read_text())
+    assert {"ph", "ts", "dur", "pid", "tid"} <= set(events[-1])
+    assert read_trace(trace) == events
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"cat": "Session", "name": "model_run"}]'])
+def test_a_trace_that_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.json").write_text(text)
+    with pytest.raises(DeviceError, match="profiler"):
+        read_trace(tmp_path / "t.json")
