@@ -88,7 +88,10 @@ def bench(
         return
     measuring = Bench(*QUICK, given) if quick else Bench(rounds, seconds, given)
     # Kept after every row: a benchmark takes long, and an interrupted one goes on with --resume.
-    keep = (lambda: None) if results_file is None else (lambda: results.save(results_file))
+    def keep() -> None:
+        if results_file is not None:
+            results.save(results_file)
+
     with stderr().status("opening") as status:
         say: Callable[[str], None] = lambda line: status.update(plain(line))  # noqa: E731
         for model in wanted:

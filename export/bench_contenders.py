@@ -81,7 +81,7 @@ class BareOrt:
     precision = "float32"
 
     def __init__(self, model: BenchModel, threads: int | None) -> None:
-        import onnxruntime
+        import onnxruntime  # type: ignore[import-untyped]
 
         options = onnxruntime.SessionOptions()
         if threads is not None:
@@ -101,7 +101,7 @@ class OpenVino:
     """A compiled model and one infer request that shares its memory with numpy, for the shape that runs or for any, whichever is faster."""
 
     def __init__(self, model: BenchModel, threads: int | None, precision: str = "") -> None:
-        import openvino
+        import openvino  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
         self.core = openvino.Core()
         self.path = os.fspath(model.path)
@@ -148,7 +148,8 @@ def fastest(ways: Mapping[str, Call], feeds: int) -> str:
     for name, call in ways.items():
         for i in range(3):
             call(i % feeds)
-        times, until = [], time.perf_counter() + TRIAL_S
+        times: list[float] = []
+        until = time.perf_counter() + TRIAL_S
         while not times or time.perf_counter() < until:
             begun = time.perf_counter()
             call(len(times) % feeds)

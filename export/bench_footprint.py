@@ -133,7 +133,8 @@ def _trace(model: BenchModel, feeds: dict[str, np.ndarray], path: Path) -> None:
     rebuilt = rebuild(model.path)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing is deprecated, and is still what opens fastest
-        torch.jit.save(torch.jit.trace(rebuilt.module, tuple(torch.from_numpy(feeds[name]) for name in rebuilt.inputs)), path)
+        traced = torch.jit.trace(rebuilt.module, tuple(torch.from_numpy(feeds[name]) for name in rebuilt.inputs))  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, path)
 
 
 def _start(program: str, name: str) -> float:

@@ -171,7 +171,7 @@ def _made_for(
 
 def _pictures(model: BenchModel, contract: Contract) -> np.ndarray:
     """Held-out pictures uint8 (n, size, size, channels): those shipped beside the file, else its golden samples, else noise."""
-    shape = (model.size, model.size, int(contract.options.get("channels", 1)))
+    shape = (model.size or 0, model.size or 0, int(contract.options.get("channels", 1)))
     shipped = model.path.with_name("examples.npz")
     found = []
     if shipped.is_file():
@@ -191,7 +191,7 @@ def _draws(engine: Engine, batch: int, rng: np.random.Generator) -> dict[str, np
     """Uniform numbers (batch, TEXT_STEPS) that write a likely text, none of them near the border between two bytes."""
     nothing = np.zeros((batch, 0), np.float32)
     temperature = np.array(0.8, np.float32)
-    feeds = {"prompt": np.zeros((batch, 0), np.uint8), "uniforms": nothing}
+    feeds: dict[str, np.ndarray] = {"prompt": np.zeros((batch, 0), np.uint8), "uniforms": nothing}
     columns = []
     for _ in range(TEXT_STEPS):
         outputs = engine.run(feeds, ["next_logits", "state_after"])

@@ -26,6 +26,9 @@ CLASSES = 1000
 class ResNet18(nn.Module):
     """``image`` uint8 (batch, 224, 224, 3) → probabilities float32 (batch, 1000), class_index int64 (batch,)."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1))

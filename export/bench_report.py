@@ -129,7 +129,7 @@ def duration(seconds: float, like: float | None = None) -> str:
 def table_rows(row: Row) -> list[tuple[str, ...]]:
     """Of everyone that was timed: contender, precision, median, spread in the median's unit, throughput, ratio to the best peer."""
     best = row.best_peer
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for name, measured in row.contenders.items():
         if measured.median_s is None:
             continue
@@ -143,7 +143,7 @@ def table_rows(row: Row) -> list[tuple[str, ...]]:
 
 def remarks(row: Row) -> list[str]:
     """A line for everyone that was not timed, with the reason, and for those that calculate in less than float32, how far off they are."""
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for name, measured in row.contenders.items():
         if measured.median_s is None:
             lines.append(f"{name} {measured.status}: {measured.words}")

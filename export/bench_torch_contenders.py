@@ -66,10 +66,10 @@ class Compiled(Eager):
 
     def ready(self, feeds: Sequence[Feeds]) -> Call:
         torch._dynamo.reset()
-        torch._inductor.config.freezing = True  # type: ignore[assignment]
+        torch._inductor.config.freezing = True
         self.how = "freezing, fixed shape"
         if self.model.writes:
-            call = _writer(torch.compile(self.cells, dynamic=False), self.start, feeds)  # type: ignore[arg-type]
+            call = _writer(torch.compile(self.cells, dynamic=False), self.start, feeds)
         else:
             call = _caller(torch.compile(self.rebuilt.module, dynamic=False), self._tensors(feeds))
         call(0)  # compiles
