@@ -29,6 +29,7 @@ from onnxferry.runtime.onnx_file import Limits, read_model
 from onnxferry.runtime.opening import CudaChoices, cache_for, open_on
 from onnxferry.runtime.placement import Placement, fallback_words, placements
 from onnxferry.runtime.placement import PlacementWarning as PlacementWarning
+from onnxferry.runtime.threads import threads_for
 from onnxferry.runtime.value_info import TensorSpec as TensorSpec
 from onnxferry.runtime.workers import Workers
 
@@ -39,7 +40,8 @@ class Engine:
     """An open model. One engine serves any number of threads at a time; a forked process needs one of its own.
 
     ``path``: a file, or the file's bytes. ``device``: ``"cuda"`` runs there or raises DeviceError, ``"auto"`` takes CUDA only
-    where it truly works; ``device_reason`` says why it chose. ``threads``: None for :func:`hardware.default_threads`.
+    where it truly works; ``device_reason`` says why it chose. ``threads``: None for
+    :func:`threads.threads_for`: as many as the process may use, one for tiny recurrent models.
     ``providers``: instead of ``device``, ONNX Runtime's execution providers in order, short or full names, each alone or with
     its options: ``["openvino"]``, ``[("cuda", {"device_id": 1}), "cpu"]``; one that does not come up raises DeviceError.
 
@@ -79,11 +81,12 @@ class Engine:
         if not isinstance(path, str | os.PathLike | bytes):
             raise InputError(f"a model is opened by its path or from bytes, got {kind(path)}")
         self.path: Path | None = None if isinstance(path, bytes) else Path(path)
-        self.threads: int = hardware.default_threads() if threads is None else _thread_count(threads)
         if not isinstance(graph_level, str) or graph_level not in ort.GRAPH_LEVELS:
             raise InputError(f"graph_level must be one of {', '.join(map(repr, ort.GRAPH_LEVELS))}, got {graph_level!r}")
         self.graph_level: str = graph_level
+        wanted = None if threads is None else _thread_count(threads)
         summary = read_model(path, limits)
+        self.threads: int = threads_for(summary) if wanted is None else wanted
         self.metadata: dict[str, str] = dict(summary.metadata)
         self.contract: Contract | None = _contract(self.metadata, self._name)
         model = path if isinstance(path, bytes) else os.fspath(path)
