@@ -22,7 +22,7 @@ from onnxferry.runtime import hardware, ort
 from onnxferry.runtime.artifact import Contract, contract_from_metadata
 from onnxferry.runtime.bindings import Binding, Spares, bound_arrays, output_arrays
 from onnxferry.runtime.cuda_graphs import GraphRunner, refuse_control_flow
-from onnxferry.runtime.device_arrays import DeviceArray, run_on_device
+from onnxferry.runtime.device_arrays import DeviceArray, run_on_device, values_of
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
 from onnxferry.runtime.feeds import Feed, as_dict, given, instead, kind, never_empty, specs_of
 from onnxferry.runtime.onnx_file import Limits, read_model
@@ -208,7 +208,7 @@ class Engine:
 
         Outputs are new memory each time, freed with the last array that shares it. On CUDA the device is waited for before and the
         run after, unless the engine was opened on the caller's own ``cuda_stream``: then nothing waits, and outputs are ready in that
-        stream's order.
+        stream's order. An engine with ``cuda_graph`` copies on the device, into its graph's addresses and out of them.
 
         Raises InputError for arrays that do not fit, lie elsewhere, are not contiguous, or whose framework will not share them
         (torch: those that require gradients), and DeviceError where the GPU fails.
@@ -216,12 +216,14 @@ class Engine:
         session = self._session
         if session is None:
             raise self._closed()
-        if self._graphs is not None:
-            raise InputError("run_dlpack() makes new memory each time, which a CUDA graph cannot write to; open it without cuda_graph")
         names = self._output_names if outputs is None else self._chosen(outputs)
         ready = as_dict(feeds)
         self._check_names(ready)
+        graphs = self._graphs
         try:
+            if graphs is not None:
+                values = values_of(ready, self._feeds, self._at, None)
+                return {name: DeviceArray(value, None) for name, value in zip(names, graphs.call_on_device(names, values), strict=True)}
             return run_on_device(session, ready, names, self._feeds, self._at, self._stream)
         except self._errors as error:
             raise self._run_error(error, ready) from error

@@ -113,7 +113,11 @@ def test_cuda_graphs_give_the_same_again_and_again(path: Path) -> None:
     with Engine(path, device="cuda", cuda_graph=True) as recorded, Engine(path, device="cuda") as plain:
         for batch, seed in ((1, 0), (1, 1), (8, 2), (1, 3), (8, 4)):
             feeds = feeds_of(plain, batch, seed)
-            assert_close(recorded.run(feeds), plain.run(feeds), path)
+            expected = plain.run(feeds)
+            assert_close(recorded.run(feeds), expected, path)
+            if torch.cuda.is_available():
+                tensors = {name: torch.from_numpy(array).cuda() for name, array in feeds.items()}
+                assert_close({name: array.numpy() for name, array in recorded.run_dlpack(tensors).items()}, expected, path)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch here has no CUDA")
