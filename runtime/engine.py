@@ -159,6 +159,7 @@ class Engine:
         Raises InputError for feeds and outputs that do not fit, DeviceError where the GPU fails; what stands in the outputs
         then is undefined.
         """
+        spares = self._spares  # before the session: close() takes them away in the other order, and a binding keeps its session
         session = self._session
         if session is None:
             raise self._closed()
@@ -170,7 +171,6 @@ class Engine:
             output_arrays(outputs, self._fetches, bound_arrays(self._feeds, self._checked(feeds)))
             self._copy_into(outputs, self.run(feeds, list(outputs)))
             return
-        spares = self._spares
         for binding in spares.bindings:
             if binding.holds(feeds, outputs):
                 break
