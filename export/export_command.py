@@ -14,7 +14,7 @@ from onnxferry.export.artifact_writer import checked_target
 from onnxferry.export.graph_cleanup import MAX_OPSET, OPSET
 from onnxferry.export.parity_report import ParityReport
 from onnxferry.export.report_print import checked_report_name, print_report, write_report_file
-from onnxferry.runtime.console import JsonOption, command, new_app, plain, print_json, print_next, stderr, try_command
+from onnxferry.runtime.console import JsonOption, command, new_app, plain, print_json, print_next, stderr, stdout, try_command
 from onnxferry.runtime.errors import InputError, ParityError
 
 app = new_app()
@@ -97,6 +97,7 @@ def export(
     except ParityError as error:
         if report_file is not None and isinstance(error.report, ParityReport):
             write_report_file(error.report, report_file, source)
+            raise ParityError(f"{error}\n  the report: {report_file}", error.report) from error
         raise
     if report_file is not None:
         write_report_file(report, report_file, source)
@@ -105,6 +106,8 @@ def export(
         print_json({"model": str(out), "bytes": size, **report.to_json()})
         return
     print_report(report, f"{out} ({size / 1e6:.2f} MB)")
+    if report_file is not None:
+        stdout().print(f"the report: {plain(report_file)}", soft_wrap=True)
     from onnxferry.runtime.engine import Engine
 
     with Engine(out, device="cpu") as engine:

@@ -102,6 +102,13 @@ def _random(c: Context) -> Cause | None:
     return None
 
 
+def _no_kernel(c: Context) -> Cause | None:
+    found = re.search(r"it has none for (float\d+)", c.failure.message)
+    if c.failure.kind not in ("runtime", "frozen-axis") or found is None:
+        return None
+    return f"ONNX Runtime has every operator in float32 on the CPU, and fewer in {found.group(1)}", "model.float()"
+
+
 def _nothing_to_prove(c: Context) -> Cause | None:
     if c.failure.kind == "all-nan":
         return "the weights or the inputs make the model itself give NaN", "look at model(x) in the framework first"
@@ -229,6 +236,7 @@ def _small(c: Context) -> Cause | None:
 
 RULES: Sequence[Callable[[Context], Cause | None]] = (
     _random,
+    _no_kernel,
     _nothing_to_prove,
     _another_model,
     _bounded_size,

@@ -75,7 +75,10 @@ def variations(inputs: Sequence[InputSpec], examples: Feeds) -> Iterator[Case]:
 
 
 def _scaled(array: np.ndarray, factor: float) -> np.ndarray:
-    return np.asarray(array * array.dtype.type(factor)) if array.dtype.kind == "f" else array
+    if array.dtype.kind != "f":
+        return array
+    finite = np.isfinite(array)  # a mask's infinities stay: times 0 they would be NaN
+    return np.where(finite, np.where(finite, array, 0) * array.dtype.type(factor), array)
 
 
 def _size_sets(traced: Mapping[str, int], ranges: Mapping[str, tuple[int, int | None]]) -> Iterator[dict[str, int]]:
@@ -113,11 +116,12 @@ def _draw(spec: InputSpec, example: np.ndarray, shape: tuple[int, ...], rng: np.
         finite = example[np.isfinite(example)]
         low, high = (float(finite.min()), float(finite.max())) if finite.size else (-1.0, 1.0)
         if low == high == 0.0:
-            # All zeros, as in a fresh recurrent state: zeros would hide what the state does.
-            return rng.standard_normal(shape).astype(dtype)
-        if low == high:
-            low, high = sorted((0.0, low))
-        values = rng.uniform(low, high, shape)
+            # All zeros, as in a fresh recurrent state: zeros would hide what the state does. Beside infinities they are a mask's.
+            values = rng.standard_normal(shape) if finite.size == example.size else np.zeros(shape)
+        else:
+            if low == high:
+                low, high = sorted((0.0, low))
+            values = rng.uniform(low, high, shape)
         if finite.size < example.size:
             # Masks of -inf: keep such values, as often as the example has them.
             odd = example[~np.isfinite(example)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -82,11 +84,15 @@ def _judged(
         return judged(source, model, engine, runs, given, tolerances, decisions)
 
 
+# How ONNX Runtime says that it lacks an operator in a dtype: when it loads the graph, or, of a few operators, when it runs them.
+_LACKS = re.compile(r"Could not find an implementation|does not support (?:double|float16|half)", re.IGNORECASE)
+
+
 def _other_dtype(model: onnx.ModelProto, words: str) -> str:
     """What to do where ONNX Runtime lacks an operator in a dtype: on the CPU it has float32 of all, and others of some."""
     rare = {int(onnx.TensorProto.DOUBLE): "float64", int(onnx.TensorProto.FLOAT16): "float16"}
     found = [rare[t] for t in _dtypes(model) if t in rare]
-    return f"; it has none for {found[0]}: export model.float()" if found and "Could not find an implementation" in words else ""
+    return f"; it has none for {found[0]}: export model.float()" if found and _LACKS.search(words) else ""
 
 
 def _dtypes(model: onnx.ModelProto) -> list[int]:
@@ -106,6 +112,9 @@ def judged(
 ) -> tuple[ParityReport, list[SourceRun]]:
     """The open file beside what its source gave, and whether every side of its branches was taken: the report, and all runs."""
     report = judge(source, engine, runs, tolerances=tolerances, decisions=decisions)
+    report.failures = [
+        dataclasses.replace(failure, message=f"{failure.message}{_other_dtype(model, failure.message)}") for failure in report.failures
+    ]
     if not report.passed or not any(node.op_type == "If" for node in graph_cleanup.all_nodes(model)):
         return report, runs
     branches = Branches(model)

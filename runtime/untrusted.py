@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,15 @@ def run_file(
     path: str | os.PathLike[str], feeds: Mapping[str, np.ndarray], limits: SandboxLimits | None = None, file_limits: Limits | None = None
 ) -> dict[str, np.ndarray]:
     """Run the file once in a child: arrays of numbers by input name in, by output name out."""
-    answer = sandbox.call(_run, {"path": _absolute(path), "limits": _to_json(file_limits), "feeds": dict(feeds)}, limits, name=str(path))
-    if not isinstance(answer, dict) or not all(isinstance(array, np.ndarray) for array in answer.values()):
+    arguments = {"path": _absolute(path), "limits": _to_json(file_limits), "names": list(feeds), "arrays": list(feeds.values())}
+    answer = sandbox.call(_run, arguments, limits, name=str(path))
+    try:
+        outputs = dict(zip(map(str, answer["names"]), answer["arrays"], strict=True))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _not_understood(path) from error
+    if not all(isinstance(array, np.ndarray) for array in outputs.values()):
         raise _not_understood(path)
-    return answer
+    return outputs
 
 
 def _check(path: str, limits: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,10 +87,11 @@ def _check(path: str, limits: Mapping[str, Any]) -> dict[str, Any]:
         }
 
 
-def _run(path: str, limits: Mapping[str, Any], feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """In the child."""
+def _run(path: str, limits: Mapping[str, Any], names: Sequence[str], arrays: Sequence[np.ndarray]) -> dict[str, Any]:
+    """In the child. A name of the stranger's is never a key of what travels, where it might be taken for one of ours."""
     with Engine(path, device="cpu", threads=1, limits=_from_json(limits)) as engine:
-        return engine.run(feeds)
+        outputs = engine.run(dict(zip(names, arrays, strict=True)))
+    return {"names": list(outputs), "arrays": list(outputs.values())}
 
 
 def _comparison(fields: Mapping[str, Any]) -> Comparison:

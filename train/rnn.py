@@ -145,7 +145,8 @@ class Rnn(nn.Module):
         if self.config.tied:
             nn.init.normal_(self.embed.weight, std=0.1)
         else:
-            nn.init.zeros_(self.head.weight)
+            # Not zeros: the layers would learn nothing until the head has moved away from them.
+            nn.init.normal_(self.head.weight, std=self.config.width**-0.5)
 
     def start(self, batch: int) -> Tensor:
         """The state that has read nothing: zeros (batch, slots, width)."""
@@ -227,7 +228,7 @@ def nats_per_byte(network: Rnn, text: np.ndarray, chunk: int = 4096) -> float:
     return total / len(text)
 
 
-def one_cycle(done: float, warm_up: float = 0.15) -> float:
+def one_cycle(done: float, warm_up: float = 0.05) -> float:
     """Share of the highest learning rate, when the share ``done`` of a run lies behind: up from 0.1 to 1, down to 0.0001, on cosines."""
     if done < warm_up:
         return 0.1 + 0.9 * (1 - math.cos(math.pi * done / warm_up)) / 2

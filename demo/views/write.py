@@ -12,7 +12,9 @@ from onnxferry.demo.words import heading, told
 from onnxferry.runtime import TextGenerator
 
 MODEL = "shakespeare"
+LONGEST = 100_000  # bytes: a text that takes some tens of seconds, which is what Stop is for
 _SHOWN_EVERY = 0.06  # seconds between two looks at the text: more often is work that nobody sees
+_SHOWN_EVERY_BYTE = 4e-6  # seconds more for each byte that stands there already, as each look sends and lays out all (0.15 s at LONGEST)
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,10 @@ def _settings() -> Settings:
         "Temperature", 0.0, 2.0, usual.temperature, 0.05, key="temperature", bind="query-params", persist_state="session",
         help="1 chooses as the model believes; lower is safer, 0 always takes the likeliest byte; higher is bolder.",
     )  # fmt: skip
-    length = st.slider("Length in bytes", 50, 5000, usual.length, 50, key="length", bind="query-params", persist_state="session")
+    length = st.number_input(
+        "Length in bytes", 1, LONGEST, usual.length, 100, key="length", bind="query-params", persist_state="session",
+        help=f"At most {LONGEST:,}. A long text can be stopped: what stands there by then stays.",
+    )  # fmt: skip
     left, right = st.columns(2)
     top_k = left.number_input(
         "Top-k", 0, 256, usual.top_k, key="top_k", bind="query-params", persist_state="session",
@@ -122,7 +127,7 @@ def _write(model: TextGenerator, settings: Settings) -> None:
     for piece in pieces:
         written.text += piece
         written.seconds = time.perf_counter() - started
-        if written.seconds - shown >= _SHOWN_EVERY:
+        if written.seconds - shown >= _SHOWN_EVERY + _SHOWN_EVERY_BYTE * len(written.text):
             shown = written.seconds
             sheet.html(markup.sheet(settings.prompt, written.text, writing=True))
             note.caption(written.note().removesuffix(", stopped"))

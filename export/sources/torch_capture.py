@@ -113,11 +113,17 @@ def graph_of_program(source: TorchSource, program: torch.export.ExportedProgram,
         raise ExportError("torch.onnx.export gave no program: this torch version is not supported; pip install -U torch")
     mends = _fold_weights(made) if optimize else ["left the exporter's optimiser out"]
     model = made.model_proto
-    mends += torch_mends.mend(model)
+    mends += torch_mends.mend(model, _numbers_of(program) | _numbers_of(made.exported_program))
     _strip_prefix(model)
     axes, ranges = _axes_of_program(source, program)
     _rename_axes(model, axes)
     return Candidate(model, mends=tuple(mends), ranges=ranges, trace=_trace(source, made))
+
+
+def _numbers_of(program: torch.export.ExportedProgram | None) -> set[float]:
+    """Python's floats among the arguments of a captured program."""
+    nodes = [] if program is None else program.graph.nodes
+    return {leaf for node in nodes for leaf in pytree.tree_leaves((node.args, node.kwargs)) if isinstance(leaf, float)}
 
 
 def _traced(source: TorchSource, flat: FlatModule, opset: int) -> Candidate:
@@ -286,7 +292,9 @@ class _Recorder(torch.fx.Interpreter):
 @contextmanager
 def quiet() -> Iterator[list[warnings.WarningMessage]]:
     """The exporters' warnings and log lines, kept from the screen: the judge says what matters. Gives the warnings."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir", "torch.fx")]
+    # torch._guards logs a whole stack trace where an axis cannot vary, which is told in one line.
+    names = ("torch.onnx", "torch.export", "torch._dynamo", "torch._guards", "torch.fx", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

@@ -33,6 +33,9 @@ def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("digits", "shakespeare"):
         shutil.copytree(ZOO / name, zoo / name)
     torch.manual_seed(0)
+    # One thread: on a machine that is busy, threads that wait for one another take minutes for what takes one a second.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     held_out = load_images("digits-5k").test
     few = np.concatenate([np.flatnonzero(held_out.labels == digit)[:3] for digit in range(10)])
     images, labels = held_out.images[few], held_out.labels[few].astype(np.int64)
@@ -75,6 +78,7 @@ def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         images=images, labels=labels,
     )  # fmt: skip
     _ship_autoencoder(zoo / "digits-ae", runs / "digits-ae", images, labels)
+    torch.set_num_threads(threads)
     return zoo
 
 

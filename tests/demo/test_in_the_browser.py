@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
+from onnxferry.demo.views.write import LONGEST
+
 pytestmark = pytest.mark.slow
 
 PATIENCE = 120_000  # milliseconds: two cores may be busy with other tests
@@ -147,12 +149,37 @@ def test_two_people_do_not_disturb_each_other(visitors) -> None:
     says(second, "1")
 
 
-def test_text_streams(visitor: Visitor) -> None:
-    """Stop is not pressed here: a fast machine has written all before a click arrives. Your model's Stop is, on an endless model."""
-    visitor.open("write?length=5000&seed=3")
-    expect(visitor.page.locator(".of-sheet")).to_contain_text(re.compile(r"\w{3}"), timeout=PATIENCE)
-    expect(visitor.page.locator('.of-sheet[aria-busy="false"]')).to_be_visible(timeout=PATIENCE)
-    expect(visitor.page.get_by_text("bytes per second")).to_be_visible(timeout=PATIENCE)
+# How much of the model's own text stands on the sheet while it is being written. Longer than what was there before?
+WRITING_BEYOND = "before => { const sheet = document.querySelector('.of-sheet[aria-busy=\"true\"]'); \
+return sheet && sheet.textContent.length > before ? sheet.textContent.length : 0; }"
+
+
+def test_text_streams_and_stops(visitor: Visitor) -> None:
+    """The longest text: it takes the fastest machine some seconds, so that Stop comes long before its end, and a slow one is not kept."""
+    visitor.page.goto(f"{visitor.url}/write?length={LONGEST}&seed=3", timeout=PATIENCE)
+    length = len("ROMEO:\n")
+    for _ in range(3):
+        length = visitor.page.wait_for_function(WRITING_BEYOND, arg=length, timeout=PATIENCE).json_value()
+    visitor.page.get_by_role("button", name="Stop", exact=True).click()
+    expect(visitor.page.get_by_text("bytes per second, stopped")).to_be_visible(timeout=PATIENCE)
+    visitor.settled()
+    stopped = visitor.page.locator('.of-sheet[aria-busy="false"]')
+    text = stopped.text_content()
+    assert text is not None
+    assert length <= len(text) < LONGEST / 2
+    expect(visitor.page.get_by_role("button", name="Stop", exact=True)).to_be_disabled(timeout=PATIENCE)
+    # It stays stopped, and writes again when asked.
+    visitor.page.get_by_role("button", name="Write", exact=True).click()
+    visitor.page.wait_for_function(WRITING_BEYOND, arg=len("ROMEO:\n"), timeout=PATIENCE)
+    visitor.page.get_by_role("button", name="Stop", exact=True).click()
+    expect(visitor.page.get_by_text("bytes per second, stopped")).to_be_visible(timeout=PATIENCE)
+
+
+def test_a_short_text_is_written_to_its_end(visitor: Visitor) -> None:
+    visitor.open("write?length=300&seed=3")
+    expect(visitor.page.locator('.of-sheet[aria-busy="false"]')).to_contain_text(re.compile(r"\w{3}.*\w{3}", re.DOTALL), timeout=PATIENCE)
+    expect(visitor.page.get_by_text("300 bytes at")).to_be_visible(timeout=PATIENCE)
+    expect(visitor.page.get_by_text("stopped")).not_to_be_attached()
 
 
 def test_a_link_carries_prompt_and_seed(visitors) -> None:

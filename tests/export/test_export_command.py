@@ -199,11 +199,13 @@ def test_a_foreign_file_that_draws_random_numbers_is_refused(place: Path, capsys
 
 def test_reports(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export("words:make", *INPUTS, "-o", "m.onnx", "--report", "r.html") == 0
+    assert "the report: r.html" in capsys.readouterr().out
     page = Path("r.html").read_text()
     assert "passed" in page
     assert "<svg" in page
     assert re.findall(r"(?:src|href)=|url\(|@import|https?:", page) == [], "one page that loads nothing"
     assert export("words:make", *INPUTS, "-o", "x.onnx", "--rtol", "0", "--atol", "0", "--report", "r.json") == 1
+    assert "the report: r.json" in capsys.readouterr().err
     report = json.loads(Path("r.json").read_text())
     assert report["passed"] is False
     assert report["failures"][0]["kind"] == "difference"

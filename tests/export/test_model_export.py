@@ -205,3 +205,11 @@ def test_large_weights_go_beside_the_file(tmp_path: Path) -> None:
 def test_paths_in_a_command_are_cut_to_their_last_part() -> None:
     words = ["/usr/bin/onnxferry", "export", "runs/a/b/", "--out=/home/me/x.onnx", "-o", r"C:\me\y.onnx", "x:float32[batch,3]"]
     assert shortened(words) == ["onnxferry", "export", "b", "--out=x.onnx", "-o", "y.onnx", "x:float32[batch,3]"]
+
+
+def test_an_axis_that_is_not_named_keeps_its_size(tmp_path: Path) -> None:
+    export_model(torch.nn.Softmax(-1), torch.randn(2, 3), tmp_path / "m.onnx", dynamic_shapes={"input": {0: "batch"}})
+    with Engine(tmp_path / "m.onnx", device="cpu") as engine:
+        assert [spec.shape for spec in (*engine.inputs, *engine.outputs)] == [("batch", 3), ("batch", 3)]
+        with pytest.raises(InputError, match="must have size 3 on axis 1"):
+            engine.run({"input": np.zeros((2, 4), np.float32)})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,29 @@ def test_a_batch_that_the_code_fixes(folder: Path) -> None:
     assert "[3, 2, 2]" in first
 
 
+def test_a_state_for_one_batch_says_so_without_torchs_own_traces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Baked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = nn.GRU(4, 5, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.gru(x, torch.zeros(1, 2, 5))[0]
+
+    records: list[logging.LogRecord] = []
+    listener = logging.Handler()
+    monkeypatch.setattr(listener, "emit", records.append)
+    log = logging.getLogger("torch._guards")  # where torch logs the trace of what its export cannot vary
+    log.addHandler(listener)
+    try:
+        error = refused(Baked(), torch.randn(2, 6, 4), folder, BATCH)
+    finally:
+        log.removeHandler(listener)
+    assert "the axis 'batch'" in str(error).splitlines()[0]
+    assert "Expected hidden size" in str(error).splitlines()[0]
+    assert [record for record in records if record.levelno >= logging.WARNING] == []
+
+
 def test_an_axis_that_only_works_at_its_traced_size(folder: Path) -> None:
     """The source itself refuses every other size: naming the axis dynamic promises what nobody can prove."""
     weight = torch.randn(4, 4)
@@ -184,6 +209,35 @@ def test_an_operator_without_translation(folder: Path) -> None:
     first = str(error).splitlines()[0]
     assert "onnxferry_tests" in first
     assert "no translation to ONNX" in first
+
+
+class Last(nn.Module):
+    """The answer of a recurrent layer alone, without its states."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "operator"),
+    [
+        (nn.Conv1d(4, 4, 3), (2, 4, 6), "Conv"),  # missed when the graph is loaded
+        (nn.GELU(), (2, 6), "Erf"),
+        (Last(nn.GRU(4, 4, batch_first=True)), (2, 6, 4), "GRU"),  # missed when it is run
+    ],
+)
+def test_an_operator_that_the_runtime_lacks_in_float64(folder: Path, model: nn.Module, shape: tuple[int, ...], operator: str) -> None:
+    error = refused(model.double(), torch.randn(shape).double(), folder)
+    first = str(error).splitlines()[0]
+    assert re.search(rf"\b{operator}\b", first)
+    assert "it has none for float64: export model.float()" in first
+    assert isinstance(error, ParityError)
+    assert isinstance(error.report, ParityReport)
+    assert error.report.located["try"] == "model.float()"
 
 
 def test_a_tolerance_that_nothing_can_hold(folder: Path) -> None:

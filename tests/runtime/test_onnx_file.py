@@ -539,6 +539,18 @@ def test_external_data_through_links(build_onnx, tmp_path):
         read_model(external(build_onnx, tmp_path, location="dir/secret"))
 
 
+def test_external_data_behind_a_hard_link_is_the_file_itself(build_onnx, tmp_path):
+    """Package installers and caches link files so, and nothing tells such a name from any other: it was made by who may read it."""
+    (tmp_path / "cache").write_bytes(bytes(16))
+    path = external(build_onnx, tmp_path, location="w.bin")
+    try:
+        (path.parent / "w.bin").hardlink_to(tmp_path / "cache")
+    except OSError:
+        pytest.skip("links cannot be made here")
+    (initializer,) = read_model(path).initializers
+    assert initializer.location == "w.bin"
+
+
 def test_external_data_hides_in_attributes_too(build_onnx, tmp_path):
     tensor = onnx.TensorProto(name="k", data_type=FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value="/etc/passwd")

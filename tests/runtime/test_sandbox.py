@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -84,6 +85,29 @@ def test_a_sound_file_is_checked_and_run_as_here(recogniser: Path) -> None:
     for name, array in expected.items():
         assert outputs[name].dtype == array.dtype
         np.testing.assert_array_equal(outputs[name], array)
+
+
+@pytest.mark.parametrize("name", ["array/base64", "names", "value", "error", "__class__", "päron 🍐"])
+def test_names_of_inputs_and_outputs_are_the_files_own(tmp_path: Path, name: str) -> None:
+    """Whatever a stranger calls them, also by what travels between the processes."""
+    ends = [helper.make_tensor_value_info(each, TensorProto.FLOAT, [2]) for each in (name, f"{name}/out", "array/base64/2")]
+    nodes = [helper.make_node("Neg", [name], [f"{name}/out"]), helper.make_node("Abs", [name], ["array/base64/2"])]
+    graph = helper.make_graph(nodes, "stranger", ends[:1], ends[1:])
+    path = tmp_path / "names.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString())
+    outputs = run_file(path, {name: np.array([1, -2], np.float32)})
+    assert list(outputs) == [f"{name}/out", "array/base64/2"]
+    np.testing.assert_array_equal(outputs[f"{name}/out"], np.array([-1, 2], np.float32))
+    np.testing.assert_array_equal(outputs["array/base64/2"], np.array([1, 2], np.float32))
+
+
+def test_an_output_named_as_arrays_travel(tmp_path: Path) -> None:
+    """The one name that was refused while names were keys."""
+    path = _written(tmp_path / "m.onnx", [helper.make_node("Neg", ["x"], ["y"])], {})
+    model = onnx.load(path)
+    model.graph.node[0].output[0] = model.graph.output[0].name = "array/base64"
+    onnx.save(model, path)
+    np.testing.assert_array_equal(run_file(path, X)["array/base64"], -X["x"])
 
 
 def test_errors_of_ours_come_back_as_themselves(recogniser: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from onnxferry.demo.views.write import Settings, Written
@@ -79,6 +80,27 @@ def test_what_was_stopped_says_so() -> None:
     assert written.note() == "3 bytes at 6 bytes per second, stopped"
     written.finished = True
     assert written.note() == "3 bytes at 6 bytes per second"
+
+
+def test_stop_before_the_first_piece(show: Show, well, writer: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ends, as Stop ends it, before anything was written: the page goes on, and writes again when asked."""
+
+    def stopped(*_: object) -> Iterator[str]:
+        st.stop()
+        yield ""
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TextGenerator, "stream", stopped)
+        page = show("write", length="50")
+        well(page)
+        assert not page.session_state["written"].finished
+    page.run()
+    well(page)
+    assert page.session_state["written"].text == ""
+    assert any(each.value == "0 bytes, stopped" for each in page.caption)
+    page.button[0].click().run()
+    well(page)
+    assert page.session_state["written"].text == writer.generate("ROMEO:\n", 50, seed=0)
 
 
 def test_a_model_that_is_not_there_is_one_line(show: Show, well, tmp_path: Path) -> None:
