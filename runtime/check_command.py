@@ -157,7 +157,7 @@ class _Found:
     samples: int
     device: str
     report: GoldenReport
-    reason: str = "--untrusted runs there"  # why on that device
+    reason: str = "as asked for"  # why on that device
 
 
 def _checked_here(path: Path, device: str, threads: int | None, limits: Limits) -> _Found:

@@ -113,9 +113,10 @@ def _value(array: Any, feed: Feed, device: tuple[str, int], stream: int | None) 
     if lies != device:
         here, there = (f"{kind_of}:{at}" if kind_of != "cpu" else "cpu" for kind_of, at in (device, lies))
         raise InputError(f"input {name!r} lies on {there}, the model runs on {here}; move it there first, or use run() with numpy arrays")
+    refusals: tuple[type[Exception], ...] = (*ort.error_classes(), BufferError)
     try:
         value = ort.onnxruntime().OrtValue.from_dlpack(_OnStream(array, stream if device[0] == "cuda" else None))
-    except (*ort.error_classes(), BufferError) as error:
+    except refusals as error:
         text = ort.words(error)
         if "ontiguous" in text:
             text = f"it is not contiguous; use {name}.contiguous()"
