@@ -143,7 +143,7 @@ def table_rows(row: Row) -> list[tuple[str, ...]]:
 
 def remarks(row: Row) -> list[str]:
     """A line for everyone that was not timed, with the reason, and for those that calculate in less than float32, how far off they are."""
-    lines: list[tuple[str, ...]] = []
+    lines: list[str] = []
     for name, measured in row.contenders.items():
         if measured.median_s is None:
             lines.append(f"{name} {measured.status}: {measured.words}")

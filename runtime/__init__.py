@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from onnxferry.runtime.artifact import Golden as Golden
     from onnxferry.runtime.artifact import Tolerance as Tolerance
     from onnxferry.runtime.batcher import Batcher as Batcher
+    from onnxferry.runtime.device_arrays import DeviceArray as DeviceArray
     from onnxferry.runtime.engine import Engine as Engine
     from onnxferry.runtime.engine import TensorSpec as TensorSpec
     from onnxferry.runtime.images import ImageGenerator as ImageGenerator
     from onnxferry.runtime.latents import Autoencoder as Autoencoder
+    from onnxferry.runtime.placement import PlacementWarning as PlacementWarning
     from onnxferry.runtime.tasks import Classifier as Classifier
     from onnxferry.runtime.tasks import Model as Model
     from onnxferry.runtime.tasks import Prediction as Prediction
@@ -36,10 +38,12 @@ _MODULES = {
     "Batcher": "batcher",
     "Classifier": "tasks",
     "Contract": "artifact",
+    "DeviceArray": "device_arrays",
     "Engine": "engine",
     "Golden": "artifact",
     "ImageGenerator": "images",
     "Model": "tasks",
+    "PlacementWarning": "placement",
     "Prediction": "tasks",
     "TensorSpec": "engine",
     "TextGenerator": "text",
@@ -52,10 +56,12 @@ __all__ = [
     "Batcher",
     "Classifier",
     "Contract",
+    "DeviceArray",
     "Engine",
     "Golden",
     "ImageGenerator",
     "Model",
+    "PlacementWarning",
     "Prediction",
     "TensorSpec",
     "TextGenerator",

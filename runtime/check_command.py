@@ -95,7 +95,7 @@ def check(
     onnxferry check model.onnx --against mypkg.models:make --weights w.safetensors --report parity.html
     ```
 
-    With --json: model, device, passed, samples, comparisons (sample, output, passed, problem, max_abs, rtol, atol, worst
+    With --json: model, device, device_reason, passed, samples, comparisons (sample, output, passed, problem, max_abs, rtol, atol, worst
     index, actual and expected there); with --against, model and the whole parity report.
     """
     path = find_model(model)
@@ -126,6 +126,7 @@ def check(
             {
                 "model": model,
                 "device": found.device,
+                "device_reason": found.reason,
                 "passed": report.passed or (nothing and allow_none),
                 "samples": found.samples,
                 "comparisons": [_json(comparison) for comparison in report.comparisons],
@@ -146,6 +147,8 @@ def check(
     if not as_json:
         count = len(report.comparisons)
         stdout().print(Text(f"passed: {count} of {count} on {found.device}", "bold green"))
+        if device == "auto":
+            stdout().print(Text(f"why {found.device}: {found.reason}", "dim"), soft_wrap=True)
         print_next(command("inspect", model), *try_command(found.kind, model))
 
 
@@ -155,18 +158,19 @@ class _Found:
     samples: int
     device: str
     report: GoldenReport
+    reason: str = "as asked for"  # why on that device
 
 
 def _checked_here(path: Path, device: str, threads: int | None, limits: Limits) -> _Found:
     with Engine(path, device=device, threads=threads, limits=limits) as engine:
         contract = engine.contract
         report = replay_goldens(row_by_row(engine), contract) if contract else GoldenReport(())
-        device_used = engine.device
+        device_used, reason = engine.device, engine.device_reason
     if contract is not None and contract.kind == "encoder" and decoder_path(path).is_file():
         with Engine(decoder_path(path), device=device, threads=threads, limits=limits) as engine:
             decoder = replay_goldens(engine.run, engine.contract) if engine.contract else GoldenReport(())
         report = _with_decoder(report, decoder)
-    return _Found(contract.kind if contract else None, len(contract.goldens) if contract else 0, device_used, report)
+    return _Found(contract.kind if contract else None, len(contract.goldens) if contract else 0, device_used, report, reason)
 
 
 def _checked_in_child(

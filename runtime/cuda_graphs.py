@@ -61,27 +61,42 @@ class GraphRunner:
 
     def call(self, names: Sequence[str], feeds: Mapping[str, Any], _options: Any) -> list[Any]:
         """Numpy arrays in and out. A run cannot be stopped half-way: it is one launch."""
-        key = (*names, *((name, feeds[name].shape) for name in sorted(feeds)))
         with self._lock:
-            slot = self._slots.pop(key, None)
-            if slot is None:
-                while len(self._slots) >= self._most:
-                    self._forget(next(iter(self._slots)))
-                slot = self._new_slot(names, feeds)
-            self._fill(slot.binding, slot.inputs, feeds)
-            self._session.run_with_iobinding(slot.binding, slot.options)
-            self._slots[key] = slot  # the newest last
-            return [np.array(value.numpy()) for value in slot.outputs]
+            # All of them are copies: the buffers are the next run's.
+            return [np.array(value.numpy()) for value in self._run(names, feeds).outputs]
+
+    def call_on_device(self, names: Sequence[str], feeds: Mapping[str, Any]) -> list[Any]:
+        """OrtValues in and out, on the device: copied there into the buffers and out of them into new memory."""
+        with self._lock:
+            slot = self._run(names, feeds)
+            answers = [self._like(value) for value in slot.outputs]
+            for answer, value in zip(answers, slot.outputs, strict=True):
+                answer.update_inplace(value)
+            slot.binding.synchronize_outputs()  # the copies are on no stream that the caller could wait for
+            return answers
+
+    def _run(self, names: Sequence[str], feeds: Mapping[str, Any]) -> _Slot:
+        """The slot whose buffers hold the answers until its next run."""
+        key = (*names, *((name, _shape(feeds[name])) for name in sorted(feeds)))
+        slot = self._slots.pop(key, None)
+        if slot is None:
+            while len(self._slots) >= self._most:
+                self._forget(next(iter(self._slots)))
+            slot = self._new_slot(names, feeds)
+        self._fill(slot.binding, slot.inputs, feeds)
+        self._session.run_with_iobinding(slot.binding, slot.options)
+        self._slots[key] = slot  # the newest last
+        return slot
 
     def _fill(self, binding: Any, inputs: Mapping[str, Any], feeds: Mapping[str, Any]) -> None:
+        # What makes the feeds, the copies, and the run are on three streams.
+        binding.synchronize_inputs()
         for name, value in inputs.items():
             value.update_inplace(feeds[name])
-        # The copies are on another stream than the run's.
         binding.synchronize_inputs()
 
     def _new_slot(self, names: Sequence[str], feeds: Mapping[str, Any]) -> _Slot:
-        value_of = ort.onnxruntime().OrtValue.ortvalue_from_shape_and_type
-        inputs = {name: value_of(array.shape, array.dtype.type, *self._device) for name, array in feeds.items()}
+        inputs = {name: self._like(value) for name, value in feeds.items()}
         binding = self._session.io_binding()
         for name, value in inputs.items():
             binding.bind_ortvalue_input(name, value)
@@ -90,17 +105,26 @@ class GraphRunner:
         self._fill(binding, inputs, feeds)
         # Once without recording: it tells the outputs' shapes, and lets libraries make their plans.
         self._session.run_with_iobinding(binding, _run_options(_NOT_RECORDED))
-        outputs = [value_of(value.shape(), np.dtype(numpy_name(value.data_type())).type, *self._device) for value in binding.get_outputs()]
+        outputs = [self._like(value) for value in binding.get_outputs()]
         binding.clear_binding_outputs()
         for name, value in zip(names, outputs, strict=True):
             binding.bind_ortvalue_output(name, value)
         number = next(self._numbers)
         return _Slot(number, inputs, outputs, binding, _run_options(str(number)))
 
+    def _like(self, value: Any) -> Any:
+        """New memory on the device, of an array's or an OrtValue's shape and type."""
+        dtype = value.dtype if isinstance(value, np.ndarray) else np.dtype(numpy_name(value.data_type()))
+        return ort.onnxruntime().OrtValue.ortvalue_from_shape_and_type(_shape(value), dtype.type, *self._device)
+
     def _forget(self, key: tuple[Any, ...]) -> None:
         slot = self._slots.pop(key)
         if hasattr(self._session, "release_captured_graph"):  # before, a graph lived as long as its session
             self._session.release_captured_graph(slot.number)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return value.shape if isinstance(value, np.ndarray) else tuple(value.shape())
 
 
 def _run_options(graph: str) -> Any:

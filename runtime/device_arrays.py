@@ -77,12 +77,17 @@ class _OnStream:
         return self._array.__dlpack__() if self._stream is None else self._array.__dlpack__(stream=self._stream)
 
 
+def values_of(feeds: Mapping[str, Any], known: Mapping[str, Feed], device: tuple[str, int], stream: int | None) -> dict[str, Any]:
+    """The OrtValues that share the arrays' memory. Raises InputError for an array that does not fit."""
+    return {name: _value(array, known[name], device, stream) for name, array in feeds.items()}
+
+
 def run_on_device(
     session: Any, feeds: Mapping[str, Any], names: Sequence[str], known: Mapping[str, Feed], device: tuple[str, int], stream: int | None
 ) -> dict[str, DeviceArray]:
     """Runs once on arrays that lie on ``device`` (kind, number). Names of feeds are checked already."""
+    values = values_of(feeds, known, device, stream)
     binding = session.io_binding()
-    values = {name: _value(array, known[name], device, stream) for name, array in feeds.items()}
     for name, value in values.items():
         binding.bind_ortvalue_input(name, value)
     # The outputs' memory is new each time: of a binding that is used again it would be the last run's.

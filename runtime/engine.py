@@ -22,13 +22,14 @@ from onnxferry.runtime import hardware, ort
 from onnxferry.runtime.artifact import Contract, contract_from_metadata
 from onnxferry.runtime.bindings import Binding, Spares, bound_arrays, output_arrays
 from onnxferry.runtime.cuda_graphs import GraphRunner, refuse_control_flow
-from onnxferry.runtime.device_arrays import DeviceArray, run_on_device
+from onnxferry.runtime.device_arrays import DeviceArray, run_on_device, values_of
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
 from onnxferry.runtime.feeds import Feed, as_dict, given, instead, kind, never_empty, specs_of
 from onnxferry.runtime.onnx_file import Limits, read_model
 from onnxferry.runtime.opening import CudaChoices, cache_for, open_on
 from onnxferry.runtime.placement import Placement, fallback_words, placements
 from onnxferry.runtime.placement import PlacementWarning as PlacementWarning
+from onnxferry.runtime.threads import threads_for
 from onnxferry.runtime.value_info import TensorSpec as TensorSpec
 from onnxferry.runtime.workers import Workers
 
@@ -39,7 +40,8 @@ class Engine:
     """An open model. One engine serves any number of threads at a time; a forked process needs one of its own.
 
     ``path``: a file, or the file's bytes. ``device``: ``"cuda"`` runs there or raises DeviceError, ``"auto"`` takes CUDA only
-    where it truly works; ``device_reason`` says why it chose. ``threads``: None for :func:`hardware.default_threads`.
+    where it truly works; ``device_reason`` says why it chose. ``threads``: None for
+    :func:`threads.threads_for`: as many as the process may use, one for tiny recurrent models.
     ``providers``: instead of ``device``, ONNX Runtime's execution providers in order, short or full names, each alone or with
     its options: ``["openvino"]``, ``[("cuda", {"device_id": 1}), "cpu"]``; one that does not come up raises DeviceError.
 
@@ -79,11 +81,12 @@ class Engine:
         if not isinstance(path, str | os.PathLike | bytes):
             raise InputError(f"a model is opened by its path or from bytes, got {kind(path)}")
         self.path: Path | None = None if isinstance(path, bytes) else Path(path)
-        self.threads: int = hardware.default_threads() if threads is None else _thread_count(threads)
         if not isinstance(graph_level, str) or graph_level not in ort.GRAPH_LEVELS:
             raise InputError(f"graph_level must be one of {', '.join(map(repr, ort.GRAPH_LEVELS))}, got {graph_level!r}")
         self.graph_level: str = graph_level
+        wanted = None if threads is None else _thread_count(threads)
         summary = read_model(path, limits)
+        self.threads: int = threads_for(summary) if wanted is None else wanted
         self.metadata: dict[str, str] = dict(summary.metadata)
         self.contract: Contract | None = _contract(self.metadata, self._name)
         model = path if isinstance(path, bytes) else os.fspath(path)
@@ -156,6 +159,7 @@ class Engine:
         Raises InputError for feeds and outputs that do not fit, DeviceError where the GPU fails; what stands in the outputs
         then is undefined.
         """
+        spares = self._spares  # before the session: close() takes them away in the other order, and a binding keeps its session
         session = self._session
         if session is None:
             raise self._closed()
@@ -167,7 +171,6 @@ class Engine:
             output_arrays(outputs, self._fetches, bound_arrays(self._feeds, self._checked(feeds)))
             self._copy_into(outputs, self.run(feeds, list(outputs)))
             return
-        spares = self._spares
         for binding in spares.bindings:
             if binding.holds(feeds, outputs):
                 break
@@ -205,7 +208,7 @@ class Engine:
 
         Outputs are new memory each time, freed with the last array that shares it. On CUDA the device is waited for before and the
         run after, unless the engine was opened on the caller's own ``cuda_stream``: then nothing waits, and outputs are ready in that
-        stream's order.
+        stream's order. An engine with ``cuda_graph`` copies on the device, into its graph's addresses and out of them.
 
         Raises InputError for arrays that do not fit, lie elsewhere, are not contiguous, or whose framework will not share them
         (torch: those that require gradients), and DeviceError where the GPU fails.
@@ -213,12 +216,14 @@ class Engine:
         session = self._session
         if session is None:
             raise self._closed()
-        if self._graphs is not None:
-            raise InputError("run_dlpack() makes new memory each time, which a CUDA graph cannot write to; open it without cuda_graph")
         names = self._output_names if outputs is None else self._chosen(outputs)
         ready = as_dict(feeds)
         self._check_names(ready)
+        graphs = self._graphs
         try:
+            if graphs is not None:
+                values = values_of(ready, self._feeds, self._at, None)
+                return {name: DeviceArray(value, None) for name, value in zip(names, graphs.call_on_device(names, values), strict=True)}
             return run_on_device(session, ready, names, self._feeds, self._at, self._stream)
         except self._errors as error:
             raise self._run_error(error, ready) from error

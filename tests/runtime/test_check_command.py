@@ -91,3 +91,13 @@ def test_allow_none_excuses_no_failure(make_recogniser: Callable[..., Path]) -> 
 def test_a_missing_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["check", str(tmp_path / "absent.onnx")]) == 1
     assert capsys.readouterr().err.startswith("error: no such file: ")
+
+
+def test_says_why_it_ran_where_it_ran(recogniser: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxferry.runtime.ort.cuda_problem", lambda: "there is no GPU in this test")
+    assert main(["check", str(recogniser)]) == 0
+    assert "why cpu: CUDA cannot be used: there is no GPU in this test" in capsys.readouterr().out
+    assert main(["check", str(recogniser), "--device", "cpu"]) == 0
+    assert "why cpu" not in capsys.readouterr().out
+    assert main(["check", str(recogniser), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["device_reason"] == "CUDA cannot be used: there is no GPU in this test"

@@ -1,0 +1,196 @@
+"""On a GPU: every shipped model against its golden samples and against the CPU, DLPack on the caller's stream, CUDA graphs, placement.
+
+All of it skips where there is no GPU that ONNX Runtime's CUDA provider can use; the skip says what is missing.
+
+Tolerances. Goldens come with the tolerance that the export was judged by on the CPU. On a GPU sums are made in another order and by
+other algorithms (cuDNN's convolutions, Winograd among them, cuBLAS), in float32 throughout since TF32 is off: differences of some
+1e-6 of the largest term, which grow with the depth of the network. FLOAT is that, with room. An 8-bit pixel may round to its
+neighbour; a class or a sampled byte may change only where two are equally likely to that precision, which the samples avoid.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from onnxferry.runtime import hardware, ort
+from onnxferry.runtime.artifact import Tolerance
+from onnxferry.runtime.catalog import find_model, zoo_names
+from onnxferry.runtime.engine import Engine, PlacementWarning
+from onnxferry.runtime.errors import DeviceError, InputError
+from onnxferry.runtime.golden import replay_goldens
+
+
+def _missing() -> str | None:
+    """Why these tests cannot run. Asked without opening a session where there is no GPU at all."""
+    if hardware.cuda_devices() == 0:
+        return "no NVIDIA GPU here"
+    return ort.cuda_problem()
+
+
+MISSING = _missing()
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(MISSING is not None, reason=f"CUDA cannot be used: {MISSING}")]
+
+FLOAT = Tolerance(rtol=1e-3, atol=1e-4)
+PIXEL = 1  # of 255
+FILES = sorted(Path(find_model("digits")).parents[1].rglob("*.onnx"))
+FEED_FORWARD = [path for path in FILES if path.stem != "shakespeare"]
+
+
+@pytest.fixture(autouse=True)
+def shapes_may_stay_on_the_cpu() -> Iterator[None]:
+    """ONNX Runtime keeps small sums about shapes on the CPU on purpose; one test looks at the warning itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PlacementWarning)
+        yield
+
+
+def feeds_of(engine: Engine, batch: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Inputs for a shipped model of any kind: pictures, noise and labels, latents, prompts and uniform numbers."""
+    rng = np.random.default_rng(seed)
+    feeds = {}
+    for spec in engine.inputs:
+        shape = tuple(batch if axis == 0 else size if isinstance(size, int) else 28 for axis, size in enumerate(spec.shape))
+        if spec.dtype == "uint8":
+            feeds[spec.name] = rng.integers(0, 256, shape, dtype=np.uint8)
+        elif spec.dtype == "int64":
+            feeds[spec.name] = rng.integers(0, 10, shape)
+        elif spec.name == "uniforms":
+            feeds[spec.name] = rng.random(shape, dtype=np.float32)
+        else:
+            feeds[spec.name] = rng.standard_normal(shape, dtype=np.float32)
+    return feeds
+
+
+def assert_close(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray], path: Path) -> None:
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert actual[name].shape == value.shape, name
+        assert actual[name].dtype == value.dtype, name
+        if path.stem == "shakespeare" and name != "log_probabilities":
+            continue  # what is written, and all that follows from it, may part after a byte that was all but a draw
+        if value.dtype == np.uint8:
+            assert np.abs(actual[name].astype(int) - value.astype(int)).max(initial=0) <= PIXEL, name
+        elif value.dtype.kind in "iu":
+            assert (actual[name] == value).mean() >= 0.99, name  # noise is all but a draw between classes now and then
+        else:
+            np.testing.assert_allclose(actual[name], value, rtol=FLOAT.rtol, atol=FLOAT.atol, err_msg=name)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_golden_samples(path: Path) -> None:
+    with Engine(path, device="cuda") as engine:
+        assert (engine.device, engine.providers[0]) == ("cuda", ort.CUDA)
+        assert engine.contract is not None
+        given = engine.contract.tolerances
+        looser = {name: Tolerance(max(each.rtol, FLOAT.rtol), max(each.atol, FLOAT.atol)) for name, each in given.items()}
+        replay_goldens(engine.run, dataclasses.replace(engine.contract, tolerances=looser)).raise_if_failed(str(path))
+
+
+@pytest.mark.parametrize("batch", [1, 5, 64])
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_same_as_on_the_cpu(path: Path, batch: int) -> None:
+    with Engine(path, device="cuda") as on_gpu, Engine(path, device="cpu") as on_cpu:
+        feeds = feeds_of(on_cpu, batch)
+        assert_close(on_gpu.run(feeds), on_cpu.run(feeds), path)
+
+
+def test_auto_takes_the_gpu_and_says_so() -> None:
+    with Engine(find_model("digits"), device="auto") as engine:
+        assert (engine.device, engine.device_reason) == ("cuda", "CUDA works here")
+
+
+@pytest.mark.parametrize("path", FEED_FORWARD, ids=lambda path: path.stem)
+def test_cuda_graphs_give_the_same_again_and_again(path: Path) -> None:
+    """Also after other shapes, and with other values in the same shape: a replay reads what stands in its buffers now."""
+    with Engine(path, device="cuda", cuda_graph=True) as recorded, Engine(path, device="cuda") as plain:
+        for batch, seed in ((1, 0), (1, 1), (8, 2), (1, 3), (8, 4)):
+            feeds = feeds_of(plain, batch, seed)
+            expected = plain.run(feeds)
+            assert_close(recorded.run(feeds), expected, path)
+            if torch.cuda.is_available():
+                tensors = {name: torch.from_numpy(array).cuda() for name, array in feeds.items()}
+                assert_close({name: array.numpy() for name, array in recorded.run_dlpack(tensors).items()}, expected, path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch here has no CUDA")
+@pytest.mark.parametrize("own_stream", [False, True], ids=["synchronised", "on the caller's stream"])
+@pytest.mark.parametrize("path", FEED_FORWARD, ids=lambda path: path.stem)
+def test_torch_tensors_on_the_gpu(path: Path, own_stream: bool) -> None:
+    stream = torch.cuda.Stream()
+    with Engine(path, device="cuda", cuda_stream=stream.cuda_stream if own_stream else None) as engine, torch.cuda.stream(stream):
+        feeds = feeds_of(engine, 16)
+        expected = engine.run(feeds)
+        tensors = {name: torch.from_numpy(array).cuda() for name, array in feeds.items()}
+        for _ in range(5):  # made anew on the stream each time: a run that did not wait for it would read what was there before
+            fresh = {name: tensor.clone() for name, tensor in tensors.items()}
+            outputs = {name: torch.from_dlpack(array) for name, array in engine.run_dlpack(fresh).items()}
+            assert all(tensor.is_cuda for tensor in outputs.values())
+            assert_close({name: tensor.cpu().numpy() for name, tensor in outputs.items()}, expected, path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch here has no CUDA")
+def test_nothing_is_copied_on_the_gpu() -> None:
+    with Engine(ort.ONE_NODE_MODEL, device="cuda") as engine:
+        x = torch.full((1,), 3.0, device="cuda")
+        out = engine.run_dlpack({"x": x})["y"]
+        assert (out.device, out.__dlpack_device__()[0]) == ("cuda", 2)
+        first, second = torch.from_dlpack(out), torch.from_dlpack(out)
+        assert first.data_ptr() == second.data_ptr()
+        assert first.item() == 9
+        with pytest.raises(InputError, match="input 'x' lies on cpu, the model runs on cuda:0"):
+            engine.run_dlpack({"x": x.cpu()})
+
+
+def test_a_node_that_falls_to_the_cpu_is_named(build_onnx) -> None:
+    """Text never runs on a GPU."""
+    node = helper.make_node("StringNormalizer", ["x"], ["y"], name="normalise", case_change_action="LOWER")
+    text = TensorProto.STRING
+    model = build_onnx([node], [("x", text, ["n"])], [("y", text, ["n"])]).SerializeToString()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        engine = Engine(model, device="cuda", record_placement=True)
+    assert [(each.node, each.provider) for each in engine.placement if each.operator == "StringNormalizer"] == [("normalise", "cpu")]
+    assert any("normalise (StringNormalizer)" in str(each.message) for each in caught if each.category is PlacementWarning)
+
+
+def test_tf32_is_off_unless_asked_for() -> None:
+    """Products of 1 + 2^-12, which TF32's ten bits of mantissa cannot hold."""
+    size = 256
+    x = np.full((size, size), 1 + 2**-12, np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "x"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [size, size])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [size, size])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
+    exact = size * (1 + 2**-12) ** 2
+    errors = {}
+    for tf32 in (False, True):
+        with Engine(model, device="cuda", tf32=tf32) as engine:
+            errors[tf32] = float(np.abs(engine.run({"x": x})["y"] - exact).max()) / exact
+            assert engine._session.get_provider_options()[ort.CUDA]["use_tf32"] == str(int(tf32))
+    assert errors[False] < 1e-6
+
+
+def test_memory_that_is_not_there_is_a_device_error(build_onnx) -> None:
+    node = helper.make_node("Expand", ["x", "shape"], ["y"])
+    model = build_onnx([node], [("x", 1, [1]), ("shape", 7, ["r"])], [("y", 1, None)]).SerializeToString()
+    with Engine(model, device="cuda") as engine, pytest.raises(DeviceError, match="the GPU failed while running the model"):
+        engine.run({"x": np.ones(1, np.float32), "shape": np.array([2**42])})
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_every_shipped_name_loads_there(name: str) -> None:
+    from onnxferry.runtime import load
+
+    with load(name, device="cuda") as model:
+        assert model.engine.device == "cuda"
