@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxferry.export.budget import Budget
+from onnxferry.export.budget import Budget, Outputs
 from onnxferry.export.optimize_data import Samples
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import InputError
@@ -76,7 +76,9 @@ def _classes(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
     return classes
 
 
-def _top1(budget: Budget, original: Mapping[str, np.ndarray], variant: Mapping[str, np.ndarray], labels: np.ndarray | None, n: int) -> Score:
+def _top1(
+    budget: Budget, original: Mapping[str, np.ndarray], variant: Mapping[str, np.ndarray], labels: np.ndarray | None, n: int
+) -> Score:
     a, b = _classes(original), _classes(variant)
     if labels is None:
         share = 100 * float((a == b).mean())

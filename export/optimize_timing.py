@@ -35,9 +35,7 @@ class Speed:
         return self.ratio - 2 * self.noise > 1.02
 
 
-def compare_speed(
-    original: Engine, variant: Engine, feeds: Sequence[Feeds], *, rows_alone: bool = False, seconds: float = 1.0
-) -> Speed:
+def compare_speed(original: Engine, variant: Engine, feeds: Sequence[Feeds], *, rows_alone: bool = False, seconds: float = 1.0) -> Speed:
     """Medians of rounds in which each runs all of ``feeds`` once, in turns; ``rows_alone``: the variant takes a row at a time."""
     alone = [_rows(each) for each in feeds] if rows_alone else [[each] for each in feeds]
 
@@ -79,4 +77,3 @@ def rotating(feeds: Feeds, batch: int, count: int = FEEDS) -> list[dict[str, np.
 def _rows(feeds: Feeds) -> list[Feeds]:
     rows = min(len(array) for array in feeds.values())
     return [{n: a[i : i + 1] for n, a in feeds.items()} for i in range(rows)]
-

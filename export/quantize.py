@@ -100,7 +100,7 @@ def static_int8(
                 calibrate_method=CalibrationMethod.MinMax,
                 extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
             )
-        except Exception as error:  # noqa: BLE001 (its errors are of every kind; what was fed wrongly is told by ONNX Runtime)
+        except Exception as error:
             if "INVALID_ARGUMENT" in str(error) or "Invalid input name" in str(error) or "Required inputs" in str(error):
                 raise InputError(f"the calibration data do not fit the model: {_line(error)}") from error
             raise ExportError(f"ONNX Runtime cannot quantise this model: {_line(error)}") from error

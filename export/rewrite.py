@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -47,7 +48,7 @@ class Graph:
             self.readers.update(name for name in node.input if name)
         for subgraph in _inner_graphs(self.model):
             self.readers.update(value.name for value in subgraph.output)
-        self._taken = {name for node in all_nodes(self.model) for name in (*node.input, *node.output)} | set(self.constants)
+        self._taken = {name for node in all_nodes(self.model) for name in (node.name, *node.input, *node.output)} | set(self.constants)
 
     def sole_reader(self, name: str) -> onnx.NodeProto | None:
         """The one node of the outer graph that reads ``name``; None where there are others, or it is an output."""
@@ -164,9 +165,9 @@ def _join_upsampled(graph: Graph, node: onnx.NodeProto) -> bool:
         if weight.shape[0] > weight.shape[1]:
             return False  # more numbers to double than before
         small = graph.name(f"{node.output[0]}_small")
-        first = helper.make_node("Conv", [resize.input[0], *node.input[1:]], [small], name=graph.name("conv_before"))
+        first = helper.make_node("Conv", [resize.input[0], *node.input[1:]], [small], name=graph.name(f"{node.output[0]}_before"))
         first.attribute.extend(node.attribute)
-        later = helper.make_node("Resize", [small, *resize.input[1:]], [node.output[0]], name=graph.name("resize_after"))
+        later = helper.make_node("Resize", [small, *resize.input[1:]], [node.output[0]], name=graph.name(f"{node.output[0]}_after"))
         later.attribute.extend(resize.attribute)
         graph.replace([node], [first, later])
         return True
@@ -215,9 +216,7 @@ def _phases(
     if bias is not None:
         inputs.append(graph.constant(f"{stem}_phase_bias", np.tile(bias, stride * stride)))
     value = graph.name(f"{stem}_convolved")
-    new = [
-        helper.make_node("Conv", inputs, [value], name=graph.name(f"{stem}_conv"), kernel_shape=list(weight.shape[2:]), pads=list(pads))
-    ]
+    new = [helper.make_node("Conv", inputs, [value], name=graph.name(f"{stem}_conv"), kernel_shape=list(weight.shape[2:]), pads=list(pads))]
     follower = graph.sole_reader(output)
     if follower is not None and follower.op_type in ELEMENTWISE and not follower.domain:
         # Before the numbers are moved, ONNX Runtime fuses it into the convolution.
@@ -254,9 +253,10 @@ def _nearest_factor(graph: Graph, node: onnx.NodeProto) -> int:
     return int(height)
 
 
-def attributes(node: onnx.NodeProto) -> dict[str, object]:
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     """A node's attributes by name, lists as lists, strings as bytes."""
-    return {a.name: list(v) if isinstance(v := helper.get_attribute_value(a), Iterable) and not isinstance(v, bytes) else v for a in node.attribute}
+    values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    return {name: list(v) if isinstance(v, Iterable) and not isinstance(v, bytes | str) else v for name, v in values.items()}
 
 
 def drop_unused(model: onnx.ModelProto) -> None:
