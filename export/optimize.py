@@ -282,10 +282,20 @@ def _written(
 
 
 def _beats(other: Verdict, verdict: Verdict, goal: str) -> bool:
+    """One of a family (int8, int8-conv, …) is enough: the one that is surely the fastest over all batch sizes, or the smallest.
+
+    Between families only what is faster at every batch size beats: 8 bits may win with one picture and lose with many.
+    """
     if goal == "smaller":
         return (other.bytes or 0, other.tag) < (verdict.bytes or 0, verdict.tag)
-    pairs = [(other.speed[batch].ratio, verdict.speed[batch].ratio) for batch in verdict.speed]
-    return all(a > b for a, b in pairs)
+    if other.tag.partition("-")[0] == verdict.tag.partition("-")[0]:
+        return (_sure(other), other.tag) > (_sure(verdict), verdict.tag)
+    return all(other.speed[batch].ratio > verdict.speed[batch].ratio for batch in verdict.speed)
+
+
+def _sure(verdict: Verdict) -> float:
+    """Geometric mean of the ratios, each less twice its noise."""
+    return math.exp(statistics.fmean(math.log(max(s.ratio - 2 * s.noise, 0.01)) for s in verdict.speed.values()))
 
 
 def _certificate(verdict: Verdict, bench: _Bench, digest: str) -> dict[str, Any]:
@@ -304,11 +314,6 @@ def _certificate(verdict: Verdict, bench: _Bench, digest: str) -> dict[str, Any]
         "onnxruntime": _ort_version(),
     }
     return {**certificate, "rows_alone": True} if verdict.rows_alone else certificate
-
-
-def geometric_mean(speeds: Mapping[int, Speed]) -> float:
-    """Of the ratios at all batch sizes."""
-    return math.exp(statistics.fmean(math.log(speed.ratio) for speed in speeds.values())) if speeds else math.nan
 
 
 def machine() -> str:

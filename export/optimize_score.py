@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxferry.export.budget import Budget, Outputs
+from onnxferry.export.budget import Budget
 from onnxferry.export.optimize_data import Samples
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import InputError
