@@ -51,7 +51,9 @@ def candidates_for(model: onnx.ModelProto, kind: str, goal: str, calibration: Sa
             ("int8-all", "convolutions and dense layers in 8 bits", {"gemm": True}),
         ]
         if len(layers) > 2:
-            steps.append(("int8-inner", "8 bits but in the first and the last convolution", {"skip": (layers[0], layers[-1])}))
+            steps.append(
+                ("int8-inner", "8 bits but in the first and the last convolution", {"skip": (layers[0], layers[-1]), "gemm": True})
+            )
         for tag, what, options in steps:
             found.append(Candidate(tag, what, _quantising(base, feeds, options)))
     return found

@@ -34,11 +34,17 @@ def eight_bit_loop(model: onnx.ModelProto) -> onnx.ModelProto:
         raise ExportError("the model has no loop with weights in its outer graph, so there is nothing to quantise in it; export it again")
     for name, weight in values.items():
         _store(quantised, name, weight)
+    made = 0
+    bodies = [g for node in quantised.graph.node if node.op_type == "Scan" for a in node.attribute for g in subgraphs(a)]
     for body in bodies:
-        nodes = list(body.node)
+        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in body.node]
         del body.node[:]
         for node in nodes:
-            body.node.extend(_multiplied(node, values) if any(node is gemm for gemm in gemms) else [node])
+            changed = node.op_type == "Gemm" and node.input[1] in values
+            made += changed
+            body.node.extend(_multiplied(node, values) if changed else [node])
+    if not made:
+        raise ExportError("no product in the model's loop could be quantised; export it again")
     quantised.opset_import.append(helper.make_opsetid(RUNTIME_DOMAIN, 1))
     drop_unused(quantised)
     return quantised
@@ -106,8 +112,6 @@ def _store(model: onnx.ModelProto, name: str, weight: np.ndarray) -> None:
 
 def _multiplied(node: onnx.NodeProto, values: dict[str, np.ndarray]) -> list[onnx.NodeProto]:
     """Gemm(x, weight transposed, addend) as MatMulNBits and Add."""
-    if node.input[1] not in values:
-        return [node]
     outputs, inputs = values[node.input[1]].shape
     product = f"{node.output[0]}_product"
     first = helper.make_node(

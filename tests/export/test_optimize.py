@@ -62,7 +62,13 @@ def twice_as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("text", "metric", "limit"),
-    [("top1 -0.1pt", "top1", 0.1), ("psnr 40", "psnr", 40.0), ("PSNR 40 dB", "psnr", 40.0), ("nats +0.005", "nats", 0.005), ("rtol 1e-3", "rtol", 1e-3)],
+    [
+        ("top1 -0.1pt", "top1", 0.1),
+        ("psnr 40", "psnr", 40.0),
+        ("PSNR 40 dB", "psnr", 40.0),
+        ("nats +0.005", "nats", 0.005),
+        ("rtol 1e-3", "rtol", 1e-3),
+    ],
 )
 def test_budgets_are_read(text: str, metric: str, limit: float) -> None:
     budget = parse_budget(text)
@@ -70,7 +76,21 @@ def test_budgets_are_read(text: str, metric: str, limit: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "fast", "top1", "top1 +1", "top1 -101", "psnr -3", "psnr 40 pt", "nats -1", "rtol 2", "rtol nan", "psnr 40 atol 1", "no.such.module:f"]
+    "text",
+    [
+        "",
+        "fast",
+        "top1",
+        "top1 +1",
+        "top1 -101",
+        "psnr -3",
+        "psnr 40 pt",
+        "nats -1",
+        "rtol 2",
+        "rtol nan",
+        "psnr 40 atol 1",
+        "no.such.module:f",
+    ],
 )
 def test_budgets_that_make_no_sense_are_refused_in_one_line(text: str) -> None:
     with pytest.raises(InputError) as caught:
