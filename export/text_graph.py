@@ -82,9 +82,8 @@ def text_graph(network: Rnn) -> onnx.ModelProto:
         outer.initializers.append(numpy_helper.from_array(value, name))
     read = _read_prompt(outer, config)
     _sampling(outer)
-    outputs = ["bytes", *(f"after_{slot}" for slot in range(config.slots))]
-    outer.add("If", "silent", to=outputs, then_branch=_silence(read), else_branch=_writing(config, read))
-    columns = [outer.add("Unsqueeze", name, "axis_1", to=f"{name}_column") for name in outputs[1:]]
+    after = _writing(outer, config, read)
+    columns = [outer.add("Unsqueeze", name, "axis_1") for name in after]
     outer.add("Concat", *columns, to="state_after", axis=1)
 
     def info(name: str, kind: int, *shape: int | str) -> onnx.ValueInfoProto:
@@ -264,53 +263,58 @@ def _sampling(outer: _Nodes) -> None:
     outer.add("Equal", steps, "zero", to="silent")
 
 
-def _silence(read: Sequence[str]) -> onnx.GraphProto:
-    """Nothing to write, as when a text is only scored: ONNX Runtime's Scan refuses to run no time at all."""
-    branch = _Nodes("silent_")
-    written = _cast(branch, "draws", TensorProto.UINT8)  # (batch, 0)
-    return _outputs(branch, written, [branch.add("Identity", name) for name in read])
+def _writing(outer: _Nodes, config: RnnConfig, read: Sequence[str]) -> list[str]:
+    """The loop, and the names of the state's slots after it.
 
-
-def _writing(config: RnnConfig, read: Sequence[str]) -> onnx.GraphProto:
-    """Two loops to choose from, so that top_k and top_p cost nothing where they are off."""
-    branch = _Nodes("writing_")
-    names = [f"writing_{name}" for name in ("bytes", *(f"after_{slot}" for slot in range(config.slots)))]
-    branch.add("If", "filtered", to=names, then_branch=_loop(config, read, filtered=True), else_branch=_loop(config, read, filtered=False))
-    return _outputs(branch, names[0], names[1:])
-
-
-def _outputs(branch: _Nodes, written: str, after: Sequence[str]) -> onnx.GraphProto:
-    values = [helper.make_tensor_value_info(written, TensorProto.UINT8, None)]
-    values += [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in after]
-    return helper.make_graph(branch.nodes, f"{branch.prefix}branch", [], values)
-
-
-def _loop(config: RnnConfig, read: Sequence[str], filtered: bool) -> onnx.GraphProto:
-    prefix = "filtered_" if filtered else "plain_"
-    branch = _Nodes(prefix)
-    outputs = [*(f"{prefix}after_{slot}" for slot in range(config.slots)), f"{prefix}bytes"]
-    branch.add(
+    It stands in the outer graph itself: ONNX Runtime lays out weights for its kernels beforehand only where they are one
+    subgraph away, and a byte of a loop inside an If takes 1.6 times as long. For the same reason what top_k and top_p do is
+    chosen in the loop, and a text of no bytes, for which ONNX Runtime's Scan refuses to run, is one byte that is thrown away.
+    """
+    shape = outer.add("Shape", "uniforms")
+    batch, steps = outer.add("Gather", shape, "zeros", axis=0), outer.add("Gather", shape, "axis_1", axis=0)  # (1,) each
+    missing = outer.add("Unsqueeze", _cast(outer, "silent", TensorProto.INT64), "axis_0")
+    nothing = outer.add("ConstantOfShape", outer.add("Concat", batch, missing, axis=0))  # float32 zeros
+    draws = outer.add("Concat", "draws", nothing, axis=1)
+    outputs = [*(f"written_{slot}" for slot in range(config.slots)), "written_bytes"]
+    outer.add(
         "Scan",
         *read,
-        "draws",
+        draws,
         to=outputs,
-        body=_step(config, f"{prefix}step_", filtered),
+        body=_step(config),
         num_scan_inputs=1,
         scan_input_axes=[1],
         scan_output_axes=[1],
     )
-    return _outputs(branch, outputs[-1], outputs[:-1])
+    outer.add("Slice", outputs[-1], "zeros", steps, "axis_1", to="bytes")
+    return [outer.add("Where", "silent", before, after) for before, after in zip(read, outputs[:-1], strict=True)]
 
 
-def _step(config: RnnConfig, prefix: str, filtered: bool) -> onnx.GraphProto:
+def _choice(prefix: str, weights: str, filtered: bool) -> onnx.GraphProto:
+    """A branch: the weights as top_k and top_p leave them, or as they are."""
+    branch = _Nodes(f"{prefix}{'filtered' if filtered else 'plain'}_")
+    chosen = _filtered(branch, weights) if filtered else branch.add("Identity", weights)
+    value = helper.make_tensor_value_info(chosen, TensorProto.FLOAT, ["batch", VOCABULARY])
+    return helper.make_graph(branch.nodes, f"{branch.prefix}branch", [], [value])
+
+
+def _step(config: RnnConfig) -> onnx.GraphProto:
     """One byte: from the state's slots, each (batch, width), and a uniform number a row, to the slots after it, and the byte."""
+    prefix = "step_"
     body = _Nodes(prefix)
     slots = [f"{prefix}slot_{slot}" for slot in range(config.slots)]
     draw = f"{prefix}draw"
     logits = _head(body, _heard(body, slots, config), "Gemm")
     weights = body.add("Softmax", body.add("Mul", logits, "sharpness"), axis=1)  # (batch, 256)
-    if filtered:
-        weights = _filtered(body, weights)
+    chosen = f"{prefix}weights"
+    body.add(
+        "If",
+        "filtered",
+        to=chosen,
+        then_branch=_choice(prefix, weights, True),
+        else_branch=_choice(prefix, weights, False),
+    )
+    weights = chosen
     running = body.add("CumSum", weights, "unit")
     threshold = body.add("Mul", body.add("Unsqueeze", draw, "axis_1"), body.add("Gather", running, "last_byte", axis=1))
     beyond = _cast(body, body.add("Greater", running, threshold), TensorProto.INT32)

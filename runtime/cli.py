@@ -18,6 +18,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "export": ("onnxferry.export.export_command:app", "Carry a trained model to one proved .onnx file."),
     "check": ("onnxferry.runtime.check_command:app", "Replay a file's golden samples on this machine."),
     "evaluate": ("onnxferry.runtime.evaluate_command:app", "Measure a recogniser on labelled pictures."),
+    "optimize": ("onnxferry.export.optimize_command:app", "Make faster or smaller variants, each with its certificate."),
     "generate": ("onnxferry.runtime.generate_command:app", "Write text."),
     "predict": ("onnxferry.runtime.predict_command:app", "Say what is on pictures."),
     "sample": ("onnxferry.runtime.sample_command:app", "Make pictures out of noise."),
@@ -42,6 +43,7 @@ _EXTRAS = {
     "onnx": "export",
     "onnx_ir": "export",
     "onnxscript": "export",
+    "onnxslim": "export",
     "streamlit": "demo",
     "openvino": "bench",
 }

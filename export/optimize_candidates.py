@@ -1,0 +1,98 @@
+"""What is tried on a model: which graph, under which name, and how it is made."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from onnxferry.export.optimize_data import Samples
+from onnxferry.export.quantize import convolutional_layers, dynamic_lstm, float16_storage, static_int8
+from onnxferry.export.quantize_text import eight_bit_loop
+from onnxferry.export.rewrite import join_upsampling, split_transposed_convolutions
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One variant, not made yet."""
+
+    tag: str  # of its file's name
+    what: str  # in words
+    build: Callable[[], onnx.ModelProto | None]  # None: it changes nothing in this model
+    rows_alone: bool = False  # its rows would share a scale
+
+
+def candidates_for(model: onnx.ModelProto, kind: str, goal: str, calibration: Samples) -> list[Candidate]:
+    """In the order in which they are tried."""
+    found = [
+        Candidate("slim", "onnxslim", lambda: slimmed(model)),
+        Candidate("ort", "ONNX Runtime's offline optimiser", lambda: ort_optimised(model)),
+        Candidate("exact", "exact rewrites", lambda: rewritten(model)),
+    ]
+    if goal == "smaller":
+        found.append(Candidate("half", "weights stored in half precision", lambda: float16_storage(model)))
+    operators = {node.op_type for node in model.graph.node}
+    if kind == "text-generator":
+        found.append(Candidate("int8", "the loop's weights in 8 bits, a scale a block", lambda: eight_bit_loop(model)))
+    if "LSTM" in operators and kind != "text-generator":
+        found.append(Candidate("int8-lstm", "LSTM in 8 bits as it runs", lambda: dynamic_lstm(model), rows_alone=True))
+    base = rewritten(model) or model
+    layers = convolutional_layers(base)
+    if layers and kind != "text-generator":
+        feeds = calibration.feeds
+        steps: list[tuple[str, str, dict[str, object]]] = [
+            ("int8", "convolutions in 8 bits, and what lies between", {}),
+            ("int8-conv", "convolutions in 8 bits, the rest in float32", {"carry": False}),
+            ("int8-all", "convolutions and dense layers in 8 bits", {"gemm": True}),
+        ]
+        if len(layers) > 2:
+            steps.append(
+                ("int8-inner", "8 bits but in the first and the last convolution", {"skip": (layers[0], layers[-1]), "gemm": True})
+            )
+        for tag, what, options in steps:
+            found.append(Candidate(tag, what, _quantising(base, feeds, options)))
+    return found
+
+
+def _quantising(model: onnx.ModelProto, feeds: object, options: dict[str, object]) -> Callable[[], onnx.ModelProto | None]:
+    return lambda: static_int8(model, feeds, **options)  # type: ignore[arg-type]
+
+
+def rewritten(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """All exact rewrites; None where none applies."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    return made if split_transposed_convolutions(made) + join_upsampling(made) else None
+
+
+def slimmed(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """As onnxslim makes it; None where it takes no node away. Raises ModuleNotFoundError where it is not installed."""
+    import onnxslim
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    with contextlib.redirect_stdout(io.StringIO()):
+        made = onnxslim.slim(copy)
+    if not isinstance(made, onnx.ModelProto) or len(made.graph.node) >= len(model.graph.node):
+        return None
+    return made
+
+
+def ort_optimised(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """As ONNX Runtime rewrites it for any machine (its extended level; the next one is for one processor)."""
+    import onnxruntime as ort
+
+    with tempfile.TemporaryDirectory(prefix="onnxferry-") as folder:
+        target = Path(folder) / "optimised.onnx"
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(target)
+        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        made = onnx.load(target)
+    return made if len(made.graph.node) < len(model.graph.node) else None
