@@ -87,6 +87,7 @@ def bench(
         _profile(wanted, batches, counts, given, trace)
         return
     measuring = Bench(*QUICK, given) if quick else Bench(rounds, seconds, given)
+
     # Kept after every row: a benchmark takes long, and an interrupted one goes on with --resume.
     def keep() -> None:
         if results_file is not None:
