@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from onnxferry.export.text_graph import GATE_ORDER
 from onnxferry.export.text_source import TextSource
+from onnxferry.export.text_storage import stored_values
 from onnxferry.runtime.artifact import Contract, contract_from_metadata
 from onnxferry.runtime.errors import CheckFailedError, ExportError
 from onnxferry.runtime.golden import replay_goldens
@@ -169,7 +170,7 @@ def rebuild_text(path: str | os.PathLike[str]) -> tuple[Rnn, Tensor]:
     Raises ExportError where the file tells too little, or where no network gives its golden samples.
     """
     model = onnx.load(Path(path))
-    stored = {tensor.name.removesuffix("_half"): numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    stored = stored_values(model.graph.initializer)
     contract = contract_from_metadata({entry.key: entry.value for entry in model.metadata_props})
     if contract is None or contract.kind != "text-generator" or not contract.goldens:
         raise ExportError(f"{Path(path).name} is no text generator with golden samples")

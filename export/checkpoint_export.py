@@ -41,17 +41,23 @@ def export_checkpoint(
     golden: bool | Sequence[Mapping[str, np.ndarray]] = True,
     with_labels: bool = False,
     command: Sequence[str] = (),
+    bits: int | None = None,
 ) -> ParityReport:
     """Carry a checkpoint (a .pt file or its run folder) to an artifact that is proved to do the same.
 
     ``golden``: True for held-out pictures from the checkpoint, False for none, or inputs of your own.
     ``with_labels``: a recogniser also gives ``label``, the class's name as a string, (batch,).
+    ``bits``: of a text generator's weights, 8 (matrices, with a scale a row), 16 or 32; they are rounded before they are compared.
+    By default as the checkpoint was trained to ship: half precision unless it says otherwise.
     Raises CheckpointError for a file that is none, ParityError (and leaves no file) where the graph does something else.
     """
     read = load_checkpoint(checkpoint)
     exporter = _EXPORTERS.get(read.family)
     if exporter is None:
         raise ExportError(f"no exporter for the family {read.family!r}; this version exports {', '.join(_EXPORTERS)}")
+    more = {"bits": bits} if read.family == "rnn" else {}
+    if bits is not None and not more:
+        raise InputError(f"--bits is for text generators, and this run's family is {read.family!r}; see onnxferry optimize for 8 bits")
     return exporter(
         read,
         path,
@@ -61,6 +67,7 @@ def export_checkpoint(
         golden=golden,
         with_labels=with_labels,
         command=command,
+        **more,
     )
 
 

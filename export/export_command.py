@@ -61,6 +61,10 @@ def export(
     opset: Annotated[int, typer.Option("--opset", min=OPSET, max=MAX_OPSET, help="ONNX operator set.")] = OPSET,
     golden: Annotated[str, typer.Option("--golden", help="Samples to carry in the file: auto, none, or an .npz file.")] = "auto",
     with_labels: Annotated[bool, typer.Option("--with-labels", help="A recogniser's class names as a string output too.")] = False,
+    bits: Annotated[
+        int | None,
+        typer.Option("--bits", metavar="N", help="A text run's weights in 8, 16 or 32 bits; as trained if not given.", show_default=False),
+    ] = None,
     name: Annotated[str, typer.Option("--name", help="The model's name; the file's if not given.", show_default=False)] = "",
     description: Annotated[str, typer.Option("--description", help="One line for the contract.", show_default=False)] = "",
     license_: Annotated[str, typer.Option("--license", help="The model's licence, as an SPDX name.", show_default=False)] = "",
@@ -87,7 +91,7 @@ def export(
     """
     checked_target(out)
     checked_report_name(report_file)
-    options = _Options(inputs or [], weights, samples or [], rtol, atol, opset, golden, with_labels, name, description, license_)
+    options = _Options(inputs or [], weights, samples or [], rtol, atol, opset, golden, with_labels, name, description, license_, bits)
     try:
         if as_json:
             report = _dispatch(source, out, options)
@@ -131,6 +135,7 @@ class _Options:
         name: str,
         description: str,
         license_: str,
+        bits: int | None,
     ) -> None:
         from onnxferry.export.input_spec import parsed_inputs, samples_from_file
 
@@ -139,6 +144,7 @@ class _Options:
         self.samples = [samples_from_file(path) for path in samples]
         self.rtol, self.atol, self.opset = rtol, atol, opset
         self.with_labels = with_labels
+        self.bits = bits
         self.golden: bool | list[dict[str, np.ndarray]] = golden == "auto"
         if golden not in ("auto", "none"):
             self.golden = [samples_from_file(golden)]
@@ -163,6 +169,8 @@ def _dispatch(source: str, out: Path, options: _Options) -> ParityReport:
     ours = path.is_dir() or path.suffix.lower() in (".pt", ".pth", ".ckpt")
     if not ours:
         options.refuse("a model that is no recogniser of ours", **{"with-labels": options.with_labels})
+        if options.bits is not None:
+            raise InputError("--bits is for the runs of text generators; see onnxferry optimize for other models in 8 bits")
     if path.suffix.lower() == ".onnx":
         return _wrap(path, out, options, line)
     if path.suffix.lower() == ".pt2":
@@ -178,7 +186,9 @@ def _dispatch(source: str, out: Path, options: _Options) -> ParityReport:
             rtol=options.rtol,
             atol=options.atol,
         )
-        return export_checkpoint(path, out, golden=options.golden, with_labels=options.with_labels, command=line, **options.texts)
+        return export_checkpoint(
+            path, out, golden=options.golden, with_labels=options.with_labels, command=line, bits=options.bits, **options.texts
+        )
     if FACTORY.fullmatch(source):
         return _export_factory(source, out, options, line)
     if path.exists():

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.export.graph_cleanup import RUNTIME_DOMAIN, subgraphs
 from onnxferry.export.rewrite import drop_unused
+from onnxferry.export.text_storage import exact_rows
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ExportError
 
@@ -74,22 +75,19 @@ def _block(inputs: int) -> int:
 def _store(model: onnx.ModelProto, name: str, weight: np.ndarray) -> None:
     """``name`` as 8-bit blocks, and as float32 made of them for who else reads it."""
     outputs, inputs = weight.shape
-    blocks = weight.reshape(outputs, -1, _block(inputs))
-    scales = (np.abs(blocks).max(axis=2) / (ZERO - 1)).astype(np.float32)
-    scales[scales == 0] = 1
-    numbers = (np.clip(np.rint(blocks / scales[..., None]), 1 - ZERO, ZERO - 1) + ZERO).astype(np.uint8)
+    numbers, scales = _blocks(weight)
     graph = model.graph
     made = [
         numpy_helper.from_array(numbers, f"{name}_blocks"),
-        numpy_helper.from_array(scales, f"{name}_scales"),
+        numpy_helper.from_array(scales, f"{name}_block_scales"),
         numpy_helper.from_array(np.array(ZERO, np.float32), f"{name}_zero"),
         numpy_helper.from_array(np.array([2], np.int64), f"{name}_last"),
         numpy_helper.from_array(np.array([outputs, inputs], np.int64), f"{name}_shape"),
     ]
     new = [
-        helper.make_node("Cast", [f"{name}_blocks"], [f"{name}_numbers"], to=TensorProto.FLOAT, name=f"{name}_cast"),
-        helper.make_node("Sub", [f"{name}_numbers", f"{name}_zero"], [f"{name}_centred"], name=f"{name}_sub"),
-        helper.make_node("Unsqueeze", [f"{name}_scales", f"{name}_last"], [f"{name}_columns"], name=f"{name}_unsqueeze"),
+        helper.make_node("Cast", [f"{name}_blocks"], [f"{name}_unsigned"], to=TensorProto.FLOAT, name=f"{name}_unsigned_cast"),
+        helper.make_node("Sub", [f"{name}_unsigned", f"{name}_zero"], [f"{name}_centred"], name=f"{name}_sub"),
+        helper.make_node("Unsqueeze", [f"{name}_block_scales", f"{name}_last"], [f"{name}_columns"], name=f"{name}_unsqueeze"),
         helper.make_node("Mul", [f"{name}_centred", f"{name}_columns"], [f"{name}_scaled"], name=f"{name}_mul"),
         helper.make_node("Reshape", [f"{name}_scaled", f"{name}_shape"], [name], name=f"{name}_reshape"),
     ]
@@ -110,13 +108,30 @@ def _store(model: onnx.ModelProto, name: str, weight: np.ndarray) -> None:
     graph.initializer.extend(kept)
 
 
+def _blocks(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers uint8 (outputs, blocks, weights of a block), of which 128 is zero, and scales float32 (outputs, blocks).
+
+    A weight that stands in its file in 8 bits already keeps its numbers, and every block its row's scale: the same network then.
+    """
+    outputs, inputs = weight.shape
+    rows = exact_rows(weight)
+    count = inputs // _block(inputs)
+    if rows is not None:
+        numbers = rows.numbers.reshape(outputs, count, -1).astype(np.int16)
+        return (numbers + ZERO).astype(np.uint8), np.ascontiguousarray(np.broadcast_to(rows.scales, (outputs, count)))
+    blocks = weight.reshape(outputs, count, -1)
+    scales = (np.abs(blocks).max(axis=2) / (ZERO - 1)).astype(np.float32)
+    scales[scales == 0] = 1
+    return (np.clip(np.rint(blocks / scales[..., None]), 1 - ZERO, ZERO - 1) + ZERO).astype(np.uint8), scales
+
+
 def _multiplied(node: onnx.NodeProto, values: dict[str, np.ndarray]) -> list[onnx.NodeProto]:
     """Gemm(x, weight transposed, addend) as MatMulNBits and Add."""
     outputs, inputs = values[node.input[1]].shape
     product = f"{node.output[0]}_product"
     first = helper.make_node(
         "MatMulNBits",
-        [node.input[0], f"{node.input[1]}_blocks", f"{node.input[1]}_scales"],
+        [node.input[0], f"{node.input[1]}_blocks", f"{node.input[1]}_block_scales"],
         [product],
         name=f"{node.name}_8bit",
         domain=RUNTIME_DOMAIN,

@@ -18,6 +18,7 @@ from onnxferry.export.source_runs import SourceRun, run_source
 from onnxferry.export.sources import Feeds
 from onnxferry.export.text_graph import text_graph
 from onnxferry.export.text_source import TextSource, clear_draws, prompt_batch
+from onnxferry.export.text_storage import rounded
 from onnxferry.runtime.artifact import Contract, Golden, Tolerance
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError, ParityError
@@ -48,6 +49,7 @@ def export_text(
     golden: bool | Sequence[Mapping[str, np.ndarray]],
     with_labels: bool = False,
     command: Sequence[str],
+    bits: int | None = None,
 ) -> ParityReport:
     """Carry a text checkpoint across; see :func:`onnxferry.export.checkpoint_export.export_checkpoint`."""
     if with_labels:
@@ -56,6 +58,7 @@ def export_text(
     if not isinstance(network, Rnn):
         raise ExportError(f"the checkpoint rebuilds a {type(network).__name__}, not a text generator")
     target = checked_target(path)
+    network = rounded(network, bits)
     text = checkpoint.examples["text"].numpy().tobytes()
     cases = text_cases(network, text)
     source = TextSource(network, cases[0].feeds)
@@ -74,6 +77,7 @@ def export_text(
     training = dict(checkpoint.provenance)
     training["command"] = shlex.join(shortened(shlex.split(str(training.get("command", "")))))
     provenance = {"data": dict(checkpoint.data), "training": training, **source.provenance()}
+    provenance["weight_bits"] = bits or (16 if network.config.half else 32)  # of the matrices; what was rounded is what was judged
     if command:
         provenance["command"] = " ".join(shortened(command))
     contract = Contract(

@@ -31,6 +31,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.export.graph_cleanup import OPSET, ir_version
+from onnxferry.export.text_storage import stored
 from onnxferry.train.rnn import HIGHEST_UNIFORM, SHARPEST, START, VOCABULARY, Rnn, RnnConfig, state_after
 
 # Gates of a layer as PyTorch stores them and as ONNX wants them: i f g o -> i o f g, r z n -> z r n.
@@ -142,15 +143,10 @@ def _constants(outer: _Nodes, config: RnnConfig) -> None:
 
 
 def _stored(outer: _Nodes, name: str, array: np.ndarray) -> None:
-    """A weight as float32 ``name``; kept in half precision where that loses nothing."""
-    array = np.ascontiguousarray(array, np.float32)
-    with np.errstate(over="ignore"):
-        half = array.astype(np.float16)
-    if np.array_equal(half.astype(np.float32), array):
-        outer.initializers.append(numpy_helper.from_array(half, f"{name}_half"))
-        _cast(outer, f"{name}_half", TensorProto.FLOAT, to=name)
-    else:
-        outer.initializers.append(numpy_helper.from_array(array, name))
+    """A weight as float32 ``name``; kept in half precision or in 8 bits where that loses nothing."""
+    tensors, nodes = stored(name, array)
+    outer.initializers.extend(tensors)
+    outer.nodes.extend(nodes)
 
 
 def _weights(outer: _Nodes, network: Rnn) -> None:

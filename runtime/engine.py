@@ -116,7 +116,8 @@ class Engine:
         self.inputs: tuple[TensorSpec, ...] = specs_of(self._session.get_inputs(), unranked)
         self.optional_inputs: tuple[TensorSpec, ...] = specs_of(self._session.get_overridable_initializers(), unranked)
         self.outputs: tuple[TensorSpec, ...] = specs_of(self._session.get_outputs(), unranked)
-        ours = self.contract is not None
+        # A graph that is still to be judged, or was rewritten, has no contract yet.
+        ours = self.contract is not None or summary.producer == "onnxferry"
         self._feeds = {
             spec.name: Feed(spec, never_empty=never_empty(spec, summary.operators, ours)) for spec in (*self.inputs, *self.optional_inputs)
         }

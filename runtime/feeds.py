@@ -159,8 +159,8 @@ def given(value: object) -> str:
 def never_empty(spec: TensorSpec, operators: Collection[str], ours: bool) -> tuple[int, ...]:
     """Axes of an input that must not be empty, or the process would end.
 
-    ``ours``: of a file with a contract it is known that the batch comes first, and that no step at all is fine. Of any other nothing
-    is known.
+    ``ours``: of a file with a contract, or a graph made by this package, it is known that the batch comes first, and that no step
+    at all is fine. Of any other nothing is known.
     """
     if not spec.ranked or _ENDED_BY_NOTHING.isdisjoint(operators):
         return ()
