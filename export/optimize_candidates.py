@@ -15,6 +15,7 @@ from onnxferry.export.optimize_data import Samples
 from onnxferry.export.quantize import convolutional_layers, dynamic_lstm, float16_storage, static_int8
 from onnxferry.export.quantize_text import eight_bit_loop
 from onnxferry.export.rewrite import join_upsampling, split_transposed_convolutions
+from onnxferry.export.rewrite_layout import channels_last
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def candidates_for(model: onnx.ModelProto, kind: str, goal: str, calibration: Sa
         found.append(Candidate("int8", "the loop's weights in 8 bits, a scale a block", lambda: eight_bit_loop(model)))
     if "LSTM" in operators and kind != "text-generator":
         found.append(Candidate("int8-lstm", "LSTM in 8 bits as it runs", lambda: dynamic_lstm(model), rows_alone=True))
-    base = rewritten(model) or model
+    base = arranged(model)
     layers = convolutional_layers(base)
     if layers and kind != "text-generator":
         feeds = calibration.feeds
@@ -68,6 +69,14 @@ def rewritten(model: onnx.ModelProto) -> onnx.ModelProto | None:
     made = onnx.ModelProto()
     made.CopyFrom(model)
     return made if split_transposed_convolutions(made) + join_upsampling(made) else None
+
+
+def arranged(model: onnx.ModelProto) -> onnx.ModelProto:
+    """As 8 bits want it: all exact rewrites, and what lies between convolutions with channels last."""
+    made = onnx.ModelProto()
+    made.CopyFrom(rewritten(model) or model)
+    channels_last(made)
+    return made
 
 
 def slimmed(model: onnx.ModelProto) -> onnx.ModelProto | None:
