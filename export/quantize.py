@@ -31,6 +31,7 @@ CARRIED = ("Add", "Relu", "Resize", "DepthToSpace", "Slice", "MaxPool", "Concat"
 """Between them, these stay in 8 bits too: numbers need not become float32 and back at every step."""
 
 SIGMOID_RANGE = 6.5
+"""Beyond it, a sigmoid is within half a level of 0 or 255: 255 / (1 + exp(6.5)) is 0.4."""
 
 LEAST_HALF_ELEMENTS = 256
 """Smaller tensors are left in float32: shapes, biases and scales weigh nothing."""
@@ -61,13 +62,11 @@ def static_int8(
     skip: Collection[str] = (),
     carry: bool = True,
     gemm: bool = False,
-    norms: bool = False,
 ) -> onnx.ModelProto:
     """Convolutions in 8 bits (QDQ: standard operators): weights a scale each output channel, inputs a range seen on ``feeds``.
 
     ``feeds``: rows by input name, as many as are worth it (some hundreds). ``skip``: names of nodes to leave in float32.
-    ``carry``: also what lies between them (:data:`CARRIED`). ``gemm``: dense layers too. ``norms``: and products and sums with
-    rows of a table that a label chooses.
+    ``carry``: also what lies between them (:data:`CARRIED`). ``gemm``: dense layers too.
     Inputs are unsigned, weights signed: the pair that ONNX Runtime's kernels on x86-64 take without a detour; a rectifier's
     zero is then the range's lower end, so that it needs no step of its own.
     Raises ExportError where nothing was quantised, InputError for feeds that the model does not take.
@@ -84,7 +83,7 @@ def static_int8(
         dense = [n.name for n in named.graph.node if n.op_type == "Gemm" and n.input[1] in graph.constants and n.name not in skip]
         nodes, operators = nodes + dense, [*operators, "Gemm"]
     if carry:
-        between = _between(named, set(nodes), norms)
+        between = _between(named, set(nodes))
         nodes += [node.name for node in between]
         operators += sorted({node.op_type for node in between})
     with tempfile.TemporaryDirectory(prefix="onnxferry-") as folder, _quiet():
@@ -176,37 +175,27 @@ def float16_storage(model: onnx.ModelProto) -> onnx.ModelProto:
     return halved
 
 
-def _between(model: onnx.ModelProto, chosen: set[str], norms: bool) -> list[onnx.NodeProto]:
+def _between(model: onnx.ModelProto, chosen: set[str]) -> list[onnx.NodeProto]:
     """Nodes of :data:`CARRIED` that read nothing but constants and what a chosen node, or another of these, gives.
 
-    ``norms``: Mul and Add that read rows of a constant table too, with the Gather that takes them.
+    A norm by label is none: QLinearMul and QLinearAdd take longer than float32 and the conversions, and cost 2 dB.
     """
-    graph = Graph(model)
+    constants = set(Graph(model).constants)
     inside: set[str] = set()
     found = []
     for node in model.graph.node:
         if node.name in chosen:
             inside.update(node.output)
-            continue
-        carried = node.op_type in CARRIED or (norms and node.op_type == "Mul")
-        if node.domain or not carried:
-            continue
-        moving = [name for name in node.input if name and name not in graph.constants]
-        tables = [graph.producers[name] for name in moving if norms and _is_table(graph, name)]
-        if len(moving) > len(tables) and all(name in inside or _is_table(graph, name) for name in moving):
-            inside.update(node.output)
-            found += [*tables, node]
+        elif node.op_type in CARRIED and not node.domain:
+            moving = [name for name in node.input if name and name not in constants]
+            if moving and all(name in inside for name in moving):
+                inside.update(node.output)
+                found.append(node)
     return found
 
 
-def _is_table(graph: Graph, name: str) -> bool:
-    """Whether it is rows of a constant table."""
-    node = graph.producers.get(name)
-    return node is not None and node.op_type == "Gather" and node.input[0] in graph.constants and graph.constants[node.input[0]].ndim == 4
-
-
 def _before_sigmoid(model: onnx.ModelProto, chosen: Collection[str]) -> dict[str, list[dict[str, object]]]:
-    """The range of what a sigmoid reads from a quantised convolution: beyond it, it is 0 or 1 to half a level of 255."""
+    """The range of what a sigmoid reads from a quantised convolution: what lies beyond is white or black, and needs no steps."""
     graph = Graph(model)
     found: dict[str, list[dict[str, object]]] = {}
     for node in model.graph.node:
