@@ -187,7 +187,11 @@ def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
     nothing: tuple[tuple[Golden, ...], dict[str, Tolerance]] = ((), {})
 
     def no(words: str, **facts: Any) -> _Tried:
-        return Verdict(candidate.tag, candidate.what, False, words, rows_alone=candidate.rows_alone, rung=candidate.rung, **facts), None, nothing
+        return (
+            Verdict(candidate.tag, candidate.what, False, words, rows_alone=candidate.rows_alone, rung=candidate.rung, **facts),
+            None,
+            nothing,
+        )
 
     try:
         model = candidate.build()

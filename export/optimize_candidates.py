@@ -53,9 +53,7 @@ def candidates_for(model: onnx.ModelProto, kind: str, goal: str, calibration: Sa
             ("all", "convolutions and dense layers in 8 bits", {"gemm": True}),
         ]
         if len(layers) > 2:
-            steps.append(
-                ("inner", "8 bits but in the first and the last convolution", {"skip": (layers[0], layers[-1]), "gemm": True})
-            )
+            steps.append(("inner", "8 bits but in the first and the last convolution", {"skip": (layers[0], layers[-1]), "gemm": True}))
         found += [Candidate("int8", what, _quantising(base, feeds, options), rung=rung) for rung, what, options in steps]
     return found
 

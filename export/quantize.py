@@ -101,7 +101,11 @@ def static_int8(
                 nodes_to_quantize=nodes,
                 op_types_to_quantize=operators,
                 calibrate_method=CalibrationMethod.MinMax,
-                extra_options={"WeightSymmetric": True, "ActivationSymmetric": False, "TensorQuantOverrides": _before_sigmoid(named, chosen)},
+                extra_options={
+                    "WeightSymmetric": True,
+                    "ActivationSymmetric": False,
+                    "TensorQuantOverrides": _before_sigmoid(named, chosen),
+                },
             )
         except Exception as error:
             if "INVALID_ARGUMENT" in str(error) or "Invalid input name" in str(error) or "Required inputs" in str(error):

@@ -143,7 +143,9 @@ def _whole_rows(graph: Graph, node: onnx.NodeProto) -> bool:
             table, index = _rows(graph, each.input[1]) or (np.zeros(0), "")
             table = np.repeat(table, block**2, axis=-1) if facts.get("mode") == b"CRD" else np.tile(table, block**2)
             copy.input[1] = graph.name(f"{each.input[1]}_phases")
-            new.append(helper.make_node("Gather", [graph.constant(f"{copy.input[1]}_table", table), index], [copy.input[1]], name=copy.input[1]))
+            new.append(
+                helper.make_node("Gather", [graph.constant(f"{copy.input[1]}_table", table), index], [copy.input[1]], name=copy.input[1])
+            )
         new.append(copy)
         value = copy.output[0]
     names = [graph.name(f"{output}_{part}") for part in ("last", "row", "row_first", "convolved", "row_last", "pixels")]
