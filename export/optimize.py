@@ -55,9 +55,20 @@ class Verdict:
     speed: Mapping[int, Speed] = field(default_factory=dict)  # by batch size
     rows_alone: bool = False
     file: str = ""  # name of what was written
+    rung: str = ""  # how much of the model it takes, where several share a tag
+
+    @property
+    def name(self) -> str:
+        """Tag and rung, for people."""
+        return f"{self.tag} ({self.rung})" if self.rung else self.tag
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"speed": {str(b): dataclasses.asdict(s) for b, s in self.speed.items()}}
+        """As strict JSON has it: a score that is not a number is null."""
+        speed = {str(b): dataclasses.asdict(s) for b, s in self.speed.items()}
+        score = None if self.score is None else dataclasses.asdict(self.score)
+        if score is not None:
+            score = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in score.items()}
+        return dataclasses.asdict(self) | {"speed": speed, "score": score}
 
 
 @dataclass(frozen=True)
@@ -149,7 +160,7 @@ def optimize(
         tried = []
         for candidate in candidates_for(source, contract.kind, goal, first):
             if progress is not None:
-                progress(candidate.tag)
+                progress(f"{candidate.tag} {candidate.rung}".strip())
             tried.append(_tried(candidate, bench, contract))
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         verdicts, files = _written(tried, bench, contract, digest, path, target)
@@ -176,7 +187,11 @@ def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
     nothing: tuple[tuple[Golden, ...], dict[str, Tolerance]] = ((), {})
 
     def no(words: str, **facts: Any) -> _Tried:
-        return Verdict(candidate.tag, candidate.what, False, words, rows_alone=candidate.rows_alone, **facts), None, nothing
+        return (
+            Verdict(candidate.tag, candidate.what, False, words, rows_alone=candidate.rows_alone, rung=candidate.rung, **facts),
+            None,
+            nothing,
+        )
 
     try:
         model = candidate.build()
@@ -207,7 +222,7 @@ def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
             return no(f"not smaller: {len(payload)} bytes, the original {bench.size}", **facts)
     elif not any(each.faster for each in speed.values()):
         return no("not faster than the original by more than the noise", **facts)
-    verdict = Verdict(candidate.tag, candidate.what, True, scored.words, rows_alone=candidate.rows_alone, **facts)
+    verdict = Verdict(candidate.tag, candidate.what, True, scored.words, rows_alone=candidate.rows_alone, rung=candidate.rung, **facts)
     return verdict, model, samples
 
 
@@ -265,7 +280,7 @@ def _written(
             continue
         better = next((other for other in alive if other is not verdict and _beats(other, verdict, bench.goal)), None)
         if better is not None:
-            verdicts.append(dataclasses.replace(verdict, kept=False, words=f"inside, but {better.tag} beats it: {verdict.words}"))
+            verdicts.append(dataclasses.replace(verdict, kept=False, words=f"inside, but {better.name} beats it: {verdict.words}"))
             continue
         target = folder / f"{path.stem}.{verdict.tag}.onnx"
         certified = contract.replace(goldens=goldens, tolerances=tolerances, certificate=_certificate(verdict, bench, digest))
@@ -282,14 +297,14 @@ def _written(
 
 
 def _beats(other: Verdict, verdict: Verdict, goal: str) -> bool:
-    """One of a family (int8, int8-conv, …) is enough: the one that is surely the fastest over all batch sizes, or the smallest.
+    """One of a tag's rungs is enough: the one that is surely the fastest over all batch sizes, or the smallest.
 
-    Between families only what is faster at every batch size beats: 8 bits may win with one picture and lose with many.
+    Between tags only what is faster at every batch size beats: 8 bits may win with one picture and lose with many.
     """
     if goal == "smaller":
-        return (other.bytes or 0, other.tag) < (verdict.bytes or 0, verdict.tag)
-    if other.tag.partition("-")[0] == verdict.tag.partition("-")[0]:
-        return (_sure(other), other.tag) > (_sure(verdict), verdict.tag)
+        return (other.bytes or 0, other.name) < (verdict.bytes or 0, verdict.name)
+    if other.tag == verdict.tag:
+        return (_sure(other), other.name) > (_sure(verdict), verdict.name)
     return all(other.speed[batch].ratio > verdict.speed[batch].ratio for batch in verdict.speed)
 
 
@@ -303,6 +318,7 @@ def _certificate(verdict: Verdict, bench: _Bench, digest: str) -> dict[str, Any]
     made = verdict.score
     certificate: dict[str, Any] = {
         "variant": verdict.tag,
+        **({"rung": verdict.rung} if verdict.rung else {}),
         "of": digest,
         "goal": bench.goal,
         "budget": bench.budget.words,

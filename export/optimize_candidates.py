@@ -15,6 +15,7 @@ from onnxferry.export.optimize_data import Samples
 from onnxferry.export.quantize import convolutional_layers, dynamic_lstm, float16_storage, static_int8
 from onnxferry.export.quantize_text import eight_bit_loop
 from onnxferry.export.rewrite import join_upsampling, split_transposed_convolutions
+from onnxferry.export.rewrite_layout import channels_last
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Candidate:
     what: str  # in words
     build: Callable[[], onnx.ModelProto | None]  # None: it changes nothing in this model
     rows_alone: bool = False  # its rows would share a scale
+    rung: str = ""  # how much of the model it takes, where a tag has several; the best one is written
 
 
 def candidates_for(model: onnx.ModelProto, kind: str, goal: str, calibration: Samples) -> list[Candidate]:
@@ -40,22 +42,19 @@ def candidates_for(model: onnx.ModelProto, kind: str, goal: str, calibration: Sa
     if kind == "text-generator":
         found.append(Candidate("int8", "the loop's weights in 8 bits, a scale a block", lambda: eight_bit_loop(model)))
     if "LSTM" in operators and kind != "text-generator":
-        found.append(Candidate("int8-lstm", "LSTM in 8 bits as it runs", lambda: dynamic_lstm(model), rows_alone=True))
-    base = rewritten(model) or model
+        found.append(Candidate("int8", "LSTM in 8 bits as it runs", lambda: dynamic_lstm(model), rows_alone=True, rung="lstm"))
+    base = arranged(model)
     layers = convolutional_layers(base)
     if layers and kind != "text-generator":
         feeds = calibration.feeds
         steps: list[tuple[str, str, dict[str, object]]] = [
-            ("int8", "convolutions in 8 bits, and what lies between", {}),
-            ("int8-conv", "convolutions in 8 bits, the rest in float32", {"carry": False}),
-            ("int8-all", "convolutions and dense layers in 8 bits", {"gemm": True}),
+            ("between", "convolutions in 8 bits, and what lies between", {}),
+            ("conv", "convolutions in 8 bits, the rest in float32", {"carry": False}),
+            ("all", "convolutions and dense layers in 8 bits", {"gemm": True}),
         ]
         if len(layers) > 2:
-            steps.append(
-                ("int8-inner", "8 bits but in the first and the last convolution", {"skip": (layers[0], layers[-1]), "gemm": True})
-            )
-        for tag, what, options in steps:
-            found.append(Candidate(tag, what, _quantising(base, feeds, options)))
+            steps.append(("inner", "8 bits but in the first and the last convolution", {"skip": (layers[0], layers[-1]), "gemm": True}))
+        found += [Candidate("int8", what, _quantising(base, feeds, options), rung=rung) for rung, what, options in steps]
     return found
 
 
@@ -68,6 +67,14 @@ def rewritten(model: onnx.ModelProto) -> onnx.ModelProto | None:
     made = onnx.ModelProto()
     made.CopyFrom(model)
     return made if split_transposed_convolutions(made) + join_upsampling(made) else None
+
+
+def arranged(model: onnx.ModelProto) -> onnx.ModelProto:
+    """As 8 bits want it: all exact rewrites, and what lies between convolutions with channels last."""
+    made = onnx.ModelProto()
+    made.CopyFrom(rewritten(model) or model)
+    channels_last(made)
+    return made
 
 
 def slimmed(model: onnx.ModelProto) -> onnx.ModelProto | None:

@@ -61,7 +61,7 @@ def optimize_command(
     onnxferry optimize writer.onnx --data held-out.txt --goal smaller
     ```
 
-    With --json: model, kind, goal, budget, data, batches, bytes, machine, onnxruntime, files, verdicts (tag, what, kept, words,
+    With --json: model, kind, goal, budget, data, batches, bytes, machine, onnxruntime, files, verdicts (tag, rung, what, kept, words,
     bytes, score, speed by batch size: ratio, noise, original, variant; rows_alone, file).
     """
     if report is not None and not report.parent.is_dir():
@@ -108,7 +108,7 @@ def _print(result: Optimized) -> None:
     table = new_table("candidate", *speeds, "size", "verdict", right=(*speeds, "size"), title=f"{plain(result.model)}: {result.goal}")
     for verdict in result.verdicts:
         size = "" if verdict.bytes is None else human_bytes(verdict.bytes)
-        table.add_row(plain(verdict.tag), *(_ratio(verdict, batch) for batch in result.batches), size, plain(_words(verdict)))
+        table.add_row(plain(verdict.name), *(_ratio(verdict, batch) for batch in result.batches), size, plain(_words(verdict)))
     console = stdout()
     console.print(table)
     console.print(plain(f"budget {result.budget}; {result.data}; {result.machine}, ONNX Runtime {result.onnxruntime}"), soft_wrap=True)

@@ -26,7 +26,7 @@ def save_picture(result: Optimized, path: Path) -> None:
             axes.barh(y, speed.ratio, height=height * 0.9, xerr=speed.noise, color=colour)
             axes.text(speed.ratio, y, f"  {speed.ratio:.2f} at batch {batch}", va="center", fontsize=8)
     axes.axvline(1, color="black", linewidth=1)
-    axes.set_yticks(range(len(result.verdicts)), [v.tag if v.speed else f"{v.tag} (not timed)" for v in result.verdicts])
+    axes.set_yticks(range(len(result.verdicts)), [v.name if v.speed else f"{v.name}, not timed" for v in result.verdicts])
     axes.invert_yaxis()
     axes.set_xlabel(f"times as fast as {result.model}; green: kept ({result.budget})")
     axes.margins(x=0.15)

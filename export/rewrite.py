@@ -43,12 +43,22 @@ class Graph:
             if node.op_type == "Constant" and not node.domain and node.attribute[0].name == "value":
                 self.constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
             self.producers.update({name: node for name in node.output if name})
+        self._shapes: dict[str, list[int]] = {}
         self.readers = Counter(value.name for value in graph.output)
         for node in all_nodes(self.model):
             self.readers.update(name for name in node.input if name)
         for subgraph in _inner_graphs(self.model):
             self.readers.update(value.name for value in subgraph.output)
         self._taken = {name for node in all_nodes(self.model) for name in (node.name, *node.input, *node.output)} | set(self.constants)
+
+    def shape(self, name: str) -> list[int]:
+        """Sizes by axis as ONNX infers them, 0 where unknown; empty where nothing is known."""
+        if not self._shapes:
+            inferred = onnx.shape_inference.infer_shapes(self.model).graph
+            for value in (*inferred.input, *inferred.value_info, *inferred.output):
+                if value.type.tensor_type.HasField("shape"):
+                    self._shapes[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        return self._shapes.get(name, [])
 
     def sole_reader(self, name: str) -> onnx.NodeProto | None:
         """The one node of the outer graph that reads ``name``; None where there are others, or it is an output."""
@@ -91,7 +101,7 @@ def split_transposed_convolutions(model: onnx.ModelProto) -> int:
     are zeros, so a kernel that is no multiple of the stride costs a little more arithmetic, none of it seen.
     Source: Shi et al. 2016, "Is the deconvolution layer the same as a convolutional layer?", arXiv:1609.07009.
     """
-    return _everywhere(model, "ConvTranspose", _split_transposed)
+    return everywhere(model, "ConvTranspose", _split_transposed)
 
 
 def join_upsampling(model: onnx.ModelProto) -> int:
@@ -99,10 +109,11 @@ def join_upsampling(model: onnx.ModelProto) -> int:
 
     Doubling before 3 × 3 reads every pixel two or four times: 9 products a pixel become 4. A 1 × 1 convolution just goes first.
     """
-    return _everywhere(model, "Conv", _join_upsampled)
+    return everywhere(model, "Conv", _join_upsampled)
 
 
-def _everywhere(model: onnx.ModelProto, operator: str, rewrite: Callable[[Graph, onnx.NodeProto], bool]) -> int:
+def everywhere(model: onnx.ModelProto, operator: str, rewrite: Callable[[Graph, onnx.NodeProto], bool]) -> int:
+    """Try ``rewrite`` on each node of that operator once; how many it changed."""
     changed, tried = 0, set[str]()
     while True:
         graph = Graph(model)
@@ -152,7 +163,7 @@ def _join_upsampled(graph: Graph, node: onnx.NodeProto) -> bool:
     weight = graph.constants.get(node.input[1])  # (outputs, inputs, height, width)
     bias = graph.constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else None
     facts = attributes(node)
-    factor = 0 if resize is None else _nearest_factor(graph, resize)
+    factor = 0 if resize is None else nearest_factor(graph, resize)
     if resize is None or factor < 2 or weight is None or weight.ndim != 4 or (len(node.input) > 2 and node.input[2] and bias is None):
         return False
     size = weight.shape[2]
@@ -237,7 +248,7 @@ def _phases(
     graph.replace(old, new)
 
 
-def _nearest_factor(graph: Graph, node: onnx.NodeProto) -> int:
+def nearest_factor(graph: Graph, node: onnx.NodeProto) -> int:
     """By how much a Resize repeats every pixel of both axes; 0 where it does something else."""
     facts = attributes(node)
     if node.op_type != "Resize" or node.domain or facts.get("mode", b"nearest") != b"nearest":

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxferry.export import optimize as module
 from onnxferry.export.budget import parse_budget
 from onnxferry.export.optimize import optimize
-from onnxferry.export.optimize_score import score
+from onnxferry.export.optimize_score import Score, score
 from onnxferry.export.optimize_timing import Speed
 from onnxferry.export.quantize import count_int8, dynamic_lstm, float16_storage, static_int8
 from onnxferry.runtime.artifact import Contract
@@ -123,11 +123,13 @@ def test_a_kept_variant_carries_its_certificate(network: Path, twice_as_fast: No
     result = optimize(network, data=network.with_name("data.npz"), budget="psnr 20", batches=(1, 2), seconds=0.01)
     kept = [verdict for verdict in result.verdicts if verdict.kept]
     assert [verdict.file for verdict in kept] == [path.name for path in result.files]
-    eight = next(path for path in result.files if "int8" in path.name)
+    eight = network.with_name("net.int8.onnx")
+    assert eight in result.files, "of all rungs, one is written, under the tag's name"
     with Engine(eight, device="cpu") as engine:
         assert engine.contract is not None
         certificate = engine.contract.certificate
     assert certificate["budget"] == "psnr 20"
+    assert certificate["rung"] == next(verdict.rung for verdict in kept if verdict.tag == "int8")
     assert certificate["speed"] == {"1": 2.0, "2": 2.0}
     assert len(certificate["of"]) == 64
     assert certificate["score"]["metric"] == "psnr"
@@ -137,8 +139,8 @@ def test_a_kept_variant_carries_its_certificate(network: Path, twice_as_fast: No
 
 def test_outside_the_budget_nothing_is_written(network: Path, twice_as_fast: None) -> None:
     result = optimize(network, data=network.with_name("data.npz"), budget="rtol 1e-6", batches=(1,), seconds=0.01)
-    outside = {v.tag for v in result.verdicts if v.words.startswith("outside the budget")}
-    assert {"int8", "int8-conv"} <= outside
+    outside = {v.rung for v in result.verdicts if v.tag == "int8" and v.words.startswith("outside the budget")}
+    assert {"between", "conv"} <= outside
     assert not list(network.parent.glob("*int8*")), "what only fuses may be kept, nothing in 8 bits"
     json.dumps(result.to_json(), allow_nan=False)
 
@@ -197,3 +199,12 @@ def test_calibration_of_another_shape_is_told(network: Path) -> None:
 def test_a_certificate_survives_its_file() -> None:
     contract = Contract(kind="model", name="net", certificate={"variant": "int8", "rows_alone": True})
     assert dataclasses.replace(contract).certificate["rows_alone"] is True
+
+
+def test_a_score_that_is_no_number_is_null_in_the_report(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "score", lambda *a: Score("psnr", None, float("nan"), 24, False, "not finite"))
+    report = network.with_name("report.json")
+    arguments = ["--data", str(network.with_name("data.npz")), "--budget", "psnr 20", "--batch", "1", "--seconds", "0.01"]
+    assert main(["optimize", str(network), *arguments, "--report", str(report)]) == 0
+    verdicts = json.loads(report.read_text())["verdicts"]
+    assert [v["score"]["variant"] for v in verdicts if v["tag"] == "int8"] == [None] * 3
