@@ -1,6 +1,7 @@
 """Puts a trained run into the zoo: its artifact, its card with measured figures, and held-out examples beside it.
 
     python tests/bench/ship.py digits runs/digits [--data DIR]
+    python tests/bench/ship.py shakespeare runs/shakespeare --bits 8
     python tests/bench/ship.py digits-ae runs/digits-ae [--data DIR] [--fashion DIR]
 
 ``--data``: where the set's files are (IDX files, or the text); without it they are looked up or fetched.
@@ -49,18 +50,21 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--fashion", type=Path)
+    parser.add_argument("--bits", type=int, choices=(8, 16, 32), help="of a text generator's weights")
     places = parser.parse_args()
     shipped = MODELS[places.name]
     model = ZOO / places.name / f"{places.name}.onnx"
     model.parent.mkdir(exist_ok=True)
     checkpoint = load_checkpoint(places.run, shipped.family)
+    words = [] if places.bits is None else ["--bits", str(places.bits)]
     report = export_checkpoint(
         places.run,
         model,
         name=places.name,
         description=shipped.description,
         license="Apache-2.0",
-        command=["onnxferry", "export", str(places.run), "-o", model.name, "--name", places.name],
+        command=["onnxferry", "export", str(places.run), "-o", model.name, "--name", places.name, *words],
+        bits=places.bits,
     )
     extras = shipped.extras(model, places)
     held_out = int(checkpoint.metrics["validation"].get("n", 0))
