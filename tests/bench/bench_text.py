@@ -2,6 +2,7 @@
 
     python tests/bench/bench_text.py                            # the shape of the shipped model
     python tests/bench/bench_text.py --cell gru --width 256 --depth 1
+    python tests/bench/bench_text.py --bits 8                   # with weights that are stored in 8 bits
 
 All write the same bytes from the same uniform numbers, with the same weights, at temperature 0.8:
 
@@ -35,6 +36,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onnxferry.export import export_checkpoint
+from onnxferry.export.text_storage import rounded
 from onnxferry.runtime import TextGenerator, load
 from onnxferry.train.checkpoint import Checkpoint
 from onnxferry.train.rnn import START, Rnn, RnnConfig, choose, state_after
@@ -125,6 +127,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--skip", action="store_true")
+    parser.add_argument("--bits", type=int, choices=(8, 16), default=16, help="that a weight is stored in")
     parser.add_argument("--bytes", type=int, default=500, help="written in a round")
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
@@ -134,8 +137,7 @@ def main() -> None:
     network = Rnn(config).eval()
     with torch.no_grad():
         network.head.weight.normal_(0, 0.3)
-        for parameter in network.parameters():
-            parameter.copy_(parameter.half().float())
+    network = rounded(rounded(network, 16), arguments.bits)
     network.requires_grad_(False)
     start = state_after(network, START)
     uniforms = np.random.Generator(np.random.PCG64(0)).random(arguments.bytes, dtype=np.float32)
@@ -146,7 +148,7 @@ def main() -> None:
         source = Path(folder, "best.pt")
         examples = {"text": torch.arange(256, dtype=torch.uint8)}
         Checkpoint("rnn", vars(config), dict(network.state_dict()), data={"name": "none"}, examples=examples).save(source)
-        export_checkpoint(source, Path(folder, "model.onnx"))
+        export_checkpoint(source, Path(folder, "model.onnx"), bits=arguments.bits)
         for threads in sorted({1, cores}):
             model = load(Path(folder, "model.onnx"), device="cpu", threads=threads)
             assert isinstance(model, TextGenerator)
@@ -180,6 +182,7 @@ def main() -> None:
         json.dumps(
             {
                 "model": vars(config),
+                "bits of a weight": arguments.bits,
                 "microseconds a byte, medians": {name: round(1e6 * value, 1) for name, value in medians.items()},
                 "bytes of a round": arguments.bytes,
                 "bytes before the first that differs": {name: alike(text, expected) for name, text in texts.items()},

@@ -2,7 +2,7 @@
 
     python tests/bench/figures_text.py                          # the model of the zoo
     python tests/bench/figures_text.py --model model.onnx --data FILE
-    python tests/bench/figures_text.py --checkpoint RUN         # and what PyTorch's own network gives
+    python tests/bench/figures_text.py --checkpoint RUN         # and what PyTorch's own network gives, rounded as the file is
 
 The mean nats a byte of the last tenth of Tiny Shakespeare, read once from its start; the share of words that occur in the
 corpus among 10 kB generated at temperature 0.8 (a word: what stands between white space, in lower case, without the
@@ -42,6 +42,7 @@ def main() -> None:
     with load(arguments.model, device="cpu") as model:
         if not isinstance(model, TextGenerator):
             raise SystemExit(f"{arguments.model} is not a text generator")
+        bits = None if model.contract is None else model.contract.provenance.get("weight_bits")
         nats = model.score(splits.test.tobytes())
         shares = []
         for seed in SEEDS:
@@ -56,11 +57,15 @@ def main() -> None:
         "bytes of the file": find_model(arguments.model).stat().st_size,
     }
     if arguments.checkpoint:
+        from onnxferry.export.text_storage import rounded
         from onnxferry.train.checkpoint import load_checkpoint
-        from onnxferry.train.rnn import nats_per_byte
+        from onnxferry.train.rnn import Rnn, nats_per_byte
 
-        network = load_checkpoint(arguments.checkpoint, "rnn").model().eval()
-        figures["nats a byte, difference from PyTorch"] = nats - nats_per_byte(network, splits.test)  # type: ignore[arg-type]
+        trained = load_checkpoint(arguments.checkpoint, "rnn").model()
+        assert isinstance(trained, Rnn)
+        network = rounded(trained, bits).eval()
+        figures["bits of a weight"] = bits
+        figures["nats a byte, difference from PyTorch"] = nats - nats_per_byte(network, splits.test)
     print(json.dumps(figures, indent=2))
 
 
