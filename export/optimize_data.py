@@ -100,7 +100,7 @@ def _pictures(engine: Engine, kind: str, data: str) -> tuple[Samples, Samples]:
         name = "image" if kind == "decoder" else engine.inputs[0].name
         made.append(Samples({name: part.images}, splits.source, part.labels if with_labels else None))
     if kind == "decoder":
-        return _latents(engine, made[0].take(slice(0, 4 * CALIBRATED))), _latents(engine, made[1].take(slice(0, SCORED)))
+        return _latents(engine, made[0].take(slice(0, 4 * CALIBRATED))), _farther(_latents(engine, made[1].take(slice(0, SCORED))))
     return made[0], made[1]
 
 
@@ -120,6 +120,14 @@ def _latents(engine: Engine, pictures: Samples) -> Samples:
     with Engine(encoder, device="cpu") as beside:
         rows = [beside.run({"image": pictures.feeds["image"][i : i + 256]}, ["latent"])["latent"] for i in range(0, len(pictures), 256)]
     return Samples({"latent": np.concatenate(rows)}, f"the encoder's latents of {pictures.words}")
+
+
+def _farther(latents: Samples) -> Samples:
+    """And the same ones twice as far from their mean: people mix and draw latents, and a decoder must bear what they make."""
+    rows = latents.feeds["latent"]
+    middle = rows.mean(axis=0)
+    both = np.concatenate([rows, middle + 2 * (rows - middle)]).astype(rows.dtype)
+    return Samples({"latent": both}, f"{latents.words}, and those twice as far out")
 
 
 def _noise(engine: Engine, seed: int, count: int) -> Samples:
