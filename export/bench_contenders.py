@@ -81,7 +81,7 @@ class BareOrt:
     precision = "float32"
 
     def __init__(self, model: BenchModel, threads: int | None) -> None:
-        import onnxruntime  # type: ignore[import-untyped]
+        import onnxruntime
 
         options = onnxruntime.SessionOptions()
         if threads is not None:
@@ -101,7 +101,7 @@ class OpenVino:
     """A compiled model and one infer request that shares its memory with numpy, for the shape that runs or for any, whichever is faster."""
 
     def __init__(self, model: BenchModel, threads: int | None, precision: str = "") -> None:
-        import openvino  # type: ignore[import-untyped,import-not-found,unused-ignore]
+        import openvino
 
         self.core = openvino.Core()
         self.path = os.fspath(model.path)

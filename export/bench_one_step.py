@@ -100,7 +100,7 @@ class OneStep:
     precision = "float32"
 
     def __init__(self, model: BenchModel, threads: int | None) -> None:
-        import onnxruntime  # type: ignore[import-untyped]
+        import onnxruntime
 
         self.network, start = rebuild_text(model.path)
         self.start = start.numpy()

@@ -122,7 +122,7 @@ def text_cases(network: Rnn, text: bytes) -> list[Case]:
     small = (rng.standard_normal((1, *slots)) * 0.5).clip(-0.99, 0.99).astype(np.float32)
     # Reached by reading, as every state is that somebody goes on from. From random ones a trained network is chaos: a hundred bytes
     # later PyTorch itself is 1e-4 off double precision, and equal programs would fail.
-    histories = [text[:80], text[300:420], everything[60:130], text[500:501], everything[::-3]]
+    histories = [text[:80], text[-120:], everything[60:130], text[:1], everything[::-3]]
     own = torch.cat([state_after(network, history) for history in histories]).numpy()
     ragged = prompt_batch([text[:40], b"", text[100:101], everything[:9], text[200:217]])
     plans: list[tuple[str, dict[str, np.ndarray], int]] = [
