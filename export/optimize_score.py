@@ -95,7 +95,7 @@ def _psnr(budget: Budget, original: Mapping[str, np.ndarray], variant: Mapping[s
     if name is None:
         raise InputError("the model gives no pictures, so psnr says nothing of it; give another --budget")
     a, b = original[name].astype(np.float64), variant[name].astype(np.float64)
-    peak = 255.0 if original[name].dtype == np.uint8 else max(float(a.max() - a.min()), float(np.finfo(np.float32).tiny))
+    peak: float = 255.0 if original[name].dtype == np.uint8 else max(float(a.max() - a.min()), float(np.finfo(np.float32).tiny))
     error = float(np.mean(np.square(a - b)))
     value = min(SAME_PSNR, 10 * math.log10(peak**2 / error)) if error else SAME_PSNR
     return Score("psnr", None, value, n, value >= budget.limit, f"{value:.1f} dB to the original's {n} pictures")
