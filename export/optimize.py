@@ -343,6 +343,6 @@ def machine() -> str:
 
 
 def _ort_version() -> str:
-    import onnxruntime  # type: ignore[import-untyped]
+    import onnxruntime
 
     return str(onnxruntime.__version__)

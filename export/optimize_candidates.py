@@ -79,7 +79,7 @@ def arranged(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def slimmed(model: onnx.ModelProto) -> onnx.ModelProto | None:
     """As onnxslim makes it; None where it takes no node away. Raises ModuleNotFoundError where it is not installed."""
-    import onnxslim  # type: ignore[import-untyped]
+    import onnxslim
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -92,7 +92,7 @@ def slimmed(model: onnx.ModelProto) -> onnx.ModelProto | None:
 
 def ort_optimised(model: onnx.ModelProto) -> onnx.ModelProto | None:
     """As ONNX Runtime rewrites it for any machine (its extended level; the next one is for one processor)."""
-    import onnxruntime as ort  # type: ignore[import-untyped]
+    import onnxruntime as ort
 
     with tempfile.TemporaryDirectory(prefix="onnxferry-") as folder:
         target = Path(folder) / "optimised.onnx"

@@ -71,7 +71,7 @@ def static_int8(
     zero is then the range's lower end, so that it needs no step of its own.
     Raises ExportError where nothing was quantised, InputError for feeds that the model does not take.
     """
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static  # type: ignore[import-untyped]
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     named = _named(model)
     chosen = [name for name in convolutional_layers(named) if name not in skip]
