@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ZOO = ROOT / "runtime" / "zoo"
 CLOTHES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+
+
+@pytest.fixture(autouse=True)
+def our_own_main() -> Iterator[None]:
+    """Streamlit's AppTest leaves its script behind as ``__main__``, which a process that is spawned later would run."""
+    ours = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = ours
 
 
 @pytest.fixture(scope="session")
@@ -192,9 +201,9 @@ FLAGS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: str):
-    """One browser; a test opens a context of its own."""
+    """One browser; a test opens a context of its own. For one module: while it lives, its event loop runs in this thread."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
