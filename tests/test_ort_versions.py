@@ -132,7 +132,10 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     files["own"] = folder / "own.onnx"
     export_model(Small().eval(), (torch.randn(2, 5, 6), torch.tensor(1.5)), files["own"], dynamic_shapes={"steps": {0: "batch", 1: "time"}})
     for path in sorted((ROOT / "runtime" / "zoo").rglob("*.onnx")):
-        files[f"zoo/{path.stem}"] = path
+        # Variants promise the runtime that their certificate names. All load in old ones too but this: its products of 8-bit weights
+        # (MatMulNBits) came later.
+        if path.stem != "shakespeare.int8":
+            files[f"zoo/{path.stem}"] = path
     return files
 
 
