@@ -32,10 +32,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from onnxferry.export import export_checkpoint
+from onnxferry.export.bench_torch import Cells
 from onnxferry.export.text_storage import rounded
 from onnxferry.runtime import TextGenerator, load
 from onnxferry.train.checkpoint import Checkpoint
@@ -45,42 +45,14 @@ TEMPERATURE = 0.8
 Step = Callable[..., tuple[Tensor, ...]]
 
 
-class Cells(torch.nn.Module):
-    """Uniform number (1,), then every layer's state → the byte (1,), the states after it."""
-
-    def __init__(self, network: Rnn) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, uniform: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        network, parts = self.network, self.network.config.parts
-        heard = sum(state[::parts]) if network.config.skip else state[-parts]
-        weights = torch.softmax(F.linear(heard, network.head.weight, network.bias) * (1 / TEMPERATURE), dim=1)  # type: ignore[arg-type]
-        running = weights.cumsum(dim=1)
-        byte = (running > uniform[:, None] * running[:, -1:]).to(torch.uint8).argmax(dim=1)
-        inputs = network.embed(byte)
-        after: list[Tensor] = []
-        total = None
-        for index, layer in enumerate(network.layers):
-            weights_of_layer = [parameter for _, parameter in layer.named_parameters()]
-            if parts == 2:
-                h, c = torch.lstm_cell(inputs, [state[2 * index], state[2 * index + 1]], *weights_of_layer)
-                after += [h, c]
-            else:
-                h = torch.gru_cell(inputs, state[index], *weights_of_layer)
-                after.append(h)
-            total = h if total is None or not network.config.skip else total + h
-            inputs = total
-        return byte, *after
-
-
 def with_cells(step: Step, start: Tensor) -> Callable[[np.ndarray], bytes]:
     def write(uniforms: np.ndarray) -> bytes:
         written = []
+        sharpness = torch.tensor(1 / TEMPERATURE)
         with torch.inference_mode():
             state = start.unbind(dim=1)
             for uniform in torch.from_numpy(uniforms).split(1):
-                byte, *after = step(uniform, *state)
+                byte, *after = step(uniform, sharpness, *state)
                 # A compiled step may reuse its outputs' memory.
                 written.append(int(byte))
                 state = tuple(after)
@@ -104,7 +76,7 @@ def with_network(network: Rnn, start: Tensor) -> Callable[[np.ndarray], bytes]:
 
 def ways(network: Rnn, start: Tensor) -> dict[str, Callable[[np.ndarray], bytes]]:
     cells = Cells(network).eval()
-    example = (torch.tensor([0.5]), *start.unbind(dim=1))
+    example = (torch.tensor([0.5]), torch.tensor(1 / TEMPERATURE), *start.unbind(dim=1))
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing is deprecated; it is measured all the same
         traced = torch.jit.freeze(torch.jit.trace(cells, example))
