@@ -6,7 +6,6 @@ answers are those of the plain float32 file, which must first give its own golde
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, ExportError, InputError
 from onnxferry.runtime.golden import replay_goldens
 from onnxferry.runtime.latents import decoder_path
+from onnxferry.runtime.onnx_file import file_sha256
 from onnxferry.runtime.ort import ONE_NODE_MODEL
 
 Feeds = Mapping[str, np.ndarray]
@@ -73,7 +73,7 @@ def bench_model(name: str, factory: str = "", weights: str = "") -> BenchModel:
     return BenchModel(
         name=name if not name.endswith(".onnx") else path.stem,
         path=path,
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        sha256=file_sha256(path),
         kind=contract.kind if contract else "model",
         load_name=name if name in zoo_names() else os.fspath(path),
         size=int(image_size[0]) if isinstance(image_size, list) and image_size and isinstance(image_size[0], int) else None,
@@ -95,7 +95,7 @@ def _made(name: str) -> Path:
     """The model of that name out of the cache, made if it is not there. Raises ExportError where that fails."""
     from onnxferry.train.download import home
 
-    source = hashlib.sha256(Path(__file__).with_name("bench_made.py").read_bytes()).hexdigest()[:8]
+    source = file_sha256(Path(__file__).with_name("bench_made.py"))[:8]
     path = home() / "bench" / f"{name}-{source}.onnx"
     if name == "one-node" and not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)

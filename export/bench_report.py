@@ -14,7 +14,7 @@ from typing import Any
 
 from onnxferry.export.reference_bench import Row, row_from_document
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.hardware import available_cpus
+from onnxferry.runtime.hardware import available_cpus, cpu_name
 
 SCHEMA = 1
 
@@ -76,22 +76,12 @@ def load_results(path: Path) -> Results:
 def machine() -> dict[str, Any]:
     """What times depend on, and who measured."""
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": available_cpus(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "onnxferry": version("onnxferry"),
     }
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def geometric_mean(values: Iterable[float]) -> float:

@@ -8,10 +8,8 @@ for verdict in result.verdicts:
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import os
-import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +30,8 @@ from onnxferry.runtime.catalog import find_model
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import InputError, OnnxFerryError
 from onnxferry.runtime.golden import replay_goldens
+from onnxferry.runtime.hardware import cpu_name
+from onnxferry.runtime.onnx_file import file_sha256
 
 GOALS = ("faster", "smaller")
 
@@ -162,7 +162,7 @@ def optimize(
             if progress is not None:
                 progress(f"{candidate.tag} {candidate.rung}".strip())
             tried.append(_tried(candidate, bench, contract))
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = file_sha256(path)
         verdicts, files = _written(tried, bench, contract, digest, path, target)
     return Optimized(
         model=path.name,
@@ -172,7 +172,7 @@ def optimize(
         data=second.words,
         batches=bench.batches,
         bytes=bench.size,
-        machine=machine(),
+        machine=cpu_name(),
         onnxruntime=_ort_version(),
         verdicts=verdicts,
         files=files,
@@ -326,20 +326,10 @@ def _certificate(verdict: Verdict, bench: _Bench, digest: str) -> dict[str, Any]
         "data": bench.samples.words,
         "speed": {str(batch): round(speed.ratio, 3) for batch, speed in verdict.speed.items()},
         "bytes": [bench.size, verdict.bytes],
-        "machine": machine(),
+        "machine": cpu_name(),
         "onnxruntime": _ort_version(),
     }
     return {**certificate, "rows_alone": True} if verdict.rows_alone else certificate
-
-
-def machine() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return named or platform.processor() or platform.machine()
 
 
 def _ort_version() -> str:

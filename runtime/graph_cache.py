@@ -35,7 +35,7 @@ import sys
 from pathlib import Path
 
 from onnxferry.runtime import ort
-from onnxferry.runtime.onnx_file import ModelSummary
+from onnxferry.runtime.onnx_file import ModelSummary, file_sha256
 
 # hashlib, tempfile and platform are imported where they are used: few models come here, and all pay for the start.
 
@@ -174,10 +174,7 @@ def _is_ours(path: Path) -> bool:
 def _sha256(model: str | bytes) -> str:
     import hashlib
 
-    if isinstance(model, bytes):
-        return hashlib.sha256(model).hexdigest()
-    with Path(model).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(model).hexdigest() if isinstance(model, bytes) else file_sha256(Path(model))
 
 
 @functools.cache

@@ -120,6 +120,14 @@ _TEXT = re.compile(rb"[\t\n\r\x20-\x7e]+")
 _READ_WHOLE = 64 * 2**20  # bytes
 
 
+def file_sha256(path: Path) -> str:
+    """Of a file's bytes, in hex. Raises OSError where it cannot be read."""
+    import hashlib  # OpenSSL takes longer to load than a small model; most who open one never ask
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def read_model(model: str | os.PathLike[str] | bytes, limits: Limits | None = None) -> ModelSummary:
     """Reads a file, or a file's bytes. Raises ArtifactError for what is no intact ONNX file, UntrustedModelError for what is
     refused from a stranger or beyond ``limits`` (None: the defaults).

@@ -26,11 +26,11 @@ from onnxferry.runtime.batch_axis import batch_axis
 from onnxferry.runtime.catalog import find_model
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, InputError
-from onnxferry.runtime.onnx_file import Limits, ModelSummary, read_model
+from onnxferry.runtime.onnx_file import Limits, ModelSummary, file_sha256, read_model
 from onnxferry.runtime.tune_feeds import make_feeds
 from onnxferry.runtime.tune_plan import Plan, Setting, Tuning, plan_from_json, plan_to_json
 from onnxferry.runtime.tune_search import Pool, Search
-from onnxferry.runtime.variants import Variant, certified_variants, file_sha256
+from onnxferry.runtime.variants import Variant, certified_variants
 
 SECONDS = 20.0
 """That tuning a model takes at most, all batch sizes together."""

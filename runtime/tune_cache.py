@@ -12,13 +12,13 @@ import functools
 import hashlib
 import json
 import os
-import platform
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from onnxferry.runtime.graph_cache import cache_folder, cpu_features
+from onnxferry.runtime.hardware import cpu_name
 
 _MOST_BYTES = 4 * 2**20
 _SCHEMA = 1
@@ -27,15 +27,7 @@ _SCHEMA = 1
 @functools.cache
 def machine_name() -> str:
     """The CPU, in words for people and with a hash of its features."""
-    features = cpu_features()
-    name = ""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    name = name or platform.processor() or platform.machine()
-    return f"{name}, features {hashlib.sha256(features.encode()).hexdigest()[:12]}"
+    return f"{cpu_name()}, features {hashlib.sha256(cpu_features().encode()).hexdigest()[:12]}"
 
 
 def read_entry(key: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from onnxferry.runtime.artifact import Contract, contract_from_metadata
 from onnxferry.runtime.errors import ArtifactError, OnnxFerryError
-from onnxferry.runtime.onnx_file import Limits, ModelSummary, read_model
+from onnxferry.runtime.onnx_file import Limits, ModelSummary, file_sha256, read_model
 from onnxferry.runtime.value_info import TensorSpec
 
 DECODER = "decoder"
@@ -135,14 +135,6 @@ def rows_alone(contract: Contract | None) -> bool:
 def shares_scales(summary: ModelSummary) -> bool:
     """True for a graph in which the batch around a row decides how it is rounded."""
     return any(name in summary.operators for name in SHARED_SCALES)
-
-
-def file_sha256(path: Path) -> str:
-    """Of the file's bytes, in hex."""
-    import hashlib  # OpenSSL takes longer to load than a small model; most who load one never ask for a variant
-
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _named_like_variants(path: Path) -> list[tuple[str, Path]]:

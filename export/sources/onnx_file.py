@@ -5,7 +5,6 @@ What the file itself gives, as it came, is what the artifact must give after it 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from onnxferry.export.sources import Candidate, Feeds, InputSpec, Strategy
 from onnxferry.runtime.artifact import Contract
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError
+from onnxferry.runtime.onnx_file import file_sha256
 
 
 class OnnxSource:
@@ -67,7 +67,7 @@ class OnnxSource:
         return (Strategy("the file as it is", lambda: Candidate(onnx.load(self._path), foreign=True)),)
 
     def provenance(self) -> dict[str, Any]:
-        digest = hashlib.sha256(self._path.read_bytes()).hexdigest()
+        digest = file_sha256(self._path)
         return {"framework": "onnx", "versions": {"onnx": str(onnx.__version__)}, "model": self._path.name, "file_sha256": digest}
 
 

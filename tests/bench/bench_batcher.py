@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import threading
 import time
@@ -24,6 +23,7 @@ import numpy as np
 import onnxruntime
 
 from onnxferry.runtime import Batcher, load
+from onnxferry.runtime.hardware import cpu_name
 from onnxferry.runtime.tune_feeds import make_feeds
 
 Call = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
@@ -91,7 +91,7 @@ def main() -> None:
     options = parser.parse_args()
     models, callers = options.model or ["digits", "digits-gan", "shakespeare"], options.callers or [1, 8, 32]
     rows = [compare(model, count, options) for model in models for count in callers]
-    machine = {"cpu": platform.processor() or platform.machine(), "cpus": os.cpu_count(), "onnxruntime": onnxruntime.__version__}
+    machine = {"cpu": cpu_name(), "cpus": os.cpu_count(), "onnxruntime": onnxruntime.__version__}
     settings = {"max_batch_size": options.max_batch_size, "max_wait": options.max_wait, "rounds": options.rounds}
     print(json.dumps({"machine": machine, "settings": settings, "rows": rows}, indent=2))
 

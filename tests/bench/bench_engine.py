@@ -33,6 +33,7 @@ import onnxruntime
 
 from onnxferry.runtime import Engine, ort
 from onnxferry.runtime.catalog import find_model
+from onnxferry.runtime.hardware import cpu_name
 
 CALLS = 20  # in a row of one kind: the clock is read once for them
 
@@ -69,7 +70,7 @@ def one_node(rounds: int) -> dict[str, float]:
 
     def bound_with_new_outputs() -> None:
         session.run_with_iobinding(fresh)
-        fresh.copy_outputs_to_cpu()
+        fresh.copy_outputs_to_cpu_name()
 
     ways: dict[str, Callable[[], object]] = {
         "bare run": lambda: session.run(["y"], feeds),
@@ -188,7 +189,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         figures = {
-            "machine": {"cpu": cpu(), "cpus": len(os.sched_getaffinity(0)), "python": platform.python_version()},
+            "machine": {"cpu": cpu_name(), "cpus": len(os.sched_getaffinity(0)), "python": platform.python_version()},
             "versions": {"onnxruntime": onnxruntime.__version__, "numpy": np.__version__},
             "one_node_us": one_node(arguments.rounds),
             "awaited_us": awaited(arguments.rounds),
@@ -196,11 +197,6 @@ def main() -> None:
             "graphs_ms": graphs(arguments.starts, Path(folder)),
         }
     print(json.dumps(figures, indent=2))
-
-
-def cpu() -> str:
-    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.runtime.artifact import Contract, Golden, Tolerance, metadata_from_contract
 from onnxferry.runtime.catalog import zoo_model
-from onnxferry.runtime.variants import file_sha256
+from onnxferry.runtime.onnx_file import file_sha256
 
 LABELS = ("black", "dark", "light", "white")
 
