@@ -7,13 +7,12 @@ reported beside their time.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from onnxferry.export.parity_measure import default_tolerance, magnitude
+from onnxferry.export.parity_measure import default_tolerance, magnitude, psnr
 from onnxferry.runtime.artifact import Contract, Tolerance
 from onnxferry.runtime.golden import compare_output
 
@@ -81,9 +80,8 @@ def _loosely(
     name: str, want: np.ndarray, got: np.ndarray, rank: int, contract: Contract | None, clear: np.ndarray | None
 ) -> tuple[str, str]:
     if want.dtype == np.uint8 and rank == 4:
-        error = float(np.mean((want.astype(np.float64) - got.astype(np.float64)) ** 2))
-        psnr = math.inf if error == 0 else 10 * math.log10(255**2 / error)
-        return "" if psnr >= LEAST_PSNR else f"{name} has {psnr:.1f} dB, expected {LEAST_PSNR:g}", f"{name} {psnr:.0f} dB"
+        ratio = psnr(want, got)
+        return "" if ratio >= LEAST_PSNR else f"{name} has {ratio:.1f} dB, expected {LEAST_PSNR:g}", f"{name} {ratio:.0f} dB"
     if want.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
             size = float(np.sqrt(np.mean(np.square(want, dtype=np.float64)))) or 1.0

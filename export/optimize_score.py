@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxferry.export.budget import Budget
 from onnxferry.export.optimize_data import Samples
+from onnxferry.export.parity_measure import psnr
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import InputError
 
@@ -94,10 +95,9 @@ def _psnr(budget: Budget, original: Mapping[str, np.ndarray], variant: Mapping[s
     name = name or next((k for k, a in original.items() if a.dtype.kind == "f" and a.ndim >= 3), None)
     if name is None:
         raise InputError("the model gives no pictures, so psnr says nothing of it; give another --budget")
-    a, b = original[name].astype(np.float64), variant[name].astype(np.float64)
+    a = original[name].astype(np.float64)
     peak: float = 255.0 if original[name].dtype == np.uint8 else max(float(a.max() - a.min()), float(np.finfo(np.float32).tiny))
-    error = float(np.mean(np.square(a - b)))
-    value = min(SAME_PSNR, 10 * math.log10(peak**2 / error)) if error else SAME_PSNR
+    value = min(SAME_PSNR, psnr(a, variant[name], peak))
     return Score("psnr", None, value, n, value >= budget.limit, f"{value:.1f} dB to the original's {n} pictures")
 
 

@@ -56,6 +56,12 @@ def magnitude(array: np.ndarray) -> float:
     return float(values.max(initial=0.0, where=np.isfinite(values)))
 
 
+def psnr(want: np.ndarray, got: np.ndarray, peak: float = 255.0) -> float:
+    """Peak signal-to-noise ratio in decibels, over all elements; infinite where they are equal."""
+    error = float(np.mean(np.square(want.astype(np.float64) - got.astype(np.float64))))
+    return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
+
+
 def all_finite(array: np.ndarray) -> bool:
     return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 

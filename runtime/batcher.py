@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 import threading
 import time
 import weakref
@@ -30,6 +29,7 @@ import numpy as np
 from onnxferry.runtime.batch_axis import BatchAxis, batch_axis
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import BusyError, InputError, OnnxFerryError
+from onnxferry.runtime.feeds import whole_number
 from onnxferry.runtime.onnx_file import read_model
 from onnxferry.runtime.pictures import decode_picture, with_channels
 from onnxferry.runtime.tasks import Classifier, Model
@@ -56,8 +56,8 @@ class Batcher:
     """
 
     def __init__(self, model: Model | Engine, *, max_batch_size: int = 32, max_wait: float = 0.005, max_queue: int = 1024) -> None:
-        self.max_batch_size = _whole("max_batch_size", max_batch_size)
-        self.max_queue = _whole("max_queue", max_queue)
+        self.max_batch_size = whole_number("max_batch_size", max_batch_size)
+        self.max_queue = whole_number("max_queue", max_queue)
         if isinstance(max_wait, bool) or not isinstance(max_wait, int | float) or not 0 <= max_wait < math.inf:
             raise InputError(f"max_wait must be a number of seconds >= 0, got {max_wait!r}")
         self.max_wait = float(max_wait)
@@ -349,13 +349,3 @@ class _Queue:
                 call.future.set_result(self.work.results([call.payload])[0] if results is None else results[position])
             except Exception as error:  # noqa: BLE001 (the caller's to see, whatever it is)
                 call.future.set_exception(error)
-
-
-def _whole(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if isinstance(value, bool) or number < 1:
-        raise InputError(f"{name} must be a whole number >= 1, got {value!r}")
-    return number

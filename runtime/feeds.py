@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Collection, Mapping, Sequence, Set
 from typing import Any
 
@@ -133,6 +134,17 @@ def instead(name: object, known: Sequence[str]) -> str:
     folded = {each.casefold(): each for each in known}
     close = difflib.get_close_matches(str(name).casefold(), folded, n=1)
     return f"; did you mean {folded[close[0]]!r}?" if close else f"; it has {', '.join(map(repr, known)) or 'none'}"
+
+
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """An argument that counts, of any integer type. Raises InputError for what is none, and for one below ``least``."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        raise InputError(f"{name} must be a whole number >= {least}, got {value!r}")
+    return number
 
 
 def kind(value: object) -> str:

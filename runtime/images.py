@@ -19,6 +19,7 @@ import numpy as np
 
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, InputError
+from onnxferry.runtime.feeds import whole_number
 from onnxferry.runtime.tasks import Model
 
 MADE_AT_ONCE = 256
@@ -51,7 +52,7 @@ class ImageGenerator(Model):
 
         Arguments are checked at the call.
         """
-        count, asked, first = _whole("n", n, 1), self.class_indices(labels), _whole("seed", seed, 0)
+        count, asked, first = whole_number("n", n, 1), self.class_indices(labels), whole_number("seed", seed, 0)
         if len(asked) > count:
             raise InputError(f"{len(asked)} labels for {count} pictures: give at most one for each")
         return self._batches(count, asked, np.random.Generator(np.random.PCG64(first)))
@@ -68,12 +69,12 @@ class ImageGenerator(Model):
         On the great circle between the two, as all noise has about the same length (White 2016, arXiv 1609.04468).
         ``label``: the class, the first if None. Raises InputError for steps below 2.
         """
-        count = _whole("steps", steps, 2)
+        count = whole_number("steps", steps, 2)
         asked = self.class_indices(0 if label is None else label)
         if len(asked) != 1:
             raise InputError(f"a walk stays in one class, got {len(asked)} labels")
         ends = [
-            np.random.Generator(np.random.PCG64(_whole("seed", seed, 0))).standard_normal(self.noise, dtype=np.float32)
+            np.random.Generator(np.random.PCG64(whole_number("seed", seed, 0))).standard_normal(self.noise, dtype=np.float32)
             for seed in (first, last)
         ]
         noise = great_circle(ends[0], ends[1], np.linspace(0, 1, count))
@@ -130,16 +131,6 @@ def great_circle(first: np.ndarray, last: np.ndarray, shares: np.ndarray) -> np.
     else:
         points = (np.sin((1 - shares) * angle)[:, None] * a + np.sin(shares * angle)[:, None] * b) / np.sin(angle)
     return points.astype(np.float32)
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool) or number < least:
-        raise InputError(f"{name} must be a whole number >= {least}, got {value!r}")
-    return number
 
 
 def _check_generator(engine: Engine) -> tuple[int, int, int]:

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import codecs
 import math
-import operator
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, InputError
+from onnxferry.runtime.feeds import whole_number
 from onnxferry.runtime.tasks import Model
 from onnxferry.runtime.variants import rows_alone
 
@@ -115,7 +115,7 @@ class TextGenerator(Model):
 
         ``bytes_at_once``: as many are written between two pieces; None for a few at first and then about 24.
         """
-        plan = [STREAM_AT_ONCE // 3, STREAM_AT_ONCE] if bytes_at_once is None else [_whole("bytes_at_once", bytes_at_once, 1)]
+        plan = [STREAM_AT_ONCE // 3, STREAM_AT_ONCE] if bytes_at_once is None else [whole_number("bytes_at_once", bytes_at_once, 1)]
         return _decoded(self._pieces([prompt], max_bytes, temperature, top_k, top_p, seed, plan))
 
     def score(self, text: str | bytes) -> float:
@@ -145,9 +145,9 @@ class TextGenerator(Model):
     ) -> Iterator[np.ndarray]:
         """Checks everything now; gives uint8 (batch, n) run by run, n as in ``plan``, whose last goes on."""
         read = [np.frombuffer(_bytes("prompt", prompt), np.uint8) for prompt in prompts]
-        wanted = _whole("max_bytes", max_bytes, 1)
+        wanted = whole_number("max_bytes", max_bytes, 1)
         options = sampling_feeds(temperature, top_k, top_p)
-        first = _whole("seed", seed, 0)
+        first = whole_number("seed", seed, 0)
         generators = [np.random.Generator(np.random.PCG64(first + row)) for row in range(len(prompts))]
         return self._write(read, wanted, options, generators, plan)
 
@@ -228,7 +228,7 @@ def sampling_feeds(temperature: float = 1.0, top_k: int | None = None, top_p: fl
         raise InputError(f"temperature must be a finite number >= 0 (0: always the likeliest byte), got {temperature!r}")
     feeds = {"temperature": np.array(temperature, np.float32)}
     if top_k is not None:
-        feeds["top_k"] = np.array(min(_whole("top_k", top_k, 1), 256), np.int64)
+        feeds["top_k"] = np.array(min(whole_number("top_k", top_k, 1), 256), np.int64)
     if top_p is not None:
         if not _is_real(top_p) or not 0 < top_p <= 1:
             raise InputError(f"top_p must be above 0 and at most 1, got {top_p!r}")
@@ -271,16 +271,6 @@ def _bytes(name: str, text: object) -> bytes:
     if isinstance(text, bytes | bytearray | memoryview):
         return bytes(text)
     raise InputError(f"the {name} must be a str or bytes, got {type(text).__name__}")
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool) or number < least:
-        raise InputError(f"{name} must be a whole number >= {least}, got {value!r}")
-    return number
 
 
 def _check_generator(engine: Engine) -> None:
