@@ -59,7 +59,7 @@ class Ours:
             self.precision = setting.variant or "float32"
             self.how = (
                 f"load(tune=True): {setting.variant or 'the file itself'}, {setting.threads} threads, "
-                f"graph level {setting.graph_level}, {setting.binding}"
+                f"graph level {setting.graph_level}, {'a graph for these sizes, ' if setting.sizes else ''}{setting.binding}"
             )
         if self.outputs is None:
             return lambda i: self.model.run(feeds[i])

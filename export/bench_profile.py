@@ -90,7 +90,14 @@ def open_as_tuned(path: Path, batch: int, threads: int | None) -> Engine:
         setting = tuned.setting(batch)
     files = {variant.tag: variant.path for variant in certified_variants(path)}
     # A graph that was rewritten before tells the profiler nothing else, but has lost its file's path.
-    return Engine(files.get(setting.variant, path), device="cpu", threads=setting.threads, graph_level=setting.graph_level, cache=False)
+    return Engine(
+        files.get(setting.variant, path),
+        device="cpu",
+        threads=setting.threads,
+        graph_level=setting.graph_level,
+        sizes=dict(setting.sizes),
+        cache=False,
+    )
 
 
 def _profiled_session(engine: Engine, prefix: Path) -> Any:

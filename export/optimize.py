@@ -29,7 +29,7 @@ from onnxferry.runtime.artifact import Contract, Golden, Tolerance
 from onnxferry.runtime.catalog import find_model
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import InputError, OnnxFerryError
-from onnxferry.runtime.golden import replay_goldens
+from onnxferry.runtime.golden import replay_goldens, rms_share
 from onnxferry.runtime.hardware import cpu_name
 from onnxferry.runtime.onnx_file import file_sha256
 
@@ -56,6 +56,7 @@ class Verdict:
     rows_alone: bool = False
     file: str = ""  # name of what was written
     rung: str = ""  # how much of the model it takes, where several share a tag
+    rms: Mapping[str, float] = field(default_factory=dict)  # by output, of the differences where it was scored, as a share of it
 
     @property
     def name(self) -> str:
@@ -201,7 +202,7 @@ def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
         with Engine(payload, device="cpu") as engine:
             variant = outputs_of(engine, bench.samples.feeds, candidate.rows_alone)
             scored = score(bench.budget, bench.expected, variant, bench.samples.labels)
-            facts: dict[str, Any] = {"bytes": len(payload), "score": scored}
+            facts: dict[str, Any] = {"bytes": len(payload), "score": scored, "rms": _rms(bench.expected, variant)}
             if not scored.inside:
                 return no(f"outside the budget: {scored.words}", **facts)
             if bench.text():
@@ -224,6 +225,12 @@ def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
         return no("not faster than the original by more than the noise", **facts)
     verdict = Verdict(candidate.tag, candidate.what, True, scored.words, rows_alone=candidate.rows_alone, rung=candidate.rung, **facts)
     return verdict, model, samples
+
+
+def _rms(expected: Mapping[str, np.ndarray], variant: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Of outputs that are numbers or pictures: a decision has no distance."""
+    compared = [name for name, a in expected.items() if name in variant and (a.dtype.kind == "f" or (a.dtype == np.uint8 and a.ndim >= 3))]
+    return {name: float(f"{share:.3g}") for name in compared if (share := rms_share([expected[name]], [variant[name]])) < math.inf}
 
 
 def _speed(bench: _Bench, engine: Engine, batch: int, rows_alone: bool) -> Speed:
@@ -323,6 +330,8 @@ def _certificate(verdict: Verdict, bench: _Bench, digest: str) -> dict[str, Any]
         "goal": bench.goal,
         "budget": bench.budget.words,
         "score": {} if made is None else {"metric": made.metric, "source": made.source, "variant": made.variant, "n": made.n},
+        # So that another machine, whose kernels may round otherwise, can tell (runtime/tune_search.py).
+        **({} if bench.text() else {"rms": dict(verdict.rms)}),
         "data": bench.samples.words,
         "speed": {str(batch): round(speed.ratio, 3) for batch, speed in verdict.speed.items()},
         "bytes": [bench.size, verdict.bytes],

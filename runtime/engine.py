@@ -24,7 +24,7 @@ from onnxferry.runtime.bindings import Binding, Spares, bound_arrays, output_arr
 from onnxferry.runtime.cuda_graphs import GraphRunner, refuse_control_flow
 from onnxferry.runtime.device_arrays import DeviceArray, run_on_device, values_of
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
-from onnxferry.runtime.feeds import Feed, as_dict, given, instead, kind, never_empty, specs_of
+from onnxferry.runtime.feeds import Feed, as_dict, given, instead, kind, never_empty, open_sizes, specs_of
 from onnxferry.runtime.onnx_file import Limits, read_model
 from onnxferry.runtime.opening import CudaChoices, cache_for, open_on
 from onnxferry.runtime.placement import Placement, fallback_words, placements
@@ -53,6 +53,9 @@ class Engine:
     only where that is expected to pay (:mod:`onnxferry.runtime.graph_cache` says when), True wherever it can be, False never, or a
     folder. ``cached`` says whether it came from there. A damaged entry is made again, a folder that cannot be written is no error.
 
+    ``sizes``: of axes that the file leaves open, by the axes' names (``{"batch": 1, "height": 28, "width": 28}``). What the graph
+    derives from them is then computed once, when it is opened; feeds of other sizes are refused.
+
     On CUDA: ``tf32`` allows TensorFloat-32, which is outside the tolerances that artifacts are judged by; ``cuda_graph`` records a run
     for each set of shapes and replays it (for shapes that repeat; refused for graphs with control flow); ``cuda_stream`` is the
     address of the stream that everything runs on, for :meth:`run_dlpack` (torch: ``torch.cuda.current_stream().cuda_stream``). With
@@ -73,6 +76,7 @@ class Engine:
         limits: Limits | None = None,
         graph_level: str = "all",
         cache: bool | str | os.PathLike[str] | None = None,
+        sizes: Mapping[str, int] | None = None,
         tf32: bool = False,
         cuda_graph: bool = False,
         cuda_stream: int | None = None,
@@ -96,9 +100,10 @@ class Engine:
             refuse_control_flow(summary, self._name)
         # With device='cuda' a node that falls to the CPU is told of.
         record = record_placement or device == "cuda"
-        settings = ort.SessionSettings(threads=self.threads, graph_level=graph_level, record_placement=record)
+        fixed = open_sizes(sizes or {}, summary.inputs)
+        settings = ort.SessionSettings(self.threads, graph_level, fixed, record_placement=record)
         self._session: Any
-        opened = open_on(model, self._name, settings, device, providers, cache_for(cache, summary), cuda)
+        opened = open_on(model, self._name, settings, device, providers, None if fixed else cache_for(cache, summary), cuda)
         self._session = opened.session
         self.device_reason: str = opened.reason
         self.cached: bool = opened.cached

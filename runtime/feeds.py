@@ -113,6 +113,17 @@ def specs_of(nodes: Sequence[Any], unranked: Set[str]) -> tuple[TensorSpec, ...]
     return tuple(specs)
 
 
+def open_sizes(sizes: Mapping[str, int], inputs: Sequence[TensorSpec]) -> tuple[tuple[str, int], ...]:
+    """Sizes by the name of an axis that the inputs leave open, sorted. Raises InputError for another name, and for what is no size."""
+    if not isinstance(sizes, Mapping):
+        raise InputError(f"sizes must be a dict of whole numbers by axis name, got {kind(sizes)}")
+    names = dict.fromkeys(size for spec in inputs for size in spec.shape if isinstance(size, str))
+    for name in sizes:
+        if name not in names:
+            raise InputError(f"the model has no open axis {name!r}{instead(name, list(names))}")
+    return tuple(sorted((name, whole_number(f"the size of {name!r}", size)) for name, size in sizes.items()))
+
+
 def _numpy_dtype(name: str) -> np.dtype[Any] | None:
     """None for what numpy itself has no fixed dtype for; those feeds take the slower way."""
     if name == "str":

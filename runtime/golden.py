@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,16 @@ class GoldenReport:
                 f"{name} does not give what it should on this machine: {len(failures)} of {len(self.comparisons)} comparisons failed, "
                 f"first sample {first.sample}, output {first.output!r}: {first.problem}"
             )
+
+
+def rms_share(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> float:
+    """Root mean square of the differences of all arrays, as a share of that of ``expected``; infinite for other shapes, or no numbers."""
+    if any(a.shape != b.shape for a, b in zip(expected, actual, strict=True)):
+        return math.inf
+    off = sum(float(np.square(b.astype(np.float64) - a.astype(np.float64)).sum()) for a, b in zip(expected, actual, strict=True))
+    whole = sum(float(np.square(a.astype(np.float64)).sum()) for a in expected)
+    share = math.sqrt(off / whole) if whole else math.sqrt(off)
+    return share if math.isfinite(share) else math.inf
 
 
 def replay_goldens(run: Run, contract: Contract) -> GoldenReport:

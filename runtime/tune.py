@@ -1,4 +1,4 @@
-"""The fastest way to run a model on this machine, found by trying: which certified variant, threads, graph level and binding.
+"""The fastest way to run a model on this machine, found by trying: which certified variant, threads, graph level, sizes and binding.
 
     tuning = tune("digits.onnx")                # at most 20 seconds; the second time it is remembered
     tuning.plans[64].setting, tuning.plans[64].ratio
@@ -27,7 +27,7 @@ from onnxferry.runtime.catalog import find_model
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.onnx_file import Limits, ModelSummary, file_sha256, read_model
-from onnxferry.runtime.tune_feeds import make_feeds
+from onnxferry.runtime.tune_feeds import fixed_sizes, make_feeds
 from onnxferry.runtime.tune_plan import Plan, Setting, Tuning, plan_from_json, plan_to_json
 from onnxferry.runtime.tune_search import Pool, Search
 from onnxferry.runtime.variants import Variant, certified_variants
@@ -82,16 +82,20 @@ def tune(
     not_kept = "" if remember else "asked not to"
     if missing:
         files = {"": path, **{variant.tag: variant.path for variant in variants}}
-        pool = Pool(
-            files, lambda file, n, level: Engine(file, device=device, threads=n, providers=providers, limits=limits, graph_level=level)
-        )
+
+        def open_engine(file: Path, setting: Setting) -> Engine:
+            return open_as(setting, file, device=device, providers=providers, limits=limits)
+
+        pool = Pool(files, open_engine)
         default = Setting(threads=most)
+        text = contract is not None and contract.kind == "text-generator"  # whose prompts are of any length
         try:
             for position, size in enumerate(missing):
                 left = (seconds - (time.perf_counter() - start)) / (len(missing) - position)
                 made = make_feeds(contract, summary.inputs, size, samples=feeds)
                 others = _settings([v for v in variants if size == 1 or not v.rows_alone], counts, default)
-                plans[size] = Search(pool, made, left).plan(size, default, others, LEVELS)
+                fixed = () if text else fixed_sizes(summary.inputs, made)
+                plans[size] = Search(pool, made, left).plan(size, default, others, LEVELS, fixed)
         finally:
             pool.close()
         if remember:
@@ -106,6 +110,21 @@ def tune(
         remembered=not missing,
         not_kept=not_kept,
         seconds=time.perf_counter() - start,
+    )
+
+
+def open_as(
+    setting: Setting, file: Path, *, device: str, providers: Sequence[ort.Provider] | None = None, limits: Limits | None = None
+) -> Engine:
+    """``file``: that of the setting's variant."""
+    return Engine(
+        file,
+        device=device,
+        threads=setting.threads,
+        providers=providers,
+        limits=limits,
+        graph_level=setting.graph_level,
+        sizes=dict(setting.sizes),
     )
 
 

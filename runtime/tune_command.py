@@ -59,9 +59,10 @@ def tune_model(
 ) -> None:
     """Find the fastest way to run a model on this machine.
 
-    Tries its certified variants, numbers of threads, graph levels and ways of binding, for each batch size, in turns with the
-    default setting. Whatever wins has given the model's golden samples within their tolerances, and wins by more than the noise;
-    else the default stays. The answer is remembered for this machine, and `load(..., tune=True)` runs the model that way.
+    Tries its certified variants, numbers of threads, graph levels, a graph for the sizes at hand and ways of binding, for each
+    batch size, in turns with the default setting. Whatever wins has given the model's golden samples within their tolerances,
+    and wins by more than the noise; else the default stays. The answer is remembered for this machine, and
+    `load(..., tune=True)` runs the model that way.
 
     ```
     onnxferry tune digits
@@ -71,7 +72,8 @@ def tune_model(
     ```
 
     With --json: model, machine, seconds, remembered, not_kept (why the next time will not remember it), files: path and plans, of
-    each: batch, setting (variant, threads, graph_level, binding), seconds and default_seconds a run, ratio (times as fast), trials.
+    each: batch, setting (variant, threads, graph_level, binding, sizes), seconds and default_seconds a run, ratio (times as fast),
+    trials.
     """
     path = find_model(model)
     halves = [path, *([decoder_path(path)] if decoder_path(path).is_file() else [])]
@@ -112,7 +114,7 @@ def _read_feeds(path: Path) -> dict[str, np.ndarray]:
 def _print_tuning(tuning: Tuning) -> None:
     right = ("batch", "threads", "a run", "×")
     table = new_table(
-        "batch", "variant", "threads", "graph", "binding", "a run", "×", "verdict", right=right, title=plain(tuning.path.name)
+        "batch", "variant", "threads", "graph", "sizes", "binding", "a run", "×", "verdict", right=right, title=plain(tuning.path.name)
     )
     for plan in tuning.plans.values():
         for trial in plan.trials:
@@ -121,7 +123,8 @@ def _print_tuning(tuning: Tuning) -> None:
             ratio = plan.ratio if chosen else plan.default_seconds / trial.seconds if trial.seconds else 0
             setting = trial.setting
             table.add_row(
-                str(plan.batch), plain(setting.variant or "-"), str(setting.threads), setting.graph_level, setting.binding,
+                str(plan.batch), plain(setting.variant or "-"), str(setting.threads), setting.graph_level,
+                "fixed" if setting.sizes else "any", setting.binding,
                 _time(trial.seconds), f"{ratio:.2f}" if ratio else "", words,
             )  # fmt: skip
         table.add_section()

@@ -47,6 +47,17 @@ def make_feeds(
     return feeds
 
 
+def fixed_sizes(inputs: Sequence[TensorSpec], feeds: Sequence[Mapping[str, np.ndarray]]) -> tuple[tuple[str, int], ...]:
+    """Sizes by name of the axes that the inputs leave open, where all feeds agree in them; empty where they do not, or none is open."""
+    found: dict[str, int] = {}
+    for feed in feeds:
+        for spec in inputs:
+            for axis, size in zip(spec.shape, feed[spec.name].shape, strict=True) if spec.name in feed and spec.ranked else ():
+                if isinstance(axis, str) and found.setdefault(axis, size) != size:
+                    return ()
+    return tuple(sorted(found.items()))
+
+
 def _first_whole(samples: Sequence[Mapping[str, np.ndarray]], inputs: Sequence[TensorSpec]) -> Mapping[str, np.ndarray]:
     """The first sample that has every required input."""
     names = {spec.name for spec in inputs}

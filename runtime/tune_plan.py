@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onnxferry.runtime.ort import GRAPH_LEVELS
+from onnxferry.runtime.ort import GRAPH_LEVELS, Sizes
 
 BINDINGS = ("run", "run_into")
 """``run``: the session makes new outputs; ``run_into``: it works on arrays that stay bound, and inputs and outputs are copied."""
@@ -22,6 +22,7 @@ class Setting:
     threads: int = 1
     graph_level: str = "all"  # one of ort.GRAPH_LEVELS
     binding: str = "run"  # one of BINDINGS
+    sizes: Sizes = ()  # of open axes that its graph is rewritten for; other feeds run without
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,14 @@ def _trial(value: Any) -> Trial:
 
 
 def _setting(value: Any) -> Setting:
-    setting = Setting(_text(value["variant"]), value["threads"], _text(value["graph_level"]), _text(value["binding"]))
+    sizes = tuple((_text(axis), size) for axis, size in value["sizes"])
+    setting = Setting(_text(value["variant"]), value["threads"], _text(value["graph_level"]), _text(value["binding"]), sizes)
     if type(setting.threads) is not int or not 1 <= setting.threads <= 1024:
         raise ValueError("threads")
     if setting.graph_level not in GRAPH_LEVELS or setting.binding not in BINDINGS:
         raise ValueError("names")
+    if not all(type(size) is int and size > 0 for _, size in sizes):
+        raise ValueError("sizes")
     return setting
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from onnxferry.runtime.artifact import Tolerance
 from onnxferry.runtime.bound_run import BoundRun, can_be_bound
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import OnnxFerryError
-from onnxferry.runtime.golden import GoldenReport, compare_output, replay_goldens
+from onnxferry.runtime.golden import GoldenReport, compare_output, replay_goldens, rms_share
+from onnxferry.runtime.ort import Sizes
 from onnxferry.runtime.text import row_by_row
 from onnxferry.runtime.tune_feeds import Feeds
 from onnxferry.runtime.tune_plan import Plan, Setting, Trial
@@ -34,6 +35,11 @@ TURNS = 4  # that everybody gets before the slower half goes
 MOST_PAIRS = 60
 FEWEST_PAIRS = 6  # with fewer, being faster every time may be luck
 SLOW = 0.1  # seconds: runs that take longer need no run to warm up before each turn
+
+MOST_FURTHER = 4.0
+"""Times as far from its original as where it was certified, on thousands of samples: those few that are timed may be harder ones."""
+
+LEAST_SHARE = 0.01  # of an output's size: what is nearer than this is never too far
 
 MOST_OPEN_BYTES = 2**30  # of model files that are open at a time
 
@@ -49,7 +55,7 @@ class Unfit(Exception):  # noqa: N818 (not an error: a verdict, which never leav
 
 
 class Opener(Protocol):
-    def __call__(self, path: Path, threads: int, graph_level: str, /) -> Engine: ...
+    def __call__(self, path: Path, setting: Setting, /) -> Engine: ...
 
 
 class Pool:
@@ -77,7 +83,7 @@ class Pool:
         if setting not in self.engines:
             if self.engines and sum(self.sizes[other.variant] for other in self.engines) + self.sizes[setting.variant] > MOST_OPEN_BYTES:
                 raise Unfit("not tried: it would fill the memory")
-            engine = self.open_engine(self.files[setting.variant], setting.threads, setting.graph_level)
+            engine = self.open_engine(self.files[setting.variant], setting)
             try:
                 self.check(engine, setting)
             except OnnxFerryError as error:  # also for the batch sizes to come
@@ -88,10 +94,16 @@ class Pool:
         return self.engines[setting]
 
     def check(self, engine: Engine, setting: Setting) -> None:
+        if setting.sizes:  # which golden samples seldom have: what it gives is compared with the same file's at any size
+            return
         contract = engine.contract
         report = replay_goldens(row_by_row(engine), contract) if contract and contract.goldens else GoldenReport(())
         if report.comparisons or setting.variant:
             report.raise_if_failed(str(engine.path))
+
+    def certificate(self, setting: Setting) -> Mapping[str, Any]:
+        contract = self.engine(replace(setting, binding="run")).contract
+        return contract.certificate if contract else {}
 
     def close(self) -> None:
         for engine in self.engines.values():
@@ -121,22 +133,24 @@ class Search:
         self.turns = 0
         self.tried: list[Candidate] = []
 
-    def plan(self, batch: int, default: Setting, others: Sequence[Setting], levels: Sequence[str]) -> Plan:
-        """``others``: files and threads, likeliest first; of the best of them, ``levels`` and bindings are tried after it.
+    def plan(self, batch: int, default: Setting, others: Sequence[Setting], levels: Sequence[str], sizes: Sizes = ()) -> Plan:
+        """``others``: files and threads, likeliest first; of the best of them, ``levels``, ``sizes`` and bindings are tried after it.
 
         Raises CheckFailedError where the file itself does not give its golden samples, and what its engine raises.
         """
         first = Candidate(default, self.pool.runs(default))
         self.tried.append(first)
         opened = clock()
-        expected = dict(first.runs(self.feeds[0]))
+        first.runs(self.feeds[0])
         self.opening, self.estimate = opened - self.start, clock() - opened
         if self.estimate < SLOW:  # a first run says too much of a fast model
             self.estimate = self.turn(first, 1)
-        best = self.halved(first, [first, *self.opened(others, expected, 0.4)], 0.55)
+        best = self.halved(first, [first, *self.opened(others, first, 0.4)], 0.5)
         more = [replace(best.setting, graph_level=level) for level in levels if level != best.setting.graph_level]
-        best = self.halved(first, [first, best, *self.opened(more, expected, 0.62)], 0.7)
-        best = self.halved(first, [first, best, *self.opened([replace(best.setting, binding="run_into")], expected, 0.75)], 0.8)
+        best = self.halved(first, [first, best, *self.opened(more, best, 0.55)], 0.62)
+        if sizes:
+            best = self.halved(first, [first, best, *self.opened([replace(best.setting, sizes=sizes)], best, 0.66)], 0.72)
+        best = self.halved(first, [first, best, *self.opened([replace(best.setting, binding="run_into")], best, 0.75)], 0.8)
         ratio = self.duel(best, first) if best is not first else 1.0
         chosen = best if ratio > 1.0 else first
         first.times = first.times or [max(self.estimate, 1e-9)]  # there was time for nothing else
@@ -149,9 +163,11 @@ class Search:
         """Seconds until this share of all the time is over."""
         return self.start + share * self.seconds - clock()
 
-    def opened(self, settings: Sequence[Setting], expected: Mapping[str, np.ndarray], share: float) -> list[Candidate]:
-        """Those that may be chosen, each of which has run once."""
+    def opened(self, settings: Sequence[Setting], reference: Candidate, share: float) -> list[Candidate]:
+        """Those that may be chosen, each of which has run and given what the reference gives."""
         fit = []
+        feeds = self.feeds if self.estimate < SLOW else self.feeds[:1]
+        expected = [dict(reference.runs(feed)) for feed in feeds]
         for setting in settings:
             if any(setting == candidate.setting for candidate in self.tried):
                 continue
@@ -164,7 +180,11 @@ class Search:
                 candidate.runs = self.pool.runs(setting)
                 if setting.binding == "run_into":  # the first run makes the buffers, the second goes through them
                     candidate.runs(self.feeds[-1])
-                self.check_outputs(setting, candidate.runs(self.feeds[0]), expected)
+                actual = [dict(candidate.runs(feed)) for feed in feeds]
+                if setting.variant == reference.setting.variant:
+                    check_same(actual[0], expected[0])
+                else:
+                    check_certified(actual, expected, self.pool.certificate(setting))
             except Unfit as reason:
                 candidate.verdict = str(reason)
             except OnnxFerryError as error:
@@ -172,19 +192,6 @@ class Search:
             else:
                 fit.append(candidate)
         return fit
-
-    def check_outputs(self, setting: Setting, outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
-        """The same file must do the same whatever the setting; a variant has shown on its golden samples that it may stand in."""
-        if set(outputs) != set(expected):
-            raise Unfit("failed: it gives other outputs")
-        for name, array in outputs.items() if not setting.variant else ():
-            if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-                continue  # text, sequences and maps: no rewrite of numbers changes them
-            spread = float(np.abs(expected[name]).max(initial=0)) if array.dtype.kind == "f" else 0.0
-            tolerance = Tolerance(1e-3, 1e-4 * spread) if array.dtype.kind == "f" and math.isfinite(spread) else Tolerance(0, 1)
-            compared = compare_output(0, name, array, expected[name], tolerance)
-            if not compared.passed:
-                raise Unfit(f"failed: output {name!r} differs from the default's: {compared.problem}")
 
     def halved(self, first: Candidate, field: list[Candidate], share: float) -> Candidate:
         """The fastest of the field, which the default is always in: it is measured beside all others, in the same turns."""
@@ -242,6 +249,38 @@ class Search:
         feeds = [self.feeds[(self.turns + i) % len(self.feeds)] for i in range(repeats)]
         self.turns += 1
         return time_runs(candidate, feeds, warm=self.estimate < SLOW)
+
+
+def check_same(outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
+    """The same file must do the same whatever the setting. Raises Unfit."""
+    if set(outputs) != set(expected):
+        raise Unfit("failed: it gives other outputs")
+    for name, array in outputs.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+            continue  # text, sequences and maps: no rewrite of numbers changes them
+        spread = float(np.abs(expected[name]).max(initial=0)) if array.dtype.kind == "f" else 0.0
+        tolerance = Tolerance(1e-3, 1e-4 * spread) if array.dtype.kind == "f" and math.isfinite(spread) else Tolerance(0, 1)
+        compared = compare_output(0, name, array, expected[name], tolerance)
+        if not compared.passed:
+            raise Unfit(f"failed: output {name!r} differs from the default's: {compared.problem}")
+
+
+def check_certified(
+    actual: Sequence[Mapping[str, np.ndarray]], expected: Sequence[Mapping[str, np.ndarray]], certificate: Mapping[str, Any]
+) -> None:
+    """A variant must be about as near its original here as where it was certified: kernels differ between CPUs. Raises Unfit.
+
+    ``certificate["rms"]``: by output, the root mean square of the differences as a share of the output's own.
+    """
+    if any(set(one) != set(other) for one, other in zip(actual, expected, strict=True)):
+        raise Unfit("failed: it gives other outputs")
+    promised = certificate.get("rms")
+    for name, share in promised.items() if isinstance(promised, Mapping) else ():
+        if name not in expected[0] or isinstance(share, bool) or not isinstance(share, int | float):
+            continue
+        found = rms_share([each[name] for each in expected], [each[name] for each in actual])
+        if not found <= MOST_FURTHER * share + LEAST_SHARE:
+            raise Unfit(f"failed: output {name!r} is {found:.1%} off here, and was {share:.1%} off where it was certified")
 
 
 def time_runs(candidate: Candidate, feeds: Sequence[Feeds], warm: bool) -> float:

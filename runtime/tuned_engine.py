@@ -18,7 +18,7 @@ from onnxferry.runtime.device_arrays import DeviceArray
 from onnxferry.runtime.engine import Engine, TensorSpec
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.onnx_file import Limits, read_model
-from onnxferry.runtime.tune import SECONDS, tune
+from onnxferry.runtime.tune import SECONDS, open_as, tune
 from onnxferry.runtime.tune_plan import Setting, Tuning
 from onnxferry.runtime.variants import certified_variants
 
@@ -47,6 +47,7 @@ class TunedEngine(Engine):
         self._sessions: dict[Setting, Engine] = {}
         self._buffered: dict[Setting, BoundRun] = {}
         self._by_rows: dict[int, Setting] = {}
+        self._fixed: dict[Setting, _Fixed] = {}
         self._is_closed = False
         self.path = tuning.path
         summary = read_model(tuning.path, limits)
@@ -61,9 +62,11 @@ class TunedEngine(Engine):
         self.threads, self.graph_level = main.threads, main.graph_level
         self.cached, self.placement = main.cached, main.placement
         self.device, self.device_reason, self.providers = main.device, main.device_reason, main.providers
-        self.inputs: tuple[TensorSpec, ...] = main.inputs
-        self.optional_inputs: tuple[TensorSpec, ...] = main.optional_inputs
-        self.outputs: tuple[TensorSpec, ...] = main.outputs
+        # A session for some sizes only knows no others; the file does.
+        of: Any = summary if smallest.setting.sizes else main
+        self.inputs: tuple[TensorSpec, ...] = of.inputs
+        self.optional_inputs: tuple[TensorSpec, ...] = of.optional_inputs
+        self.outputs: tuple[TensorSpec, ...] = of.outputs
         self._axis = batch_axis(self.inputs, self.optional_inputs)
 
     @property
@@ -97,7 +100,7 @@ class TunedEngine(Engine):
     def run_dlpack(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, DeviceArray]:
         array: Any = feeds.get(self._axis.inputs[0]) if self._axis is not None and isinstance(feeds, Mapping) else None
         shape = tuple(getattr(array, "shape", ()))  # of any framework's array
-        return self._engine(self.setting(int(shape[0]) if shape else 1)).run_dlpack(feeds, outputs)
+        return self._engine(replace(self.setting(int(shape[0]) if shape else 1), sizes=())).run_dlpack(feeds, outputs)
 
     def close(self) -> None:
         with self._switch:
@@ -114,10 +117,14 @@ class TunedEngine(Engine):
 
     def _setting_for(self, feeds: Mapping[str, np.ndarray]) -> Setting:
         # What is no dict, and feeds whose rows cannot be counted, go to the session of one row, which says what is wrong.
-        return self.setting(self._axis.rows(feeds) if self._axis is not None and isinstance(feeds, Mapping) else 1)
+        setting = self.setting(self._axis.rows(feeds) if self._axis is not None and isinstance(feeds, Mapping) else 1)
+        if not setting.sizes:
+            return setting
+        fixed = self._fixed.get(setting) or self._fixed.setdefault(setting, _Fixed(setting, self.inputs))
+        return setting if fixed.fits(feeds) else fixed.otherwise
 
     def _plain(self, setting: Setting) -> Setting:
-        return replace(setting, variant="", graph_level="all", binding="run")
+        return replace(setting, variant="", graph_level="all", binding="run", sizes=())
 
     def _engine(self, setting: Setting) -> Engine:
         engine = self._sessions.get(setting)
@@ -137,15 +144,22 @@ class TunedEngine(Engine):
         for other, engine in self._sessions.items():
             if replace(other, binding=setting.binding) == setting:
                 return engine
-        path = self._files[setting.variant]
-        return Engine(
-            path,
-            device=self._device,
-            threads=setting.threads,
-            providers=self._asked,
-            limits=self._limits,
-            graph_level=setting.graph_level,
-        )
+        return open_as(setting, self._files[setting.variant], device=self._device, providers=self._asked, limits=self._limits)
+
+
+class _Fixed:
+    """Which feeds a session that was opened for some sizes takes, and how the others are run."""
+
+    def __init__(self, setting: Setting, inputs: Sequence[TensorSpec]) -> None:
+        sizes: dict[Any, int] = dict(setting.sizes)
+        self.otherwise = replace(setting, sizes=())
+        self.shapes = tuple((spec.name, tuple(sizes.get(size, size) for size in spec.shape)) for spec in inputs if spec.ranked)
+
+    def fits(self, feeds: Any) -> bool:
+        try:
+            return all(feeds[name].shape == shape for name, shape in self.shapes)
+        except (AttributeError, KeyError, TypeError):  # no arrays, or one is missing: a session for any size says so
+            return False
 
 
 def open_tuned(

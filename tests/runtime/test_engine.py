@@ -433,7 +433,26 @@ def test_a_graph_level_that_does_not_exist(scale_model, level):
         Engine(scale_model, device="cpu", graph_level=level)
 
 
-def test_pool_threads_do_not_spin_after_a_run(build_onnx):
+def test_sizes_that_are_fixed(build_onnx):
+    node = helper.make_node("Add", ["x", "x"], ["y"])
+    content = build_onnx([node], [("x", FLOAT, ["batch", "n"])], [("y", FLOAT, ["batch", "n"])]).SerializeToString()
+    engine = Engine(content, device="cpu", sizes={"batch": 2})
+    assert [spec.shape for spec in (*engine.inputs, *engine.outputs)] == [(2, "n"), (2, "n")]
+    np.testing.assert_array_equal(engine.run({"x": np.ones((2, 5), np.float32)})["y"], np.full((2, 5), 2))
+    with pytest.raises(InputError, match=r"input 'x' must have size 2 on axis 0, \(2, n\), got \(3, 5\)"):
+        engine.run({"x": np.ones((3, 5), np.float32)})
+    assert Engine(content, device="cpu", sizes={}, cache=True).inputs[0].shape == ("batch", "n")
+    for sizes, words in (
+        ({"bach": 2}, "the model has no open axis 'bach'; did you mean 'batch'?"),
+        ({"batch": 0}, "the size of 'batch' must be a whole number >= 1, got 0"),
+        ({"n": 2.5}, "the size of 'n' must be a whole number >= 1, got 2.5"),
+        ([("n", 2)], "sizes must be a dict of whole numbers by axis name, got list"),
+    ):
+        with pytest.raises(InputError, match=re.escape(words)):
+            Engine(content, device="cpu", sizes=sizes)
+
+
+def test_pool_threads_do_not_go_on_spinning_after_a_run(build_onnx):
     """ONNX Runtime's default spins for tens of milliseconds after every run; counted in CPU time, other processes do not matter."""
     node = helper.make_node("MatMul", ["x", "x"], ["y"])
     engine = Engine(build_onnx([node], [("x", FLOAT, [512, 512])], [("y", FLOAT, None)]).SerializeToString(), device="cpu", threads=2)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.runtime import hardware
+from onnxferry.runtime import hardware, ort
 from onnxferry.runtime.catalog import find_model, zoo_names
 from onnxferry.runtime.engine import Engine
 
@@ -55,9 +55,14 @@ def test_shipped_models_get_all(name):
     assert Engine(find_model(name), device="cpu").threads == 5
 
 
-def test_spinning_is_stopped_after_every_run(scale_model):
+def test_threads_spin_but_a_short_while_after_a_run(scale_model, monkeypatch):
     """What it does is tested with the engine; here that it is asked for, and that the spinning within a run is left on."""
     options = Engine(scale_model, device="cpu")._session.get_session_options()
-    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+    assert options.get_session_config_entry("session.intra_op.spin_duration_us") == "100"
+    monkeypatch.setattr(ort, "SHORT_SPIN_SINCE", (99, 0))  # an older ONNX Runtime, which does not know it
+    older = Engine(scale_model, device="cpu")._session.get_session_options()
+    assert older.get_session_config_entry("session.force_spinning_stop") == "1"
+    with pytest.raises(RuntimeError):
+        older.get_session_config_entry("session.intra_op.spin_duration_us")
     with pytest.raises(RuntimeError):  # not set: ONNX Runtime's default, which is on
         options.get_session_config_entry("session.intra_op.allow_spinning")

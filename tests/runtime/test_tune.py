@@ -17,10 +17,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.runtime import Autoencoder, Classifier, Engine, ImageGenerator, Model, TextGenerator, hardware, load, tune_cache, tune_search
+from onnxferry.runtime import tune as tune_module
 from onnxferry.runtime.cli import main
 from onnxferry.runtime.errors import ArtifactError, CheckFailedError, InputError
 from onnxferry.runtime.tune import SECONDS, forget, tune
-from onnxferry.runtime.tune_feeds import make_feeds
+from onnxferry.runtime.tune_feeds import fixed_sizes, make_feeds
 from onnxferry.runtime.tune_plan import Plan, Setting, Trial, Tuning, plan_from_json, plan_to_json
 from onnxferry.runtime.tune_search import Candidate, median_bounds
 from onnxferry.runtime.tuned_engine import TunedEngine
@@ -77,11 +78,70 @@ def test_the_fastest_variant_wins(recogniser: Path, certify: Make, timings: Timi
         assert [trial.verdict for trial in plan.trials].count("chosen") == 1
 
 
-@pytest.mark.parametrize("better", [{"threads": 1}, {"graph_level": "extended"}, {"graph_level": "basic"}, {"binding": "run_into"}])
+SIZES = (("batch", 4), ("height", 6), ("width", 5))  # of the golden samples
+
+
+@pytest.mark.parametrize(
+    "better", [{"threads": 1}, {"graph_level": "extended"}, {"graph_level": "basic"}, {"binding": "run_into"}, {"sizes": SIZES}]
+)
 def test_threads_level_and_binding_may_win_too(recogniser: Path, timings: Timings, better: dict[str, Any]) -> None:
     wanted = dataclasses.replace(Setting(threads=2), **better)
     timings.seconds = lambda setting: 1e-3 if setting == wanted else 2e-3
     assert tune(recogniser, [4]).plans[4].setting == wanted
+
+
+def changed_where(monkeypatch: pytest.MonkeyPatch, which: Callable[[Setting], bool], change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Engines of such settings give other features for four rows; golden samples have fewer."""
+    opened = tune_module.open_as
+
+    def wrong(setting: Setting, file: Path, **options: Any) -> Engine:
+        engine = opened(setting, file, **options)
+        run = engine.run
+
+        def run_changed(feeds: Any, outputs: Any = None) -> Any:
+            found = run(feeds, outputs)
+            return {**found, "features": change(found["features"])} if len(feeds["image"]) == 4 else found
+
+        if which(setting):
+            monkeypatch.setattr(engine, "run", run_changed)
+        return engine
+
+    monkeypatch.setattr(tune_module, "open_as", wrong)
+
+
+def test_a_graph_for_some_sizes_must_give_the_same(recogniser: Path, timings: Timings, monkeypatch: pytest.MonkeyPatch) -> None:
+    timings.seconds = lambda setting: 1e-3 if setting.sizes else 2e-3
+    changed_where(monkeypatch, lambda setting: bool(setting.sizes), lambda features: features + 1)
+    plan = tune(recogniser, [4]).plans[4]
+    assert plan.setting == Setting(threads=2)
+    assert any("differs from the default's" in trial.verdict for trial in plan.trials if trial.setting.sizes)
+
+
+@pytest.mark.parametrize(("rms", "wins"), [({"features": 0.0001}, False), ({"features": 0.5}, True), ({"gone": 0}, True), ("x", True)])
+def test_a_variant_that_is_further_off_than_where_it_was_certified_cannot_win(
+    recogniser: Path, certify: Make, timings: Timings, monkeypatch: pytest.MonkeyPatch, rms: Any, wins: bool
+) -> None:
+    """As with kernels that saturate on this CPU: its golden samples come out, other answers do not."""
+    certify(recogniser, "int8", rms=rms)
+    timings.seconds = by_variant(itself=3e-3, int8=1e-3)
+    changed_where(monkeypatch, lambda setting: setting.variant == "int8", lambda features: features * 1.05)
+    plan = tune(recogniser, [4]).plans[4]
+    assert (plan.setting.variant == "int8") is wins
+    if not wins:
+        (verdict,) = {trial.verdict for trial in plan.trials if trial.setting.variant == "int8"}
+        assert verdict == "failed: output 'features' is 5.0% off here, and was 0.0% off where it was certified"
+
+
+def test_no_sizes_are_fixed_where_feeds_differ_or_none_is_open() -> None:
+    def spec(*shape: Any) -> TensorSpec:
+        return TensorSpec("x", "float32", shape)
+
+    three, four = ({"x": np.zeros((2, n), np.float32)} for n in (3, 4))
+    assert fixed_sizes([spec("batch", "n")], [three, three]) == (("batch", 2), ("n", 3))
+    assert fixed_sizes([spec("batch", "n")], [three, four]) == ()
+    assert fixed_sizes([spec("n", "n")], [three]) == ()
+    assert fixed_sizes([spec(2, 3)], [three]) == ()
+    assert fixed_sizes([spec(None, "n")], [three]) == (("n", 3),)
 
 
 def test_each_batch_size_has_its_own_winner(recogniser: Path, certify: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -474,7 +534,7 @@ def tuning_of(path: Path, *plans: Plan, rows_alone: frozenset[str] = frozenset()
 
 
 def test_plans_survive_json() -> None:
-    one = plan(8, variant="int8")
+    one = plan(8, variant="int8", sizes=(("batch", 8), ("n", 3)))
     text = json.loads(json.dumps(plan_to_json(one)))
     assert plan_from_json(text, 8, frozenset({"int8"})) == one
     assert plan_from_json(text, 9, frozenset({"int8"})) is None
@@ -482,6 +542,9 @@ def test_plans_survive_json() -> None:
     for key in text:
         assert plan_from_json({name: value for name, value in text.items() if name != key}, 8, frozenset({"int8"})) is None
         assert plan_from_json({**text, key: "x"}, 8, frozenset({"int8"})) is None
+    for sizes in (5, [["n"]], [["n", 0]], [["n", True]], [[3, 3]], [["n", "3"]]):
+        setting = {**text["setting"], "sizes": sizes}
+        assert plan_from_json({**text, "setting": setting}, 8, frozenset({"int8"})) is None
     for junk in (None, 5, "x", [], [1]):
         assert plan_from_json(junk, 8, frozenset()) is None
 
@@ -521,6 +584,22 @@ def test_a_tuned_engine_sends_each_batch_its_own_way(recogniser: Path, certify: 
             continue
         with pytest.raises(InputError, match="is closed"):
             call()
+
+
+def test_a_graph_for_some_sizes_runs_those_and_others_go_elsewhere(recogniser: Path) -> None:
+    sizes = (("batch", 1), ("height", 5), ("width", 4))
+    with TunedEngine(tuning_of(recogniser, plan(1, sizes=sizes)), device="cpu") as engine, Engine(recogniser, device="cpu") as plain:
+        assert [spec.shape for spec in engine.inputs] == [spec.shape for spec in plain.inputs]
+        assert [spec.shape for spec in engine.outputs] == [spec.shape for spec in plain.outputs]
+        for shape, sessions in (((1, 5, 4, 1), 1), ((1, 6, 4, 1), 2), ((2, 5, 4, 1), 2), ((1, 5, 4, 1), 2)):
+            feeds = {"image": np.random.default_rng(0).integers(0, 256, shape, np.uint8)}
+            np.testing.assert_allclose(engine.run(feeds)["probabilities"], plain.run(feeds)["probabilities"], atol=1e-6)
+            assert len(engine._sessions) == sessions
+        for wrong in ({}, {"image": 3}, {"image": np.zeros((1, 5, 4, 1))}, [1]):
+            with pytest.raises(InputError):
+                engine.run(wrong)  # type: ignore[arg-type]
+        shared = engine.run_dlpack({"image": np.zeros((1, 5, 4, 1), np.uint8)})["features"]
+        assert np.from_dlpack(shared).shape == (1, 1)
 
 
 def test_a_tuned_engine_has_all_that_an_engine_has(recogniser: Path) -> None:
@@ -677,7 +756,7 @@ def test_the_verb_shows_a_table_and_remembers(
     assert document["remembered"] is True
     (file,) = document["files"]
     (found,) = file["plans"]
-    assert found["setting"] == {"variant": "int8", "threads": 2, "graph_level": "all", "binding": "run"}
+    assert found["setting"] == {"variant": "int8", "threads": 2, "graph_level": "all", "binding": "run", "sizes": []}
     assert found["ratio"] == pytest.approx(3)
     assert main(["tune", str(recogniser), "--forget", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"model": str(recogniser), "forgotten": 1}
