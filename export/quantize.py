@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.export.graph_cleanup import RUNTIME_DOMAIN, all_nodes, strip_leaks
 from onnxferry.export.rewrite import Graph, drop_unused
+from onnxferry.export.rounding import compensate
 from onnxferry.runtime.errors import ExportError, InputError
 
 CALIBRATED_AT_ONCE = 16
@@ -117,6 +118,7 @@ def static_int8(
                 raise InputError(f"the calibration data do not fit the model: {_line(error)}") from error
             raise ExportError(f"ONNX Runtime cannot quantise this model: {_line(error)}") from error
         quantised = onnx.load(target)
+    compensate(quantised, named, feeds)
     found = count_int8(quantised)
     if found < len(chosen):
         raise ExportError(f"only {found} of {len(chosen)} convolutions were quantised; ONNX Runtime left the others without a word")
