@@ -67,6 +67,15 @@ def cache_for(choice: bool | str | os.PathLike[str] | None, summary: ModelSummar
     return None if folder is None else GraphCache(Path(folder))
 
 
+def runs_on(device: str, providers: Sequence[ort.Provider] | None) -> str:
+    """Where :func:`open_on` will run a model: ``cpu``, ``cuda``, or another provider's short name. Errors as of ``providers`` there."""
+    if providers is not None:
+        return ort.device_of([full for full, _ in ort.provider_list(providers)])
+    if device == "auto":
+        return "cpu" if ort.cuda_problem() else "cuda"
+    return device
+
+
 def open_on(
     model: str | bytes,
     name: str,
