@@ -10,6 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.export import optimize as module
+from onnxferry.export.bench_jobs import bench_model, make_job
+from onnxferry.export.bench_verdicts import shipped_rows
 from onnxferry.export.half import HALVED, count_float16, float16
 from onnxferry.export.optimize import optimize
 from onnxferry.export.optimize_candidates import candidates_for
@@ -22,27 +24,12 @@ from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError
 
 ZOO = Path(find_model("digits")).parents[1]
-PICTURES = ("digits/digits", "fashion/fashion", "digits-gan/digits-gan", "fashion-gan/fashion-gan")
-LATENTS = ("digits-ae/digits-ae", "digits-ae/digits-ae.decoder")
+PICTURES = [name for name in shipped_rows() if name != "shakespeare"]
 
 # float16 has 11 significant bits: each number is off by 2^-12 of itself at most. Sums of some hundreds of such products in a dozen
 # layers in a row, whose errors add up like a random walk, stay within some ten of these: 0.3 % of the largest number of an output.
 # A probability p follows a logit's error d as p (1 - p) d <= d / 4. The rounding of a pixel falls on the other side at most once.
 SHARE = 3e-3
-
-
-def feeds_of(engine: Engine, batch: int, examples: Path) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    feeds = {}
-    for spec in engine.inputs:
-        shape = tuple(batch if axis == 0 else size if isinstance(size, int) else 28 for axis, size in enumerate(spec.shape))
-        if spec.dtype == "uint8":
-            feeds[spec.name] = np.load(examples)["images"][:batch].reshape(shape)
-        elif spec.dtype == "int64":
-            feeds[spec.name] = rng.integers(0, 10, shape)
-        else:
-            feeds[spec.name] = 5 * rng.standard_normal(shape, dtype=np.float32)  # about the spread of latents
-    return feeds
 
 
 def network(weight: float = 0.2, between: str = "Relu") -> onnx.ModelProto:
@@ -78,18 +65,18 @@ def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.nd
         return engine.run(feeds)
 
 
-@pytest.mark.parametrize("name", [*PICTURES, *LATENTS])
+@pytest.mark.parametrize("name", PICTURES)
 def test_shipped_models_in_half_precision_are_near(name: str) -> None:
-    model = onnx.load(ZOO / f"{name}.onnx")
+    shipped = bench_model(name)
+    model = onnx.load(shipped.path)
     half = float16(model)
     onnx.checker.check_model(half, full_check=True)
     for theirs, ours in ((half.graph.input, model.graph.input), (half.graph.output, model.graph.output)):
         assert [(value.name, value.type) for value in theirs] == [(value.name, value.type) for value in ours]
     assert count_float16(half) == sum(node.op_type == "Conv" for node in model.graph.node)
     assert len(half.SerializeToString()) < 0.9 * len(model.SerializeToString())
-    with Engine(ZOO / f"{name}.onnx", device="cpu") as original:
-        feeds = feeds_of(original, 16, (ZOO / name).with_name("examples.npz"))
-        expected = original.run(feeds)
+    job = make_job(shipped, 64, count=1)
+    feeds, expected = job.feeds[0], job.answers[0]
     actual = run(half, feeds)
     changed = False
     for output, array in expected.items():
