@@ -11,6 +11,7 @@ import dataclasses
 import math
 import os
 import statistics
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,14 +25,12 @@ from onnxferry.export.budget import DEFAULTS, Budget, Judge, parse_budget
 from onnxferry.export.optimize_candidates import Candidate, candidates_for
 from onnxferry.export.optimize_data import SCORED, Samples, samples_for
 from onnxferry.export.optimize_score import Score, outputs_of, score, written_score
-from onnxferry.export.optimize_timing import Speed, compare_speed, rotating
+from onnxferry.export.optimize_timing import Speed, compare_speed, machine_name, ort_version, rotating
 from onnxferry.runtime.artifact import Contract, Golden, Tolerance
 from onnxferry.runtime.catalog import find_model
-from onnxferry.runtime.cuda_libraries import device_names
-from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.engine import Engine, PlacementWarning
 from onnxferry.runtime.errors import InputError, OnnxFerryError
 from onnxferry.runtime.golden import replay_goldens
-from onnxferry.runtime.hardware import cpu_name
 from onnxferry.runtime.onnx_file import file_sha256
 
 GOALS = ("faster", "smaller")
@@ -182,8 +181,8 @@ def optimize(
         batches=bench.batches,
         bytes=bench.size,
         device=device,
-        machine=_machine(device),
-        onnxruntime=_ort_version(),
+        machine=machine_name(device),
+        onnxruntime=ort_version(),
         verdicts=verdicts,
         files=files,
     )
@@ -208,7 +207,10 @@ def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
         if model is None:
             return no("nothing in the model that it changes")
         payload = model.SerializeToString(deterministic=True)
-        with Engine(payload, device=bench.device) as engine:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PlacementWarning)  # how fast it is shows what falls to the CPU
+            engine = Engine(payload, device=bench.device)
+        with engine:
             variant = outputs_of(engine, bench.samples.feeds, candidate.rows_alone)
             scored = score(bench.budget, bench.expected, variant, bench.samples.labels)
             facts: dict[str, Any] = {"bytes": len(payload), "score": scored}
@@ -337,18 +339,7 @@ def _certificate(verdict: Verdict, bench: _Bench, digest: str) -> dict[str, Any]
         "speed": {str(batch): round(speed.ratio, 3) for batch, speed in verdict.speed.items()},
         "bytes": [bench.size, verdict.bytes],
         "device": bench.device,
-        "machine": _machine(bench.device),
-        "onnxruntime": _ort_version(),
+        "machine": machine_name(bench.device),
+        "onnxruntime": ort_version(),
     }
     return {**certificate, "rows_alone": True} if verdict.rows_alone else certificate
-
-
-def _machine(device: str) -> str:
-    """The name of what was timed on."""
-    return cpu_name() if device == "cpu" else next(iter(device_names()), "a GPU")
-
-
-def _ort_version() -> str:
-    import onnxruntime
-
-    return str(onnxruntime.__version__)

@@ -86,7 +86,8 @@ def optimize_command(
         )
     folder = result.files[0].parent if result.files else out
     stem = result.model.removesuffix(".onnx")
-    target = report or (folder / f"{stem}.optimize.json" if folder is not None else None)
+    name = f"{stem}.optimize.json" if device == "cpu" else f"{stem}.optimize-{device}.json"
+    target = report or (folder / name if folder is not None else None)
     if target is not None:
         _save(target, result)
         save_picture(result, target.with_suffix(".png"))
