@@ -26,8 +26,8 @@ HALVED = (
     *("AveragePool", "GlobalAveragePool", "MaxPool", "GlobalMaxPool", "Pad", "Resize", "DepthToSpace", "SpaceToDepth"),
     *("Concat", "Split", "Slice", "Gather", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Identity"),
 )
-"""Operators that ONNX Runtime's CUDA provider has for float16. Of those between two layers the others (Softmax, norms with sums of
-squares, Exp, Pow) stay float32."""
+"""Operators that ONNX Runtime's CUDA provider has for float16 (docs/OperatorKernels.md in its repository). Of those between two layers
+the others (Softmax, norms with sums of squares, Exp, Pow) stay float32."""
 
 ALWAYS_FLOAT = {"Resize": (1, 2)}
 """Inputs by place that have a type of their own: of Resize the region and the scales."""

@@ -1,4 +1,5 @@
-"""On a GPU: every shipped model against its golden samples and against the CPU, DLPack on the caller's stream, CUDA graphs, placement.
+"""On a GPU: every shipped model against its golden samples and against the CPU, DLPack on the caller's stream, CUDA graphs, placement,
+page-locked memory. Against PyTorch, and in float16: tests/export/test_cuda_parity.py.
 
 All of it skips where there is no GPU that ONNX Runtime's CUDA provider can use; the skip says what is missing.
 

@@ -18,7 +18,7 @@ from onnxferry.runtime import Autoencoder, Classifier, catalog, load
 from onnxferry.runtime.artifact import Contract, contract_from_metadata
 from onnxferry.runtime.catalog import zoo_model
 from onnxferry.runtime.cli import main
-from onnxferry.runtime.errors import ArtifactError
+from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.onnx_file import Limits, read_model
 from onnxferry.runtime.variants import certified_variants, original_path, rows_alone, variants_beside
 
@@ -297,6 +297,8 @@ def test_a_variant_is_offered_on_the_device_it_is_certified_for(recogniser: Path
     words = rf"brightness\.float16\.onnx is certified for {where} alone; leave the device out, or say device='{where}'"
     with pytest.raises(ArtifactError, match=words):
         load(recogniser, variant="float16", device=other)
+    with pytest.raises(InputError, match="device must be 'auto', 'cpu' or 'cuda', got 'gpu'"):
+        load(recogniser, variant="float16", device="gpu")
     with pytest.raises(ArtifactError, match=words) if where == "cuda" else contextlib.nullcontext():
         load(recogniser, variant="float16", providers=["cpu"]).close()
 
