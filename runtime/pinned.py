@@ -1,8 +1,9 @@
 """Page-locked ("pinned") host memory: a GPU copies from it and to it by itself, without the driver's buffer in between.
 
-It comes from NVIDIA's driver, cuMemHostAlloc, because ONNX Runtime (up to 1.31) keeps its own from Python: ``OrtDevice.make`` has no
-kind of memory to choose, ``ortvalue_from_shape_and_type`` takes device memory even for a device that is HOST_ACCESSIBLE, and with a
-``memory_info`` it knows the allocators of plug-in providers alone ("No shared allocator found for: … CudaPinned").
+It comes from NVIDIA's driver, cuMemHostAlloc, because ONNX Runtime (up to 1.31) has no public way to its own from Python:
+``OrtDevice.make`` has no kind of memory to choose, ``OrtValue.ortvalue_from_shape_and_type`` takes device memory even for an inner
+OrtDevice that is HOST_ACCESSIBLE, and with a ``memory_info`` knows the allocators of plug-in providers alone ("No shared allocator
+found for: … CudaPinned"). The inner session of 1.31 may give some, which would have to go with the session.
 Source: https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html
 """
 
