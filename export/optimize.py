@@ -11,6 +11,7 @@ import dataclasses
 import math
 import os
 import statistics
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,16 +25,16 @@ from onnxferry.export.budget import DEFAULTS, Budget, Judge, parse_budget
 from onnxferry.export.optimize_candidates import Candidate, candidates_for
 from onnxferry.export.optimize_data import SCORED, Samples, samples_for
 from onnxferry.export.optimize_score import Score, outputs_of, score, written_score
-from onnxferry.export.optimize_timing import Speed, compare_speed, rotating
+from onnxferry.export.optimize_timing import Speed, compare_speed, machine_name, ort_version, rotating
 from onnxferry.runtime.artifact import Contract, Golden, Tolerance
 from onnxferry.runtime.catalog import find_model
-from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.engine import Engine, PlacementWarning
 from onnxferry.runtime.errors import InputError, OnnxFerryError
 from onnxferry.runtime.golden import replay_goldens, rms_share
-from onnxferry.runtime.hardware import cpu_name
 from onnxferry.runtime.onnx_file import file_sha256
 
 GOALS = ("faster", "smaller")
+DEVICES = ("cpu", "cuda")
 
 LEAST_SMALLER = 0.95
 """Of the original's bytes: a variant that saves less is not worth a file."""
@@ -83,6 +84,7 @@ class Optimized:
     data: str
     batches: tuple[int, ...]
     bytes: int
+    device: str
     machine: str
     onnxruntime: str
     verdicts: tuple[Verdict, ...]
@@ -108,6 +110,7 @@ class _Bench:
     batches: tuple[int, ...]
     seconds: float
     size: int
+    device: str
 
     def text(self) -> bool:
         return self.kind == "text-generator"
@@ -124,6 +127,7 @@ def optimize(
     folder: str | os.PathLike[str] | None = None,
     seconds: float = 1.0,
     samples: int = SCORED,
+    device: str = "cpu",
     progress: Callable[[str], None] | None = None,
 ) -> Optimized:
     """Try every variant of ``model`` (a path or a shipped name) and write the ones that win as ``NAME.TAG.onnx`` into ``folder``.
@@ -131,18 +135,22 @@ def optimize(
     ``budget``: see :mod:`onnxferry.export.budget`; None for the kind's own (``DEFAULTS``). ``data``: what is scored on: a named
     set, a folder of pictures, an .npz, for text a file; its training part (or first half) calibrates unless ``calibration`` is
     given. ``folder``: None for the model's own. ``seconds``: of timing, a candidate and batch size. ``samples``: scored at most.
+    ``device``: ``"cpu"`` or ``"cuda"``, where everything is scored and timed; a certificate holds for that device alone.
     Kept is what is inside the budget and faster by more than the noise at one of ``batches`` at least (goal ``smaller``: smaller
     by a twentieth), and not beaten by another kept one at all of them. Nothing else is written, and no file half.
 
-    Raises InputError, DataError, ArtifactError for what makes no sense; a candidate that fails is a verdict, no error.
+    Raises InputError, DataError, ArtifactError for what makes no sense, DeviceError where the device cannot be used; a candidate
+    that fails is a verdict, no error.
     """
     if goal not in GOALS:
         raise InputError(f"the goal must be {' or '.join(GOALS)}, got {goal!r}")
     if not batches or any(isinstance(b, bool) or not isinstance(b, int) or not 1 <= b <= 65536 for b in batches):
         raise InputError(f"batch sizes must be whole numbers from 1 to 65536, got {list(batches)!r}")
+    if device not in DEVICES:
+        raise InputError(f"the device must be {' or '.join(DEVICES)}, got {device!r}")
     path = find_model(model)
     asked = parse_budget(budget) if budget is not None else None
-    with Engine(path, device="cpu") as engine:
+    with Engine(path, device=device) as engine:
         contract = engine.contract or Contract(kind="model", name=path.stem)
         if contract.certificate:
             raise InputError(f"{path.name} is a variant itself; optimize the original, {contract.name}.onnx")
@@ -155,11 +163,11 @@ def optimize(
         # Rows longer than one take the original's own batches: its answers do not depend on them.
         expected = outputs_of(engine, second.feeds)
         bench = _Bench(
-            engine, contract.kind, goal, asked, first, second, expected, tuple(sorted(set(batches))), seconds, path.stat().st_size
+            engine, contract.kind, goal, asked, first, second, expected, tuple(sorted(set(batches))), seconds, path.stat().st_size, device
         )
         source = onnx.load(path)
         tried = []
-        for candidate in candidates_for(source, contract.kind, goal, first):
+        for candidate in candidates_for(source, contract.kind, goal, first, device):
             if progress is not None:
                 progress(f"{candidate.tag} {candidate.rung}".strip())
             tried.append(_tried(candidate, bench, contract))
@@ -173,8 +181,9 @@ def optimize(
         data=second.words,
         batches=bench.batches,
         bytes=bench.size,
-        machine=cpu_name(),
-        onnxruntime=_ort_version(),
+        device=device,
+        machine=machine_name(device),
+        onnxruntime=ort_version(),
         verdicts=verdicts,
         files=files,
     )
@@ -199,7 +208,10 @@ def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
         if model is None:
             return no("nothing in the model that it changes")
         payload = model.SerializeToString(deterministic=True)
-        with Engine(payload, device="cpu") as engine:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PlacementWarning)  # how fast it is shows what falls to the CPU
+            engine = Engine(payload, device=bench.device)
+        with engine:
             variant = outputs_of(engine, bench.samples.feeds, candidate.rows_alone)
             scored = score(bench.budget, bench.expected, variant, bench.samples.labels)
             facts: dict[str, Any] = {"bytes": len(payload), "score": scored, "rms": _rms(bench.expected, variant)}
@@ -293,7 +305,7 @@ def _written(
         certified = contract.replace(goldens=goldens, tolerances=tolerances, certificate=_certificate(verdict, bench, digest))
 
         def replay(file: Path, certified: Contract = certified) -> None:
-            with Engine(file, device="cpu") as engine:
+            with Engine(file, device=bench.device) as engine:
                 if certified.goldens:
                     replay_goldens(engine.run, certified).raise_if_failed(file.name)
 
@@ -335,13 +347,8 @@ def _certificate(verdict: Verdict, bench: _Bench, digest: str) -> dict[str, Any]
         "data": bench.samples.words,
         "speed": {str(batch): round(speed.ratio, 3) for batch, speed in verdict.speed.items()},
         "bytes": [bench.size, verdict.bytes],
-        "machine": cpu_name(),
-        "onnxruntime": _ort_version(),
+        "device": bench.device,
+        "machine": machine_name(bench.device),
+        "onnxruntime": ort_version(),
     }
     return {**certificate, "rows_alone": True} if verdict.rows_alone else certificate
-
-
-def _ort_version() -> str:
-    import onnxruntime
-
-    return str(onnxruntime.__version__)

@@ -6,11 +6,12 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 
+from onnxferry.export.half import float16
 from onnxferry.export.optimize_data import Samples
 from onnxferry.export.quantize import convolutional_layers, dynamic_lstm, float16_storage, static_int8
 from onnxferry.export.quantize_text import eight_bit_loop
@@ -29,8 +30,13 @@ class Candidate:
     rung: str = ""  # how much of the model it takes, where a tag has several; the best one is written
 
 
-def candidates_for(model: onnx.ModelProto, kind: str, goal: str, calibration: Samples) -> list[Candidate]:
-    """In the order in which they are tried."""
+def candidates_for(model: onnx.ModelProto, kind: str, goal: str, calibration: Samples, device: str = "cpu") -> list[Candidate]:
+    """In the order in which they are tried; tags are those of the files that ``device`` ("cpu" or "cuda") has of its own.
+
+    Half precision is tried on CUDA alone: on the CPU ONNX Runtime casts to float32 and back around every operator. Text generators
+    go without it: one row's loop waits for launches, not for arithmetic, its state would gather float16's rounding byte after byte,
+    and the choice of a byte would hang on it.
+    """
     found = [
         Candidate("slim", "onnxslim", lambda: slimmed(model)),
         Candidate("ort", "ONNX Runtime's offline optimiser", lambda: ort_optimised(model)),
@@ -58,6 +64,15 @@ def candidates_for(model: onnx.ModelProto, kind: str, goal: str, calibration: Sa
         if len(layers) > 2:
             steps.append(("inner", "8 bits but in the first and the last convolution", {"skip": (layers[0], layers[-1]), "gemm": True}))
         found += [Candidate("int8", what, _quantising(base, feeds, options), rung=rung) for rung, what, options in steps]
+    if device == "cpu":
+        return found
+    # A file certified for the CPU may lie there already.
+    found = [replace(candidate, tag=f"{candidate.tag}-{device}") for candidate in found]
+    if layers and kind != "text-generator":
+        exact = rewritten(model)
+        found.append(Candidate("float16", "the network in half precision", lambda: float16(model), rung="plain"))
+        if exact is not None:
+            found.append(Candidate("float16", "half precision after exact rewrites", lambda: float16(exact), rung="exact"))
     return found
 
 

@@ -47,22 +47,25 @@ def optimize_command(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the variants; the model's own if not given.")] = None,
     report: Annotated[Path | None, typer.Option(help="The table as JSON; NAME.optimize.json beside the variants.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Samples that are scored at most.")] = SCORED,
+    device: Annotated[str, typer.Option(help="cpu or cuda: where all is scored and timed, and what the certificates hold for.")] = "cpu",
     seconds: Annotated[float, typer.Option(min=0.01, help="Of timing, a candidate and batch size.")] = 1.0,
     as_json: JsonOption = False,
 ) -> None:
     """Make a model faster or smaller, and prove that it is as good as you ask for.
 
-    Each candidate (exact rewrites, 8 bits, …) is scored on your data and timed in turns with the original on this machine. What
-    is better and inside the budget is written beside the original, with its certificate; the table says why of every other.
+    Each candidate (exact rewrites, 8 bits, on CUDA half precision, …) is scored on your data and timed in turns with the original
+    on this machine. What is better and inside the budget is written beside the original, with its certificate; the table says why of
+    every other.
 
     ```
     onnxferry optimize digits --data mnist -o variants
     onnxferry optimize model.onnx --data samples.npz --budget "rtol 1e-2" --batch 1 --batch 16
     onnxferry optimize writer.onnx --data held-out.txt --goal smaller
+    onnxferry optimize digits --data mnist --device cuda -o variants
     ```
 
-    With --json: model, kind, goal, budget, data, batches, bytes, machine, onnxruntime, files, verdicts (tag, rung, what, kept, words,
-    bytes, score, speed by batch size: ratio, noise, original, variant; rows_alone, file).
+    With --json: model, kind, goal, budget, data, batches, bytes, device, machine, onnxruntime, files, verdicts (tag, rung, what, kept,
+    words, bytes, score, speed by batch size: ratio, noise, original, variant; rows_alone, file).
     """
     if report is not None and not report.parent.is_dir():
         raise InputError(f"the folder {report.parent} does not exist: make it, or give another --report")
@@ -78,11 +81,13 @@ def optimize_command(
             folder=out,
             seconds=seconds,
             samples=samples,
+            device=device,
             progress=lambda tag: status.update(f"trying {tag}"),
         )
     folder = result.files[0].parent if result.files else out
     stem = result.model.removesuffix(".onnx")
-    target = report or (folder / f"{stem}.optimize.json" if folder is not None else None)
+    name = f"{stem}.optimize.json" if device == "cpu" else f"{stem}.optimize-{device}.json"
+    target = report or (folder / name if folder is not None else None)
     if target is not None:
         _save(target, result)
         save_picture(result, target.with_suffix(".png"))

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxferry.runtime.cuda_libraries import device_names
 from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.hardware import cpu_name
 
 FEEDS = 16
 """Different inputs that take turns, so that no answer is in a cache."""
@@ -77,3 +79,14 @@ def rotating(feeds: Feeds, batch: int, count: int = FEEDS) -> list[dict[str, np.
 def _rows(feeds: Feeds) -> list[Feeds]:
     rows = min(len(array) for array in feeds.values())
     return [{n: a[i : i + 1] for n, a in feeds.items()} for i in range(rows)]
+
+
+def machine_name(device: str) -> str:
+    """Of what is timed on "cpu" or "cuda", for people."""
+    return cpu_name() if device == "cpu" else next(iter(device_names()), "a GPU")
+
+
+def ort_version() -> str:
+    import onnxruntime
+
+    return str(onnxruntime.__version__)

@@ -78,7 +78,7 @@ def static_int8(
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    named = _named(model)
+    named = with_names(model)
     chosen = [name for name in convolutional_layers(named) if name not in skip]
     if not chosen:
         raise ExportError("the model has no convolution with constant weights, so there is nothing to quantise in it")
@@ -122,7 +122,7 @@ def static_int8(
     found = count_int8(quantised)
     if found < len(chosen):
         raise ExportError(f"only {found} of {len(chosen)} convolutions were quantised; ONNX Runtime left the others without a word")
-    return _finished(quantised, model)
+    return finished(quantised, model)
 
 
 def count_int8(model: onnx.ModelProto) -> int:
@@ -155,7 +155,7 @@ def dynamic_lstm(model: onnx.ModelProto) -> onnx.ModelProto:
     made = sum(node.op_type == "DynamicQuantizeLSTM" for node in quantised.graph.node)
     if made < there:
         raise ExportError(f"only {made} of {there} LSTM layers were quantised: their weights must be initialisers of the file")
-    return _finished(quantised, model)
+    return finished(quantised, model)
 
 
 def float16_storage(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -173,11 +173,9 @@ def float16_storage(model: onnx.ModelProto) -> onnx.ModelProto:
         array = numpy_helper.to_array(tensor)
         if array.size < LEAST_HALF_ELEMENTS:
             continue
-        if np.abs(array).max() > np.finfo(np.float16).max:
-            raise ExportError(f"the weight {tensor.name!r} holds numbers beyond half precision's range")
         name = f"{tensor.name}_half"
         casts.append(helper.make_node("Cast", [name], [tensor.name], name=f"{name}_cast", to=TensorProto.FLOAT))
-        tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float16), name))
+        tensor.CopyFrom(numpy_helper.from_array(half_precision(array, tensor.name), name))
         changed += 1
     if not changed:
         raise ExportError("no float32 weight of the model is large enough to be worth storing in half precision")
@@ -185,6 +183,13 @@ def float16_storage(model: onnx.ModelProto) -> onnx.ModelProto:
     del halved.graph.node[:]
     halved.graph.node.extend([*casts, *nodes])
     return halved
+
+
+def half_precision(array: np.ndarray, name: str) -> np.ndarray:
+    """float32 as float16. Raises ExportError, which names it, where a number is beyond half precision's range (65,504)."""
+    if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
+        raise ExportError(f"the weight {name!r} holds numbers beyond half precision's range, {np.finfo(np.float16).max:.0f}")
+    return array.astype(np.float16)
 
 
 def _between(model: onnx.ModelProto, chosen: set[str]) -> list[onnx.NodeProto]:
@@ -218,7 +223,7 @@ def _before_sigmoid(model: onnx.ModelProto, chosen: Collection[str]) -> dict[str
     return found
 
 
-def _named(model: onnx.ModelProto) -> onnx.ModelProto:
+def with_names(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which every node has a name, by which ONNX Runtime's tools choose."""
     named = onnx.ModelProto()
     named.CopyFrom(model)
@@ -230,7 +235,7 @@ def _named(model: onnx.ModelProto) -> onnx.ModelProto:
     return named
 
 
-def _finished(quantised: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
+def finished(quantised: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
     """Without the tools' traces, and with the versions that were there: newer ones only keep old runtimes out."""
     strip_leaks(quantised)
     quantised.ir_version = max(model.ir_version, 8)

@@ -27,6 +27,7 @@ from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
 from onnxferry.runtime.feeds import Feed, as_dict, given, instead, kind, never_empty, open_sizes, specs_of
 from onnxferry.runtime.onnx_file import Limits, read_model
 from onnxferry.runtime.opening import CudaChoices, cache_for, open_on
+from onnxferry.runtime.pinned import pinned_like
 from onnxferry.runtime.placement import Placement, fallback_words, placements
 from onnxferry.runtime.placement import PlacementWarning as PlacementWarning
 from onnxferry.runtime.threads import threads_for
@@ -188,6 +189,15 @@ class Engine:
             binding.run()
         except self._errors as error:
             raise self._run_error(error, feeds, outputs) from error
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        """An array of any contents to run with, in the memory that is copied fastest to where the model runs and from there.
+
+        On CUDA page-locked memory, which the GPU copies by itself and which the system cannot swap out: for arrays that are used again,
+        as with :meth:`run_into`. Elsewhere ``numpy.empty``. Raises DeviceError where there is none left.
+        """
+        plain = np.empty(shape, dtype)  # is not touched, and so costs nothing
+        return pinned_like(plain, self._at[1]) if self.device == "cuda" else plain
 
     async def arun(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """As :meth:`run`, awaited: the event loop goes on meanwhile. Feeds are checked at once and must not change until it is done.

@@ -21,7 +21,7 @@ def models(as_json: JsonOption = False) -> None:
     ```
 
     With --json: models (name, path, bytes of all its files, card, variants: variant, path, bytes, goal, budget, speed by batch,
-    score, data, machine, onnxruntime).
+    score, data, device, machine, onnxruntime).
     """
     shipped = [zoo_model(name) for name in zoo_names()]
     if as_json:
@@ -65,6 +65,7 @@ def _json(model: ZooModel) -> dict[str, Any]:
             "speed": variant.speed,
             "score": variant.score,
             "data": variant.data,
+            "device": variant.device,
             "machine": variant.machine,
             "onnxruntime": variant.onnxruntime,
         }

@@ -67,6 +67,16 @@ def cache_for(choice: bool | str | os.PathLike[str] | None, summary: ModelSummar
     return None if folder is None else GraphCache(Path(folder))
 
 
+def runs_on(device: str, providers: Sequence[ort.Provider] | None) -> str:
+    """Where :func:`open_on` will run a model: ``cpu``, ``cuda``, or another provider's short name. Errors as of the arguments there."""
+    _check_device(device)
+    if providers is not None:
+        return ort.device_of([full for full, _ in ort.provider_list(providers)])
+    if device == "auto":
+        return "cpu" if ort.cuda_problem() else "cuda"
+    return device
+
+
 def open_on(
     model: str | bytes,
     name: str,
@@ -77,8 +87,7 @@ def open_on(
     cuda: CudaChoices | None = None,
 ) -> Opened:
     """Opens a model where it was asked for. ``name`` stands for it in messages."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}; other providers go into providers=[...]")
+    _check_device(device)
     if providers is not None:
         if device != "auto":
             raise InputError(f"give either device={device!r} or providers=[...], not both")
@@ -103,6 +112,11 @@ def open_on(
         except DeviceError as error:
             problem = str(error)
     return _open(model, name, settings, on_cpu, f"CUDA cannot be used: {problem}", cache)
+
+
+def _check_device(device: str) -> None:
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}; other providers go into providers=[...]")
 
 
 def _open(

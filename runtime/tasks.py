@@ -23,8 +23,9 @@ from onnxferry.runtime.catalog import find_model
 from onnxferry.runtime.engine import Engine, TensorSpec
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.onnx_file import Limits
+from onnxferry.runtime.opening import runs_on
 from onnxferry.runtime.pictures import Picture, decode_pictures, with_channels
-from onnxferry.runtime.variants import decoder_path, original_path, variant_files
+from onnxferry.runtime.variants import decoder_path, original_path, variants_of
 
 Key = TypeVar("Key")
 
@@ -51,21 +52,27 @@ def load(
     ``providers``: ONNX Runtime's execution providers in order, instead of ``device``. ``tune``: run it the fastest way that is
     proved good enough here (see :mod:`onnxferry.runtime.tune`): finding that takes up to 20 seconds and is then remembered.
     ``variant``: the tag of a certified variant beside the file, such as ``"int8"`` (see :mod:`onnxferry.runtime.variants`), which
-    is opened instead; None opens the file itself. Of an autoencoder, each of its two files that has such a variant.
+    is opened instead, on the device that it is certified for; None opens the file itself. Of an autoencoder, each of its two files
+    that has such a variant.
     ``limits``: how much a file may hold; raise them (``Limits(depth=40)`` of :mod:`onnxferry.runtime.onnx_file`) for one you trust.
 
     Returns a :class:`Classifier` for a recogniser, a :class:`~onnxferry.runtime.text.TextGenerator`, an
     :class:`~onnxferry.runtime.images.ImageGenerator`, an
     :class:`~onnxferry.runtime.latents.Autoencoder` (its decoder's file is found beside it), or a plain :class:`Model` for a file
     that carries no contract of ours.
-    Raises ArtifactError for a file that cannot be opened or a variant that is not there, DeviceError where the device asked for
-    cannot be used here; with ``tune``, what :func:`onnxferry.runtime.tune.tune` raises.
+    Raises ArtifactError for a file that cannot be opened or a variant that is not there or not for ``device``, DeviceError where the
+    device asked for cannot be used here; with ``tune``, what :func:`onnxferry.runtime.tune.tune` raises.
     """
 
     path = find_model(name_or_path)
     if variant is not None and tune:
         raise InputError("give either variant=..., to choose one, or tune=True, to have it chosen")
-    files = {} if variant is None else variant_files(path, variant, limits)
+    chosen = {} if variant is None else variants_of(path, variant, limits)
+    for each in chosen.values():  # what a certificate says was seen on one device
+        if (device != "auto" or providers is not None) and runs_on(device, providers) != each.device:
+            raise ArtifactError(
+                f"{each.path.name} is certified for {each.device} alone; leave the device out, or say device={each.device!r}"
+            )
 
     def open_engine(original: Path) -> Engine:
         if tune:
@@ -74,7 +81,11 @@ def load(
 
             seconds = SECONDS / 2 if decoder_path(path).is_file() else SECONDS  # of an autoencoder, each half
             return open_tuned(original, device=device, threads=threads, providers=providers, limits=limits, seconds=seconds)
-        return Engine(files.get(original, original), device=device, threads=threads, providers=providers, limits=limits)
+        if original in chosen:
+            certified = chosen[original]
+            where = certified.device if providers is None else device
+            return Engine(certified.path, device=where, threads=threads, providers=providers, limits=limits)
+        return Engine(original, device=device, threads=threads, providers=providers, limits=limits)
 
     return _model_from_engine(open_engine(path), open_engine)
 

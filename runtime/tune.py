@@ -27,6 +27,7 @@ from onnxferry.runtime.catalog import find_model
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.onnx_file import Limits, ModelSummary, file_sha256, read_model
+from onnxferry.runtime.opening import runs_on
 from onnxferry.runtime.tune_feeds import fixed_sizes, make_feeds
 from onnxferry.runtime.tune_plan import Plan, Setting, Tuning, plan_from_json, plan_to_json
 from onnxferry.runtime.tune_search import Pool, Search
@@ -58,6 +59,7 @@ def tune(
     tried; None for 1 up to as many as the process may use. ``device``, ``providers``, ``limits``: as of :class:`Engine`.
     ``seconds``: for all of it; a setting that there is no time left to measure stays as it is by default. ``feeds``: inputs
     to time with, of any batch size; the golden samples of the file, or what its shapes ask for, where none are given.
+    Variants are tried where they are certified: those of the CPU on the CPU, those of CUDA there.
     ``remember``: False neither looks at what was found before nor keeps what is found now.
 
     Raises InputError for batch sizes that make no sense and for inputs that cannot be made up, CheckFailedError where the file's
@@ -72,10 +74,11 @@ def tune(
     summary = read_model(path, limits)
     contract = _contract(summary, path)
     sizes = _batch_sizes(batches, summary, contract)
-    variants = certified_variants(path, limits)
+    where = runs_on(device, providers)
+    variants = certified_variants(path, limits, where)
     most = hardware.default_threads() if threads is None else threads
     counts = _thread_counts(most) if threads is None and device != "cuda" else [most]
-    key = _key(path, summary, variants, device, providers, counts)
+    key = _key(path, summary, variants, (device, where), providers, counts)
     known = _known_plans(key, variants) if remember else {}
     plans = {size: known[size] for size in sizes if size in known}
     missing = [size for size in sizes if size not in known]
@@ -183,11 +186,11 @@ def _key(
     path: Path,
     summary: ModelSummary,
     variants: Sequence[Variant],
-    device: str,
+    device: tuple[str, str],
     providers: Sequence[ort.Provider] | None,
     counts: Sequence[int],
 ) -> dict[str, Any]:
-    """Everything that the answer depends on."""
+    """Everything that the answer depends on. ``device``: as asked for, and what that is here."""
     outside = sorted({path.parent / initializer.location for initializer in summary.initializers if initializer.location})
     states = [file.stat() for file in outside]
     return {
@@ -197,7 +200,7 @@ def _key(
         "variants": {variant.tag: file_sha256(variant.path) for variant in variants},
         "machine": tune_cache.machine_name(),
         "onnxruntime": str(ort.onnxruntime().__version__),
-        "device": device,
+        "device": list(device),
         "providers": None if providers is None else repr(list(providers)),
         "threads": list(counts),
     }

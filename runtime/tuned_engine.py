@@ -94,6 +94,9 @@ class TunedEngine(Engine):
     def run_into(self, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
         self._engine(self._setting_for(feeds)).run_into(feeds, outputs)
 
+    def empty(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        return self._engine(next(iter(self.tuning.plans.values())).setting).empty(shape, dtype)  # all of them run on one device
+
     async def arun(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         return await self._engine(self._setting_for(feeds)).arun(feeds, outputs)
 

@@ -36,7 +36,7 @@ _WORDS = 200  # characters of a certificate's text that are kept
 class Variant:
     """One certified file beside its original, not opened. What it says of itself was measured when it was made."""
 
-    tag: str  # "int8", "fp16", "slim", …
+    tag: str  # "int8", "float16", "slim", …
     path: Path
     goal: str  # what it had to be: "faster" or "smaller"
     budget: str  # how far it may differ, such as "top1 -0.1pt"
@@ -45,7 +45,8 @@ class Variant:
     speed: Mapping[int, float]  # times as fast as its original, by batch size
     original_bytes: int  # size of the original's file; 0 where the certificate does not say
     variant_bytes: int  # size of this file
-    machine: str  # CPU on which its speed was measured
+    device: str  # "cpu" or "cuda": where that was measured, and what the certificate holds for
+    machine: str  # CPU or GPU on which its speed was measured
     onnxruntime: str  # version with which its speed was measured
     rows_alone: bool  # its answer for one row depends on the batch around it: rows must run one by one
 
@@ -53,6 +54,7 @@ class Variant:
         """One line: ``within top1 -0.1pt, 2.1 × as fast at batch 1, 1.5 × at 64, 27% of the bytes``."""
         parts = [f"within {self.budget}"] if self.budget else []
         parts += [f"{ratio:.2g} × {'as fast at batch ' if i == 0 else 'at '}{batch}" for i, (batch, ratio) in enumerate(self.speed.items())]
+        parts += [f"on {self.device.upper()}"] if self.device != "cpu" else []
         parts += [f"{self.variant_bytes / self.original_bytes:.0%} of the bytes"] if self.original_bytes else []
         return ", ".join(parts) or "certified"
 
@@ -66,9 +68,12 @@ class Ignored:
     reason: str  # in words
 
 
-def certified_variants(path: Path, limits: Limits | None = None) -> tuple[Variant, ...]:
-    """The certified variants that lie beside the model's file, by tag. Never fails for what somebody else put there."""
-    return variants_beside(path, limits)[0]
+def certified_variants(path: Path, limits: Limits | None = None, device: str | None = None) -> tuple[Variant, ...]:
+    """The certified variants that lie beside the model's file, by tag; of ``device`` ("cpu", "cuda") alone where it is given.
+
+    Never fails for what somebody else put there.
+    """
+    return tuple(variant for variant in variants_beside(path, limits)[0] if device in (None, variant.device))
 
 
 def variants_beside(path: Path, limits: Limits | None = None) -> tuple[tuple[Variant, ...], tuple[Ignored, ...]]:
@@ -90,13 +95,13 @@ def variants_beside(path: Path, limits: Limits | None = None) -> tuple[tuple[Var
     return tuple(variants), tuple(ignored)
 
 
-def variant_files(path: Path, tag: str, limits: Limits | None = None) -> dict[Path, Path]:
-    """The model's own files that have a variant of that tag, each with that variant's file.
+def variants_of(path: Path, tag: str, limits: Limits | None = None) -> dict[Path, Variant]:
+    """The model's own files that have a variant of that tag, each with that variant.
 
     One entry; of an autoencoder one or two, as each of its files may have won or not. Raises ArtifactError, which names the tags
     there are, where there is none.
     """
-    found: dict[Path, Path] = {}
+    found: dict[Path, Variant] = {}
     tags: set[str] = set()
     reasons: list[str] = []
     for original in (path, decoder_path(path)):
@@ -104,7 +109,7 @@ def variant_files(path: Path, tag: str, limits: Limits | None = None) -> dict[Pa
             continue
         variants, ignored = variants_beside(original, limits)
         tags |= {variant.tag for variant in variants}
-        found.update((original, variant.path) for variant in variants if variant.tag == tag)
+        found.update((original, variant) for variant in variants if variant.tag == tag)
         reasons += [f"{other.path} is not one: {other.reason}" for other in ignored if other.tag == tag]
     if found:
         return found
@@ -174,6 +179,7 @@ def _variant(tag: str, path: Path, original: ModelSummary, of: str, limits: Limi
         speed=_speed(certificate.get("speed")),
         original_bytes=original_bytes,
         variant_bytes=summary.file_bytes,
+        device=_text(certificate, "device") or "cpu",  # the first certificates did not say
         machine=_text(certificate, "machine"),
         onnxruntime=_text(certificate, "onnxruntime"),
         rows_alone=rows_alone(contract) or shares_scales(summary),

@@ -1,164 +1,196 @@
-"""On one NVIDIA GPU: the shipped families against PyTorch, eager and compiled with CUDA graphs. Prints JSON; says why where there is none.
+"""On one NVIDIA GPU: three shipped models against PyTorch, eager and compiled with CUDA graphs. Prints JSON; says why where there is none.
 
     python tests/bench/bench_cuda.py                    # --rounds, --batch
 
-Networks of the shipped configurations with weights by chance, exported and proved by ``export_checkpoint``; both sides compute the whole
-task, uint8 or noise in, answer out. ``device``: inputs lie on the GPU, 16 of them in turn, milliseconds between two CUDA events around a
-round, by torch on its own stream. Ours are ``run_dlpack`` on that stream, and ``run_dlpack`` of an engine with ``cuda_graph`` (its copies
-in and out included). ``host``: pictures a second, uint8 in host memory (pinned for torch) to answers in host memory, batch 256.
-TF32 is off on both sides. Answers are compared before anything is timed.
+The recogniser, the image generator and the autoencoder's encoder, beside the networks that they were exported from; both sides compute
+the whole task, uint8 or noise in, answer out. ``device``: inputs lie on the GPU, 16 of them in turn, milliseconds between two CUDA
+events around a round, on one stream of torch's. Ours are ``run_dlpack`` on that stream, and ``run_dlpack`` of an engine with
+``cuda_graph`` (its copies in and out included). ``host``: pictures a second at batch 256, from uint8 in host memory to answers in host
+memory; where it says so, and always for torch, the pictures lie in page-locked memory. float32 is without TF32 on both sides; float16
+is our variant beside torch's autocast. Everybody's answers, to all 16 inputs, are held to the plain file's on the CPU before anything
+is timed: in float32 nobody may differ, in float16 who differs by more than ``onnxferry bench`` allows is left out and named.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import statistics
 import sys
-import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 
-from onnxferry.export import export_checkpoint
+from onnxferry.export.bench_answers import judge
+from onnxferry.export.bench_jobs import BenchModel, Job, bench_model, make_job
+from onnxferry.export.bench_torch import rebuild
+from onnxferry.export.half import float16
 from onnxferry.runtime import Engine, hardware, ort
+from onnxferry.runtime.bound_run import BoundRun
 from onnxferry.runtime.placement import PlacementWarning
-from onnxferry.train.autoencoder import Autoencoder, AutoencoderConfig, EncoderTask
-from onnxferry.train.checkpoint import Checkpoint
-from onnxferry.train.cnn import Cnn, CnnConfig, Recogniser
-from onnxferry.train.gan import GanConfig, Generator, GeneratorTask
 
+MODELS = ("digits", "digits-gan", "digits-ae")
 TURNS = 16
-LABELS = tuple("0123456789")
+HOST_BATCH = 256
+EAGER, COMPILED = "torch, eager", "torch, compiled with CUDA graphs"
+HALF = ", float16"  # ends the names of those that compute in it
+
+Answer = Callable[[int], Any]
+"""By the number of the input: an answer by output name, or torch's, in order."""
 
 
-def families(folder: Path) -> Iterator[tuple[str, torch.nn.Module, Path, Callable[[int, int], dict[str, np.ndarray]]]]:
-    """Name, the whole task in torch, its artifact, and feeds by batch and seed."""
+class Autocast(torch.nn.Module):
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
 
-    def pictures(batch: int, seed: int) -> dict[str, np.ndarray]:
-        return {"image": np.random.default_rng(seed).integers(0, 256, (batch, 28, 28, 1), dtype=np.uint8)}
-
-    def noise(batch: int, seed: int) -> dict[str, np.ndarray]:
-        rng = np.random.default_rng(seed)
-        return {"noise": rng.standard_normal((batch, 64), dtype=np.float32), "label": rng.integers(0, 10, batch)}
-
-    torch.manual_seed(0)
-    examples = {"image": torch.from_numpy(pictures(6, 0)["image"])}
-    cnn_config, ae_config, gan_config = CnnConfig(labels=LABELS), AutoencoderConfig(), GanConfig(labels=LABELS)
-    cnn, autoencoder, generator = Cnn(cnn_config).eval(), Autoencoder(ae_config).eval(), Generator(gan_config).eval()
-    for name, family, config, network, task, feeds, given in (
-        ("recogniser", "cnn", cnn_config, cnn, Recogniser(cnn), pictures, examples),
-        ("gan", "gan", gan_config, generator, GeneratorTask(generator), noise, {}),
-        ("autoencoder", "ae", ae_config, autoencoder, EncoderTask(autoencoder), pictures, examples),
-    ):
-        checkpoint, artifact = folder / f"{name}.pt", folder / f"{name}.onnx"
-        weights = network.state_dict()
-        Checkpoint(family=family, config=dataclasses.asdict(config), weights=weights, examples=given).save(checkpoint)
-        export_checkpoint(checkpoint, artifact)
-        yield name, task.eval().cuda(), artifact, feeds
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        with torch.autocast("cuda", torch.float16):
+            return self.network(*inputs)
 
 
-def milliseconds(ways: dict[str, Callable[[int], object]], rounds: int) -> dict[str, float]:
-    """Median over interleaved rounds of the time between two events around one call of each way."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(rounds + 3 * TURNS):
-        for name, call in ways.items():
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            torch.cuda.synchronize()
-            begin.record()
-            call(turn % TURNS)
-            end.record()
-            torch.cuda.synchronize()
-            if turn >= 3 * TURNS:  # before: compiling, recording, plans
-                times[name].append(begin.elapsed_time(end))
-    return {name: round(statistics.median(each), 4) for name, each in times.items()}
+def torch_ways(
+    network: torch.nn.Module, to_gpu: Callable[[int], tuple[torch.Tensor, ...]], back: Callable[[Any], Any]
+) -> dict[str, Answer]:
+    torch.compiler.reset()  # or the second batch size is compiled for any
 
-
-def on_device(task: torch.nn.Module, artifact: Path, feeds: Callable, batch: int, rounds: int) -> dict[str, float]:
-    inputs = [{name: torch.from_numpy(array).cuda() for name, array in feeds(batch, turn).items()} for turn in range(TURNS)]
-    compiled = torch.compile(task, mode="reduce-overhead")
-    stream = torch.cuda.current_stream().cuda_stream
-    engine = Engine(artifact, device="cuda", cuda_stream=stream)
-    recorded = Engine(artifact, device="cuda", cuda_graph=True)
-
-    @torch.inference_mode()
-    def eager(turn: int) -> object:
-        return task(*inputs[turn].values())
-
-    @torch.inference_mode()
-    def fast(turn: int) -> object:
-        torch.compiler.cudagraph_mark_step_begin()
-        return compiled(*inputs[turn].values())
-
-    ways = {
-        "ours": lambda turn: engine.run_dlpack(inputs[turn]),
-        "ours, CUDA graph": lambda turn: recorded.run_dlpack(inputs[turn]),
-        "torch eager": eager,
-        "torch compiled, CUDA graphs": fast,
-    }
-    names = [spec.name for spec in engine.outputs]
-    for turn in range(TURNS):
-        result = eager(turn)
-        expected = dict(zip(names, result if isinstance(result, tuple) else (result,), strict=True))
-        for way in ("ours", "ours, CUDA graph"):
-            compare({name: array.numpy() for name, array in ways[way](turn).items()}, expected, way)
-    result = milliseconds(ways, rounds)
-    best = min(result["ours"], result["ours, CUDA graph"])
-    result["ratio to torch compiled"] = round(result["torch compiled, CUDA graphs"] / best, 3)
-    result["ratio to torch eager"] = round(result["torch eager"] / best, 3)
-    return result
-
-
-def from_host(task: torch.nn.Module, artifact: Path, feeds: Callable, batch: int, rounds: int) -> dict[str, float]:
-    arrays = [feeds(batch, turn) for turn in range(TURNS)]
-    pinned = [{name: torch.from_numpy(array).pin_memory() for name, array in each.items()} for each in arrays]
-    compiled = torch.compile(task, mode="reduce-overhead")
-    engine, recorded = Engine(artifact, device="cuda"), Engine(artifact, device="cuda", cuda_graph=True)
-
-    def through(network: Callable) -> Callable[[int], object]:
+    def through(module: torch.nn.Module) -> Answer:
         @torch.inference_mode()
-        def call(turn: int) -> object:
+        def call(turn: int) -> Any:
             torch.compiler.cudagraph_mark_step_begin()
-            result = network(*(tensor.cuda(non_blocking=True) for tensor in pinned[turn].values()))
-            return [tensor.cpu() for tensor in (result if isinstance(result, tuple) else (result,))]
+            return back(module(*to_gpu(turn)))
 
         return call
 
-    ways: dict[str, Callable[[int], object]] = {
-        "ours": lambda turn: engine.run(arrays[turn]),
-        "ours, CUDA graph": lambda turn: recorded.run(arrays[turn]),
-        "torch eager": through(task),
-        "torch compiled, CUDA graphs": through(compiled),
-    }
+    ways = {}
+    for name, module in (("", network), (HALF, Autocast(network))):
+        ways[EAGER + name] = through(module)
+        ways[COMPILED + name] = through(torch.compile(module, mode="reduce-overhead", dynamic=False))
+    return ways
+
+
+def answered(ways: Mapping[str, Answer], job: Job, outputs: tuple[str, ...], model: BenchModel) -> dict[str, str]:
+    """Why ways are left out, by name. Ends the program where one is wrong in float32, or ours in float16."""
+    wrong = {}
+    for name, call in ways.items():
+        answers = [_named(call(turn), outputs) for turn in range(TURNS)]
+        half = name.endswith(HALF)
+        judged = judge(job.answers, answers, job.contract, reduced=True)
+        problem = judged.problem or ("" if half else _float32_problem(job.answers, answers))
+        if problem and not (half and name.startswith("torch")):
+            raise SystemExit(f"nothing was measured: {model.name}, {name}: {problem}")
+        if problem:
+            wrong[name] = problem
+    return wrong
+
+
+def _named(answer: Any, outputs: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """By name, copied: what torch gives is the next replay's memory."""
+    if not isinstance(answer, dict):
+        answer = dict(zip(outputs, answer if isinstance(answer, tuple | list) else (answer,), strict=True))
+    return {name: _array(value) for name, value in answer.items()}
+
+
+def _array(value: Any) -> np.ndarray:
+    if isinstance(value, torch.Tensor):
+        value = (value.float() if value.is_floating_point() else value).cpu()  # autocast leaves some in half precision
+    return np.array(value if isinstance(value, np.ndarray) else value.numpy())
+
+
+def _float32_problem(expected: tuple[dict[str, np.ndarray], ...], answers: list[dict[str, np.ndarray]]) -> str:
+    """Tolerances as in tests/runtime/test_cuda.py, which says why."""
+    for want, got in zip(expected, answers, strict=True):
+        for name, value in want.items():
+            off = np.abs(got[name].astype(np.float64) - value)
+            allowed = 1e-4 + 1e-3 * np.abs(value) if value.dtype.kind == "f" else int(value.dtype == np.uint8)
+            if (off > allowed).any():
+                return f"{name} differs by {off.max():.3g}"
+    return ""
+
+
+def medians(ways: Mapping[str, Answer], rounds: int, seconds: Callable[[Answer, int], float]) -> dict[str, float]:
+    """Of interleaved rounds, seconds."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 3 * TURNS):
         for name, call in ways.items():
-            started = time.perf_counter()
-            call(turn % TURNS)  # ends with the answers in host memory
-            if turn >= 3 * TURNS:
-                times[name].append(time.perf_counter() - started)
-    result = {name: round(batch / statistics.median(each)) for name, each in times.items()}
-    ours = max(result["ours"], result["ours, CUDA graph"])
-    result["ratio to the better torch"] = round(ours / max(result["torch eager"], result["torch compiled, CUDA graphs"]), 3)
-    return result
+            took = seconds(call, turn % TURNS)
+            if turn >= 3 * TURNS:  # before: compiling, recording, plans
+                times[name].append(took)
+    return {name: statistics.median(each) for name, each in times.items()}
 
 
-def compare(actual: dict[str, np.ndarray], expected: dict[str, torch.Tensor], way: str) -> None:
-    """Raises where the answers are not the same: then there is nothing to time."""
-    for name, tensor in expected.items():
-        value = tensor.cpu().numpy()
-        if value.dtype.kind in "iu":
-            near = np.abs(actual[name].astype(int) - value.astype(int)) <= (1 if value.dtype == np.uint8 else 0)
-            if near.mean() < 0.99:
-                raise SystemExit(f"{way}: {name} differs from torch's in {1 - near.mean():.2%} of its elements")
-        elif not np.allclose(actual[name], value, rtol=1e-3, atol=1e-4):
-            raise SystemExit(f"{way}: {name} differs from torch's by {np.abs(actual[name] - value).max():.3g}")
+def between_events(call: Answer, turn: int) -> float:
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    begin.record()
+    call(turn)
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end) / 1e3
+
+
+def to_the_end(call: Answer, turn: int) -> float:
+    started = time.perf_counter()
+    call(turn)  # ends with the answers in host memory
+    return time.perf_counter() - started
+
+
+def engines(model: BenchModel, **choices: Any) -> dict[str, Engine]:
+    half = float16(onnx.load(model.path)).SerializeToString()
+    return {"": Engine(model.path, device="cuda", **choices), HALF: Engine(half, device="cuda", **choices)}
+
+
+def on_device(model: BenchModel, batch: int, rounds: int) -> dict[str, Any]:
+    job, rebuilt = make_job(model, batch, count=TURNS), rebuild(model.path)
+    inputs = [{name: torch.from_numpy(array).cuda() for name, array in feeds.items()} for feeds in job.feeds]
+    ways: dict[str, Answer] = {}
+    for name, engine in engines(model, cuda_stream=torch.cuda.current_stream().cuda_stream).items():
+        ways[f"ours{name}"] = lambda turn, engine=engine: engine.run_dlpack(inputs[turn])
+    for name, engine in engines(model, cuda_graph=True).items():
+        ways[f"ours, CUDA graph{name}"] = lambda turn, engine=engine: engine.run_dlpack(inputs[turn])
+    ways |= torch_ways(rebuilt.module.cuda(), lambda turn: tuple(inputs[turn][name] for name in rebuilt.inputs), lambda made: made)
+    left_out = answered(ways, job, rebuilt.outputs, model)
+    times = medians({name: call for name, call in ways.items() if name not in left_out}, rounds, between_events)
+    return {"ms": {name: round(1e3 * each, 4) for name, each in times.items()}, "× as fast": ratios(times), "left out": left_out}
+
+
+def from_host(model: BenchModel, batch: int, rounds: int) -> dict[str, Any]:
+    job, rebuilt = make_job(model, batch, count=TURNS), rebuild(model.path)
+    pinned = [{name: torch.from_numpy(array).pin_memory() for name, array in feeds.items()} for feeds in job.feeds]
+    ways: dict[str, Answer] = {}
+    for name, engine in engines(model).items():
+        locked = [{key: engine.empty(array.shape, array.dtype) for key, array in feeds.items()} for feeds in job.feeds]
+        for ours, feeds in zip(locked, job.feeds, strict=True):
+            for key, array in feeds.items():
+                ours[key][...] = array
+        bound = BoundRun(engine)
+        ways[f"ours{name}"] = lambda turn, engine=engine: engine.run(job.feeds[turn])
+        ways[f"ours, page-locked{name}"] = lambda turn, engine=engine, locked=locked: engine.run(locked[turn])
+        ways[f"ours, bound{name}"] = lambda turn, bound=bound: bound.run(job.feeds[turn])
+    for name, engine in engines(model, cuda_graph=True).items():
+        ways[f"ours, CUDA graph{name}"] = lambda turn, engine=engine: engine.run(job.feeds[turn])
+    ways |= torch_ways(
+        rebuilt.module.cuda(),
+        lambda turn: tuple(pinned[turn][name].cuda(non_blocking=True) for name in rebuilt.inputs),
+        lambda made: [tensor.cpu() for tensor in (made if isinstance(made, tuple) else (made,))],
+    )
+    left_out = answered(ways, job, rebuilt.outputs, model)
+    times = medians({name: call for name, call in ways.items() if name not in left_out}, rounds, to_the_end)
+    return {"pictures a second": {n: round(batch / each) for n, each in times.items()}, "× as fast": ratios(times), "left out": left_out}
+
+
+def ratios(times: Mapping[str, float]) -> dict[str, float]:
+    """Our best beside each of torch's, of one precision."""
+    best = {
+        half: min(each for name, each in times.items() if name.startswith("ours") and name.endswith(HALF) is half) for half in (False, True)
+    }
+    return {f"as {name}": round(each / best[name.endswith(HALF)], 3) for name, each in times.items() if name.startswith("torch")}
 
 
 def main() -> int:
@@ -174,17 +206,17 @@ def main() -> int:
         return 1
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     warnings.simplefilter("ignore", PlacementWarning)  # `onnxferry inspect --placement` shows it
-    figures: dict[str, object] = {
+    figures: dict[str, Any] = {
         "card": torch.cuda.get_device_name(),
         "versions": {"onnxruntime": onnxruntime.__version__, "torch": torch.__version__, "cuda": torch.version.cuda},
     }
-    with tempfile.TemporaryDirectory() as folder:
-        for name, task, artifact, feeds in families(Path(folder)):
-            measured = {f"device, batch {n}, ms": on_device(task, artifact, feeds, n, arguments.rounds) for n in arguments.batch}
-            if name != "gan":
-                measured["host, batch 256, pictures a second"] = from_host(task, artifact, feeds, 256, arguments.rounds)
-            figures[name] = measured
-    print(json.dumps(figures, indent=2))
+    with torch.cuda.stream(torch.cuda.Stream()):
+        for name in MODELS:
+            model = bench_model(name)
+            figures[name] = {f"device, batch {n}": on_device(model, n, arguments.rounds) for n in arguments.batch}
+            if model.kind != "image-generator":
+                figures[name][f"host, batch {HOST_BATCH}"] = from_host(model, HOST_BATCH, arguments.rounds)
+    print(json.dumps(figures, indent=2, ensure_ascii=False))
     return 0
 
 

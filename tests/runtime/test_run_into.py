@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from onnxferry.runtime import ort
+from onnxferry.runtime import hardware, ort
 from onnxferry.runtime.bindings import KEPT
 from onnxferry.runtime.engine import Engine
-from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.errors import DeviceError, InputError
+from onnxferry.runtime.pinned import pinned_like
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 
@@ -271,3 +272,19 @@ def test_an_engine_is_closed_while_others_run(build_onnx):
             count, words = future.result()
             assert count >= 0
             assert words == "the model is closed; open it again with Engine(...)"
+
+
+def test_empty_arrays_are_of_any_shape_and_dtype(scale):
+    x, y = scale.empty((2, 3), np.float32), scale.empty([2, 3], "float32")
+    assert (x.shape, x.dtype, y.shape, y.dtype) == ((2, 3), np.float32, (2, 3), np.float32)
+    x[:] = rows(2)
+    scale.run_into({"x": x}, {"y": y})
+    np.testing.assert_array_equal(y, rows(2) * 2)
+    assert scale.empty((0, 3), np.float32).size == 0
+
+
+@pytest.mark.skipif(hardware.cuda_devices() > 0, reason="there is a GPU here")
+def test_page_locked_memory_without_a_gpu_is_a_device_error():
+    with pytest.raises(DeviceError, match="page-locked memory needs an NVIDIA driver with a usable GPU"):
+        pinned_like(np.zeros(3))
+    gc.collect()  # what was half made lets go of nothing

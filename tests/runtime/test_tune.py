@@ -16,7 +16,19 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.runtime import Autoencoder, Classifier, Engine, ImageGenerator, Model, TextGenerator, hardware, load, tune_cache, tune_search
+from onnxferry.runtime import (
+    Autoencoder,
+    Classifier,
+    Engine,
+    ImageGenerator,
+    Model,
+    TextGenerator,
+    hardware,
+    load,
+    ort,
+    tune_cache,
+    tune_search,
+)
 from onnxferry.runtime import tune as tune_module
 from onnxferry.runtime.cli import main
 from onnxferry.runtime.errors import ArtifactError, CheckFailedError, InputError
@@ -79,6 +91,22 @@ def test_the_fastest_variant_wins(recogniser: Path, certify: Make, timings: Timi
 
 
 SIZES = (("batch", 4), ("height", 6), ("width", 5))  # of the golden samples
+
+
+@pytest.mark.parametrize("here", ["cpu", "cuda"])
+def test_only_variants_of_the_device_are_tried(recogniser: Path, certify: Make, timings: Timings, here: str) -> None:
+    """What is certified for CUDA was neither scored nor timed on the CPU, and the other way round."""
+    problem = ort.cuda_problem() if here == "cuda" else None
+    if problem:
+        pytest.skip(f"CUDA cannot be used: {problem}")
+    certify(recogniser, "int8")
+    certify(recogniser, "float16", device="cuda")
+    timings.seconds = by_variant(itself=3e-3, int8=1e-3, float16=1e-3)
+    tag = {"cpu": "int8", "cuda": "float16"}[here]
+    for device in (here, "auto") if here == "cuda" or ort.cuda_problem() else (here,):
+        assert tune(recogniser, [1], device=device).plans[1].setting.variant == tag
+    assert {setting.variant for setting in timings.asked} == {"", tag}
+    assert [trial.setting.variant for trial in tune(recogniser, [1], providers=[here]).plans[1].trials].count(tag) > 0
 
 
 @pytest.mark.parametrize(

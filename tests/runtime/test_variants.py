@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from onnxferry.runtime import Autoencoder, Classifier, catalog, load
 from onnxferry.runtime.artifact import Contract, contract_from_metadata
 from onnxferry.runtime.catalog import zoo_model
 from onnxferry.runtime.cli import main
-from onnxferry.runtime.errors import ArtifactError
+from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.onnx_file import Limits, read_model
 from onnxferry.runtime.variants import certified_variants, original_path, rows_alone, variants_beside
 
@@ -283,3 +284,27 @@ def test_inspect_says_what_lies_beside(recogniser: Path, tmp_path: Path, capsys:
     assert main(["inspect", str(recogniser), "--json"]) == 0
     beside = json.loads(capsys.readouterr().out)["variants"]
     assert [(item["variant"], item["certified"]) for item in beside] == [("int8", True), ("old", False)]
+
+
+@pytest.mark.parametrize(("where", "other"), [("cpu", "cuda"), ("cuda", "cpu")])
+def test_a_variant_is_offered_on_the_device_it_is_certified_for(recogniser: Path, certify: Make, where: str, other: str) -> None:
+    certify(recogniser, "float16", device=where)
+    (variant,) = certified_variants(recogniser)
+    assert variant.device == where
+    assert ("on CUDA" in variant.words()) is (where == "cuda")
+    assert certified_variants(recogniser, device=where) == (variant,)
+    assert certified_variants(recogniser, device=other) == ()
+    words = rf"brightness\.float16\.onnx is certified for {where} alone; leave the device out, or say device='{where}'"
+    with pytest.raises(ArtifactError, match=words):
+        load(recogniser, variant="float16", device=other)
+    with pytest.raises(InputError, match="device must be 'auto', 'cpu' or 'cuda', got 'gpu'"):
+        load(recogniser, variant="float16", device="gpu")
+    with pytest.raises(ArtifactError, match=words) if where == "cuda" else contextlib.nullcontext():
+        load(recogniser, variant="float16", providers=["cpu"]).close()
+
+
+def test_a_certificate_without_a_device_is_the_cpus(recogniser: Path, certify: Make) -> None:
+    certify(recogniser, "int8")
+    assert [variant.device for variant in certified_variants(recogniser)] == ["cpu"]
+    with load(recogniser, variant="int8") as model:  # "auto" is where it is certified, GPU or not
+        assert model.engine.device == "cpu"
