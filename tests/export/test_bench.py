@@ -329,6 +329,7 @@ def test_every_contender_names_a_class_that_is_there() -> None:
         assert (name in PEERS) == (name in ("onnxruntime", "openvino", "openvino-f32", "torch", "torch-compile"))
 
 
+@pytest.mark.slow
 def test_a_made_network_is_made_again_and_answers_as_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
