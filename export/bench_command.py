@@ -10,9 +10,10 @@ import numpy as np
 import typer
 
 from onnxferry.export.bench_contenders import CONTENDERS, ONE_STEP, OURS, PEERS, installed
+from onnxferry.export.bench_floor import Peaks, floor_of, measure_peaks
 from onnxferry.export.bench_footprint import can_start, cold_start, sizes_of
 from onnxferry.export.bench_jobs import MADE, BenchModel, bench_model, make_job
-from onnxferry.export.bench_print import print_profile, print_results, print_verdicts
+from onnxferry.export.bench_print import print_floor, print_profile, print_results, print_verdicts
 from onnxferry.export.bench_profile import open_as_tuned, profile
 from onnxferry.export.bench_report import Results, load_results, machine, row_title, save_picture, wanted_rows
 from onnxferry.export.bench_verdicts import shipped_rows
@@ -50,7 +51,7 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help=f"{QUICK[0]} rounds of {QUICK[1]} s.")] = False,
     cold: Annotated[bool, typer.Option("--cold-start", help="Also time fresh processes to their first answer.")] = False,
     sizes: Annotated[bool, typer.Option("--size", help="Also count the bytes that are installed for each.")] = False,
-    profiled: Annotated[bool, typer.Option("--profile", help="Instead, show where our engine's time goes, by operator.")] = False,
+    profiled: Annotated[bool, typer.Option("--profile", help="Instead, show where our engine's time goes, and what bounds it.")] = False,
     trace: Annotated[Path | None, typer.Option(help="With --profile: keep the trace, for ui.perfetto.dev.", show_default=False)] = None,
     feeds: Annotated[Path | None, typer.Option(help="An .npz, an array an input, to make feeds of.", show_default=False)] = None,
     module: Annotated[str, typer.Option(help="pkg.module:make_model, the PyTorch network of a file that is not ours.")] = "",
@@ -62,6 +63,7 @@ def bench(
     """Measure models beside bare ONNX Runtime, OpenVINO and PyTorch, on the CPU.
 
     Each in a process of its own, in turns; nobody is timed whose answers are wrong. Nothing else should run meanwhile.
+    With --profile: our engine's time by operator, and the floor that this machine's arithmetic and memory, measured then, leave for it.
 
     ```
     onnxferry bench digits --quick
@@ -147,13 +149,18 @@ def _cold_starts(
 def _profile(
     wanted: Sequence[BenchModel], batches: Sequence[int], counts: Sequence[str], given: dict[str, np.ndarray] | None, trace: Path | None
 ) -> None:
+    peaks: dict[int, Peaks] = {}
     for model in wanted:
         for batch in batches:
             job = make_job(model, batch, given)
             for count in counts:
                 with open_as_tuned(model.path, batch, None if count == "all" else int(count)) as engine:
                     found = profile(engine, job.feeds, trace)
+                    threads = engine.threads
+                if threads not in peaks:
+                    peaks[threads] = measure_peaks(threads)
                 print_profile(row_title(model.name, batch, count), found, stdout())
+                print_floor(floor_of(found, peaks[threads]), found.work, peaks[threads], stdout())
     if trace is not None:
         stdout().print(f"{plain(trace)} written; open it at https://ui.perfetto.dev")
 

@@ -51,6 +51,7 @@ class BenchModel:
     size: int | None = None  # side of the pictures, pixels
     factory: str = ""  # pkg.module:make_model of the network, where the file does not tell
     weights: str = ""  # file of its weights; empty: they are taken from the .onnx file
+    seeded: bool = False  # the factory gives the very weights: the file's need not be put in
 
     @property
     def writes(self) -> bool:
@@ -70,6 +71,7 @@ def bench_model(name: str, factory: str = "", weights: str = "") -> BenchModel:
         raise InputError(f"{path.name} takes no inputs, so there is nothing to measure it on")
     options = contract.options if contract else {}
     image_size = options.get("image_size")
+    seeded = name == "resnet18"
     return BenchModel(
         name=name if not name.endswith(".onnx") else path.stem,
         path=path,
@@ -77,8 +79,9 @@ def bench_model(name: str, factory: str = "", weights: str = "") -> BenchModel:
         kind=contract.kind if contract else "model",
         load_name=name if name in zoo_names() else os.fspath(path),
         size=int(image_size[0]) if isinstance(image_size, list) and image_size and isinstance(image_size[0], int) else None,
-        factory="onnxferry.export.bench_made:resnet18" if name == "resnet18" else factory,
-        weights=weights,
+        factory="onnxferry.export.bench_made:resnet18" if seeded else factory,
+        weights="" if seeded else weights,
+        seeded=seeded,
     )
 
 

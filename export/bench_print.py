@@ -7,9 +7,11 @@ from typing import Any
 
 from rich.console import Console
 
+from onnxferry.export.bench_floor import SIDE, Floor, Peaks, named
 from onnxferry.export.bench_profile import Profile, Share
 from onnxferry.export.bench_report import Results, duration, geometric_means, remarks, row_title, table_rows
 from onnxferry.export.bench_verdicts import Verdict, verdicts
+from onnxferry.export.bench_work import Work
 from onnxferry.export.reference_bench import Row
 from onnxferry.runtime.console import facts_table, human_bytes, new_table, plain
 
@@ -91,6 +93,50 @@ def print_profile(title: str, found: Profile, console: Console) -> None:
     for head, shares in (("operator", found.operators), ("node", found.nodes)):
         _print_shares(head, shares, console)
     console.print(f"  between operators: {duration(found.between_s)} a run, medians of {found.runs} runs")
+
+
+def print_floor(found: Floor, work: Work, peaks: Peaks, console: Console) -> None:
+    threads = _threads(str(peaks.threads))
+    console.print(
+        f"  {threads}, measured now: {_giga(peaks.float32)} operations/s in float32, {_giga(peaks.int8)} in 8 bits (a product of {SIDE}³); "
+        f"memory is read at {_giga(peaks.memory)}B/s",
+        soft_wrap=True,
+    )
+    for line in floor_lines(found, work, peaks.cache_bytes):
+        console.print(f"  {plain(line)}", soft_wrap=True)
+
+
+def floor_lines(found: Floor, work: Work, cache_bytes: int | None) -> list[str]:
+    """What a run does, how long that takes at the least, what it is bounded by, and what the floor leaves out."""
+    lines = []
+    if found.ratio is None:
+        lines.append("floor: none, a run has no multiply-adds that are counted")
+    else:
+        kinds = ((work.float32_ops, "in float32"), (work.int8_ops, "in 8 bits"))
+        done = " and ".join(f"{_counted(ops)} operations {kind}" for ops, kind in kinds if ops)
+        read = ""
+        if work.weight_bytes:
+            fits = cache_bytes is not None and work.distinct_bytes <= cache_bytes
+            where = f" (they fit the last-level cache of {human_bytes(cache_bytes or 0)})" if fits else ""
+            again = "" if work.weight_bytes < 1.01 * work.distinct_bytes else f", {human_bytes(work.weight_bytes)} in all"
+            read = f", reading {human_bytes(work.distinct_bytes)} of weights{where} at {_giga(found.weights_rate)}B/s{again}"
+        lines.append(f"a run does {done}{read}")
+        lines.append(
+            f"floor: {duration(found.floor_s)}, the larger of {duration(found.arithmetic_s)} of arithmetic and "
+            f"{duration(found.weights_s)} of reading weights; a run takes {found.ratio:.1f} × that"
+        )
+    lines.append(f"bounded by: {found.words()}; {found.kernels:g} operators are started a run")
+    if found.others:
+        lines.append(f"not in the floor: {duration(found.other_s)} of {named(found.others)}, and the small operators without multiply-adds")
+    return lines
+
+
+def _giga(value: float) -> str:
+    return f"{value / 1e9:.3g} G"
+
+
+def _counted(ops: float) -> str:
+    return f"{ops / 1e9:.3g} G" if ops >= 1e9 else f"{ops / 1e6:.3g} M" if ops >= 1e6 else f"{ops:,.0f}"
 
 
 def _print_shares(head: str, shares: Sequence[Share], console: Console) -> None:

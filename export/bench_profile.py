@@ -13,12 +13,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
+from onnxferry.export.bench_work import KERNEL, Work, count, label
 from onnxferry.runtime import ort
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import DeviceError
@@ -31,7 +33,7 @@ PROFILED_S = 0.5
 
 MOST_RUNS = 200
 
-_KERNEL = "_kernel_time"
+GRAPH = "optimised.onnx"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Profile:
     session_s: float  # ONNX Runtime's own run, under the profiler
     operators: tuple[Share, ...]
     nodes: tuple[Share, ...]
+    work: Work = field(default_factory=Work)  # what a run cannot do without
 
     @property
     def between_s(self) -> float:
@@ -72,7 +75,7 @@ def profile(engine: Engine, feeds: Sequence[Mapping[str, np.ndarray]], trace: Pa
         engine.run(feeds[len(times) % len(feeds)])
         times.append(time.perf_counter() - begun)
     with tempfile.TemporaryDirectory(prefix="onnxferry-profile-") as folder:
-        session = _profiled_session(engine, Path(folder, "trace"))
+        session = _profiled_session(engine, Path(folder))
         for i in range(WARM_RUNS + len(times)):
             session.run(outputs, dict(feeds[i % len(feeds)]))
         written = Path(session.end_profiling())
@@ -81,7 +84,9 @@ def profile(engine: Engine, feeds: Sequence[Mapping[str, np.ndarray]], trace: Pa
             temporary = trace.with_name(f".{trace.name}.tmp")
             shutil.copyfile(written, temporary)
             temporary.replace(trace)
-    return summed(events, WARM_RUNS, statistics.median(times))
+        # Without the weights, of which shapes are enough.
+        work = count(last_run(events), onnx.load(Path(folder, GRAPH), load_external_data=False))
+    return replace(summed(events, WARM_RUNS, statistics.median(times)), work=work)
 
 
 def open_as_tuned(path: Path, batch: int, threads: int | None) -> Engine:
@@ -100,17 +105,20 @@ def open_as_tuned(path: Path, batch: int, threads: int | None) -> Engine:
     )
 
 
-def _profiled_session(engine: Engine, prefix: Path) -> Any:
-    """Another session of the engine's file, on its providers, with its options, and the profiler on."""
+def _profiled_session(engine: Engine, folder: Path) -> Any:
+    """Another session of the engine's file, on its providers, with its options, and the profiler on. Leaves the graph that it runs."""
     runtime = ort.onnxruntime()
     session = engine._session
     options = session.get_session_options()
     options.enable_profiling = True
-    options.profile_file_prefix = str(prefix)
+    options.profile_file_prefix = str(folder / "trace")
+    options.optimized_model_filepath = str(folder / GRAPH)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{GRAPH}.weights")  # may be over 2 GB
     try:
         return runtime.InferenceSession(engine.path, options, providers=list(engine.providers))
     finally:
         options.enable_profiling = False
+        options.optimized_model_filepath = ""
 
 
 def read_trace(path: Path) -> list[dict[str, Any]]:
@@ -137,12 +145,18 @@ def summed(events: Iterable[Mapping[str, Any]], skipped: int, run_s: float) -> P
     by_node: dict[str, list[list[float]]] = {}
     for event, microseconds in zip(kernels, own, strict=True):
         operator = str(event["args"]["op_name"])
-        node = f"{str(event['name']).removesuffix(_KERNEL)} ({operator})"
         run = bisect.bisect_right(starts, event["ts"]) - 1
-        for table, name in ((by_operator, operator), (by_node, node)):
+        for table, name in ((by_operator, operator), (by_node, label(event))):
             table.setdefault(name, [[] for _ in runs])[run].append(microseconds)
     session_s = statistics.median(event["dur"] for event in runs) / 1e6
     return Profile(len(runs), run_s, session_s, _shares(by_operator), _shares(by_node))
+
+
+def last_run(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The kernels of the last run, in order."""
+    every = [event for event in events if "ts" in event and "dur" in event]
+    begun = max((event["ts"] for event in every if event.get("name") == "model_run"), default=0)
+    return sorted((event for event in every if _is_kernel(event) and event["ts"] >= begun), key=lambda e: (e["ts"], -e["dur"]))
 
 
 def _own_times(kernels: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -173,7 +187,7 @@ def _is_kernel(event: Mapping[str, Any]) -> bool:
     arguments = event.get("args")
     return (
         event.get("cat") == "Node"
-        and str(event.get("name", "")).endswith(_KERNEL)
+        and str(event.get("name", "")).endswith(KERNEL)
         and isinstance(arguments, dict)
         and "op_name" in arguments
     )

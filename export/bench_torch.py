@@ -122,7 +122,10 @@ def _with_weights(module: nn.Module, weights: Weights) -> nn.Module:
         stored = next((weights[n] for n in (f"{name.removesuffix('bias')}weight_bias", name) if n in weights), None)
         if stored is None or stored.shape != tuple(value.shape):
             found = "is not in the file" if stored is None else f"has shape {stored.shape} in the file"
-            raise ExportError(f"the weight {name!r}, {tuple(value.shape)}, {found}, so that its network cannot be rebuilt")
+            raise ExportError(
+                f"the weight {name!r}, {tuple(value.shape)}, {found}, so that its network cannot be rebuilt; "
+                "take the file as it was exported, or name its network and state dict with --module and --weights"
+            )
         state[name] = torch.from_numpy(np.array(stored, np.float32))
     module.load_state_dict(state, strict=False)
     return module

@@ -50,7 +50,8 @@ class Eager:
         return ways[self.how]
 
     def _rebuilt(self) -> Rebuilt:
-        return rebuild(self.model.path, _network(self.model), weights_from_file=not self.model.weights)
+        # A network that is made again needs no weights from the file, where the export folded some of them away.
+        return rebuild(self.model.path, _network(self.model), weights_from_file=not (self.model.weights or self.model.seeded))
 
     def _tensors(self, feeds: Sequence[Feeds]) -> list[tuple[Tensor, ...]]:
         """Feeds as tensors: somebody who works in PyTorch has them so, and the making is not timed."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxferry.export import bench_command, reference_bench
+from onnxferry.export import bench_command, bench_jobs, bench_made, reference_bench
 from onnxferry.export.bench_answers import judge
 from onnxferry.export.bench_contenders import CONTENDERS, PEERS, fastest
 from onnxferry.export.bench_footprint import installed_size
@@ -327,6 +327,22 @@ def test_every_contender_names_a_class_that_is_there() -> None:
         assert package
         assert words
         assert (name in PEERS) == (name in ("onnxruntime", "openvino", "openvino-f32", "torch", "torch-compile"))
+
+
+@pytest.mark.slow
+def test_a_made_network_is_made_again_and_answers_as_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its export folds weights away (mean and std, all normalisations), so that they cannot be taken from the file."""
+    monkeypatch.setattr(bench_made, "SIDE", 32)  # smaller pictures, the same network
+    path = tmp_path / "resnet18.onnx"
+    bench_made.make("resnet18", path)
+    monkeypatch.setattr(bench_jobs, "_made", lambda name: path)
+    command = ["bench", "resnet18", "--peers", "torch", "--batch", "2", "--threads", "1", "--rounds", "0"]
+    assert main([*command, "--json", str(tmp_path / "r.json")]) == 0
+    (found,) = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert found["contenders"]["torch"]["status"] == "right", found["contenders"]["torch"]["words"]
+    assert "torch right" in capsys.readouterr().out
 
 
 def test_verdicts_say_what_is_open_met_and_missed() -> None:
