@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 
 from onnxferry.export.half import float16
 from onnxferry.export.optimize_data import Samples
-from onnxferry.export.quantize import convolutional_layers, dynamic_lstm, float16_storage, static_int8
+from onnxferry.export.quantize import convolutional_layers, dynamic_lstm, float16_storage, static_int8, with_names
 from onnxferry.export.quantize_text import eight_bit_loop
 from onnxferry.export.rewrite import join_upsampling, split_transposed_convolutions
 from onnxferry.export.rewrite_layout import channels_last
+from onnxferry.export.rounding import layer_moments
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,12 @@ def candidates_for(model: onnx.ModelProto, kind: str, goal: str, calibration: Sa
         found.append(Candidate("int8", "the loop's weights in 8 bits, a scale a block", lambda: eight_bit_loop(model)))
     if "LSTM" in operators and kind != "text-generator":
         found.append(Candidate("int8", "LSTM in 8 bits as it runs", lambda: dynamic_lstm(model), rows_alone=True, rung="lstm"))
-    base = arranged(model)
+    base = with_names(arranged(model))
     layers = convolutional_layers(base)
     if layers and kind != "text-generator":
         feeds = calibration.feeds
-        steps: list[tuple[str, str, dict[str, object]]] = [
+        moments = functools.cache(lambda: layer_moments(base, feeds))  # the same for all rungs
+        steps: list[tuple[str, str, dict[str, Any]]] = [
             ("between", "convolutions in 8 bits, and what lies between", {}),
             ("conv", "convolutions in 8 bits, the rest in float32", {"carry": False}),
             ("all", "convolutions and dense layers in 8 bits", {"gemm": True}),
@@ -63,7 +67,11 @@ def candidates_for(model: onnx.ModelProto, kind: str, goal: str, calibration: Sa
             steps.append(("rest", "8 bits but in the first convolution", {"skip": layers[:1], "gemm": True}))
         if len(layers) > 2:
             steps.append(("inner", "8 bits but in the first and the last convolution", {"skip": (layers[0], layers[-1]), "gemm": True}))
-        found += [Candidate("int8", what, _quantising(base, feeds, options), rung=rung) for rung, what, options in steps]
+
+        def quantising(options: dict[str, Any]) -> Callable[[], onnx.ModelProto]:
+            return lambda: static_int8(base, feeds, moments=moments(), **options)
+
+        found += [Candidate("int8", what, quantising(options), rung=rung) for rung, what, options in steps]
     if device == "cpu":
         return found
     # A file certified for the CPU may lie there already.
@@ -74,10 +82,6 @@ def candidates_for(model: onnx.ModelProto, kind: str, goal: str, calibration: Sa
         if exact is not None:
             found.append(Candidate("float16", "half precision after exact rewrites", lambda: float16(exact), rung="exact"))
     return found
-
-
-def _quantising(model: onnx.ModelProto, feeds: object, options: dict[str, object]) -> Callable[[], onnx.ModelProto | None]:
-    return lambda: static_int8(model, feeds, **options)  # type: ignore[arg-type]
 
 
 def rewritten(model: onnx.ModelProto) -> onnx.ModelProto | None:

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.export.graph_cleanup import RUNTIME_DOMAIN, all_nodes, strip_leaks
 from onnxferry.export.rewrite import Graph, drop_unused
-from onnxferry.export.rounding import compensate
+from onnxferry.export.rounding import compensate, layer_moments
 from onnxferry.runtime.errors import ExportError, InputError
 
 CALIBRATED_AT_ONCE = 16
@@ -63,6 +63,7 @@ def static_int8(
     skip: Collection[str] = (),
     carry: bool = True,
     gemm: bool = False,
+    moments: Mapping[str, np.ndarray] | None = None,
 ) -> onnx.ModelProto:
     """Convolutions in 8 bits (QDQ: standard operators): weights a scale each output channel, inputs a range seen on ``feeds``.
 
@@ -71,7 +72,8 @@ def static_int8(
     it the certificate, would hold on some machines only.
 
     ``feeds``: rows by input name, as many as are worth it (some hundreds). ``skip``: names of nodes to leave in float32.
-    ``carry``: also what lies between them (:data:`CARRIED`). ``gemm``: dense layers too.
+    ``carry``: also what lies between them (:data:`CARRIED`). ``gemm``: dense layers too. ``moments``: :func:`rounding.layer_moments`
+    of the model with :func:`with_names`, where they are known already.
     Inputs are unsigned, weights signed: the pair that ONNX Runtime's kernels on x86-64 take without a detour; a rectifier's
     zero is then the range's lower end, so that it needs no step of its own.
     Raises ExportError where nothing was quantised, InputError for feeds that the model does not take.
@@ -118,7 +120,7 @@ def static_int8(
                 raise InputError(f"the calibration data do not fit the model: {_line(error)}") from error
             raise ExportError(f"ONNX Runtime cannot quantise this model: {_line(error)}") from error
         quantised = onnx.load(target)
-    compensate(quantised, named, feeds)
+    compensate(quantised, named, layer_moments(named, feeds) if moments is None else moments)
     found = count_int8(quantised)
     if found < len(chosen):
         raise ExportError(f"only {found} of {len(chosen)} convolutions were quantised; ONNX Runtime left the others without a word")

@@ -11,7 +11,7 @@ transformers", arXiv 2210.17323, algorithm 1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -30,40 +30,35 @@ DAMPING = 0.01
 """Of the mean square of an input, added to each: inputs that were never seen must not be free."""
 
 
-@dataclass
-class _Layer:
-    """A layer whose weights are 8-bit numbers with a scale each output."""
-
-    node: onnx.NodeProto  # in the original graph
-    weights: str  # name of the 8-bit tensor in the quantised one
-    scales: np.ndarray  # float64 (outputs, 1)
-    transposed: bool  # a dense layer's weights as (inputs, outputs)
-    kernel: tuple[int, ...]  # (height, width) of a convolution's
-    moments: np.ndarray = field(default_factory=lambda: np.zeros(0))  # sums of products of inputs (inputs, inputs)
-
-
-def compensate(quantised: onnx.ModelProto, original: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> int:
+def compensate(quantised: onnx.ModelProto, original: onnx.ModelProto, moments: Mapping[str, np.ndarray]) -> int:
     """Round the 8-bit weights of ``quantised`` again, in place: scales stay. How many layers it did.
 
-    ``original``: the graph it was made of, with the same node names. ``feeds``: rows by input name. Layers that it does not know
-    (groups, dilations, weights that are no constants) stay as they are.
+    ``original``: the graph it was made of, with the same node names. ``moments``: what :func:`layer_moments` says of it.
+    Layers that are not in there stay as they are.
     """
-    source = Graph(original)
-    layers = _layers(quantised, source)
-    if not layers:
-        return 0
-    _add_moments(layers, original, feeds)
+    layers = _layers(original)
+    producers = {name: node for node in quantised.graph.node for name in node.output}
     tensors = {tensor.name: tensor for tensor in quantised.graph.initializer}
-    for layer in layers:
-        tensor = tensors[layer.weights]
+    done = 0
+    for node in quantised.graph.node:
+        layer = layers.get(node.name)
+        widened = producers.get(node.input[1]) if layer is not None and node.name in moments else None
+        if layer is None or widened is None or widened.op_type != "DequantizeLinear" or widened.input[0] not in tensors:
+            continue
+        tensor = tensors[widened.input[0]]
+        scale = numpy_helper.to_array(tensors[widened.input[1]]).astype(np.float64)
+        by_output = scale.ndim == 0 or attributes(widened).get("axis", 1) % layer.weight.ndim == (1 if layer.transposed else 0)
+        if tensor.data_type != TensorProto.INT8 or not by_output:
+            continue
         nearest = numpy_helper.to_array(tensor)
-        weight = source.constants[layer.node.input[1]]
-        rows = weight.T if layer.transposed else weight.reshape(len(weight), -1)
+        rows = layer.weight.T if layer.transposed else layer.weight.reshape(len(layer.weight), -1)
         most = int(np.abs(nearest.astype(np.int64)).max(initial=1))
-        rounded = round_rows(rows.astype(np.float64), layer.scales, layer.moments, most)
-        whole = rounded.T if layer.transposed else rounded.reshape(weight.shape)
+        scales = np.broadcast_to(scale.reshape(-1, 1), (len(rows), 1))
+        rounded = round_rows(rows.astype(np.float64), scales, moments[node.name].astype(np.float64), most)
+        whole = rounded.T if layer.transposed else rounded.reshape(layer.weight.shape)
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(whole.astype(nearest.dtype)), tensor.name))
-    return len(layers)
+        done += 1
+    return done
 
 
 def round_rows(weights: np.ndarray, scales: np.ndarray, moments: np.ndarray, most: int) -> np.ndarray:
@@ -88,52 +83,57 @@ def round_rows(weights: np.ndarray, scales: np.ndarray, moments: np.ndarray, mos
     return rounded
 
 
-def _layers(quantised: onnx.ModelProto, source: Graph) -> list[_Layer]:
-    producers = {name: node for node in quantised.graph.node for name in node.output}
-    tensors = {tensor.name: tensor for tensor in quantised.graph.initializer}
-    originals = {node.name: node for node in source.model.graph.node}
-    found = []
-    for node in quantised.graph.node:
-        original = originals.get(node.name)
-        widened = producers.get(node.input[1]) if node.op_type in ("Conv", "Gemm") else None
-        if original is None or widened is None or widened.op_type != "DequantizeLinear" or widened.input[0] not in tensors:
+@dataclass(frozen=True)
+class _Layer:
+    """A layer that is a product of its weights with patches of its input, or with all of it."""
+
+    node: onnx.NodeProto
+    weight: np.ndarray
+    transposed: bool  # a dense layer's weights as (inputs, outputs)
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """(height, width) of a convolution's, empty for a dense layer."""
+        return self.weight.shape[2:]
+
+
+def _layers(original: onnx.ModelProto) -> dict[str, _Layer]:
+    """By node name; those with groups, dilations, or weights that are no constants are left out."""
+    graph = Graph(original)
+    found = {}
+    for node in original.graph.node:
+        weight = graph.constants.get(node.input[1]) if node.op_type in ("Conv", "Gemm") and not node.domain else None
+        if weight is None or weight.ndim != (4 if node.op_type == "Conv" else 2):
             continue
-        facts = attributes(original)
-        transposed = original.op_type == "Gemm" and not facts.get("transB", 0)
+        facts = attributes(node)
         plain = facts.get("group", 1) == 1 and not facts.get("transA", 0) and facts.get("auto_pad", b"NOTSET") == b"NOTSET"
-        weight = source.constants.get(original.input[1])
-        if weight is None or not plain or any(d != 1 for d in facts.get("dilations", [])) or (node.op_type == "Conv" and weight.ndim != 4):
-            continue
-        scale = numpy_helper.to_array(tensors[widened.input[1]]).astype(np.float64)
-        axis = attributes(widened).get("axis", 1)
-        if tensors[widened.input[0]].data_type != TensorProto.INT8 or (scale.ndim and axis % weight.ndim != (1 if transposed else 0)):
-            continue
-        outputs = weight.shape[1 if transposed else 0]
-        found.append(_Layer(original, widened.input[0], np.broadcast_to(scale.reshape(-1, 1), (outputs, 1)), transposed, weight.shape[2:]))
+        if plain and all(each == 1 for each in facts.get("dilations", [])):
+            found[node.name] = _Layer(node, weight, node.op_type == "Gemm" and not facts.get("transB", 0))
     return found
 
 
-def _add_moments(layers: Sequence[_Layer], original: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> None:
-    """Mean products of each layer's inputs, out of some runs of the original."""
-    names = list(dict.fromkeys(layer.node.input[0] for layer in layers))
+def layer_moments(original: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Mean products of each layer's inputs on ``feeds`` (rows by input name), by node name: float32 (inputs, inputs)."""
+    layers = _layers(original)
+    names = list(dict.fromkeys(layer.node.input[0] for layer in layers.values()))
     shown = onnx.ModelProto()
     shown.CopyFrom(original)
     there = {value.name for value in shown.graph.output}
     shown.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names if name not in there)
-    rows = min(len(array) for array in feeds.values() if array.ndim)
-    starts = range(0, rows, AT_ONCE)
+    rows = min((len(array) for array in feeds.values() if array.ndim), default=0)
+    starts = range(0, rows if layers else 0, AT_ONCE)
     rng = np.random.default_rng(0)
-    counted = [0] * len(layers)
+    moments: dict[str, np.ndarray] = {}
+    counted = dict.fromkeys(layers, 0)
     with Engine(shown.SerializeToString(), device="cpu") as engine:
         for start in starts:
             values = engine.run({n: a[start : start + AT_ONCE] if a.ndim else a for n, a in feeds.items()}, names)
-            for index, layer in enumerate(layers):
-                value, most = values[layer.node.input[0]], -(-ROWS // len(starts))
-                inputs = _inputs(layer.node, layer.kernel, value, most, rng).astype(np.float64)
-                layer.moments = (layer.moments if layer.moments.size else 0) + inputs.T @ inputs
-                counted[index] += len(inputs)
-    for layer, count in zip(layers, counted, strict=True):
-        layer.moments = layer.moments / count
+            for name, layer in layers.items():
+                inputs = _inputs(layer.node, layer.kernel, values[layer.node.input[0]], -(-ROWS // len(starts)), rng)
+                product = inputs.T @ inputs
+                moments[name] = moments[name] + product if name in moments else product
+                counted[name] += len(inputs)
+    return {name: each / counted[name] for name, each in moments.items()}
 
 
 def _inputs(node: onnx.NodeProto, kernel: Sequence[int], value: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
