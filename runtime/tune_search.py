@@ -31,7 +31,8 @@ MARGIN = 1.02
 
 TURN_SECONDS = 2e-3  # of one turn of a fast model: long enough that the clock and the first run after a change do not count
 MOST_RUNS = 64  # in one turn
-TURNS = 4  # that everybody gets before the slower half goes
+FEWEST_TURNS, MOST_TURNS = 4, 40  # that everybody gets before the slower half goes: as many as there is time for
+ROUND_SHARE = 0.05  # of all the time, for one such round
 MOST_PAIRS = 60
 FEWEST_PAIRS = 6  # with fewer, being faster every time may be luck
 SLOW = 0.1  # seconds: runs that take longer need no run to warm up before each turn
@@ -196,17 +197,24 @@ class Search:
     def halved(self, first: Candidate, field: list[Candidate], share: float) -> Candidate:
         """The fastest of the field, which the default is always in: it is measured beside all others, in the same turns."""
         others = [candidate for candidate in field if candidate is not first]
+        # Times of another minute, when the machine was busier or less, would decide instead of what is compared.
+        earlier = {candidate: candidate.times for candidate in field}
+        for candidate in field:
+            candidate.times = []
         while others:
             whole = self.timed([first, *others], share)
             others.sort(key=lambda candidate: candidate.median)
             if not whole or len(others) == 1:
                 break
             others = others[: len(others) // 2]
+        for candidate, times in earlier.items():
+            candidate.times = candidate.times or times
         return min([first, *others], key=lambda candidate: candidate.median)
 
     def timed(self, field: Sequence[Candidate], share: float) -> bool:
         """Some turns for everybody; False where the time did not suffice for all of them."""
-        for turn in range(TURNS):
+        turns = int(ROUND_SHARE * self.seconds / sum(max(self.cost(candidate), 1e-9) for candidate in field))
+        for turn in range(min(max(turns, FEWEST_TURNS), MOST_TURNS)):
             for candidate in field if turn % 2 else field[::-1]:
                 if self.left(share) < self.cost(candidate):
                     return False
