@@ -100,7 +100,8 @@ def compare_output(sample: int, output: str, actual: np.ndarray | None, expected
         return Comparison(sample, output, True, "", 0.0, tolerance, None, None, None)
 
     equal = actual == expected
-    with np.errstate(invalid="ignore"):  # arithmetic with infinities and not-a-number, which are decided below
+    # Arithmetic with infinities and not-a-number, which are decided below; a difference beyond a tolerance of 0 is infinitely far.
+    with np.errstate(invalid="ignore", over="ignore"):
         a, e = actual.astype(np.float64), expected.astype(np.float64)
         difference = np.where(equal, 0.0, np.abs(a - e))
         difference[np.isnan(difference)] = np.inf

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import math
 import re
+import warnings
 
 import numpy as np
 import pytest
 
 from onnxferry.runtime.artifact import Contract, Golden, Tolerance
 from onnxferry.runtime.errors import CheckFailedError
-from onnxferry.runtime.golden import EXACT, compare_output, replay_goldens
+from onnxferry.runtime.golden import EXACT, compare_output, replay_goldens, rms_share
 
 LOOSE = Tolerance(rtol=0.1, atol=0.01)
 
@@ -73,6 +75,22 @@ def test_dtype_and_shape_come_first(actual, says: str) -> None:
     assert not result.passed
     assert result.max_abs is None
     assert re.search(says, result.problem)
+
+
+def test_a_tolerance_of_zero_warns_of_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not compare_output(0, "y", np.array([1e300]), np.array([-1e300]), Tolerance(0, 0)).passed
+
+
+def test_the_share_that_differences_have() -> None:
+    one, other = np.array([3.0, 4.0], np.float32), np.array([3.0, 4.5], np.float32)
+    assert rms_share([one], [other]) == pytest.approx(0.1)
+    assert rms_share([one, one], [other, one]) == pytest.approx(math.sqrt(0.005))
+    assert rms_share([np.array([200], np.uint8)], [np.array([100], np.uint8)]) == 0.5
+    assert rms_share([0 * one], [other]) == pytest.approx(math.sqrt(3**2 + 4.5**2))
+    for wrong in (other[:1], other * np.nan, other * np.inf):
+        assert rms_share([one], [wrong]) == math.inf
 
 
 def test_integers_are_exact_unless_a_tolerance_is_given() -> None:
