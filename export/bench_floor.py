@@ -75,7 +75,7 @@ class Floor:
     def launches_s(self) -> float:
         """What a run takes beside its larger operators: small ones, and going from one to the next.
 
-        Not the profiler's times of these, which are half the profiler's own.
+        Not the profiler's times of these, which are half the profiler's own. At the least: it slows the larger ones too.
         """
         return max(0.0, self.run_s - self.multiplying_s - self.other_s)
 
@@ -89,16 +89,17 @@ class Floor:
         return most
 
     def words(self) -> str:
-        """One line: what the run is bounded by, and how much of it that is."""
+        """One line: what the run is bounded by, and how much of it that is. The profiler slows operators, so that shares are bounds."""
         if self.bound == "launches":
             return (
                 f"launches of {self.small:g} small operators (under {SMALL_S * 1e6:g} µs each, and the way between: "
-                f"{self._share(self.launches_s)} of a run)"
+                f"{self._share(self.launches_s)} of a run or more)"
             )
         if self.bound == "other":
-            return f"operators without multiply-adds: {named(self.others)} ({self._share(self.other_s)} of a run)"
+            return f"operators without multiply-adds: {named(self.others)} (up to {self._share(self.other_s)} of a run)"
         what = "arithmetic" if self.bound == "arithmetic" else "memory, reading weights"
-        return f"{what} (operators that multiply and add: {self._share(self.multiplying_s)} of a run)"
+        reached = min(1.0, self.floor_s / min(self.multiplying_s, self.run_s))
+        return f"{what} (operators that multiply and add: up to {self._share(self.multiplying_s)} of a run, at {reached:.0%} of the peak)"
 
     def _share(self, seconds: float) -> str:
         return f"{min(1.0, seconds / self.run_s):.0%}"
