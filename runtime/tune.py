@@ -36,7 +36,7 @@ from onnxferry.runtime.variants import Variant, certified_variants
 SECONDS = 20.0
 """That tuning a model takes at most, all batch sizes together."""
 
-BATCHES, TEXT_BATCHES = (1, 64), (1,)
+BATCHES = 1, 64
 MAX_BATCH = 65_536
 LEVELS = ("all", "extended", "basic")
 
@@ -55,7 +55,7 @@ def tune(
 ) -> Tuning:
     """A plan for each batch size, measured now or remembered from before.
 
-    ``batches``: None for 1 and 64, for a text generator 1, for a graph of a fixed batch that one. ``threads``: only this number is
+    ``batches``: None for 1 and 64, for a graph of a fixed batch that one. ``threads``: only this number is
     tried; None for 1 up to as many as the process may use. ``device``, ``providers``, ``limits``: as of :class:`Engine`.
     ``seconds``: for all of it; a setting that there is no time left to measure stays as it is by default. ``feeds``: inputs
     to time with, of any batch size; the golden samples of the file, or what its shapes ask for, where none are given.
@@ -73,7 +73,7 @@ def tune(
     path = find_model(name_or_path)
     summary = read_model(path, limits)
     contract = _contract(summary, path)
-    sizes = _batch_sizes(batches, summary, contract)
+    sizes = _batch_sizes(batches, summary)
     where = runs_on(device, providers)
     variants = certified_variants(path, limits, where)
     most = hardware.default_threads() if threads is None else threads
@@ -143,14 +143,13 @@ def _contract(summary: ModelSummary, path: Path) -> Contract | None:
         raise ArtifactError(f"{path}: {error}") from error
 
 
-def _batch_sizes(batches: Iterable[int] | None, summary: ModelSummary, contract: Contract | None) -> list[int]:
+def _batch_sizes(batches: Iterable[int] | None, summary: ModelSummary) -> list[int]:
     """Checked, each once, ascending. Raises InputError."""
-    text = contract is not None and contract.kind == "text-generator"
     fixed = None
     if batch_axis(summary.inputs, summary.optional_inputs) is None:
         fixed = next((size for spec in summary.inputs for size in spec.shape[:1] if isinstance(size, int) and size > 0), 1)
     if batches is None:
-        return [fixed] if fixed else list(TEXT_BATCHES if text else BATCHES)
+        return [fixed] if fixed else list(BATCHES)
     if isinstance(batches, str | bytes) or not isinstance(batches, Iterable):
         raise InputError(f"batches must be a list of whole numbers such as [1, 64], got {batches!r}")
     sizes = set()
