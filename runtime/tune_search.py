@@ -35,6 +35,7 @@ FEWEST_TURNS, MOST_TURNS = 4, 40  # that everybody gets before the slower half g
 ROUND_SHARE = 0.05  # of all the time, for one such round
 MOST_PAIRS = 60
 FEWEST_PAIRS = 6  # with fewer, being faster every time may be luck
+REST_SECONDS = 3e-3  # before a turn of a fast model: the threads of whoever ran before spin on for a while, on the CPUs that this one needs
 SLOW = 0.1  # seconds: runs that take longer need no run to warm up before each turn
 
 MOST_FURTHER = 4.0
@@ -246,7 +247,7 @@ class Search:
     def cost(self, candidate: Candidate) -> float:
         """Seconds that its next turn will take, about."""
         seconds = candidate.median if candidate.times else self.estimate
-        return seconds * (self.repeats() + (self.estimate < SLOW))
+        return seconds * (self.repeats() + (self.estimate < SLOW)) + (REST_SECONDS if self.estimate < SLOW else 0)
 
     def repeats(self) -> int:
         return max(1, min(MOST_RUNS, int(TURN_SECONDS / max(self.estimate, 1e-9))))
@@ -256,6 +257,8 @@ class Search:
         repeats = repeats or self.repeats()
         feeds = [self.feeds[(self.turns + i) % len(self.feeds)] for i in range(repeats)]
         self.turns += 1
+        if self.estimate < SLOW:
+            time.sleep(REST_SECONDS)
         return time_runs(candidate, feeds, warm=self.estimate < SLOW)
 
 

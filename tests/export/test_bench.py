@@ -188,6 +188,17 @@ def test_every_shipped_model_has_feeds(name: str) -> None:
     assert all(len(array) == 2 for feed in job.feeds for array in feed.values() if array.ndim)
 
 
+def test_pictures_that_are_misread_are_not_measured_with() -> None:
+    model = bench_model("fashion")
+    contract = make_job(model, 1, count=1).contract
+    assert contract is not None
+    with np.load(model.path.with_name("examples.npz")) as arrays:
+        right = arrays["images"][arrays["labels"] == arrays["predicted"]]
+        assert 0 < len(right) < len(arrays["images"])
+    np.testing.assert_array_equal(bench_jobs._pictures(model, contract), right)
+    assert len(bench_jobs._pictures(bench_model("digits-ae"), contract)) == 20, "pictures that nobody predicted anything of are all taken"
+
+
 def test_a_file_that_fails_its_own_golden_samples_is_not_measured(tmp_path: Path, scale_model: bytes) -> None:
     import onnx
 
