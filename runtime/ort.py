@@ -162,8 +162,8 @@ def _is_pair(entry: object) -> bool:
     return isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], Mapping)
 
 
-SHORT_SPIN, SHORT_SPIN_SINCE = ("session.intra_op.spin_duration_us", "500"), (1, 26)
-"""Longer than one thread works alone within a run of a small model (100 µs were not, and cost a sixth). In practice it is 2 to 3 ms of
+SHORT_SPIN, SHORT_SPIN_SINCE = ("session.intra_op.spin_duration_us", "1000"), (1, 26)
+"""Longer than one thread works alone within a run of a small model (100 µs were not, and cost a sixth). In practice it is 3 to 4 ms of
 CPU time after the last of some runs, as ONNX Runtime counts turns and not time (two-core EPYC, 1.31)."""
 
 NO_SPIN = "session.force_spinning_stop", "1"

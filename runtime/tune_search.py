@@ -35,7 +35,7 @@ FEWEST_TURNS, MOST_TURNS = 4, 40  # that everybody gets before the slower half g
 ROUND_SHARE = 0.05  # of all the time, for one such round
 MOST_PAIRS = 60
 FEWEST_PAIRS = 6  # with fewer, being faster every time may be luck
-REST_SECONDS = 3e-3  # before a turn of a fast model: the threads of whoever ran before spin on for a while, on the CPUs that this one needs
+REST_SECONDS = 4e-3  # before a turn of a fast model: the threads of whoever ran before spin on for a while, on the CPUs that this one needs
 SLOW = 0.1  # seconds: runs that take longer need no run to warm up before each turn
 
 MOST_FURTHER = 4.0

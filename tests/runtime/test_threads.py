@@ -58,7 +58,7 @@ def test_shipped_models_get_all(name):
 def test_threads_spin_but_a_short_while_after_a_run(scale_model, monkeypatch):
     """What it does is tested with the engine; here that it is asked for, and that the spinning within a run is left on."""
     options = Engine(scale_model, device="cpu")._session.get_session_options()
-    assert options.get_session_config_entry("session.intra_op.spin_duration_us") == "500"
+    assert options.get_session_config_entry("session.intra_op.spin_duration_us") == "1000"
     monkeypatch.setattr(ort, "SHORT_SPIN_SINCE", (99, 0))  # an older ONNX Runtime, which does not know it
     older = Engine(scale_model, device="cpu")._session.get_session_options()
     assert older.get_session_config_entry("session.force_spinning_stop") == "1"
