@@ -29,10 +29,10 @@ from onnxferry.runtime.tune_plan import Plan, Setting, Trial
 MARGIN = 1.02
 """A win of less is not worth leaving the default for."""
 
-TURN_SECONDS = 2e-3  # of one turn of a fast model: long enough that the clock and the first run after a change do not count
+TURN_SECONDS = 1e-2  # of one turn of a fast model: after a rest, a core needs some milliseconds to be as fast as in a row of calls
 MOST_RUNS = 64  # in one turn
 FEWEST_TURNS, MOST_TURNS = 4, 40  # that everybody gets before the slower half goes: as many as there is time for
-ROUND_SHARE = 0.05  # of all the time, for one such round
+ROUND_SHARE = 0.08  # of all the time, for one such round
 MOST_PAIRS = 60
 FEWEST_PAIRS = 6  # with fewer, being faster every time may be luck
 REST_SECONDS = 4e-3  # before a turn of a fast model: the threads of whoever ran before spin on for a while, on the CPUs that this one needs
