@@ -24,6 +24,7 @@ from onnxferry.export.bench_work import KERNEL, Work, count, label
 from onnxferry.runtime import ort
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import DeviceError
+from onnxferry.runtime.tune import open_as
 from onnxferry.runtime.tuned_engine import open_tuned
 from onnxferry.runtime.variants import certified_variants
 
@@ -95,14 +96,7 @@ def open_as_tuned(path: Path, batch: int, threads: int | None) -> Engine:
         setting = tuned.setting(batch)
     files = {variant.tag: variant.path for variant in certified_variants(path)}
     # A graph that was rewritten before tells the profiler nothing else, but has lost its file's path.
-    return Engine(
-        files.get(setting.variant, path),
-        device="cpu",
-        threads=setting.threads,
-        graph_level=setting.graph_level,
-        sizes=dict(setting.sizes),
-        cache=False,
-    )
+    return open_as(setting, files.get(setting.variant, path), device="cpu", cache=False)
 
 
 def _profiled_session(engine: Engine, folder: Path) -> Any:

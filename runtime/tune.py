@@ -117,7 +117,13 @@ def tune(
 
 
 def open_as(
-    setting: Setting, file: Path, *, device: str, providers: Sequence[ort.Provider] | None = None, limits: Limits | None = None
+    setting: Setting,
+    file: Path,
+    *,
+    device: str,
+    providers: Sequence[ort.Provider] | None = None,
+    limits: Limits | None = None,
+    cache: bool | None = None,
 ) -> Engine:
     """``file``: that of the setting's variant."""
     return Engine(
@@ -127,6 +133,7 @@ def open_as(
         providers=providers,
         limits=limits,
         graph_level=setting.graph_level,
+        cache=cache,
         sizes=dict(setting.sizes),
     )
 

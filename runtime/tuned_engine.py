@@ -103,7 +103,8 @@ class TunedEngine(Engine):
     def run_dlpack(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, DeviceArray]:
         array: Any = feeds.get(self._axis.inputs[0]) if self._axis is not None and isinstance(feeds, Mapping) else None
         shape = tuple(getattr(array, "shape", ()))  # of any framework's array
-        return self._engine(replace(self.setting(int(shape[0]) if shape else 1), sizes=())).run_dlpack(feeds, outputs)
+        setting = self.setting(int(shape[0]) if shape else 1)
+        return self._engine(self._fixed_of(setting).otherwise if setting.sizes else setting).run_dlpack(feeds, outputs)
 
     def close(self) -> None:
         with self._switch:
@@ -123,8 +124,11 @@ class TunedEngine(Engine):
         setting = self.setting(self._axis.rows(feeds) if self._axis is not None and isinstance(feeds, Mapping) else 1)
         if not setting.sizes:
             return setting
-        fixed = self._fixed.get(setting) or self._fixed.setdefault(setting, _Fixed(setting, self.inputs))
+        fixed = self._fixed_of(setting)
         return setting if fixed.fits(feeds) else fixed.otherwise
+
+    def _fixed_of(self, setting: Setting) -> _Fixed:
+        return self._fixed.get(setting) or self._fixed.setdefault(setting, _Fixed(setting, self.inputs))
 
     def _plain(self, setting: Setting) -> Setting:
         return replace(setting, variant="", graph_level="all", binding="run", sizes=())
