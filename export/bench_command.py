@@ -80,6 +80,8 @@ def bench(
     counts = _threads(threads, ("1", "all") if suite else ("all",))
     results = _start(results_file, resume)
     given = _feeds(feeds)
+    if profiled and (results_file is not None or picture is not None):
+        raise InputError("--profile prints what it finds; --json and --picture keep a race: give the one or the other")
     if trace is not None and not profiled:
         raise InputError("--trace keeps what --profile measures: give both")
     if trace is not None and (len(names), len(batches), len(counts)) != (1, 1, 1):

@@ -134,7 +134,8 @@ def optimize(
 
     ``budget``: see :mod:`onnxferry.export.budget`; None for the kind's own (``DEFAULTS``). ``data``: what is scored on: a named
     set, a folder of pictures, an .npz, for text a file; its training part (or first half) calibrates unless ``calibration`` is
-    given. ``folder``: None for the model's own. ``seconds``: of timing, a candidate and batch size. ``samples``: scored at most.
+    given. ``folder``: made if need be; None for the model's own. ``seconds``: of timing, a candidate and batch size. ``samples``:
+    scored at most.
     ``device``: ``"cpu"`` or ``"cuda"``, where everything is scored and timed; a certificate holds for that device alone.
     Kept is what is inside the budget and faster by more than the noise at one of ``batches`` at least (goal ``smaller``: smaller
     by a twentieth), and not beaten by another kept one at all of them. Nothing else is written, and no file half.
@@ -156,8 +157,8 @@ def optimize(
             raise InputError(f"{path.name} is a variant itself; optimize the original, {contract.name}.onnx")
         asked = asked or parse_budget(DEFAULTS[contract.kind])
         asked.check_kind(contract.kind)
-        target = checked_target((path.parent if folder is None else Path(folder)) / path.name).parent
         first, second = samples_for(engine, contract.kind, data, calibration, samples)
+        target = _made(path.parent if folder is None else Path(folder))
         if contract.kind == "text-generator":
             second = Samples({**second.feeds, "uniforms": np.zeros((len(second), 0), np.float32)}, second.words)
         # Rows longer than one take the original's own batches: its answers do not depend on them.
@@ -187,6 +188,15 @@ def optimize(
         verdicts=verdicts,
         files=files,
     )
+
+
+def _made(folder: Path) -> Path:
+    """The folder, there and writable. Raises InputError, ExportError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder}: {error.strerror or error}; give another place") from error
+    return checked_target(folder / "variant.onnx").parent
 
 
 _Tried = tuple[Verdict, onnx.ModelProto | None, tuple[tuple[Golden, ...], dict[str, Tolerance]]]

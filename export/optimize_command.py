@@ -44,7 +44,9 @@ def optimize_command(
         str | None, typer.Option(help="What ranges are taken from; the data's training part if not given.", show_default=False)
     ] = None,
     batch: Annotated[list[int] | None, typer.Option("--batch", min=1, help="Batch sizes to time; repeat for more. 1 and 64.")] = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the variants; the model's own if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder for the variants, made if need be; the model's own if not given.")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="The table as JSON; NAME.optimize.json beside the variants.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Samples that are scored at most.")] = SCORED,
     device: Annotated[str, typer.Option(help="cpu or cuda: where all is scored and timed, and what the certificates hold for.")] = "cpu",

@@ -28,9 +28,10 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.golden import replay_goldens
 from onnxferry.train.checkpoint import load_checkpoint
 from onnxferry.train.cnn import Recogniser
-from onnxferry.train.commands import cnn_learner, run_learner
+from onnxferry.train.cnn_command import cnn_learner
 from onnxferry.train.data import load_images
 from onnxferry.train.loop import LoopConfig
+from onnxferry.train.run_command import run_learner
 
 app = typer.Typer(add_completion=False)
 

@@ -60,8 +60,11 @@ def rms_share(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> f
     """Root mean square of the differences of all arrays, as a share of that of ``expected``; infinite for other shapes, or no numbers."""
     if any(a.shape != b.shape for a, b in zip(expected, actual, strict=True)):
         return math.inf
-    off = sum(float(np.square(b.astype(np.float64) - a.astype(np.float64)).sum()) for a, b in zip(expected, actual, strict=True))
-    whole = sum(float(np.square(a.astype(np.float64)).sum()) for a in expected)
+    off = whole = 0.0
+    for a, b in zip(expected, actual, strict=True):
+        exact = a.astype(np.float64)
+        off += float(np.square(b - exact).sum())
+        whole += float(np.square(exact).sum())
     share = math.sqrt(off / whole) if whole else math.sqrt(off)
     return share if math.isfinite(share) else math.inf
 

@@ -184,7 +184,8 @@ class Search:
                     candidate.runs(self.feeds[-1])
                 actual = [dict(candidate.runs(feed)) for feed in feeds]
                 if setting.variant == reference.setting.variant:
-                    check_same(actual[0], expected[0])
+                    for one, other in zip(actual, expected, strict=True):
+                        check_same(one, other)
                 else:
                     check_certified(actual, expected, self.pool.certificate(setting))
             except Unfit as reason:

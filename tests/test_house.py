@@ -24,7 +24,6 @@ TOP_LEVEL = {
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "LICENSE",
-    "MANIFEST.in",
     "README.md",
     "demo",
     "docs",

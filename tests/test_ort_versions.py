@@ -63,7 +63,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("old")
     tree = base / "tree"
     tree.mkdir()
-    for name in ("runtime", "train", "export", "demo", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+    for name in ("runtime", "train", "export", "demo", "pyproject.toml", "README.md", "LICENSE"):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -119,12 +119,13 @@ def test_sdist_builds_the_same_wheel(built: dict[str, Path]) -> None:
     assert [name for name, data in from_sdist.items() if data != from_tree[name]] == []
 
 
-def test_sdist_carries_what_a_packager_needs(built: dict[str, Path]) -> None:
+def test_sdist_is_what_builds_the_wheel_and_no_litter(built: dict[str, Path]) -> None:
+    """Sources, licences and what says what it is. The tests come with the repository (setuptools adds tests/test*.py by itself)."""
     with tarfile.open(built["sdist"]) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "README.md", "pyproject.toml", ".ci/run"} <= names
-    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")} <= names
-    assert [name for name in names if "__pycache__" in name] == []
+        names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
+    assert {"LICENSE", "README.md", "pyproject.toml", "runtime/zoo/NOTICE"} <= names
+    assert {path.relative_to(ROOT).as_posix() for path in source_modules().values()} <= names
+    assert [name for name in names if "__pycache__" in name or name.startswith((".", "typings/"))] == []
 
 
 def test_every_module_imports_from_the_installed_wheel(installed: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +13,7 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.train.autoencoder import AutoencoderLearner, AutoencoderOptions
 from onnxferry.train.data import ImageSplits, load_images
 from onnxferry.train.loop import LoopConfig
+from onnxferry.train.run_command import AsJson, Device, Devices, Out, Precision, Preset, Resume, SaveSeconds, command_line, train
 
 
 def ae_learner(
@@ -41,8 +41,8 @@ def ae_learner(
 def ae(
     dataset: Annotated[str, typer.Option(help="digits-5k, mnist or fashion-mnist; none with --data: a folder of your own")] = "",
     data: Annotated[Path | None, typer.Option(help="where the set's files are, or a folder of your own")] = None,
-    out: Annotated[Path, typer.Option(help="the run's folder")] = Path("runs/ae"),
-    preset: Annotated[str, typer.Option(help="quick or full")] = "full",
+    out: Out = Path("runs/ae"),
+    preset: Preset = "full",
     latent: Annotated[int | None, typer.Option(help="numbers that a picture becomes; 32 if not given")] = None,
     variational: Annotated[bool, typer.Option("--variational", help="learn a distribution of latents")] = False,
     kl: Annotated[float | None, typer.Option(help="weight of the divergence (variational)")] = None,
@@ -56,12 +56,12 @@ def ae(
     validation: Annotated[int | None, typer.Option(min=0, help="pictures held out to choose the best epoch and the threshold")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="train on at most so many pictures, evenly over the classes")] = None,
     seed: Annotated[int, typer.Option(help="of the order, the start and the noise")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="processes, each on a device of its own")] = 1,
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed")] = "32-true",
-    resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out where it was cut off")] = False,
-    save_seconds: Annotated[float, typer.Option(min=0.0, help="between two saves within an epoch")] = 60.0,
-    as_json: Annotated[bool, typer.Option("--json", help="the result as one JSON line on stdout")] = False,
+    device: Device = "auto",
+    devices: Devices = 1,
+    precision: Precision = "32-true",
+    resume: Resume = False,
+    save_seconds: SaveSeconds = 60.0,
+    as_json: AsJson = False,
 ) -> None:
     """Train an autoencoder: pictures to a few numbers and back.
 
@@ -73,15 +73,10 @@ def ae(
 
       onnxferry train ae --data photos/ --size 64 --color --variational
     """
-    # There, this verb is put beside the others: imported at the top, the two would wait for each other.
-    from onnxferry.train.commands import command_line, run_learner, say_next
-
-    splits = load_images(dataset or None, data, size=size, color=color, seed=seed, limit=limit, validation=validation)
-    options = {"epochs": epochs, "batch": batch, "learning_rate": learning_rate, "kl": kl, "denoise": denoise}
-    learner = ae_learner(splits, preset, latent=latent, width=width, variational=variational, options=options, seed=seed)
     config = LoopConfig(
         out=out, command=command_line(), device=device, devices=devices, precision=precision, resume=resume, save_seconds=save_seconds
     )
-    run_learner(learner, config, as_json=as_json)
-    if not as_json and os.environ.get("LOCAL_RANK", "0") == "0":
-        say_next(out, "model", "onnxferry reconstruct model.onnx PICTURE.png")
+    splits = load_images(dataset or None, data, size=size, color=color, seed=seed, limit=limit, validation=validation)
+    options = {"epochs": epochs, "batch": batch, "learning_rate": learning_rate, "kl": kl, "denoise": denoise}
+    learner = ae_learner(splits, preset, latent=latent, width=width, variational=variational, options=options, seed=seed)
+    train(learner, config, as_json=as_json, then="onnxferry reconstruct model.onnx PICTURE.png")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,21 @@ STEPS_AN_EPOCH = 60
 
 
 def compare_few_labels(
-    splits: ImageSplits, encoder: Checkpoint, counts: str, config: LoopConfig, *, figures: bool, augment: bool, seed: int, as_json: bool
+    splits: ImageSplits,
+    encoder: Checkpoint,
+    counts: str,
+    config: LoopConfig,
+    make: Callable[[ImageSplits, int, int], CnnLearner],
+    *,
+    seed: int,
+    as_json: bool,
 ) -> list[dict[str, Any]]:
     """Train 2 × len(counts) recognisers into ``config.out``; writes few_labels.json there and prints a table.
 
-    ``counts``: labels a class, separated by commas. Validation is off: the last weights are tested, so nothing is chosen.
-    Raises InputError for counts that are none, or more than there are.
+    ``counts``: labels a class, separated by commas; ``seed``: of which are drawn. ``make``: of splits, epochs and batch, a learner
+    that starts from ``encoder``. Validation is off: the last weights are tested, so nothing is chosen. Raises InputError for counts
+    that are none, or more than there are.
     """
-    from onnxferry.train.commands import cnn_learner
-
     classes = len(splits.classes)
     numbers = [_count(word, len(splits.train) // classes) for word in counts.split(",")]
     done = []
@@ -44,10 +51,9 @@ def compare_few_labels(
         few = dataclasses.replace(splits, train=splits.train.take(repeated), validation=splits.validation.take(np.arange(0)))
         epochs = max(1, round(STEPS / (len(repeated) // batch)))
         row: dict[str, Any] = {"labels_a_class": labels}
-        for name, init in (("without", None), ("with", encoder)):
-            base = cnn_learner(few, "quick", figures=figures, epochs=epochs, batch=batch, augment=augment, seed=seed, init=encoder)
-            learner: CnnLearner = base
-            if init is None:  # the same network and normalisation, from a random start
+        for name, encoded in (("without", False), ("with", True)):
+            learner = make(few, epochs, batch)
+            if not encoded:  # the same network and normalisation, from a random start
                 learner.init = None
             out = config.out / f"{labels}-{name}"
             result = fit(learner, dataclasses.replace(config, out=out))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +13,12 @@ from onnxferry.runtime.catalog import zoo_names
 from onnxferry.runtime.errors import InputError
 from onnxferry.train.checkpoint import load_checkpoint
 from onnxferry.train.cnn import Cnn
+from onnxferry.train.cnn_command import cnn_learner
 from onnxferry.train.data import ImageSplits, load_images
 from onnxferry.train.gan import SIZES, GanLearner, GanOptions
 from onnxferry.train.gan_quality import Judge, judge_from_model, judge_from_network
 from onnxferry.train.loop import LoopConfig, fit
+from onnxferry.train.run_command import AsJson, Device, Devices, Out, Precision, Preset, Resume, SaveSeconds, command_line, train
 
 JUDGES = {"mnist": "digits", "digits-5k": "digits", "fashion-mnist": "fashion"}
 """Data set to the shipped recogniser in whose features its pictures are judged."""
@@ -49,8 +50,6 @@ def find_judge(name: str, splits: ImageSplits, out: Path, device: str) -> Judge:
     chosen = name or JUDGES.get(splits.name, "")
     if name or chosen in zoo_names():
         return judge_from_model(chosen)
-    from onnxferry.train.commands import cnn_learner
-
     folder = out / "judge"
     if not (folder / "best.pt").exists() or "test" not in load_checkpoint(folder, "cnn").metrics:
         resume = (folder / "last.pt").exists()
@@ -67,8 +66,8 @@ def gan(
         str, typer.Option(help="digits-5k, mnist or fashion-mnist; none with --data: a folder, one sub-folder a class")
     ] = "",
     data: Annotated[Path | None, typer.Option(help="where the set's files are, or a folder of your own")] = None,
-    out: Annotated[Path, typer.Option(help="the run's folder")] = Path("runs/gan"),
-    preset: Annotated[str, typer.Option(help="quick or full")] = "full",
+    out: Out = Path("runs/gan"),
+    preset: Preset = "full",
     judge: Annotated[
         str, typer.Option(help="a recogniser's .onnx file or a shipped one's name, in whose features quality is measured")
     ] = "",
@@ -83,12 +82,12 @@ def gan(
     validation: Annotated[int | None, typer.Option(min=0, help="pictures held out to choose the best epoch; 0: the last is kept")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="train on at most so many pictures, evenly over the classes")] = None,
     seed: Annotated[int, typer.Option(help="of the order, the start and the noise")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="processes, each on a device of its own")] = 1,
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed")] = "32-true",
-    resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out where it was cut off")] = False,
-    save_seconds: Annotated[float, typer.Option(min=0.0, help="between two saves within an epoch")] = 60.0,
-    as_json: Annotated[bool, typer.Option("--json", help="the result as one JSON line on stdout")] = False,
+    device: Device = "auto",
+    devices: Devices = 1,
+    precision: Precision = "32-true",
+    resume: Resume = False,
+    save_seconds: SaveSeconds = 60.0,
+    as_json: AsJson = False,
 ) -> None:
     """Train an image generator: noise and a class in, a picture out.
 
@@ -100,18 +99,13 @@ def gan(
 
       onnxferry train gan --data photos/ --size 64 --color
     """
-    # There, this verb is put beside the others: imported at the top, the two would wait for each other.
-    from onnxferry.train.commands import command_line, run_learner, say_next
-
     if size not in SIZES:
         raise InputError(f"--size must be one of {', '.join(map(str, SIZES))}, got {size}")
+    config = LoopConfig(
+        out=out, command=command_line(), device=device, devices=devices, precision=precision, resume=resume, save_seconds=save_seconds
+    )
     splits = load_images(dataset or None, data, size=size, color=color, seed=seed, limit=limit, validation=validation)
     options = {"epochs": epochs, "batch": batch, "learning_rate": learning_rate, "discriminator_width": discriminator_width}
     features = find_judge(judge, splits, out, device)
     learner = gan_learner(splits, preset, features, noise=noise, width=width, options=options, seed=seed)
-    config = LoopConfig(
-        out=out, command=command_line(), device=device, devices=devices, precision=precision, resume=resume, save_seconds=save_seconds
-    )
-    run_learner(learner, config, as_json=as_json)
-    if not as_json and os.environ.get("LOCAL_RANK", "0") == "0":
-        say_next(out, "model", "onnxferry sample model.onnx --grid samples.png")
+    train(learner, config, as_json=as_json, then="onnxferry sample model.onnx --grid samples.png")

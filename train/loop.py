@@ -33,7 +33,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from onnxferry.runtime.errors import TrainingError
+from onnxferry.runtime.errors import InputError, TrainingError
 from onnxferry.train.checkpoint import Checkpoint, load_plain, save_atomically
 
 
@@ -112,17 +112,27 @@ class Observer:
     def tested(self, metrics: Mapping[str, float]) -> None: ...
 
 
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+"""Fabric's names: float32 throughout, or networks computed in half precision over float32 weights."""
+
+
 @dataclass(frozen=True)
 class LoopConfig:
-    """Where and how a run is made."""
+    """Where and how a run is made. Raises InputError for a device or a precision that is none of those."""
 
     out: Path
     command: str = ""
-    device: str = "auto"  # auto, cpu, cuda
+    device: str = "auto"  # one of DEVICES
     devices: int = 1  # processes, each with a device of its own (DDP: gloo on the CPU, nccl on CUDA)
-    precision: str = "32-true"  # Fabric's names: 32-true, bf16-mixed, 16-mixed
+    precision: str = "32-true"  # one of PRECISIONS
     resume: bool = False
     save_seconds: float = 60.0  # between two saves within an epoch
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("device", self.device, DEVICES), ("precision", self.precision, PRECISIONS)):
+            if value not in known:
+                raise InputError(f"unknown {name} {value!r}; expected {', '.join(known[:-1])} or {known[-1]}")
 
 
 class InterruptedTrainingError(TrainingError):
@@ -181,6 +191,8 @@ class _State:
 def _fabric(config: LoopConfig) -> Fabric:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("CUDA was asked for, and this torch finds no CUDA device; give --device cpu, or see: onnxferry doctor")
+    if config.precision == "16-mixed" and (config.device == "cpu" or not torch.cuda.is_available()):
+        raise TrainingError("16-mixed is for CUDA, and this run is on the CPU; give --precision bf16-mixed, or 32-true")
     strategy = "ddp" if config.devices > 1 else "auto"
     fabric = Fabric(accelerator=config.device, devices=config.devices, strategy=strategy, precision=config.precision)  # type: ignore[arg-type]
     fabric.launch()
@@ -306,6 +318,7 @@ def _save(learner: Learner, fabric: Fabric, path: Path, state: _State) -> None:
         "optimizers": {name: optimizer.state_dict() for name, optimizer in learner.optimizers().items()},
         "schedulers": {name: scheduler.state_dict() for name, scheduler in learner.schedulers().items()},
         "extra": learner.extra_state(),
+        "precision": fabric.strategy.precision.state_dict(),  # how far 16-mixed scales the loss, which rounding depends on
         "generators": generators,
         "cuda": torch.cuda.get_rng_state() if fabric.device.type == "cuda" else None,
     }
@@ -325,6 +338,8 @@ def _restore(learner: Learner, fabric: Fabric, content: dict[str, Any]) -> _Stat
         for name, scheduler in learner.schedulers().items():
             scheduler.load_state_dict(content["schedulers"][name])
         learner.load_extra_state(content["extra"])
+        if content.get("precision"):
+            fabric.strategy.precision.load_state_dict(content["precision"])
         if len(content["generators"]) != fabric.world_size:
             raise TrainingError(f"the run was made on {len(content['generators'])} devices: resume it with as many (--devices)")
         torch.set_rng_state(content["generators"][fabric.global_rank])

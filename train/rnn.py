@@ -16,6 +16,7 @@ the weights, which is what is validated and deployed.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -183,7 +184,12 @@ class Rnn(nn.Module):
         # The functions under nn.LSTM and nn.GRU, which take weights as arguments; then: has biases, layers, dropout, training,
         # bidirectional, batch first.
         if self.config.cell == "lstm":
-            outputs, h, c = torch.lstm(inputs, parts, flat, True, 1, 0.0, self.training, False, False)
+            if inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not has_bfloat16_lstm():
+                with torch.autocast("cpu", enabled=False):
+                    exact = inputs.float(), [part.float() for part in parts]
+                    outputs, h, c = torch.lstm(*exact, flat, True, 1, 0.0, self.training, False, False)
+            else:
+                outputs, h, c = torch.lstm(inputs, parts, flat, True, 1, 0.0, self.training, False, False)
             return outputs, [h[0], c[0]]
         outputs, h = torch.gru(inputs, parts[0], flat, True, 1, 0.0, self.training, False, False)
         return outputs, [h[0]]
@@ -196,6 +202,22 @@ class Rnn(nn.Module):
             return F.dropout(x, self.dropout)
         keep = 1 - self.dropout
         return x * torch.empty_like(x[:1]).bernoulli_(keep).div_(keep)
+
+
+@functools.cache
+def has_bfloat16_lstm() -> bool:
+    """Whether an LSTM can be computed in bfloat16 on this CPU, as autocast does: oneDNN raises where there is no AVX-512.
+
+    A GRU stays float32 there.
+    """
+    state = [torch.zeros(1, 1, 1)] * 2
+    weights = [torch.zeros(4, 1), torch.zeros(4, 1), torch.zeros(4), torch.zeros(4)]
+    try:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            torch.lstm(torch.zeros(1, 1, 1), state, weights, True, 1, 0.0, False, False, False)
+    except RuntimeError:
+        return False
+    return True
 
 
 def model_from_config(config: Mapping[str, Any]) -> Rnn:

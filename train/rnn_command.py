@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ import typer
 from onnxferry.runtime.errors import InputError
 from onnxferry.train.loop import LoopConfig
 from onnxferry.train.rnn import RnnConfig, RnnLearner, RnnOptions
+from onnxferry.train.run_command import AsJson, Device, Devices, Out, Precision, Preset, Resume, SaveSeconds, command_line, train
 from onnxferry.train.text import EMBEDDED, NAMES, TextSplits, load_text
 
 
@@ -43,8 +43,8 @@ def rnn_learner(
 def rnn(
     dataset: Annotated[str, typer.Option(help=f"{', '.join(NAMES)}; left out with --data: your own text")] = "",
     data: Annotated[Path | None, typer.Option(help="a text file, or a folder of them")] = None,
-    out: Annotated[Path, typer.Option(help="the run's folder")] = Path("runs/rnn"),
-    preset: Annotated[str, typer.Option(help="quick or full")] = "full",
+    out: Out = Path("runs/rnn"),
+    preset: Preset = "full",
     cell: Annotated[str | None, typer.Option(help="lstm or gru")] = None,
     depth: Annotated[int | None, typer.Option(min=1, max=16, help="layers")] = None,
     width: Annotated[int | None, typer.Option(min=4, max=4096, help="of each layer's state")] = None,
@@ -65,12 +65,12 @@ def rnn(
     rename_speakers: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="share of a play whose speakers get other names")] = None,
     validation: Annotated[float, typer.Option(min=0.0, max=0.5, help="share of the first nine tenths held out to choose by")] = 0.05,
     seed: Annotated[int, typer.Option(help="of the order, the start and the dropout")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="processes, each on a device of its own")] = 1,
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed")] = "32-true",
-    save_seconds: Annotated[float, typer.Option(min=0.0, help="between two saves within an epoch")] = 60.0,
-    resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out where it was cut off")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="the result as one JSON line on stdout")] = False,
+    device: Device = "auto",
+    devices: Devices = 1,
+    precision: Precision = "32-true",
+    save_seconds: SaveSeconds = 60.0,
+    resume: Resume = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a text generator: a recurrent network over bytes.
 
@@ -82,9 +82,9 @@ def rnn(
 
       onnxferry train rnn --data my-letters/ --cell lstm        # your own text
     """
-    # There, this verb is put beside the others: imported at the top, the two would wait for each other.
-    from onnxferry.train.commands import command_line, run_learner, say_next
-
+    config = LoopConfig(
+        out=out, command=command_line(), device=device, devices=devices, precision=precision, resume=resume, save_seconds=save_seconds
+    )
     splits = load_text(dataset or ("" if data is not None else EMBEDDED), data, validation=validation)
     learner = rnn_learner(
         splits,
@@ -105,9 +105,4 @@ def rnn(
         },
         seed=seed,
     )
-    config = LoopConfig(
-        out=out, command=command_line(), device=device, devices=devices, precision=precision, resume=resume, save_seconds=save_seconds
-    )
-    run_learner(learner, config, as_json=as_json)
-    if not as_json and os.environ.get("LOCAL_RANK", "0") == "0":
-        say_next(out, "model", 'onnxferry generate model.onnx "To be" --stream')
+    train(learner, config, as_json=as_json, then='onnxferry generate model.onnx "To be" --stream')

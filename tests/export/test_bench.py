@@ -307,6 +307,7 @@ def test_an_interrupted_run_leaves_the_rows_that_it_has(
         (["digits", "--resume"], "name it with --json FILE"),
         (["digits", "--trace", "t.json"], "give both"),
         (["digits", "--profile", "--trace", "t.json"], "a trace is of one model"),
+        (["digits", "--profile", "--json", "r.json"], "keep a race"),
         (["digit"], "did you mean 'digits'"),
         (["digits.decoder"], "has no decoder"),
         (["digits", "--feeds", "missing.npz"], "is no .npz"),

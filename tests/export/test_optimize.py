@@ -153,6 +153,15 @@ def test_a_kept_variant_carries_its_certificate(network: Path, twice_as_fast: No
         optimize(eight, data=network.with_name("data.npz"))
 
 
+def test_the_folder_is_made_and_where_it_cannot_be_it_is_said(network: Path, twice_as_fast: None) -> None:
+    far = network.parent / "made" / "for it"
+    result = optimize(network, data=network.with_name("data.npz"), budget="psnr 20", batches=(1,), seconds=0.01, folder=far)
+    assert result.files
+    assert all(file.parent == far and file.is_file() for file in result.files)
+    with pytest.raises(InputError, match="cannot make the folder"):
+        optimize(network, data=network.with_name("data.npz"), folder=network / "inside a file")
+
+
 def test_outside_the_budget_nothing_is_written(network: Path, twice_as_fast: None) -> None:
     result = optimize(network, data=network.with_name("data.npz"), budget="rtol 1e-6", batches=(1,), seconds=0.01)
     outside = {v.rung for v in result.verdicts if v.tag == "int8" and v.words.startswith("outside the budget")}

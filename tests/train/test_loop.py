@@ -12,12 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 
+from onnxferry.runtime.cli import main
 from onnxferry.runtime.errors import TrainingError
+from onnxferry.train import loop
 from onnxferry.train.checkpoint import load_checkpoint
 from onnxferry.train.cnn import CnnLearner, CnnOptions
 from onnxferry.train.data import load_images
-from onnxferry.train.loop import LoopConfig, fit
+from onnxferry.train.loop import InterruptedTrainingError, LoopConfig, fit
 
 SMALL = [
     "--limit",
@@ -150,3 +154,49 @@ def test_without_validation_the_last_epoch_is_kept(tmp_path: Path) -> None:
     result = fit(CnnLearner(splits, CnnOptions(epochs=2, batch=20), framing="ink", width=4), LoopConfig(out=tmp_path, device="cpu"))
     assert result["epoch"] == 2
     assert load_checkpoint(tmp_path).metrics["test"]["n"] == 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--precision", "fp8"], "error: unknown precision 'fp8'; expected 32-true, bf16-mixed or 16-mixed"),
+        (["--device", "tpu"], "error: unknown device 'tpu'; expected auto, cpu or cuda"),
+        (["--device", "cpu", "--precision", "16-mixed"], "error: 16-mixed is for CUDA, and this run is on the CPU"),
+    ],
+)
+@pytest.mark.parametrize("family", ["cnn", "rnn", "ae", "gan"])
+def test_devices_and_precisions_that_are_none_are_an_error_in_one_line(
+    family: str, options: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(["train", family, "--out", str(out), *options]) == 1
+    assert capsys.readouterr().err.startswith(words)
+    assert not out.exists()
+
+
+def test_the_scale_of_half_precision_s_loss_continues_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, with the scaler that a GPU would have; it grows every seventh step, so that one that starts again is seen."""
+
+    def fabric(config: LoopConfig) -> Fabric:
+        scaler = torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=7)
+        return Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+
+    monkeypatch.setattr(loop, "_fabric", fabric)
+    fit(learner(epochs=2), LoopConfig(out=tmp_path / "whole"))
+
+    cut = learner(epochs=2)
+    validate = cut.validate
+
+    def interrupted() -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGINT)  # during the first epoch's validation: acted on within the second
+        return validate()
+
+    cut.validate = interrupted  # type: ignore[method-assign]
+    with pytest.raises(InterruptedTrainingError):
+        fit(cut, LoopConfig(out=tmp_path / "cut"))
+    fit(learner(epochs=2), LoopConfig(out=tmp_path / "cut", resume=True))
+    one, two = (torch.load(tmp_path / run / "last.pt", weights_only=True) for run in ("whole", "cut"))
+    assert one["precision"]["scale"] > 64
+    assert one["precision"] == two["precision"]
+    for name, weight in one["modules"]["network"].items():
+        assert torch.equal(weight, two["modules"]["network"][name]), name
