@@ -21,7 +21,18 @@ from torch import nn
 from onnxferry.runtime.errors import InputError, TrainingError
 from onnxferry.train.checkpoint import load_checkpoint
 from onnxferry.train.loop import LoopConfig, fit
-from onnxferry.train.rnn import Rnn, RnnConfig, RnnLearner, RnnOptions, choose, nats_per_byte, one_cycle, running_weights, sample
+from onnxferry.train.rnn import (
+    Rnn,
+    RnnConfig,
+    RnnLearner,
+    RnnOptions,
+    choose,
+    has_bfloat16_lstm,
+    nats_per_byte,
+    one_cycle,
+    running_weights,
+    sample,
+)
 from onnxferry.train.rnn_command import rnn_learner
 from onnxferry.train.text import TextSplits, load_text
 
@@ -229,6 +240,28 @@ def test_a_short_text_is_learnt_all_the_same(length: int, tmp_path: Path) -> Non
     learner = rnn_learner(load_text("", path), "quick", config={"width": 8, "embedding": 4}, options={"epochs": 1})
     result = fit(learner, LoopConfig(out=tmp_path / "run", device="cpu"))
     assert result["test"]["n"] == length - length * 9 // 10
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_lstm_under_autocast_where_the_cpu_has_one_and_where_not(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if known and not has_bfloat16_lstm():
+        pytest.skip("no LSTM in bfloat16 on this CPU")
+    monkeypatch.setattr("onnxferry.train.rnn.has_bfloat16_lstm", lambda: known)
+    made = network("lstm")
+    bytes_, state = torch.randint(0, 256, (9, 3)), torch.randn(3, made.config.slots, 24)
+    with torch.inference_mode():
+        exact, _ = made(bytes_, state)
+        with torch.autocast("cpu", torch.bfloat16):
+            near, after = made(bytes_, state.bfloat16())
+    assert after.isfinite().all()
+    assert (near.float() - exact).abs().max() < 0.05 * exact.abs().max()  # 2^-9 of each number, in some dozen sums in a row
+
+
+def test_asking_for_an_lstm_in_bfloat16_draws_no_random_number() -> None:
+    before = torch.get_rng_state()
+    has_bfloat16_lstm.cache_clear()
+    has_bfloat16_lstm()
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_learning_comes_down_far_below_chance_and_leaves_a_checkpoint_of_half_precision(tmp_path: Path) -> None:
