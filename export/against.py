@@ -55,7 +55,7 @@ def judge_file(
     """
     with Engine(path, device=device, threads=threads, limits=limits) as engine:
         known = [dict(golden.inputs) for golden in engine.contract.goldens] if engine.contract else []
-        example = next(iter((*samples, *known)), None) or declared_examples(path, {})
+        example = next(iter((*samples, *known)), None) or declared_examples(engine.inputs, {})
         source = _source(model, example, engine)
         cases = [given_case("the example", checked_feeds(source, example, "the example"), source.inputs)]
         for what, group in (("golden sample", known), ("sample", samples)):

@@ -228,7 +228,7 @@ def _examples(engine: Engine, model: BenchModel, given: Feeds | None) -> dict[st
         return dict(engine.contract.goldens[0].inputs)
     from onnxferry.export.sources.onnx_file import declared_examples
 
-    return declared_examples(model.path, {})
+    return declared_examples(engine.inputs, {})
 
 
 def _varied(

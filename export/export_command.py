@@ -58,7 +58,9 @@ def export(
     atol: Annotated[
         float | None, typer.Option("--atol", min=0.0, help="Absolute tolerance; by dtype if not given.", show_default=False)
     ] = None,
-    opset: Annotated[int, typer.Option("--opset", min=OPSET, max=MAX_OPSET, help="ONNX operator set.")] = OPSET,
+    opset: Annotated[
+        int | None, typer.Option("--opset", min=OPSET, max=MAX_OPSET, help=f"ONNX operator set; {OPSET} if not given.", show_default=False)
+    ] = None,
     golden: Annotated[str, typer.Option("--golden", help="Samples to carry in the file: auto, none, or an .npz file.")] = "auto",
     with_labels: Annotated[bool, typer.Option("--with-labels", help="A recogniser's class names as a string output too.")] = False,
     bits: Annotated[
@@ -129,7 +131,7 @@ class _Options:
         samples: Sequence[Path],
         rtol: float | None,
         atol: float | None,
-        opset: int,
+        opset: int | None,
         golden: str,
         with_labels: bool,
         name: str,
@@ -153,7 +155,7 @@ class _Options:
     def refuse(self, what: str, **given: object) -> None:
         """Raise for options that make no sense with this source."""
         for option, value in given.items():
-            if value:
+            if value not in (None, [], "", False):  # 0 is something that was given
                 raise InputError(f"--{option} makes no sense with {what}: it brings its own")
 
     @property
@@ -185,6 +187,7 @@ def _dispatch(source: str, out: Path, options: _Options) -> ParityReport:
             samples=options.samples,
             rtol=options.rtol,
             atol=options.atol,
+            opset=options.opset,
         )
         return export_checkpoint(
             path, out, golden=options.golden, with_labels=options.with_labels, command=line, bits=options.bits, **options.texts
@@ -224,7 +227,7 @@ def _export_factory(source: str, out: Path, options: _Options, line: Sequence[st
         atol=options.atol,
         samples=options.samples[1:],
         golden=options.golden,
-        opset=options.opset,
+        opset=options.opset or OPSET,
         command=line,
         **options.texts,
     )
@@ -247,7 +250,7 @@ def _export_program(path: Path, out: Path, options: _Options, line: Sequence[str
         atol=options.atol,
         samples=options.samples[1:],
         golden=options.golden,
-        opset=options.opset,
+        opset=options.opset or OPSET,
         command=line,
         **options.texts,
     )
@@ -256,7 +259,7 @@ def _export_program(path: Path, out: Path, options: _Options, line: Sequence[str
 def _wrap(path: Path, out: Path, options: _Options, line: Sequence[str]) -> ParityReport:
     from onnxferry.export.model_export import wrap_onnx
 
-    options.refuse("an .onnx file", weights=options.weights)
+    options.refuse("an .onnx file", weights=options.weights, opset=options.opset)
     if out.exists() and out.samefile(path):
         raise InputError(f"{out} would be written over its own source: give another name")
     return wrap_onnx(

@@ -21,7 +21,7 @@ import onnx
 from onnxferry.export import graph_cleanup
 from onnxferry.export.artifact_writer import checked_target, write_artifact
 from onnxferry.export.parity_explain import explain
-from onnxferry.export.parity_measure import default_tolerance
+from onnxferry.export.parity_measure import FloatTolerance, GivenTolerance, resolved_tolerance
 from onnxferry.export.parity_probes import Case, given_case
 from onnxferry.export.parity_report import ParityReport
 from onnxferry.export.proof import Attempt, proved
@@ -62,7 +62,8 @@ def export_model(
     dicts of tensors are fine, and whatever is no tensor is fixed in the graph. Inputs of the file keep forward()'s
     names and order, outputs their flattened order (``output_names`` renames them).
     ``dynamic_shapes``: ``{"x": {0: "batch"}}``; an axis that is not named keeps its size.
-    ``rtol``, ``atol``: |file - model| <= atol + rtol * |model| for every float element; by default by dtype.
+    ``rtol``, ``atol``: |file - model| <= atol + rtol * |model| for every float element; what is None, by dtype. Whole numbers and
+    flags must be equal.
     ``samples``: more inputs to compare on, as dicts of arrays by input name.
     ``golden``: True carries the example and the model's answer in the file, where they are small; False (for private
     data) nothing; or inputs to carry instead.
@@ -95,7 +96,7 @@ def export_module(
     output_names: Sequence[str] | None = None,
     probes: Sequence[Feeds] = (),
     golden_inputs: Sequence[Feeds] | None = None,
-    tolerances: Mapping[str, Tolerance] | None = None,
+    tolerances: Mapping[str, GivenTolerance] | None = None,
     decisions: Collection[str] = (),
     opset: int = graph_cleanup.OPSET,
     command: Sequence[str] = (),
@@ -142,9 +143,9 @@ def wrap_onnx(
     ``examples``: an array for every input; what is not given is drawn as the file declares it. ``axes`` names dynamic
     axes that the file leaves without a name. The contract of a file that has one is kept, and its goldens are made anew.
     """
-    from onnxferry.export.sources.onnx_file import OnnxSource, declared_examples
+    from onnxferry.export.sources.onnx_file import OnnxSource
 
-    source = OnnxSource(model, declared_examples(model, examples or {}), axes)
+    source = OnnxSource(model, examples or {}, axes)
     contract = source.contract or Contract(kind="model", name=name or Path(path).stem)
     return export_source(
         source,
@@ -165,11 +166,11 @@ def wrap_onnx(
     )
 
 
-def _tolerances(source: Source, rtol: float | None, atol: float | None) -> dict[str, Tolerance] | None:
-    """The user's tolerances, for every output; None for the defaults of each dtype."""
+def _tolerances(source: Source, rtol: float | None, atol: float | None) -> dict[str, GivenTolerance] | None:
+    """The user's tolerances, for every output of floats; None for the defaults of each dtype."""
     if rtol is None and atol is None:
         return None
-    return {name: Tolerance(rtol or 0.0, atol or 0.0) for name in source.output_names}
+    return dict.fromkeys(source.output_names, FloatTolerance(rtol, atol))
 
 
 def torch_source(model: Any, example_inputs: Any, *, dynamic_shapes: Any = None, output_names: Sequence[str] | None = None) -> Source:
@@ -190,7 +191,7 @@ def export_source(
     contract: Contract,
     samples: Sequence[Feeds] = (),
     golden_inputs: Sequence[Feeds] | None = None,
-    tolerances: Mapping[str, Tolerance] | None = None,
+    tolerances: Mapping[str, GivenTolerance] | None = None,
     decisions: Collection[str] = (),
     opset: int = graph_cleanup.OPSET,
     command: Sequence[str] = (),
@@ -243,7 +244,7 @@ def _finished_contract(
     contract: Contract,
     attempt: Attempt,
     goldens: Sequence[Case] | None,
-    tolerances: Mapping[str, Tolerance] | None,
+    tolerances: Mapping[str, GivenTolerance] | None,
     command: Sequence[str],
 ) -> Contract:
     report = attempt.report
@@ -253,14 +254,18 @@ def _finished_contract(
         for name, array in golden.outputs.items():
             finite = np.abs(array[np.isfinite(array)]) if array.dtype.kind == "f" else np.zeros(0)
             scales[name] = max(scales.get(name, 0.0), float(finite.max(initial=0.0)))
-    filled = {name: _rounded_up(default_tolerance(np.dtype(o.dtype), scales.get(name, o.scale))[0]) for name, o in report.outputs.items()}
+    held = {}
+    for name, output in report.outputs.items():
+        given = (tolerances or {}).get(name)
+        tolerance, _ = resolved_tolerance(given, np.dtype(output.dtype), scales.get(name, output.scale))
+        held[name] = tolerance if given is not None else _rounded_up(tolerance)
     provenance: dict[str, Any] = source.provenance()
     if command:
         provenance["command"] = " ".join(shortened(command))
     return dataclasses.replace(
         contract,
         goldens=tuple(chosen),
-        tolerances={**filled, **(tolerances or {}), **contract.tolerances},
+        tolerances={**held, **contract.tolerances},
         provenance={**provenance, **contract.provenance},
         parity=report.summary(),
     )
@@ -270,7 +275,12 @@ def _goldens(runs: Sequence[SourceRun], chosen: Sequence[Case] | None) -> list[G
     """The golden samples: those asked for, which must fit, or by default the example and one case of another size, where they fit."""
     if chosen is not None:
         wanted = {id(case) for case in chosen}
-        return [Golden(dict(run.case.feeds), run.outputs) for run in runs if id(run.case) in wanted and run.outputs is not None]
+        asked = [(run.case, run.outputs) for run in runs if id(run.case) in wanted and run.outputs is not None]
+        for case, outputs in asked:
+            for name, array in outputs.items():
+                if array.dtype.kind == "f" and np.isnan(array).any():
+                    raise InputError(f"{case.name} cannot be carried: the model answers not-a-number in {name!r}; choose another")
+        return [Golden(dict(case.feeds), outputs) for case, outputs in asked]
     found: list[Golden] = []
     left = GOLDEN_BYTES * GOLDEN_SHARE
     for run in runs:
@@ -327,7 +337,7 @@ def _last_part(word: str) -> str:
     return cut or word
 
 
-def _check_names(source: Source, tolerances: Mapping[str, Tolerance], decisions: Collection[str]) -> None:
+def _check_names(source: Source, tolerances: Mapping[str, GivenTolerance], decisions: Collection[str]) -> None:
     for what, names in (("tolerances", tolerances), ("decisions", decisions)):
         unknown = sorted(set(names) - set(source.output_names))
         if unknown:

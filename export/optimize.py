@@ -31,7 +31,7 @@ from onnxferry.runtime.catalog import find_model
 from onnxferry.runtime.engine import Engine, PlacementWarning
 from onnxferry.runtime.errors import InputError, OnnxFerryError
 from onnxferry.runtime.golden import replay_goldens, rms_share
-from onnxferry.runtime.onnx_file import file_sha256
+from onnxferry.runtime.onnx_file import file_sha256, read_model
 
 GOALS = ("faster", "smaller")
 DEVICES = ("cpu", "cuda")
@@ -164,7 +164,7 @@ def optimize(
         # Rows longer than one take the original's own batches: its answers do not depend on them.
         expected = outputs_of(engine, second.feeds)
         bench = _Bench(
-            engine, contract.kind, goal, asked, first, second, expected, tuple(sorted(set(batches))), seconds, path.stat().st_size, device
+            engine, contract.kind, goal, asked, first, second, expected, tuple(sorted(set(batches))), seconds, _size(path), device
         )
         source = onnx.load(path)
         tried = []
@@ -188,6 +188,12 @@ def optimize(
         verdicts=verdicts,
         files=files,
     )
+
+
+def _size(path: Path) -> int:
+    """Bytes, with the weights that lie beside the file."""
+    outside = {path.parent / initializer.location for initializer in read_model(path).initializers if initializer.location}
+    return sum(file.stat().st_size for file in (path, *outside))
 
 
 def _made(folder: Path) -> Path:
@@ -307,7 +313,7 @@ def _written(
         if not verdict.kept or model is None:
             verdicts.append(verdict)
             continue
-        better = next((other for other in alive if other is not verdict and _beats(other, verdict, bench.goal)), None)
+        better = _better(verdict, alive, bench.goal)
         if better is not None:
             verdicts.append(dataclasses.replace(verdict, kept=False, words=f"inside, but {better.name} beats it: {verdict.words}"))
             continue
@@ -325,16 +331,21 @@ def _written(
     return tuple(verdicts), tuple(files)
 
 
-def _beats(other: Verdict, verdict: Verdict, goal: str) -> bool:
-    """One of a tag's rungs is enough: the one that is surely the fastest over all batch sizes, or the smallest.
+def _better(verdict: Verdict, alive: Sequence[Verdict], goal: str) -> Verdict | None:
+    """Who beats it, among all that may be kept; never everybody is beaten.
 
-    Between tags only what is faster at every batch size beats: 8 bits may win with one picture and lose with many.
+    Of a tag's rungs one is enough: the one that is surely the fastest over all batch sizes. Between the best of each tag only what is
+    faster at every batch size beats: 8 bits may win with one picture and lose with many. The smallest is one alone.
     """
     if goal == "smaller":
-        return (other.bytes or 0, other.name) < (verdict.bytes or 0, verdict.name)
-    if other.tag == verdict.tag:
-        return (_sure(other), other.name) > (_sure(verdict), verdict.name)
-    return all(other.speed[batch].ratio > verdict.speed[batch].ratio for batch in verdict.speed)
+        best = min(alive, key=lambda other: (other.bytes or 0, other.name))
+        return None if best is verdict else best
+    ranks = {tag: max((v for v in alive if v.tag == tag), key=lambda v: (_sure(v), v.name)) for tag in {v.tag for v in alive}}
+    best = ranks[verdict.tag]
+    if best is not verdict:
+        return best
+    others = (other for other in ranks.values() if all(other.speed[batch].ratio > verdict.speed[batch].ratio for batch in verdict.speed))
+    return next(others, None)
 
 
 def _sure(verdict: Verdict) -> float:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from onnxferry.export.parity_measure import EXACT, default_tolerance, magnitude, repeated, ulp_distance, ulps_between
+from onnxferry.export.parity_measure import EXACT, GivenTolerance, magnitude, repeated, resolved_tolerance, ulp_distance, ulps_between
 from onnxferry.export.parity_probes import Case
 from onnxferry.export.parity_report import CaseRecord as CaseRecord
 from onnxferry.export.parity_report import Failure as Failure
@@ -58,12 +58,12 @@ def judge(
     runner: Runner,
     runs: Sequence[SourceRun],
     *,
-    tolerances: Mapping[str, Tolerance] | None = None,
+    tolerances: Mapping[str, GivenTolerance] | None = None,
     decisions: Collection[str] = (),
 ) -> ParityReport:
     """Compare the file with what the source gave. Differences become failures of the report; nothing is raised for them.
 
-    ``tolerances`` by output name hold exactly; other outputs get the default of their dtype. The argmax along the last
+    ``tolerances`` by output name hold as they are given; other outputs get the default of their dtype. The argmax along the last
     axis of the outputs in ``decisions`` must not change.
     """
     return _Judge(source, runner, tolerances or {}, decisions, _scales(runs)).verdict(runs)
@@ -71,7 +71,12 @@ def judge(
 
 class _Judge:
     def __init__(
-        self, source: Source, runner: Runner, tolerances: Mapping[str, Tolerance], decisions: Collection[str], scales: Mapping[str, float]
+        self,
+        source: Source,
+        runner: Runner,
+        tolerances: Mapping[str, GivenTolerance],
+        decisions: Collection[str],
+        scales: Mapping[str, float],
     ) -> None:
         self.source = source
         self.runner = runner
@@ -136,8 +141,7 @@ class _Judge:
                 failures.append(failure)
                 continue
             given = self.tolerances.get(name)
-            scale = max(self.scales.get(name, 0.0), magnitude(want))
-            tolerance, reason = (given, "given") if given is not None else default_tolerance(want.dtype, scale)
+            tolerance, reason = resolved_tolerance(given, want.dtype, max(self.scales.get(name, 0.0), magnitude(want)))
             entry = self.report.outputs.setdefault(name, OutputParity(name, want.dtype.name, tolerance.rtol, tolerance.atol, reason))
             entry.atol = max(entry.atol, tolerance.atol)
             beyond = _measure(entry, case, want, got, tolerance)

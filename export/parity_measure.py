@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,28 @@ def default_tolerance(dtype: np.dtype[Any], scale: float) -> tuple[Tolerance, st
         return EXACT
     base, reason = DEFAULT_TOLERANCES[dtype.name]
     return Tolerance(base.rtol, base.atol * scale if math.isfinite(scale) else base.atol), reason
+
+
+@dataclass(frozen=True)
+class FloatTolerance:
+    """What a user asked of every float output; None leaves that half as the dtype has it. Whole numbers and flags stay equal."""
+
+    rtol: float | None = None
+    atol: float | None = None
+
+
+GivenTolerance = Tolerance | FloatTolerance
+"""Of one output: held as it is, whatever the dtype, or for floats only."""
+
+
+def resolved_tolerance(given: GivenTolerance | None, dtype: np.dtype[Any], scale: float) -> tuple[Tolerance, str]:
+    """Tolerance and reason, with what was given for the output. ``scale``: as of :func:`default_tolerance`."""
+    if isinstance(given, Tolerance):
+        return given, "given"
+    default, reason = default_tolerance(dtype, scale)
+    if given is None or dtype.kind != "f":
+        return default, reason
+    return Tolerance(default.rtol if given.rtol is None else given.rtol, default.atol if given.atol is None else given.atol), "given"
 
 
 def ulp_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

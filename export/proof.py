@@ -14,11 +14,11 @@ from onnxferry.export import graph_cleanup
 from onnxferry.export.artifact_writer import opened
 from onnxferry.export.branch_coverage import Branches
 from onnxferry.export.parity import judge
+from onnxferry.export.parity_measure import GivenTolerance
 from onnxferry.export.parity_probes import Case, probes, variations
 from onnxferry.export.parity_report import Failure, ParityReport
 from onnxferry.export.source_runs import SourceRun, run_source
 from onnxferry.export.sources import Candidate, Source, Strategy
-from onnxferry.runtime.artifact import Tolerance
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import OnnxFerryError
 
@@ -37,7 +37,7 @@ def proved(
     source: Source,
     strategy: Strategy,
     given: Sequence[Case],
-    tolerances: Mapping[str, Tolerance] | None = None,
+    tolerances: Mapping[str, GivenTolerance] | None = None,
     decisions: Collection[str] = (),
 ) -> Attempt:
     """Build the strategy's graph and judge it on the given cases and on probes.
@@ -72,7 +72,7 @@ def _judged(
     model: onnx.ModelProto,
     runs: list[SourceRun],
     given: Sequence[Case],
-    tolerances: Mapping[str, Tolerance] | None,
+    tolerances: Mapping[str, GivenTolerance] | None,
     decisions: Collection[str],
 ) -> tuple[ParityReport, list[SourceRun]]:
     with contextlib.ExitStack() as stack:
@@ -107,7 +107,7 @@ def judged(
     engine: Engine,
     runs: list[SourceRun],
     given: Sequence[Case],
-    tolerances: Mapping[str, Tolerance] | None = None,
+    tolerances: Mapping[str, GivenTolerance] | None = None,
     decisions: Collection[str] = (),
 ) -> tuple[ParityReport, list[SourceRun]]:
     """The open file beside what its source gave, and whether every side of its branches was taken: the report, and all runs."""

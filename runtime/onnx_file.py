@@ -69,6 +69,9 @@ REFUSED_OPERATORS: Mapping[str, str] = {
 }
 """Operators of an allowed domain that load or run what is not in the graph."""
 
+OPERATOR_DOMAINS = ("ai.onnx", "com.microsoft", "com.ms.", "org.pytorch.")
+"""How the domains begin in which ONNX Runtime has operators of its own (its core/graph/constants.h); beside ai.onnx itself."""
+
 
 @dataclass(frozen=True)
 class Initializer:
@@ -384,6 +387,14 @@ class _ModelReader:
     def _check_operators(self) -> None:
         """Every operator is one of ONNX's, one of an allowed domain, or a function in the file; and calls end."""
         functions = self.calls.keys()
+        for owner in functions:
+            if owner is not None and (owner[0] == "" or owner[0].startswith(OPERATOR_DOMAINS)):
+                # ONNX Runtime calls its own operator of that name instead, and nobody would have looked at that.
+                called = f"{owner[0] or 'ai.onnx'}::{owner[1]}"[:80]
+                raise UntrustedModelError(
+                    f"{self.name} is refused: it brings a function {called!r}, in a domain of operators; "
+                    "give its functions a domain of their own"
+                )
         for called in self.calls.values():
             for domain, operator in called:
                 name = f"{domain or 'ai.onnx'}::{operator}"

@@ -13,7 +13,6 @@ byte), and the state that is handed from one run to the next.
 from __future__ import annotations
 
 import codecs
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -224,16 +223,21 @@ def _run_rows_alone(engine: Engine, feeds: Mapping[str, np.ndarray], outputs: Se
 
 def sampling_feeds(temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> dict[str, np.ndarray]:
     """The graph's inputs for how a byte is chosen. Raises InputError for a value out of range."""
-    if not _is_real(temperature) or not (math.isfinite(temperature) and temperature >= 0):
+    # As float32, which the graph has: a share that becomes 0 there would leave no byte to choose.
+    if not _is_real(temperature) or not (_is_finite32(temperature) and temperature >= 0):
         raise InputError(f"temperature must be a finite number >= 0 (0: always the likeliest byte), got {temperature!r}")
     feeds = {"temperature": np.array(temperature, np.float32)}
     if top_k is not None:
         feeds["top_k"] = np.array(min(whole_number("top_k", top_k, 1), 256), np.int64)
     if top_p is not None:
-        if not _is_real(top_p) or not 0 < top_p <= 1:
+        if not _is_real(top_p) or not 0 < top_p <= 1 or np.float32(top_p) == 0:
             raise InputError(f"top_p must be above 0 and at most 1, got {top_p!r}")
         feeds["top_p"] = np.array(top_p, np.float32)
     return feeds
+
+
+def _is_finite32(value: float) -> bool:
+    return abs(value) <= float(np.finfo(np.float32).max)
 
 
 def _is_real(value: object) -> bool:

@@ -18,16 +18,20 @@ from onnxferry.runtime.artifact import Contract
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError
 from onnxferry.runtime.onnx_file import file_sha256
+from onnxferry.runtime.value_info import TensorSpec
 
 
 class OnnxSource:
-    """A file, opened by ONNX Runtime on the CPU as users will open it."""
+    """A file, opened by ONNX Runtime on the CPU as users will open it.
+
+    ``examples``: an array for every input; what is not given is drawn as the file declares it.
+    """
 
     def __init__(self, path: str | os.PathLike[str], examples: Feeds, axes: Mapping[str, Mapping[int, str]] | None = None) -> None:
         self._path = Path(path)
         # The engine looks at the file before onnx or ONNX Runtime do: it may be a stranger's.
         self._engine = Engine(path, device="cpu")
-        self.examples = examples
+        self.examples = declared_examples(self._engine.inputs, examples)
         self.output_names = tuple(spec.name for spec in self._engine.outputs)
         self.inputs = tuple(self._input(spec, (axes or {}).get(spec.name)) for spec in self._engine.inputs)
         self.notes: Sequence[str] = [f"the optional input {spec.name!r} keeps its default" for spec in self._engine.optional_inputs]
@@ -41,8 +45,6 @@ class OnnxSource:
         return self._engine.contract
 
     def _input(self, spec: Any, named: Mapping[int, str] | None) -> InputSpec:
-        if spec.name not in self.examples:
-            raise InputError(f"the example lacks the input {spec}; the file takes {'; '.join(map(str, self._engine.inputs))}")
         array = self.examples[spec.name]
         if not spec.ranked:
             raise ExportError(f"input {spec.name!r} is declared without a rank, and other programs cannot call that: declare its axes")
@@ -71,26 +73,25 @@ class OnnxSource:
         return {"framework": "onnx", "versions": {"onnx": str(onnx.__version__)}, "model": self._path.name, "file_sha256": digest}
 
 
-def declared_examples(path: str | os.PathLike[str], given: Feeds) -> dict[str, np.ndarray]:
-    """Inputs to try the file on: the given ones, and values drawn for the others as the file declares them."""
+def declared_examples(declared: Sequence[TensorSpec], given: Feeds) -> dict[str, np.ndarray]:
+    """Values for an engine's inputs: the given ones, and for the others drawn ones, as the file declares them."""
     from onnxferry.export.input_spec import FIRST_AXIS, OTHER_AXES, InputDescription
 
     sizes: dict[str, int] = {}
     examples = {}
-    with Engine(path, device="cpu") as engine:
-        for number, spec in enumerate(engine.inputs):
-            if spec.name in given:
-                examples[spec.name] = given[spec.name]
+    for number, spec in enumerate(declared):
+        if spec.name in given:
+            examples[spec.name] = given[spec.name]
+            continue
+        if "(" in spec.dtype or spec.dtype == "str" or not spec.ranked:
+            raise InputError(f"values for the input {spec} cannot be made up: give them with --samples")
+        shape = []
+        for axis, size in enumerate(spec.shape):
+            if isinstance(size, int):
+                shape.append(size)
                 continue
-            if "(" in spec.dtype or spec.dtype == "str" or not spec.ranked:
-                raise InputError(f"values for the input {spec} cannot be made up: give them with --samples")
-            shape = []
-            for axis, size in enumerate(spec.shape):
-                if isinstance(size, int):
-                    shape.append(size)
-                    continue
-                label = size or f"{spec.name}_dim{axis}"
-                default = FIRST_AXIS if axis == 0 else OTHER_AXES[len(sizes) % len(OTHER_AXES)]
-                shape.append(sizes.setdefault(label, default))
-            examples[spec.name] = InputDescription(spec.name, spec.dtype, tuple(shape), {}).example(number)
+            label = size or f"{spec.name}_dim{axis}"
+            default = FIRST_AXIS if axis == 0 else OTHER_AXES[len(sizes) % len(OTHER_AXES)]
+            shape.append(sizes.setdefault(label, default))
+        examples[spec.name] = InputDescription(spec.name, spec.dtype, tuple(shape), {}).example(number)
     return examples

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from onnxferry.export import export_model
 from onnxferry.export.against import judge_file
 from onnxferry.runtime.cli import main
-from onnxferry.runtime.errors import ArtifactError, InputError
+from onnxferry.runtime.errors import ArtifactError, InputError, UntrustedModelError
+from onnxferry.runtime.onnx_file import Limits
 
 MODULE = '''
 import torch
@@ -172,6 +174,20 @@ def test_a_file_without_contract_and_with_other_names(tmp_path: Path) -> None:
     assert report.passed, report.explain()
     assert "scores" in report.outputs
     assert any(not case.traced for case in report.compared)
+
+
+def test_limits_hold_where_values_are_drawn_too(tmp_path: Path) -> None:
+    """A file without golden samples, and with a name that is longer than a stranger's may be."""
+    model, path = nn.Linear(3, 2).eval(), tmp_path / "long.onnx"
+    export_model(model, {"input": torch.randn(2, 3)}, path, golden=False)
+    proto = onnx.load(path)
+    weight, proto.graph.initializer[0].name = proto.graph.initializer[0].name, "x" * 20_000
+    for node in proto.graph.node:
+        node.input[:] = ["x" * 20_000 if name == weight else name for name in node.input]
+    onnx.save(proto, path)
+    with pytest.raises(UntrustedModelError, match="name_bytes"):
+        judge_file(path, model)
+    assert judge_file(path, model, limits=Limits(name_bytes=30_000)).passed
 
 
 def test_a_wider_tolerance_that_the_export_was_told_holds_here_too(tmp_path: Path) -> None:

@@ -263,3 +263,19 @@ def test_inputs_are_drawn_as_described() -> None:
     assert flag.example().dtype == bool
     assert one.example().shape == ()
     np.testing.assert_array_equal(image.example(), image.example())
+
+
+@pytest.mark.parametrize("option", [["--opset", "20"], ["--rtol", "0"]])
+def test_options_that_a_run_brings_itself_are_refused_and_not_ignored(
+    place: Path, option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "run").mkdir()
+    assert export("run", "-o", "x.onnx", *option) == 1
+    assert capsys.readouterr().err.startswith(f"error: {option[0]} makes no sense with a checkpoint of ours")
+
+
+def test_the_operator_set_of_a_file_is_its_own(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export("words:make", *INPUTS, "-o", "words.onnx", "--opset", "20") == 0
+    assert onnx.load("words.onnx").opset_import[0].version == 20
+    assert export("words.onnx", "-o", "again.onnx", "--opset", "18") == 1
+    assert "--opset makes no sense with an .onnx file" in capsys.readouterr().err

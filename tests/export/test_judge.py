@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from onnxferry.export.parity import judge
-from onnxferry.export.parity_measure import DEFAULT_TOLERANCES
+from onnxferry.export.parity_measure import DEFAULT_TOLERANCES, FloatTolerance, default_tolerance, resolved_tolerance
 from onnxferry.export.parity_probes import given_case, probes
 from onnxferry.export.parity_report import ParityReport
 from onnxferry.export.source_runs import run_source
@@ -113,6 +113,22 @@ def test_another_dtype_a_missing_and_an_extra_output(kind: str, change: Any, wor
     found, text = only(judged(File(change)))
     assert found == kind
     assert words in text
+
+
+@pytest.mark.parametrize("asked", [FloatTolerance(1.0, 100.0), FloatTolerance(None, 100.0)])
+def test_a_tolerance_that_was_asked_for_is_for_floats_and_whole_numbers_stay_equal(asked: FloatTolerance) -> None:
+    tolerances = {"scores": asked, "best": asked}
+    assert judged(File(put("scores", (0, 0), 9.0)), tolerances=tolerances).passed
+    found, words = only(judged(File(lambda _, o: {**o, "best": o["best"] + 1}), tolerances=tolerances))
+    assert (found, "they must be equal" in words) == ("difference", True)
+
+
+def test_the_half_of_a_tolerance_that_was_not_asked_for_is_the_dtype_s() -> None:
+    float32 = np.dtype(np.float32)
+    default, _ = default_tolerance(float32, 2.0)
+    assert resolved_tolerance(FloatTolerance(rtol=0.5), float32, 2.0) == (Tolerance(0.5, default.atol), "given")
+    assert resolved_tolerance(FloatTolerance(atol=0.5), float32, 2.0) == (Tolerance(default.rtol, 0.5), "given")
+    assert resolved_tolerance(FloatTolerance(0.0, 0.0), float32, 2.0) == (Tolerance(0.0, 0.0), "given")
 
 
 def test_another_shape() -> None:

@@ -120,6 +120,34 @@ def test_equal_inputs_give_equal_bytes_and_no_local_path(recogniser: Recogniser,
     assert {"convolution.weight", "classify.bias"} <= {tensor.name for tensor in model.graph.initializer}
 
 
+def test_a_tolerance_stands_in_the_contract_for_floats_alone(recogniser: Recogniser, tmp_path: Path) -> None:
+    export_model(
+        recogniser,
+        example(),
+        tmp_path / "tiny.onnx",
+        dynamic_shapes=AXES,
+        output_names=("probabilities", "class_index", "features"),
+        rtol=0.25,
+    )
+    with Engine(tmp_path / "tiny.onnx", device="cpu") as engine:
+        assert engine.contract is not None
+        held = engine.contract.tolerances
+    assert held["class_index"] == Tolerance(0.0, 0.0)
+    assert held["features"].rtol == 0.25
+    assert 0 < held["features"].atol < 0.01  # the dtype's own
+
+
+def test_a_golden_sample_whose_answer_is_not_a_number_is_refused(tmp_path: Path) -> None:
+    class Root(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([x, torch.sqrt(x)])
+
+    golden = [{"x": np.array([4.0, -1.0], np.float32)}]
+    with pytest.raises(InputError, match="golden sample 0 cannot be carried: the model answers not-a-number in"):
+        export_model(Root(), {"x": torch.tensor([4.0, 9.0])}, tmp_path / "root.onnx", golden=golden)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_model_gets_its_mode_back(recogniser: Recogniser, tmp_path: Path) -> None:
     recogniser.train()
     recogniser.normalise.eval()

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.export import optimize as module
 from onnxferry.export.budget import parse_budget
-from onnxferry.export.optimize import optimize
+from onnxferry.export.optimize import Verdict, optimize
 from onnxferry.export.optimize_score import Score, score
 from onnxferry.export.optimize_timing import Speed
 from onnxferry.export.quantize import count_int8, dynamic_lstm, float16_storage, static_int8
@@ -233,3 +233,25 @@ def test_a_score_that_is_no_number_is_null_in_the_report(network: Path, monkeypa
     assert main(["optimize", str(network), *arguments, "--report", str(report)]) == 0
     verdicts = json.loads(report.read_text())["verdicts"]
     assert [v["score"]["variant"] for v in verdicts if v["tag"] == "int8"] == [None] * 4
+
+
+def kept(name: str, ratio: float, noise: float, size: int = 100) -> Verdict:
+    tag, _, rung = name.partition("/")
+    return Verdict(tag, "", True, "", bytes=size, speed={1: Speed(ratio, noise, 2e-3, 2e-3 / ratio)}, rung=rung)
+
+
+def test_somebody_is_never_beaten() -> None:
+    """int8/conv is surer than int8/all, which is faster than exact, which is faster than int8/conv."""
+    alive = [kept("int8/conv", 1.40, 0.01), kept("int8/all", 1.50, 0.10), kept("exact", 1.45, 0.01)]
+    assert [v.name for v in alive if module._better(v, alive, "faster") is None] == ["exact"]
+    alive = [kept("int8/conv", 1.60, 0.01, 60), kept("int8/all", 1.50, 0.01, 50), kept("exact", 1.45, 0.01, 50)]
+    assert [v.name for v in alive if module._better(v, alive, "faster") is None] == ["int8 (conv)"]
+    assert [v.name for v in alive if module._better(v, alive, "smaller") is None] == ["exact"]
+
+
+def test_the_weights_beside_a_file_count(network: Path) -> None:
+    whole = network.stat().st_size
+    onnx.save(onnx.load(network), network.with_name("apart.onnx"), save_as_external_data=True, location="apart.data", size_threshold=0)
+    apart, data = network.with_name("apart.onnx").stat().st_size, network.with_name("apart.data").stat().st_size
+    assert module._size(network) == whole
+    assert module._size(network.with_name("apart.onnx")) == apart + data > whole

@@ -379,6 +379,16 @@ def test_operators_of_unknown_origin_are_found_in_subgraphs_and_functions(build_
             read_model(model.SerializeToString())
 
 
+@pytest.mark.parametrize(("domain", "name"), [("com.microsoft", "Gelu"), ("com.microsoft", "EPContext"), ("", "Relu"), ("ai.onnx", "Relu")])
+def test_a_function_may_not_stand_before_an_operator(build_onnx, domain, name):
+    """ONNX Runtime runs its own operator of that name: a function would hide it from whoever looks at the file."""
+    function = helper.make_function(domain, name, ["x"], ["y"], [helper.make_node("Neg", ["x"], ["y"])], [helper.make_opsetid("", 18)])
+    call = helper.make_node(name, ["x"], ["y"], domain=domain)
+    model = build_onnx([call], [("x", FLOAT, [1])], [("y", FLOAT, [1])], functions=[function], domains={"com.microsoft": 1})
+    with pytest.raises(UntrustedModelError, match=rf"brings a function '({domain}|ai.onnx)::{name}', in a domain of operators"):
+        read_model(model.SerializeToString())
+
+
 def test_an_imported_domain_that_nothing_uses_is_harmless(build_onnx):
     assert read_model(one_node(build_onnx, domains={"pkg.unused": 1}).SerializeToString()).opsets["pkg.unused"] == 1
 

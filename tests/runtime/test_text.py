@@ -302,6 +302,8 @@ def test_long_texts_are_read_in_stretches_that_lose_nothing(model: TextGenerator
         ({"top_p": 0.0}, "top_p must be above 0 and at most 1, got 0.0"),
         ({"top_p": 1.1}, "top_p must be above 0 and at most 1, got 1.1"),
         ({"top_p": float("nan")}, "top_p must be above 0"),
+        ({"top_p": 1e-46}, "top_p must be above 0"),  # 0 as float32
+        ({"temperature": 1e39}, "temperature must be a finite number"),  # infinite as float32
         ({"top_k": 0}, "top_k must be a whole number >= 1, got 0"),
         ({"seed": -1}, "seed must be a whole number >= 0, got -1"),
         ({"prompt": 5}, "the prompt must be a str or bytes, got int"),
