@@ -390,9 +390,9 @@ class _ModelReader:
         for owner in functions:
             if owner is not None and (owner[0] == "" or owner[0].startswith(OPERATOR_DOMAINS)):
                 # ONNX Runtime calls its own operator of that name instead, and nobody would have looked at that.
-                called = f"{owner[0] or 'ai.onnx'}::{owner[1]}"[:80]
+                brought = f"{owner[0] or 'ai.onnx'}::{owner[1]}"[:80]
                 raise UntrustedModelError(
-                    f"{self.name} is refused: it brings a function {called!r}, in a domain of operators; "
+                    f"{self.name} is refused: it brings a function {brought!r}, in a domain of operators; "
                     "give its functions a domain of their own"
                 )
         for called in self.calls.values():
