@@ -58,7 +58,8 @@ def tune(
     ``batches``: None for 1 and 64, for a graph of a fixed batch that one. ``threads``: only this number is
     tried; None for 1 up to as many as the process may use. ``device``, ``providers``, ``limits``: as of :class:`Engine`.
     ``seconds``: for all of it; a setting that there is no time left to measure stays as it is by default. ``feeds``: inputs
-    to time with, of any batch size; the golden samples of the file, or what its shapes ask for, where none are given.
+    to time with, of any batch size; the first golden sample of the file, or what its shapes ask for, where none are given. With them,
+    what was found before does not count.
     Variants are tried where they are certified: those of the CPU on the CPU, those of CUDA there.
     ``remember``: False neither looks at what was found before nor keeps what is found now.
 
@@ -79,7 +80,7 @@ def tune(
     most = hardware.default_threads() if threads is None else threads
     counts = _thread_counts(most) if threads is None and device != "cuda" else [most]
     key = _key(path, summary, variants, (device, where), providers, counts)
-    known = _known_plans(key, variants) if remember else {}
+    known = _known_plans(key, variants) if remember and not feeds else {}  # what was found with other inputs need not hold for these
     plans = {size: known[size] for size in sizes if size in known}
     missing = [size for size in sizes if size not in known]
     not_kept = "" if remember else "asked not to"
@@ -95,7 +96,7 @@ def tune(
         try:
             for position, size in enumerate(missing):
                 left = (seconds - (time.perf_counter() - start)) / (len(missing) - position)
-                made = make_feeds(contract, summary.inputs, size, samples=feeds)
+                made = make_feeds(contract, summary.inputs, size, samples=feeds, optional=[spec.name for spec in summary.optional_inputs])
                 others = _settings([v for v in variants if size == 1 or not v.rows_alone], counts, default)
                 fixed = () if text else fixed_sizes(summary.inputs, made)
                 plans[size] = Search(pool, made, left).plan(size, default, others, LEVELS, fixed)

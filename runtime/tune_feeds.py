@@ -6,7 +6,7 @@ Several different ones are made for each batch size and used in turn, so that no
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,17 +29,21 @@ def make_feeds(
     batch: int,
     count: int = 8,
     samples: Sequence[Mapping[str, np.ndarray]] = (),
+    optional: Collection[str] = (),
 ) -> list[Feeds]:
     """Up to ``count`` feeds of ``batch`` rows for the required inputs, always the same ones; at least two.
 
-    ``samples``: feeds of any batch size to make them of, instead of the file's golden samples.
-    Raises InputError where an input's values cannot be guessed.
+    ``samples``: feeds of any batch size to make them of, in turn, instead of the file's first golden sample.
+    ``optional``: names of inputs that samples may have too, and that keep their default. Raises InputError where an input's values
+    cannot be guessed, and for samples that lack an input or have another.
     """
-    sample = _first_whole(samples or [golden.inputs for golden in (contract.goldens if contract else ())], inputs)
+    _check_names(samples, inputs, optional)
+    known = samples or _first_whole([golden.inputs for golden in (contract.goldens if contract else ())], inputs)
     rng = np.random.Generator(np.random.PCG64(0))
     axis = next((spec.shape[0] for spec in inputs if spec.shape and not isinstance(spec.shape[0], int)), None)
     feeds: list[Feeds] = []
     while len(feeds) < count:
+        sample = known[len(feeds) % len(known)] if known else {}
         made = {spec.name: _array(spec, contract, axis, batch, sample, rng) for spec in inputs if not spec.dtype.startswith("optional(")}
         feeds.append(made)
         if len(feeds) >= 2 and (len(feeds) + 1) * sum(array.nbytes for array in made.values()) > _MOST_BYTES:
@@ -58,10 +62,20 @@ def fixed_sizes(inputs: Sequence[TensorSpec], feeds: Sequence[Mapping[str, np.nd
     return tuple(sorted(found.items()))
 
 
-def _first_whole(samples: Sequence[Mapping[str, np.ndarray]], inputs: Sequence[TensorSpec]) -> Mapping[str, np.ndarray]:
-    """The first sample that has every required input."""
+def _first_whole(samples: Sequence[Mapping[str, np.ndarray]], inputs: Sequence[TensorSpec]) -> Sequence[Mapping[str, np.ndarray]]:
+    """The first sample that has every required input, if there is one: those of a file are of several sizes, which take several times."""
     names = {spec.name for spec in inputs}
-    return next((sample for sample in samples if names <= set(sample)), {})
+    return [sample for sample in samples if names <= set(sample)][:1]
+
+
+def _check_names(samples: Sequence[Mapping[str, np.ndarray]], inputs: Sequence[TensorSpec], optional: Collection[str]) -> None:
+    needed = [spec.name for spec in inputs if not spec.dtype.startswith("optional(")]
+    for sample in samples:
+        wrong = sorted(set(sample) - {spec.name for spec in inputs} - set(optional))
+        lacking = [name for name in needed if name not in sample]
+        if wrong or lacking:
+            problem = f"name {wrong[0]!r}, which is no input" if wrong else f"lack the input {lacking[0]!r}"
+            raise InputError(f"the feeds {problem}; the model takes {', '.join(needed)}")
 
 
 def _array(

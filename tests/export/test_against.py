@@ -185,7 +185,7 @@ def test_limits_hold_where_values_are_drawn_too(tmp_path: Path) -> None:
     for node in proto.graph.node:
         node.input[:] = ["x" * 20_000 if name == weight else name for name in node.input]
     onnx.save(proto, path)
-    with pytest.raises(ArtifactError, match="a name .* has 20000 bytes"):
+    with pytest.raises(ArtifactError, match="has 20000 bytes, more than"):
         judge_file(path, model)
     assert judge_file(path, model, limits=Limits(name_bytes=30_000)).passed
 

@@ -496,7 +496,20 @@ def test_inputs_that_cannot_be_made_up_can_be_given(tmp_path: Path, timings: Tim
 def test_feeds_that_the_model_cannot_take(doubler: Path, timings: Timings) -> None:
     with pytest.raises(InputError, match="size 3 on axis 1"):
         tune(doubler, [1], feeds=[{"x": np.ones((1, 4), np.float32)}])
-    assert list(tune(doubler, [1], feeds=[{"other": np.ones(3)}]).plans) == [1]  # of no use, so they are made up
+    with pytest.raises(InputError, match="the feeds name 'other', which is no input; the model takes x"):
+        tune(doubler, [1], feeds=[{"x": np.ones((1, 3), np.float32), "other": np.ones(3)}])
+    with pytest.raises(InputError, match="the feeds lack the input 'x'"):
+        tune(doubler, [1], feeds=[{}])
+
+
+def test_given_feeds_are_timed_even_where_others_were(doubler: Path, timings: Timings) -> None:
+    assert not tune(doubler, [1]).remembered
+    assert tune(doubler, [1]).remembered
+    given = [{"x": np.full((1, 3), value, np.float32)} for value in (5.0, 9.0)]
+    assert not tune(doubler, [1], feeds=given).remembered
+    with Engine(doubler, device="cpu") as engine:
+        made = make_feeds(None, engine.inputs, 1, samples=given)
+    assert [round(float(each["x"].mean())) for each in made[:4]] == [5, 9, 5, 9]
 
 
 @pytest.mark.parametrize("feeds", [{"x": np.ones((1, 3), np.float32)}, [5], [[np.ones(3)]]])
