@@ -18,7 +18,8 @@ import onnx
 
 from onnxferry.runtime.artifact import Contract, metadata_from_contract
 from onnxferry.runtime.engine import Engine
-from onnxferry.runtime.errors import ExportError, InputError
+from onnxferry.runtime.errors import ExportError, InputError, OnnxFerryError
+from onnxferry.runtime.onnx_file import read_model
 
 # Protobuf cannot hold more than 2 GiB in one message; weights go to a file beside it before that.
 EXTERNAL_DATA_BYTES = 1_900_000_000
@@ -52,6 +53,8 @@ def write_artifact(
     temporary = target.with_name(f".{target.name}.{token}.tmp")
     data = target.with_name(f"{target.name}.data")
     temporary_data = target.with_name(f".{data.name}.{token}.tmp")
+    replaced_data = target.with_name(f".{data.name}.{token}.old")
+    stale = _refers_to(target, data.name)
     external = weight_bytes(finished) > (EXTERNAL_DATA_BYTES if external_data_bytes is None else external_data_bytes)
     try:
         if external:
@@ -65,20 +68,34 @@ def write_artifact(
             size = temporary_data.stat().st_size
             _refer_to(finished, data.name)
             _write(temporary, finished.SerializeToString(deterministic=True))
+            if data.exists():  # back again where the file itself cannot be written: the older one needs it
+                data.replace(replaced_data)
             temporary_data.replace(data)
         size += temporary.stat().st_size
         temporary.replace(target)
-    except OSError as error:
-        raise ExportError(f"cannot write {target.name}: {error.strerror or error}; nothing was left behind") from error
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            replaced_data.replace(data)
+        if isinstance(error, OSError):
+            raise ExportError(f"cannot write {target.name}: {error.strerror or error}; nothing was left behind") from error
+        raise
     finally:
-        for leftover in (temporary, temporary_data):
+        for leftover in (temporary, temporary_data, replaced_data):
             with contextlib.suppress(OSError):
                 leftover.unlink(missing_ok=True)
-    if not external:
-        # Weights of an older, larger file of this name: nobody refers to them any more.
+    if stale and not external:
+        # Weights of the older, larger file of this name.
         with contextlib.suppress(OSError):
             data.unlink(missing_ok=True)
     return size
+
+
+def _refers_to(target: Path, name: str) -> bool:
+    """Whether there is an .onnx file already, with weights in the file ``name`` beside it."""
+    try:
+        return target.exists() and any(initializer.location == name for initializer in read_model(target).initializers)
+    except OnnxFerryError:  # no model at all
+        return False
 
 
 def checked_target(path: str | os.PathLike[str]) -> Path:

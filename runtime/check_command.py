@@ -121,13 +121,14 @@ def check(
     else:
         found = _checked_here(path, device, threads, file_limits)
     report, nothing = found.report, not found.report.comparisons
+    half = found.unproved_decoder and not allow_none
     if as_json:
         print_json(
             {
                 "model": model,
                 "device": found.device,
                 "device_reason": found.reason,
-                "passed": report.passed or (nothing and allow_none),
+                "passed": (report.passed and not half) or (nothing and allow_none),
                 "samples": found.samples,
                 "comparisons": [_json(comparison) for comparison in report.comparisons],
             }
@@ -144,6 +145,11 @@ def check(
             "export it with onnxferry, or use --allow-none to see only whether it opens"
         )
     report.raise_if_failed(str(path))
+    if half:
+        raise CheckFailedError(
+            f"{decoder_path(path)} carries no golden samples, so half of {path.name} is unproved; "
+            "export both again with some, or use --allow-none"
+        )
     if not as_json:
         count = len(report.comparisons)
         stdout().print(Text(f"passed: {count} of {count} on {found.device}", "bold green"))
@@ -159,6 +165,7 @@ class _Found:
     device: str
     report: GoldenReport
     reason: str = "as asked for"  # why on that device
+    unproved_decoder: bool = False  # an autoencoder's decoder without golden samples
 
 
 def _checked_here(path: Path, device: str, threads: int | None, limits: Limits) -> _Found:
@@ -166,11 +173,13 @@ def _checked_here(path: Path, device: str, threads: int | None, limits: Limits) 
         contract = engine.contract
         report = replay_goldens(row_by_row(engine), contract) if contract else GoldenReport(())
         device_used, reason = engine.device, engine.device_reason
+    samples, unproved = len(contract.goldens) if contract else 0, False
     if contract is not None and contract.kind == "encoder" and decoder_path(path).is_file():
         with Engine(decoder_path(path), device=device, threads=threads, limits=limits) as engine:
             decoder = replay_goldens(engine.run, engine.contract) if engine.contract else GoldenReport(())
-        report = _with_decoder(report, decoder)
-    return _Found(contract.kind if contract else None, len(contract.goldens) if contract else 0, device_used, report, reason)
+            more = len(engine.contract.goldens) if engine.contract else 0
+        report, samples, unproved = _with_decoder(report, decoder), samples + more, not decoder.comparisons
+    return _Found(contract.kind if contract else None, samples, device_used, report, reason, unproved)
 
 
 def _checked_in_child(
@@ -188,10 +197,11 @@ def _checked_in_child(
     if not memory_is_limited():
         stderr().print("note: this system does not limit a process's memory; only its time is limited", soft_wrap=True)
     checked = check_file(path, child, limits)
-    report = checked.report
+    report, samples, unproved = checked.report, checked.samples, False
     if checked.kind == "encoder" and decoder_path(path).is_file():
-        report = _with_decoder(report, check_file(decoder_path(path), child, limits).report)
-    return _Found(checked.kind, checked.samples, "cpu", report)
+        decoder = check_file(decoder_path(path), child, limits)
+        report, samples, unproved = _with_decoder(report, decoder.report), samples + decoder.samples, not decoder.report.comparisons
+    return _Found(checked.kind, samples, "cpu", report, unproved_decoder=unproved)
 
 
 def _with_decoder(report: GoldenReport, decoder: GoldenReport) -> GoldenReport:

@@ -30,6 +30,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -50,6 +51,7 @@ _SECONDS_A_BYTE = 1.3e-9
 _SECONDS_AT_ALL = 1e-3
 _WORTH_SECONDS = 10e-3
 
+_ENTRY = re.compile(r"[0-9a-f]{40}-[0-9a-f]{64}\.onnx")  # what names of entries look like: the folder may hold models of the user's own
 _WRITING = ".writing-"  # what names of temporary files begin with
 _STALE_SECONDS = 3600.0  # a temporary file this old was left behind by a process that died
 
@@ -140,6 +142,8 @@ class GraphCache:
         """Deletes what was used longest ago until no more than ``most`` bytes are left, and what dead writers left behind."""
         files: list[tuple[float, int, Path]] = []
         for path in self._entries("*.onnx"):
+            if not _ENTRY.fullmatch(path.name) and not path.name.startswith(_WRITING):
+                continue
             with contextlib.suppress(OSError):
                 status = path.stat()
                 files.append((status.st_mtime, status.st_size, path))

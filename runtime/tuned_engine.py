@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -98,7 +99,11 @@ class TunedEngine(Engine):
         return self._engine(next(iter(self.tuning.plans.values())).setting).empty(shape, dtype)  # all of them run on one device
 
     async def arun(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        return await self._engine(self._setting_for(feeds)).arun(feeds, outputs)
+        setting = self._setting_for(feeds)
+        engine = self._sessions.get(setting)
+        if engine is None:  # opening one takes its time, which the event loop has not
+            engine = await asyncio.to_thread(self._engine, setting)
+        return await engine.arun(feeds, outputs)
 
     def run_dlpack(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, DeviceArray]:
         array: Any = feeds.get(self._axis.inputs[0]) if self._axis is not None and isinstance(feeds, Mapping) else None
@@ -160,13 +165,21 @@ class _Fixed:
     def __init__(self, setting: Setting, inputs: Sequence[TensorSpec]) -> None:
         sizes: dict[Any, int] = dict(setting.sizes)
         self.otherwise = replace(setting, sizes=())
-        self.shapes = tuple((spec.name, tuple(sizes.get(size, size) for size in spec.shape)) for spec in inputs if spec.ranked)
+        shapes = [(spec.name, tuple(sizes.get(size, size) for size in spec.shape)) for spec in inputs if spec.ranked]
+        self.shapes = [(name, shape) for name, shape in shapes if None not in shape]
+        self.open = [(name, shape) for name, shape in shapes if None in shape]  # an axis without a name stays of any size
 
     def fits(self, feeds: Any) -> bool:
         try:
-            return all(feeds[name].shape == shape for name, shape in self.shapes)
+            return all(feeds[name].shape == shape for name, shape in self.shapes) and all(
+                _matches(feeds[name].shape, shape) for name, shape in self.open
+            )
         except (AttributeError, KeyError, TypeError):  # no arrays, or one is missing: a session for any size says so
             return False
+
+
+def _matches(shape: tuple[int, ...], declared: tuple[Any, ...]) -> bool:
+    return len(shape) == len(declared) and all(want is None or want == size for want, size in zip(declared, shape, strict=True))
 
 
 def open_tuned(

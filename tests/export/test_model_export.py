@@ -209,8 +209,7 @@ def test_a_bad_target_is_refused_before_the_work(recogniser: Recogniser, tmp_pat
         export(recogniser, tmp_path / "missing" / "tiny.onnx")
 
 
-def test_large_weights_go_beside_the_file(tmp_path: Path) -> None:
-    weights = np.arange(600, dtype=np.float32).reshape(30, 20)
+def with_weights(weights: np.ndarray) -> onnx.ModelProto:
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
         "g",
@@ -218,7 +217,12 @@ def test_large_weights_go_beside_the_file(tmp_path: Path) -> None:
         [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", 20])],
         [onnx.numpy_helper.from_array(weights, "w")],
     )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+
+
+def test_large_weights_go_beside_the_file(tmp_path: Path) -> None:
+    weights = np.arange(600, dtype=np.float32).reshape(30, 20)
+    model = with_weights(weights)
     size = write_artifact(model, Contract("model", "big"), tmp_path / "big.onnx", external_data_bytes=1000)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["big.onnx", "big.onnx.data"]
     assert size == sum(p.stat().st_size for p in tmp_path.iterdir())
@@ -228,6 +232,38 @@ def test_large_weights_go_beside_the_file(tmp_path: Path) -> None:
     # Written again small, the old weights go.
     write_artifact(model, Contract("model", "big"), tmp_path / "big.onnx")
     assert [p.name for p in tmp_path.iterdir()] == ["big.onnx"]
+
+
+def test_what_lies_beside_a_file_and_is_not_its_own_stays(tmp_path: Path) -> None:
+    weights = np.arange(600, dtype=np.float32).reshape(30, 20)
+    write_artifact(with_weights(weights), Contract("model", "big"), tmp_path / "big.onnx", external_data_bytes=1000)
+    (tmp_path / "big.onnx").rename(tmp_path / "renamed.onnx")
+    write_artifact(with_weights(weights), Contract("model", "big"), tmp_path / "big.onnx")
+    with Engine(tmp_path / "renamed.onnx", device="cpu") as engine:  # its weights are in big.onnx.data
+        np.testing.assert_allclose(engine.run({"x": np.ones((1, 30), np.float32)})["y"], weights.sum(axis=0)[None])
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EACCES, "in use"), KeyboardInterrupt()])
+def test_where_a_file_cannot_be_replaced_the_older_one_keeps_its_weights(
+    tmp_path: Path, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = np.arange(600, dtype=np.float32).reshape(30, 20)
+    target = tmp_path / "big.onnx"
+    write_artifact(with_weights(weights), Contract("model", "big"), target, external_data_bytes=1000)
+    replace = Path.replace
+
+    def fails(self: Path, to: Path) -> Path:
+        if Path(to) == target:
+            raise error
+        return replace(self, to)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(ExportError if isinstance(error, OSError) else KeyboardInterrupt):
+        write_artifact(with_weights(weights + 1), Contract("model", "big"), target, external_data_bytes=1000)
+    monkeypatch.undo()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["big.onnx", "big.onnx.data"]
+    with Engine(target, device="cpu") as engine:
+        np.testing.assert_allclose(engine.run({"x": np.ones((1, 30), np.float32)})["y"], weights.sum(axis=0)[None])
 
 
 def test_paths_in_a_command_are_cut_to_their_last_part() -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from onnxferry.runtime.artifact import Contract, Golden, metadata_from_contract
+from onnxferry.runtime.catalog import find_model
 from onnxferry.runtime.cli import main
 
 
@@ -57,8 +60,6 @@ def test_not_a_number_fails_and_is_valid_json(make_recogniser: Callable[..., Pat
 
 
 def test_an_output_that_is_gone(doubler: Path, make_model: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
-    import onnx
-
     x = np.ones((1, 3), np.float32)
     contract = Contract("model", "doubler", goldens=(Golden({"x": x}, {"y": 2 * x, "z": x}),))
     path = make_model(onnx.load(doubler).graph, metadata_from_contract(contract))
@@ -101,3 +102,24 @@ def test_says_why_it_ran_where_it_ran(recogniser: Path, capsys: pytest.CaptureFi
     assert "why cpu" not in capsys.readouterr().out
     assert main(["check", str(recogniser), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["device_reason"] == "CUDA cannot be used: there is no GPU in this test"
+
+
+@pytest.mark.parametrize("more", [[], ["--untrusted"]])
+def test_an_autoencoder_is_checked_in_both_halves(more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("digits-ae.onnx", "digits-ae.decoder.onnx"):
+        shutil.copy(find_model("digits-ae").with_name(name), tmp_path)
+    path, decoder = str(tmp_path / "digits-ae.onnx"), tmp_path / "digits-ae.decoder.onnx"
+    assert main(["check", path, "--json", *more]) == 0
+    both = json.loads(capsys.readouterr().out)
+    model = onnx.load(decoder)
+    kept = [entry for entry in model.metadata_props if entry.key != "onnxferry.goldens"]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    onnx.save(model, decoder)
+    assert main(["check", path, "--json", *more]) == 1
+    shown = capsys.readouterr()
+    one = json.loads(shown.out)
+    assert (both["passed"], one["passed"]) == (True, False)
+    assert 0 < one["samples"] < both["samples"]
+    assert "digits-ae.decoder.onnx carries no golden samples, so half of digits-ae.onnx is unproved" in shown.err
+    assert main(["check", path, "--allow-none", *more]) == 0

@@ -210,20 +210,26 @@ def test_many_writers(model, folder):
     assert Engine(model, device="cpu", cache=folder).cached
 
 
-def test_the_folder_stays_bounded(folder):
+def test_the_folder_stays_bounded_and_what_is_not_the_cache_s_stays(folder):
     folder.mkdir()
-    for age, name in enumerate(("new", "middle", "old")):
-        path = folder / f"{name}-0.onnx"
+    new, middle, old = (f"{digit * 40}-{digit * 64}.onnx" for digit in "abc")
+    for age, name in enumerate((new, middle, old)):
+        path = folder / name
         path.write_bytes(bytes(100))
         os.utime(path, (1_000_000 - age, 1_000_000 - age))
     left_behind = folder / ".writing-dead.onnx"
     left_behind.write_bytes(bytes(10))
     os.utime(left_behind, (1, 1))
-    (folder / "somebody's.txt").write_bytes(bytes(1000))
+    for name in ("somebody's.txt", "somebody's.onnx", "abc-def.onnx"):
+        (folder / name).write_bytes(bytes(1000))
+        os.utime(folder / name, (2, 2))
+    theirs = ["abc-def.onnx", "somebody's.onnx", "somebody's.txt"]
     GraphCache(folder).prune(most=300)
-    assert entries(folder) == ["middle-0.onnx", "new-0.onnx", "old-0.onnx", "somebody's.txt"]
+    assert entries(folder) == sorted([new, middle, old, *theirs])
     GraphCache(folder).prune(most=200)
-    assert entries(folder) == ["middle-0.onnx", "new-0.onnx", "somebody's.txt"]
+    assert entries(folder) == sorted([new, middle, *theirs])
+    GraphCache(folder).prune(most=0)
+    assert entries(folder) == sorted(theirs)
 
 
 def test_where_caches_lie(monkeypatch, tmp_path):

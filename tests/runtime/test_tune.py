@@ -36,7 +36,7 @@ from onnxferry.runtime.tune import SECONDS, forget, tune
 from onnxferry.runtime.tune_feeds import fixed_sizes, make_feeds
 from onnxferry.runtime.tune_plan import Plan, Setting, Trial, Tuning, plan_from_json, plan_to_json
 from onnxferry.runtime.tune_search import Candidate, median_bounds
-from onnxferry.runtime.tuned_engine import TunedEngine
+from onnxferry.runtime.tuned_engine import TunedEngine, _Fixed
 from onnxferry.runtime.value_info import TensorSpec
 
 Make = Callable[..., Path]
@@ -874,3 +874,15 @@ def test_a_real_clock_finds_that_less_work_is_faster(recogniser: Path, tmp_path:
     assert tuning.plans[1].setting.variant == "lean"
     assert tuning.plans[1].ratio > 1
     assert SECONDS == 20
+
+
+def test_a_session_for_some_sizes_takes_any_size_of_an_axis_without_a_name() -> None:
+    setting = Setting(sizes=(("height", 28),))
+    fixed = _Fixed(setting, [TensorSpec("x", "float32", ("height", None, 3)), TensorSpec("y", "float32", ("height",))])
+    y = np.zeros(28)
+    assert fixed.fits({"x": np.zeros((28, 7, 3)), "y": y})
+    assert fixed.fits({"x": np.zeros((28, 9, 3)), "y": y})
+    assert not fixed.fits({"x": np.zeros((27, 7, 3)), "y": y})
+    assert not fixed.fits({"x": np.zeros((28, 7)), "y": y})
+    assert not fixed.fits({"x": np.zeros((28, 7, 3)), "y": np.zeros(27)})
+    assert not fixed.fits({"x": np.zeros((28, 7, 3))})
