@@ -155,7 +155,7 @@ class _Options:
     def refuse(self, what: str, **given: object) -> None:
         """Raise for options that make no sense with this source."""
         for option, value in given.items():
-            if value not in (None, [], "", False):  # 0 is something that was given
+            if not (value is None or value is False or value == [] or value == ""):  # 0 is something that was given
                 raise InputError(f"--{option} makes no sense with {what}: it brings its own")
 
     @property
