@@ -12,6 +12,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
+from onnxferry.runtime.array_files import UNREADABLE
 from onnxferry.runtime.errors import InputError
 
 MAX_ELEMENTS = 16 * 2**20
@@ -129,7 +130,7 @@ def from_file(data: bytes, inputs: Sequence[Input], limit: int = 64 * 2**20) -> 
         else:
             _check_header(BytesIO(data), min(len(data), limit))
             arrays = {names[0] if len(names) == 1 else "": np.load(BytesIO(data), allow_pickle=False)}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, MemoryError) as error:
+    except UNREADABLE as error:
         raise InputError("the file holds no arrays that can be read; expected numpy's .npy or .npz, without objects") from error
     strange = [name for name in arrays if name not in names]
     if strange:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import streamlit as st
 
 from onnxferry.runtime import Model, load
+from onnxferry.runtime.array_files import UNREADABLE
 from onnxferry.runtime.catalog import ZooModel, zoo_model, zoo_names
 from onnxferry.runtime.errors import ArtifactError
 
@@ -82,7 +82,7 @@ def _read_examples(path: str) -> Examples:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise ArtifactError(f"{path} cannot be read ({error}); install onnxferry again") from error
     nothing, no_pictures = np.zeros(0, np.int64), np.zeros((0, 1, 1, 1), np.uint8)
     images = arrays.get("images", no_pictures)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxferry.runtime.array_files import UNREADABLE
 from onnxferry.runtime.errors import DataError, InputError
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64", "bool")
@@ -101,5 +102,5 @@ def samples_from_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"{path} holds a single array; --samples takes .npz files with one array for every input, by name")
             return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path} is no .npz file of plain arrays: {str(error).splitlines()[0]}") from error
+    except UNREADABLE as error:
+        raise DataError(f"{path} is no .npz file of plain arrays: {(str(error) or type(error).__name__).splitlines()[0]}") from error

@@ -155,6 +155,9 @@ def optimize(
         contract = engine.contract or Contract(kind="model", name=path.stem)
         if contract.certificate:
             raise InputError(f"{path.name} is a variant itself; optimize the original, {contract.name}.onnx")
+        for output in engine.outputs:
+            if "(" in output.dtype or output.dtype == "str":
+                raise InputError(f"{path.name} gives {output}: only tensors of numbers can be scored; optimize the model without it")
         asked = asked or parse_budget(DEFAULTS[contract.kind])
         asked.check_kind(contract.kind)
         first, second = samples_for(engine, contract.kind, data, calibration, samples)

@@ -7,13 +7,13 @@ file. What is given is cut in two where it has no test part of its own: the firs
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from onnxferry.runtime.array_files import UNREADABLE
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import DataError, InputError
 from onnxferry.runtime.latents import decoder_path
@@ -32,16 +32,25 @@ LABELS = ("label", "labels")
 class Samples:
     """Rows by input name, and what they are."""
 
-    feeds: Mapping[str, np.ndarray]
+    feeds: Mapping[str, np.ndarray]  # a single number is for all rows
     words: str  # without local paths
     labels: np.ndarray | None = None  # int64 (rows,)
 
     def __len__(self) -> int:
-        return min((len(array) for array in self.feeds.values()), default=0)
+        return count_rows(self.feeds)
 
     def take(self, rows: slice | np.ndarray) -> Samples:
         labels = None if self.labels is None else self.labels[rows]
-        return Samples({name: array[rows] for name, array in self.feeds.items()}, self.words, labels)
+        return Samples(rows_of(self.feeds, rows), self.words, labels)
+
+
+def count_rows(feeds: Mapping[str, np.ndarray]) -> int:
+    return min((len(array) for array in feeds.values() if array.ndim), default=0)
+
+
+def rows_of(feeds: Mapping[str, np.ndarray], rows: slice | np.ndarray) -> dict[str, np.ndarray]:
+    """Some of the rows; a single number goes with any."""
+    return {name: array[rows] if array.ndim else array for name, array in feeds.items()}
 
 
 def samples_for(
@@ -163,10 +172,12 @@ def _npz(engine: Engine, path: Path) -> Samples:
     """Arrays by input name; ``images`` serves for ``image``; ``label`` or ``labels``, where no input is called so, are labels."""
     try:
         with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it holds one array without a name")
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise DataError(f"no such file: {path.name}") from error
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path.name} cannot be read as an .npz archive of arrays ({error})") from error
     feeds = {}
     for spec in engine.inputs:
@@ -179,7 +190,7 @@ def _npz(engine: Engine, path: Path) -> Samples:
             if isinstance(size, int) and axis and array.shape[axis] != size:
                 raise DataError(f"{path.name}: {spec.name!r} has size {array.shape[axis]} on axis {axis}, and the model takes {spec}")
         feeds[spec.name] = array
-    rows = {len(array) for array in feeds.values()}
+    rows = {len(array) for array in feeds.values() if array.ndim}
     if len(rows) != 1 or 0 in rows:
         raise DataError(f"{path.name}: the inputs need the same number of rows, at least one; got {sorted(rows)}")
     inputs = {spec.name for spec in engine.inputs}
@@ -201,4 +212,4 @@ def _own_examples(engine: Engine) -> Samples:
 
 
 def _joined(first: Samples, second: Samples) -> Samples:
-    return Samples({n: np.concatenate([a, second.feeds[n]]) for n, a in first.feeds.items()}, first.words)
+    return Samples({n: np.concatenate([a, second.feeds[n]]) if a.ndim else a for n, a in first.feeds.items()}, first.words)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxferry.export.budget import Budget
-from onnxferry.export.optimize_data import Samples
+from onnxferry.export.optimize_data import Samples, count_rows, rows_of
 from onnxferry.export.parity_measure import psnr
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import InputError
@@ -40,9 +40,8 @@ class Score:
 
 def outputs_of(engine: Engine, feeds: Mapping[str, np.ndarray], rows_alone: bool = False) -> dict[str, np.ndarray]:
     """All rows' outputs, run in batches, or row by row."""
-    rows = min(len(array) for array in feeds.values())
     step = 1 if rows_alone else SCORED_AT_ONCE
-    parts = [engine.run({n: a[i : i + step] for n, a in feeds.items()}) for i in range(0, rows, step)]
+    parts = [engine.run(rows_of(feeds, slice(i, i + step))) for i in range(0, count_rows(feeds), step)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if parts[0][name].ndim}
 
 

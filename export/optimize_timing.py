@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxferry.export.optimize_data import count_rows, rows_of
 from onnxferry.runtime.cuda_libraries import device_names
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.hardware import cpu_name
@@ -71,14 +72,13 @@ def compare_speed(original: Engine, variant: Engine, feeds: Sequence[Feeds], *, 
 
 def rotating(feeds: Feeds, batch: int, count: int = FEEDS) -> list[dict[str, np.ndarray]]:
     """``count`` batches of ``batch`` rows of ``feeds``, drawn with repetition where there are too few."""
-    rows = min(len(array) for array in feeds.values())
     rng = np.random.default_rng(batch)
-    return [{n: np.ascontiguousarray(a[index]) for n, a in feeds.items()} for index in (rng.integers(0, rows, batch) for _ in range(count))]
+    drawn = (rows_of(feeds, rng.integers(0, count_rows(feeds), batch)) for _ in range(count))
+    return [{name: np.ascontiguousarray(array) if array.ndim else array for name, array in each.items()} for each in drawn]
 
 
 def _rows(feeds: Feeds) -> list[Feeds]:
-    rows = min(len(array) for array in feeds.values())
-    return [{n: a[i : i + 1] for n, a in feeds.items()} for i in range(rows)]
+    return [rows_of(feeds, slice(i, i + 1)) for i in range(count_rows(feeds))]
 
 
 def machine_name(device: str) -> str:

@@ -58,6 +58,8 @@ class GoldenReport:
 
 def rms_share(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> float:
     """Root mean square of the differences of all arrays, as a share of that of ``expected``; infinite for other shapes, or no numbers."""
+    if not all(isinstance(array, np.ndarray) and array.dtype.kind in "biuf" for array in (*expected, *actual)):
+        return math.inf
     if any(a.shape != b.shape for a, b in zip(expected, actual, strict=True)):
         return math.inf
     off = whole = 0.0
@@ -95,6 +97,8 @@ def compare_output(sample: int, output: str, actual: np.ndarray | None, expected
 
     if actual is None:
         return failed("the model gives no such output")
+    if not isinstance(actual, np.ndarray):  # a sequence or a map
+        return failed(f"it is no tensor but a {type(actual).__name__}")
     if actual.dtype != expected.dtype:
         return failed(f"dtype {actual.dtype}, expected {expected.dtype}")
     if actual.shape != expected.shape:

@@ -21,6 +21,7 @@ from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.feeds import whole_number
 from onnxferry.runtime.tasks import Model
+from onnxferry.runtime.value_info import is_size
 
 MADE_AT_ONCE = 256
 
@@ -140,10 +141,15 @@ def _check_generator(engine: Engine) -> tuple[int, int, int]:
     problem = ""
     if set(inputs) != {"noise", "label"} or noise is None or label is None or noise.dtype != "float32" or label.dtype != "int64":
         problem = "the inputs noise, float32 (batch, n), and label, int64 (batch,)"
-    elif len(noise.shape) != 2 or not isinstance(noise.shape[1], int):
+    elif len(noise.shape) != 2 or not is_size(noise.shape[1]):
         problem = "noise of a fixed width"
     elif (
-        image is None or image.dtype != "uint8" or len(image.shape) != 4 or image.shape[3] not in (1, 3) or image.shape[1] != image.shape[2]
+        image is None
+        or image.dtype != "uint8"
+        or len(image.shape) != 4
+        or image.shape[3] not in (1, 3)
+        or image.shape[1] != image.shape[2]
+        or not is_size(image.shape[1])
     ):
         problem = "an output image, uint8 (batch, size, size, 1 | 3)"
     elif not engine.contract or not engine.contract.labels:

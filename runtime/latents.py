@@ -21,6 +21,7 @@ from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.pictures import Picture, decode_pictures
 from onnxferry.runtime.tasks import Key, Model, picture_batches
+from onnxferry.runtime.value_info import is_size
 from onnxferry.runtime.variants import decoder_path as decoder_path
 from onnxferry.runtime.variants import original_path
 
@@ -37,16 +38,20 @@ class Autoencoder(Model):
         self.decoder = decoder
         self.channels, self.size, self.latent = _check_encoder(engine)
         if decoder is not None:
-            _check_decoder(engine, decoder, self.latent)
+            _check_decoder(engine, decoder, self.latent, (self.size, self.size, self.channels))
 
     @property
     def threshold(self) -> float:
         """The anomaly score that 99 of 100 held-out pictures stay below (the contract says how many of 100)."""
         options = self.contract.options if self.contract else {}
         value = options.get("anomaly_threshold")
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        try:
+            threshold = float(value) if isinstance(value, int | float) else math.nan
+        except OverflowError:
+            threshold = math.inf
+        if not math.isfinite(threshold):
             raise ArtifactError(f"{self.engine.path} names no anomaly threshold in its contract; export it again")
-        return float(value)
+        return threshold
 
     def reconstruct(self, x: Picture | list[Any] | tuple[Any, ...], batch_size: int | None = None) -> np.ndarray:
         """What becomes of pictures that are encoded and decoded: uint8 (n, size, size), in colour (n, size, size, 3).
@@ -121,17 +126,20 @@ def _check_encoder(engine: Engine) -> tuple[int, int, int]:
         if name not in outputs or outputs[name].dtype != dtype or len(outputs[name].shape) != rank:
             raise _not_as_promised(engine, f"an output {name}, {dtype} with {rank} axes")
     side, latent = outputs["reconstruction"].shape[1], outputs["latent"].shape[1]
-    if not isinstance(side, int) or not isinstance(latent, int) or outputs["reconstruction"].shape[2:] != (side, image.shape[3]):
+    if not is_size(side) or not is_size(latent) or outputs["reconstruction"].shape[2:] != (side, image.shape[3]):
         raise _not_as_promised(engine, "a reconstruction (batch, size, size, channels) and a latent (batch, n) of fixed sizes")
     return int(image.shape[3] or 0), side, latent
 
 
-def _check_decoder(engine: Engine, decoder: Engine, latent: int) -> None:
+def _check_decoder(engine: Engine, decoder: Engine, latent: int, shape: tuple[int, int, int]) -> None:
     theirs, ours = decoder.contract, engine.contract
     if theirs is None or theirs.kind != "decoder" or [spec.name for spec in decoder.inputs] != ["latent"]:
         raise ArtifactError(f"{decoder.path} is not a decoder; export the model again")
     if decoder.inputs[0].shape[1:] != (latent,) or (ours is not None and ours.options.get("pair") != theirs.options.get("pair")):
         raise ArtifactError(f"{decoder.path} belongs to another encoder than {engine.path}; export the model again")
+    drawn = next((spec for spec in decoder.outputs if spec.name == "image"), None)
+    if drawn is None or drawn.dtype != "uint8" or drawn.shape[1:] != shape:
+        raise ArtifactError(f"{decoder.path} draws no pictures of {shape}, which {engine.path} reads; export the model again")
 
 
 def _not_as_promised(engine: Engine, expected: str) -> ArtifactError:

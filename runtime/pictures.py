@@ -167,6 +167,8 @@ def _from_file(path: Path) -> np.ndarray:
         raise InputError(f"{path}: is a folder, expected a picture; list its pictures, [*Path({str(path)!r}).glob('*.png')]") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:  # a name that no file can have
+        raise InputError(f"no such picture: {str(path)!r} ({error})") from error
 
 
 def _from_stream(stream: BinaryIO, name: str) -> np.ndarray:
@@ -279,4 +281,7 @@ def _read_idx(stream: BinaryIO | gzip.GzipFile, path: Path, at_most: int) -> np.
         filled += read
     if stream.read(1):
         raise DataError(f"{path}: holds more bytes than its shape {shape} of {dtype.name} takes; fetch it again")
-    return data.view(dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
+    try:
+        return data.view(dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
+    except ValueError as error:  # no elements, and more of them along an axis than numpy counts
+        raise DataError(f"{path}: claims the shape {shape}, which no array has; fetch it again") from error

@@ -16,6 +16,7 @@ import binascii
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -199,6 +200,8 @@ def _decoded(value: dict[str, Any]) -> Any:
     import numpy as np
 
     try:
+        if not re.fullmatch(r"[a-z]+[0-9]{0,2}", str(value["dtype"])):  # numpy reads more than names, as Python's literals
+            raise ValueError("dtype")
         dtype = np.dtype(str(value["dtype"])).newbyteorder("<")
         if dtype.kind not in _ARRAY_KINDS:
             raise ValueError(f"dtype {dtype}")

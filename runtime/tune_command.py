@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import typer
 from rich.text import Text
 
+from onnxferry.runtime.array_files import UNREADABLE
 from onnxferry.runtime.catalog import find_model
 from onnxferry.runtime.console import (
     DeviceOption,
@@ -107,7 +107,7 @@ def _read_feeds(path: Path) -> dict[str, np.ndarray]:
             raise ValueError("it holds one array without a name")
         with archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} cannot be read as inputs ({error}); make it with numpy.savez(path, name=array, …)") from error
 
 

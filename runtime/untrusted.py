@@ -53,7 +53,7 @@ def check_file(path: str | os.PathLike[str], limits: SandboxLimits | None = None
             inputs=tuple(map(str, answer["inputs"])),
             outputs=tuple(map(str, answer["outputs"])),
         )
-    except (KeyError, TypeError, ValueError, ArtifactError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, ArtifactError) as error:
         raise _not_understood(path) from error
 
 
@@ -65,7 +65,7 @@ def run_file(
     answer = sandbox.call(_run, arguments, limits, name=str(path))
     try:
         outputs = dict(zip(map(str, answer["names"]), answer["arrays"], strict=True))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise _not_understood(path) from error
     if not all(isinstance(array, np.ndarray) for array in outputs.values()):
         raise _not_understood(path)

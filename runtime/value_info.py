@@ -6,6 +6,7 @@ Source: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, ValueInfoProto a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from onnxferry.runtime.tensor_header import ELEMENT_TYPES, MAX_RANK
 from onnxferry.runtime.wire import LENGTH, VARINT, Fields, WireError, WireReader, once, signed
@@ -29,6 +30,11 @@ class TensorSpec:
 def shape_words(shape: Shape) -> str:
     """``(batch, 3, ?)``"""
     return f"({', '.join('?' if size is None else str(size) for size in shape)})"
+
+
+def is_size(size: int | str | None) -> TypeGuard[int]:
+    """Whether an axis is of one size, and has room for something."""
+    return isinstance(size, int) and size > 0
 
 
 _MAX_DEPTH = 8  # optional(seq(map(…)))

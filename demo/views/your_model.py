@@ -173,7 +173,7 @@ def _answer(answer: Answer, report: Mapping[str, Any]) -> None:
     for name, array in answer.outputs.items():
         if name == "bytes" and array.dtype == np.uint8 and array.ndim == 2 and len(array):
             st.html(markup.sheet("", array[0].tobytes().decode("utf-8", "replace")))
-        elif array.dtype == np.uint8 and array.ndim == 4 and array.shape[3] in (1, 3) and 0 < array[0].size <= 2**22:
+        elif array.dtype == np.uint8 and array.ndim == 4 and array.shape[3] in (1, 3) and len(array) and 0 < array[0].size <= 2**22:
             st.html(markup.grid([markup.picture(each, f"{name} {i}") for i, each in enumerate(array[:16])], name=name))
     st.html(markup.table(("output", "dtype", "shape", "smallest", "mean", "largest", "first values"), output_rows(answer), name="Outputs"))
     if report["contract"]:

@@ -159,6 +159,12 @@ def test_what_does_not_fit_is_said(
     shutil.copy(tmp_path / "other.decoder.onnx", tmp_path / "alone.decoder.onnx")
     with pytest.raises(ArtifactError, match="belongs to another encoder"):
         load(alone)
+    shutil.copy(artifact.with_name(artifact.name.replace(".onnx", ".decoder.onnx")), tmp_path / "alone.decoder.onnx")
+    drawn = onnx.load(tmp_path / "alone.decoder.onnx")
+    drawn.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 14
+    onnx.save(drawn, tmp_path / "alone.decoder.onnx")
+    with pytest.raises(ArtifactError, match=r"draws no pictures of \(28, 28, 1\)"):
+        load(alone)
 
 
 def test_a_graph_that_differs_leaves_the_older_files(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -255,3 +256,34 @@ def test_the_weights_beside_a_file_count(network: Path) -> None:
     apart, data = network.with_name("apart.onnx").stat().st_size, network.with_name("apart.data").stat().st_size
     assert module._size(network) == whole
     assert module._size(network.with_name("apart.onnx")) == apart + data > whole
+
+
+def test_a_single_number_among_the_inputs_goes_with_every_row(tmp_path: Path, build_onnx: Callable, twice_as_fast: None) -> None:
+    float32 = onnx.TensorProto.FLOAT
+    weights = numpy_helper.from_array(RNG.standard_normal((8, 8)).astype(np.float32), "w")
+    nodes = [onnx.helper.make_node("MatMul", ["x", "w"], ["m"]), onnx.helper.make_node("Mul", ["m", "scale"], ["y"])]
+    model = build_onnx(nodes, [("x", float32, ["batch", 8]), ("scale", float32, [])], [("y", float32, ["batch", 8])], [weights])
+    onnx.save(model, tmp_path / "scaled.onnx")
+    np.savez(tmp_path / "data.npz", x=RNG.standard_normal((12, 8)).astype(np.float32), scale=np.float32(2))
+    result = optimize(tmp_path / "scaled.onnx", data=tmp_path / "data.npz", budget="psnr 20", batches=(1, 4), seconds=0.01)
+    assert all("could not be made" not in verdict.words for verdict in result.verdicts)
+
+
+def test_what_gives_no_tensors_is_refused_in_one_line(tmp_path: Path, build_onnx: Callable) -> None:
+    nodes = [onnx.helper.make_node("SequenceConstruct", ["x"], ["s"])]
+    model = build_onnx(nodes, [("x", onnx.TensorProto.FLOAT, ["batch", 8])], [])
+    model.graph.output.append(onnx.helper.make_tensor_sequence_value_info("s", onnx.TensorProto.FLOAT, None))
+    onnx.save(model, tmp_path / "list.onnx")
+    with pytest.raises(InputError, match="only tensors of numbers can be scored"):
+        optimize(tmp_path / "list.onnx")
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut", b"\x93NUMPY\x01\x00\x08\x00((((((((", b"one array"])
+def test_files_that_hold_no_arrays_are_told_in_one_line(network: Path, content: bytes) -> None:
+    broken = network.with_name("broken.npz")
+    broken.write_bytes(content)
+    if content == b"one array":
+        with broken.open("wb") as file:
+            np.save(file, np.zeros(3))
+    with pytest.raises(DataError, match="cannot be read as an"):
+        optimize(network, data=broken)

@@ -150,3 +150,11 @@ def test_comparing_nothing_is_a_failure() -> None:
     assert not report.passed
     with pytest.raises(CheckFailedError, match="no golden samples"):
         report.raise_if_failed("m.onnx")
+
+
+def test_what_is_no_array_fails_and_is_infinitely_far() -> None:
+    one = np.ones(3, np.float32)
+    found = compare_output(0, "y", [one], one, LOOSE)  # type: ignore[arg-type]  # a sequence, as ONNX Runtime gives it
+    assert (found.passed, found.problem) == (False, "it is no tensor but a list")
+    assert rms_share([one], [[one]]) == math.inf  # type: ignore[list-item]
+    assert rms_share([np.array(["a"])], [np.array(["a"])]) == math.inf

@@ -42,6 +42,7 @@ def test_reads_every_type_of_the_format(tmp_path: Path, pack, code: int, dtype: 
         (idx(0x08, (3, 2), b"abcdefg"), "more bytes"),
         (idx(0x08, (2**32 - 1,) * 3, b"abc"), "cannot hold"),
         (idx(0x0E, (2**31, 1), b"abc"), "cannot hold"),
+        (idx(0x08, (0, 2**32 - 1, 2**32 - 1), b""), "which no array has"),
     ],
 )
 def test_lies_about_sizes_are_data_errors(tmp_path: Path, pack, content: bytes, says: str) -> None:

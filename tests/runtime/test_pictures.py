@@ -253,3 +253,8 @@ class TestFolders:
             list_labelled_pictures(tmp_path)
         with pytest.raises(DataError, match=r"sub-folders \(cat\)"):
             list_pictures(tmp_path)
+
+
+def test_a_name_that_no_file_can_have_is_told() -> None:
+    with pytest.raises(InputError, match="no such picture"):
+        decode_picture("a\0b.png")

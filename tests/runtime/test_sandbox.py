@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import signal
@@ -306,6 +307,7 @@ def test_numbers_that_are_not_finite_travel_unchanged(importable: None) -> None:
         b'{"value": {"array/base64": "AAAA", "dtype": "object", "shape": [1]}}',
         b'{"value": {"array/base64": "!", "dtype": "uint8", "shape": [1]}}',
         b'{"value": {"array/base64": "AAAA"}}',
+        b'{"value": {"array/base64": "AAAA", "dtype": "(1,", "shape": [1]}}',
         b"[" * 100_000,
     ],
 )
@@ -322,7 +324,21 @@ def test_errors_in_an_answer_are_of_our_classes_only() -> None:
         assert type(caught.value) is OnnxFerryError
 
 
-@pytest.mark.parametrize("answer", [None, [], {"kind": 1}, {"kind": "model", "name": "", "samples": "many", "comparisons": []}])
+FOUND = {"kind": "model", "name": "m", "samples": 0, "comparisons": [], "inputs": [], "outputs": []}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        [],
+        {"kind": 1},
+        {"kind": "model", "name": "", "samples": "many", "comparisons": []},
+        {**FOUND, "samples": math.inf},
+        np.zeros(3),
+        {**FOUND, "comparisons": [np.zeros(3)]},
+    ],
+)
 def test_findings_of_somebody_else_are_refused(answer: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(untrusted.sandbox, "call", lambda *_, **__: answer)
     with pytest.raises(UntrustedModelError, match="no answer that can be understood"):
