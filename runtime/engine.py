@@ -37,6 +37,9 @@ from onnxferry.runtime.workers import Workers
 
 MAX_THREADS = 1024
 
+GPU_FAILED = ("CUDA", "CUDNN", "CUBLAS", "GPU memory", "Failed to allocate memory", "smaller than requested bytes")
+"""What ONNX Runtime says where it is not the feeds' fault; the last two where the memory is not enough (core/framework/bfc_arena.cc)."""
+
 
 class Engine:
     """An open model. One engine serves any number of threads at a time; a forked process needs one of its own.
@@ -342,7 +345,7 @@ class Engine:
 
     def _run_error(self, error: Exception, feeds: Mapping[str, Any], outputs: Mapping[str, Any] | None = None) -> InputError | DeviceError:
         text = ort.words(error)
-        if self.device == "cuda" and any(mark in text for mark in ("CUDA", "CUDNN", "CUBLAS", "GPU memory", "BFCArena")):
+        if self.device == "cuda" and any(mark in text for mark in GPU_FAILED):
             return DeviceError(f"the GPU failed while running {self._name}: {text}; try a smaller batch, or device='cpu'")
         ins, outs = (", ".join(f"{name} {given(value)}" for name, value in (side or {}).items()) for side in (feeds, outputs))
         return InputError(f"{self._name} cannot run on {ins or 'no inputs'}{outs and f' into {outs}'}: {text}")

@@ -610,7 +610,19 @@ def test_cuda_that_comes_up(scale_model, cuda_build, monkeypatch):
     assert options == {"device_id": 1, "use_tf32": "1"}
 
 
-def test_a_gpu_that_fails_in_a_run(scale_model, cuda_build, monkeypatch):
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("CUDA failure 2: out of memory ; GPU=0 ; hostname=h", "CUDA failure 2: out of memory"),
+        (
+            "Non-zero status code returned while running Expand node. Name:'' Status Message: "
+            "/onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:360 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool) "
+            "Failed to allocate memory for requested buffer of size 17592186044416",
+            r"node \(no name\) \(Expand\): Failed to allocate memory",
+        ),
+    ],
+)
+def test_a_gpu_that_fails_in_a_run(scale_model, cuda_build, monkeypatch, said, words):
     state = ort.onnxruntime().capi.onnxruntime_pybind11_state
 
     class Failing(FakeSession):
@@ -618,12 +630,12 @@ def test_a_gpu_that_fails_in_a_run(scale_model, cuda_build, monkeypatch):
             return []
 
         def run(self, names, feeds, options=None):
-            raise state.Fail("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 2: out of memory ; GPU=0 ; hostname=h")
+            raise state.Fail(f"[ONNXRuntimeError] : 1 : FAIL : {said}")
 
     monkeypatch.setattr(
         ort.onnxruntime(), "InferenceSession", lambda model, options, **given: Failing(model, options, active=[ort.CUDA, ort.CPU], **given)
     )
-    with pytest.raises(DeviceError, match=r"the GPU failed while running the model: CUDA failure 2: out of memory .*try a smaller batch"):
+    with pytest.raises(DeviceError, match=f"the GPU failed while running the model: {words}.*try a smaller batch"):
         Engine(scale_model, device="cuda").run({})
 
 
