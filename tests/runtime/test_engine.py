@@ -679,6 +679,9 @@ def test_missing_cuda_libraries_are_named(libraries, capfd):
     assert "pip install 'onnxferry[cuda]'" in words
     libraries |= {"libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13"}
     ort._library_problem.cache_clear()
+    assert "libcurand.so.10" in ort._library_problem()  # ONNX Runtime would only log it
+    libraries.add("libcurand.so.10")
+    ort._library_problem.cache_clear()
     assert "libcudnn.so.9" in ort._library_problem()  # the provider loads without it, and fails at the first convolution
     libraries.add("libcudnn.so.9")
     ort._library_problem.cache_clear()
