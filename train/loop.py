@@ -307,6 +307,7 @@ def _save(learner: Learner, fabric: Fabric, path: Path, state: _State) -> None:
         "schedulers": {name: scheduler.state_dict() for name, scheduler in learner.schedulers().items()},
         "extra": learner.extra_state(),
         "generators": generators,
+        "precision": fabric.strategy.precision.state_dict(),  # 16-mixed: by how much gradients are scaled
         "cuda": torch.cuda.get_rng_state() if fabric.device.type == "cuda" else None,
     }
     if fabric.is_global_zero:
@@ -325,6 +326,8 @@ def _restore(learner: Learner, fabric: Fabric, content: dict[str, Any]) -> _Stat
         for name, scheduler in learner.schedulers().items():
             scheduler.load_state_dict(content["schedulers"][name])
         learner.load_extra_state(content["extra"])
+        if content.get("precision"):  # empty without a scaler, and not there in earlier files
+            fabric.strategy.precision.load_state_dict(content["precision"])
         if len(content["generators"]) != fabric.world_size:
             raise TrainingError(f"the run was made on {len(content['generators'])} devices: resume it with as many (--devices)")
         torch.set_rng_state(content["generators"][fabric.global_rank])

@@ -134,6 +134,21 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_best(tmp_path: Pa
     assert load_checkpoint(tmp_path).metrics["epoch"] == 1
 
 
+def test_the_scale_of_gradients_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which half precision on a GPU has; a run on the CPU has none, and the same place for it."""
+    from lightning_fabric.plugins.precision import Precision
+
+    given: list[dict[str, float]] = []
+    monkeypatch.setattr(Precision, "load_state_dict", lambda self, state: given.append(state))
+    fit(learner(), LoopConfig(out=tmp_path / "without", device="cpu"))
+    fit(learner(), LoopConfig(out=tmp_path / "without", device="cpu", resume=True))
+    assert given == []
+    monkeypatch.setattr(Precision, "state_dict", lambda self: {"scale": 8.0})
+    fit(learner(), LoopConfig(out=tmp_path / "with", device="cpu"))
+    fit(learner(), LoopConfig(out=tmp_path / "with", device="cpu", resume=True))
+    assert given == [{"scale": 8.0}]
+
+
 def test_nothing_is_overwritten_or_resumed_by_mistake(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="nothing to resume"):
         fit(learner(), LoopConfig(out=tmp_path / "none", resume=True, device="cpu"))
