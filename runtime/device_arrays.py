@@ -8,14 +8,13 @@ its own end.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from onnxferry.runtime import hardware, ort
-from onnxferry.runtime.errors import DeviceError, InputError
+from onnxferry.runtime import cuda_driver, ort
+from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.feeds import Feed, kind, numpy_name
 
 _DEVICE_TYPES = {1: "cpu", 2: "cuda"}  # DLDeviceType
@@ -46,19 +45,24 @@ class DeviceArray:
 
     def numpy(self) -> np.ndarray:
         """A copy in CPU memory."""
-        if self._stream is not None:
-            _wait_for(self._stream)
+        self._wait()
         return np.array(self._value.numpy())
 
-    def __dlpack__(self, *, stream: int | None = None, **_: object) -> Any:
+    def __dlpack__(self, *, stream: int | None = None, copy: bool | None = None, **_: object) -> Any:
+        if copy:  # the consumer then makes one itself
+            raise TypeError("this array shares its memory, and makes no copy")
         # Another stream than the one that writes it must not read before that is done.
         if self._stream is not None and stream not in (_ANY_STREAM, self._stream):
-            _wait_for(self._stream)
+            self._wait()
         return self._value.__dlpack__()
 
     def __dlpack_device__(self) -> tuple[int, int]:
         device: tuple[int, int] = self._value.__dlpack_device__()
         return device
+
+    def _wait(self) -> None:
+        if self._stream is not None:
+            cuda_driver.wait_for(self._stream, self.__dlpack_device__()[1])
 
     def __repr__(self) -> str:
         return f"DeviceArray({self.dtype} {self.shape}, {self.device})"
@@ -126,10 +130,3 @@ def _value(array: Any, feed: Feed, device: tuple[str, int], stream: int | None) 
         raise InputError(f"input {name!r} must be {spec.dtype}, got {dtype}")
     feed.check_shape(shape)
     return value
-
-
-def _wait_for(stream: int) -> None:
-    driver = hardware.load_driver()
-    code = -1 if driver is None else driver.cuStreamSynchronize(ctypes.c_void_p(stream))
-    if code != 0:
-        raise DeviceError(f"waiting for the CUDA stream {stream:#x} failed (driver error {code}); is it a stream of this process?")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,7 +27,7 @@ from onnxferry.runtime.device_arrays import DeviceArray, run_on_device, values_o
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
 from onnxferry.runtime.feeds import Feed, as_dict, given, instead, kind, never_empty, open_sizes, specs_of
 from onnxferry.runtime.onnx_file import Limits, read_model
-from onnxferry.runtime.opening import CudaChoices, cache_for, open_on
+from onnxferry.runtime.opening import CudaChoices, cache_for, open_for_graphs, open_on, open_recorded
 from onnxferry.runtime.pinned import pinned_like
 from onnxferry.runtime.placement import Placement, fallback_words, placements
 from onnxferry.runtime.placement import PlacementWarning as PlacementWarning
@@ -35,6 +36,9 @@ from onnxferry.runtime.value_info import TensorSpec as TensorSpec
 from onnxferry.runtime.workers import Workers
 
 MAX_THREADS = 1024
+
+GPU_FAILED = ("CUDA", "CUDNN", "CUBLAS", "GPU memory", "Failed to allocate memory", "smaller than requested bytes")
+"""What ONNX Runtime says where it is not the feeds' fault; the last two where the memory is not enough (core/framework/bfc_arena.cc)."""
 
 
 class Engine:
@@ -58,10 +62,11 @@ class Engine:
     derives from them is then computed once, when it is opened; feeds of other sizes are refused.
 
     On CUDA: ``tf32`` allows TensorFloat-32, which is outside the tolerances that artifacts are judged by; ``cuda_graph`` records a run
-    for each set of shapes and replays it (for shapes that repeat; refused for graphs with control flow); ``cuda_stream`` is the
-    address of the stream that everything runs on, for :meth:`run_dlpack` (torch: ``torch.cuda.current_stream().cuda_stream``). With
-    ``device="cuda"`` nodes that run on the CPU all the same are named in a :class:`PlacementWarning`. ``record_placement`` fills
-    ``placement``: which node runs where.
+    for each set of shapes and replays it (for shapes that repeat; refused for graphs with control flow; the first run of a set in a
+    thread records, and no other thread may use the GPU meanwhile); ``cuda_stream`` is the address of the stream that everything runs
+    on, for :meth:`run_dlpack` (torch: ``torch.cuda.current_stream().cuda_stream``). 0, which torch gives for its default stream,
+    cannot be handed to ONNX Runtime: runs then wait, as they do without. With ``device="cuda"`` nodes that run on the CPU all the
+    same are named in a :class:`PlacementWarning`. ``record_placement`` fills ``placement``: which node runs where.
 
     Raises ArtifactError for a file that cannot be loaded, UntrustedModelError for one that is refused, DeviceError, InputError
     for arguments that make no sense, MissingExtraError where ONNX Runtime is not installed.
@@ -104,7 +109,11 @@ class Engine:
         fixed = open_sizes(sizes or {}, summary.inputs)
         settings = ort.SessionSettings(self.threads, graph_level, fixed, record_placement=record)
         self._session: Any
-        opened = open_on(model, self._name, settings, device, providers, None if fixed else cache_for(cache, summary), cuda)
+        recordable = True
+        if cuda.graph:
+            opened, recordable = open_for_graphs(model, self._name, settings, device, cuda)
+        else:
+            opened = open_on(model, self._name, settings, device, providers, None if fixed else cache_for(cache, summary), cuda)
         self._session = opened.session
         self.device_reason: str = opened.reason
         self.cached: bool = opened.cached
@@ -113,9 +122,9 @@ class Engine:
         self._at = (self.device, ort.device_number(self._session) if self.device == "cuda" else 0)
         if self.device != "cuda" and (cuda.graph or cuda.stream is not None):
             raise DeviceError(f"cuda_graph and cuda_stream need CUDA, and {self._name} runs on {self.device}: {self.device_reason}")
-        self._stream = cuda_stream
+        self._stream = cuda_stream or None
         self.placement: tuple[Placement, ...] = placements(self._session) if record_placement else ()
-        if device == "cuda":
+        if device == "cuda" and recordable:  # what is recorded runs on the GPU whole
             self._warn_of_fallback()
         # ONNX Runtime knows more shapes than the file (it infers them), but says () for a scalar and for any rank alike.
         unranked = {spec.name for spec in (*summary.inputs, *summary.optional_inputs, *summary.outputs) if not spec.ranked}
@@ -131,7 +140,10 @@ class Engine:
         self._required = tuple(spec.name for spec in self.inputs if not spec.dtype.startswith("optional("))
         self._output_names = [spec.name for spec in self.outputs]
         self._errors = ort.error_classes()
-        self._graphs = GraphRunner(self._session, self._at) if cuda.graph else None
+        self._graphs: GraphRunner | None = None
+        if cuda.graph:
+            open_for = None if recordable else partial(open_recorded, model, self._name, settings, cuda, self.inputs)
+            self._graphs = GraphRunner(self._session, self._at, stream=self._stream, open_for=open_for)
         self._call: ort.RunCall | None = self._graphs.call if self._graphs else ort.run_call(self._session)
         self._spares = Spares()
         self._workers = Workers(max(2, hardware.available_cpus() // self.threads))
@@ -238,8 +250,9 @@ class Engine:
         graphs = self._graphs
         try:
             if graphs is not None:
-                values = values_of(ready, self._feeds, self._at, None)
-                return {name: DeviceArray(value, None) for name, value in zip(names, graphs.call_on_device(names, values), strict=True)}
+                values = values_of(ready, self._feeds, self._at, self._stream)
+                answers = zip(names, graphs.call_on_device(names, values), strict=True)
+                return {name: DeviceArray(value, self._stream) for name, value in answers}
             return run_on_device(session, ready, names, self._feeds, self._at, self._stream)
         except self._errors as error:
             raise self._run_error(error, ready) from error
@@ -332,7 +345,7 @@ class Engine:
 
     def _run_error(self, error: Exception, feeds: Mapping[str, Any], outputs: Mapping[str, Any] | None = None) -> InputError | DeviceError:
         text = ort.words(error)
-        if self.device == "cuda" and any(mark in text for mark in ("CUDA", "CUDNN", "CUBLAS", "GPU memory", "BFCArena")):
+        if self.device == "cuda" and any(mark in text for mark in GPU_FAILED):
             return DeviceError(f"the GPU failed while running {self._name}: {text}; try a smaller batch, or device='cpu'")
         ins, outs = (", ".join(f"{name} {given(value)}" for name, value in (side or {}).items()) for side in (feeds, outputs))
         return InputError(f"{self._name} cannot run on {ins or 'no inputs'}{outs and f' into {outs}'}: {text}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from onnxferry.runtime import graph_cache, ort
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
 from onnxferry.runtime.graph_cache import GraphCache
 from onnxferry.runtime.onnx_file import ModelSummary
+from onnxferry.runtime.value_info import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class CudaChoices:
 
     tf32: bool = False  # TensorFloat-32 in matrix products and convolutions: faster, 10 bits of mantissa
     graph: bool = False  # recorded once for each set of shapes, and replayed
-    stream: int | None = None  # address of a cudaStream_t that everything runs on
+    stream: int | None = None  # address of a cudaStream_t that everything runs on; 0, the default stream, is as good as none
 
     def options(self) -> dict[str, str]:
         """ONNX Runtime's, of the CUDA provider."""
@@ -39,7 +40,7 @@ class CudaChoices:
             options["use_tf32"] = "1"
         if self.graph:
             options["enable_cuda_graph"] = "1"
-        if self.stream is not None:
+        if self.stream:  # ONNX Runtime takes 0 for none, and makes a stream of its own
             options |= {"has_user_compute_stream": "1", "user_compute_stream": str(self.stream)}
         return options
 
@@ -53,8 +54,6 @@ class CudaChoices:
             raise InputError(f"{asked[0]} goes with device='cuda'; with providers=[...] set it among the provider's own options")
         if asked and device == "cpu":
             raise InputError(f"{asked[0]} is a choice for CUDA; with device='cpu' leave it out")
-        if self.graph and self.stream is not None:
-            raise InputError("cuda_graph and cuda_stream do not go together: a recorded graph is replayed on a stream of its own")
 
 
 def cache_for(choice: bool | str | os.PathLike[str] | None, summary: ModelSummary) -> GraphCache | None:
@@ -112,6 +111,38 @@ def open_on(
         except DeviceError as error:
             problem = str(error)
     return _open(model, name, settings, on_cpu, f"CUDA cannot be used: {problem}", cache)
+
+
+def open_for_graphs(model: str | bytes, name: str, settings: ort.SessionSettings, device: str, cuda: CudaChoices) -> tuple[Opened, bool]:
+    """As :func:`open_on`, with ``cuda.graph``; and whether the session can be recorded, or one for a set of shapes only."""
+    if device == "auto" and ort.cuda_problem() is None:
+        device = "cuda"
+    try:
+        return open_on(model, name, settings, device, None, None, cuda), True
+    except DeviceError:
+        if device != "cuda":
+            raise
+    # Whatever else is wrong is wrong here too.
+    return open_on(model, name, settings, device, None, None, dataclasses.replace(cuda, graph=False)), False
+
+
+def open_recorded(
+    model: str | bytes,
+    name: str,
+    settings: ort.SessionSettings,
+    cuda: CudaChoices,
+    inputs: Sequence[TensorSpec],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> Any:
+    """A session that can be recorded, for inputs of these shapes alone. Raises InputError where there is none."""
+    axes = [zip(spec.shape, shapes[spec.name], strict=True) for spec in inputs if spec.ranked and spec.name in shapes]
+    open_axes = {axis: size for pairs in axes for axis, size in pairs if isinstance(axis, str)}
+    sizes = tuple(sorted((dict(settings.sizes) | open_axes).items()))
+    try:
+        return open_on(model, name, dataclasses.replace(settings, sizes=sizes, record_placement=False), "cuda", None, None, cuda).session
+    except DeviceError as error:
+        reason = ort.words(error.__cause__ or error)
+        raise InputError(f"{name} cannot be recorded as a CUDA graph: {reason}; open it without cuda_graph=True") from error
 
 
 def _check_device(device: str) -> None:

@@ -52,9 +52,10 @@ GRAPH_LEVELS: Mapping[str, str] = {
 }
 """How far ONNX Runtime rewrites a graph before it runs it: our names, and its own (GraphOptimizationLevel)."""
 
-# Linux, Windows. The provider itself loads without cuDNN, and fails later, at the first convolution or LSTM.
+# Linux, Windows. What the provider's library is linked to: where one is missing it is not loaded, and ONNX Runtime only logs that.
+# And cuDNN: the provider itself loads without it, and fails later, at the first convolution or LSTM.
 _CUDA_LIBRARIES = (
-    ("libcudart.so.{major}", "libcublasLt.so.{major}", "libcublas.so.{major}", "libcudnn.so.9"),
+    ("libcudart.so.{major}", "libcublasLt.so.{major}", "libcublas.so.{major}", "libcurand.so.10", "libcudnn.so.9"),
     ("cudart64_{major}.dll", "cublasLt64_{major}.dll", "cublas64_{major}.dll", "cudnn64_9.dll"),
 )
 _CUDA_HELP = "pip install 'onnxferry[cuda]' brings the libraries, `onnxferry doctor` shows what is missing"

@@ -78,7 +78,7 @@ def tune(
     where = runs_on(device, providers)
     variants = certified_variants(path, limits, where)
     most = hardware.default_threads() if threads is None else threads
-    counts = _thread_counts(most) if threads is None and device != "cuda" else [most]
+    counts = _thread_counts(most) if threads is None and where != "cuda" else [most]  # of the CPU
     key = _key(path, summary, variants, (device, where), providers, counts)
     known = _known_plans(key, variants) if remember and not feeds else {}  # what was found with other inputs need not hold for these
     plans = {size: known[size] for size in sizes if size in known}

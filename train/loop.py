@@ -338,7 +338,7 @@ def _restore(learner: Learner, fabric: Fabric, content: dict[str, Any]) -> _Stat
         for name, scheduler in learner.schedulers().items():
             scheduler.load_state_dict(content["schedulers"][name])
         learner.load_extra_state(content["extra"])
-        if content.get("precision"):
+        if content.get("precision"):  # empty without a scaler, and not there in earlier files
             fabric.strategy.precision.load_state_dict(content["precision"])
         if len(content["generators"]) != fabric.world_size:
             raise TrainingError(f"the run was made on {len(content['generators'])} devices: resume it with as many (--devices)")

@@ -4,11 +4,12 @@
 
 The recogniser, the image generator and the autoencoder's encoder, beside the networks that they were exported from; both sides compute
 the whole task, uint8 or noise in, answer out. ``device``: inputs lie on the GPU, 16 of them in turn, milliseconds between two CUDA
-events around a round, on one stream of torch's. Ours are ``run_dlpack`` on that stream, and ``run_dlpack`` of an engine with
-``cuda_graph`` (its copies in and out included). ``host``: pictures a second at batch 256, from uint8 in host memory to answers in host
-memory; where it says so, and always for torch, the pictures lie in page-locked memory. float32 is without TF32 on both sides; float16
-is our variant beside torch's autocast. Everybody's answers, to all 16 inputs, are held to the plain file's on the CPU before anything
-is timed: in float32 nobody may differ, in float16 who differs by more than ``onnxferry bench`` allows is left out and named.
+events around a round, on one stream of torch's. Ours are ``run_dlpack`` on that stream, as it is and with ``cuda_graph`` (its copies
+in and out included: torch's answer is its graph's own memory, which the next run overwrites). ``host``: pictures a second at batch
+256, from uint8 in host memory to answers in host memory; where it says so, and always for torch, the pictures lie in page-locked
+memory. float32 is without TF32 on both sides; float16 is our variant beside torch's autocast. Everybody's answers, to all 16 inputs,
+are held to the plain file's on the CPU before anything is timed: in float32 nobody may differ, in float16 who differs by more than
+``onnxferry bench`` allows is left out and named, and so is what torch cannot compile here.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def torch_ways(
     network: torch.nn.Module, to_gpu: Callable[[int], tuple[torch.Tensor, ...]], back: Callable[[Any], Any]
 ) -> dict[str, Answer]:
     torch.compiler.reset()  # or the second batch size is compiled for any
+    torch._dynamo.utils.counters.clear()
 
     def through(module: torch.nn.Module) -> Answer:
         @torch.inference_mode()
@@ -79,8 +81,14 @@ def answered(ways: Mapping[str, Answer], job: Job, outputs: tuple[str, ...], mod
     """Why ways are left out, by name. Ends the program where one is wrong in float32, or ours in float16."""
     wrong = {}
     for name, call in ways.items():
-        answers = [_named(call(turn), outputs) for turn in range(TURNS)]
         half = name.endswith(HALF)
+        try:
+            answers = [_named(call(turn), outputs) for turn in range(TURNS)]
+        except Exception as error:
+            if not name.startswith("torch"):
+                raise
+            wrong[name] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"  # no compiler here, mostly
+            continue
         judged = judge(job.answers, answers, job.contract, reduced=True)
         problem = judged.problem or ("" if half else _float32_problem(job.answers, answers))
         if problem and not (half and name.startswith("torch")):
@@ -104,14 +112,23 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _float32_problem(expected: tuple[dict[str, np.ndarray], ...], answers: list[dict[str, np.ndarray]]) -> str:
-    """Tolerances as in tests/runtime/test_cuda.py, which says why."""
+    """Tolerances as in tests/runtime/test_cuda.py, which says why. Between two classes that are that near, either may come out."""
     for want, got in zip(expected, answers, strict=True):
         for name, value in want.items():
             off = np.abs(got[name].astype(np.float64) - value)
             allowed = 1e-4 + 1e-3 * np.abs(value) if value.dtype.kind == "f" else int(value.dtype == np.uint8)
-            if (off > allowed).any():
+            wrong = off > allowed
+            if name == "class_index" and "probabilities" in want:
+                best = np.sort(want["probabilities"], axis=1)[:, -2:]
+                wrong &= best[:, 1] - best[:, 0] > 2e-3
+            if wrong.any():
                 return f"{name} differs by {off.max():.3g}"
     return ""
+
+
+def graph_skips() -> int:
+    """How often torch.compile found that what it compiled could not be recorded: beside 0, "with CUDA graphs" is not what ran."""
+    return int(torch._dynamo.utils.counters["inductor"]["cudagraph_skips"])
 
 
 def medians(ways: Mapping[str, Answer], rounds: int, seconds: Callable[[Answer, int], float]) -> dict[str, float]:
@@ -146,18 +163,30 @@ def engines(model: BenchModel, **choices: Any) -> dict[str, Engine]:
     return {"": Engine(model.path, device="cuda", **choices), HALF: Engine(half, device="cuda", **choices)}
 
 
+def page_locked(engine: Engine, array: np.ndarray) -> np.ndarray:
+    copy = engine.empty(array.shape, array.dtype)
+    copy[...] = array
+    return copy
+
+
 def on_device(model: BenchModel, batch: int, rounds: int) -> dict[str, Any]:
     job, rebuilt = make_job(model, batch, count=TURNS), rebuild(model.path)
     inputs = [{name: torch.from_numpy(array).cuda() for name, array in feeds.items()} for feeds in job.feeds]
     ways: dict[str, Answer] = {}
-    for name, engine in engines(model, cuda_stream=torch.cuda.current_stream().cuda_stream).items():
+    stream = torch.cuda.current_stream().cuda_stream
+    for name, engine in engines(model, cuda_stream=stream).items():
         ways[f"ours{name}"] = lambda turn, engine=engine: engine.run_dlpack(inputs[turn])
-    for name, engine in engines(model, cuda_graph=True).items():
+    for name, engine in engines(model, cuda_stream=stream, cuda_graph=True).items():
         ways[f"ours, CUDA graph{name}"] = lambda turn, engine=engine: engine.run_dlpack(inputs[turn])
     ways |= torch_ways(rebuilt.module.cuda(), lambda turn: tuple(inputs[turn][name] for name in rebuilt.inputs), lambda made: made)
     left_out = answered(ways, job, rebuilt.outputs, model)
     times = medians({name: call for name, call in ways.items() if name not in left_out}, rounds, between_events)
-    return {"ms": {name: round(1e3 * each, 4) for name, each in times.items()}, "× as fast": ratios(times), "left out": left_out}
+    return {
+        "ms": {name: round(1e3 * each, 4) for name, each in times.items()},
+        "× as fast": ratios(times),
+        "left out": left_out,
+        "torch's graphs not recorded": graph_skips(),
+    }
 
 
 def from_host(model: BenchModel, batch: int, rounds: int) -> dict[str, Any]:
@@ -165,16 +194,15 @@ def from_host(model: BenchModel, batch: int, rounds: int) -> dict[str, Any]:
     pinned = [{name: torch.from_numpy(array).pin_memory() for name, array in feeds.items()} for feeds in job.feeds]
     ways: dict[str, Answer] = {}
     for name, engine in engines(model).items():
-        locked = [{key: engine.empty(array.shape, array.dtype) for key, array in feeds.items()} for feeds in job.feeds]
-        for ours, feeds in zip(locked, job.feeds, strict=True):
-            for key, array in feeds.items():
-                ours[key][...] = array
+        locked = [{key: page_locked(engine, array) for key, array in feeds.items()} for feeds in job.feeds]
         bound = BoundRun(engine)
         ways[f"ours{name}"] = lambda turn, engine=engine: engine.run(job.feeds[turn])
         ways[f"ours, page-locked{name}"] = lambda turn, engine=engine, locked=locked: engine.run(locked[turn])
         ways[f"ours, bound{name}"] = lambda turn, bound=bound: bound.run(job.feeds[turn])
     for name, engine in engines(model, cuda_graph=True).items():
+        locked = [{key: page_locked(engine, array) for key, array in feeds.items()} for feeds in job.feeds]
         ways[f"ours, CUDA graph{name}"] = lambda turn, engine=engine: engine.run(job.feeds[turn])
+        ways[f"ours, CUDA graph, page-locked{name}"] = lambda turn, engine=engine, locked=locked: engine.run(locked[turn])
     ways |= torch_ways(
         rebuilt.module.cuda(),
         lambda turn: tuple(pinned[turn][name].cuda(non_blocking=True) for name in rebuilt.inputs),
@@ -182,7 +210,12 @@ def from_host(model: BenchModel, batch: int, rounds: int) -> dict[str, Any]:
     )
     left_out = answered(ways, job, rebuilt.outputs, model)
     times = medians({name: call for name, call in ways.items() if name not in left_out}, rounds, to_the_end)
-    return {"pictures a second": {n: round(batch / each) for n, each in times.items()}, "× as fast": ratios(times), "left out": left_out}
+    return {
+        "pictures a second": {n: round(batch / each) for n, each in times.items()},
+        "× as fast": ratios(times),
+        "left out": left_out,
+        "torch's graphs not recorded": graph_skips(),
+    }
 
 
 def ratios(times: Mapping[str, float]) -> dict[str, float]:

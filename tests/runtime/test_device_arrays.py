@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +14,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from onnxferry.runtime import device_arrays, hardware, opening, ort
+from onnxferry.runtime import cuda_driver, device_arrays, hardware, opening, ort
 from onnxferry.runtime.cuda_graphs import GraphRunner
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import DeviceError, InputError
@@ -132,7 +134,7 @@ def test_the_callers_stream(monkeypatch, scale):
         def __dlpack_device__(self):
             return 2, 0
 
-    monkeypatch.setattr(device_arrays, "_wait_for", waited.append)
+    monkeypatch.setattr(cuda_driver, "wait_for", lambda stream, device: waited.append((stream, device)))
     feed = scale._feeds["x"]
     for stream in (None, 1234):
         device_arrays._value(Producer(), feed, ("cuda", 0), stream)
@@ -145,14 +147,58 @@ def test_the_callers_stream(monkeypatch, scale):
     out.__dlpack__(stream=99)
     out.__dlpack__()
     out.numpy()
-    assert waited == [1234] * 3
+    assert waited == [(1234, 0)] * 3
+    with pytest.raises(TypeError, match="makes no copy"):
+        out.__dlpack__(stream=99, copy=True)
+    assert torch.from_dlpack(device_arrays.DeviceArray(value, None), copy=True).data_ptr() != value.data_ptr()  # torch makes it
 
 
 @pytest.mark.skipif(hardware.cuda_devices() > 0, reason="there is a driver here, which knows its streams")
 def test_waiting_without_a_driver_is_an_error(monkeypatch):
     monkeypatch.setattr(hardware, "load_driver", lambda: None)
     with pytest.raises(DeviceError, match="waiting for the CUDA stream 0x4d2 failed"):
-        device_arrays._wait_for(1234)
+        cuda_driver.wait_for(1234, 0)
+
+
+class Driver:
+    """A driver in the place of NVIDIA's, on memory of the CPU: notes what it is asked."""
+
+    def __init__(self, fails: str = "") -> None:
+        self.asked: list[str] = []
+        self.fails = fails
+
+    def __getattr__(self, name: str):
+        def call(*arguments):
+            self.asked.append(name)
+            if name == "cuMemcpyDtoDAsync_v2":
+                target, source, size, stream = (each.value for each in arguments)
+                assert stream == 1234
+                ctypes.memmove(target, source, size)
+            return 700 if name == self.fails else 0
+
+        return call
+
+
+def test_the_driver_is_asked_in_the_context_of_the_process(monkeypatch):
+    """A thread that never saw CUDA has none, and the driver then refuses whatever it is asked."""
+    driver = Driver()
+    monkeypatch.setattr(hardware, "load_driver", lambda: driver)
+    cuda_driver.wait_for(1234, 0)
+    around = ["cuInit", "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent_v2"], ["cuCtxPopCurrent_v2", "cuDevicePrimaryCtxRelease_v2"]
+    assert driver.asked == [*around[0], "cuStreamSynchronize", *around[1]]
+    source, target = np.arange(4, dtype=np.float32), np.zeros(4, np.float32)
+    driver.asked.clear()
+    cuda_driver.copy_on(1234, 0, [(target.ctypes.data, source.ctypes.data, 12), (0, 0, 0)])
+    assert driver.asked == [*around[0], "cuMemcpyDtoDAsync_v2", *around[1]]
+    assert target.tolist() == [0, 1, 2, 0]
+    for fails, call in (("cuStreamSynchronize", lambda: cuda_driver.wait_for(1234, 0)), ("cuMemcpyDtoDAsync_v2", None)):
+        driver.fails = fails
+        with pytest.raises(DeviceError, match=r"0x4d2 failed \(driver error 700\)"):
+            (call or (lambda: cuda_driver.copy_on(1234, 0, [(target.ctypes.data, source.ctypes.data, 4)])))()
+        assert driver.asked[-2:] == around[1]
+    monkeypatch.setattr(hardware, "load_driver", lambda: None)
+    with pytest.raises(DeviceError, match="needs an NVIDIA driver"):
+        cuda_driver.copy_on(1234, 0, [(0, 0, 0)])
 
 
 # CUDA graphs
@@ -178,6 +224,81 @@ def test_the_buffers_and_the_graph_of_a_shape_are_made_once(scale, monkeypatch):
     for n in (1, 1, 2, 1, 3):
         runner.call(["y"], {"x": rows(n).numpy()}, None)
     assert ids == ["-1", "1", "1", "-1", "2", "1", "-1", "3"]
+
+
+def test_graphs_on_the_callers_stream(scale, monkeypatch):
+    """Nothing waits, except where buffers would be written to or let go of while they are still read."""
+    driver = Driver()
+    monkeypatch.setattr(hardware, "load_driver", lambda: driver)
+    scale._graphs = GraphRunner(scale._session, scale._at, most=1, stream=1234)
+    waits = []
+    run = scale._session.run_with_iobinding
+    entry = "disable_synchronize_execution_providers"
+
+    def noted(binding, options):
+        with contextlib.suppress(Exception):  # raised for an entry that is not there
+            waits.append(options.get_run_config_entry(entry) != "1")
+        run(binding, options)
+
+    monkeypatch.setattr(scale._session, "run_with_iobinding", noted)
+    values = [ort.onnxruntime().OrtValue.from_dlpack(rows(2) + step) for step in range(3)]
+    answers = [scale._graphs.call_on_device(["y"], {"x": value})[0] for value in values]
+    for step, answer in enumerate(answers):
+        np.testing.assert_array_equal(answer.numpy(), (rows(2) + step) * 2)
+    assert "cuStreamSynchronize" not in driver.asked
+    assert waits.count(False) == 3  # all but the one that is not recorded
+    np.testing.assert_array_equal(scale._graphs.call(["y"], {"x": rows(2).numpy()}, None)[0], rows(2) * 2)
+    assert driver.asked.count("cuStreamSynchronize") == 1
+    scale._graphs.call_on_device(["y"], {"x": ort.onnxruntime().OrtValue.from_dlpack(rows(1))})
+    assert driver.asked.count("cuStreamSynchronize") == 2
+
+
+def test_a_graph_that_computes_with_its_sizes_gets_a_session_for_each_set_of_shapes(build_onnx, monkeypatch):
+    """ONNX Runtime refuses to record such a one, and takes it where its sizes are settled. With sessions on the CPU here."""
+    node = helper.make_node("Mul", ["x", "x"], ["y"])
+    model = build_onnx([node], [("x", FLOAT, ["batch", "width"])], [("y", FLOAT, ["batch", "width"])]).SerializeToString()
+    real, opened = ort.open_session, []
+
+    def open_session(model, name, settings, requested):
+        recorded = dict(requested)[ort.CUDA].get("enable_cuda_graph") == "1"
+        if recorded and len(dict(settings.sizes)) < 2:
+            raise DeviceError("the provider 'cuda' cannot run the model: This session cannot use the graph capture feature")
+        opened.append((dict(settings.sizes), recorded))
+        return real(model, name, settings, [(ort.CPU, {})])
+
+    monkeypatch.setattr(opening.ort, "cuda_problem", lambda: None)
+    monkeypatch.setattr(opening.ort, "open_session", open_session)
+    monkeypatch.setattr(ort, "device_of", lambda providers: "cuda")
+    monkeypatch.setattr(ort, "device_number", lambda session: 0)
+    engine = Engine(model, device="cuda", cuda_graph=True)
+    engine._graphs._device = engine._at = ("cpu", 0)
+    for shape in ((1, 2), (3, 2), (1, 2), (3, 2)):
+        x = np.full(shape, 3, np.float32)
+        np.testing.assert_array_equal(engine.run({"x": x})["y"], x * x)
+    assert opened == [({}, False), ({"batch": 1, "width": 2}, True), ({"batch": 3, "width": 2}, True)]
+    engine = Engine(model, device="auto", cuda_graph=True, sizes={"width": 2})
+    engine._graphs._device = engine._at = ("cpu", 0)
+    engine.run({"x": np.ones((5, 2), np.float32)})
+    assert opened[3:] == [({"width": 2}, False), ({"batch": 5, "width": 2}, True)]
+
+
+def test_a_graph_that_can_be_recorded_for_no_shapes_is_refused(scale_model, monkeypatch):
+    real = ort.open_session
+
+    def open_session(model, name, settings, requested):
+        if dict(requested)[ort.CUDA].get("enable_cuda_graph") == "1":
+            raise DeviceError("not partitioned")
+        return real(model, name, settings, [(ort.CPU, {})])
+
+    monkeypatch.setattr(opening.ort, "cuda_problem", lambda: None)
+    monkeypatch.setattr(opening.ort, "open_session", open_session)
+    monkeypatch.setattr(ort, "device_of", lambda providers: "cuda")
+    monkeypatch.setattr(ort, "device_number", lambda session: 0)
+    with (
+        Engine(scale_model, device="cuda", cuda_graph=True) as engine,
+        pytest.raises(InputError, match="the model cannot be recorded as a CUDA graph: not partitioned; open it without cuda_graph=True"),
+    ):
+        engine.run({"x": rows(1).numpy()})
 
 
 def test_graphs_from_many_threads(scale):
@@ -226,7 +347,6 @@ def test_control_flow_is_refused(build_onnx):
         ({"providers": ["cpu"], "tf32": True}, "tf32 goes with device='cuda'; with providers="),
         ({"cuda_stream": "0"}, "cuda_stream must be the address of a stream"),
         ({"cuda_stream": -1}, "cuda_stream must be the address of a stream"),
-        ({"cuda_stream": 7, "cuda_graph": True}, "cuda_graph and cuda_stream do not go together"),
     ],
 )
 def test_choices_that_make_no_sense(scale_model, options, words):
@@ -240,6 +360,7 @@ def test_what_onnxruntime_is_told():
     assert CudaChoices(tf32=True).options() == base | {"use_tf32": "1"}
     assert CudaChoices(graph=True).options() == base | {"enable_cuda_graph": "1"}
     assert CudaChoices(stream=77).options() == base | {"has_user_compute_stream": "1", "user_compute_stream": "77"}
+    assert CudaChoices(stream=0).options() == base  # ONNX Runtime takes it for none, and torch refuses to be asked for it
 
 
 def test_auto_without_cuda_refuses_what_only_cuda_has(scale_model, monkeypatch):

@@ -610,7 +610,19 @@ def test_cuda_that_comes_up(scale_model, cuda_build, monkeypatch):
     assert options == {"device_id": 1, "use_tf32": "1"}
 
 
-def test_a_gpu_that_fails_in_a_run(scale_model, cuda_build, monkeypatch):
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("CUDA failure 2: out of memory ; GPU=0 ; hostname=h", "CUDA failure 2: out of memory"),
+        (
+            "Non-zero status code returned while running Expand node. Name:'' Status Message: "
+            "/onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:360 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool) "
+            "Failed to allocate memory for requested buffer of size 17592186044416",
+            r"node \(no name\) \(Expand\): Failed to allocate memory",
+        ),
+    ],
+)
+def test_a_gpu_that_fails_in_a_run(scale_model, cuda_build, monkeypatch, said, words):
     state = ort.onnxruntime().capi.onnxruntime_pybind11_state
 
     class Failing(FakeSession):
@@ -618,12 +630,12 @@ def test_a_gpu_that_fails_in_a_run(scale_model, cuda_build, monkeypatch):
             return []
 
         def run(self, names, feeds, options=None):
-            raise state.Fail("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 2: out of memory ; GPU=0 ; hostname=h")
+            raise state.Fail(f"[ONNXRuntimeError] : 1 : FAIL : {said}")
 
     monkeypatch.setattr(
         ort.onnxruntime(), "InferenceSession", lambda model, options, **given: Failing(model, options, active=[ort.CUDA, ort.CPU], **given)
     )
-    with pytest.raises(DeviceError, match=r"the GPU failed while running the model: CUDA failure 2: out of memory .*try a smaller batch"):
+    with pytest.raises(DeviceError, match=f"the GPU failed while running the model: {words}.*try a smaller batch"):
         Engine(scale_model, device="cuda").run({})
 
 
@@ -666,6 +678,9 @@ def test_missing_cuda_libraries_are_named(libraries, capfd):
     assert words.startswith("a library of CUDA 13 is missing (libcudart.so.13: cannot open shared object file)")
     assert "pip install 'onnxferry[cuda]'" in words
     libraries |= {"libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13"}
+    ort._library_problem.cache_clear()
+    assert "libcurand.so.10" in ort._library_problem()  # ONNX Runtime would only log it
+    libraries.add("libcurand.so.10")
     ort._library_problem.cache_clear()
     assert "libcudnn.so.9" in ort._library_problem()  # the provider loads without it, and fails at the first convolution
     libraries.add("libcudnn.so.9")
