@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import statistics
 import sys
 import time
@@ -35,8 +34,13 @@ from onnxferry.train.run_command import run_learner
 
 app = typer.Typer(add_completion=False)
 
-OURS = ("run", "digits.onnx", "samples", "predictions.png", "report.json")
-"""What the quickstart leaves in its folder, and replaces when it runs again; anything else there is left alone."""
+COMMAND = "onnxferry quickstart"
+
+OURS = ("digits.onnx", *(f"samples/{digit}.png" for digit in range(10)), "predictions.png", "report.json")
+"""What the quickstart leaves in its folder beside its run, and replaces when it runs again."""
+
+RUN = ("best.pt", "last.pt", "metrics.jsonl", "curves.png", "run.json")
+"""What its run leaves in ``run``, in the order in which it is taken away: run.json, which says whose the folder is, goes last."""
 
 
 @app.command()
@@ -57,7 +61,7 @@ def quickstart(
     console.print("[bold]1 train[/]  a residual network on 3,500 real handwritten digits")
     splits = load_images("digits-5k", seed=seed)
     learner = cnn_learner(splits, "quick", figures=True, epochs=epochs, seed=seed)
-    run_learner(learner, LoopConfig(out=out / "run", command="onnxferry quickstart", device="cpu"), as_json=False, console=console)
+    run_learner(learner, LoopConfig(out=out / "run", command=COMMAND, device="cpu"), as_json=False, console=console)
 
     console.print("[bold]2 export[/] the whole task into one file, compared with PyTorch at shapes it was not traced at")
     model = out / "digits.onnx"
@@ -90,18 +94,32 @@ def quickstart(
 
 
 def _clear(out: Path) -> None:
-    """Take away what an earlier quickstart left, and nothing else."""
+    """Take away what an earlier quickstart left, whole or cut off, and nothing else."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder with --out")
-    if (out / "run").exists() and not (out / "run" / "run.json").exists() and any((out / "run").iterdir()):
-        raise InputError(f"{out / 'run'} holds files that are not a training run's; name another folder with --out")
-    for name in OURS:
-        path = out / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    run = out / "run"
+    if not _is_ours(run / "run.json"):
+        taken = [name for name in ("digits.onnx", "samples", "predictions.png", "report.json") if (out / name).exists()]
+        if run.exists() and not _is_barely_begun(run):
+            taken.insert(0, "run")
+        if taken:
+            raise InputError(f"{out} already holds {taken[0]}, which no quickstart made; name another folder with --out")
+    for path in (*(out / name for name in OURS), *(run / name for name in RUN)):
+        path.unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether run.json says so in its first line, which a half-written one has too."""
+    try:
+        return path.read_text(errors="replace").startswith(f'{{\n  "command": {json.dumps(COMMAND)}')
+    except OSError:
+        return False
+
+
+def _is_barely_begun(run: Path) -> bool:
+    """A quickstart that was cut off before its run.json was whole leaves a folder with no more than that file's beginnings."""
+    return run.is_dir() and all(p.name.startswith(".run.json.") or (p.name == "run.json" and not p.stat().st_size) for p in run.iterdir())
 
 
 def _compare(predictions: list[Prediction], source: torch.nn.Module, images: np.ndarray) -> dict[str, Any]:

@@ -34,6 +34,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from onnxferry.runtime.errors import InputError, TrainingError
+from onnxferry.runtime.finite import finite
+from onnxferry.runtime.whole_file import written_whole
 from onnxferry.train.checkpoint import Checkpoint, load_plain, save_atomically
 
 
@@ -279,7 +281,7 @@ def _after_epoch(learner: Learner, fabric: Fabric, config: LoopConfig, state: _S
                 provenance={"command": config.command, "seed": learner.seed, **versions()},
             ).save(config.out / "best.pt")
         with (config.out / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(finite(record), allow_nan=False) + "\n")
         draw_curves(config.out)
         shown = learner.show(state.epoch + 1, config.out)
     state.epoch, state.step, state.sums, state.seconds = state.epoch + 1, 0, {}, 0.0
@@ -299,7 +301,7 @@ def _finish(learner: Learner, fabric: Fabric, out: Path, state: _State) -> dict[
         save_atomically({**chosen, "metrics": metrics}, out / "best.pt")
         _truncate_metrics(out / "metrics.jsonl", learner.epochs)
         with (out / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"test": test, "epoch": state.best_epoch}) + "\n")
+            file.write(json.dumps(finite({"test": test, "epoch": state.best_epoch}), allow_nan=False) + "\n")
     fabric.barrier()
     return {**metrics, "seconds": round(state.elapsed, 1)}
 
@@ -399,11 +401,24 @@ def _write_run(learner: Learner, config: LoopConfig, out: Path) -> None:
 
 
 def _truncate_metrics(path: Path, epochs: int) -> None:
-    """Keep the lines of the first ``epochs`` epochs: what a killed process wrote after its last save is made again."""
+    """Keep the lines of the first ``epochs`` epochs: what a killed process wrote after its last save is made again.
+
+    Its last line may be half a line, which is never one of an epoch that was saved.
+    """
     if path.exists():
         lines = [line for line in path.read_text().splitlines() if line.strip()]
-        kept = [line for line in lines if "train" in (record := json.loads(line)) and record["epoch"] <= epochs]
-        path.write_text("".join(line + "\n" for line in kept))
+        kept = [line for line in lines if "train" in (record := _record(line)) and record["epoch"] <= epochs]
+        with written_whole(path) as part:
+            part.write_text("".join(line + "\n" for line in kept))
+
+
+def _record(line: str) -> dict[str, Any]:
+    """A line of metrics.jsonl; nothing of one that is not whole."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def draw_curves(out: Path) -> None:
@@ -411,7 +426,7 @@ def draw_curves(out: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    records = [_record(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     records = [record for record in records if "train" in record]
     names = [n for n in dict.fromkeys([*records[0]["train"], *records[0]["validation"]]) if n != "n"]
     figure = Figure(figsize=(4.2 * len(names), 3.2), layout="constrained")

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from onnxferry.export.quickstart import _clear
 from onnxferry.runtime import Classifier, load
 from onnxferry.runtime.cli import main
+from onnxferry.runtime.errors import InputError
 
 
 def test_quickstart_leaves_a_model_that_runs_and_runs_again_over_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,9 +42,36 @@ def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path, capsys: pytest
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("precious")
     assert main(["quickstart", "--out", str(tmp_path)]) == 1
-    assert "not a training run" in capsys.readouterr().err
+    assert "already holds run, which no quickstart made" in capsys.readouterr().err
     assert (tmp_path / "run" / "thesis.txt").exists()
     file = tmp_path / "file"
     file.write_text("")
     assert main(["quickstart", "--out", str(file)]) == 1
     assert "is a file" in capsys.readouterr().err
+
+
+def test_only_what_a_quickstart_wrote_is_taken_away(tmp_path: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "0.png").write_text("precious")
+    (tmp_path / "report.json").write_text("precious")
+    with pytest.raises(InputError, match="already holds samples, which no quickstart made"):
+        _clear(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"command": "onnxferry train cnn"}, indent=2))
+    with pytest.raises(InputError, match="already holds run"):
+        _clear(tmp_path)
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"command": "onnxferry quickstart"}, indent=2)[:-2])
+    (tmp_path / "run" / "last.pt").write_text("")
+    (tmp_path / "run" / "notes.txt").write_text("precious")
+    (tmp_path / "samples" / "mine.png").write_text("precious")
+    _clear(tmp_path)
+    assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"notes.txt", "mine.png"}
+
+
+def test_one_that_was_cut_off_is_repeated(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    _clear(tmp_path)
+    (tmp_path / "run" / ".run.json.1234.tmp").write_text("{")
+    (tmp_path / "run" / "run.json").write_text("")
+    _clear(tmp_path)
+    assert (tmp_path / "run").is_dir()

@@ -200,3 +200,12 @@ def test_the_scale_of_half_precision_s_loss_continues_with_the_run(tmp_path: Pat
     assert one["precision"] == two["precision"]
     for name, weight in one["modules"]["network"].items():
         assert torch.equal(weight, two["modules"]["network"][name]), name
+
+
+def test_a_line_that_a_kill_cut_in_half_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    whole = [json.dumps({"epoch": epoch, "train": {"loss": 1.0}, "validation": {}}) + "\n" for epoch in (1, 2)]
+    path.write_text(whole[0] + whole[1] + '{"epoch": 3, "train": {"lo')
+    loop._truncate_metrics(path, 1)
+    assert path.read_text() == whole[0]
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,29 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from onnxferry.runtime.whole_file import written_whole
+
+
+def test_an_error_leaves_the_older_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(UnicodeEncodeError), written_whole(path) as part:
+        part.write_text("ne\udcff", encoding="utf-8")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    with written_whole(path) as one, written_whole(path) as two:
+        assert one != two
+        assert one.suffix == ".png"
+        one.write_text("one")
+        two.write_text("two")
+    assert path.read_text() == "one"
+    assert list(tmp_path.iterdir()) == [path]
