@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -142,15 +143,14 @@ def _start(program: str, name: str) -> float:
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=errors)
         assert process.stdout is not None  # noqa: S101
+        too_long = threading.Timer(COLD_S, process.kill)  # ends the reading too
+        too_long.start()
         line = process.stdout.readline()
         taken = time.perf_counter() - begun
-        try:
-            process.wait(COLD_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.wait()
+        too_long.cancel()
         process.stdout.close()
-        if line != b"answered\n":
+        if line.rstrip() != b"answered":
             errors.seek(0)
             last = errors.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
             raise InputError(f"the cold start of {name} fails: {last[-1][:200]}")

@@ -14,6 +14,7 @@ from typing import Any
 
 from onnxferry.export.reference_bench import Row, row_from_document
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.finite import finite
 from onnxferry.runtime.hardware import available_cpus, cpu_name
 
 SCHEMA = 1
@@ -96,15 +97,6 @@ def geometric_means(results: Results) -> dict[tuple[int, str], float]:
         if row.ratio is not None:
             groups.setdefault((row.batch, row.threads), []).append(row.ratio)
     return {key: geometric_mean(ratios) for key, ratios in sorted(groups.items())}
-
-
-def finite(value: Any) -> Any:
-    """With null for not-a-number and infinities, which JSON lacks."""
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def duration(seconds: float, like: float | None = None) -> str:

@@ -30,6 +30,7 @@ from onnxferry.runtime.artifact import Contract, Golden, Tolerance
 from onnxferry.runtime.catalog import find_model
 from onnxferry.runtime.engine import Engine, PlacementWarning
 from onnxferry.runtime.errors import InputError, OnnxFerryError
+from onnxferry.runtime.finite import finite
 from onnxferry.runtime.golden import replay_goldens, rms_share
 from onnxferry.runtime.onnx_file import file_sha256, read_model
 
@@ -68,9 +69,7 @@ class Verdict:
         """As strict JSON has it: a score that is not a number is null."""
         speed = {str(b): dataclasses.asdict(s) for b, s in self.speed.items()}
         score = None if self.score is None else dataclasses.asdict(self.score)
-        if score is not None:
-            score = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in score.items()}
-        return dataclasses.asdict(self) | {"speed": speed, "score": score}
+        return dataclasses.asdict(self) | {"speed": speed, "score": finite(score)}
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ safe to print, and no markup is read in it.
 from __future__ import annotations
 
 import json
-import math
+import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from onnxferry.runtime.finite import finite
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="An .onnx file, or the name of a shipped model.", show_default=False)]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda. cuda runs there or is an error.")]
@@ -77,7 +80,7 @@ def print_next(*commands: str) -> None:
 
 def print_json(document: Mapping[str, Any]) -> None:
     """One JSON document on stdout, in ASCII whatever the terminal's encoding; not-a-number and infinities, which JSON lacks, as null."""
-    sys.stdout.write(json.dumps(_finite(document), indent=2, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(finite(document), indent=2, allow_nan=False) + "\n")
 
 
 def try_command(kind: str, model: str) -> tuple[str, ...]:
@@ -93,7 +96,8 @@ def try_command(kind: str, model: str) -> tuple[str, ...]:
 
 def command(*words: object) -> str:
     """A command line to paste, quoted where it must be."""
-    return shlex.join(map(str, ("onnxferry", *words)))
+    line = [str(word) for word in ("onnxferry", *words)]
+    return subprocess.list2cmdline(line) if os.name == "nt" else shlex.join(line)  # cmd.exe takes single quotes for letters
 
 
 def new_table(*columns: str, right: tuple[str, ...] = (), title: str = "") -> Table:
@@ -134,11 +138,3 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal or total < 2) as progress:
         task = progress.add_task(label, total=total)
         yield lambda steps: progress.advance(task, steps)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

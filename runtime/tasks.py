@@ -97,12 +97,28 @@ def load_classifier(name_or_path: str | os.PathLike[str], device: str = "auto", 
         return model
     what = f"its contract says {model.contract.kind}" if model.contract else "it carries no onnxferry contract"
     path = model.engine.path
+    model.close()
     raise ArtifactError(
         f"{path} is not a recogniser, {what}; see what it takes and gives: {shlex.join(['onnxferry', 'inspect', str(path)])}"
     )
 
 
 def _model_from_engine(engine: Engine, open_engine: Callable[[Path], Engine]) -> Model:
+    opened = [engine]
+
+    def open_and_note(path: Path) -> Engine:
+        opened.append(open_engine(path))
+        return opened[-1]
+
+    try:
+        return _as_its_kind(engine, open_and_note)
+    except BaseException:  # a graph that is not what its contract says: nobody else could close its sessions
+        for each in opened:
+            each.close()
+        raise
+
+
+def _as_its_kind(engine: Engine, open_engine: Callable[[Path], Engine]) -> Model:
     kind = engine.contract.kind if engine.contract else "model"
     if kind == "recogniser":
         return Classifier(engine)

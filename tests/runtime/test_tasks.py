@@ -13,6 +13,7 @@ from PIL import Image
 
 from onnxferry.runtime import tasks
 from onnxferry.runtime.artifact import Contract, metadata_from_contract
+from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
 from onnxferry.runtime.tasks import Classifier, Model, Prediction, load, load_classifier
 
@@ -202,3 +203,20 @@ def test_a_stream_of_thousands_of_pictures_takes_no_more_memory_than_its_batches
             tracemalloc.stop()
     assert (count, right) == (4000, 4000)
     assert peak < (4 if sizes == 1 else 48) * 2**20  # what waits, its batches and their float32 copies
+
+
+def test_a_file_that_is_not_what_it_says_leaves_no_session_open(
+    make_recogniser: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Path | None] = []
+    close = Engine.close
+
+    def noted(self: Engine) -> None:
+        closed.append(self.path)
+        close(self)
+
+    monkeypatch.setattr(Engine, "close", noted)
+    path = make_recogniser(Contract("image-generator", "none", labels=("a", "b")))
+    with pytest.raises(ArtifactError, match="says that it is an image generator"):
+        load(path)
+    assert closed == [path]
