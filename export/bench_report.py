@@ -59,16 +59,16 @@ def load_results(path: Path) -> Results:
         entries = [{k: v for k, v in entry.items() if k not in ("best_peer", "ratio")} for entry in document["rows"]]
         rows = [row_from_document(entry) for entry in entries]
         known = ("schema", "machine", "rows", "geometric_means")
-        results = Results(document["machine"], {row.key: row for row in rows}, {k: v for k, v in document.items() if k not in known})
+        results = Results(dict(document["machine"]), {row.key: row for row in rows}, {k: v for k, v in document.items() if k not in known})
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); leave --resume out to begin it") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no result of onnxferry bench ({type(error).__name__}: {error}); give another --json file") from error
     here = machine()
-    if dict(results.machine) != here:
-        other = next(key for key in here if here[key] != results.machine.get(key))
+    other = next((key for key in {**here, **results.machine} if here.get(key) != results.machine.get(key)), None)
+    if other is not None:
         raise InputError(
-            f"{path} was measured elsewhere ({other}: {results.machine.get(other)}, here {here[other]}): times do not mix; "
+            f"{path} was measured elsewhere ({other}: {results.machine.get(other)}, here {here.get(other)}): times do not mix; "
             "give another --json file"
         )
     return results

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -145,8 +144,3 @@ _EXPORTERS: dict[str, Callable[..., ParityReport]] = {
     "ae": export_autoencoder,
     "gan": export_generator,
 }
-
-
-def exporters() -> Mapping[str, Any]:
-    """The families that can be exported."""
-    return dict(_EXPORTERS)

@@ -25,11 +25,8 @@ from onnxferry.runtime.errors import ExportError, InputError
 CALIBRATED_AT_ONCE = 16
 """Samples a calibration run: every inner value of them is held in memory."""
 
-QUANTISED = ("Conv", "Gemm", "MatMul")
-"""Operators whose weights and inputs become 8-bit numbers."""
-
 CARRIED = ("Add", "Relu", "Resize", "DepthToSpace", "Slice", "MaxPool", "Concat", "Reshape", "Transpose", "GlobalAveragePool")
-"""Between them, these stay in 8 bits too: numbers need not become float32 and back at every step."""
+"""Between the operators with weights, these stay in 8 bits too: numbers need not become float32 and back at every step."""
 
 SIGMOID_RANGE = 6.5
 """Beyond it, a sigmoid is within half a level of 0 or 255: 255 / (1 + exp(6.5)) is 0.4."""

@@ -8,7 +8,7 @@
 Calls whose inputs fit together (the same names, dtypes and sizes but for the batch) run together. While one batch runs the next
 one gathers. It leaves when it is full, when it is as large as the one before (who waits for an answer comes back with the next
 question: as many as last time are all there are), when its oldest call has waited ``max_wait``, or when nothing has joined it
-for a tenth of that. So a lone caller does not wait at all, and a crowd waits for its own.
+for a tenth of that. So a lone caller waits with its first call only, for that tenth, and a crowd waits for its own.
 """
 
 from __future__ import annotations

@@ -86,9 +86,11 @@ def test_a_full_batch_does_not_wait(engine: Watched) -> None:
 
 
 def test_a_lone_call_waits_no_longer_than_it_must(engine: Watched) -> None:
-    with Batcher(engine, max_batch_size=4, max_wait=0.05) as batcher:
-        assert batcher.run(rows(3))["y"][0, 0] == 6
-    assert engine.batches == [1]
+    with Batcher(engine, max_batch_size=4, max_wait=10) as batcher:
+        assert batcher.run(rows(3))["y"][0, 0] == 6  # after the lull, a second: company was expected
+        waiting = batcher.submit(rows(4))
+        assert waiting.result(timeout=5)["y"][0, 0] == 8  # where max_wait alone held, it would take ten
+    assert engine.batches == [1, 1]
 
 
 def test_as_many_as_last_time_do_not_wait_for_more(engine: Watched) -> None:
