@@ -223,6 +223,8 @@ def export_source(
         if report.passed:
             report.refused = refused
             finished = _finished_contract(source, contract, attempt, goldens if golden_inputs is not None else None, tolerances, command)
+            if golden_inputs is None and not finished.goldens:
+                report.notes = [*report.notes, _none_carried(source)]
             if finish is not None:
                 finish(attempt.model)
             write_artifact(attempt.model, finished, target, verify=_replay)
@@ -291,6 +293,15 @@ def _goldens(runs: Sequence[SourceRun], chosen: Sequence[Case] | None) -> list[G
             found.append(golden)
             left -= golden.nbytes()
     return found
+
+
+def _none_carried(source: Source) -> str:
+    size = sum(np.asarray(array).nbytes for array in source.examples.values()) / 1000
+    most = GOLDEN_BYTES * GOLDEN_SHARE / 1000
+    return (
+        f"no golden sample is carried, so that `onnxferry check` has nothing to replay: the example's inputs take {size:.0f} kB, and with "
+        f"their outputs {most:.0f} kB fit; give smaller ones as golden samples, or check with --against"
+    )
 
 
 def _rounded_up(tolerance: Tolerance) -> Tolerance:

@@ -29,7 +29,7 @@ from onnxferry.train.checkpoint import load_checkpoint
 from onnxferry.train.cnn import Recogniser
 from onnxferry.train.cnn_command import cnn_learner
 from onnxferry.train.data import load_images
-from onnxferry.train.loop import LoopConfig
+from onnxferry.train.loop import InterruptedTrainingError, LoopConfig
 from onnxferry.train.run_command import run_learner
 
 app = typer.Typer(add_completion=False)
@@ -61,7 +61,10 @@ def quickstart(
     console.print("[bold]1 train[/]  a residual network on 3,500 real handwritten digits")
     splits = load_images("digits-5k", seed=seed)
     learner = cnn_learner(splits, "quick", figures=True, epochs=epochs, seed=seed)
-    run_learner(learner, LoopConfig(out=out / "run", command=COMMAND, device="cpu"), as_json=False, console=console)
+    try:
+        run_learner(learner, LoopConfig(out=out / "run", command=COMMAND, device="cpu"), as_json=False, console=console)
+    except InterruptedTrainingError as error:
+        raise InterruptedTrainingError("stopped while training; run it again to begin anew") from error
 
     console.print("[bold]2 export[/] the whole task into one file, compared with PyTorch at shapes it was not traced at")
     model = out / "digits.onnx"

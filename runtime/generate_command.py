@@ -22,6 +22,7 @@ from onnxferry.runtime.console import (
     print_next,
     stderr,
     stdout,
+    with_article,
 )
 from onnxferry.runtime.errors import ArtifactError
 from onnxferry.runtime.tasks import load
@@ -105,7 +106,7 @@ def load_generator(model: str, device: str, threads: int | None) -> TextGenerato
     if not isinstance(opened, TextGenerator):
         kind = opened.contract.kind if opened.contract else "model without a contract"
         opened.close()
-        raise ArtifactError(f"{model} is a {kind}, not a text generator; look at it with: {command('inspect', model)}")
+        raise ArtifactError(f"{model} is {with_article(kind)}, not a text generator; look at it with: {command('inspect', model)}")
     return opened
 
 

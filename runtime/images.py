@@ -54,7 +54,7 @@ class ImageGenerator(Model):
         Arguments are checked at the call.
         """
         count, asked, first = whole_number("n", n, 1), self.class_indices(labels), whole_number("seed", seed, 0)
-        if len(asked) > count:
+        if labels is not None and len(asked) > count:
             raise InputError(f"{len(asked)} labels for {count} pictures: give at most one for each")
         return self._batches(count, asked, np.random.Generator(np.random.PCG64(first)))
 

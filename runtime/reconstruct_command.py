@@ -25,6 +25,7 @@ from onnxferry.runtime.console import (
     progress_bar,
     stderr,
     stdout,
+    with_article,
 )
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.latents import Autoencoder
@@ -134,7 +135,7 @@ def load_autoencoder(model: str, device: str = "auto", threads: int | None = Non
     if not isinstance(opened, Autoencoder):
         kind = opened.contract.kind if opened.contract else "model without a contract"
         opened.close()
-        raise ArtifactError(f"{model} is a {kind}, not an autoencoder's encoder; look at it with: {command('inspect', model)}")
+        raise ArtifactError(f"{model} is {with_article(kind)}, not an autoencoder's encoder; look at it with: {command('inspect', model)}")
     return opened
 
 

@@ -21,6 +21,7 @@ from onnxferry.runtime.console import (
     print_next,
     progress_bar,
     stdout,
+    with_article,
 )
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.images import ImageGenerator
@@ -117,7 +118,7 @@ def load_image_generator(model: str, device: str = "auto", threads: int | None =
     if not isinstance(opened, ImageGenerator):
         kind = opened.contract.kind if opened.contract else "model without a contract"
         opened.close()
-        raise ArtifactError(f"{model} is a {kind}, not an image generator; look at it with: {command('inspect', model)}")
+        raise ArtifactError(f"{model} is {with_article(kind)}, not an image generator; look at it with: {command('inspect', model)}")
     return opened
 
 

@@ -348,7 +348,9 @@ def _bound_arguments(module: torch.nn.Module, example_inputs: Any) -> dict[str, 
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise InputError(f"the example inputs do not fit forward{signature}: {error}") from error
+        names = ", ".join(signature.parameters)
+        hint = f"; inputs go by the names of forward()'s arguments: {names}" if kwargs else ""
+        raise InputError(f"the example inputs do not fit forward{signature}: {error}{hint}") from error
     return dict(bound.arguments)
 
 

@@ -76,6 +76,10 @@ def test_the_file_tests_itself_and_tells_no_paths(artifact: Path, model: ImageGe
         assert leak not in raw
 
 
+def test_fewer_pictures_than_classes_are_the_first_ones(model: ImageGenerator) -> None:
+    np.testing.assert_array_equal(model.sample(2), model.sample(30)[:2])
+
+
 def test_a_sample_is_a_function_of_its_arguments(model: ImageGenerator) -> None:
     whole = model.sample(300, seed=5)
     assert whole.shape == (300, 28, 28)
