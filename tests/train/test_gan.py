@@ -14,7 +14,9 @@ import torch
 from lightning_fabric import Fabric
 
 from onnxferry.runtime.errors import ArtifactError, DataError, InputError, TrainingError
+from onnxferry.train import gan_command
 from onnxferry.train.checkpoint import load_checkpoint
+from onnxferry.train.cnn_command import cnn_learner
 from onnxferry.train.commands import app
 from onnxferry.train.data import ImageSplits, load_images
 from onnxferry.train.gan import Discriminator, GanConfig, GanLearner, GanOptions, Generator, spread, to_pixels
@@ -180,11 +182,8 @@ def folder_of(path: Path, classes: dict[str, int], size: int = 30) -> Path:
 
 @pytest.mark.slow
 def test_a_folder_of_one_s_own_gets_a_judge_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnxferry.train import commands
-
     data, out = folder_of(tmp_path / "data", {"cat": 40, "dog": 40}), tmp_path / "run"
-    real = commands.cnn_learner
-    monkeypatch.setattr(commands, "cnn_learner", lambda *a, **k: real(*a, **{**k, "epochs": 1, "width": 4}))
+    monkeypatch.setattr(gan_command, "cnn_learner", lambda *a, **k: cnn_learner(*a, **{**k, "epochs": 1, "width": 4}))
     more = ["--device", "cpu", "--preset", "quick"]
     app(
         ["gan", "--data", str(data), "--size", "32", "--color", "--epochs", "1", "--batch", "10", "--width", "4", "--out", str(out), *more],
