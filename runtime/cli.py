@@ -12,6 +12,8 @@ from importlib import import_module
 
 from onnxferry.runtime.errors import MissingExtraError, OnnxFerryError
 
+INTERRUPTED = 130  # the exit code of a Ctrl-C, 128 + SIGINT
+
 VERBS: Mapping[str, tuple[str, str]] = {
     "quickstart": ("onnxferry.export.quickstart:app", "The whole way in one command, on the embedded digits."),
     "train": ("onnxferry.train.commands:app", "Train a model family."),
@@ -70,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OnnxFerryError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does. Python flushes stdout once more on its way out: give it somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -113,9 +115,11 @@ def _call(verb: str, arguments: list[str]) -> int:
     try:
         result = app(arguments, prog_name=f"onnxferry {verb}", standalone_mode=False)
     except Abort:
-        return _fail("interrupted", 130)
+        return _fail("interrupted", INTERRUPTED)
     except usage_error as error:
         return _usage(error, verb)
+    if result == INTERRUPTED:  # typer's own end of a Ctrl-C, without a word
+        return _fail("interrupted", INTERRUPTED)
     return result if isinstance(result, int) else 0
 
 

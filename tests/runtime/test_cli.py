@@ -111,6 +111,7 @@ def test_interruption(verb, capsys: pytest.CaptureFixture[str]) -> None:
 
     verb(wait)
     assert main(["tested"]) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
 
 
 def test_a_missing_extra_prints_its_install_line(verb, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
