@@ -11,7 +11,7 @@ import numpy as np
 import streamlit as st
 
 from onnxferry.runtime import Model, load
-from onnxferry.runtime.array_files import UNREADABLE
+from onnxferry.runtime.array_files import UNREADABLE, read_npz
 from onnxferry.runtime.catalog import ZooModel, zoo_model, zoo_names
 from onnxferry.runtime.errors import ArtifactError
 
@@ -80,8 +80,7 @@ def _read_examples(path: str) -> Examples:
     arrays: dict[str, np.ndarray] = {}
     if Path(path).is_file():
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays = read_npz(Path(path))
         except UNREADABLE as error:
             raise ArtifactError(f"{path} cannot be read ({error}); install onnxferry again") from error
     nothing, no_pictures = np.zeros(0, np.int64), np.zeros((0, 1, 1, 1), np.uint8)

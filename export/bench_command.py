@@ -18,7 +18,7 @@ from onnxferry.export.bench_profile import open_as_tuned, profile
 from onnxferry.export.bench_report import Results, load_results, machine, row_title, save_picture, wanted_rows
 from onnxferry.export.bench_verdicts import shipped_rows
 from onnxferry.export.reference_bench import Bench
-from onnxferry.runtime.array_files import UNREADABLE
+from onnxferry.runtime.array_files import UNREADABLE, read_npz
 from onnxferry.runtime.console import command, new_app, plain, print_next, stderr, stdout
 from onnxferry.runtime.errors import InputError, MissingExtraError
 
@@ -200,11 +200,7 @@ def _feeds(path: Path | None) -> dict[str, np.ndarray] | None:
     if path is None:
         return None
     try:
-        arrays = np.load(path, allow_pickle=False)
-        if not isinstance(arrays, np.lib.npyio.NpzFile):
-            raise ValueError("it holds one array without a name")
-        with arrays:
-            return {name: arrays[name] for name in arrays}
+        return read_npz(path)
     except UNREADABLE as error:
         raise InputError(f"{path} is no .npz of arrays ({error}); write one with numpy.savez(path, name=array)") from error
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxferry.runtime.array_files import UNREADABLE
+from onnxferry.runtime.array_files import UNREADABLE, read_npz
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import DataError, InputError
 from onnxferry.runtime.latents import decoder_path
@@ -171,10 +171,7 @@ def _text(data: str | os.PathLike[str] | None) -> Samples:
 def _npz(engine: Engine, path: Path) -> Samples:
     """Arrays by input name; ``images`` serves for ``image``; ``label`` or ``labels``, where no input is called so, are labels."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it holds one array without a name")
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = read_npz(path)
     except FileNotFoundError as error:
         raise DataError(f"no such file: {path.name}") from error
     except UNREADABLE as error:

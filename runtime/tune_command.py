@@ -9,7 +9,7 @@ import numpy as np
 import typer
 from rich.text import Text
 
-from onnxferry.runtime.array_files import UNREADABLE
+from onnxferry.runtime.array_files import UNREADABLE, read_npz
 from onnxferry.runtime.catalog import find_model
 from onnxferry.runtime.console import (
     DeviceOption,
@@ -102,11 +102,7 @@ def tune_model(
 
 def _read_feeds(path: Path) -> dict[str, np.ndarray]:
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it holds one array without a name")
-        with archive:
-            return {name: archive[name] for name in archive.files}
+        return read_npz(path)
     except UNREADABLE as error:
         raise InputError(f"{path} cannot be read as inputs ({error}); make it with numpy.savez(path, name=array, …)") from error
 

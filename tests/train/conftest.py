@@ -1,14 +1,18 @@
-"""A web server on the loopback interface that can give ranges, be cut off, and be wrong, as real mirrors are."""
+"""A web server on the loopback interface that can give ranges, be cut off, and be wrong, as real mirrors are; and a run that is cut off."""
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+
+from onnxferry.train.loop import InterruptedTrainingError, Learner, LoopConfig, fit
 
 
 @dataclass
@@ -65,3 +69,21 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def cut_off() -> Callable[[Learner, LoopConfig], None]:
+    """Trains until a Ctrl-C during the first epoch's validation, which is acted on within the second."""
+
+    def train(learner: Learner, config: LoopConfig) -> None:
+        validate = learner.validate
+
+        def interrupted() -> dict[str, float]:
+            os.kill(os.getpid(), signal.SIGINT)
+            return validate()
+
+        learner.validate = interrupted  # type: ignore[method-assign]
+        with pytest.raises(InterruptedTrainingError):
+            fit(learner, config)
+
+    return train
