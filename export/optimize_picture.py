@@ -24,12 +24,13 @@ def save_picture(result: Optimized, path: Path) -> None:
             y = row - 0.4 + height * (place + 0.5)
             colour = ("#2a7f62", "#7fc8a9")[place % 2] if verdict.kept else ("#8a8a8a", "#c4c4c4")[place % 2]
             axes.barh(y, speed.ratio, height=height * 0.9, xerr=speed.noise, color=colour)
-            axes.text(speed.ratio, y, f"  {speed.ratio:.2f} at batch {batch}", va="center", fontsize=8)
+            end = speed.ratio + speed.noise  # the words stand behind the error bar, not under it
+            axes.text(end, y, f"  {speed.ratio:.2f} at batch {batch}", va="center", fontsize=8)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_yticks(range(len(result.verdicts)), [v.name if v.speed else f"{v.name}, not timed" for v in result.verdicts])
-    axes.invert_yaxis()
+    axes.set_ylim(len(result.verdicts) - 0.5, -0.5)  # from top to bottom, with room for a first or last row without bars
     axes.set_xlabel(f"times as fast as {result.model}; green: kept ({result.budget})")
-    axes.margins(x=0.15)
+    axes.margins(x=0.2)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         figure.savefig(temporary, dpi=120, format="png")
