@@ -157,7 +157,7 @@ def _profile(
         for batch in batches:
             job = make_job(model, batch, given)
             for count in counts:
-                with open_as_tuned(model.path, batch, None if count == "all" else int(count)) as engine:
+                with open_as_tuned(model.path, job.feeds[0], None if count == "all" else int(count)) as engine:
                     found = profile(engine, job.feeds, trace)
                     threads = engine.threads
                 if threads not in peaks:

@@ -90,10 +90,10 @@ def profile(engine: Engine, feeds: Sequence[Mapping[str, np.ndarray]], trace: Pa
     return replace(summed(events, WARM_RUNS, statistics.median(times)), work=work)
 
 
-def open_as_tuned(path: Path, batch: int, threads: int | None) -> Engine:
-    """The engine that a tuned model runs so many rows on. Errors as of :func:`onnxferry.runtime.tune.tune`."""
+def open_as_tuned(path: Path, feeds: Mapping[str, np.ndarray], threads: int | None) -> Engine:
+    """The engine that a tuned model runs such feeds on. Errors as of :func:`onnxferry.runtime.tune.tune`."""
     with open_tuned(path, device="cpu", threads=threads) as tuned:
-        setting = tuned.setting(batch)
+        setting = tuned.setting_for(feeds)
     files = {variant.tag: variant.path for variant in certified_variants(path)}
     # A graph that was rewritten before tells the profiler nothing else, but has lost its file's path.
     return open_as(setting, files.get(setting.variant, path), device="cpu", cache=False)

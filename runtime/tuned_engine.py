@@ -88,18 +88,18 @@ class TunedEngine(Engine):
         return found
 
     def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        setting = self._setting_for(feeds)
+        setting = self.setting_for(feeds)
         bound = self._buffered.get(setting)
         return bound.run(feeds, outputs) if bound is not None else self._engine(setting).run(feeds, outputs)
 
     def run_into(self, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
-        self._engine(self._setting_for(feeds)).run_into(feeds, outputs)
+        self._engine(self.setting_for(feeds)).run_into(feeds, outputs)
 
     def empty(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
         return self._engine(next(iter(self.tuning.plans.values())).setting).empty(shape, dtype)  # all of them run on one device
 
     async def arun(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        setting = self._setting_for(feeds)
+        setting = self.setting_for(feeds)
         engine = self._sessions.get(setting)
         if engine is None:  # opening one takes its time, which the event loop has not
             engine = await asyncio.to_thread(self._engine, setting)
@@ -124,7 +124,8 @@ class TunedEngine(Engine):
         plans = ", ".join(f"{size}: {plan.setting.variant or 'as it is'}" for size, plan in self.tuning.plans.items())
         return f"TunedEngine({self.path}, {'closed' if self._is_closed else f'device={self.device!r}'}, batches {{{plans}}})"
 
-    def _setting_for(self, feeds: Mapping[str, np.ndarray]) -> Setting:
+    def setting_for(self, feeds: Mapping[str, np.ndarray]) -> Setting:
+        """How these feeds are run: as a batch of so many rows, and on a graph for its sizes only where they have them."""
         # What is no dict, and feeds whose rows cannot be counted, go to the session of one row, which says what is wrong.
         setting = self.setting(self._axis.rows(feeds) if self._axis is not None and isinstance(feeds, Mapping) else 1)
         if not setting.sizes:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
-from onnxferry.export.bench_profile import read_trace, summed
+from onnxferry.export import bench_profile
+from onnxferry.export.bench_profile import open_as_tuned, profile, read_trace, summed
 from onnxferry.runtime.cli import main
 from onnxferry.runtime.errors import DeviceError
+from onnxferry.runtime.tune_plan import Plan, Setting, Tuning
+from onnxferry.runtime.tuned_engine import TunedEngine
 
 
 def kernel(name: str, operator: str, start: int, duration: int) -> dict[str, object]:
@@ -48,6 +55,22 @@ def test_the_command_prints_shares_and_keeps_a_valid_trace(
     events = json.loads(trace.read_text())
     assert {"ph", "ts", "dur", "pid", "tid"} <= set(events[-1])
     assert read_trace(trace) == events
+
+
+def test_rows_between_the_tuned_sizes_are_profiled_as_they_are_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build_onnx: Callable[..., onnx.ModelProto]
+) -> None:
+    path = tmp_path / "double.onnx"
+    x, y = (("x", TensorProto.FLOAT, ["batch", 3]), ("y", TensorProto.FLOAT, ["batch", 3]))
+    onnx.save(build_onnx([helper.make_node("Add", ["x", "x"], ["y"])], [x], [y]), path)
+    setting = Setting(threads=1, sizes=(("batch", 64),))
+    tuning = Tuning(path, {64: Plan(64, setting, 1e-3, 2e-3, 2.0, ())}, "a CPU")
+    monkeypatch.setattr(bench_profile, "open_tuned", lambda path, **settings: TunedEngine(tuning, device="cpu"))
+    for rows, batch in ((64, 64), (8, "batch")):
+        feeds = {"x": np.ones((rows, 3), np.float32)}
+        with open_as_tuned(path, feeds, 1) as engine:
+            assert engine.inputs[0].shape == (batch, 3)
+            assert profile(engine, [feeds]).operators[0].name == "Add"
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"cat": "Session", "name": "model_run"}]'])

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -69,6 +69,35 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def ends_itself() -> Callable[[str, int, signal.Signals], Sequence[str]]:
+    """What Python runs for an ``onnxferry`` command whose training gets a signal as a step of it begins, whatever else the machine does."""
+
+    def program(learner: str, step: int, number: signal.Signals) -> Sequence[str]:
+        module, name = learner.split(".")
+        return ("-c", ENDS_ITSELF.format(module=module, name=name, step=step, number=int(number)))
+
+    return program
+
+
+ENDS_ITSELF = """
+import os
+from onnxferry.runtime.cli import main
+from onnxferry.train.{module} import {name}
+
+step, seen = {name}.step, []
+
+def signalled(self, batch):
+    seen.append(batch)
+    if len(seen) == {step}:
+        os.kill(os.getpid(), {number})
+    return step(self, batch)
+
+{name}.step = signalled
+raise SystemExit(main())
+"""
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,8 @@ from onnxferry.train.checkpoint import load_checkpoint
 from onnxferry.train.cnn import CnnLearner, CnnOptions
 from onnxferry.train.data import load_images
 from onnxferry.train.loop import LoopConfig, fit
+
+EndsItself = Callable[[str, int, signal.Signals], Sequence[str]]
 
 SMALL = [
     "--limit",
@@ -42,8 +44,8 @@ SMALL = [
 ]
 
 
-def start(out: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "onnxferry.runtime", "train", "cnn", *SMALL, "--out", str(out), *more]
+def start(out: Path, *more: str, program: Sequence[str] = ("-m", "onnxferry.runtime")) -> subprocess.Popen[str]:
+    command = [sys.executable, *program, "train", "cnn", *SMALL, "--out", str(out), *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
@@ -60,26 +62,18 @@ def learner(**options: object) -> CnnLearner:
     return CnnLearner(splits, CnnOptions(**{"epochs": 1, "batch": 20, **options}), framing="ink", width=4)  # type: ignore[arg-type]
 
 
-def test_a_killed_run_continues_where_it_was_and_ends_the_same(tmp_path: Path) -> None:
+def test_a_killed_run_continues_where_it_was_and_ends_the_same(tmp_path: Path, ends_itself: EndsItself) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     process = start(whole)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
 
-    process = start(cut)
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and process.poll() is None:
-        # In the middle of the second epoch, after a save within it.
-        if (
-            (cut / "metrics.jsonl").exists()
-            and (cut / "last.pt").exists()
-            and torch.load(cut / "last.pt", weights_only=True)["state"]["epoch"] == 1
-        ):
-            break
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    # The 13th of 15 steps of the second epoch, three after the save within it.
+    process = start(cut, program=ends_itself("cnn.CnnLearner", 28, signal.SIGKILL))
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL, output
+    saved = torch.load(cut / "last.pt", weights_only=True)["state"]
+    assert (saved["epoch"], saved["step"]) == (1, 10)
 
     process = start(cut, "--resume")
     output, _ = process.communicate(timeout=300)
