@@ -24,7 +24,7 @@ from onnxferry.export.parity_probes import given_case, probes
 from onnxferry.export.parity_report import ParityReport
 from onnxferry.export.proof import judged
 from onnxferry.export.source_runs import SourceRun, run_source
-from onnxferry.export.sources import Candidate, Feeds, Source
+from onnxferry.export.sources import Candidate, Feeds, Source, is_sklearn
 from onnxferry.export.sources.onnx_file import declared_examples
 from onnxferry.runtime.artifact import Tolerance
 from onnxferry.runtime.engine import Engine
@@ -44,7 +44,8 @@ def judge_file(
     device: str = "cpu",
     threads: int | None = None,
 ) -> ParityReport:
-    """Compare the file with the model (an ``nn.Module`` or a ``torch.export`` program) that it is said to do the same as.
+    """Compare the file with the model (an ``nn.Module``, a ``torch.export`` program, a fitted scikit-learn estimator) that it is said to do
+    the same as.
 
     Inputs are the file's golden samples, ``samples``, and probes at other sizes of the axes that the file declares dynamic;
     where it carries none and none are given, values are drawn as the file declares them. Tolerances are the judge's, by dtype,
@@ -77,6 +78,10 @@ def judge_file(
 
 def _source(model: Any, example: Feeds, engine: Engine) -> Source:
     """The model with the file's inputs; where it calls its outputs otherwise, they are the file's by position."""
+    if is_sklearn(model):
+        from onnxferry.export.sources.sklearn import SklearnSource
+
+        return SklearnSource(model, example, dynamic_shapes=_dynamic_axes(engine), output_names=[spec.name for spec in engine.outputs])
     called = _as_called(model, {name: torch.from_numpy(np.array(array)) for name, array in example.items()})
     axes = _dynamic_axes(engine)
     source = torch_source(model, called, dynamic_shapes=axes)

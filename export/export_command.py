@@ -49,7 +49,10 @@ def export(
     samples: Annotated[
         list[Path] | None,
         typer.Option(
-            "--samples", metavar="FILE", help="An .npz with one array an input: compared too. Repeat for more.", show_default=False
+            "--samples",
+            metavar="FILE",
+            help="An .npz with one array an input, or a .csv with one column an input: compared too. Repeat for more.",
+            show_default=False,
         ),
     ] = None,
     rtol: Annotated[
@@ -85,6 +88,7 @@ def export(
     onnxferry export runs/digits -o digits.onnx
     onnxferry export mypkg.models:make --weights w.safetensors --input "image:float32[batch,3,224,224]" -o model.onnx
     onnxferry export mypkg.models:make --input "ids:int64[batch,time]=0..30521" --samples real.npz -o model.onnx
+    onnxferry export mypkg.models:fitted --samples test_rows.csv -o model.onnx      # scikit-learn
     onnxferry export program.pt2 -o model.onnx
     onnxferry export theirs.onnx -o checked.onnx
     ```
@@ -195,6 +199,10 @@ def _dispatch(source: str, out: Path, options: _Options) -> ParityReport:
         )
     if FACTORY.fullmatch(source):
         return _export_factory(source, out, options, line)
+    if path.suffix.lower() in (".pkl", ".pickle", ".joblib"):
+        raise InputError(
+            f"{path.name} may run code as it is read, so it is not opened here; name a function of yours that does: pkg.module:load_model"
+        )
     if path.exists():
         raise InputError(
             f"{source} is nothing that can be exported; expected a run folder, a .pt, .pt2 or .onnx file, or pkg.module:make_model"
@@ -213,9 +221,13 @@ def _export_factory(source: str, out: Path, options: _Options, line: Sequence[st
 
     from onnxferry.export.factory import model_from_factory
     from onnxferry.export.model_export import export_model
+    from onnxferry.export.sources import is_sklearn
 
     model = model_from_factory(source, options.weights)
-    examples = {name: torch.from_numpy(array) for name, array in _examples(options).items()}
+    arrays = _examples(options)
+    if is_sklearn(model) and not arrays:
+        raise InputError("give rows to compare on, best of a test set: --samples FILE.csv, or FILE.npz with one array of rows")
+    examples = arrays if is_sklearn(model) else {name: torch.from_numpy(array) for name, array in arrays.items()}
     program = isinstance(model, torch.export.ExportedProgram)
     if not examples and not program:
         raise InputError('say what the model takes: --input "x:float32[batch,3,224,224]", or --samples FILE.npz with one array an input')

@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 
+from onnxferry.export.sources import is_sklearn
 from onnxferry.runtime.errors import CheckpointError, ExportError, InputError, MissingExtraError
 
 FACTORY = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 
 
-def model_from_factory(factory: str, weights: str | os.PathLike[str] | None = None) -> torch.nn.Module | torch.export.ExportedProgram:
-    """The model that ``pkg.module:name`` makes (a function, a class, or the model itself), with the weights loaded into it.
+def model_from_factory(factory: str, weights: str | os.PathLike[str] | None = None) -> Any:
+    """The model, of PyTorch or scikit-learn, that ``pkg.module:name`` makes or is, with the weights loaded into it.
 
     The module is looked for in the current folder first, as Python itself does. Raises ExportError where it cannot be
     imported or gives no model, CheckpointError where the weights do not fit.
@@ -28,12 +29,15 @@ def model_from_factory(factory: str, weights: str | os.PathLike[str] | None = No
         raise InputError(f"{factory!r} is not of the form pkg.module:make_model")
     module_name, _, attribute = factory.partition(":")
     made = _called(_imported(module_name, attribute), factory)
-    if isinstance(made, torch.export.ExportedProgram):
+    if isinstance(made, torch.export.ExportedProgram) or is_sklearn(made):
         if weights is not None:
-            raise InputError("--weights goes with a torch.nn.Module; a torch.export program carries its own")
+            kind = "a scikit-learn estimator" if is_sklearn(made) else "a torch.export program"
+            raise InputError(f"--weights goes with a torch.nn.Module; {kind} carries its own")
         return made
     if not isinstance(made, torch.nn.Module):
-        raise ExportError(f"{factory} gave a {type(made).__name__}, expected a torch.nn.Module or a torch.export program")
+        raise ExportError(
+            f"{factory} gave a {type(made).__name__}, expected a torch.nn.Module, a torch.export program or a fitted scikit-learn estimator"
+        )
     if weights is not None:
         load_weights(made, weights)
     return made
@@ -60,7 +64,7 @@ def _imported(module_name: str, attribute: str) -> Any:
 
 
 def _called(found: Any, factory: str) -> Any:
-    if isinstance(found, torch.nn.Module | torch.export.ExportedProgram):
+    if isinstance(found, torch.nn.Module | torch.export.ExportedProgram) or (is_sklearn(found) and not isinstance(found, type)):
         return found
     if not callable(found):
         raise ExportError(f"{factory} is a {type(found).__name__}, expected a function or class that makes the model")

@@ -118,13 +118,14 @@ def _order_inputs(graph: onnx.GraphProto, inputs: Sequence[InputSpec]) -> None:
     if unknown:
         raise ExportError(f"the exporter gave the graph an input {unknown[0]!r} that the model does not have")
     # An input that the model never reads may be missing: it is declared all the same, as callers will feed it.
-    ordered = [
-        onnx.helper.make_tensor_value_info(spec.name, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), list(spec.shape))
-        for spec in inputs
-    ]
+    ordered = [onnx.helper.make_tensor_value_info(spec.name, _element_type(spec.dtype), list(spec.shape)) for spec in inputs]
     kept = [copied(value) for value in optional]
     del graph.input[:]
     graph.input.extend([*ordered, *kept])
+
+
+def _element_type(dtype: str) -> int:
+    return int(onnx.TensorProto.STRING) if dtype == "str" else onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
 
 def copied(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:

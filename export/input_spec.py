@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxferry.export.sources import as_array
 from onnxferry.runtime.array_files import UNREADABLE
-from onnxferry.runtime.errors import DataError, InputError
+from onnxferry.runtime.errors import DataError, InputError, MissingExtraError
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64", "bool")
 
@@ -94,9 +95,11 @@ def _parsed(text: str, sizes: dict[str, int]) -> InputDescription:
 
 
 def samples_from_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """One sample, input name to array, from an .npz file. Raises DataError where it is none."""
+    """One sample, input name to array, from an .npz file, or column name to values from a .csv file. Raises DataError where it is none."""
     if not Path(path).is_file():
         raise DataError(f"there is no file {path}; --samples takes .npz files with one array for every input")
+    if Path(path).suffix.lower() == ".csv":
+        return _columns_from_csv(Path(path))
     try:
         with np.load(path, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -104,3 +107,15 @@ def samples_from_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except UNREADABLE as error:
         raise DataError(f"{path} is no .npz file of plain arrays: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+
+
+def _columns_from_csv(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import pandas as pd
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("pandas", "sklearn", "reading .csv files") from error
+    try:
+        table = pd.read_csv(path)
+    except (ValueError, OSError) as error:  # of pandas, of text that is not UTF-8
+        raise DataError(f"{path} is no .csv file with a line of names: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+    return {str(name): as_array(table[name].to_numpy()) for name in table.columns}

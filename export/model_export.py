@@ -26,13 +26,14 @@ from onnxferry.export.parity_probes import Case, given_case
 from onnxferry.export.parity_report import ParityReport
 from onnxferry.export.proof import Attempt, proved
 from onnxferry.export.source_runs import SourceRun
-from onnxferry.export.sources import Feeds, FinalExportError, Source
+from onnxferry.export.sources import Feeds, FinalExportError, Source, as_array, dtype_name, is_sklearn
 from onnxferry.runtime.artifact import GOLDEN_BYTES, MAX_GOLDENS, Contract, Golden, Tolerance
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError, ParityError
 from onnxferry.runtime.golden import replay_goldens
 
 if TYPE_CHECKING:
+    import sklearn.base
     import torch
 
 GOLDEN_SHARE = 0.75
@@ -40,7 +41,7 @@ GOLDEN_SHARE = 0.75
 
 
 def export_model(
-    model: torch.nn.Module | torch.export.ExportedProgram,
+    model: torch.nn.Module | torch.export.ExportedProgram | sklearn.base.BaseEstimator,
     example_inputs: Any,
     path: str | os.PathLike[str],
     *,
@@ -56,12 +57,14 @@ def export_model(
     license: str = "",
     command: Sequence[str] = (),
 ) -> ParityReport:
-    """Carry any PyTorch model across to one ONNX file that is proved to do the same, or raise and write nothing.
+    """Carry any PyTorch or fitted scikit-learn model across to one ONNX file that is proved to do the same, or raise and write nothing.
 
     ``example_inputs``: a tensor, a tuple of positional inputs, or a dict by ``forward()``'s names; nested tuples and
     dicts of tensors are fine, and whatever is no tensor is fixed in the graph. Inputs of the file keep forward()'s
     names and order, outputs their flattened order (``output_names`` renames them).
     ``dynamic_shapes``: ``{"x": {0: "batch"}}``; an axis that is not named keeps its size.
+    Of scikit-learn: ``example_inputs`` is an array (rows, features), a DataFrame or a dict of columns, best the test set's, of which all
+    rows are compared; the rows are dynamic; inputs and outputs are those of :class:`~onnxferry.export.sources.sklearn.SklearnSource`.
     ``rtol``, ``atol``: |file - model| <= atol + rtol * |model| for every float element; what is None, by dtype. Whole numbers and
     flags must be equal.
     ``samples``: more inputs to compare on, as dicts of arrays by input name.
@@ -71,14 +74,14 @@ def export_model(
     Raises ParityError (with ``.report``) where the file would not do what the model does, ExportError where there is no
     way to ONNX, InputError for arguments that make no sense.
     """
-    source = torch_source(model, example_inputs, dynamic_shapes=dynamic_shapes, output_names=output_names)
+    source, more, labels = _source(model, example_inputs, dynamic_shapes=dynamic_shapes, output_names=output_names)
     tolerances = _tolerances(source, rtol, atol)
-    contract = Contract(kind="model", name=name or Path(path).stem, description=description, license=license)
+    contract = Contract(kind="model", name=name or Path(path).stem, description=description, license=license, labels=labels)
     return export_source(
         source,
         path,
         contract=contract,
-        samples=samples,
+        samples=[*more, *samples],
         tolerances=tolerances,
         golden_inputs=None if golden is True else () if golden is False else golden,
         opset=opset,
@@ -171,6 +174,16 @@ def _tolerances(source: Source, rtol: float | None, atol: float | None) -> dict[
     if rtol is None and atol is None:
         return None
     return dict.fromkeys(source.output_names, FloatTolerance(rtol, atol))
+
+
+def _source(model: Any, example_inputs: Any, **more: Any) -> tuple[Source, Sequence[Feeds], tuple[str, ...]]:
+    """The model as a source, what of its examples is left to compare on, and its classes' names. Imports the framework that it is of."""
+    if is_sklearn(model):
+        from onnxferry.export.sources.sklearn import SklearnSource
+
+        found = SklearnSource(model, example_inputs, **more)
+        return found, found.more, found.labels
+    return torch_source(model, example_inputs, **more), (), ()
 
 
 def torch_source(model: Any, example_inputs: Any, *, dynamic_shapes: Any = None, output_names: Sequence[str] | None = None) -> Source:
@@ -364,9 +377,9 @@ def checked_feeds(source: Source, feeds: Feeds, what: str) -> Feeds:
         raise InputError(f"{what} {problem}; the inputs are {names}")
     ordered = {}
     for spec in source.inputs:
-        array = np.asarray(feeds[spec.name])
+        array = as_array(feeds[spec.name])
         fits = array.ndim == len(spec.shape) and all(isinstance(w, str) or w == n for w, n in zip(spec.shape, array.shape, strict=True))
-        if array.dtype.name != spec.dtype or not fits:
-            raise InputError(f"{what}: input {spec.name!r} must be {spec.dtype} {spec.shape}, got {array.dtype} {array.shape}")
+        if dtype_name(array) != spec.dtype or not fits:
+            raise InputError(f"{what}: input {spec.name!r} must be {spec.dtype} {spec.shape}, got {dtype_name(array)} {array.shape}")
         ordered[spec.name] = array
     return ordered

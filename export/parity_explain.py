@@ -227,6 +227,15 @@ def _capture(c: Context) -> Cause | None:
     return None
 
 
+def _converter(c: Context) -> Cause | None:
+    if c.candidate.converter and c.failure.kind in ("difference", "decision", "not-finite", "shape"):
+        return (
+            f"{c.candidate.converter} makes another computation of this estimator than the framework's own, in every precision",
+            f"a newer {c.candidate.converter}, another estimator of the kind, or, for a difference you can live with, rtol and atol",
+        )
+    return None
+
+
 def _small(c: Context) -> Cause | None:
     if c.failure.kind in ("difference", "decision"):
         where = f"from the {c.operator} node on, " if c.operator else ""
@@ -248,6 +257,7 @@ RULES: Sequence[Callable[[Context], Cause | None]] = (
     _baked_size,
     _capture,
     _fused,
+    _converter,
     _small,
 )
 

@@ -6,6 +6,7 @@ negative values go to real inputs only. Everything is drawn with a fixed seed: t
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -111,6 +112,11 @@ def _bytes_at(inputs: Sequence[InputSpec], sizes: Mapping[str, int]) -> int:
 
 
 def _draw(spec: InputSpec, example: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    if spec.by_column and spec.dtype != "str" and shape[-1] > 1:
+        column = dataclasses.replace(spec, by_column=False)
+        return np.stack([_draw(column, example[..., i], shape[:-1], rng) for i in range(shape[-1])], axis=-1)
+    if spec.dtype == "str":
+        return rng.choice(example.ravel(), shape) if example.size else np.full(shape, "")
     dtype = np.dtype(spec.dtype)
     if dtype.kind == "f":
         finite = example[np.isfinite(example)]

@@ -38,6 +38,9 @@ GOLDEN_BYTES = 256 * 1024
 # What a terminal obeys, and halves of characters, which no file can hold.
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
+TEXT = "str"
+"""The dtype of text in a golden sample; its data is a list of strings instead of base64."""
+
 _GOLDEN_DTYPES = ("float32", "float64", "float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 
 
@@ -63,7 +66,7 @@ class Golden:
     outputs: Mapping[str, np.ndarray]
 
     def nbytes(self) -> int:
-        return sum(a.nbytes for a in (*self.inputs.values(), *self.outputs.values()))
+        return sum(_nbytes(a) for a in (*self.inputs.values(), *self.outputs.values()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,8 +276,14 @@ def _goldens(metadata: Mapping[str, str]) -> tuple[Golden, ...]:
     return tuple(goldens)
 
 
+def _nbytes(array: np.ndarray) -> int:
+    return sum(len(str(text).encode("utf-8", "surrogatepass")) for text in array.flat) if array.dtype.kind in "UO" else array.nbytes
+
+
 def _json_from_array(array: np.ndarray) -> dict[str, Any]:
     array = np.asarray(array, order="C")  # ascontiguousarray would give a scalar an axis
+    if array.dtype.kind == "U" or (array.dtype == object and all(isinstance(text, str) for text in array.flat)):
+        return {"dtype": TEXT, "shape": list(array.shape), "data": array.ravel().tolist()}
     if array.dtype.name not in _GOLDEN_DTYPES:
         raise ArtifactError(f"a golden sample of dtype {array.dtype} cannot be carried; expected one of {', '.join(_GOLDEN_DTYPES)}")
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
@@ -286,10 +295,12 @@ def _array_from_json(value: Any) -> np.ndarray:
     if not isinstance(value, dict):
         raise _broken(key, "an array must be an object")
     dtype, shape, data = value.get("dtype"), value.get("shape"), value.get("data")
-    if dtype not in _GOLDEN_DTYPES:
+    if dtype != TEXT and dtype not in _GOLDEN_DTYPES:
         raise _broken(key, f"unknown dtype {str(dtype)[:40]!r}")
     if not isinstance(shape, list) or len(shape) > 16 or not all(type(n) is int and 0 <= n <= GOLDEN_BYTES for n in shape):
         raise _broken(key, "a shape must be a list of small whole numbers")
+    if dtype == TEXT:
+        return _reshaped(_text(data, math.prod(shape)), shape)
     if not isinstance(data, str):
         raise _broken(key, "an array's data must be base64 text")
     try:
@@ -301,8 +312,20 @@ def _array_from_json(value: Any) -> np.ndarray:
         raise _broken(key, f"{len(raw)} bytes do not fill shape {shape} of {dtype}")
     if dtype == "bool" and raw.strip(b"\0\1"):
         raise _broken(key, "a bool is neither 0 nor 1")
-    array = np.frombuffer(raw, dtype=little).astype(np.dtype(dtype))
+    return _reshaped(np.frombuffer(raw, dtype=little).astype(np.dtype(dtype)), shape)
+
+
+def _text(data: Any, count: int) -> np.ndarray:
+    """As objects: one long string among many would make numpy's own strings enormous."""
+    if not isinstance(data, list) or len(data) != count or not all(isinstance(text, str) for text in data):
+        raise _broken("onnxferry.goldens", f"text must be a list of {count} strings")
+    if any("\ud800" <= character <= "\udfff" for text in data for character in text):
+        raise _broken("onnxferry.goldens", "text holds half a character")
+    return np.array(data, dtype=object)
+
+
+def _reshaped(array: np.ndarray, shape: list[int]) -> np.ndarray:
     try:
         return array.reshape(shape)
     except ValueError as error:  # an empty array whose other axes multiply beyond what numpy can count
-        raise _broken(key, f"no array has the shape {shape}") from error
+        raise _broken("onnxferry.goldens", f"no array has the shape {shape}") from error

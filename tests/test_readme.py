@@ -54,18 +54,19 @@ def test_python_examples_run_in_order(after_quickstart: Path) -> None:
     namespace: dict[str, Any] = {"__name__": "readme"}
     printed = []
     examples = blocks("python")
-    assert len(examples) == 6
+    assert len(examples) == 7
     for number, example in enumerate(examples):
         out = io.StringIO()
         with inside(after_quickstart), contextlib.redirect_stdout(out):
             exec(compile(example, f"README.md, example {number + 1}", "exec"), namespace)  # noqa: S102  our own README
         printed.append(out.getvalue())
-    export, predict, anything, mistake, merged, bare = printed
+    export, forest, predict, anything, mistake, merged, bare = printed
     assert re.fullmatch(r"True at [1-9]\d* shapes that were never traced\n", export)
+    assert float(forest.removeprefix("right: ")) > 0.9
     assert re.fullmatch(r"(\d [01]\.\d{3}\n){2}", predict)
     assert re.fullmatch(r"\{'.*': \(7, 4\)\}\n", anything)
     # What the comment in the example promises is what is printed.
-    (promised,) = re.findall(r"print\(error\)  # (.*)", examples[3])
+    (promised,) = re.findall(r"print\(error\)  # (.*)", examples[4])
     assert mistake == promised + "\n"
     assert merged == "{'3'}\n", "a hundred equal pictures, and one answer"
     assert bare == predict.splitlines(keepends=True)[1], "the file alone says what the runtime says"

@@ -30,9 +30,10 @@ class InputSpec:
     """One input of the graph, as the example showed it."""
 
     name: str
-    dtype: str  # numpy name
+    dtype: str  # numpy name, ``str`` for text
     shape: tuple[int | str, ...]  # a name where the axis is dynamic, else its size
     traced: tuple[int, ...]  # the example's shape
+    by_column: bool = False  # a table's: each place along the last axis has a range of its own
 
     def shape_at(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The shape with the given sizes of the dynamic axes; the traced size where none is given."""
@@ -55,6 +56,8 @@ class Candidate:
     model: onnx.ModelProto
     # A file that somebody made: its versions, its optional inputs and ONNX Runtime's own operators are kept.
     foreign: bool = False
+    # The library that made it, where that is another's and its graph follows no capture that could be run.
+    converter: str = ""
     # What was done beyond a plain conversion, in words.
     mends: tuple[str, ...] = ()
     # Axis name -> (smallest, largest or None): the sizes for which the framework says its capture holds.
@@ -105,6 +108,23 @@ class Source(Protocol):
 
     def provenance(self) -> dict[str, Any]:
         """Framework, versions, the model's class and its weights' SHA-256."""
+
+
+def is_sklearn(model: Any) -> bool:
+    """Whether it is of scikit-learn, or derived from what is. Imports nothing."""
+    kind = model if isinstance(model, type) else type(model)
+    return any(base.__module__.partition(".")[0] == "sklearn" for base in kind.__mro__)
+
+
+def as_array(value: Any) -> np.ndarray:
+    """With text as numpy's own strings, as objects of which pandas keeps it."""
+    array = np.asarray(value)
+    return array.astype(str) if array.dtype == object and all(isinstance(item, str) for item in array.flat) else array
+
+
+def dtype_name(array: np.ndarray) -> str:
+    """As in an :class:`InputSpec`: ``str`` for text of whatever length."""
+    return "str" if array.dtype.kind == "U" else array.dtype.name
 
 
 def dynamic_axes(inputs: Sequence[InputSpec]) -> dict[str, int]:

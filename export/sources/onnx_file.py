@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxferry.export.sources import Candidate, Feeds, InputSpec, Strategy
+from onnxferry.export.sources import Candidate, Feeds, InputSpec, Strategy, as_array
 from onnxferry.runtime.artifact import Contract
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError
@@ -31,7 +31,7 @@ class OnnxSource:
         self._path = Path(path)
         # The engine looks at the file before onnx or ONNX Runtime do: it may be a stranger's.
         self._engine = Engine(path, device="cpu")
-        self.examples = declared_examples(self._engine.inputs, examples)
+        self.examples = declared_examples(self._engine.inputs, {**self._text(), **examples})
         self.output_names = tuple(spec.name for spec in self._engine.outputs)
         self.inputs = tuple(self._input(spec, (axes or {}).get(spec.name)) for spec in self._engine.inputs)
         self.notes: Sequence[str] = [f"the optional input {spec.name!r} keeps its default" for spec in self._engine.optional_inputs]
@@ -43,6 +43,12 @@ class OnnxSource:
     def contract(self) -> Contract | None:
         """The contract that the file carries, if it is an artifact already."""
         return self._engine.contract
+
+    def _text(self) -> dict[str, np.ndarray]:
+        """What a golden sample has for inputs of text, which cannot be made up, and for those beside it, so that their rows match."""
+        goldens = self.contract.goldens if self.contract else ()
+        has_text = any(spec.dtype == "str" for spec in self._engine.inputs)
+        return {name: as_array(array) for name, array in goldens[0].inputs.items()} if goldens and has_text else {}
 
     def _input(self, spec: Any, named: Mapping[int, str] | None) -> InputSpec:
         array = self.examples[spec.name]

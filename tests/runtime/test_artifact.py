@@ -174,7 +174,7 @@ def test_goldens_at_their_limit_can_be_read_back():
         ({"provenance": {"who": "\udcff"}}, "the contract's provenance cannot be written as JSON"),
         ({"provenance": {"log": "é" * MAX_VALUE_BYTES}}, "take 20971[0-9]{2} bytes, more than the 1048576 that are read back"),
         ({"goldens": (Golden({"x": np.zeros(1, np.complex64)}, {}),)}, "dtype complex64 cannot be carried"),
-        ({"goldens": (Golden({"x": np.array(["a"])}, {}),)}, "cannot be carried"),
+        ({"goldens": (Golden({"x": np.array(["a", 3], dtype=object)}, {}),)}, "dtype object cannot be carried"),
     ],
 )
 def test_what_json_cannot_carry_is_refused_when_written(changes, words):
@@ -272,6 +272,12 @@ def test_a_schema_that_is_no_number(schema):
         ({"goldens": golden(data="Y*WI=")}, "bad base64"),
         ({"goldens": golden(data="ÿ" * 4)}, "bad base64"),
         ({"goldens": golden(dtype="bool")}, "a bool is neither 0 nor 1"),
+        ({"goldens": golden(dtype="str")}, "text must be a list of 2 strings"),
+        ({"goldens": golden(dtype="str", data=["a"])}, "text must be a list of 2 strings"),
+        ({"goldens": golden(dtype="str", data=["a", 1])}, "text must be a list of 2 strings"),
+        ({"goldens": golden(dtype="str", data=["a", "\ud800"])}, "text holds half a character"),
+        ({"goldens": golden(dtype="str", shape=[0] + [GOLDEN_BYTES] * 15, data=[])}, "no array has the shape"),
+        ({"goldens": golden(dtype="str", data=["a", "b" * GOLDEN_BYTES])}, "golden samples hold"),
     ],
 )
 def test_broken_contracts(changes, words):
@@ -279,6 +285,17 @@ def test_broken_contracts(changes, words):
         contract_from_metadata(metadata(**changes))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+def test_golden_text():
+    words = np.array([["", "Łódź\n"], ["a\0", "x" * 40]], dtype=object)
+    for sent in (words, words[:1].astype(str), words[:0]):
+        contract = Contract(kind="model", name="m", goldens=(Golden({"x": sent}, {}),))
+        read = contract_from_metadata(metadata_from_contract(contract)).goldens[0]
+        assert read.inputs["x"].tolist() == sent.tolist()
+        assert read.inputs["x"].shape == sent.shape
+        assert read.nbytes() == sum(len(word.encode()) for word in sent.flat)
+        assert metadata_from_contract(contract.replace(goldens=(read,))) == metadata_from_contract(contract)
 
 
 def test_goldens_that_are_too_many_bytes():
