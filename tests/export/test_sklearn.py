@@ -174,7 +174,10 @@ def frame(rows: int = 120) -> tuple[pd.DataFrame, np.ndarray]:
 
 def houses(last: Any) -> Any:
     table, price = frame()
-    columns = [("reals", StandardScaler(), make_column_selector(dtype_include=["number", "bool"])), ("town", OneHotEncoder(handle_unknown="ignore"), ["town"])]
+    columns = [
+        ("reals", StandardScaler(), make_column_selector(dtype_include=["number", "bool"])),
+        ("town", OneHotEncoder(handle_unknown="ignore"), ["town"]),
+    ]
     return make_pipeline(ColumnTransformer(columns), last).fit(table, price)
 
 
