@@ -24,7 +24,7 @@ from onnxferry.export.parity_probes import given_case, probes
 from onnxferry.export.parity_report import ParityReport
 from onnxferry.export.proof import judged
 from onnxferry.export.source_runs import SourceRun, run_source
-from onnxferry.export.sources import Candidate, Feeds, Source, is_sklearn
+from onnxferry.export.sources import Candidate, Feeds, Source, is_keras, is_sklearn
 from onnxferry.export.sources.onnx_file import declared_examples
 from onnxferry.runtime.artifact import Tolerance
 from onnxferry.runtime.engine import Engine
@@ -44,8 +44,7 @@ def judge_file(
     device: str = "cpu",
     threads: int | None = None,
 ) -> ParityReport:
-    """Compare the file with the model (an ``nn.Module``, a ``torch.export`` program, a fitted scikit-learn estimator) that it is said to do
-    the same as.
+    """Compare the file with the model that it is said to do the same as: one of those that ``export_model`` takes.
 
     Inputs are the file's golden samples, ``samples``, and probes at other sizes of the axes that the file declares dynamic;
     where it carries none and none are given, values are drawn as the file declares them. Tolerances are the judge's, by dtype,
@@ -82,6 +81,10 @@ def _source(model: Any, example: Feeds, engine: Engine) -> Source:
         from onnxferry.export.sources.sklearn import SklearnSource
 
         return SklearnSource(model, example, dynamic_shapes=_dynamic_axes(engine), output_names=[spec.name for spec in engine.outputs])
+    if is_keras(model):
+        from onnxferry.export.sources.keras import KerasSource
+
+        return KerasSource(model, example, dynamic_shapes=_dynamic_axes(engine), output_names=[spec.name for spec in engine.outputs])
     called = _as_called(model, {name: torch.from_numpy(np.array(array)) for name, array in example.items()})
     axes = _dynamic_axes(engine)
     source = torch_source(model, called, dynamic_shapes=axes)

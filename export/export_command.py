@@ -26,7 +26,7 @@ def export(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A run folder or checkpoint, pkg.module:make_model, a .pt2 program, or an .onnx file.",
+            help="A run folder or checkpoint, pkg.module:make_model, a .pt2 program, a .keras model, or an .onnx file.",
             show_default=False,
         ),
     ],
@@ -89,6 +89,7 @@ def export(
     onnxferry export mypkg.models:make --weights w.safetensors --input "image:float32[batch,3,224,224]" -o model.onnx
     onnxferry export mypkg.models:make --input "ids:int64[batch,time]=0..30521" --samples real.npz -o model.onnx
     onnxferry export mypkg.models:fitted --samples test_rows.csv -o model.onnx      # scikit-learn
+    onnxferry export model.keras -o model.onnx
     onnxferry export program.pt2 -o model.onnx
     onnxferry export theirs.onnx -o checked.onnx
     ```
@@ -163,6 +164,19 @@ class _Options:
             if not (value is None or value is False or value == [] or value == ""):  # 0 is something that was given
                 raise InputError(f"--{option} makes no sense with {what}: it brings its own")
 
+    def common(self, line: Sequence[str]) -> dict[str, Any]:
+        """What all models that are captured here are exported with, by export_model's names."""
+        return {
+            "dynamic_shapes": self.axes or None,
+            "rtol": self.rtol,
+            "atol": self.atol,
+            "samples": self.samples[1:],
+            "golden": self.golden,
+            "opset": self.opset or OPSET,
+            "command": line,
+            **self.texts,
+        }
+
     @property
     def axes(self) -> dict[str, dict[int, str]]:
         return {d.name: d.axes for d in self.inputs if d.axes}
@@ -182,6 +196,8 @@ def _dispatch(source: str, out: Path, options: _Options) -> ParityReport:
         return _wrap(path, out, options, line)
     if path.suffix.lower() == ".pt2":
         return _export_program(path, out, options, line)
+    if path.suffix.lower() == ".keras":
+        return _export_keras(path, out, options, line)
     if ours:
         from onnxferry.export.checkpoint_export import export_checkpoint
 
@@ -205,9 +221,9 @@ def _dispatch(source: str, out: Path, options: _Options) -> ParityReport:
         )
     if path.exists():
         raise InputError(
-            f"{source} is nothing that can be exported; expected a run folder, a .pt, .pt2 or .onnx file, or pkg.module:make_model"
+            f"{source} is nothing that can be exported; expected a run folder, a .pt, .pt2, .keras or .onnx file, or pkg.module:make_model"
         )
-    raise InputError(f"there is no {source}; expected a run folder, a .pt, .pt2 or .onnx file, or pkg.module:make_model")
+    raise InputError(f"there is no {source}; expected a run folder, a .pt, .pt2, .keras or .onnx file, or pkg.module:make_model")
 
 
 def _examples(options: _Options) -> dict[str, np.ndarray]:
@@ -235,14 +251,7 @@ def _export_factory(source: str, out: Path, options: _Options, line: Sequence[st
         model,
         examples or None,
         out,
-        dynamic_shapes=options.axes or None,
-        rtol=options.rtol,
-        atol=options.atol,
-        samples=options.samples[1:],
-        golden=options.golden,
-        opset=options.opset or OPSET,
-        command=line,
-        **options.texts,
+        **options.common(line),
     )
 
 
@@ -258,14 +267,20 @@ def _export_program(path: Path, out: Path, options: _Options, line: Sequence[str
         program_from_file(path),
         examples or None,
         out,
-        dynamic_shapes=options.axes or None,
-        rtol=options.rtol,
-        atol=options.atol,
-        samples=options.samples[1:],
-        golden=options.golden,
-        opset=options.opset or OPSET,
-        command=line,
-        **options.texts,
+        **options.common(line),
+    )
+
+
+def _export_keras(path: Path, out: Path, options: _Options, line: Sequence[str]) -> ParityReport:
+    from onnxferry.export.model_export import export_model
+    from onnxferry.export.sources.keras import keras_from_file
+
+    options.refuse("a Keras model", weights=options.weights)
+    return export_model(
+        keras_from_file(path),
+        _examples(options) or None,
+        out,
+        **options.common(line),
     )
 
 

@@ -26,13 +26,14 @@ from onnxferry.export.parity_probes import Case, given_case
 from onnxferry.export.parity_report import ParityReport
 from onnxferry.export.proof import Attempt, proved
 from onnxferry.export.source_runs import SourceRun
-from onnxferry.export.sources import Feeds, FinalExportError, Source, as_array, dtype_name, is_sklearn
+from onnxferry.export.sources import Feeds, FinalExportError, Source, as_array, dtype_name, is_keras, is_sklearn
 from onnxferry.runtime.artifact import GOLDEN_BYTES, MAX_GOLDENS, Contract, Golden, Tolerance
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError, ParityError
 from onnxferry.runtime.golden import replay_goldens
 
 if TYPE_CHECKING:
+    import keras
     import sklearn.base
     import torch
 
@@ -41,7 +42,7 @@ GOLDEN_SHARE = 0.75
 
 
 def export_model(
-    model: torch.nn.Module | torch.export.ExportedProgram | sklearn.base.BaseEstimator,
+    model: torch.nn.Module | torch.export.ExportedProgram | keras.Model | sklearn.base.BaseEstimator,
     example_inputs: Any,
     path: str | os.PathLike[str],
     *,
@@ -57,12 +58,13 @@ def export_model(
     license: str = "",
     command: Sequence[str] = (),
 ) -> ParityReport:
-    """Carry any PyTorch or fitted scikit-learn model across to one ONNX file that is proved to do the same, or raise and write nothing.
+    """Carry any PyTorch, Keras or fitted scikit-learn model across to an ONNX file that is proved to do the same, or write nothing.
 
     ``example_inputs``: a tensor, a tuple of positional inputs, or a dict by ``forward()``'s names; nested tuples and
     dicts of tensors are fine, and whatever is no tensor is fixed in the graph. Inputs of the file keep forward()'s
     names and order, outputs their flattened order (``output_names`` renames them).
     ``dynamic_shapes``: ``{"x": {0: "batch"}}``; an axis that is not named keeps its size.
+    Of Keras: see :class:`~onnxferry.export.sources.keras.KerasSource`, whose inputs and open axes are the model's own.
     Of scikit-learn: ``example_inputs`` is an array (rows, features), a DataFrame or a dict of columns, best the test set's, of which all
     rows are compared; the rows are dynamic; inputs and outputs are those of :class:`~onnxferry.export.sources.sklearn.SklearnSource`.
     ``rtol``, ``atol``: |file - model| <= atol + rtol * |model| for every float element; what is None, by dtype. Whole numbers and
@@ -183,6 +185,10 @@ def _source(model: Any, example_inputs: Any, **more: Any) -> tuple[Source, Seque
 
         found = SklearnSource(model, example_inputs, **more)
         return found, found.more, found.labels
+    if is_keras(model):
+        from onnxferry.export.sources.keras import KerasSource
+
+        return KerasSource(model, example_inputs, **more), (), ()
     return torch_source(model, example_inputs, **more), (), ()
 
 

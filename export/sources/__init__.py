@@ -112,8 +112,17 @@ class Source(Protocol):
 
 def is_sklearn(model: Any) -> bool:
     """Whether it is of scikit-learn, or derived from what is. Imports nothing."""
+    return _is_of("sklearn", model)
+
+
+def is_keras(model: Any) -> bool:
+    """Whether it is of Keras, or derived from what is. Imports nothing."""
+    return _is_of("keras", model)
+
+
+def _is_of(package: str, model: Any) -> bool:
     kind = model if isinstance(model, type) else type(model)
-    return any(base.__module__.partition(".")[0] == "sklearn" for base in kind.__mro__)
+    return any(base.__module__.partition(".")[0] == package for base in kind.__mro__)
 
 
 def as_array(value: Any) -> np.ndarray:

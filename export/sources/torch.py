@@ -147,7 +147,9 @@ class TorchSource:
         output_names: Sequence[str] | None = None,
     ) -> None:
         if not isinstance(module, torch.nn.Module):
-            raise InputError(f"expected a torch.nn.Module or a torch.export program, got {type(module).__name__}")
+            raise InputError(
+                f"expected a torch.nn.Module, a torch.export program, a Keras model or a fitted scikit-learn estimator, got {type(module).__name__}"
+            )
         call = CallPlan(module, example_inputs)
         self._start(module, call, call.flat_axes(dynamic_shapes), output_names)
         if any(m.training for m in module.modules()):

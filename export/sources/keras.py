@@ -1,0 +1,165 @@
+"""A Keras 3 model as a source: on Keras' torch backend it is an ``nn.Module``, and goes torch's way.
+
+A ``.keras`` file that was trained on any backend opens on this one, with the same weights and the layers' own arithmetic.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from onnxferry.export.sources.torch import CallPlan, TorchSource
+from onnxferry.runtime.errors import CheckpointError, ExportError, InputError, MissingExtraError
+
+BACKEND = "torch"
+
+# Keras numbers what nobody named, by how many were made before in the process.
+_NUMBERED = re.compile(r"(?:keras_tensor|input_layer|input)(?:_\d+)?")
+
+_DRAWN = {"batch": 4, "other": 24}
+"""Sizes of open axes where nobody gives an example."""
+
+
+class KerasCall(torch.nn.Module):
+    """The model with its inputs by name, and its outputs by name where there are several."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.names = _names([tensor.name for tensor in model.inputs], "input")
+        keys = getattr(model, "output", None)
+        given = sorted(keys) if isinstance(keys, dict) else getattr(model, "output_names", ())
+        self.outputs = ("output",) if len(model.outputs) == 1 else _names(given, "output")
+
+    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        import keras
+
+        tensors = [inputs[name] for name in self.names]
+        # A Sequential takes one tensor, and does not say so in ``input``.
+        packed = keras.tree.pack_sequence_as(self.model.input, tensors) if hasattr(self.model, "input") else tensors[0]
+        answer = keras.tree.flatten(self.model(packed, training=False))
+        return dict(zip(self.outputs, answer, strict=True))
+
+
+class KerasSource(TorchSource):
+    """``examples``: an array, a list in the order of the model's inputs, or a dict by their names; None to have values drawn.
+
+    Axes of size None are dynamic, ``batch`` the first; those of other models than recurrent ones, whose layers loop over time in
+    Python. ``dynamic_shapes`` instead names the ones that are to be. Inputs keep the names that they were given in Keras, and are
+    ``input`` where they were given none; a single output is ``output``, several have their keys or their layers' names.
+    Raises InputError for a model on another backend, ExportError for one that does not declare its inputs.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        examples: Any = None,
+        *,
+        dynamic_shapes: Any = None,
+        output_names: Sequence[str] | None = None,
+    ) -> None:
+        import keras
+
+        if keras.backend.backend() != BACKEND:
+            raise InputError(
+                f"this Keras computes with {keras.backend.backend()}, and models leave it through {BACKEND}: save the model with "
+                "model.save('model.keras'), and run: onnxferry export model.keras -o model.onnx"
+            )
+        if not getattr(model, "inputs", None):
+            raise ExportError(
+                "this Keras model does not say what it takes: make it of keras.Input, or wrap it: keras.Model(x, model(x)), x = keras.Input(…)"
+            )
+        called = KerasCall(model)
+        loops = any(isinstance(layer, keras.layers.RNN) for layer in model._flatten_layers())
+        shapes = dict(zip(called.names, [tuple(tensor.shape) for tensor in model.inputs], strict=True))
+        dtypes = dict(zip(called.names, [str(tensor.dtype) for tensor in model.inputs], strict=True))
+        arrays = _arrays(called.names, shapes, dtypes, examples)
+        axes = dynamic_shapes or {name: _open_axes(name, shape, loops) for name, shape in shapes.items()}
+        call = CallPlan(called, arrays)
+        self._start(called, call, call.flat_axes(axes), output_names)
+        if loops and not dynamic_shapes and any(None in shape[1:] for shape in shapes.values()):
+            self.notes.append("Keras' recurrent layers loop over time in Python: the file takes sequences of the example's length only")
+
+    def provenance(self) -> dict[str, Any]:
+        import keras
+
+        found = super().provenance()
+        return {
+            **found,
+            "framework": "keras",
+            "versions": {"keras": str(keras.__version__), **found["versions"]},
+            "model": type(self.module.model).__qualname__,
+        }
+
+
+def keras_from_file(path: str | os.PathLike[str]) -> Any:
+    """The model in a ``.keras`` file, on the torch backend. Raises CheckpointError where it is none, or holds code."""
+    os.environ.setdefault("KERAS_BACKEND", BACKEND)
+    if "keras" not in sys.modules and os.environ["KERAS_BACKEND"] != BACKEND:
+        raise InputError(f"KERAS_BACKEND is {os.environ['KERAS_BACKEND']}: unset it, or set it to {BACKEND}")
+    try:
+        import keras
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "keras", "keras", "reading .keras files") from error
+    if not Path(path).is_file():
+        raise CheckpointError(f"there is no file {path}")
+    try:
+        # Keras' safe mode: no code out of the file is run.
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        raise CheckpointError(
+            f"Keras cannot open {Path(path).name} ({line}); for layers of your own, name a function that opens it: pkg.module:load_model"
+        ) from error
+
+
+def _names(given: Sequence[str], kind: str) -> tuple[str, ...]:
+    """Those that somebody gave; ``input``, or ``input_0``, ``input_1``, for those that Keras numbered."""
+    names = [f"{kind}_{place}" if len(given) > 1 else kind for place in range(len(given))]
+    found = [own if _NUMBERED.fullmatch(name) else re.sub(r"\W", "_", name) for own, name in zip(names, given, strict=True)]
+    return tuple(found) if len(set(found)) == len(found) else tuple(names)
+
+
+def _open_axes(name: str, shape: tuple[int | None, ...], loops: bool) -> dict[int, str]:
+    axes = {0: "batch"} if shape and shape[0] is None else {}
+    return axes if loops else axes | {axis: f"{name}_dim{axis}" for axis, size in enumerate(shape) if size is None and axis}
+
+
+def _arrays(
+    names: Sequence[str], shapes: Mapping[str, tuple[int | None, ...]], dtypes: Mapping[str, str], examples: Any
+) -> dict[str, np.ndarray]:
+    """The examples by name, in the dtypes that the model declares."""
+    if examples is None:
+        rng = np.random.default_rng(0)
+        examples = {name: _drawn(shapes[name], dtypes[name], rng) for name in names}
+    elif not isinstance(examples, Mapping):
+        several = examples if isinstance(examples, list | tuple) else [examples]
+        if len(several) != len(names):
+            raise InputError(f"the model has {len(names)} inputs ({', '.join(names)}), the examples are {len(several)}")
+        examples = dict(zip(names, several, strict=True))
+    elif len(names) == 1 and len(examples) == 1:
+        examples = {names[0]: next(iter(examples.values()))}
+    wrong = sorted(set(examples) ^ set(names))
+    if wrong:
+        raise InputError(f"the examples and the model do not agree on the input {wrong[0]!r}; the inputs are {', '.join(names)}")
+    found = {}
+    for name in names:
+        value = examples[name]
+        array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+        shape = shapes[name]
+        if array.ndim != len(shape) or any(want not in (None, have) for want, have in zip(shape, array.shape, strict=True)):
+            raise InputError(f"the example of {name!r} must have shape {shape}, got {array.shape}")
+        found[name] = np.ascontiguousarray(array.astype(dtypes[name]))
+    return found
+
+
+def _drawn(shape: tuple[int | None, ...], dtype: str, rng: np.random.Generator) -> np.ndarray:
+    sizes = [size or (_DRAWN["other"] if axis else _DRAWN["batch"]) for axis, size in enumerate(shape)]
+    return rng.standard_normal(sizes) if dtype.startswith("float") else rng.integers(0, 2, sizes)

@@ -1,0 +1,188 @@
+"""Keras models: on the torch backend, from memory and from .keras files, by their own names."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+os.environ["KERAS_BACKEND"] = "torch"  # before anything imports it
+pytest.importorskip("keras", reason="keras is not installed: pip install 'onnxferry[keras]'")
+
+import keras
+import torch
+from keras import layers
+
+from onnxferry.export import export_model
+from onnxferry.export.against import judge_file
+from onnxferry.runtime import load
+from onnxferry.runtime.cli import main
+from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.errors import ExportError, InputError
+
+# Keras 3.15 on numpy 2.3
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+RNG = np.random.default_rng(0)
+
+
+def classifier() -> Any:
+    keras.utils.set_random_seed(0)
+    image = keras.Input((28, 28, 1), name="image")
+    x = layers.Rescaling(1 / 255)(image)
+    x = layers.Conv2D(4, 3, strides=2, padding="same", activation="relu")(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.Dropout(0.5)(layers.Flatten()(layers.MaxPooling2D()(x)))
+    return keras.Model(image, layers.Dense(10, activation="softmax")(x))
+
+
+def sequential() -> Any:
+    return keras.Sequential([keras.Input((16,)), layers.Dense(8, activation="gelu"), layers.LayerNormalization(), layers.Dense(4)])
+
+
+def attention() -> Any:
+    x = keras.Input((None, 8), name="words")
+    return keras.Model(x, layers.GlobalAveragePooling1D()(layers.MultiHeadAttention(2, 4)(x, x) + x))
+
+
+def two_of_each() -> Any:
+    left, right = keras.Input((4,), name="left"), keras.Input((6,), name="right")
+    both = layers.Concatenate()([left, right])
+    return keras.Model([left, right], [layers.Dense(3, name="kind")(both), layers.Dense(1, name="price")(both)])
+
+
+def by_keys() -> Any:
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    return keras.Model({"a": a, "b": b}, {"sum": a + b, "product": a * b})
+
+
+def recurrent() -> Any:
+    return keras.Sequential([keras.Input((None,), dtype="int32"), layers.Embedding(9, 4), layers.LSTM(5), layers.Dense(2)])
+
+
+@pytest.mark.parametrize(
+    ("make", "inputs", "outputs"),
+    [
+        (classifier, {"image": ("batch", 28, 28, 1)}, ["output"]),
+        (sequential, {"input": ("batch", 16)}, ["output"]),
+        (attention, {"words": ("batch", "words_dim1", 8)}, ["output"]),
+        (two_of_each, {"left": ("batch", 4), "right": ("batch", 6)}, ["kind", "price"]),
+        (by_keys, {"a": ("batch", 4), "b": ("batch", 4)}, ["product", "sum"]),
+    ],
+)
+def test_models_keep_their_names_and_open_axes(
+    tmp_path: Path, make: Callable[[], Any], inputs: dict[str, tuple[Any, ...]], outputs: list[str]
+) -> None:
+    model = make()
+    report = export_model(model, None, tmp_path / "m.onnx")
+    assert report.passed
+    assert report.summary()["untraced_shapes"] >= 4
+    with Engine(tmp_path / "m.onnx", device="cpu") as engine:
+        assert {spec.name: spec.shape for spec in engine.inputs} == inputs
+        assert [spec.name for spec in engine.outputs] == outputs
+        feeds = {
+            name: RNG.normal(size=[size if isinstance(size, int) else 7 for size in shape]).astype(np.float32)
+            for name, shape in inputs.items()
+        }
+        found = engine.run(feeds)
+    wanted = model(feeds if make is by_keys else [feeds[name] for name in inputs] if len(inputs) > 1 else next(iter(feeds.values())))
+    wanted = [wanted[name] for name in outputs] if make is by_keys else wanted if len(outputs) > 1 else [wanted]
+    for name, tensor in zip(outputs, wanted, strict=True):
+        np.testing.assert_allclose(found[name], tensor.detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_what_it_is_given_may_be_arrays_tensors_lists_and_dicts(tmp_path: Path) -> None:
+    left, right = RNG.normal(size=(3, 4)), RNG.normal(size=(3, 6))  # float64: Keras takes them as float32
+    for given in ([left, right], (torch.from_numpy(left), torch.from_numpy(right)), {"left": left, "right": right}):
+        assert export_model(two_of_each(), given, tmp_path / "m.onnx").passed
+    with load(tmp_path / "m.onnx", device="cpu") as file:
+        np.testing.assert_array_equal(file.contract.goldens[0].inputs["left"], left.astype(np.float32))
+        assert file.contract.provenance["framework"] == "keras"
+        assert file.contract.provenance["versions"]["keras"] == keras.__version__
+
+
+def test_recurrent_layers_keep_the_examples_length_and_say_so(tmp_path: Path) -> None:
+    report = export_model(recurrent(), RNG.integers(0, 9, (2, 6)), tmp_path / "m.onnx")
+    assert report.passed
+    assert any("loop over time in Python" in note for note in report.notes)
+    with Engine(tmp_path / "m.onnx", device="cpu") as engine:
+        assert engine.inputs[0].shape == ("batch", 6)
+
+
+def test_dynamic_axes_of_ones_own_choice(tmp_path: Path) -> None:
+    assert export_model(attention(), None, tmp_path / "m.onnx", dynamic_shapes={"words": {1: "time"}}).passed
+    with Engine(tmp_path / "m.onnx", device="cpu") as engine:
+        assert engine.inputs[0].shape == (4, "time", 8)
+
+
+def test_the_file_can_be_judged_again(tmp_path: Path) -> None:
+    model = two_of_each()
+    export_model(model, None, tmp_path / "m.onnx")
+    assert judge_file(tmp_path / "m.onnx", model).passed
+    model.layers[-1].set_weights([weight + 1e-2 for weight in model.layers[-1].get_weights()])
+    assert not judge_file(tmp_path / "m.onnx", model).passed
+
+
+class Subclassed(keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, x: Any) -> Any:
+        return self.dense(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "error", "text"),
+    [
+        (sequential, np.zeros((3, 5)), InputError, r"the example of 'input' must have shape \(None, 16\), got \(3, 5\)"),
+        (sequential, [np.zeros((3, 16))] * 2, InputError, r"the model has 1 inputs \(input\), the examples are 2"),
+        (two_of_each, {"left": np.zeros((3, 4))}, InputError, "do not agree on the input 'right'; the inputs are left, right"),
+        (Subclassed, np.zeros((3, 5)), ExportError, "does not say what it takes: make it of keras.Input"),
+    ],
+)
+def test_refusals(tmp_path: Path, make: Callable[[], Any], given: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text) as caught:
+        export_model(make(), given, tmp_path / "m.onnx")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_backend_is_told_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
+    with pytest.raises(InputError, match=r"computes with tensorflow.*onnxferry export model.keras -o model.onnx"):
+        export_model(sequential(), None, tmp_path / "m.onnx")
+
+
+def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    classifier().save(tmp_path / "m.keras")
+    assert main(["export", str(tmp_path / "m.keras"), "-o", str(tmp_path / "m.onnx"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["passed"]
+    assert main(["check", str(tmp_path / "m.onnx"), "--device", "cpu"]) == 0
+    (tmp_path / "broken.keras").write_bytes((tmp_path / "m.keras").read_bytes()[:500])
+    x = keras.Input((2,))
+    keras.Model(x, layers.Lambda(lambda t: t * 2)(x)).save(tmp_path / "code.keras")
+    capsys.readouterr()
+    for name, text in (("broken", "Keras cannot open broken.keras"), ("code", "Keras cannot open code.keras"), ("no", "there is no file")):
+        assert main(["export", str(tmp_path / f"{name}.keras"), "-o", str(tmp_path / "no.onnx")]) == 1
+        assert text in " ".join(capsys.readouterr().err.split())
+        assert not (tmp_path / "no.onnx").exists()
+
+
+def test_the_backend_is_chosen_where_nobody_did(tmp_path: Path) -> None:
+    sequential().save(tmp_path / "m.keras")
+    command = [sys.executable, "-m", "onnxferry.runtime", "export", str(tmp_path / "m.keras"), "-o", str(tmp_path / "m.onnx")]
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    done = subprocess.run(command, env={**environment, "KERAS_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "passed" in done.stdout
+    other = subprocess.run(command, env={**environment, "KERAS_BACKEND": "jax"}, capture_output=True, text=True, timeout=300)
+    assert other.returncode == 1
+    assert "KERAS_BACKEND is jax: unset it, or set it to torch" in " ".join(other.stderr.split())
