@@ -73,9 +73,7 @@ class KerasSource(TorchSource):
                 "model.save('model.keras'), and run: onnxferry export model.keras -o model.onnx"
             )
         if not getattr(model, "inputs", None):
-            raise ExportError(
-                "this Keras model does not say what it takes: make it of keras.Input, or wrap it: keras.Model(x, model(x)), x = keras.Input(…)"
-            )
+            raise ExportError("this Keras model does not say what it takes: make it of keras.Input, or wrap it as keras.Model(x, model(x))")
         called = KerasCall(model)
         loops = any(isinstance(layer, keras.layers.RNN) for layer in model._flatten_layers())
         shapes = dict(zip(called.names, [tuple(tensor.shape) for tensor in model.inputs], strict=True))

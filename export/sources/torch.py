@@ -148,7 +148,8 @@ class TorchSource:
     ) -> None:
         if not isinstance(module, torch.nn.Module):
             raise InputError(
-                f"expected a torch.nn.Module, a torch.export program, a Keras model or a fitted scikit-learn estimator, got {type(module).__name__}"
+                "expected a torch.nn.Module, a torch.export program, a Keras model or a fitted scikit-learn estimator, "
+                f"got {type(module).__name__}"
             )
         call = CallPlan(module, example_inputs)
         self._start(module, call, call.flat_axes(dynamic_shapes), output_names)
