@@ -83,15 +83,21 @@ def print_json(document: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(finite(document), indent=2, allow_nan=False) + "\n")
 
 
+USES = {
+    "recogniser": ("predict", "PICTURE.png"),
+    "text-generator": ("generate", "--stream"),
+    "image-generator": ("sample", "--grid", "samples.png"),
+    "encoder": ("reconstruct", "PICTURE.png"),
+}
+"""Kind of a contract to the verb that puts such a model to use, and what stands after the model."""
+
+
 def try_command(kind: str, model: str) -> tuple[str, ...]:
     """The command that puts a model of this kind (as its contract says) to use; none for a kind that has no verb."""
-    uses = {
-        "recogniser": command("predict", model, "PICTURE.png"),
-        "text-generator": command("generate", model, "--stream"),
-        "image-generator": command("sample", model, "--grid", "samples.png"),
-        "encoder": command("reconstruct", model, "PICTURE.png"),
-    }
-    return (uses[kind],) if kind in uses else ()
+    if kind not in USES:
+        return ()
+    verb, *rest = USES[kind]
+    return (command(verb, model, *rest),)
 
 
 def command(*words: object) -> str:
