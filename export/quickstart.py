@@ -23,6 +23,7 @@ from rich.table import Table
 
 from onnxferry.export.checkpoint_export import export_checkpoint
 from onnxferry.runtime import Classifier, Prediction, load
+from onnxferry.runtime.byte_sizes import human_bytes
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.golden import replay_goldens
 from onnxferry.train.checkpoint import load_checkpoint
@@ -214,7 +215,7 @@ def _show(report: dict[str, Any], out: Path, samples: list[Path]) -> None:
         f"largest difference of a probability {parity['largest_difference']:.1e}, "
         f"{parity['decisions_changed']} of {parity['decisions']} decisions differ, {parity['shapes']} shapes never traced",
     )
-    table.add_row("size", f"{report['bytes'] / 1e6:.2f} MB, one file")
+    table.add_row("size", f"{human_bytes(report['bytes'])}, one file")
     for n, times in latency.items():
         ratio = times["pytorch"] / times["onnxferry"]
         ours, theirs = f"{times['onnxferry']:.2f} ms", f"PyTorch {times['pytorch']:.2f} ms"

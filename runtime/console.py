@@ -129,17 +129,6 @@ def facts_table(facts: Mapping[str, object]) -> Table:
     return table
 
 
-def human_bytes(size: int) -> str:
-    """1536 → ``1.5 kB``; decimal units, as file managers and disks count."""
-    if size < 1000:
-        return f"{size} B"
-    for unit in ("kB", "MB", "GB"):
-        if size < 999_950 or unit == "GB":
-            return f"{size / 1000:.1f} {unit}"
-        size //= 1000
-    raise AssertionError("the last unit takes every size")
-
-
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """Gives a function that advances the bar. On stderr, gone when done, and nothing at all where stderr is no terminal."""

@@ -10,13 +10,13 @@ import typer
 from rich.text import Text
 
 from onnxferry.runtime.artifact import contract_from_metadata
+from onnxferry.runtime.byte_sizes import human_bytes
 from onnxferry.runtime.catalog import ZooModel, zoo_model, zoo_names
 from onnxferry.runtime.console import (
     USES,
     JsonOption,
     command,
     facts_table,
-    human_bytes,
     new_app,
     new_table,
     plain,
