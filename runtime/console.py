@@ -22,10 +22,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.finite import finite
 
+
+def _known_device(device: str) -> str:
+    # The engine's own words name other providers, which go into a call and not into a command line.
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"unknown device {device!r}; expected auto, cpu or cuda")
+    return device
+
+
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="An .onnx file, or the name of a shipped model.", show_default=False)]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda. cuda runs there or is an error.")]
+DeviceOption = Annotated[str, typer.Option("--device", callback=_known_device, help="auto, cpu or cuda. cuda runs there or is an error.")]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads; as many as this process may use if not given.", show_default=False)
 ]

@@ -888,7 +888,7 @@ def test_the_verb_takes_inputs_from_a_file(tmp_path: Path, timings: Timings, cap
         (["--batch", "0"], 1, "a batch size must be a whole number"),
         (["--batch", "many"], 2, "Invalid value for '--batch'"),
         (["--seconds", "0"], 1, "seconds must be a number above 0"),
-        (["--device", "tpu"], 1, "device must be"),
+        (["--device", "tpu"], 1, "unknown device 'tpu'; expected auto, cpu or cuda"),
     ],
 )
 def test_the_verb_refuses_in_one_line(
