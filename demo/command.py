@@ -40,7 +40,7 @@ def demo(
     onnxferry demo --port 8600 --no-browser
     ```
 
-    With --json: url, port; written before the pages are served.
+    With --json: url, port; written before the pages are served. The server then speaks on stderr.
     """
     for package, extra in (("streamlit", "demo"), ("onnxruntime", "cpu")):
         if importlib.util.find_spec(package) is None:
@@ -52,6 +52,8 @@ def demo(
     else:
         stdout().print(f"onnxferry demo: {url}  (Ctrl-C ends it)", soft_wrap=True)
     sys.stdout.flush()
+    if as_json:
+        os.dup2(2, 1)  # what the server says is no JSON
     code = _serve(serve_command(chosen, open_browser=not no_browser))
     if code:
         raise typer.Exit(code)

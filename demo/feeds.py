@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from onnxferry.runtime.array_files import UNREADABLE
+from onnxferry.runtime.byte_sizes import human_bytes
 from onnxferry.runtime.errors import InputError
 
 MAX_ELEMENTS = 16 * 2**20
@@ -121,7 +122,7 @@ def from_file(data: bytes, inputs: Sequence[Input], limit: int = 64 * 2**20) -> 
             with zipfile.ZipFile(BytesIO(data)) as archive:
                 size = sum(entry.file_size for entry in archive.infolist())
                 if size > limit:
-                    raise InputError(f"the arrays take {size / 1e6:.0f} MB, and at most {limit / 1e6:.0f} are read here")
+                    raise InputError(f"the arrays take {human_bytes(size)}, and at most {human_bytes(limit)} are read here")
                 for entry in archive.infolist():
                     with archive.open(entry) as stream:
                         _check_header(stream, entry.file_size)

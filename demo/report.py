@@ -8,16 +8,7 @@ from typing import Any
 import numpy as np
 
 from onnxferry.demo.untrusted import Answer
-
-
-def bytes_words(size: int) -> str:
-    """1536 → ``1.5 kB``; decimal units, as file managers count."""
-    value = float(size)
-    for unit in ("B", "kB", "MB"):
-        if value < 999.95:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} GB"
+from onnxferry.runtime.byte_sizes import human_bytes
 
 
 def shape_words(shape: Sequence[int | str | None] | None) -> str:
@@ -37,7 +28,7 @@ def facts_of(summary: Mapping[str, Any], contract: Mapping[str, Any] | None) -> 
         "Description": contract["description"] if contract else "",
         "Classes": ", ".join(contract["labels"][:40]) if contract else "",
         "Licence": contract["license"] if contract else "",
-        "Size": bytes_words(summary["bytes"]),
+        "Size": human_bytes(summary["bytes"]),
         "Parameters": parameters or "none",
         "Operator sets": f"{opsets} (IR version {summary['ir_version']})",
         "Made by": summary["producer"],

@@ -21,6 +21,7 @@ import numpy as np
 
 from onnxferry.runtime import sandbox
 from onnxferry.runtime.artifact import Contract, contract_from_metadata
+from onnxferry.runtime.byte_sizes import human_bytes
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import InputError, OnnxFerryError, UntrustedModelError
 from onnxferry.runtime.golden import replay_goldens
@@ -70,12 +71,12 @@ def ask(request: Request, limits: SandboxLimits | None = None, tick: Callable[[f
     limits = limits or SandboxLimits()
     if len(request.model) > limits.model_bytes:
         raise UntrustedModelError(
-            f"the model has {len(request.model) / 1e6:.0f} MB, and at most {limits.model_bytes / 1e6:.0f} are taken here"
+            f"the model has {human_bytes(len(request.model))}, and at most {human_bytes(limits.model_bytes)} are taken here"
         )
     size = sum(array.nbytes for array in request.feeds.values())
     if size > limits.feed_bytes:
         raise InputError(
-            f"the inputs hold {size / 1e6:.0f} MB, and at most {limits.feed_bytes / 1e6:.0f} are taken here; make them smaller"
+            f"the inputs hold {human_bytes(size)}, and at most {human_bytes(limits.feed_bytes)} are taken here; make them smaller"
         )
     function = _TASKS[request.task]
     with tempfile.TemporaryDirectory(prefix="onnxferry-", ignore_cleanup_errors=True) as folder:

@@ -13,7 +13,8 @@ from onnxferry.export.bench_report import Results, duration, geometric_means, re
 from onnxferry.export.bench_verdicts import Verdict, verdicts
 from onnxferry.export.bench_work import Work
 from onnxferry.export.reference_bench import Row
-from onnxferry.runtime.console import facts_table, human_bytes, new_table, plain
+from onnxferry.runtime.byte_sizes import human_bytes
+from onnxferry.runtime.console import facts_table, new_table, plain
 
 SHOWN = 15
 """Operators and nodes of a profile that are printed."""

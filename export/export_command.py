@@ -14,6 +14,7 @@ from onnxferry.export.artifact_writer import checked_target
 from onnxferry.export.graph_cleanup import MAX_OPSET, OPSET
 from onnxferry.export.parity_report import ParityReport
 from onnxferry.export.report_print import checked_report_name, print_report, write_report_file
+from onnxferry.runtime.byte_sizes import human_bytes
 from onnxferry.runtime.console import JsonOption, command, new_app, plain, print_json, print_next, stderr, stdout, try_command
 from onnxferry.runtime.errors import InputError, ParityError
 
@@ -116,7 +117,7 @@ def export(
     if as_json:
         print_json({"model": str(out), "bytes": size, **report.to_json()})
         return
-    print_report(report, f"{out} ({size / 1e6:.2f} MB)")
+    print_report(report, f"{out} ({human_bytes(size)})")
     if report_file is not None:
         stdout().print(f"the report: {plain(report_file)}", soft_wrap=True)
     from onnxferry.runtime.engine import Engine

@@ -28,6 +28,7 @@ from onnxferry.export.proof import Attempt, proved
 from onnxferry.export.source_runs import SourceRun
 from onnxferry.export.sources import Feeds, FinalExportError, Source, as_array, dtype_name, is_keras, is_sklearn
 from onnxferry.runtime.artifact import GOLDEN_BYTES, MAX_GOLDENS, Contract, Golden, Tolerance
+from onnxferry.runtime.byte_sizes import human_bytes
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError, ParityError
 from onnxferry.runtime.golden import replay_goldens
@@ -315,11 +316,11 @@ def _goldens(runs: Sequence[SourceRun], chosen: Sequence[Case] | None) -> list[G
 
 
 def _none_carried(source: Source) -> str:
-    size = sum(np.asarray(array).nbytes for array in source.examples.values()) / 1000
-    most = GOLDEN_BYTES * GOLDEN_SHARE / 1000
+    size = sum(np.asarray(array).nbytes for array in source.examples.values())
+    most = int(GOLDEN_BYTES * GOLDEN_SHARE)
     return (
-        f"no golden sample is carried, so that `onnxferry check` has nothing to replay: the example's inputs take {size:.0f} kB, and with "
-        f"their outputs {most:.0f} kB fit; give smaller ones as golden samples, or check with --against"
+        f"no golden sample is carried, so that `onnxferry check` has nothing to replay: the example's inputs take "
+        f"{human_bytes(size)}, and with their outputs {human_bytes(most)} fit; give smaller ones as golden samples, or check with --against"
     )
 
 

@@ -11,11 +11,11 @@ import typer
 from onnxferry.export.optimize import Optimized, Verdict, optimize
 from onnxferry.export.optimize_data import SCORED
 from onnxferry.export.optimize_picture import save_picture
+from onnxferry.runtime.byte_sizes import human_bytes
 from onnxferry.runtime.console import (
     JsonOption,
     ModelArgument,
     command,
-    human_bytes,
     new_app,
     new_table,
     plain,

@@ -23,6 +23,8 @@ from rich.table import Table
 
 from onnxferry.export.checkpoint_export import export_checkpoint
 from onnxferry.runtime import Classifier, Prediction, load
+from onnxferry.runtime.byte_sizes import human_bytes
+from onnxferry.runtime.console import command
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.golden import replay_goldens
 from onnxferry.train.checkpoint import load_checkpoint
@@ -48,6 +50,7 @@ def quickstart(
     out: Annotated[Path, typer.Option(help="folder for the run, the model, the pictures and the report")] = Path("quickstart"),
     seed: Annotated[int, typer.Option(help="of the split, the start and the augmentation")] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="passes over the 3,500 training digits; the preset's own if not given")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the one in --out that was cut off")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="the report as one JSON document on stdout")] = False,
 ) -> None:
     """Train a digit recogniser, carry it to ONNX, prove it, and run it without PyTorch. About two minutes on two cores.
@@ -55,16 +58,24 @@ def quickstart(
     Example:
 
       onnxferry quickstart --out quickstart
+
+      onnxferry quickstart --out quickstart --resume     # after a Ctrl-C, or worse
     """
     console = Console(stderr=True, quiet=as_json)
-    _clear(out)
+    if resume:
+        seed, epochs = _begun_with(out, seed, epochs)
+    else:
+        _clear(out)
     console.print("[bold]1 train[/]  a residual network on 3,500 real handwritten digits")
     splits = load_images("digits-5k", seed=seed)
     learner = cnn_learner(splits, "quick", figures=True, epochs=epochs, seed=seed)
     try:
-        run_learner(learner, LoopConfig(out=out / "run", command=COMMAND, device="cpu"), as_json=False, console=console)
+        run_learner(learner, LoopConfig(out=out / "run", command=COMMAND, device="cpu", resume=resume), as_json=False, console=console)
     except InterruptedTrainingError as error:
-        raise InterruptedTrainingError("stopped while training; run it again to begin anew") from error
+        again = command(*COMMAND.split()[1:], "--out", out, "--resume")
+        raise InterruptedTrainingError(
+            f"stopped while training; all is saved: go on with {again}, or begin anew without --resume"
+        ) from error
 
     console.print("[bold]2 export[/] the whole task into one file, compared with PyTorch at shapes it was not traced at")
     model = out / "digits.onnx"
@@ -94,6 +105,18 @@ def quickstart(
         sys.stdout.write(json.dumps({"out": str(out), **report}) + "\n")
     else:
         _show(report, out, samples)
+
+
+def _begun_with(out: Path, seed: int, epochs: int | None) -> tuple[int, int]:
+    """Seed and epochs of the quickstart in ``out``, without which its training would not go on as it began."""
+    path = out / "run" / "run.json"
+    if not _is_ours(path) or not path.with_name("last.pt").exists():
+        raise InputError(f"nothing to resume in {out}: no quickstart was cut off there after it had saved; start it without --resume")
+    run = json.loads(path.read_text())
+    begun = run["seed"], run["options"]["epochs"]
+    if seed not in (0, begun[0]) or epochs not in (None, begun[1]):
+        raise InputError(f"the one in {out} was begun with --seed {begun[0]} --epochs {begun[1]}; resume it with these, or leave them out")
+    return begun
 
 
 def _clear(out: Path) -> None:
@@ -214,7 +237,7 @@ def _show(report: dict[str, Any], out: Path, samples: list[Path]) -> None:
         f"largest difference of a probability {parity['largest_difference']:.1e}, "
         f"{parity['decisions_changed']} of {parity['decisions']} decisions differ, {parity['shapes']} shapes never traced",
     )
-    table.add_row("size", f"{report['bytes'] / 1e6:.2f} MB, one file")
+    table.add_row("size", f"{human_bytes(report['bytes'])}, one file")
     for n, times in latency.items():
         ratio = times["pytorch"] / times["onnxferry"]
         ours, theirs = f"{times['onnxferry']:.2f} ms", f"PyTorch {times['pytorch']:.2f} ms"

@@ -22,10 +22,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.finite import finite
 
+
+def _known_device(device: str) -> str:
+    # The engine's own words name other providers, which go into a call and not into a command line.
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"unknown device {device!r}; expected auto, cpu or cuda")
+    return device
+
+
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="An .onnx file, or the name of a shipped model.", show_default=False)]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda. cuda runs there or is an error.")]
+DeviceOption = Annotated[str, typer.Option("--device", callback=_known_device, help="auto, cpu or cuda. cuda runs there or is an error.")]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads; as many as this process may use if not given.", show_default=False)
 ]
@@ -83,15 +92,21 @@ def print_json(document: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(finite(document), indent=2, allow_nan=False) + "\n")
 
 
+USES = {
+    "recogniser": ("predict", "PICTURE.png"),
+    "text-generator": ("generate", "--stream"),
+    "image-generator": ("sample", "--grid", "samples.png"),
+    "encoder": ("reconstruct", "PICTURE.png"),
+}
+"""Kind of a contract to the verb that puts such a model to use, and what stands after the model."""
+
+
 def try_command(kind: str, model: str) -> tuple[str, ...]:
     """The command that puts a model of this kind (as its contract says) to use; none for a kind that has no verb."""
-    uses = {
-        "recogniser": command("predict", model, "PICTURE.png"),
-        "text-generator": command("generate", model, "--stream"),
-        "image-generator": command("sample", model, "--grid", "samples.png"),
-        "encoder": command("reconstruct", model, "PICTURE.png"),
-    }
-    return (uses[kind],) if kind in uses else ()
+    if kind not in USES:
+        return ()
+    verb, *rest = USES[kind]
+    return (command(verb, model, *rest),)
 
 
 def command(*words: object) -> str:
@@ -121,17 +136,6 @@ def facts_table(facts: Mapping[str, object]) -> Table:
         if value not in ("", None):
             table.add_row(plain(name), value if isinstance(value, Text) else plain(value))
     return table
-
-
-def human_bytes(size: int) -> str:
-    """1536 → ``1.5 kB``; decimal units, as file managers and disks count."""
-    if size < 1000:
-        return f"{size} B"
-    for unit in ("kB", "MB", "GB"):
-        if size < 999_950 or unit == "GB":
-            return f"{size / 1000:.1f} {unit}"
-        size //= 1000
-    raise AssertionError("the last unit takes every size")
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +29,7 @@ from onnxferry.runtime.console import (
     stdout,
 )
 from onnxferry.runtime.errors import DataError, InputError
-from onnxferry.runtime.labelled import LabelledPictures, find_labelled_pictures
+from onnxferry.runtime.labelled import LabelledPictures, find_labelled_pictures, trained_on
 from onnxferry.runtime.pictures import decode_picture
 from onnxferry.runtime.scores import BINS, Scores
 from onnxferry.runtime.tasks import Classifier, load_classifier
@@ -63,23 +63,33 @@ def evaluate(
     onnxferry evaluate photos.onnx --data photos/ --picture confusion.png
     ```
 
-    With --json: model, device, data, pictures, correct, accuracy, interval95, calibration_error, mean_probability, bins,
-    labels, classes, confusion (rows are what pictures are), errors, picture.
+    With --json: model, device, data, trained_on (whether its file tells that it has learnt from these pictures), pictures, correct,
+    accuracy, interval95, calibration_error, mean_probability, bins, labels, classes, confusion (rows are what pictures are),
+    errors, picture.
     """
     with load_classifier(model, device, threads) as classifier:
         labelled = find_labelled_pictures(data, classifier.labels, split)
         scores, errors = _score(classifier, labelled)
         device_used = classifier.engine.device
+        learnt = _learnt(classifier, data, split, labelled)
     if not scores.count:
         raise DataError(f"none of the {len(labelled)} pictures in {data} can be read, the first: {errors[0][1]}")
     if picture:
         write_confusion_picture(scores, picture)
     if as_json:
         print_json(
-            {"model": model, "device": device_used, "data": labelled.source, **_json(scores, errors), "picture": picture and str(picture)}
+            {
+                "model": model,
+                "device": device_used,
+                "data": labelled.source,
+                "trained_on": learnt,
+                **_json(scores, errors),
+                "picture": picture and str(picture),
+            }
         )
     else:
-        _print_scores(scores, f"{model} on {device_used}", labelled.source, picture)
+        note = Text("the model was trained on these pictures; on others it will do worse", "yellow") if learnt else ""
+        _print_scores(scores, {"model": f"{model} on {device_used}", "data": labelled.source, "note": note}, picture)
     for _, error in errors:
         print_error(str(error))
     if errors:
@@ -87,6 +97,12 @@ def evaluate(
     elif not as_json:
         print_next(command("check", model), command("inspect", model))
     return 1 if errors else 0
+
+
+def _learnt(classifier: Classifier, folder: Path, split: str, labelled: LabelledPictures) -> bool:
+    contract = classifier.engine.contract
+    data = contract.provenance.get("data") if contract else None
+    return isinstance(data, Mapping) and trained_on(str(data.get("sha256")), folder, split, labelled)
 
 
 def _score(classifier: Classifier, labelled: LabelledPictures) -> tuple[Scores, list[tuple[str, InputError]]]:
@@ -139,14 +155,13 @@ def _json(scores: Scores, errors: list[tuple[str, InputError]]) -> dict[str, Any
     }
 
 
-def _print_scores(scores: Scores, model: str, source: str, picture: Path | None) -> None:
+def _print_scores(scores: Scores, about: Mapping[str, str | Text], picture: Path | None) -> None:
     console = stdout()
     low, high = scores.interval
     console.print(
         facts_table(
             {
-                "model": model,
-                "data": source,
+                **about,
                 "accuracy": Text(f"{scores.accuracy:.2%}", "bold") + Text(f"  ({scores.correct} of {scores.count})", "default"),
                 "95% interval": f"{low:.2%} to {high:.2%}  (Wilson)",
                 "calibration error": f"{scores.calibration_error:.2%}  (15 bins; mean probability {scores.mean_probability:.2%})",

@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from onnxferry.runtime.artifact import Contract, contract_from_metadata
+from onnxferry.runtime.byte_sizes import human_bytes
 from onnxferry.runtime.catalog import find_model
 from onnxferry.runtime.console import (
     DeviceOption,
@@ -24,7 +25,6 @@ from onnxferry.runtime.console import (
     ModelArgument,
     command,
     facts_table,
-    human_bytes,
     new_app,
     new_table,
     plain,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,10 @@ def find_labelled_pictures(folder: str | os.PathLike[str], labels: Sequence[str]
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}; expected {' or '.join(SPLITS)}")
     if not folder.is_dir():
-        raise DataError(f"no such folder: {folder}")
+        hint = (
+            "; give a folder, not a data set's name: what training fetched lies in ~/.cache/onnxferry/datasets/NAME (or $ONNXFERRY_HOME/…)"
+        )
+        raise DataError(f"no such folder: {folder}{hint if len(folder.parts) == 1 and not folder.suffix else ''}")
     images, classes = (_find_idx(folder, f"{SPLITS[split]}-{part}") for part in ("images-idx3-ubyte", "labels-idx1-ubyte"))
     if images and classes:
         return _from_idx(images, classes, labels)
@@ -55,6 +59,43 @@ def find_labelled_pictures(folder: str | os.PathLike[str], labels: Sequence[str]
     part = folder / split
     has_parts = part.is_dir() and any(path.is_dir() for path in part.iterdir())
     return _from_folders(part if has_parts else folder, labels)
+
+
+def trained_on(sha256: str, folder: Path, split: str, labelled: LabelledPictures) -> bool:
+    """Whether training has seen them: ``sha256`` is what a model's provenance says of its data, ``labelled`` was found in ``folder``.
+
+    True for the training part of the same four IDX files, and for the same folder of pictures, of which training keeps a few for
+    its tests.
+    """
+    if isinstance(labelled.pictures, np.ndarray):
+        parts = ("images-idx3-ubyte", "labels-idx1-ubyte")
+        files = [_find_idx(folder, f"{SPLITS[each]}-{part}") for each in ("train", "test") for part in parts]
+        return split == "train" and None not in files and idx_sha256([read_idx(path) for path in files if path]) == sha256
+    try:
+        return folder_sha256(folder, {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in labelled.pictures}) == sha256
+    except OSError:  # which evaluating tells, picture by picture
+        return False
+
+
+def idx_header(array: np.ndarray) -> bytes:
+    """What stands before the numbers of a uint8 array in an IDX file."""
+    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+
+
+def idx_sha256(arrays: Sequence[np.ndarray]) -> str:
+    """Of the IDX files that hold these uint8 arrays, unpacked, one after the other."""
+    whole = hashlib.sha256()
+    for array in arrays:
+        whole.update(idx_header(array))
+        whole.update(array.data)
+    return whole.hexdigest()
+
+
+def folder_sha256(folder: Path, digests: Mapping[Path, str]) -> str:
+    """Of what ``sha256sum`` prints for these files, by their paths in the folder, sorted."""
+    listing = sorted((path.relative_to(folder).as_posix(), digest) for path, digest in digests.items())
+    lines = "".join(f"{digest}  {path}\n" for path, digest in listing)
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _find_idx(folder: Path, stem: str) -> Path | None:

@@ -1,47 +1,94 @@
-"""``onnxferry models``: list the shipped models."""
+"""``onnxferry models``: list the shipped models, or show one's card."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
 
+import typer
+from rich.text import Text
+
+from onnxferry.runtime.artifact import contract_from_metadata
+from onnxferry.runtime.byte_sizes import human_bytes
 from onnxferry.runtime.catalog import ZooModel, zoo_model, zoo_names
-from onnxferry.runtime.console import JsonOption, command, human_bytes, new_app, new_table, plain, print_json, print_next, stdout
+from onnxferry.runtime.console import (
+    USES,
+    JsonOption,
+    command,
+    facts_table,
+    new_app,
+    new_table,
+    plain,
+    print_json,
+    print_next,
+    stdout,
+    try_command,
+)
+from onnxferry.runtime.onnx_file import read_model
 from onnxferry.runtime.variants import Variant, certified_variants, decoder_path
 
 app = new_app()
 
 
 @app.command()
-def models(as_json: JsonOption = False) -> None:
-    """List the shipped models, which every verb takes by name, and the certified variants of each.
+def models(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show the card of this one, whole.", show_default=False)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the shipped models, which every verb takes by name; of one, all that is known: figures, data, parity, certified variants.
 
     ```
     onnxferry models
+    onnxferry models digits
     onnxferry predict digits three.png
     ```
 
     With --json: models (name, path, bytes of all its files, card, variants: variant, path, bytes, goal, budget, speed by batch,
     score, data, device, machine, onnxruntime).
     """
-    shipped = [zoo_model(name) for name in zoo_names()]
+    shipped = [zoo_model(each) for each in ([name] if name else zoo_names())]
     if as_json:
         print_json({"models": [_json(model) for model in shipped]})
-        return
-    if not shipped:
+    elif not shipped:
         stdout().print("No models are shipped with this version.")
-        return
-    variants = {model.name: _variants(model) for model in shipped}
-    more = ("variants",) if any(variants.values()) else ()
-    table = new_table("name", "what it does", "figures", *more, "size", right=("size",))
-    for model in shipped:
-        figures = model.card.get("figures", {})
-        lines = [f"{name}: {_figure(value)}" for name, value in figures.items()] if isinstance(figures, dict) else []
-        tags = "\n".join(plain(_name(variant, model)) for variant in variants[model.name])
-        about = plain(model.card.get("description", ""))
-        columns = [plain(model.name), about, "\n".join(map(plain, lines)), *([tags] if more else []), human_bytes(model.size)]
-        table.add_row(*columns)
-    stdout().print(table)
-    print_next(command("inspect", shipped[0].name), command("check", shipped[0].name))
+    elif name:
+        _print_card(shipped[0])
+        print_next(command("inspect", name), command("check", name), *try_command(_kind(shipped[0]), name))
+    else:
+        table = new_table("name", "what it does", "verb", "size", "figure", right=("size",))
+        for model in shipped:
+            figures = model.card.get("figures")
+            # The first that is no count: cards begin with how many pictures were looked at, and go on with what matters most.
+            main = next((f"{key} {_words(value)}" for key, value in _items(figures) if isinstance(value, float)), "")
+            verb = USES.get(_kind(model), ("",))[0]
+            about = re.split("[:;,]", str(model.card.get("description", "")), maxsplit=1)[0]  # the rest is the card's
+            table.add_row(plain(model.name), plain(about), verb, human_bytes(model.size), plain(main))
+        stdout().print(table)
+        stdout().print("A whole card, with all figures, data and variants: onnxferry models NAME", soft_wrap=True)
+        print_next(command("models", shipped[0].name), *try_command(_kind(shipped[0]), shipped[0].name))
+
+
+def _print_card(model: ZooModel) -> None:
+    """All of a card: what is no section stands first, in its order."""
+    console = stdout()
+    variants = {_name(variant, model): f"{human_bytes(variant.variant_bytes)}, {variant.words()}" for variant in _variants(model)}
+    sections = {key: value for key, value in model.card.items() if isinstance(value, Mapping) and value}
+    facts = {key: _words(value) for key, value in model.card.items() if not isinstance(value, Mapping)}
+    console.print(facts_table({"name": model.name, "kind": _kind(model), "size": human_bytes(model.size), **facts}))
+    for title, section in {**sections, "variants": variants}.items():
+        if section:
+            console.print(Text(f"\n{plain(title)}", "bold"))
+            console.print(facts_table({key: _words(value) for key, value in section.items()}))
+
+
+def _kind(model: ZooModel) -> str:
+    contract = contract_from_metadata(read_model(model.path).metadata)
+    return contract.kind if contract else ""
+
+
+def _items(value: object) -> list[tuple[Any, Any]]:
+    return list(value.items()) if isinstance(value, Mapping) else []
 
 
 def _variants(model: ZooModel) -> tuple[Variant, ...]:
@@ -74,5 +121,10 @@ def _json(model: ZooModel) -> dict[str, Any]:
     return {"name": model.name, "path": str(model.path), "bytes": model.size, "card": model.card, "variants": variants}
 
 
-def _figure(value: object) -> str:
+def _words(value: object) -> str:
+    """One line for any JSON value."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} ({_words(each)})" if isinstance(each, Mapping) else f"{key} {_words(each)}" for key, each in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_words, value))
     return f"{value:.5g}" if isinstance(value, float) else str(value)

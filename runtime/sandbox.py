@@ -29,6 +29,7 @@ from importlib import import_module
 from typing import IO, Any
 
 from onnxferry.runtime import errors
+from onnxferry.runtime.byte_sizes import human_bytes
 from onnxferry.runtime.errors import InputError, OnnxFerryError, UntrustedModelError
 
 MIN_MEMORY_BYTES = 2**30
@@ -237,7 +238,7 @@ def _serve() -> int:
     try:
         reply = _encoded({"value": getattr(import_module(module), attribute)(**request["arguments"])})
         if len(reply) > request["file_bytes"]:
-            sizes = f"{len(reply) / 1e6:.1f} MB, and at most {request['file_bytes'] / 1e6:.1f} are taken"
+            sizes = f"{human_bytes(len(reply))}, and at most {human_bytes(request['file_bytes'])} are taken"
             raise UntrustedModelError(f"{request['name']} is refused: what it gives takes {sizes}; give it smaller inputs")
     except OnnxFerryError as error:
         reply = _encoded({"error": type(error).__name__, "message": str(error)[:_MESSAGE_LENGTH]})

@@ -64,6 +64,9 @@ def tune_model(
     and wins by more than the noise; else the default stays. The answer is remembered for this machine, and
     `load(..., tune=True)` runs the model that way.
 
+    The table has every setting with the times (×) that it was as fast as the default in the same turns. "not fastest" was beaten by
+    another setting, "slower" by the default too, "within noise" could not be told from the fastest beside it.
+
     ```
     onnxferry tune digits
     onnxferry tune model.onnx --batch 1 --batch 16 --seconds 10
@@ -73,7 +76,7 @@ def tune_model(
 
     With --json: model, machine, seconds, remembered, not_kept (why the next time will not remember it), files: path and plans, of
     each: batch, setting (variant, threads, graph_level, binding, sizes), seconds and default_seconds a run, ratio (times as fast),
-    trials.
+    trials: setting, seconds, ratio (beside the default in the same turns), verdict.
     """
     path = find_model(model)
     halves = [path, *([decoder_path(path)] if decoder_path(path).is_file() else [])]
@@ -108,24 +111,26 @@ def _read_feeds(path: Path) -> dict[str, np.ndarray]:
 
 
 def _print_tuning(tuning: Tuning) -> None:
-    right = ("batch", "threads", "a run", "×")
+    right = ("batch", "threads", "×")
     table = new_table(
-        "batch", "variant", "threads", "graph", "sizes", "binding", "a run", "×", "verdict", right=right, title=plain(tuning.path.name)
+        "batch", "variant", "threads", "graph", "sizes", "binding", "×", "verdict", right=right, title=plain(tuning.path.name)
     )
+    reasons = []  # below the table, which they would make unreadable
     for plan in tuning.plans.values():
         for trial in plan.trials:
-            chosen = trial.setting == plan.setting
-            words = Text(plain(trial.verdict), "bold green" if chosen else "")
-            ratio = plan.ratio if chosen else plan.default_seconds / trial.seconds if trial.seconds else 0
             setting = trial.setting
-            table.add_row(
-                str(plan.batch), plain(setting.variant or "-"), str(setting.threads), setting.graph_level,
-                "fixed" if setting.sizes else "any", setting.binding,
-                _time(trial.seconds), f"{ratio:.2f}" if ratio else "", words,
-            )  # fmt: skip
+            sizes = "fixed" if setting.sizes else "any"
+            row = (setting.variant or "-", setting.threads, setting.graph_level, sizes, setting.binding)
+            word, _, reason = trial.verdict.partition(": ")
+            if reason:
+                reasons.append(f"batch {plan.batch}, {', '.join(map(str, row))}: {reason}")
+            verdict = Text(plain(word), "bold green" if trial.setting == plan.setting else "")
+            table.add_row(str(plan.batch), *(plain(cell) for cell in row), f"{trial.ratio:.2f}" if trial.ratio else "", verdict)
         table.add_section()
     console = stdout()
     console.print(table)
+    for reason in reasons:
+        console.print(Text(plain(reason), "dim"))
     for plan in tuning.plans.values():
         console.print(Text(_summary(plan, tuning)), soft_wrap=True)
     found = "found before, and remembered" if tuning.remembered else f"found in {tuning.seconds:.1f} seconds"
@@ -137,13 +142,14 @@ def _print_tuning(tuning: Tuning) -> None:
 def _summary(plan: Plan, tuning: Tuning) -> str:
     rows = plan.batch * (WRITTEN if tuning.text else 1)
     rate = f"{rows / plan.seconds:,.0f} {'bytes' if tuning.text else 'items'} a second"
-    how = f"{plan.ratio:.2f} × as fast as the default" if plan.ratio > 1 else "the default stays"
+    if plan.ratio > 1:
+        how = f"{_time(plan.seconds)}, the default {_time(plan.default_seconds)}: {plan.ratio:.2f} × as fast"
+    else:
+        how = f"the default stays, {_time(plan.seconds)}"
     return f"batch {plan.batch}: {how}, {rate}"
 
 
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
+def _time(seconds: float) -> str:
     return f"{seconds * 1e6:.0f} µs" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 

@@ -31,7 +31,8 @@ class Trial:
 
     setting: Setting
     seconds: float | None  # a run, median over its turns; None where it was not timed
-    verdict: str  # "chosen", "default", or why it was not
+    ratio: float | None  # times as fast as the default in the same turns; None where it was not timed
+    verdict: str  # "chosen", "default", or why it was not: a word or two, after a colon more of it
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ def plan_from_json(value: Any, batch: int, tags: frozenset[str]) -> Plan | None:
 
 
 def _trial(value: Any) -> Trial:
-    seconds = None if value["seconds"] is None else _positive(value["seconds"])
-    return Trial(_setting(value["setting"]), seconds, _text(value["verdict"]))
+    seconds, ratio = (None if value[key] is None else _positive(value[key]) for key in ("seconds", "ratio"))
+    return Trial(_setting(value["setting"]), seconds, ratio, _text(value["verdict"]))
 
 
 def _setting(value: Any) -> Setting:

@@ -45,7 +45,7 @@ LEAST_SHARE = 0.01  # of an output's size: what is nearer than this is never too
 
 MOST_OPEN_BYTES = 2**30  # of model files that are open at a time
 
-NO_TIME = "not tried: no time left"
+NO_TIME, IN_NOISE = "no time left", "within noise"
 
 clock = time.perf_counter
 
@@ -76,7 +76,7 @@ class Pool:
         if setting.binding == "run":
             return engine.run
         if not can_be_bound(engine):
-            raise Unfit("its outputs' shapes are known only after a run")
+            raise Unfit("not bound: its outputs' shapes are known only after a run")
         return BoundRun(engine).run
 
     def engine(self, setting: Setting) -> Engine:
@@ -84,7 +84,7 @@ class Pool:
             raise self.refused[setting]
         if setting not in self.engines:
             if self.engines and sum(self.sizes[other.variant] for other in self.engines) + self.sizes[setting.variant] > MOST_OPEN_BYTES:
-                raise Unfit("not tried: it would fill the memory")
+                raise Unfit("too large: it would fill the memory")
             engine = self.open_engine(self.files[setting.variant], setting)
             try:
                 self.check(engine, setting)
@@ -118,6 +118,7 @@ class Candidate:
     def __init__(self, setting: Setting, runs: Runs) -> None:
         self.setting, self.runs = setting, runs
         self.times: list[float] = []  # seconds a run, one a turn
+        self.ratio: float | None = None  # times as fast as the default in the same turns
         self.verdict = ""
 
     @property
@@ -156,9 +157,9 @@ class Search:
         ratio = self.duel(best, first) if best is not first else 1.0
         chosen = best if ratio > 1.0 else first
         first.times = first.times or [max(self.estimate, 1e-9)]  # there was time for nothing else
-        first.verdict = "default"
+        first.ratio, first.verdict = 1.0, "default"
         chosen.verdict = "chosen"
-        trials = tuple(Trial(c.setting, c.median if c.times else None, c.verdict or ("slower" if c.times else NO_TIME)) for c in self.tried)
+        trials = tuple(Trial(c.setting, c.median if c.times else None, c.ratio, c.verdict or NO_TIME) for c in self.tried)
         return Plan(batch, chosen.setting, chosen.median, first.median, ratio, trials)
 
     def left(self, share: float) -> float:
@@ -209,9 +210,17 @@ class Search:
             if not whole or len(others) == 1:
                 break
             others = others[: len(others) // 2]
+        beside = {candidate: list(candidate.times) for candidate in field}
         for candidate, times in earlier.items():
             candidate.times = candidate.times or times
-        return min([first, *others], key=lambda candidate: candidate.median)
+        best = min([first, *others], key=lambda candidate: candidate.median)
+        for candidate, times in beside.items():
+            if times and beside[first] and beside[best]:
+                ratios = in_turns(beside[first], times)
+                candidate.ratio = statistics.median(ratios)
+                beaten = median_bounds(in_turns(times, beside[best]))[0] > 1
+                candidate.verdict = IN_NOISE if not beaten else "slower" if median_bounds(ratios)[1] < 1 else "not fastest"
+        return best
 
     def timed(self, field: Sequence[Candidate], share: float) -> bool:
         """Some turns for everybody; False where the time did not suffice for all of them."""
@@ -239,11 +248,12 @@ class Search:
         if not ratios:
             challenger.times, default.times = earlier
         if len(ratios) < FEWEST_PAIRS:
-            challenger.verdict = "no time left to tell it from noise"
+            challenger.verdict = NO_TIME
             return 1.0
-        low, _ = median_bounds(ratios)
-        challenger.verdict = f"not beyond the noise: {statistics.median(ratios):.2f} ×"
-        return statistics.median(ratios) if low > MARGIN else 1.0
+        low, high = median_bounds(ratios)
+        challenger.ratio = statistics.median(ratios)
+        challenger.verdict = f"under {MARGIN - 1:.0%}" if low > 1 and high < MARGIN else "slower" if high < 1 else IN_NOISE
+        return challenger.ratio if low > MARGIN else 1.0
 
     def cost(self, candidate: Candidate) -> float:
         """Seconds that its next turn will take, about."""
@@ -304,6 +314,11 @@ def time_runs(candidate: Candidate, feeds: Sequence[Feeds], warm: bool) -> float
     for each in feeds:
         runs(each)
     return max(clock() - start, 1e-9) / len(feeds)
+
+
+def in_turns(times: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Times over others, turn by turn, for as many turns as both had."""
+    return [one / other for one, other in zip(times, others, strict=False)]
 
 
 def median_bounds(values: Sequence[float]) -> tuple[float, float]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from onnxferry.runtime.errors import DataError
+from onnxferry.runtime.labelled import idx_sha256
 from onnxferry.runtime.pictures import read_idx
 from onnxferry.train.download import fetch, home
 
@@ -90,18 +90,11 @@ def read_idx_set(name: str | None, data: Path | None) -> IdxData:
     """
     paths = _find(name, data)
     arrays = [read_idx(path) for path in paths]
-    digests, whole = [], hashlib.sha256()
-    for array in arrays:
-        header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()  # as in the file: see read_idx
-        one = hashlib.sha256(header)
-        one.update(array.data)
-        whole.update(header)
-        whole.update(array.data)
-        digests.append(one.hexdigest())
+    digests, whole = [idx_sha256([array]) for array in arrays], idx_sha256(arrays)
     if name is None:
         name = next((known for known, idx_set in IDX_SETS.items() if idx_set.sha256 == tuple(digests)), None)
         if name is None:
-            return _of_ones_own(paths, arrays, whole.hexdigest())
+            return _of_ones_own(paths, arrays, whole)
     known = IDX_SETS[name]
     for path, digest, expected in zip(paths, digests, known.sha256, strict=True):
         if digest != expected:
@@ -110,7 +103,7 @@ def read_idx_set(name: str | None, data: Path | None) -> IdxData:
                 f"expected {expected[:12]}…; replace it, or delete it to have it downloaded"
             )
     source = f"{known.title}, the published files"
-    return IdxData(name, known.classes, _pair(arrays[0], arrays[1]), _pair(arrays[2], arrays[3]), whole.hexdigest(), source)
+    return IdxData(name, known.classes, _pair(arrays[0], arrays[1]), _pair(arrays[2], arrays[3]), whole, source)
 
 
 def _find(name: str | None, data: Path | None) -> list[Path]:

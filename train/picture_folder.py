@@ -22,6 +22,7 @@ from rich.progress import track
 
 from onnxferry.runtime.errors import DataError, InputError
 from onnxferry.runtime.hardware import available_cpus
+from onnxferry.runtime.labelled import folder_sha256
 from onnxferry.runtime.pictures import decode_picture, list_labelled_pictures, with_channels
 from onnxferry.train.framing import resample_fit
 
@@ -93,7 +94,6 @@ def read_picture_folder(folder: Path, size: int, channels: int) -> PictureFolder
             raise DataError(f"{original.path} and {picture.path} are the same picture in two classes: remove the wrong one")
         if original is picture and isinstance(pixels, np.ndarray):
             kept[picture.part].append((pixels, classes.index(picture.label)))
-    listing = sorted((picture.path.relative_to(folder).as_posix(), digest) for picture, (digest, _) in zip(pictures, results, strict=True))
     copies = len(pictures) - len(originals)
     return PictureFolder(
         classes=tuple(classes),
@@ -104,7 +104,7 @@ def read_picture_folder(folder: Path, size: int, channels: int) -> PictureFolder
             )
             for part, taken in kept.items()
         },
-        sha256=hashlib.sha256("".join(f"{digest}  {path}\n" for path, digest in listing).encode("utf-8", "surrogateescape")).hexdigest(),
+        sha256=folder_sha256(folder, {picture.path: digest for picture, (digest, _) in zip(pictures, results, strict=True)}),
         source=f"a folder of {len(originals)} pictures" + (f" ({copies} copies left out)" if copies else ""),
     )
 

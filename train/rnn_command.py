@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +13,8 @@ import typer
 from onnxferry.runtime.errors import InputError
 from onnxferry.train.loop import LoopConfig
 from onnxferry.train.rnn import RnnConfig, RnnLearner, RnnOptions
-from onnxferry.train.run_command import AsJson, Device, Devices, Out, Precision, Preset, Resume, SaveSeconds, command_line, train
-from onnxferry.train.text import EMBEDDED, NAMES, TextSplits, load_text
+from onnxferry.train.run_command import AsJson, Device, Devices, Out, Precision, Preset, Resume, SaveSeconds, command_line, is_first, train
+from onnxferry.train.text import EMBEDDED, NAMES, TextSplits, doubts, load_text
 
 
 def rnn_learner(
@@ -86,6 +87,8 @@ def rnn(
         out=out, command=command_line(), device=device, devices=devices, precision=precision, resume=resume, save_seconds=save_seconds
     )
     splits = load_text(dataset or ("" if data is not None else EMBEDDED), data, validation=validation)
+    if data is not None and is_first() and (why := doubts(splits.train)):
+        sys.stderr.write(f"warning: is {data.name} text? {why}; training goes on with its bytes as they are\n")
     learner = rnn_learner(
         splits,
         preset,

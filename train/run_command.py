@@ -6,13 +6,14 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from onnxferry.train.loop import DEVICES, PRECISIONS, Learner, LoopConfig, Observer, fit
 
@@ -36,8 +37,8 @@ class ProgressBar(Observer):
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[metrics]}"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[metrics]}"),  # last: what does not fit is cut off there
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -61,34 +62,47 @@ class ProgressBar(Observer):
 
     def stepped(self, epoch: int, step: int, means: Mapping[str, float]) -> None:
         if self.task is not None:
-            self.progress.update(self.task, completed=epoch * self.steps + step, metrics=_words(means))
+            self.progress.update(self.task, completed=epoch * self.steps + step, metrics="  ".join(_fields("", means)))
 
     def validated(self, record: Mapping[str, Any], best: bool, shown: str) -> None:
-        held_out = _words(record["validation"])
-        mark = " [green]best[/]" if best and record["validation"] else ""
-        self.console.print(
-            f"epoch {record['epoch']:>3}/{self.epochs}  train {_words(record['train'])}"
-            + (f"  validation {held_out}" if held_out else "")
-            + f"  {record['seconds']:.0f} s{mark}",
-            highlight=False,
-        )
+        best = best and bool(record["validation"])
+        end = f"{record['seconds']:.0f} s{' best' if best else ''}"
+        groups = [_fields("train", record["train"]), _fields("validation", record["validation"])]
+        groups[-1 if groups[-1] else 0].append(end)
+        line = Text(_wrapped(f"epoch {record['epoch']:>3}/{self.epochs}  ", groups, self.console.width))
+        if best:
+            line.stylize("green", len(line) - len("best"))
+        self.console.print(line, soft_wrap=True)
         if shown:
             self.console.print(shown, markup=False, highlight=False, style="dim")
 
 
-def _words(metrics: Mapping[str, float]) -> str:
-    shown = []
-    for name, value in metrics.items():
-        if name == "accuracy":
-            shown.append(f"accuracy {100 * value:.2f} %")
-        elif name != "n":
-            shown.append(f"{name} {value:.4f}")
-    return "  ".join(shown)
+def _fields(title: str, metrics: Mapping[str, float]) -> list[str]:
+    """``train loss 0.1234``, ``accuracy 98.70 %``, …: what a line may break between."""
+    shown = [
+        f"{name} {100 * value:.2f} %" if name == "accuracy" else f"{name} {value:.4f}" for name, value in metrics.items() if name != "n"
+    ]
+    return [f"{title} {field}".strip() if i == 0 else field for i, field in enumerate(shown)]
+
+
+def _wrapped(head: str, groups: Sequence[Sequence[str]], width: int) -> str:
+    """All fields on one line, if they fit; else each group begins a line, and no field is broken."""
+    line = head + "  ".join(field for group in groups for field in group)
+    if len(line) <= width:
+        return line
+    rows: list[str] = []
+    for group in groups:
+        for i, field in enumerate(group):
+            if i and len(head) + len(rows[-1]) + 2 + len(field) <= width:
+                rows[-1] += f"  {field}"
+            else:
+                rows.append(field)
+    return head + f"\n{' ' * len(head)}".join(rows)
 
 
 def run_learner(learner: Learner, config: LoopConfig, *, as_json: bool, console: Console | None = None) -> dict[str, Any]:
     """Train with a progress bar, then say what came of it and what to do next. Only the first process speaks."""
-    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    first = is_first()
     console = console or Console(stderr=True, quiet=not first)
     with ProgressBar(learner.epochs, console) as observer:
         result = fit(learner, config, observer)
@@ -96,18 +110,23 @@ def run_learner(learner: Learner, config: LoopConfig, *, as_json: bool, console:
         if as_json:
             sys.stdout.write(json.dumps({"run": str(config.out), **result}) + "\n")
         else:
-            console.print(
-                f"[bold]test[/] {_words(result['test'])} on {result['test']['n']} held-out samples (epoch {result['epoch']})",
-                highlight=False,
-            )
+            on = f"on {result['test']['n']} held-out samples (epoch {result['epoch']})"
+            line = Text(_wrapped("", [[*_fields("test", result["test"]), on]], console.width))
+            line.stylize("bold", 0, len("test"))
+            console.print(line, soft_wrap=True)
     return result
 
 
 def train(learner: Learner, config: LoopConfig, *, as_json: bool, then: str) -> None:
     """A verb's work once all is read; ``then``: the command to paste after the export."""
     run_learner(learner, config, as_json=as_json)
-    if not as_json and os.environ.get("LOCAL_RANK", "0") == "0":
+    if not as_json and is_first():
         sys.stdout.write(f"\nNext:\n  onnxferry export {shlex.quote(str(config.out))} -o model.onnx\n  {then}\n")
+
+
+def is_first() -> bool:
+    """Whether this is the process that speaks, of those that --devices starts."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def command_line() -> str:

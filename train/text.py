@@ -12,6 +12,7 @@ The last tenth is the test and is never used for choosing; the last ``validation
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,19 @@ def load_text(name: str = EMBEDDED, data: Path | None = None, *, validation: flo
     nine = len(bytes_) * 9 // 10
     first = nine - int(nine * validation)
     return TextSplits(name, bytes_[:first], bytes_[first:nine], bytes_[nine:], hashlib.sha256(text).hexdigest(), source)
+
+
+def doubts(text: np.ndarray) -> str:
+    """Why uint8 (n,) is hardly text, in words; "" for what may be. Any bytes can be learnt, but seldom are they meant to be."""
+    if (text == 0).any():
+        return "it holds NUL bytes"
+    start = text[: 1 << 20]
+    printable = ((start >= 32) & (start < 127)) | np.isin(start, np.frombuffer(b"\t\n\r", np.uint8))
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start.tobytes())  # incremental: the cut may go through a letter
+    except UnicodeDecodeError:
+        return "" if printable.mean() > 0.5 else "it is no UTF-8, and most of its bytes are not ASCII"
+    return ""
 
 
 def _topics() -> bytes:

@@ -9,8 +9,8 @@ import streamlit as st
 from onnxferry.demo import markup, shelf
 from onnxferry.demo.families import FAMILIES, Family, snippet
 from onnxferry.demo.figures import error_rows, parity_rows, parity_sentence, read_figures
-from onnxferry.demo.report import bytes_words
 from onnxferry.demo.words import heading, told
+from onnxferry.runtime.byte_sizes import human_bytes
 from onnxferry.runtime.catalog import ZooModel, zoo_names
 from onnxferry.runtime.onnx_file import read_model
 
@@ -52,7 +52,7 @@ def _model(model: ZooModel) -> None:
     st.header("The command that made it")
     st.code(str(card.get("command", "")), language="bash", wrap_lines=True)
     facts = {name.capitalize(): card.get(name, "") for name in ("description", "data", "examples", "license")}
-    st.html(markup.facts(facts | {"Size": bytes_words(model.size), "Data's SHA-256": card.get("data_sha256", "")}, name="About"))
+    st.html(markup.facts(facts | {"Size": human_bytes(model.size), "Data's SHA-256": card.get("data_sha256", "")}, name="About"))
 
 
 def _words(family: Family) -> None:

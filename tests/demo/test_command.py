@@ -52,10 +52,14 @@ def test_promises_stand_in_the_file_and_on_the_command_line() -> None:
 
 
 @pytest.mark.slow
-def test_it_serves_from_another_folder(tmp_path: Path) -> None:
+def test_it_serves_from_another_folder_and_keeps_stdout_for_json(tmp_path: Path) -> None:
     port = free_port(None)
     command = [sys.executable, "-m", "onnxferry.runtime", "demo", "--no-browser", "--port", str(port), "--json"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    said = tmp_path / "stderr"
+    with (
+        said.open("w") as stderr,
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+    ):
         try:
             assert process.stdout is not None
             document = "".join(process.stdout.readline() for _ in range(4))
@@ -67,9 +71,13 @@ def test_it_serves_from_another_folder(tmp_path: Path) -> None:
                 try:
                     with urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=5) as answer:
                         assert answer.status == 200
+                    if str(port) in said.read_text():  # the server's banner
                         break
                 except (urllib.error.URLError, ConnectionError, TimeoutError):
-                    time.sleep(0.2)
+                    pass
+                time.sleep(0.2)
+            process.terminate()
+            assert process.stdout.read() == ""
         finally:
             process.terminate()
             process.wait(30)

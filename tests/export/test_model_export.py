@@ -150,7 +150,7 @@ def test_a_golden_sample_whose_answer_is_not_a_number_is_refused(tmp_path: Path)
 
 def test_an_example_that_is_too_large_to_carry_is_told(tmp_path: Path) -> None:
     report = export_model(torch.nn.Conv2d(3, 4, 3), torch.randn(1, 3, 224, 224), tmp_path / "large.onnx")
-    assert any(note.startswith("no golden sample is carried") and "602 kB" in note and "197 kB fit" in note for note in report.notes)
+    assert any(note.startswith("no golden sample is carried") and "602.1 kB" in note and "196.6 kB fit" in note for note in report.notes)
     quiet = export_model(torch.nn.Conv2d(3, 4, 3), torch.randn(1, 3, 8, 8), tmp_path / "small.onnx")
     assert not any("golden" in note for note in quiet.notes)
     private = export_model(torch.nn.Conv2d(3, 4, 3), torch.randn(1, 3, 224, 224), tmp_path / "private.onnx", golden=False)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from onnxferry.export import quickstart
 from onnxferry.export.quickstart import _clear
 from onnxferry.runtime import Classifier, load
 from onnxferry.runtime.cli import main
 from onnxferry.runtime.errors import InputError
+from onnxferry.train.cnn import CnnLearner
+from onnxferry.train.data import load_images
 
 
 def test_quickstart_leaves_a_model_that_runs_and_runs_again_over_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,6 +43,36 @@ def test_quickstart_leaves_a_model_that_runs_and_runs_again_over_it(tmp_path: Pa
     assert "accuracy" in text
     assert "onnxferry predict" in text
     assert (out / "mine.txt").read_text() == "keep me"
+
+
+def test_one_that_was_interrupted_goes_on_with_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "quick start"
+    assert main(["quickstart", "--out", str(out), "--resume"]) == 1
+    assert f"nothing to resume in {out}" in capsys.readouterr().err
+    step, seen = CnnLearner.step, []
+
+    def interrupted(self: CnnLearner, batch: object) -> object:
+        seen.append(batch)
+        if len(seen) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(CnnLearner, "step", interrupted)
+    monkeypatch.setattr(quickstart, "load_images", partial(load_images, limit=700))
+    assert main(["quickstart", "--out", str(out), "--epochs", "1", "--seed", "3"]) == 1
+    assert f"go on with onnxferry quickstart --out '{out}' --resume" in capsys.readouterr().err
+    done = torch.load(out / "run" / "last.pt", weights_only=True)["state"]["step"]
+    assert done == 10  # of 14: the signal is acted on every ten
+    assert main(["quickstart", "--out", str(out), "--epochs", "2", "--resume"]) == 1
+    assert "was begun with --seed 3 --epochs 1" in capsys.readouterr().err
+    seen[:] = [None] * 5
+    assert main(["quickstart", "--out", str(out), "--resume", "--json"]) == 0
+    assert len(seen) - 5 == 14 - done
+    assert json.loads(capsys.readouterr().out)["test_pictures"] == 1000
+    assert json.loads((out / "run" / "run.json").read_text())["seed"] == 3
+    assert (out / "report.json").exists()
 
 
 def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

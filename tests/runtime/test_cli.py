@@ -179,3 +179,14 @@ def test_python_dash_m_is_the_command() -> None:
     result = run("nonsense")
     assert result.returncode == 2
     assert result.stderr.startswith("error: unknown verb 'nonsense'")
+
+
+DEVICE_VERBS = ("check", "evaluate", "generate", "inspect", "predict", "reconstruct", "sample", "tune")
+
+
+@pytest.mark.parametrize("verb", DEVICE_VERBS)
+def test_an_unknown_device_is_told_with_those_there_are(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    more = {"evaluate": ["--data", "."], "predict": ["x.png"], "reconstruct": ["x.png"]}.get(verb, [])
+    assert main([verb, "digits", *more, "--device", "gpu"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "error: unknown device 'gpu'; expected auto, cpu or cuda\n")

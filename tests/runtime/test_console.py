@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from onnxferry.runtime.console import command, human_bytes, plain, print_json
+from onnxferry.runtime.byte_sizes import human_bytes
+from onnxferry.runtime.console import command, plain, print_json
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,10 @@ import pytest
 from PIL import Image
 
 from onnxferry.runtime import tasks
+from onnxferry.runtime.artifact import contract_from_metadata
 from onnxferry.runtime.cli import main
+from onnxferry.runtime.labelled import folder_sha256, idx_header, idx_sha256
+from onnxferry.runtime.onnx_file import read_model
 
 LEVELS = {"black": 20, "dark": 100, "light": 150, "white": 240}
 
@@ -78,6 +84,36 @@ def test_idx_files_and_their_split(recogniser: Path, tmp_path: Path, capsys: pyt
         document = json.loads(capsys.readouterr().out)
         figures[split] = (document["pictures"], document["correct"])
     assert figures == {"test": (2, 2), "train": (3, 2)}
+
+
+@pytest.mark.parametrize("of", ["idx", "folder", "another"])
+def test_pictures_that_the_model_was_trained_on(
+    make_recogniser: Callable[..., Path], labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], of: str
+) -> None:
+    """By the hash that training writes into the file: see tests/train/test_data.py."""
+    idx = [np.full((3, 4, 4), 20, np.uint8), np.zeros(3, np.uint8), np.full((2, 4, 4), 240, np.uint8), np.full(2, 3, np.uint8)]
+    for stem, array in zip(("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"), idx, strict=True):
+        (tmp_path / f"{stem}-ubyte").write_bytes(idx_header(array) + array.tobytes())
+    pile = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in labelled.glob("*/*")}
+    sha256 = {"idx": idx_sha256(idx), "folder": folder_sha256(labelled, pile), "another": "0" * 64}[of]
+    contract = contract_from_metadata(read_model(make_recogniser()).metadata)
+    assert contract is not None
+    model = str(make_recogniser(replace(contract, provenance={"data": {"name": "any", "sha256": sha256}})))
+    seen = {}
+    for name, arguments in (("folder", [str(labelled)]), ("idx", [str(tmp_path), "--split", "train"]), ("test", [str(tmp_path)])):
+        assert main(["evaluate", model, "--json", "--data", *arguments]) == 0
+        seen[name] = json.loads(capsys.readouterr().out)["trained_on"]
+        assert main(["evaluate", model, "--data", *arguments]) == 0
+        assert ("was trained on these pictures" in capsys.readouterr().out) is seen[name]
+    assert seen == {"folder": of == "folder", "idx": of == "idx", "test": False}
+
+
+def test_a_name_of_a_data_set_is_no_folder(recogniser: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(recogniser), "--data", "mnist"]) == 1
+    err = capsys.readouterr().err
+    assert "no such folder: mnist; give a folder, not a data set's name" in err
+    assert main(["evaluate", str(recogniser), "--data", "some/where"]) == 1
+    assert capsys.readouterr().err == "error: no such folder: some/where\n"
 
 
 def test_unreadable_pictures_are_named_and_not_counted(recogniser: Path, labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -198,6 +198,43 @@ def test_what_is_no_faster_than_the_noise_leaves_the_default(
     assert next(trial.verdict for trial in plan.trials if trial.setting == plan.setting) == "chosen"
 
 
+def test_verdicts_are_true(recogniser: Path, certify: Make, make_recogniser: Make, timings: Timings) -> None:
+    for tag in ("int8", "slim", "best"):
+        certify(recogniser, tag)
+    certify(recogniser, "bad", make_recogniser(name="broken.onnx", sharpness=3.0))
+    timings.seconds = lambda s: (
+        {"": 2e-3, "best": 1e-3, "int8": 1.5e-3, "slim": 3e-3}[s.variant] * (1 if s == Setting(s.variant, 2) else 1.001)
+    )
+    plan = tune(recogniser, [1]).plans[1]
+    trials = {t.setting: t for t in plan.trials}
+    for variant, ratio, verdict in (("best", 2, "chosen"), ("", 1, "default"), ("int8", 4 / 3, "not fastest"), ("slim", 2 / 3, "slower")):
+        found = trials[Setting(variant, 2)]
+        assert (found.ratio, found.verdict) == (pytest.approx(ratio), verdict)
+    refused = trials[Setting("bad", 2)]
+    assert (refused.ratio, refused.verdict.partition(": ")[0]) == (None, "failed")
+    timings.noise = 0.1  # now nobody can tell the bound ones from those that are not
+    plan = tune(recogniser, [1], remember=False).plans[1]
+    assert next(t.verdict for t in plan.trials if t.setting.binding == "run_into") in ("within noise", "chosen")
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(1.01, "under 2%"), (1.0, "slower")])
+def test_the_verdict_of_who_lost_to_the_default_at_last(
+    recogniser: Path, timings: Timings, monkeypatch: pytest.MonkeyPatch, ratio: float, verdict: str
+) -> None:
+    """Faster at first by luck: in the last meeting by too little, or not at all."""
+    timings.seconds = lambda setting: 1e-3 / (1.01 if setting.binding == "run_into" else 1)
+    duel = tune_search.Search.duel
+
+    def later(search: Any, challenger: Candidate, default: Candidate) -> float:
+        timings.seconds = lambda setting: 1e-3 / ratio if setting.binding == "run_into" else 0.999e-3 if ratio == 1 else 1e-3
+        return duel(search, challenger, default)
+
+    monkeypatch.setattr(tune_search.Search, "duel", later)
+    plan = tune(recogniser, [1]).plans[1]
+    assert [t.verdict for t in plan.trials if t.setting.binding == "run_into"] == [verdict]
+    assert [t.verdict for t in plan.trials if t.setting == plan.setting == Setting(threads=2)] == ["chosen"]
+
+
 def test_a_small_but_steady_win_counts(recogniser: Path, certify: Make, timings: Timings) -> None:
     certify(recogniser, "int8")
     timings.seconds = by_variant(itself=1e-3, int8=0.9e-3)
@@ -567,7 +604,7 @@ def test_feeds_made_of_shapes_alone() -> None:
 
 
 def plan(batch: int, seconds: float = 1e-3, **setting: Any) -> Plan:
-    return Plan(batch, Setting(threads=1, **setting), seconds, 2e-3, 2.0, (Trial(Setting(), None, "slower"),))
+    return Plan(batch, Setting(threads=1, **setting), seconds, 2e-3, 2.0, (Trial(Setting(), None, None, "no time left"),))
 
 
 def tuning_of(path: Path, *plans: Plan, rows_alone: frozenset[str] = frozenset()) -> Tuning:
@@ -782,13 +819,13 @@ def test_threads_to_try(recogniser: Path, timings: Timings, monkeypatch: pytest.
 def test_the_verb_shows_a_table_and_remembers(
     recogniser: Path, certify: Make, timings: Timings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "80")
     certify(recogniser, "int8")
     timings.seconds = by_variant(itself=3e-3, int8=1e-3)
     assert main(["tune", str(recogniser), "--batch", "1", "--batch", "8"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    for words in ("int8", "3.00", "chosen", "slower", "batch 8: 3.00 × as fast as the default, 8,000 items a second", "found in"):
+    for words in ("int8", "3.00", "chosen", "batch 8: 1.00 ms, the default 3.00 ms: 3.00 × as fast, 8,000 items a second", "found in"):
         assert words in out, words
     assert main(["tune", str(recogniser), "--batch", "8"]) == 0
     assert "found before, and remembered" in capsys.readouterr().out
@@ -805,10 +842,25 @@ def test_the_verb_shows_a_table_and_remembers(
     assert "forgot 0 entries" in capsys.readouterr().out
 
 
+def test_the_table_fits_80_columns_and_says_below_why_one_was_refused(
+    recogniser: Path, certify: Make, timings: Timings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    certify(recogniser, "float16", rms={"features": 0.0001})
+    changed_where(monkeypatch, lambda setting: setting.variant == "float16", lambda features: features * 1.05)
+    timings.seconds = lambda setting: 1e-3 if setting.sizes else 2e-3
+    assert main(["tune", str(recogniser), "--batch", "4"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row for row in rows if "brightness.onnx" not in row and "found in" not in row and len(row) > 80] == []
+    assert [row.split()[-1] for row in rows if "  4   float16" in row] == ["failed", "failed"]
+    assert "batch 4, float16, 2, all, any, run: output 'features' is 5.0% off here" in "\n".join(rows)
+    assert any(row.split()[5:] == ["run_into", "2.00", "within", "noise"] for row in rows if "fixed" in row)
+
+
 def test_the_verb_counts_bytes_of_text_and_both_halves(zoo_copy: Make, timings: Timings, capsys: pytest.CaptureFixture[str]) -> None:
     timings.seconds = lambda setting: 48e-4
     assert main(["tune", str(zoo_copy("shakespeare")), "--threads", "1"]) == 0
-    assert "batch 1: the default stays, 10,000 bytes a second" in capsys.readouterr().out
+    assert "batch 1: the default stays, 4.80 ms, 10,000 bytes a second" in capsys.readouterr().out
     path = zoo_copy("digits-ae")
     assert main(["tune", str(path), "--json", "--batch", "4"]) == 0
     files = json.loads(capsys.readouterr().out)["files"]
@@ -836,7 +888,7 @@ def test_the_verb_takes_inputs_from_a_file(tmp_path: Path, timings: Timings, cap
         (["--batch", "0"], 1, "a batch size must be a whole number"),
         (["--batch", "many"], 2, "Invalid value for '--batch'"),
         (["--seconds", "0"], 1, "seconds must be a number above 0"),
-        (["--device", "tpu"], 1, "device must be"),
+        (["--device", "tpu"], 1, "unknown device 'tpu'; expected auto, cpu or cuda"),
     ],
 )
 def test_the_verb_refuses_in_one_line(

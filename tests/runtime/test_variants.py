@@ -251,7 +251,7 @@ def test_the_zoo_with_variants(
     assert catalog.zoo_names() == ("brightness",)
     assert zoo_model("brightness").size == original.stat().st_size + variant.stat().st_size
     assert load("brightness", variant="int8").engine.path == variant
-    assert main(["models"]) == 0
+    assert main(["models", "brightness"]) == 0
     assert "int8" in capsys.readouterr().out
     assert main(["models", "--json"]) == 0
     (model,) = json.loads(capsys.readouterr().out)["models"]

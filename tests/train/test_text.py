@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onnxferry.runtime.cli import main
 from onnxferry.runtime.errors import DataError, InputError
 from onnxferry.train import text as texts
 from onnxferry.train.text import load_text
@@ -41,6 +42,32 @@ def test_bytes_that_are_no_utf8_are_fine(tmp_path: Path) -> None:
     path = tmp_path / "raw.bin"
     path.write_bytes(b"\xff\xfe\x00\x80" * 100)
     assert joined(load_text("", path)) == b"\xff\xfe\x00\x80" * 100
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("Größe, naïve, здравствуй, 你好\n".encode() * 50_000, ""),
+        ("Größe und Höhe\n".encode("latin-1") * 50, ""),
+        (b"plain\ttext\r\n" * 50, ""),
+        (b"\x7fELF" + b"text" * 80 + b"\0", "it holds NUL bytes"),
+        ("utf-16".encode("utf-16") * 30, "it holds NUL bytes"),
+        (bytes(range(1, 32)) * 9 + bytes(range(128, 256)) * 9, "it is no UTF-8, and most of its bytes are not ASCII"),
+    ],
+)
+def test_doubts_about_what_is_hardly_text(content: bytes, why: str) -> None:
+    assert texts.doubts(np.frombuffer(content, np.uint8)) == why
+
+
+def test_a_binary_file_is_warned_about_and_learnt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, content in (("photo.raw", bytes(range(256)) * 20), ("letters.txt", b"Dear reader,\n" * 400)):
+        path = tmp_path / name
+        path.write_bytes(content)
+        tiny = ["--depth", "1", "--width", "8", "--epochs", "1", "--batch", "4", "--steps", "16", "--device", "cpu"]
+        assert main(["train", "rnn", "--data", str(path), *tiny, "--out", str(tmp_path / path.stem)]) == 0
+        warnings = [row for row in capsys.readouterr().err.splitlines() if row.startswith("warning:")]
+        told = "warning: is photo.raw text? it holds NUL bytes; training goes on with its bytes as they are"
+        assert warnings == ([told] if name == "photo.raw" else [])
 
 
 def test_a_folder_is_read_in_the_order_of_its_names_and_hidden_files_are_left_out(tmp_path: Path) -> None:
