@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +37,8 @@ def export(
         typer.Option(
             "--input",
             metavar="SPEC",
-            help="name:dtype[axes]; a named axis is dynamic. Once an input, in forward()'s order or by its names.",
+            help="name:dtype[axes]; a named axis is dynamic. Once an input, by forward()'s names (state_0, batch_image for what is inside "
+            "one); a single one may be called anything.",
             show_default=False,
         ),
     ] = None,
@@ -159,6 +161,17 @@ class _Options:
             if not (value is None or value is False or value == [] or value == ""):  # 0 is something that was given
                 raise InputError(f"--{option} makes no sense with {what}: it brings its own")
 
+    def rename(self, old: str, new: str) -> None:
+        """Call an input so, in its description and in all samples."""
+
+        def renamed(sample: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return {new if name == old else name: array for name, array in sample.items()}
+
+        self.inputs = [dataclasses.replace(d, name=new) if d.name == old else d for d in self.inputs]
+        self.samples = [renamed(sample) for sample in self.samples]
+        if not isinstance(self.golden, bool):
+            self.golden = [renamed(sample) for sample in self.golden]
+
     @property
     def axes(self) -> dict[str, dict[int, str]]:
         return {d.name: d.axes for d in self.inputs if d.axes}
@@ -211,17 +224,22 @@ def _examples(options: _Options) -> dict[str, np.ndarray]:
 def _export_factory(source: str, out: Path, options: _Options, line: Sequence[str]) -> ParityReport:
     import torch
 
-    from onnxferry.export.factory import model_from_factory
+    from onnxferry.export.factory import as_called, model_from_factory, only_argument
     from onnxferry.export.model_export import export_model
 
     model = model_from_factory(source, options.weights)
+    given = next(iter(_examples(options)), "")
+    own = only_argument(model, _examples(options))
+    if own is not None:
+        options.rename(given, own)
     examples = {name: torch.from_numpy(array) for name, array in _examples(options).items()}
     program = isinstance(model, torch.export.ExportedProgram)
     if not examples and not program:
         raise InputError('say what the model takes: --input "x:float32[batch,3,224,224]", or --samples FILE.npz with one array an input')
-    return export_model(
+    hint = "inputs go by the names of its arguments, and what is inside one by state_0 or batch_image"
+    report = export_model(
         model,
-        examples or None,
+        as_called(model, examples, hint) or None,
         out,
         dynamic_shapes=options.axes or None,
         rtol=options.rtol,
@@ -232,6 +250,9 @@ def _export_factory(source: str, out: Path, options: _Options, line: Sequence[st
         command=line,
         **options.texts,
     )
+    if own is not None:
+        report.notes = [*report.notes, f"the input {given!r} is called {own!r} in the file, as in forward()"]
+    return report
 
 
 def _export_program(path: Path, out: Path, options: _Options, line: Sequence[str]) -> ParityReport:

@@ -148,6 +148,8 @@ class TorchSource:
     ) -> None:
         if not isinstance(module, torch.nn.Module):
             raise InputError(f"expected a torch.nn.Module or a torch.export program, got {type(module).__name__}")
+        if isinstance(module, torch.jit.ScriptModule):
+            raise InputError("a TorchScript module (torch.jit) cannot be captured: export the nn.Module that it was made from")
         call = CallPlan(module, example_inputs)
         self._start(module, call, call.flat_axes(dynamic_shapes), output_names)
         if any(m.training for m in module.modules()):
@@ -174,9 +176,17 @@ class TorchSource:
             return self._answer(self.module, self.examples)
         except Exception as error:
             raise ExportError(
-                f"the model itself fails on the example inputs ({type(error).__name__}: {_first_line(error)}); "
-                "give inputs that forward() accepts"
+                f"the model itself fails on the example inputs ({type(error).__name__}: {_first_line(error)}); {self._other_inputs()}"
             ) from error
+
+    def _other_inputs(self) -> str:
+        """What to do where the model does not take the inputs: of weights that are no float32, say so."""
+        dtypes = {str(p.dtype).removeprefix("torch.") for p in self.module.parameters() if p.is_floating_point()} - {"float32"}
+        if "bfloat16" in dtypes:
+            return "its weights are bfloat16, which does not go across: export model.float()"
+        if dtypes and not dtypes & {spec.dtype for spec in self.inputs}:
+            return f"its weights are {min(dtypes)}: give inputs of that dtype, or export model.float()"
+        return "give inputs that forward() accepts"
 
     def _named_outputs(self, answer: Any) -> tuple[str, ...]:
         found = [(path_name(path), leaf) for path, leaf in pytree.tree_flatten_with_path(answer)[0] if leaf is not None]
@@ -187,6 +197,7 @@ class TorchSource:
                     f"{where} is a {type(leaf).__name__}, and a graph can only give tensors: "
                     "return a tensor, or tensors in a tuple, list or dict"
                 )
+            _numpy_dtype(leaf.dtype, f"output {name!r}" if name else "the output")
         if not found:
             raise ExportError("the model returns no tensor, so there is nothing to export")
         names = [name or "output" for name, _ in found]
@@ -411,7 +422,13 @@ def _input_spec(name: str, tensor: torch.Tensor, axes: Mapping[int, str]) -> Inp
 
 def _numpy_dtype(dtype: torch.dtype, what: str) -> str:
     if dtype not in NUMPY_DTYPES:
-        advice = "convert the model with .float() first" if dtype is torch.bfloat16 else "give it another dtype"
+        advice = (
+            "convert the model with .float() first"
+            if dtype is torch.bfloat16
+            else "take it apart with torch.view_as_real, or give it another dtype"
+            if dtype.is_complex
+            else "give it another dtype"
+        )
         raise ExportError(
             f"{what} has dtype {str(dtype).removeprefix('torch.')}, which ONNX Runtime does not take and give on every machine: {advice}"
         )

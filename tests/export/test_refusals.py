@@ -277,12 +277,37 @@ def test_an_output_that_is_no_tensor(folder: Path) -> None:
     assert "output 'count' is a int" in str(error).splitlines()[0]
 
 
-@pytest.mark.parametrize(("dtype", "words"), [(torch.bfloat16, ".float()"), (torch.complex64, "another dtype")])
+@pytest.mark.parametrize(("dtype", "words"), [(torch.bfloat16, ".float()"), (torch.complex64, "torch.view_as_real")])
 def test_a_dtype_that_runtimes_do_not_share(folder: Path, dtype: torch.dtype, words: str) -> None:
     error = refused(Apply(lambda self, x: self.linear(x).to(dtype)), X, folder, BATCH)
     first = str(error).splitlines()[0]
     assert str(dtype).removeprefix("torch.") in first
     assert words in first
+
+
+def test_a_complex_answer_taken_apart(tmp_path: Path) -> None:
+    model = Apply(lambda self, x: torch.view_as_real(torch.fft.fft(self.linear(x))))
+    assert export_model(model.eval(), X, tmp_path / "m.onnx", dynamic_shapes=BATCH).passed
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words"),
+    [
+        (torch.bfloat16, "its weights are bfloat16, which does not go across: export model.float()"),
+        (torch.float16, "its weights are float16: give inputs of that dtype, or export model.float()"),
+    ],
+)
+def test_inputs_of_another_dtype_than_the_weights(folder: Path, dtype: torch.dtype, words: str) -> None:
+    assert words in str(refused(Apply(lambda self, x: self.linear(x)).to(dtype), X, folder, BATCH)).splitlines()[0]
+
+
+def test_autocast_inside(folder: Path) -> None:
+    def cast(self: nn.Module, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.linear(x).float()
+
+    first = str(refused(Apply(cast), X, folder, BATCH)).splitlines()[0]
+    assert "it has none for bfloat16: export model.float(), without autocast" in first
 
 
 def test_a_model_that_fails_by_itself(folder: Path) -> None:
