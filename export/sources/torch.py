@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from onnxferry.export.sources import Feeds, InputSpec, Strategy
+from onnxferry.export.sources.torch_modes import evaluation_mode, exact_cuda, no_warnings_of_torch
 from onnxferry.runtime.errors import ExportError, InputError
 
 # Beyond this many parameters a second copy in float64 costs more memory than the extra evidence is worth.
@@ -219,7 +220,7 @@ class TorchSource:
             tensors.append(tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor)
         args, kwargs = self.call.arguments(tensors)
         # Not inference_mode: what a module caches in it cannot be used by a later export.
-        with torch.no_grad(), self._mode(module), _exact_cuda():
+        with torch.no_grad(), self._mode(module), exact_cuda(), no_warnings_of_torch():
             return module(*args, **kwargs)
 
     def _mode(self, module: torch.nn.Module) -> AbstractContextManager[None]:
@@ -309,37 +310,6 @@ def weights_sha256(state: Mapping[str, Any]) -> str:
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-@contextmanager
-def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, and every sub-module's own mode back after."""
-    modes = [(m, m.training) for m in module.modules()]
-    root = module.training
-    try:
-        if root:
-            module.eval()  # not the attribute alone: some models merge weights when they are told
-        for m, _ in modes:
-            m.training = False
-        yield
-    finally:
-        if root:
-            module.train()
-        for m, training in modes:
-            m.training = training
-
-
-@contextmanager
-def _exact_cuda() -> Iterator[None]:
-    """TF32 off: it would put errors of 1e-3 into the source and blame the file for them."""
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
-        torch.backends.cudnn.allow_tf32 = cudnn
 
 
 def _bound_arguments(module: torch.nn.Module, example_inputs: Any) -> dict[str, Any]:

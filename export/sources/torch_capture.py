@@ -29,8 +29,9 @@ from torch.utils import _pytree as pytree
 
 from onnxferry.export.artifact_writer import EXTERNAL_DATA_BYTES, weight_bytes
 from onnxferry.export.sources import Candidate, Feeds, Strategy, Trace, torch_mends
-from onnxferry.export.sources.torch import NUMPY_DTYPES, FlatModule, TorchSource, evaluation_mode
+from onnxferry.export.sources.torch import NUMPY_DTYPES, FlatModule, TorchSource
 from onnxferry.export.sources.torch_errors import explained, users_line
+from onnxferry.export.sources.torch_modes import evaluation_mode
 from onnxferry.export.sources.torch_recurrent import TRANSLATIONS, recurrent_layers_kept
 from onnxferry.runtime.errors import ExportError
 

@@ -6,6 +6,7 @@ import logging
 import math
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -374,6 +375,17 @@ def test_the_screen_is_left_to_the_model(folder: Path, capfd: pytest.CaptureFixt
     out, err = capfd.readouterr()
     assert out == ""
     assert set(err.split()) == {"here"}
+
+
+def test_warnings_of_the_model_are_shown_and_torchs_own_are_not(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    def warned(self: nn.Module, x: Tensor) -> Tensor:
+        warnings.warn("of the model", stacklevel=1)
+        warnings.warn_explicit("of torch", UserWarning, torch.nn.__file__, 1)
+        return self.linear(x)
+
+    warnings.simplefilter("always")
+    assert export_model(Apply(warned).eval(), X, tmp_path / "m.onnx", dynamic_shapes=BATCH).passed
+    assert {str(warning.message) for warning in recwarn} == {"of the model"}
 
 
 class Last(nn.Module):
