@@ -6,9 +6,8 @@ report = judge_file("model.onnx", make_model(), samples=[{"x": x}])
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import onnx
 import torch
 
 from onnxferry.export import graph_cleanup
+from onnxferry.export.factory import as_called
 from onnxferry.export.model_export import checked_feeds, torch_source
 from onnxferry.export.parity_explain import explain
 from onnxferry.export.parity_measure import default_tolerance, magnitude
@@ -28,7 +28,7 @@ from onnxferry.export.sources import Candidate, Feeds, Source, is_keras, is_skle
 from onnxferry.export.sources.onnx_file import declared_examples
 from onnxferry.runtime.artifact import Tolerance
 from onnxferry.runtime.engine import Engine
-from onnxferry.runtime.errors import ExportError, InputError
+from onnxferry.runtime.errors import ExportError
 from onnxferry.runtime.onnx_file import Limits
 
 # A contract's tolerance that exceeds the default by more than its rounding was asked for at the export.
@@ -85,45 +85,14 @@ def _source(model: Any, example: Feeds, engine: Engine) -> Source:
         from onnxferry.export.sources.keras import KerasSource
 
         return KerasSource(model, example, dynamic_shapes=_dynamic_axes(engine), output_names=[spec.name for spec in engine.outputs])
-    called = _as_called(model, {name: torch.from_numpy(np.array(array)) for name, array in example.items()})
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in example.items()}
+    called = as_called(model, tensors, "this file was not exported from this model, or its inputs were renamed")
     axes = _dynamic_axes(engine)
     source = torch_source(model, called, dynamic_shapes=axes)
     names = tuple(spec.name for spec in engine.outputs)
     if set(source.output_names) != set(names) and len(source.output_names) == len(names):
         return torch_source(model, called, dynamic_shapes=axes, output_names=names)
     return source
-
-
-def _as_called(model: Any, example: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """The file's flat inputs as ``forward()`` takes them: ``state_0`` and ``state_1`` are its tuple ``state`` again."""
-    if not isinstance(model, torch.nn.Module):
-        return dict(example)
-    parameters = inspect.signature(model.forward).parameters
-    left = dict(example)
-    call: dict[str, Any] = {name: left.pop(name) for name in parameters if name in left}
-    for name in sorted(set(parameters) - set(call), key=len, reverse=True):
-        inside = {key.removeprefix(f"{name}_"): key for key in left if key.startswith(f"{name}_")}
-        if inside:
-            call[name] = _nested({part: left.pop(key) for part, key in inside.items()})
-    if left and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return {**call, **left}
-    if left:
-        raise InputError(
-            f"the file's input {next(iter(left))!r} is no argument of the model's forward({', '.join(parameters)}): "
-            "this file was not exported from this model, or its inputs were renamed"
-        )
-    return call
-
-
-def _nested(parts: Mapping[str, torch.Tensor]) -> Any:
-    """``{"0": a, "1_deep": b}`` → ``(a, {"deep": b})``: names of nested inputs, as the export makes them, read back."""
-    if not all(key.partition("_")[0].isdecimal() for key in parts):
-        return dict(parts)
-    places: dict[int, dict[str, torch.Tensor]] = {}
-    for key, tensor in parts.items():
-        place, _, rest = key.partition("_")
-        places.setdefault(int(place), {})[rest] = tensor
-    return tuple(inner[""] if set(inner) == {""} else _nested(inner) for _, inner in sorted(places.items()))
 
 
 def _dynamic_axes(engine: Engine) -> dict[str, dict[int, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,8 @@ def export(
         typer.Option(
             "--input",
             metavar="SPEC",
-            help="name:dtype[axes]; a named axis is dynamic. Once an input, in forward()'s order or by its names.",
+            help="name:dtype[axes]; a named axis is dynamic. Once an input, by forward()'s names (state_0, batch_image for what is inside "
+            "one); a single one may be called anything.",
             show_default=False,
         ),
     ] = None,
@@ -178,6 +180,17 @@ class _Options:
             **self.texts,
         }
 
+    def rename(self, old: str, new: str) -> None:
+        """Call an input so, in its description and in all samples."""
+
+        def renamed(sample: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return {new if name == old else name: array for name, array in sample.items()}
+
+        self.inputs = [dataclasses.replace(d, name=new) if d.name == old else d for d in self.inputs]
+        self.samples = [renamed(sample) for sample in self.samples]
+        if not isinstance(self.golden, bool):
+            self.golden = [renamed(sample) for sample in self.golden]
+
     @property
     def axes(self) -> dict[str, dict[int, str]]:
         return {d.name: d.axes for d in self.inputs if d.axes}
@@ -236,24 +249,34 @@ def _examples(options: _Options) -> dict[str, np.ndarray]:
 def _export_factory(source: str, out: Path, options: _Options, line: Sequence[str]) -> ParityReport:
     import torch
 
-    from onnxferry.export.factory import model_from_factory
+    from onnxferry.export.factory import as_called, model_from_factory, only_argument
     from onnxferry.export.model_export import export_model
-    from onnxferry.export.sources import is_sklearn
+    from onnxferry.export.sources import is_keras, is_sklearn
 
     model = model_from_factory(source, options.weights)
-    arrays = _examples(options)
-    if is_sklearn(model) and not arrays:
-        raise InputError("give rows to compare on, best of a test set: --samples FILE.csv, or FILE.npz with one array of rows")
-    examples = arrays if is_sklearn(model) else {name: torch.from_numpy(array) for name, array in arrays.items()}
+    if is_keras(model) or is_sklearn(model):
+        arrays = _examples(options)
+        if is_sklearn(model) and not arrays:
+            raise InputError("give rows to compare on, best of a test set: --samples FILE.csv, or FILE.npz with one array of rows")
+        return export_model(model, arrays or None, out, **options.common(line))
+    given = next(iter(_examples(options)), "")
+    own = only_argument(model, _examples(options))
+    if own is not None:
+        options.rename(given, own)
+    examples = {name: torch.from_numpy(array) for name, array in _examples(options).items()}
     program = isinstance(model, torch.export.ExportedProgram)
     if not examples and not program:
         raise InputError('say what the model takes: --input "x:float32[batch,3,224,224]", or --samples FILE.npz with one array an input')
-    return export_model(
+    hint = "inputs go by the names of its arguments, and what is inside one by state_0 or batch_image"
+    report = export_model(
         model,
-        examples or None,
+        as_called(model, examples, hint) or None,
         out,
         **options.common(line),
     )
+    if own is not None:
+        report.notes = [*report.notes, f"the input {given!r} is called {own!r} in the file, as in forward()"]
+    return report
 
 
 def _export_program(path: Path, out: Path, options: _Options, line: Sequence[str]) -> ParityReport:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import pickle
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,49 @@ def _called(found: Any, factory: str) -> Any:
         raise ExportError(
             f"{factory}() fails ({type(error).__name__}: {_first_line(error)}); it must make the model without arguments"
         ) from error
+
+
+def as_called(model: Any, flat: Mapping[str, torch.Tensor], otherwise: str) -> dict[str, Any]:
+    """Flat inputs as ``forward()`` takes them: ``state_0`` and ``state_1``, as a file calls them, are its tuple ``state`` again.
+
+    ``otherwise``: what to say of an input that is no argument of it.
+    """
+    if not isinstance(model, torch.nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        return dict(flat)  # a program knows its flat inputs; a script has no forward() to look at
+    parameters = inspect.signature(model.forward).parameters
+    left = dict(flat)
+    call: dict[str, Any] = {name: left.pop(name) for name in parameters if name in left}
+    for name in sorted(set(parameters) - set(call), key=len, reverse=True):
+        inside = {key.removeprefix(f"{name}_"): key for key in left if key.startswith(f"{name}_")}
+        if inside:
+            call[name] = _nested({part: left.pop(key) for part, key in inside.items()})
+    if left and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return {**call, **left}
+    if left:
+        raise InputError(f"the input {next(iter(left))!r} is no argument of the model's forward({', '.join(parameters)}): {otherwise}")
+    return call
+
+
+def _nested(parts: Mapping[str, torch.Tensor]) -> Any:
+    """``{"0": a, "1_deep": b}`` → ``(a, {"deep": b})``: names of nested inputs, as the export makes them, read back."""
+    if not all(key.partition("_")[0].isdecimal() for key in parts):
+        return dict(parts)
+    places: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in parts.items():
+        place, _, rest = key.partition("_")
+        places.setdefault(int(place), {})[rest] = tensor
+    return tuple(inner[""] if set(inner) == {""} else _nested(inner) for _, inner in sorted(places.items()))
+
+
+def only_argument(model: Any, given: Collection[str]) -> str | None:
+    """The name of ``forward()``'s first argument, where the one input that is given goes by a name that it does not know."""
+    if len(given) != 1 or not isinstance(model, torch.nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        return None
+    (name,) = given
+    parameters = inspect.signature(model.forward).parameters
+    known = any(p.kind is p.VAR_KEYWORD or name == each or name.startswith(f"{each}_") for each, p in parameters.items())
+    first = next(iter(parameters.values()), None)
+    return None if known or first is None or first.kind is first.VAR_POSITIONAL else first.name
 
 
 def load_weights(module: torch.nn.Module, path: str | os.PathLike[str]) -> None:

@@ -23,10 +23,19 @@ from onnxferry.export.artifact_writer import checked_target, write_artifact
 from onnxferry.export.parity_explain import explain
 from onnxferry.export.parity_measure import FloatTolerance, GivenTolerance, resolved_tolerance
 from onnxferry.export.parity_probes import Case, given_case
-from onnxferry.export.parity_report import ParityReport
+from onnxferry.export.parity_report import Failure, ParityReport
 from onnxferry.export.proof import Attempt, proved
 from onnxferry.export.source_runs import SourceRun
-from onnxferry.export.sources import Feeds, FinalExportError, Source, as_array, dtype_name, is_keras, is_sklearn
+from onnxferry.export.sources import (
+    Feeds,
+    FinalExportError,
+    LikelyExportError,
+    Source,
+    as_array,
+    dtype_name,
+    is_keras,
+    is_sklearn,
+)
 from onnxferry.runtime.artifact import GOLDEN_BYTES, MAX_GOLDENS, Contract, Golden, Tolerance
 from onnxferry.runtime.byte_sizes import human_bytes
 from onnxferry.runtime.engine import Engine
@@ -255,6 +264,9 @@ def export_source(
             break  # no other capture can mend the model itself
     if failed is None:
         raise first_error or ExportError("there is no way to export this model: the source offers none")
+    if isinstance(first_error, LikelyExportError):
+        failed.report.failures.insert(0, Failure("capture", str(first_error)))
+        refused = [(name, why) for name, why in refused if why != str(first_error)]
     # The first strategy that gave a graph is the one to explain: the others were only tried to mend it.
     failed.report.refused = [(name, why) for name, why in refused if name != failed.report.strategy]
     explain(source, failed.candidate, failed.model, failed.report, failed.runs)

@@ -155,7 +155,7 @@ def optimize(
         if contract.certificate:
             raise InputError(f"{path.name} is a variant itself; optimize the original, {contract.name}.onnx")
         for output in engine.outputs:
-            if "(" in output.dtype or output.dtype == "str":
+            if not output.of_numbers:
                 raise InputError(f"{path.name} gives {output}: only tensors of numbers can be scored; optimize the model without it")
         asked = asked or parse_budget(DEFAULTS[contract.kind])
         asked.check_kind(contract.kind)
@@ -194,8 +194,7 @@ def optimize(
 
 def _size(path: Path) -> int:
     """Bytes, with the weights that lie beside the file."""
-    outside = {path.parent / initializer.location for initializer in read_model(path).initializers if initializer.location}
-    return sum(file.stat().st_size for file in (path, *outside))
+    return sum(file.stat().st_size for file in (path, *read_model(path).weight_files(path)))
 
 
 def _made(folder: Path) -> Path:

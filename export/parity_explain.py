@@ -103,7 +103,7 @@ def _random(c: Context) -> Cause | None:
 
 
 def _no_kernel(c: Context) -> Cause | None:
-    found = re.search(r"it has none for (float\d+)", c.failure.message)
+    found = re.search(r"it has none for (b?float\d+)", c.failure.message)
     if c.failure.kind not in ("runtime", "frozen-axis") or found is None:
         return None
     return f"ONNX Runtime has every operator in float32 on the CPU, and fewer in {found.group(1)}", "model.float()"

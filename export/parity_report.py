@@ -11,6 +11,7 @@ from typing import Any
 FAILURE_KINDS: Mapping[str, str] = {
     "source": "the model itself fails on an input that was given",
     "random-source": "the model gives another output each time",
+    "capture": "the first capture failed, and what a later one made is wrong",
     "random": "the file gives another output each time",
     "outputs": "an output is missing, or there is one too many",
     "dtype": "an output has another dtype",

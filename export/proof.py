@@ -90,15 +90,19 @@ _LACKS = re.compile(r"Could not find an implementation|does not support (?:doubl
 
 def _other_dtype(model: onnx.ModelProto, words: str) -> str:
     """What to do where ONNX Runtime lacks an operator in a dtype: on the CPU it has float32 of all, and others of some."""
-    rare = {int(onnx.TensorProto.DOUBLE): "float64", int(onnx.TensorProto.FLOAT16): "float16"}
+    kinds = onnx.TensorProto
+    rare = {int(kinds.DOUBLE): "float64", int(kinds.FLOAT16): "float16", int(kinds.BFLOAT16): "bfloat16"}
     found = [rare[t] for t in _dtypes(model) if t in rare]
-    return f"; it has none for {found[0]}: export model.float()" if found and _LACKS.search(words) else ""
+    if not found or not _LACKS.search(words):
+        return ""
+    return f"; it has none for {found[0]}: export model.float()" + (", without autocast" if found[0] != "float64" else "")
 
 
 def _dtypes(model: onnx.ModelProto) -> list[int]:
-    return [t.data_type for t in model.graph.initializer] + [
-        v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.output)
-    ]
+    """Of weights, inputs and outputs; then those that values are cast to, as autocast does."""
+    casts = [a.i for node in graph_cleanup.all_nodes(model) if node.op_type == "Cast" for a in node.attribute if a.name == "to"]
+    declared = [v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.output)]
+    return [*(t.data_type for t in model.graph.initializer), *declared, *casts]
 
 
 def judged(

@@ -31,7 +31,7 @@ def run_source(source: Source, cases: Sequence[Case], given: int) -> tuple[list[
         try:
             outputs = source.run(case.feeds)
         except Exception as error:  # noqa: BLE001 - the user's model may raise anything
-            why = f"{type(error).__name__}: {(str(error).strip() or '(no message)').splitlines()[0][:200]}"
+            why = _why(error)
             if number < given:
                 failures.append(Failure("source", f"the model itself fails on {case.name} ({why})", case.name))
             runs.append(SourceRun(case, None, f"the model cannot take it ({why})"))
@@ -51,11 +51,20 @@ def run_source(source: Source, cases: Sequence[Case], given: int) -> tuple[list[
     return runs, failures
 
 
+def _why(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or '(no message)').splitlines()[0][:200]}"
+
+
 def _repeatability(source: Source, runs: Sequence[SourceRun]) -> list[Failure]:
     """Runs the first given and the last generated case again: the same input must give the same output."""
     for run in dict.fromkeys((0, len(runs) - 1)) if runs else ():
         expected = runs[run].outputs or {}
-        again = source.run(runs[run].case.feeds)
+        case = runs[run].case
+        try:
+            again = source.run(case.feeds)
+        except Exception as error:  # noqa: BLE001 - as above
+            text = f"the model fails on {case.name} the second time ({_why(error)}): forward() must leave nothing behind for the next call"
+            return [Failure("random-source", text, case.name)]
         for name, array in expected.items():
             if not repeated(array, again[name]):
                 return [
@@ -63,7 +72,7 @@ def _repeatability(source: Source, runs: Sequence[SourceRun]) -> list[Failure]:
                         "random-source",
                         f"output {name!r} of the model changes from run to run on the same input, so nothing can be proved: "
                         "take random numbers as an input, and leave dropout off (model.eval())",
-                        runs[run].case.name,
+                        case.name,
                         name,
                     )
                 ]

@@ -103,6 +103,10 @@ class ModelSummary:
     functions: int
     file_bytes: int
 
+    def weight_files(self, path: Path) -> list[Path]:
+        """The files that hold weights beside the model at ``path``, each once."""
+        return sorted({path.parent / each.location for each in self.initializers if each.location})
+
 
 _OVERRIDABLE_IR = 4  # from this IR version on, an initializer that is also an input may be fed
 

@@ -198,12 +198,10 @@ def _key(
     counts: Sequence[int],
 ) -> dict[str, Any]:
     """Everything that the answer depends on. ``device``: as asked for, and what that is here."""
-    outside = sorted({path.parent / initializer.location for initializer in summary.initializers if initializer.location})
-    states = [file.stat() for file in outside]
     return {
         "file": file_sha256(path),
         # Too large to be read each time.
-        "outside": [[file.name, state.st_size, state.st_mtime_ns] for file, state in zip(outside, states, strict=True)],
+        "outside": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in summary.weight_files(path)],
         "variants": {variant.tag: file_sha256(variant.path) for variant in variants},
         "machine": tune_cache.machine_name(),
         "onnxruntime": str(ort.onnxruntime().__version__),

@@ -23,6 +23,11 @@ class TensorSpec:
     shape: Shape  # a size, the name of a dynamic axis, or None for a dynamic axis without a name
     ranked: bool = True  # False: the graph leaves even the number of axes open, and shape is ()
 
+    @property
+    def of_numbers(self) -> bool:
+        """Whether it is a tensor of numbers or flags: not of text, and no sequence, map or optional."""
+        return "(" not in self.dtype and self.dtype != "str"
+
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype} {shape_words(self.shape) if self.ranked else '(...)'}"
 

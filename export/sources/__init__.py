@@ -25,6 +25,10 @@ class FinalExportError(ExportError):
     """No other strategy can mend this, and one might hide it."""
 
 
+class LikelyExportError(ExportError):
+    """Another strategy may manage. Where the graph that it makes is refused, this is the likelier reason."""
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """One input of the graph, as the example showed it."""

@@ -36,7 +36,7 @@ class OnnxSource:
         self.inputs = tuple(self._input(spec, (axes or {}).get(spec.name)) for spec in self._engine.inputs)
         self.notes: Sequence[str] = [f"the optional input {spec.name!r} keeps its default" for spec in self._engine.optional_inputs]
         for output in self._engine.outputs:
-            if "(" in output.dtype or output.dtype == "str":
+            if not output.of_numbers:
                 raise ExportError(f"output {output.name!r} is {output.dtype}: only tensors of numbers can be compared and carried")
 
     @property
@@ -89,7 +89,7 @@ def declared_examples(declared: Sequence[TensorSpec], given: Feeds) -> dict[str,
         if spec.name in given:
             examples[spec.name] = given[spec.name]
             continue
-        if "(" in spec.dtype or spec.dtype == "str" or not spec.ranked:
+        if not (spec.of_numbers and spec.ranked):
             raise InputError(f"values for the input {spec} cannot be made up: give them with --samples")
         shape = []
         for axis, size in enumerate(spec.shape):

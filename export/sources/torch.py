@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from onnxferry.export.sources import Feeds, InputSpec, Strategy
+from onnxferry.export.sources.torch_modes import evaluation_mode, exact_cuda, no_warnings_of_torch
 from onnxferry.runtime.errors import ExportError, InputError
 
 # Beyond this many parameters a second copy in float64 costs more memory than the extra evidence is worth.
@@ -151,6 +152,8 @@ class TorchSource:
                 "expected a torch.nn.Module, a torch.export program, a Keras model or a fitted scikit-learn estimator, "
                 f"got {type(module).__name__}"
             )
+        if isinstance(module, torch.jit.ScriptModule):
+            raise InputError("a TorchScript module (torch.jit) cannot be captured: export the nn.Module that it was made from")
         call = CallPlan(module, example_inputs)
         self._start(module, call, call.flat_axes(dynamic_shapes), output_names)
         if any(m.training for m in module.modules()):
@@ -177,9 +180,17 @@ class TorchSource:
             return self._answer(self.module, self.examples)
         except Exception as error:
             raise ExportError(
-                f"the model itself fails on the example inputs ({type(error).__name__}: {_first_line(error)}); "
-                "give inputs that forward() accepts"
+                f"the model itself fails on the example inputs ({type(error).__name__}: {_first_line(error)}); {self._other_inputs()}"
             ) from error
+
+    def _other_inputs(self) -> str:
+        """What to do where the model does not take the inputs: of weights that are no float32, say so."""
+        dtypes = {str(p.dtype).removeprefix("torch.") for p in self.module.parameters() if p.is_floating_point()} - {"float32"}
+        if "bfloat16" in dtypes:
+            return "its weights are bfloat16, which does not go across: export model.float()"
+        if dtypes and not dtypes & {spec.dtype for spec in self.inputs}:
+            return f"its weights are {min(dtypes)}: give inputs of that dtype, or export model.float()"
+        return "give inputs that forward() accepts"
 
     def _named_outputs(self, answer: Any) -> tuple[str, ...]:
         found = [(path_name(path), leaf) for path, leaf in pytree.tree_flatten_with_path(answer)[0] if leaf is not None]
@@ -190,6 +201,7 @@ class TorchSource:
                     f"{where} is a {type(leaf).__name__}, and a graph can only give tensors: "
                     "return a tensor, or tensors in a tuple, list or dict"
                 )
+            _numpy_dtype(leaf.dtype, f"output {name!r}" if name else "the output")
         if not found:
             raise ExportError("the model returns no tensor, so there is nothing to export")
         names = [name or "output" for name, _ in found]
@@ -211,7 +223,7 @@ class TorchSource:
             tensors.append(tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor)
         args, kwargs = self.call.arguments(tensors)
         # Not inference_mode: what a module caches in it cannot be used by a later export.
-        with torch.no_grad(), self._mode(module), _exact_cuda():
+        with torch.no_grad(), self._mode(module), exact_cuda(), no_warnings_of_torch():
             return module(*args, **kwargs)
 
     def _mode(self, module: torch.nn.Module) -> AbstractContextManager[None]:
@@ -303,37 +315,6 @@ def weights_sha256(state: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-@contextmanager
-def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, and every sub-module's own mode back after."""
-    modes = [(m, m.training) for m in module.modules()]
-    root = module.training
-    try:
-        if root:
-            module.eval()  # not the attribute alone: some models merge weights when they are told
-        for m, _ in modes:
-            m.training = False
-        yield
-    finally:
-        if root:
-            module.train()
-        for m, training in modes:
-            m.training = training
-
-
-@contextmanager
-def _exact_cuda() -> Iterator[None]:
-    """TF32 off: it would put errors of 1e-3 into the source and blame the file for them."""
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
-        torch.backends.cudnn.allow_tf32 = cudnn
-
-
 def _bound_arguments(module: torch.nn.Module, example_inputs: Any) -> dict[str, Any]:
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
@@ -414,7 +395,13 @@ def _input_spec(name: str, tensor: torch.Tensor, axes: Mapping[int, str]) -> Inp
 
 def _numpy_dtype(dtype: torch.dtype, what: str) -> str:
     if dtype not in NUMPY_DTYPES:
-        advice = "convert the model with .float() first" if dtype is torch.bfloat16 else "give it another dtype"
+        advice = (
+            "convert the model with .float() first"
+            if dtype is torch.bfloat16
+            else "take it apart with torch.view_as_real, or give it another dtype"
+            if dtype.is_complex
+            else "give it another dtype"
+        )
         raise ExportError(
             f"{what} has dtype {str(dtype).removeprefix('torch.')}, which ONNX Runtime does not take and give on every machine: {advice}"
         )

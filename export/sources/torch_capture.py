@@ -9,24 +9,29 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 import onnx
 import torch
+from torch.export import _trace as export_trace
 from torch.export.graph_signature import TensorArgument
 from torch.jit._trace import TracerWarning
 from torch.utils import _pytree as pytree
 
 from onnxferry.export.artifact_writer import EXTERNAL_DATA_BYTES, weight_bytes
 from onnxferry.export.sources import Candidate, Feeds, Strategy, Trace, torch_mends
-from onnxferry.export.sources.torch import NUMPY_DTYPES, FlatModule, TorchSource, evaluation_mode
+from onnxferry.export.sources.torch import NUMPY_DTYPES, FlatModule, TorchSource
 from onnxferry.export.sources.torch_errors import explained, users_line
+from onnxferry.export.sources.torch_modes import evaluation_mode
 from onnxferry.export.sources.torch_recurrent import TRANSLATIONS, recurrent_layers_kept
 from onnxferry.runtime.errors import ExportError
 
@@ -108,7 +113,7 @@ def graph_of_program(source: TorchSource, program: torch.export.ExportedProgram,
                 verbose=False,
             )
         except Exception as error:
-            raise explained(error, source.axes, source.call.names) from error
+            raise explained(error, source.axes, source.call.names, program) from error
     if made is None:
         raise ExportError("torch.onnx.export gave no program: this torch version is not supported; pip install -U torch")
     mends = _fold_weights(made) if optimize else ["left the exporter's optimiser out"]
@@ -128,7 +133,7 @@ def _numbers_of(program: torch.export.ExportedProgram | None) -> set[float]:
 
 def _traced(source: TorchSource, flat: FlatModule, opset: int) -> Candidate:
     buffer = io.BytesIO()
-    with evaluation_mode(source.module), quiet() as caught, torch.no_grad():
+    with evaluation_mode(source.module), quiet() as caught, _quiet_core(), torch.no_grad():
         flat.training = False
         try:
             torch.onnx.export(
@@ -299,9 +304,41 @@ def quiet() -> Iterator[list[warnings.WarningMessage]]:
     try:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings(record=True) as caught:
+        with (
+            warnings.catch_warnings(record=True) as caught,
+            # A capture that fails prints the graph up to there. What the model itself prints is its user's, and stays.
+            mock.patch.object(export_trace, "print", create=True),
+            # The older exporter prints its graph too, and cannot be told not to: its switch is always on.
+            mock.patch.object(torch._C, "_jit_onnx_log"),
+        ):
             warnings.simplefilter("always")
             yield caught
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def _quiet_core() -> Iterator[None]:
+    """torch's core writes warnings straight to the process' standard error: dropped here. What Python writes there stays."""
+    try:
+        screen = os.dup(2)
+    except OSError:  # closed: nobody sees anything
+        yield
+        return
+    python = sys.stderr
+    try:
+        writes_there = python.fileno() == 2
+    except (AttributeError, OSError, ValueError):
+        writes_there = False
+    with open(screen, "w", buffering=1, encoding=getattr(python, "encoding", None), errors="backslashreplace") as kept:  # noqa: PTH123
+        try:
+            if writes_there:
+                python.flush()
+                sys.stderr = kept
+            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+                os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(screen, 2)
+            sys.stderr = python

@@ -38,7 +38,40 @@ def _masked_rows(graph: onnx.GraphProto) -> list[str]:
                 infinity = np.full(lowest.shape, -np.inf, lowest.dtype)
                 mask.input[2] = _added(graph, f"minus_infinity_{lowest.dtype.name}_{lowest.ndim}", infinity)
                 mended = True
-    return ["attention over rows that are masked whole gives 0, as in torch: the converter gives an average"] if mended else []
+    if mended:
+        return ["attention over rows that are masked whole gives 0, as in torch: the converter gives an average"]
+    return _masked_rows_of_numbers(graph, made_by, constants)
+
+
+def _masked_rows_of_numbers(
+    graph: onnx.GraphProto, made_by: Mapping[str, onnx.NodeProto], constants: Mapping[str, onnx.TensorProto]
+) -> list[str]:
+    """The same where the mask is added, as a transformer's layers make one of a padding mask: there, the converter lets NaN stand.
+
+    Seen in onnxscript 0.7.2, ``_aten_scaled_dot_product_attention_float_mask_onnx``. A constant mask that leaves something in every
+    row (a causal one) needs nothing.
+    """
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        softmax = made_by.get(node.input[0]) if node.op_type == "MatMul" and "scaled_dot_product_attention" in node.name else None
+        added = made_by.get(softmax.input[0]) if softmax is not None and softmax.op_type == "Softmax" else None
+        masks = [onnx.numpy_helper.to_array(constants[name]) for name in added.input if name in constants] if added is not None else []
+        if softmax is not None and added is not None and added.op_type == "Add" and all(np.isneginf(m).all(-1).any() for m in masks):
+            weights = softmax.output[0]
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(types.get(weights, onnx.TensorProto.FLOAT))
+            zero = _added(graph, f"no_attention_{dtype.name}", np.zeros((), dtype))
+            nodes.append(onnx.helper.make_node("IsNaN", [weights], [f"{weights}_masked"], name=f"{softmax.name}_masked"))
+            nodes.append(
+                onnx.helper.make_node("Where", [f"{weights}_masked", zero, weights], [f"{weights}_or_0"], name=f"{softmax.name}_or_0")
+            )
+            node.input[0] = f"{weights}_or_0"
+        nodes.append(node)
+    if len(nodes) == len(graph.node):
+        return []
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return ["attention over rows that are masked whole gives 0, as in torch: the converter gives not-a-number"]
 
 
 def _exact_numbers(graph: onnx.GraphProto, exact: Mapping[float, float]) -> list[str]:

@@ -47,6 +47,26 @@ def no_model():
 def breaks():
     raise RuntimeError("no weights here")
 
+def row():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+
+class Nested(nn.Module):
+    def forward(self, batch, state):
+        return batch["image"] * batch["scale"] + state[0] - state[1]
+
+class Keeps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, ids, weight):
+        self.seen.append(weight)
+        return sum(self.seen)
+
+def scripted():
+    return torch.jit.trace(nn.Linear(4, 3), torch.zeros(2, 4))
+
 class Random(Words):
     def forward(self, ids, weight):
         return F.dropout(super().forward(ids, weight)["scores"], 0.5, training=True)
@@ -230,6 +250,13 @@ def test_reports(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["words:Random", *INPUTS], "changes from run to run"),
         (["words:make", *INPUTS, "--with-labels"], "makes no sense"),
         (["words:make", "--input", "ids:int64[2,3]=0..19"], "forward("),
+        (
+            ["words:make", INPUTS[0], INPUTS[1], "--input", "wieght:float32[batch,time]"],
+            "'wieght' is no argument of the model's forward(ids, weight)",
+        ),
+        (["words:Nested", "--input", "image:float32[2]", "--input", "scale:float32[2]"], "what is inside one by state_0 or batch_image"),
+        (["words:Keeps", *INPUTS], "the second time (RuntimeError: The size of tensor"),
+        (["words:scripted", "--input", "x:float32[2,4]"], "a TorchScript module (torch.jit) cannot be captured"),
     ],
 )
 def test_what_is_refused_is_refused_in_words(place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:
@@ -238,6 +265,30 @@ def test_what_is_refused_is_refused_in_words(place: Path, capsys: pytest.Capture
     assert words in error.splitlines()[0]
     assert "Traceback" not in error
     assert sorted(p.name for p in place.iterdir() if p.name != "__pycache__") == ["words.py"]
+
+
+def test_a_single_input_may_go_by_any_name(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """nn.Sequential calls its argument ``input``, which stands nowhere in its user's code."""
+    for number in range(2):
+        np.savez(f"s{number}.npz", x=np.full((2, 4), number, np.float32))
+    more = ["--samples", "s0.npz", "--samples", "s1.npz", "--golden", "s1.npz"]
+    assert export("words:row", "--input", "x:float32[batch,4]", *more, "-o", "m.onnx") == 0
+    assert "the input 'x' is called 'input' in the file, as in forward()" in capsys.readouterr().out
+    with Engine("m.onnx", device="cpu") as engine:
+        assert [str(spec) for spec in engine.inputs] == ["input: float32 (batch, 4)"]
+    assert main(["check", "m.onnx", "--against", "words:row"]) == 0
+    assert export("words:row", "--input", "input:float32[batch,4]", "-o", "n.onnx") == 0
+    assert "is called" not in capsys.readouterr().out
+
+
+def test_inputs_inside_a_dict_and_a_tuple(place: Path) -> None:
+    names = ("batch_image", "batch_scale", "state_0", "state_1")
+    inputs = [word for name in names for word in ("--input", f"{name}:float32[batch,3]")]
+    assert export("words:Nested", *inputs, "-o", "m.onnx") == 0
+    with Engine("m.onnx", device="cpu") as engine:
+        assert tuple(spec.name for spec in engine.inputs) == names
+        feeds = {name: np.full((5, 3), value, np.float32) for name, value in zip(names, (2, 3, 4, 1), strict=True)}
+        np.testing.assert_array_equal(engine.run(feeds)["output"], np.full((5, 3), 9))
 
 
 @pytest.mark.parametrize(

@@ -265,6 +265,26 @@ class MaskedRows(nn.Module):
         return F.scaled_dot_product_attention(x, x.flip(-1), x * 2, attn_mask=keep[:, None, None, :]).squeeze(1)
 
 
+@entry(
+    "transformer-encoder-with-padding",
+    lambda: (torch.randn(2, 4, 8), torch.tensor([[True, True, True, False], [False] * 4])),
+    {"x": {0: "batch", 1: "time"}, "keep": {0: "batch", 1: "time"}},
+    inputs_named=("x", "keep"),
+    mends=("masked whole",),
+)
+class PaddedEncoder(nn.Module):
+    """The layers add their mask, and the converter's graph gave not-a-number for a sentence that is padding alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2)
+
+    def forward(self, x: Tensor, keep: Tensor) -> Tensor:
+        weight = keep[..., None].to(x.dtype)
+        return (self.layers(x, src_key_padding_mask=~keep) * weight).sum(1)
+
+
 @entry("cond", lambda: torch.randn(3, 4), {"x": {0: "batch"}})
 class Cond(nn.Module):
     def __init__(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import re
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,110 @@ def test_an_if_on_a_value(folder: Path) -> None:
     assert str(Path(__file__).parent) not in str(error)
 
 
+class Steps(nn.Module):
+    """Runs a layer as often as its input says."""
+
+    def __init__(self, count: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.count = count
+
+    def forward(self, x: Tensor, n: Tensor) -> Tensor:
+        for _ in range(self.count(n)):
+            x = self.linear(x)
+        return x
+
+
+@pytest.mark.parametrize("count", [int, Tensor.item, Tensor.max], ids=["int", "item", "max"])
+def test_a_loop_as_long_as_a_value_says(folder: Path, count: Callable[[Tensor], Any]) -> None:
+    first = str(refused(Steps(count), {"x": X, "n": torch.tensor(2)}, folder, BATCH))
+    assert "loops in Python as often as a tensor's value says" in first
+    assert "for _ in range(self.count(n))" in first or count is not Tensor.max  # of int() and item(), torch tells this test's own line
+    assert "torch.while_loop" in first
+
+
+def test_what_a_loop_is_told_to_be_instead_goes_across(tmp_path: Path) -> None:
+    class Fixed(Steps):
+        def forward(self, x: Tensor, n: Tensor) -> Tensor:
+            for i in range(4):
+                x = torch.where(i < n, self.linear(x), x)
+            return x
+
+    class While(Steps):
+        def forward(self, x: Tensor, n: Tensor) -> Tensor:
+            start = (torch.zeros((), dtype=torch.int64), x)
+            return torch.while_loop(lambda i, _: i < n, lambda i, y: (i + 1, self.linear(y)), start)[1]
+
+    for model in (Fixed(int), While(int)):
+        inputs = {"x": X, "n": torch.tensor(3)}
+        assert export_model(model.eval(), inputs, tmp_path / "m.onnx", dynamic_shapes=BATCH).passed
+
+
+def test_a_value_as_a_python_number(folder: Path) -> None:
+    class Chosen(nn.Module):
+        def forward(self, x: Tensor, n: Tensor) -> Tensor:
+            return (torch.tanh, torch.relu, torch.exp)[int(n)](x)
+
+    first = str(refused(Chosen(), {"x": X, "n": torch.tensor(2)}, folder, BATCH))
+    assert "takes a tensor's value as a Python number at test_refusals.py" in first
+    assert "compute with the tensor itself" in first
+
+
+class Packed(nn.Module):
+    """A recurrent layer over rows of different lengths."""
+
+    def __init__(self, answer: Callable[..., Any], **options: Any) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(4, 5, batch_first=True, **options)
+        self.answer = answer
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Any:
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return self.answer(x, *self.rnn(packed))
+
+
+def padded(packed: Any, length: int | None = None) -> Tensor:
+    return nn.utils.rnn.pad_packed_sequence(packed, batch_first=True, total_length=length)[0]
+
+
+ROWS = {"x": torch.linspace(-1, 1, 72).reshape(3, 6, 4), "lengths": torch.tensor([4, 6, 2])}
+ROW_AXES = {"x": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda x, out, state: state[0], lambda x, out, state: padded(out)], ids=["state alone", "padded to the longest"]
+)
+def test_packed_sequences(folder: Path, capfd: pytest.CaptureFixture[str], answer: Callable[..., Any]) -> None:
+    first = str(refused(Packed(answer), ROWS, folder, ROW_AXES)).splitlines()[0]
+    assert "a packed sequence at test_refusals.py, line" in first
+    assert "total_length=x.shape[1]" in first
+    assert "the lengths or a mask as an input" in first
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_packed_sequences_as_they_go_across(tmp_path: Path, capfd: pytest.CaptureFixture[str], bidirectional: bool) -> None:
+    model = Packed(lambda x, out, state: padded(out, x.shape[1]), bidirectional=bidirectional)
+    assert export_model(model.eval(), ROWS, tmp_path / "m.onnx", dynamic_shapes=ROW_AXES).passed
+    assert capfd.readouterr() == ("", "")
+
+
+def test_lengths_beside_a_padded_batch_are_a_packed_sequence_in_one_direction(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    packed = Packed(lambda x, out, state: state[0][0]).eval()
+
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = packed.rnn
+
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+            return self.rnn(x)[0][torch.arange(x.shape[0]), lengths - 1]
+
+    torch.testing.assert_close(Padded()(**ROWS), packed(**ROWS))
+    assert export_model(Padded().eval(), ROWS, tmp_path / "m.onnx", dynamic_shapes=ROW_AXES).passed
+
+
 def test_an_if_on_a_size_that_no_usual_probe_reaches(folder: Path) -> None:
     error = refused(Apply(lambda self, x: self.linear(x) if x.shape[0] <= 40 else x * 2), X, folder, BATCH)
     assert isinstance(error, ParityError)
@@ -172,12 +278,37 @@ def test_an_output_that_is_no_tensor(folder: Path) -> None:
     assert "output 'count' is a int" in str(error).splitlines()[0]
 
 
-@pytest.mark.parametrize(("dtype", "words"), [(torch.bfloat16, ".float()"), (torch.complex64, "another dtype")])
+@pytest.mark.parametrize(("dtype", "words"), [(torch.bfloat16, ".float()"), (torch.complex64, "torch.view_as_real")])
 def test_a_dtype_that_runtimes_do_not_share(folder: Path, dtype: torch.dtype, words: str) -> None:
     error = refused(Apply(lambda self, x: self.linear(x).to(dtype)), X, folder, BATCH)
     first = str(error).splitlines()[0]
     assert str(dtype).removeprefix("torch.") in first
     assert words in first
+
+
+def test_a_complex_answer_taken_apart(tmp_path: Path) -> None:
+    model = Apply(lambda self, x: torch.view_as_real(torch.fft.fft(self.linear(x))))
+    assert export_model(model.eval(), X, tmp_path / "m.onnx", dynamic_shapes=BATCH).passed
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words"),
+    [
+        (torch.bfloat16, "its weights are bfloat16, which does not go across: export model.float()"),
+        (torch.float16, "its weights are float16: give inputs of that dtype, or export model.float()"),
+    ],
+)
+def test_inputs_of_another_dtype_than_the_weights(folder: Path, dtype: torch.dtype, words: str) -> None:
+    assert words in str(refused(Apply(lambda self, x: self.linear(x)).to(dtype), X, folder, BATCH)).splitlines()[0]
+
+
+def test_autocast_inside(folder: Path) -> None:
+    def cast(self: nn.Module, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.linear(x).float()
+
+    first = str(refused(Apply(cast), X, folder, BATCH)).splitlines()[0]
+    assert "it has none for bfloat16: export model.float(), without autocast" in first
 
 
 def test_a_model_that_fails_by_itself(folder: Path) -> None:
@@ -209,6 +340,52 @@ def test_an_operator_without_translation(folder: Path) -> None:
     first = str(error).splitlines()[0]
     assert "onnxferry_tests" in first
     assert "no translation to ONNX" in first
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda self, x: torch.special.bessel_j0(self.linear(x)),  # goes by another name where it is converted
+        lambda self, x: torch.linalg.eigvalsh(self.linear(x).mT @ self.linear(x)),  # is another operator there
+        lambda self, x: torch.sparse.mm(self.linear.weight.to_sparse(), x.T),  # fails in the capture
+    ],
+)
+def test_the_line_of_an_operator_without_translation(folder: Path, capfd: pytest.CaptureFixture[str], function: Callable[..., Any]) -> None:
+    first = str(refused(Apply(function), X, folder, BATCH)).splitlines()[0]
+    assert "no translation to ONNX at test_refusals.py, line" in first
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda self, x: self.linear(x) if x.sum() > 0 else x * 2,
+        lambda self, x: self.linear(x) if x[x > 0].numel() else x * 2,
+        lambda self, x: x.split(x.long().sum(1).abs().tolist()),
+    ],
+)
+def test_the_screen_is_left_to_the_model(folder: Path, capfd: pytest.CaptureFixture[str], function: Callable[..., Any]) -> None:
+    """torch prints the graph up to where its capture failed: not what a model prints itself."""
+
+    def printing(self: nn.Module, x: Tensor) -> Any:
+        print("here", file=sys.stderr)
+        return function(self, x)
+
+    refused(Apply(printing), X, folder, BATCH)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert set(err.split()) == {"here"}
+
+
+def test_warnings_of_the_model_are_shown_and_torchs_own_are_not(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    def warned(self: nn.Module, x: Tensor) -> Tensor:
+        warnings.warn("of the model", stacklevel=1)
+        warnings.warn_explicit("of torch", UserWarning, torch.nn.__file__, 1)
+        return self.linear(x)
+
+    warnings.simplefilter("always")
+    assert export_model(Apply(warned).eval(), X, tmp_path / "m.onnx", dynamic_shapes=BATCH).passed
+    assert {str(warning.message) for warning in recwarn} == {"of the model"}
 
 
 class Last(nn.Module):

@@ -1,0 +1,59 @@
+"""How a PyTorch model is run for its answers: in evaluation mode, without TF32, and without torch's own warnings."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+
+@contextmanager
+def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, and every sub-module's own mode back after."""
+    modes = [(m, m.training) for m in module.modules()]
+    root = module.training
+    try:
+        if root:
+            module.eval()  # not the attribute alone: some models merge weights when they are told
+        for m, _ in modes:
+            m.training = False
+        yield
+    finally:
+        if root:
+            module.train()
+        for m, training in modes:
+            m.training = training
+
+
+@contextmanager
+def exact_cuda() -> Iterator[None]:
+    """TF32 off: it would put errors of 1e-3 into the source and blame the file for them."""
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul
+        torch.backends.cudnn.allow_tf32 = cudnn
+
+
+@contextmanager
+def no_warnings_of_torch() -> Iterator[None]:
+    """What torch's layers warn of in their own code (a prototype inside) stays off the screen; what the model's own code warns of does not.
+
+    The filters are left alone: where they change, Python shows again what it showed before.
+    """
+    home, show = Path(torch.__file__).parent, warnings.showwarning
+
+    def shown(message: Any, category: Any, filename: str, *rest: Any, **more: Any) -> None:
+        if home not in Path(filename).parents:
+            show(message, category, filename, *rest, **more)
+
+    with mock.patch.object(warnings, "showwarning", shown):
+        yield
