@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +26,7 @@ from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.images import ImageGenerator
 from onnxferry.runtime.picture_grid import picture_grid, save_picture
 from onnxferry.runtime.tasks import load
+from onnxferry.runtime.whole_file import written_whole
 
 app = new_app()
 
@@ -148,17 +148,12 @@ def _write(generator: ImageGenerator, count: int, asked: object, seed: int, grid
 
 
 def _save_array(path: Path, shape: tuple[int, ...], batches: Iterable[np.ndarray]) -> None:
-    """An .npy file, written batch by batch under a temporary name."""
+    """An .npy file, written batch by batch."""
     if path.suffix.lower() != ".npy":
         raise InputError(f"an array is written as .npy, got {path.name!r}")
     if not path.parent.is_dir():
         raise InputError(f"the folder {path.parent} does not exist: make it, or give another place")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.lib.format.write_array_header_2_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for batch in batches:
-                file.write(np.ascontiguousarray(batch).tobytes())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as part, part.open("wb") as file:
+        np.lib.format.write_array_header_2_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for batch in batches:
+            file.write(np.ascontiguousarray(batch).tobytes())

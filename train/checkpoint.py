@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from onnxferry.runtime.errors import CheckpointError
+from onnxferry.runtime.whole_file import written_whole
 
 SCHEMA = 1
 
@@ -61,13 +62,9 @@ class Checkpoint:
 
 
 def save_atomically(content: object, path: Path) -> None:
-    """torch.save to a temporary name, then rename: a kill in between leaves the older file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        torch.save(content, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """torch.save, whole or not at all: a kill in between leaves the older file."""
+    with written_whole(path) as part:
+        torch.save(content, part)
 
 
 def load_plain(path: Path) -> dict[str, Any]:

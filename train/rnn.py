@@ -30,6 +30,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.whole_file import write_text_whole
 from onnxferry.train.averaging import WeightAverage
 from onnxferry.train.checkpoint import Checkpoint
 from onnxferry.train.loop import Learner
@@ -384,9 +385,7 @@ class RnnLearner(Learner):
         network = self._deployed()
         written, _ = sample(network, state_after(network, START), torch.from_numpy(uniforms).to(self.fabric.device), temperature=0.8)
         text = bytes(written[0].tolist()).decode("utf-8", errors="replace")
-        temporary = folder / ".sample.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / "sample.txt")
+        write_text_whole(folder / "sample.txt", text)
         return text
 
 
