@@ -19,7 +19,7 @@ from onnxferry.runtime.artifact import Contract
 from onnxferry.runtime.catalog import find_model, zoo_names
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, ExportError, InputError
-from onnxferry.runtime.golden import replay_goldens
+from onnxferry.runtime.golden import replay
 from onnxferry.runtime.latents import decoder_path
 from onnxferry.runtime.onnx_file import file_sha256
 from onnxferry.runtime.ort import ONE_NODE_MODEL
@@ -138,7 +138,7 @@ def make_job(model: BenchModel, batch: int, given: Feeds | None = None, count: i
     with Engine(model.path, device="cpu") as engine:
         contract = engine.contract
         if contract is not None and contract.goldens:
-            replay_goldens(engine.run, contract).raise_if_failed(model.path.name)
+            replay(engine).raise_if_failed(model.path.name)
         if model.writes:
             feeds = [_draws(engine, batch, rng) for _ in range(count)]
             outputs: Sequence[str] | None = ["bytes"]

@@ -23,7 +23,7 @@ from onnxferry.export.text_storage import rounded
 from onnxferry.runtime.artifact import Contract, Golden, Tolerance
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError, ParityError
-from onnxferry.runtime.golden import replay_goldens
+from onnxferry.runtime.golden import replay
 from onnxferry.train.checkpoint import Checkpoint
 from onnxferry.train.rnn import START, VOCABULARY, Rnn, RnnConfig, state_after
 
@@ -198,4 +198,4 @@ def _replay(file: Path) -> None:
         if engine.contract is None:
             raise ExportError("the written file lost its contract: this is a fault of onnxferry, please report it")
         if engine.contract.goldens:
-            replay_goldens(engine.run, engine.contract).raise_if_failed(file.name)
+            replay(engine).raise_if_failed(file.name)
