@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from onnxferry.runtime.graph_cache import cache_folder, cpu_features
+from onnxferry.runtime.folders import cache_folder
+from onnxferry.runtime.graph_cache import cpu_features
 from onnxferry.runtime.hardware import cpu_name
 from onnxferry.runtime.whole_file import write_text_whole
 
