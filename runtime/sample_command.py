@@ -20,12 +20,11 @@ from onnxferry.runtime.console import (
     print_next,
     progress_bar,
     stdout,
-    with_article,
 )
-from onnxferry.runtime.errors import ArtifactError, InputError
+from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.images import ImageGenerator
 from onnxferry.runtime.picture_grid import picture_grid, save_picture
-from onnxferry.runtime.tasks import load
+from onnxferry.runtime.tasks import load_as
 from onnxferry.runtime.whole_file import written_whole
 
 app = new_app()
@@ -74,7 +73,7 @@ def sample(
     """
     if grid is None and out is None:
         raise InputError("say where the pictures go: --grid FILE.png, or --out FILE.npy")
-    with load_image_generator(model, device, threads) as generator:
+    with load_as(ImageGenerator, model, device, threads) as generator:
         asked = [word if word in generator.labels or not word.isdecimal() else int(word) for word in label or []] or None
         names = [generator.labels[i] for i in generator.class_indices(asked)]
         if walk is None:
@@ -110,16 +109,6 @@ def sample(
         f"{count} pictures of {generator.size} x {generator.size} in {' and '.join(str(p) for p in (grid, out) if p)}", soft_wrap=True
     )
     print_next(command("sample", model, "--seed", seed + 1, "--grid", grid or "samples.png"), command("inspect", model))
-
-
-def load_image_generator(model: str, device: str = "auto", threads: int | None = None) -> ImageGenerator:
-    """Opens an image generator. Raises ArtifactError for a model that is none."""
-    opened = load(model, device=device, threads=threads)
-    if not isinstance(opened, ImageGenerator):
-        kind = opened.contract.kind if opened.contract else "model without a contract"
-        opened.close()
-        raise ArtifactError(f"{model} is {with_article(kind)}, not an image generator; look at it with: {command('inspect', model)}")
-    return opened
 
 
 def _write(generator: ImageGenerator, count: int, asked: object, seed: int, grid: Path | None, out: Path | None, columns: int) -> None:

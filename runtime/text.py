@@ -18,10 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from onnxferry.runtime.engine import Engine
-from onnxferry.runtime.errors import ArtifactError, InputError
+from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.feeds import whole_number
 from onnxferry.runtime.rows import row_by_row
-from onnxferry.runtime.tasks import Model
+from onnxferry.runtime.tasks import Model, not_as_promised
 
 READ_AT_ONCE = 4096
 """Bytes of a prompt, or of a text that is scored, in one run: it bounds the memory for their 256 scores each."""
@@ -49,6 +49,8 @@ class TextGenerator(Model):
     ``model.run`` takes the graph's own inputs: see ``onnxferry inspect``. A file whose contract says ``rows_alone`` (an int8 one,
     whose activations share one scale over the batch) runs row by row, so that no text depends on its neighbours.
     """
+
+    noun = "a text generator"
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
@@ -235,15 +237,9 @@ def _check_generator(engine: Engine) -> None:
     for found, wanted, words in ((required, _REQUIRED, "an input"), (optional, _OPTIONAL, "an optional input")):
         for name, (dtype, rank) in wanted.items():
             if name not in found or found[name].dtype != dtype or len(found[name].shape) != rank:
-                raise _not_as_promised(engine, f"{words} {name}, {dtype} with {rank} axes")
+                raise not_as_promised(engine, TextGenerator.noun, f"{words} {name}, {dtype} with {rank} axes")
     if set(required) != set(_REQUIRED):
-        raise _not_as_promised(engine, f"no required inputs but {', '.join(_REQUIRED)}")
+        raise not_as_promised(engine, TextGenerator.noun, f"no required inputs but {', '.join(_REQUIRED)}")
     for name, dtype in _OUTPUTS.items():
         if name not in outputs or outputs[name].dtype != dtype:
-            raise _not_as_promised(engine, f"an output {name}, {dtype}")
-
-
-def _not_as_promised(engine: Engine, expected: str) -> ArtifactError:
-    got = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in (*engine.inputs, *engine.optional_inputs, *engine.outputs))
-    name = engine.path or "the model"
-    return ArtifactError(f"{name} says that it is a text generator, which has {expected}; it has {got}; export it again")
+            raise not_as_promised(engine, TextGenerator.noun, f"an output {name}, {dtype}")

@@ -189,7 +189,7 @@ def test_the_command_says_what_it_cannot_do(
     assert says in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
     assert main(["sample", "digits", "--grid", "x.png"]) == 1
-    assert "digits is a recogniser, not an image generator" in capsys.readouterr().err
+    assert "digits is not an image generator, its contract says recogniser" in capsys.readouterr().err
 
 
 def test_many_pictures_take_flat_memory(artifact: Path, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_what_does_not_fit_is_said(
     with pytest.raises(InputError, match="no classes: leave --with-labels out"):
         export_checkpoint(run, tmp_path / "x.onnx", with_labels=True)
     assert main(["reconstruct", "digits", "x.png"]) == 1
-    assert "digits is a recogniser, not an autoencoder's encoder" in capsys.readouterr().err
+    assert "digits is not an autoencoder's encoder, its contract says recogniser" in capsys.readouterr().err
     assert main(["predict", str(artifact), "x.png"]) == 1
     assert "is not a recogniser, its contract says encoder" in capsys.readouterr().err
 
