@@ -32,8 +32,8 @@ WRITE_AT_ONCE = 1024
 STREAM_AT_ONCE = 24
 """Bytes written in one run by ``stream``, where the caller names no number; the first run writes fewer, to show something soon."""
 
-_REQUIRED = {"prompt": ("uint8", 2), "uniforms": ("float32", 2)}
-_OPTIONAL = {
+REQUIRED = {"prompt": ("uint8", 2), "uniforms": ("float32", 2)}
+OPTIONAL = {
     "prompt_length": ("int64", 1),
     "temperature": ("float32", 0),
     "top_k": ("int64", 0),
@@ -234,12 +234,12 @@ def _check_generator(engine: Engine) -> None:
     required = {spec.name: spec for spec in engine.inputs}
     optional = {spec.name: spec for spec in engine.optional_inputs}
     outputs = {spec.name: spec for spec in engine.outputs}
-    for found, wanted, words in ((required, _REQUIRED, "an input"), (optional, _OPTIONAL, "an optional input")):
+    for found, wanted, words in ((required, REQUIRED, "an input"), (optional, OPTIONAL, "an optional input")):
         for name, (dtype, rank) in wanted.items():
             if name not in found or found[name].dtype != dtype or len(found[name].shape) != rank:
                 raise not_as_promised(engine, TextGenerator.noun, f"{words} {name}, {dtype} with {rank} axes")
-    if set(required) != set(_REQUIRED):
-        raise not_as_promised(engine, TextGenerator.noun, f"no required inputs but {', '.join(_REQUIRED)}")
+    if set(required) != set(REQUIRED):
+        raise not_as_promised(engine, TextGenerator.noun, f"no required inputs but {', '.join(REQUIRED)}")
     for name, dtype in _OUTPUTS.items():
         if name not in outputs or outputs[name].dtype != dtype:
             raise not_as_promised(engine, TextGenerator.noun, f"an output {name}, {dtype}")
