@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from onnxferry.demo.untrusted import Answer
+from onnxferry.runtime import value_info
 from onnxferry.runtime.byte_sizes import human_bytes
 
 
 def shape_words(shape: Sequence[int | str | None] | None) -> str:
     """``(batch, 3)``; ``of any rank`` for None."""
-    return "of any rank" if shape is None else f"({', '.join('?' if size is None else str(size) for size in shape)})"
+    return "of any rank" if shape is None else value_info.shape_words(tuple(shape))
 
 
 def facts_of(summary: Mapping[str, Any], contract: Mapping[str, Any] | None) -> dict[str, str]:

@@ -24,7 +24,7 @@ from onnxferry.runtime.artifact import Contract, contract_from_metadata
 from onnxferry.runtime.byte_sizes import human_bytes
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import InputError, OnnxFerryError, UntrustedModelError
-from onnxferry.runtime.golden import replay_goldens
+from onnxferry.runtime.golden import replay
 from onnxferry.runtime.hardware import default_threads
 from onnxferry.runtime.onnx_file import Limits, ModelSummary, TensorSpec, read_model
 
@@ -118,9 +118,7 @@ def _inspect(path: str) -> dict[str, Any]:
 def _check(path: str) -> dict[str, Any]:
     """Replays the golden samples."""
     with _open(path) as engine:
-        if engine.contract is None or not engine.contract.goldens:
-            return {"comparisons": []}
-        report = replay_goldens(engine.run, engine.contract)
+        report = replay(engine)
     rows = [
         {
             "sample": c.sample,

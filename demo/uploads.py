@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.pictures import decode_picture
+from onnxferry.runtime.pictures import FORMATS, decode_picture
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,16 @@ def read_upload(data: bytes, name: str, limits: PictureLimits | None = None) -> 
         with warnings.catch_warnings():
             # Pillow warns of what is refused below, in words of our own.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(BytesIO(data), formats=("PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP")) as image:
+            with Image.open(BytesIO(data), formats=FORMATS) as image:
                 width, height = image.size
+                if width * height > limits.pixels:
+                    size = f"{width * height / 1e6:.0f} megapixels ({width} × {height})"
+                    raise InputError(f"{name} has {size}; shrink it to at most {limits.pixels // 10**6}")
+                return shrink(decode_picture(image, name), limits.side)
     except Image.DecompressionBombError as error:
         raise InputError(f"{name}: too many pixels; shrink it to at most {limits.pixels // 10**6} megapixels") from error
     except (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError) as error:
         raise InputError(f"{name} is not a picture that can be read; expected PNG, JPEG, GIF, BMP, TIFF or WebP") from error
-    if width * height > limits.pixels:
-        raise InputError(
-            f"{name} has {width * height / 1e6:.0f} megapixels ({width} × {height}); shrink it to at most {limits.pixels // 10**6}"
-        )
-    return shrink(decode_picture(data, name), limits.side)
 
 
 def shrink(picture: np.ndarray, side: int) -> np.ndarray:

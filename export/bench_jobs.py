@@ -19,10 +19,12 @@ from onnxferry.runtime.artifact import Contract
 from onnxferry.runtime.catalog import find_model, zoo_names
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, ExportError, InputError
-from onnxferry.runtime.golden import replay_goldens
+from onnxferry.runtime.folders import downloads_folder
+from onnxferry.runtime.golden import replay
 from onnxferry.runtime.latents import decoder_path
 from onnxferry.runtime.onnx_file import file_sha256
 from onnxferry.runtime.ort import ONE_NODE_MODEL
+from onnxferry.runtime.whole_file import written_whole
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -96,13 +98,12 @@ def _found(name: str) -> Path:
 
 def _made(name: str) -> Path:
     """The model of that name out of the cache, made if it is not there. Raises ExportError where that fails."""
-    from onnxferry.train.download import home
-
     source = file_sha256(Path(__file__).with_name("bench_made.py"))[:8]
-    path = home() / "bench" / f"{name}-{source}.onnx"
+    path = downloads_folder() / "bench" / f"{name}-{source}.onnx"
     if name == "one-node" and not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(ONE_NODE_MODEL)
+        with written_whole(path) as part:
+            part.write_bytes(ONE_NODE_MODEL)
     if not path.is_file():
         # Aside, because it takes PyTorch, whose threads and memory have no business here while others are timed.
         process = multiprocessing.get_context("spawn").Process(target=_make, args=(name, path))
@@ -138,7 +139,7 @@ def make_job(model: BenchModel, batch: int, given: Feeds | None = None, count: i
     with Engine(model.path, device="cpu") as engine:
         contract = engine.contract
         if contract is not None and contract.goldens:
-            replay_goldens(engine.run, contract).raise_if_failed(model.path.name)
+            replay(engine).raise_if_failed(model.path.name)
         if model.writes:
             feeds = [_draws(engine, batch, rng) for _ in range(count)]
             outputs: Sequence[str] | None = ["bytes"]

@@ -27,6 +27,7 @@ from onnxferry.runtime.errors import DeviceError
 from onnxferry.runtime.tune import open_as
 from onnxferry.runtime.tuned_engine import open_tuned
 from onnxferry.runtime.variants import certified_variants
+from onnxferry.runtime.whole_file import written_whole
 
 WARM_RUNS = 5
 PROFILED_S = 0.5
@@ -82,9 +83,8 @@ def profile(engine: Engine, feeds: Sequence[Mapping[str, np.ndarray]], trace: Pa
         written = Path(session.end_profiling())
         events = read_trace(written)
         if trace is not None:
-            temporary = trace.with_name(f".{trace.name}.tmp")
-            shutil.copyfile(written, temporary)
-            temporary.replace(trace)
+            with written_whole(trace) as part:
+                shutil.copyfile(written, part)
         # Without the weights, of which shapes are enough.
         work = count(last_run(events), onnx.load(Path(folder, GRAPH), load_external_data=False))
     return replace(summed(events, WARM_RUNS, statistics.median(times)), work=work)

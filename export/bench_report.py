@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from onnxferry.export.reference_bench import Row, row_from_document
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.finite import finite
 from onnxferry.runtime.hardware import available_cpus, cpu_name
+from onnxferry.runtime.whole_file import write_text_whole, written_whole
 
 SCHEMA = 1
 
@@ -42,12 +42,7 @@ class Results:
 
     def save(self, path: Path) -> None:
         """Writes it whole, or not at all."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(json.dumps(finite(self.document()), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text_whole(path, json.dumps(finite(self.document()), indent=1, allow_nan=False) + "\n")
 
 
 def load_results(path: Path) -> Results:
@@ -165,14 +160,11 @@ def save_picture(results: Results, path: Path) -> None:
     facts = results.machine
     axes.set_title(f"{facts['cpu']}, {facts['cores']} cores, {facts['system']}", fontsize=10)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        figure.savefig(temporary, dpi=110)
-        temporary.replace(path)
+        with written_whole(path) as part:
+            figure.savefig(part, dpi=110)
     except ValueError as error:
         raise InputError(f"{path.name} is no picture that can be drawn: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _relative(row: Row, name: str) -> float | None:

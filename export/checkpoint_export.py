@@ -85,9 +85,7 @@ def _export_recogniser(
     if not isinstance(network, Cnn):
         raise ExportError(f"the checkpoint rebuilds a {type(network).__name__}, not a recogniser")
     config = network.config
-    examples = checkpoint.examples["image"].numpy()
-    if examples.ndim != 4 or examples.shape[3] != config.channels:
-        raise InputError(f"the checkpoint's example pictures have shape {examples.shape}, expected (n, height, width, {config.channels})")
+    examples = checkpoint.example("image", torch.uint8, None, None, config.channels)
     contract = Contract(
         kind="recogniser",
         name=name,

@@ -12,8 +12,8 @@ from onnxferry.export.latents_export import PIXELS
 from onnxferry.export.model_export import export_module, without_paths
 from onnxferry.export.parity_report import ParityReport
 from onnxferry.runtime.artifact import Contract
-from onnxferry.runtime.errors import ExportError, InputError
-from onnxferry.train.checkpoint import Checkpoint
+from onnxferry.runtime.errors import CheckpointError, ExportError, InputError
+from onnxferry.train.checkpoint import EXPECTED, Checkpoint
 from onnxferry.train.gan import Generator, GeneratorTask
 
 RANDOM = "numpy.random.Generator(PCG64(seed)).standard_normal((n, noise), dtype=float32), a row a picture"
@@ -37,7 +37,9 @@ def export_generator(
     if not isinstance(network, Generator):
         raise ExportError(f"the checkpoint rebuilds a {type(network).__name__}, not an image generator")
     config = network.config
-    noise, label = checkpoint.examples["noise"].numpy(), checkpoint.examples["label"].numpy()
+    noise, label = checkpoint.example("noise", torch.float32, config.noise), checkpoint.example("label", torch.int64)
+    if len(noise) != len(label) or label.min() < 0 or label.max() >= len(config.labels):
+        raise CheckpointError(f"the checkpoint's examples are no {len(config.labels)} classes' noise and labels, row by row; {EXPECTED}")
     contract = Contract(
         kind="image-generator",
         name=name,

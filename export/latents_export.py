@@ -16,10 +16,10 @@ from onnxferry.export.model_export import export_module, without_paths
 from onnxferry.export.parity_report import ParityReport
 from onnxferry.export.picture_probes import picture_probes
 from onnxferry.runtime.artifact import Contract, Tolerance
-from onnxferry.runtime.errors import ExportError, InputError
+from onnxferry.runtime.errors import CheckpointError, ExportError, InputError
 from onnxferry.runtime.latents import decoder_path
 from onnxferry.train.autoencoder import Autoencoder, DecoderTask, EncoderTask
-from onnxferry.train.checkpoint import Checkpoint
+from onnxferry.train.checkpoint import EXPECTED, Checkpoint
 
 # A pixel is rounded from a float, and may fall on the other side of a half level; the judge also counts how often.
 PIXELS = Tolerance(rtol=0.0, atol=1.0)
@@ -50,9 +50,10 @@ def export_autoencoder(
         raise ExportError(f"the checkpoint rebuilds a {type(network).__name__}, not an autoencoder")
     target = checked_target(path)
     config = network.config
-    examples = checkpoint.examples["image"].numpy()
-    if examples.ndim != 4 or examples.shape[3] != config.channels:
-        raise InputError(f"the checkpoint's example pictures have shape {examples.shape}, expected (n, height, width, {config.channels})")
+    examples = checkpoint.example("image", torch.uint8, None, None, config.channels)
+    missing = [name for name in ("anomaly_threshold", "anomaly_quantile") if not isinstance(checkpoint.metrics.get(name), int | float)]
+    if missing:
+        raise CheckpointError(f"the checkpoint's metrics have no number {missing[0]!r}; {EXPECTED}")
     shared = {
         "channels": config.channels,
         "image_size": [config.size, config.size],

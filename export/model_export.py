@@ -39,7 +39,7 @@ from onnxferry.export.sources import (
 from onnxferry.runtime.artifact import GOLDEN_BYTES, MAX_GOLDENS, Contract, Golden, Tolerance
 from onnxferry.runtime.byte_sizes import human_bytes
 from onnxferry.runtime.engine import Engine
-from onnxferry.runtime.errors import ExportError, InputError, ParityError
+from onnxferry.runtime.errors import CheckpointError, ExportError, InputError, ParityError
 from onnxferry.runtime.golden import replay_goldens
 
 if TYPE_CHECKING:
@@ -372,7 +372,11 @@ def shortened(command: Sequence[str]) -> list[str]:
 
 def without_paths(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """The training's provenance with its command's paths cut to their last part."""
-    return {**provenance, "command": shlex.join(shortened(shlex.split(str(provenance.get("command", "")))))}
+    try:
+        words = shlex.split(str(provenance.get("command", "")))
+    except ValueError as error:
+        raise CheckpointError(f"the checkpoint's provenance holds no command line that can be read ({error}); train it again") from error
+    return {**provenance, "command": shlex.join(shortened(words))}
 
 
 def _last_part(word: str) -> str:

@@ -25,6 +25,7 @@ from onnxferry.runtime.console import (
     stdout,
 )
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.whole_file import write_text_whole
 
 app = new_app()
 
@@ -91,7 +92,7 @@ def optimize_command(
     name = f"{stem}.optimize.json" if device == "cpu" else f"{stem}.optimize-{device}.json"
     target = report or (folder / name if folder is not None else None)
     if target is not None:
-        _save(target, result)
+        write_text_whole(target, json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n")
         save_picture(result, target.with_suffix(".png"))
     if as_json:
         print_json(result.to_json())
@@ -99,15 +100,6 @@ def optimize_command(
     _print(result)
     if result.files:
         print_next(command("check", str(result.files[0])), command("tune", model))
-
-
-def _save(path: Path, result: Optimized) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _print(result: Optimized) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from onnxferry.export.optimize import Optimized
+from onnxferry.runtime.whole_file import written_whole
 
 
 def save_picture(result: Optimized, path: Path) -> None:
@@ -31,9 +32,5 @@ def save_picture(result: Optimized, path: Path) -> None:
     axes.set_ylim(len(result.verdicts) - 0.5, -0.5)  # from top to bottom, with room for a first or last row without bars
     axes.set_xlabel(f"times as fast as {result.model}; green: kept ({result.budget})")
     axes.margins(x=0.2)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        figure.savefig(temporary, dpi=120, format="png")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as part:
+        figure.savefig(part, dpi=120, format="png")

@@ -33,7 +33,6 @@ class Difference:
     line: str  # of the user's code, where it is known
     apart: float | None  # largest difference; None for another shape
     shapes: tuple[tuple[int, ...], tuple[int, ...]]  # in the source, in the file
-    before: str = ""  # the last value that still agreed
 
     def words(self) -> str:
         size = f"{self.apart:.3g} apart" if self.apart is not None else f"shape {self.shapes[1]} in the file, {self.shapes[0]} in the model"
@@ -71,23 +70,14 @@ def first_difference(model: onnx.ModelProto, feeds: Feeds, trace: Trace) -> Diff
         return None
     want, got = wrong[name]
     node = made_by[name]
-    place = order.index(name)
     apart = None
     if want.shape == got.shape:
         with np.errstate(invalid="ignore", over="ignore"):
             apart = float(
                 np.nan_to_num(np.abs(want.astype(np.float64) - got.astype(np.float64)), nan=np.inf, posinf=np.inf).max(initial=0.0)
             )
-    line = next((trace.lines[n] for n in reversed(order[: place + 1]) if n in trace.lines), "")
-    return Difference(
-        name,
-        node.name or name,
-        node.op_type,
-        trace.lines.get(name, line),
-        apart,
-        (want.shape, got.shape),
-        order[place - 1] if place else "",
-    )
+    line = next((trace.lines[n] for n in reversed(order[: order.index(name) + 1]) if n in trace.lines), "")
+    return Difference(name, node.name or name, node.op_type, trace.lines.get(name, line), apart, (want.shape, got.shape))
 
 
 def _differing(model: onnx.ModelProto, feeds: Feeds, trace: Trace, names: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:

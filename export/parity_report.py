@@ -8,26 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-FAILURE_KINDS: Mapping[str, str] = {
-    "source": "the model itself fails on an input that was given",
-    "random-source": "the model gives another output each time",
-    "capture": "the first capture failed, and what a later one made is wrong",
-    "random": "the file gives another output each time",
-    "outputs": "an output is missing, or there is one too many",
-    "dtype": "an output has another dtype",
-    "shape": "an output has another shape",
-    "frozen-axis": "a dynamic axis works at the traced size only",
-    "runtime": "ONNX Runtime cannot load or run the file",
-    "all-nan": "the model gives nothing but NaN",
-    "not-finite": "the file gives NaN or infinity where the model does not",
-    "difference": "values differ by more than the tolerance",
-    "decision": "an argmax changes",
-    "nothing-compared": "there was nothing to compare",
-    "axis-untested": "a dynamic axis could be compared at its traced size only",
-    "branch-untested": "one side of a branch was never taken",
-}
-
-
 SOURCE_FAULTS = ("source", "random-source", "all-nan", "nothing-compared", "axis-untested")
 
 
@@ -84,7 +64,7 @@ class CaseRecord:
 class Failure:
     """One reason to refuse the file."""
 
-    kind: str  # one of FAILURE_KINDS
+    kind: str  # what failed, in one word: "difference", "shape", "runtime" …
     message: str
     case: str = ""
     output: str = ""

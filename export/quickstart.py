@@ -27,6 +27,8 @@ from onnxferry.runtime.byte_sizes import human_bytes
 from onnxferry.runtime.console import command
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.golden import replay_goldens
+from onnxferry.runtime.picture_grid import save_picture
+from onnxferry.runtime.whole_file import write_text_whole, written_whole
 from onnxferry.train.checkpoint import load_checkpoint
 from onnxferry.train.cnn import Recogniser
 from onnxferry.train.cnn_command import cnn_learner
@@ -100,7 +102,7 @@ def quickstart(
         }
     samples = _write_samples(splits.test.images, splits.test.labels, out / "samples")
     _draw(splits.test.images, splits.test.labels, predictions, out / "predictions.png")
-    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_text_whole(out / "report.json", json.dumps(report, indent=2) + "\n")
     if as_json:
         sys.stdout.write(json.dumps({"out": str(out), **report}) + "\n")
     else:
@@ -186,13 +188,11 @@ def _latency(classifier: Classifier, source: torch.nn.Module, images: np.ndarray
 
 def _write_samples(images: np.ndarray, labels: np.ndarray, folder: Path) -> list[Path]:
     """One held-out digit a class as a PNG, to feed to ``onnxferry predict``."""
-    from PIL import Image
-
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for digit in range(10):
         path = folder / f"{digit}.png"
-        Image.fromarray(images[int(np.flatnonzero(labels == digit)[0])][..., 0]).save(path)
+        save_picture(images[int(np.flatnonzero(labels == digit)[0])][..., 0], path)
         paths.append(path)
     return paths
 
@@ -221,7 +221,8 @@ def _draw(images: np.ndarray, labels: np.ndarray, predictions: list[Prediction],
             fontsize=10,
             color="black" if right else "crimson",
         )
-    figure.savefig(path, dpi=100)
+    with written_whole(path) as part:
+        figure.savefig(part, dpi=100)
 
 
 def _show(report: dict[str, Any], out: Path, samples: list[Path]) -> None:

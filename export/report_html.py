@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 from onnxferry.export.parity_report import OutputParity, ParityReport
+from onnxferry.runtime.whole_file import write_text_whole
 
 WIDTH, HEIGHT, MARGIN = 520, 300, 48
 
@@ -36,12 +36,7 @@ def write_report(report: ParityReport, path: str | os.PathLike[str], *, title: s
     """Write the report as .json or .html, by the name's ending. Raises OSError where it cannot be written."""
     target = Path(path)
     text = json.dumps(report.to_json(), indent=2) + "\n" if target.suffix.lower() == ".json" else html_page(report, title=title)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text_whole(target, text)
 
 
 def html_page(report: ParityReport, *, title: str = "") -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 
 from onnxferry.export.artifact_writer import checked_target, write_artifact
-from onnxferry.export.model_export import shortened
+from onnxferry.export.model_export import shortened, without_paths
 from onnxferry.export.parity import judge
 from onnxferry.export.parity_probes import Case, probes
 from onnxferry.export.parity_report import ParityReport
@@ -23,7 +22,8 @@ from onnxferry.export.text_storage import rounded
 from onnxferry.runtime.artifact import Contract, Golden, Tolerance
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError, ParityError
-from onnxferry.runtime.golden import replay_goldens
+from onnxferry.runtime.golden import replay
+from onnxferry.runtime.text import OPTIONAL, REQUIRED
 from onnxferry.train.checkpoint import Checkpoint
 from onnxferry.train.rnn import START, VOCABULARY, Rnn, RnnConfig, state_after
 
@@ -36,6 +36,9 @@ TOLERANCES = {
     "next_logits": Tolerance(rtol=0.0, atol=2e-4),
     "state_after": Tolerance(rtol=1e-5, atol=5e-5),
 }
+
+SHORTEST = 18
+"""Bytes of real text that the comparisons need."""
 
 RANDOM = "numpy.random.Generator(PCG64(seed)).random(dtype=float32), one number a byte, in order; row r of a batch: seed + r"
 
@@ -60,10 +63,10 @@ def export_text(
         raise ExportError(f"the checkpoint rebuilds a {type(network).__name__}, not a text generator")
     target = checked_target(path)
     network = rounded(network, bits)
-    text = checkpoint.examples["text"].numpy().tobytes()
+    text = checkpoint.example("text", torch.uint8, at_least=SHORTEST).tobytes()
+    goldens = _golden_cases(network, text, golden)
     cases = text_cases(network, text)
     source = TextSource(network, cases[0].feeds)
-    goldens = _golden_cases(network, text, golden)
     given = [*cases, *goldens]
     model = text_graph(network)
     generated = [_clear(network, case) for case in probes(source.inputs, source.examples)]
@@ -75,9 +78,7 @@ def export_text(
     report.strategy = "made by hand"
     if not report.passed:
         raise ParityError(f"{report.first_line()}\n{report.explain()}", report)
-    training = dict(checkpoint.provenance)
-    training["command"] = shlex.join(shortened(shlex.split(str(training.get("command", "")))))
-    provenance = {"data": dict(checkpoint.data), "training": training, **source.provenance()}
+    provenance = {"data": dict(checkpoint.data), "training": without_paths(checkpoint.provenance), **source.provenance()}
     provenance["weight_bits"] = bits or (16 if network.config.half else 32)  # of the matrices; what was rounded is what was judged
     if command:
         provenance["command"] = " ".join(shortened(command))
@@ -169,9 +170,7 @@ def _golden_cases(network: Rnn, text: bytes, golden: bool | Sequence[Feeds]) -> 
         return []
     if golden is not True:
         for feeds in golden:
-            missing = {"prompt", "uniforms"} - set(feeds)
-            if missing:
-                raise InputError(f"a golden input of a text generator has no {sorted(missing)[0]!r}; it needs prompt and uniforms")
+            _check_golden(feeds)
         return [_case(f"golden sample {i}", dict(feeds)) for i, feeds in enumerate(golden)]
     start = state_after(network, START)
     plans: list[tuple[dict[str, np.ndarray], int]] = [
@@ -187,6 +186,24 @@ def _golden_cases(network: Rnn, text: bytes, golden: bool | Sequence[Feeds]) -> 
     return cases
 
 
+def _check_golden(feeds: Feeds) -> None:
+    missing = sorted(set(REQUIRED) - set(feeds))
+    if missing:
+        raise InputError(f"a golden input of a text generator has no {missing[0]!r}; it needs prompt and uniforms")
+    known = {**REQUIRED, **OPTIONAL}
+    for name, array in feeds.items():
+        if name not in known:
+            raise InputError(f"a golden input has {name!r}, which no text generator takes; expected {', '.join(known)}")
+        dtype, axes = known[name]
+        if not isinstance(array, np.ndarray) or (array.dtype.name, array.ndim) != (dtype, axes):
+            got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise InputError(f"a golden input's {name} must be {dtype} with {axes} axes, got {got}")
+    if len(feeds["prompt"]) != len(feeds["uniforms"]):
+        raise InputError(
+            f"a golden input has {len(feeds['prompt'])} prompts and {len(feeds['uniforms'])} rows of uniforms; give one for each"
+        )
+
+
 def _goldens(runs: Sequence[SourceRun], cases: Sequence[Case]) -> list[Golden]:
     wanted = {id(case) for case in cases}
     return [Golden(dict(run.case.feeds), run.outputs) for run in runs if id(run.case) in wanted and run.outputs is not None]
@@ -198,4 +215,4 @@ def _replay(file: Path) -> None:
         if engine.contract is None:
             raise ExportError("the written file lost its contract: this is a fault of onnxferry, please report it")
         if engine.contract.goldens:
-            replay_goldens(engine.run, engine.contract).raise_if_failed(file.name)
+            replay(engine).raise_if_failed(file.name)

@@ -177,6 +177,14 @@ def contract_from_metadata(metadata: Mapping[str, str]) -> Contract | None:
     )
 
 
+def contract_of(metadata: Mapping[str, str], file: str) -> Contract | None:
+    """As :func:`contract_from_metadata`, with the file's name before what is wrong."""
+    try:
+        return contract_from_metadata(metadata)
+    except ArtifactError as error:
+        raise ArtifactError(f"{file}: {error}") from error
+
+
 def _dumps(what: str, value: Any) -> str:
     try:
         text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -31,11 +31,10 @@ from onnxferry.runtime.console import (
 )
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import CheckFailedError, InputError
-from onnxferry.runtime.golden import Comparison, GoldenReport, replay_goldens
+from onnxferry.runtime.golden import Comparison, GoldenReport, replay
 from onnxferry.runtime.latents import decoder_path
 from onnxferry.runtime.onnx_file import Limits, raised_limits
 from onnxferry.runtime.sandbox import SandboxLimits, memory_is_limited
-from onnxferry.runtime.text import row_by_row
 from onnxferry.runtime.untrusted import check_file
 
 app = new_app()
@@ -171,12 +170,12 @@ class _Found:
 def _checked_here(path: Path, device: str, threads: int | None, limits: Limits) -> _Found:
     with Engine(path, device=device, threads=threads, limits=limits) as engine:
         contract = engine.contract
-        report = replay_goldens(row_by_row(engine), contract) if contract else GoldenReport(())
+        report = replay(engine)
         device_used, reason = engine.device, engine.device_reason
     samples, unproved = len(contract.goldens) if contract else 0, False
     if contract is not None and contract.kind == "encoder" and decoder_path(path).is_file():
         with Engine(decoder_path(path), device=device, threads=threads, limits=limits) as engine:
-            decoder = replay_goldens(engine.run, engine.contract) if engine.contract else GoldenReport(())
+            decoder = replay(engine)
             more = len(engine.contract.goldens) if engine.contract else 0
         report, samples, unproved = _with_decoder(report, decoder), samples + more, not decoder.comparisons
     return _Found(contract.kind if contract else None, samples, device_used, report, reason, unproved)

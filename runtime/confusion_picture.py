@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxferry.runtime.scores import Scores
+from onnxferry.runtime.whole_file import written_whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,13 +21,8 @@ _LONGEST_SIDE = 8000  # pixels of the matrix, however many classes
 
 def write_confusion_picture(scores: Scores, path: str | os.PathLike[str]) -> None:
     """Writes ``draw_confusion``'s picture as PNG, whatever the suffix. Nothing half-written is left behind."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with written_whole(Path(path)) as part:
         draw_confusion(scores).save(part, "PNG")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def draw_confusion(scores: Scores) -> Image:

@@ -115,10 +115,6 @@ def command(*words: object) -> str:
     return subprocess.list2cmdline(line) if os.name == "nt" else shlex.join(line)  # cmd.exe takes single quotes for letters
 
 
-def with_article(noun: str) -> str:
-    return f"{'an' if noun[:1] in tuple('aeiou') else 'a'} {noun}"
-
-
 def new_table(*columns: str, right: tuple[str, ...] = (), title: str = "") -> Table:
     """A table; the columns in ``right`` are numbers."""
     table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", header_style="bold", pad_edge=False)

@@ -20,11 +20,11 @@ from typing import Any, Self
 import numpy as np
 
 from onnxferry.runtime import hardware, ort
-from onnxferry.runtime.artifact import Contract, contract_from_metadata
+from onnxferry.runtime.artifact import Contract, contract_of
 from onnxferry.runtime.bindings import Binding, Spares, bound_arrays, output_arrays
 from onnxferry.runtime.cuda_graphs import GraphRunner, refuse_control_flow
 from onnxferry.runtime.device_arrays import DeviceArray, run_on_device, values_of
-from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
+from onnxferry.runtime.errors import DeviceError, InputError
 from onnxferry.runtime.feeds import Feed, as_dict, given, instead, kind, never_empty, open_sizes, specs_of
 from onnxferry.runtime.onnx_file import Limits, read_model
 from onnxferry.runtime.opening import CudaChoices, cache_for, open_for_graphs, open_on, open_recorded
@@ -98,7 +98,7 @@ class Engine:
         summary = read_model(path, limits)
         self.threads: int = threads_for(summary) if wanted is None else wanted
         self.metadata: dict[str, str] = dict(summary.metadata)
-        self.contract: Contract | None = _contract(self.metadata, self._name)
+        self.contract: Contract | None = contract_of(self.metadata, self._name)
         model = path if isinstance(path, bytes) else os.fspath(path)
         cuda = CudaChoices(bool(tf32), bool(cuda_graph), cuda_stream)
         cuda.check(device, providers)
@@ -349,13 +349,6 @@ class Engine:
             return DeviceError(f"the GPU failed while running {self._name}: {text}; try a smaller batch, or device='cpu'")
         ins, outs = (", ".join(f"{name} {given(value)}" for name, value in (side or {}).items()) for side in (feeds, outputs))
         return InputError(f"{self._name} cannot run on {ins or 'no inputs'}{outs and f' into {outs}'}: {text}")
-
-
-def _contract(metadata: Mapping[str, str], name: str) -> Contract | None:
-    try:
-        return contract_from_metadata(metadata)
-    except ArtifactError as error:
-        raise ArtifactError(f"{name}: {error}") from error
 
 
 def _thread_count(threads: int) -> int:

@@ -32,7 +32,7 @@ from onnxferry.runtime.errors import DataError, InputError
 from onnxferry.runtime.labelled import LabelledPictures, find_labelled_pictures, trained_on
 from onnxferry.runtime.pictures import decode_picture
 from onnxferry.runtime.scores import BINS, Scores
-from onnxferry.runtime.tasks import Classifier, load_classifier
+from onnxferry.runtime.tasks import Classifier, load_as
 
 app = new_app()
 
@@ -67,7 +67,7 @@ def evaluate(
     accuracy, interval95, calibration_error, mean_probability, bins, labels, classes, confusion (rows are what pictures are),
     errors, picture.
     """
-    with load_classifier(model, device, threads) as classifier:
+    with load_as(Classifier, model, device, threads) as classifier:
         labelled = find_labelled_pictures(data, classifier.labels, split)
         scores, errors = _score(classifier, labelled)
         device_used = classifier.engine.device

@@ -22,10 +22,8 @@ from onnxferry.runtime.console import (
     print_next,
     stderr,
     stdout,
-    with_article,
 )
-from onnxferry.runtime.errors import ArtifactError
-from onnxferry.runtime.tasks import load
+from onnxferry.runtime.tasks import load_as
 from onnxferry.runtime.text import WRITE_AT_ONCE, TextGenerator
 
 app = new_app()
@@ -64,7 +62,7 @@ def generate(
     ```
     """
     given: str | bytes = sys.stdin.buffer.read() if prompt == STDIN else prompt
-    with load_generator(model, device, threads) as generator:
+    with load_as(TextGenerator, model, device, threads) as generator:
         begun = time.perf_counter()
         pieces = generator.stream(given, max_bytes, temperature, top_k, top_p, seed, bytes_at_once=None if stream else WRITE_AT_ONCE)
         shown = "" if as_json or not sys.stdout.isatty() else given if isinstance(given, str) else given.decode("utf-8", "replace")
@@ -98,16 +96,6 @@ def generate(
         stderr().print(Text(f"{max_bytes} bytes in {seconds:.3f} s, {rate:,.0f} bytes a second", "dim"))
         if sys.stdout.isatty():
             print_next(command("generate", model, plain(shown) or "To be", "--seed", seed + 1), command("inspect", model))
-
-
-def load_generator(model: str, device: str, threads: int | None) -> TextGenerator:
-    """Opens a text generator. Raises ArtifactError for a model that is none."""
-    opened = load(model, device=device, threads=threads)
-    if not isinstance(opened, TextGenerator):
-        kind = opened.contract.kind if opened.contract else "model without a contract"
-        opened.close()
-        raise ArtifactError(f"{model} is {with_article(kind)}, not a text generator; look at it with: {command('inspect', model)}")
-    return opened
 
 
 def printable(text: str) -> str:

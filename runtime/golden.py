@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxferry.runtime.artifact import Contract, Tolerance
+from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import CheckFailedError
+from onnxferry.runtime.rows import row_by_row
 
 Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 """Arrays by input name to arrays by output name, such as :meth:`onnxferry.runtime.Engine.run`."""
@@ -84,6 +86,11 @@ def replay_goldens(run: Run, contract: Contract) -> GoldenReport:
             tolerance = contract.tolerances.get(output, default)
             comparisons.append(compare_output(sample, output, actual.get(output), expected, tolerance))
     return GoldenReport(tuple(comparisons))
+
+
+def replay(engine: Engine) -> GoldenReport:
+    """The golden samples that an open file carries, none where it carries none. Rows run alone where the file says that they must."""
+    return replay_goldens(row_by_row(engine), engine.contract) if engine.contract else GoldenReport(())
 
 
 def compare_output(sample: int, output: str, actual: np.ndarray | None, expected: np.ndarray, tolerance: Tolerance) -> Comparison:

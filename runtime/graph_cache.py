@@ -32,7 +32,6 @@ import json
 import os
 import re
 import stat
-import sys
 from pathlib import Path
 
 from onnxferry.runtime import ort
@@ -54,22 +53,6 @@ _WORTH_SECONDS = 10e-3
 _ENTRY = re.compile(r"[0-9a-f]{40}-[0-9a-f]{64}\.onnx")  # what names of entries look like: the folder may hold models of the user's own
 _WRITING = ".writing-"  # what names of temporary files begin with
 _STALE_SECONDS = 3600.0  # a temporary file this old was left behind by a process that died
-
-
-def cache_folder() -> Path | None:
-    """Where this machine's caches lie: ``ONNXFERRY_CACHE``, else the user's cache folder. None where the variable is set and empty."""
-    chosen = os.environ.get("ONNXFERRY_CACHE")
-    if chosen is not None:
-        return Path(chosen) if chosen else None
-    try:
-        home = Path.home()
-    except RuntimeError:  # no home folder: a service's user, mostly
-        return None
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "onnxferry"
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "onnxferry"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "onnxferry"
 
 
 def can_hold(summary: ModelSummary) -> bool:

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from onnxferry.runtime.engine import Engine
-from onnxferry.runtime.errors import ArtifactError, InputError
+from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.feeds import whole_number
-from onnxferry.runtime.tasks import Model
+from onnxferry.runtime.tasks import Model, not_as_promised
 from onnxferry.runtime.value_info import is_size
 
 MADE_AT_ONCE = 256
@@ -28,6 +28,8 @@ MADE_AT_ONCE = 256
 
 class ImageGenerator(Model):
     """Makes pictures of the classes it has learnt. The same arguments give the same pictures."""
+
+    noun = "an image generator"
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
@@ -155,8 +157,5 @@ def _check_generator(engine: Engine) -> tuple[int, int, int]:
     elif not engine.contract or not engine.contract.labels:
         problem = "labels, one a class"
     if problem or noise is None or image is None:
-        got = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in (*engine.inputs, *engine.outputs))
-        raise ArtifactError(
-            f"{engine.path or 'the model'} says that it is an image generator, which has {problem}; it has {got}; export it again"
-        )
+        raise not_as_promised(engine, ImageGenerator.noun, problem)
     return int(noise.shape[1] or 0), int(image.shape[1] or 0), int(image.shape[3] or 0)

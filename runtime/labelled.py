@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxferry.runtime.errors import DataError
+from onnxferry.runtime.folders import downloads_folder
 from onnxferry.runtime.pictures import list_labelled_pictures, read_idx
 
 SPLITS = {"test": "t10k", "train": "train"}
@@ -46,9 +47,7 @@ def find_labelled_pictures(folder: str | os.PathLike[str], labels: Sequence[str]
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}; expected {' or '.join(SPLITS)}")
     if not folder.is_dir():
-        hint = (
-            "; give a folder, not a data set's name: what training fetched lies in ~/.cache/onnxferry/datasets/NAME (or $ONNXFERRY_HOME/…)"
-        )
+        hint = f"; give a folder, not a data set's name: what training fetched lies in {downloads_folder() / 'datasets'}"
         raise DataError(f"no such folder: {folder}{hint if len(folder.parts) == 1 and not folder.suffix else ''}")
     images, classes = (_find_idx(folder, f"{SPLITS[split]}-{part}") for part in ("images-idx3-ubyte", "labels-idx1-ubyte"))
     if images and classes:

@@ -20,7 +20,7 @@ import numpy as np
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.pictures import Picture, decode_pictures
-from onnxferry.runtime.tasks import Key, Model, picture_batches
+from onnxferry.runtime.tasks import Key, Model, not_as_promised, picture_batches
 from onnxferry.runtime.value_info import is_size
 from onnxferry.runtime.variants import decoder_path as decoder_path
 from onnxferry.runtime.variants import original_path
@@ -32,6 +32,8 @@ _OUTPUTS = {"reconstruction": ("uint8", 4), "latent": ("float32", 2), "anomaly_s
 
 class Autoencoder(Model):
     """Encodes, decodes, reconstructs and scores pictures of any size; the graph resizes them to ``size``."""
+
+    noun = "an autoencoder's encoder"
 
     def __init__(self, engine: Engine, decoder: Engine | None) -> None:
         super().__init__(engine)
@@ -121,13 +123,15 @@ def _check_encoder(engine: Engine) -> tuple[int, int, int]:
     inputs, outputs = {spec.name: spec for spec in engine.inputs}, {spec.name: spec for spec in engine.outputs}
     image = inputs.get("image")
     if list(inputs) != ["image"] or image is None or image.dtype != "uint8" or len(image.shape) != 4 or image.shape[3] not in (1, 3):
-        raise _not_as_promised(engine, "the one input image, uint8 (batch, height, width, 1 | 3)")
+        raise not_as_promised(engine, Autoencoder.noun, "the one input image, uint8 (batch, height, width, 1 | 3)")
     for name, (dtype, rank) in _OUTPUTS.items():
         if name not in outputs or outputs[name].dtype != dtype or len(outputs[name].shape) != rank:
-            raise _not_as_promised(engine, f"an output {name}, {dtype} with {rank} axes")
+            raise not_as_promised(engine, Autoencoder.noun, f"an output {name}, {dtype} with {rank} axes")
     side, latent = outputs["reconstruction"].shape[1], outputs["latent"].shape[1]
     if not is_size(side) or not is_size(latent) or outputs["reconstruction"].shape[2:] != (side, image.shape[3]):
-        raise _not_as_promised(engine, "a reconstruction (batch, size, size, channels) and a latent (batch, n) of fixed sizes")
+        raise not_as_promised(
+            engine, Autoencoder.noun, "a reconstruction (batch, size, size, channels) and a latent (batch, n) of fixed sizes"
+        )
     return int(image.shape[3] or 0), side, latent
 
 
@@ -140,8 +144,3 @@ def _check_decoder(engine: Engine, decoder: Engine, latent: int, shape: tuple[in
     drawn = next((spec for spec in decoder.outputs if spec.name == "image"), None)
     if drawn is None or drawn.dtype != "uint8" or drawn.shape[1:] != shape:
         raise ArtifactError(f"{decoder.path} draws no pictures of {shape}, which {engine.path} reads; export the model again")
-
-
-def _not_as_promised(engine: Engine, expected: str) -> ArtifactError:
-    got = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in (*engine.inputs, *engine.outputs))
-    return ArtifactError(f"{engine.path or 'the model'} says that it is an encoder, which has {expected}; it has {got}; export it again")

@@ -11,6 +11,7 @@ from typing import Any
 
 from onnxferry.runtime import graph_cache, ort
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
+from onnxferry.runtime.folders import cache_folder
 from onnxferry.runtime.graph_cache import GraphCache
 from onnxferry.runtime.onnx_file import ModelSummary
 from onnxferry.runtime.value_info import TensorSpec
@@ -62,7 +63,7 @@ def cache_for(choice: bool | str | os.PathLike[str] | None, summary: ModelSummar
         raise InputError(f"cache must be None, True, False or a folder, got {choice!r}")
     if choice is False or not graph_cache.can_hold(summary) or (choice is None and not graph_cache.pays(summary)):
         return None
-    folder = graph_cache.cache_folder() if choice is None or choice is True else choice
+    folder = cache_folder() if choice is None or choice is True else choice
     return None if folder is None else GraphCache(Path(folder))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.whole_file import written_whole
 
 GROUND = 128
 """Grey between the pictures."""
@@ -30,7 +31,7 @@ def picture_grid(pictures: np.ndarray, columns: int, *, gap: int = 1, scale: int
 
 
 def save_picture(picture: np.ndarray, path: str | os.PathLike[str]) -> None:
-    """Write uint8 (height, width) or (height, width, 3) as a .png: under a temporary name first, so that no half is ever there."""
+    """Write uint8 (height, width) or (height, width, 3) as a .png, whole or not at all."""
     from PIL import Image
 
     target = Path(path)
@@ -38,9 +39,5 @@ def save_picture(picture: np.ndarray, path: str | os.PathLike[str]) -> None:
         raise InputError(f"a picture is written as .png, got {target.name!r}")
     if not target.parent.is_dir():
         raise InputError(f"the folder {target.parent} does not exist: make it, or give another place")
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        Image.fromarray(picture).save(temporary, format="PNG")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(target) as part:
+        Image.fromarray(picture).save(part, format="PNG")

@@ -26,7 +26,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".
 
 # Formats that are decoded in this process. Pillow knows more, but EPS runs Ghostscript, and each is attack surface.
 # The common ones come first: the first that is not compiled in makes Pillow import all its plugins.
-_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
 
 # What Pillow's decoders raise on broken bytes, beside OSError.
 _BROKEN = (SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, MemoryError, struct.error, zlib.error)
@@ -175,10 +175,10 @@ def _from_stream(stream: BinaryIO, name: str) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(stream, formats=_FORMATS) as image:
+        with Image.open(stream, formats=FORMATS) as image:
             return _from_image(image, name)
     except UnidentifiedImageError:
-        raise InputError(f"{name}: not a picture, or broken at its start; expected {', '.join(_FORMATS)}") from None
+        raise InputError(f"{name}: not a picture, or broken at its start; expected {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError as error:
         raise _too_large(name, str(error)) from error
     except (OSError, *_BROKEN) as error:

@@ -29,7 +29,7 @@ from onnxferry.runtime.console import (
 )
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.pictures import decode_picture, list_pictures
-from onnxferry.runtime.tasks import Classifier, Prediction, load_classifier
+from onnxferry.runtime.tasks import Classifier, Prediction, load_as
 
 app = new_app()
 
@@ -70,7 +70,7 @@ def predict(
     ```
     """
     names = picture_names(images)
-    with load_classifier(model, device, threads) as classifier:
+    with load_as(Classifier, model, device, threads) as classifier:
         predictions, errors = _predict_all(classifier, names)
         rows = [(names[i], predictions[i]) for i in sorted(predictions)]
         if as_json:

@@ -25,14 +25,13 @@ from onnxferry.runtime.console import (
     progress_bar,
     stderr,
     stdout,
-    with_article,
 )
-from onnxferry.runtime.errors import ArtifactError, InputError
+from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.latents import Autoencoder
 from onnxferry.runtime.picture_grid import picture_grid, save_picture
 from onnxferry.runtime.pictures import with_channels
 from onnxferry.runtime.predict_command import picture_names, read_pictures
-from onnxferry.runtime.tasks import load
+from onnxferry.runtime.tasks import load_as
 
 app = new_app()
 
@@ -75,7 +74,7 @@ def reconstruct(
     ```
     """
     names = picture_names(images)
-    with load_autoencoder(model, device, threads) as opened:
+    with load_as(Autoencoder, model, device, threads) as opened:
         limit = opened.threshold if threshold is None else threshold
         errors: list[tuple[str, InputError]] = []
         originals: dict[int, np.ndarray] = {}
@@ -127,16 +126,6 @@ def reconstruct(
     if not errors and not as_json:
         print_next(command("inspect", model), *(() if out else (command("reconstruct", model, *images[:1], "--out", "pairs.png"),)))
     return 1 if errors else 0
-
-
-def load_autoencoder(model: str, device: str = "auto", threads: int | None = None) -> Autoencoder:
-    """Opens an autoencoder. Raises ArtifactError for a model that is none."""
-    opened = load(model, device=device, threads=threads)
-    if not isinstance(opened, Autoencoder):
-        kind = opened.contract.kind if opened.contract else "model without a contract"
-        opened.close()
-        raise ArtifactError(f"{model} is {with_article(kind)}, not an autoencoder's encoder; look at it with: {command('inspect', model)}")
-    return opened
 
 
 def centred_square(picture: np.ndarray, side: int) -> np.ndarray:

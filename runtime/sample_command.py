@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -21,12 +20,12 @@ from onnxferry.runtime.console import (
     print_next,
     progress_bar,
     stdout,
-    with_article,
 )
-from onnxferry.runtime.errors import ArtifactError, InputError
+from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.images import ImageGenerator
 from onnxferry.runtime.picture_grid import picture_grid, save_picture
-from onnxferry.runtime.tasks import load
+from onnxferry.runtime.tasks import load_as
+from onnxferry.runtime.whole_file import written_whole
 
 app = new_app()
 
@@ -74,7 +73,7 @@ def sample(
     """
     if grid is None and out is None:
         raise InputError("say where the pictures go: --grid FILE.png, or --out FILE.npy")
-    with load_image_generator(model, device, threads) as generator:
+    with load_as(ImageGenerator, model, device, threads) as generator:
         asked = [word if word in generator.labels or not word.isdecimal() else int(word) for word in label or []] or None
         names = [generator.labels[i] for i in generator.class_indices(asked)]
         if walk is None:
@@ -112,16 +111,6 @@ def sample(
     print_next(command("sample", model, "--seed", seed + 1, "--grid", grid or "samples.png"), command("inspect", model))
 
 
-def load_image_generator(model: str, device: str = "auto", threads: int | None = None) -> ImageGenerator:
-    """Opens an image generator. Raises ArtifactError for a model that is none."""
-    opened = load(model, device=device, threads=threads)
-    if not isinstance(opened, ImageGenerator):
-        kind = opened.contract.kind if opened.contract else "model without a contract"
-        opened.close()
-        raise ArtifactError(f"{model} is {with_article(kind)}, not an image generator; look at it with: {command('inspect', model)}")
-    return opened
-
-
 def _write(generator: ImageGenerator, count: int, asked: object, seed: int, grid: Path | None, out: Path | None, columns: int) -> None:
     """Batch by batch: what is held does not grow with their number, but for a grid's pictures."""
     kept: list[np.ndarray] = []
@@ -148,17 +137,12 @@ def _write(generator: ImageGenerator, count: int, asked: object, seed: int, grid
 
 
 def _save_array(path: Path, shape: tuple[int, ...], batches: Iterable[np.ndarray]) -> None:
-    """An .npy file, written batch by batch under a temporary name."""
+    """An .npy file, written batch by batch."""
     if path.suffix.lower() != ".npy":
         raise InputError(f"an array is written as .npy, got {path.name!r}")
     if not path.parent.is_dir():
         raise InputError(f"the folder {path.parent} does not exist: make it, or give another place")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.lib.format.write_array_header_2_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for batch in batches:
-                file.write(np.ascontiguousarray(batch).tobytes())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as part, part.open("wb") as file:
+        np.lib.format.write_array_header_2_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for batch in batches:
+            file.write(np.ascontiguousarray(batch).tobytes())

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from onnxferry.runtime.pictures import Picture, decode_pictures, with_channels
 from onnxferry.runtime.variants import decoder_path, original_path, variants_of
 
 Key = TypeVar("Key")
+Task = TypeVar("Task", bound="Model")
 
 BATCH = 64
 """Inputs that run together where nobody says how many."""
@@ -90,17 +91,15 @@ def load(
     return _model_from_engine(open_engine(path), open_engine)
 
 
-def load_classifier(name_or_path: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> Classifier:
-    """As :func:`load`, for what must be a recogniser. Raises ArtifactError for any other file."""
+def load_as(task: type[Task], name_or_path: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> Task:
+    """As :func:`load`, for what must be of one kind, such as a :class:`Classifier`. Raises ArtifactError for any other file."""
     model = load(name_or_path, device, threads)
-    if isinstance(model, Classifier):
+    if isinstance(model, task):
         return model
-    what = f"its contract says {model.contract.kind}" if model.contract else "it carries no onnxferry contract"
-    path = model.engine.path
     model.close()
-    raise ArtifactError(
-        f"{path} is not a recogniser, {what}; see what it takes and gives: {shlex.join(['onnxferry', 'inspect', str(path)])}"
-    )
+    what = f"its contract says {model.contract.kind}" if model.contract else "it carries no onnxferry contract"
+    look = shlex.join(["onnxferry", "inspect", os.fspath(name_or_path)])
+    raise ArtifactError(f"{os.fspath(name_or_path)} is not {task.noun}, {what}; see what it takes and gives: {look}")
 
 
 def _model_from_engine(engine: Engine, open_engine: Callable[[Path], Engine]) -> Model:
@@ -140,6 +139,8 @@ def _as_its_kind(engine: Engine, open_engine: Callable[[Path], Engine]) -> Model
 
 class Model:
     """An open model: any ONNX file, dict of arrays in, dict of arrays out. Task classes add to it."""
+
+    noun: ClassVar[str] = "a model"
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -197,6 +198,8 @@ class Classifier(Model):
 
     The graph resizes and normalises; here pictures are only decoded, brought to its number of channels, and batched.
     """
+
+    noun = "a recogniser"
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
@@ -268,16 +271,18 @@ def _check_recogniser(engine: Engine) -> int:
     outputs = {spec.name: spec for spec in engine.outputs}
     image = inputs.get("image")
     if list(inputs) != ["image"] or image is None or image.dtype != "uint8" or len(image.shape) != 4 or image.shape[3] not in (1, 3):
-        raise _not_as_promised(engine, "the one input image, uint8 (batch, height, width, 1 | 3)", engine.inputs)
+        raise not_as_promised(engine, Classifier.noun, "the one input image, uint8 (batch, height, width, 1 | 3)", engine.inputs)
     for name, dtype in (("probabilities", "float32"), ("class_index", "int64")):
         if name not in outputs or outputs[name].dtype != dtype:
-            raise _not_as_promised(engine, f"an output {name}, {dtype}", engine.outputs)
+            raise not_as_promised(engine, Classifier.noun, f"an output {name}, {dtype}", engine.outputs)
     labels = engine.contract.labels if engine.contract else ()
     if not labels:
-        raise _not_as_promised(engine, "labels, one a class", ())
+        raise not_as_promised(engine, Classifier.noun, "labels, one a class", ())
     return int(image.shape[3] or 0)
 
 
-def _not_as_promised(engine: Engine, expected: str, specs: Sequence[TensorSpec]) -> ArtifactError:
-    got = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in specs) or "none"
-    return ArtifactError(f"{engine.path} says that it is a recogniser, which has {expected}; it has {got}; export it again")
+def not_as_promised(engine: Engine, noun: str, expected: str, specs: Sequence[TensorSpec] | None = None) -> ArtifactError:
+    """For a graph that is not the ``noun`` that its contract says it is. ``specs``: what it has in place of ``expected``; None for all."""
+    found = (*engine.inputs, *engine.optional_inputs, *engine.outputs) if specs is None else specs
+    got = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in found) or "none"
+    return ArtifactError(f"{engine.path or 'the model'} says that it is {noun}, which has {expected}; it has {got}; export it again")

@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 
 from onnxferry.runtime.engine import Engine
-from onnxferry.runtime.errors import ArtifactError, InputError
+from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.feeds import whole_number
-from onnxferry.runtime.tasks import Model
-from onnxferry.runtime.variants import rows_alone
+from onnxferry.runtime.rows import row_by_row
+from onnxferry.runtime.tasks import Model, not_as_promised
 
 READ_AT_ONCE = 4096
 """Bytes of a prompt, or of a text that is scored, in one run: it bounds the memory for their 256 scores each."""
@@ -33,15 +32,14 @@ WRITE_AT_ONCE = 1024
 STREAM_AT_ONCE = 24
 """Bytes written in one run by ``stream``, where the caller names no number; the first run writes fewer, to show something soon."""
 
-_REQUIRED = {"prompt": ("uint8", 2), "uniforms": ("float32", 2)}
-_OPTIONAL = {
+REQUIRED = {"prompt": ("uint8", 2), "uniforms": ("float32", 2)}
+OPTIONAL = {
     "prompt_length": ("int64", 1),
     "temperature": ("float32", 0),
     "top_k": ("int64", 0),
     "top_p": ("float32", 0),
     "state": ("float32", 3),
 }
-_BY_ROW = ("prompt", "uniforms", "prompt_length", "state")
 _OUTPUTS = {"bytes": "uint8", "log_probabilities": "float32", "next_logits": "float32", "state_after": "float32"}
 
 
@@ -51,6 +49,8 @@ class TextGenerator(Model):
     ``model.run`` takes the graph's own inputs: see ``onnxferry inspect``. A file whose contract says ``rows_alone`` (an int8 one,
     whose activations share one scale over the batch) runs row by row, so that no text depends on its neighbours.
     """
+
+    noun = "a text generator"
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
@@ -173,54 +173,6 @@ class TextGenerator(Model):
             done, turn = done + count, turn + 1
 
 
-class Runs(Protocol):
-    """As :meth:`Engine.run`."""
-
-    def __call__(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]: ...
-
-
-def row_by_row(engine: Engine) -> Runs:
-    """The engine's ``run``; of a text generator whose rows must run alone, one that does so."""
-    contract = engine.contract
-    if contract is None or contract.kind != "text-generator" or not rows_alone(contract):
-        return engine.run
-    if not all(spec.ranked and spec.shape for spec in engine.outputs):  # it only says that it writes text
-        return engine.run
-
-    def run(feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        return _run_rows_alone(engine, feeds, outputs) if _rows(feeds) > 1 else engine.run(feeds, outputs)
-
-    return run
-
-
-def _rows(feeds: Mapping[str, np.ndarray]) -> int:
-    """Texts side by side in feeds whose batch fits together; 0 in feeds that the engine will refuse."""
-    prompt, uniforms = feeds.get("prompt"), feeds.get("uniforms")
-    if not all(isinstance(array, np.ndarray) and array.ndim == 2 for array in (prompt, uniforms)):
-        return 0
-    rows = len(prompt)  # type: ignore[arg-type]
-    sides = [feeds[name] for name in ("uniforms", "prompt_length", "state") if name in feeds]
-    return rows if all(np.ndim(side) and len(side) in (1, rows) for side in sides) and len(sides[0]) == rows else 0
-
-
-def _run_rows_alone(engine: Engine, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None) -> dict[str, np.ndarray]:
-    """Each text in a run of its own, without the padding that its neighbours asked for; outputs as of one run."""
-    prompt = feeds["prompt"]
-    width = prompt.shape[1]
-    parts = []
-    for row in range(len(prompt)):
-        own = {name: array[row : row + 1] if name in _BY_ROW and len(array) > 1 else array for name, array in feeds.items()}
-        if "prompt_length" in own:
-            length = int(own.pop("prompt_length")[0])
-            own["prompt"] = own["prompt"][:, : width if length < 0 else length]
-        made = engine.run(own, outputs)
-        if "log_probabilities" in made:
-            read = made["log_probabilities"]
-            made["log_probabilities"] = np.pad(read, ((0, 0), (0, width - read.shape[1])))
-        parts.append(made)
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
 def sampling_feeds(temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> dict[str, np.ndarray]:
     """The graph's inputs for how a byte is chosen. Raises InputError for a value out of range."""
     # As float32, which the graph has: a share that becomes 0 there would leave no byte to choose.
@@ -282,18 +234,12 @@ def _check_generator(engine: Engine) -> None:
     required = {spec.name: spec for spec in engine.inputs}
     optional = {spec.name: spec for spec in engine.optional_inputs}
     outputs = {spec.name: spec for spec in engine.outputs}
-    for found, wanted, words in ((required, _REQUIRED, "an input"), (optional, _OPTIONAL, "an optional input")):
+    for found, wanted, words in ((required, REQUIRED, "an input"), (optional, OPTIONAL, "an optional input")):
         for name, (dtype, rank) in wanted.items():
             if name not in found or found[name].dtype != dtype or len(found[name].shape) != rank:
-                raise _not_as_promised(engine, f"{words} {name}, {dtype} with {rank} axes")
-    if set(required) != set(_REQUIRED):
-        raise _not_as_promised(engine, f"no required inputs but {', '.join(_REQUIRED)}")
+                raise not_as_promised(engine, TextGenerator.noun, f"{words} {name}, {dtype} with {rank} axes")
+    if set(required) != set(REQUIRED):
+        raise not_as_promised(engine, TextGenerator.noun, f"no required inputs but {', '.join(REQUIRED)}")
     for name, dtype in _OUTPUTS.items():
         if name not in outputs or outputs[name].dtype != dtype:
-            raise _not_as_promised(engine, f"an output {name}, {dtype}")
-
-
-def _not_as_promised(engine: Engine, expected: str) -> ArtifactError:
-    got = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in (*engine.inputs, *engine.optional_inputs, *engine.outputs))
-    name = engine.path or "the model"
-    return ArtifactError(f"{name} says that it is a text generator, which has {expected}; it has {got}; export it again")
+            raise not_as_promised(engine, TextGenerator.noun, f"an output {name}, {dtype}")

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from onnxferry.runtime import hardware, ort, tune_cache
-from onnxferry.runtime.artifact import Contract, contract_from_metadata
+from onnxferry.runtime.artifact import contract_of
 from onnxferry.runtime.batch_axis import batch_axis
 from onnxferry.runtime.catalog import find_model
 from onnxferry.runtime.engine import Engine
-from onnxferry.runtime.errors import ArtifactError, InputError
+from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.onnx_file import Limits, ModelSummary, file_sha256, read_model
 from onnxferry.runtime.opening import runs_on
 from onnxferry.runtime.tune_feeds import fixed_sizes, make_feeds
@@ -73,7 +73,7 @@ def tune(
         raise InputError("feeds must be a list of dicts of arrays by input name, as run() takes them")
     path = find_model(name_or_path)
     summary = read_model(path, limits)
-    contract = _contract(summary, path)
+    contract = contract_of(summary.metadata, str(path))
     sizes = _batch_sizes(batches, summary)
     where = runs_on(device, providers)
     variants = certified_variants(path, limits, where)
@@ -142,13 +142,6 @@ def open_as(
 def forget(name_or_path: str | os.PathLike[str]) -> int:
     """Forgets all that was found for a model's file, for whatever settings. Returns how many entries there were."""
     return tune_cache.forget_entries(file_sha256(find_model(name_or_path)))
-
-
-def _contract(summary: ModelSummary, path: Path) -> Contract | None:
-    try:
-        return contract_from_metadata(summary.metadata)
-    except ArtifactError as error:
-        raise ArtifactError(f"{path}: {error}") from error
 
 
 def _batch_sizes(batches: Iterable[int] | None, summary: ModelSummary) -> list[int]:

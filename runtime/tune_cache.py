@@ -11,14 +11,14 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from onnxferry.runtime.graph_cache import cache_folder, cpu_features
+from onnxferry.runtime.folders import cache_folder
+from onnxferry.runtime.graph_cache import cpu_features
 from onnxferry.runtime.hardware import cpu_name
+from onnxferry.runtime.whole_file import write_text_whole
 
 _MOST_BYTES = 4 * 2**20
 _SCHEMA = 1
@@ -51,17 +51,10 @@ def write_entry(key: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     if path is None:
         return "this user has no folder for caches, or ONNXFERRY_CACHE is empty"
     text = json.dumps({**document, "schema": _SCHEMA, "key": key}, indent=1, allow_nan=False)
-    temporary = None
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)  # noqa: PTH105 (mkstemp gives a str)
+        write_text_whole(path, text)
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)  # noqa: PTH108
         return f"{path.parent} cannot be written ({error.strerror or error})"
     return ""
 

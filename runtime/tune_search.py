@@ -20,9 +20,8 @@ from onnxferry.runtime.artifact import Tolerance
 from onnxferry.runtime.bound_run import BoundRun, can_be_bound
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import OnnxFerryError
-from onnxferry.runtime.golden import GoldenReport, compare_output, replay_goldens, rms_share
+from onnxferry.runtime.golden import compare_output, replay, rms_share
 from onnxferry.runtime.ort import Sizes
-from onnxferry.runtime.text import row_by_row
 from onnxferry.runtime.tune_feeds import Feeds
 from onnxferry.runtime.tune_plan import Plan, Setting, Trial
 
@@ -98,8 +97,7 @@ class Pool:
     def check(self, engine: Engine, setting: Setting) -> None:
         if setting.sizes:  # which golden samples seldom have: what it gives is compared with the same file's at any size
             return
-        contract = engine.contract
-        report = replay_goldens(row_by_row(engine), contract) if contract and contract.goldens else GoldenReport(())
+        report = replay(engine)
         if report.comparisons or setting.variant:
             report.raise_if_failed(str(engine.path))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +15,15 @@ def written_whole(path: Path) -> Iterator[Path]:
     A kill in between leaves the older file as it was, and two that write at once do not mix. The name ends as ``path`` does,
     since some libraries choose a format by it.
     """
-    part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    part = path.with_name(f".{path.stem}.{os.urandom(4).hex()}.tmp{path.suffix}")
     try:
         yield part
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """UTF-8, whole or not at all."""
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8")

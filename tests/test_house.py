@@ -126,6 +126,14 @@ def test_modules_are_small() -> None:
     assert {name: n for name, n in lengths.items() if n > 500 and not name.startswith("tests/")} == {}, "one module, one job"
 
 
+def test_temporary_names_are_made_in_one_place() -> None:
+    # The others write several files at once, resume a download, or have ONNX Runtime write.
+    homes = {"runtime/whole_file.py", "export/artifact_writer.py", "train/download.py", "runtime/graph_cache.py"}
+    by_hand = re.compile(r"""\bos\.(replace|rename)\(|\bmkstemp\(|\.(tmp|part)["'{]|getpid\(\)""")
+    found = {path.relative_to(ROOT).as_posix() for path, text in texts().items() if path.suffix == ".py" and by_hand.search(text)}
+    assert {name for name in found if not name.startswith("tests/")} == homes, "use runtime/whole_file.py"
+
+
 @pytest.mark.parametrize("package", PROMISED)
 def test_promised_names_are_public(package: str) -> None:
     module = importlib.import_module(package)

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.picture_grid import picture_grid, save_picture
 from onnxferry.train.averaging import WeightAverage
-from onnxferry.train.checkpoint import Checkpoint
+from onnxferry.train.checkpoint import Checkpoint, config_from
 from onnxferry.train.cnn import Block, frame_all, start_convolutions, trunk
 from onnxferry.train.data import ImageSplits
-from onnxferry.train.framing import Framing
+from onnxferry.train.framing import Framing, check_pictures
 from onnxferry.train.loop import Learner
 from onnxferry.train.pca import Pca, fit_pca
 
@@ -56,6 +56,7 @@ class AutoencoderConfig:
     std: tuple[float, ...] = (0.5,)
 
     def __post_init__(self) -> None:
+        check_pictures(self.framing, self.channels, self.size)
         pixels = self.channels * self.size**2
         if not 1 <= self.latent <= pixels:
             raise InputError(f"latent must be from 1 to the picture's own {pixels} numbers, got {self.latent}")
@@ -183,9 +184,7 @@ class DecoderTask(nn.Module):
 
 
 def model_from_config(config: Mapping[str, Any]) -> Autoencoder:
-    names = {f.name for f in dataclasses.fields(AutoencoderConfig)}
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k in names}
-    return Autoencoder(AutoencoderConfig(**values))
+    return Autoencoder(config_from(AutoencoderConfig, config))
 
 
 class AutoencoderLearner(Learner):

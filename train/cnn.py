@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from onnxferry.runtime.errors import InputError
 from onnxferry.train.augment import AugmentConfig, augment
 from onnxferry.train.averaging import WeightAverage
-from onnxferry.train.checkpoint import Checkpoint
+from onnxferry.train.checkpoint import Checkpoint, config_from
 from onnxferry.train.data import ImageSet, ImageSplits
-from onnxferry.train.framing import Framing
+from onnxferry.train.framing import Framing, check_pictures
 from onnxferry.train.loop import Learner
 
 
@@ -42,6 +42,9 @@ class CnnConfig:
     dropout: float = 0.1  # share of the features that are dropped in training
     mean: tuple[float, ...] = (0.5,)  # of the framed training pictures, a channel
     std: tuple[float, ...] = (0.5,)
+
+    def __post_init__(self) -> None:
+        check_pictures(self.framing, self.channels, self.size)
 
     @property
     def inner_channels(self) -> int:
@@ -142,9 +145,7 @@ class Recogniser(nn.Module):
 
 
 def model_from_config(config: Mapping[str, Any]) -> Cnn:
-    names = {f.name for f in dataclasses.fields(CnnConfig)}
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k in names}
-    return Cnn(CnnConfig(**values))
+    return Cnn(config_from(CnnConfig, config))
 
 
 def frame_all(images: np.ndarray, framing: Framing, chunk: int = 1000) -> Tensor:

@@ -1,7 +1,6 @@
 """Files from the internet: from the first mirror that has them, resumed where cut off, checked, one writer at a time.
 
-Environment: ``ONNXFERRY_HOME`` is the cache's folder (else ``$XDG_CACHE_HOME/onnxferry``, else ``~/.cache/onnxferry``);
-``ONNXFERRY_OFFLINE=1`` forbids every download.
+Environment: ``ONNXFERRY_OFFLINE=1`` forbids every download. Where files lie: :mod:`onnxferry.runtime.folders`.
 """
 
 from __future__ import annotations
@@ -35,15 +34,6 @@ class _MirrorError(Exception):
 
 class _CutOffError(_MirrorError):
     """The connection ended early: what has come is kept, and asking again for the rest is worth while."""
-
-
-def home() -> Path:
-    """The folder of the cache. It need not exist."""
-    if own := os.environ.get("ONNXFERRY_HOME"):
-        return Path(own).expanduser()
-    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # A relative path there is to be ignored: XDG Base Directory Specification, "Environment variables".
-    return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "onnxferry"
 
 
 def is_offline() -> bool:

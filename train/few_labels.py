@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.whole_file import write_text_whole
 from onnxferry.train.checkpoint import Checkpoint
 from onnxferry.train.cnn import CnnLearner, CnnOptions
 from onnxferry.train.data import ImageSplits, draw_stratified
@@ -59,7 +59,8 @@ def compare_few_labels(
             result = fit(learner, dataclasses.replace(config, out=out))
             row[name] = result["test"]["accuracy"]
         done.append({**row, "test_images": len(splits.test)})
-    _write(config.out / "few_labels.json", {"encoder": dict(encoder.data), "rows": done, "steps": STEPS, "options": _options()})
+    report = {"encoder": dict(encoder.data), "rows": done, "steps": STEPS, "options": _options()}
+    write_text_whole(config.out / "few_labels.json", json.dumps(report, indent=2) + "\n")
     if as_json:
         Console(soft_wrap=True).print_json(data={"run": str(config.out), "rows": done})
     else:
@@ -72,12 +73,6 @@ def compare_few_labels(
 
 def _options() -> dict[str, Any]:
     return {k: v for k, v in dataclasses.asdict(CnnOptions()).items() if k in ("weight_decay", "label_smoothing")}
-
-
-def _write(path: Path, content: object) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)
 
 
 def _count(word: str, most: int) -> int:

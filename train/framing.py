@@ -19,6 +19,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from onnxferry.runtime.errors import InputError
+
 FRAMINGS = ("fit", "ink")
 
 BOX_THRESHOLD = 0.3  # of the strongest ink: fainter pixels do not widen the bounding box (JPEG noise, soft shadows)
@@ -117,6 +119,14 @@ def _centre(mass: Tensor, index: Tensor, blank: Tensor) -> Tensor:
     """Centre of mass in pixels, (batch, n) → (batch,); the middle where there is no ink."""
     weight = torch.where(blank[:, None], torch.ones_like(mass), mass)
     return (weight * (index + 0.5)).sum(dim=1) / weight.sum(dim=1)
+
+
+def check_pictures(framing: str, channels: int, size: int) -> None:
+    """What a configuration says of a network's pictures. Raises InputError for what no picture is."""
+    if framing not in FRAMINGS:
+        raise InputError(f"unknown framing {framing!r}; expected one of {', '.join(FRAMINGS)}")
+    if channels not in (1, 3) or size < 1:
+        raise InputError(f"pictures have 1 or 3 channels and a size of at least 1, got {channels} and {size}")
 
 
 class Framing(nn.Module):

@@ -29,7 +29,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.picture_grid import picture_grid, save_picture
 from onnxferry.train.averaging import WeightAverage
-from onnxferry.train.checkpoint import Checkpoint
+from onnxferry.train.checkpoint import Checkpoint, config_from
 from onnxferry.train.data import ImageSplits, draw_stratified
 from onnxferry.train.gan_quality import Judge, quality
 from onnxferry.train.loop import Learner
@@ -165,9 +165,7 @@ def to_pixels(pictures: Tensor) -> Tensor:
 
 
 def model_from_config(config: Mapping[str, Any]) -> Generator:
-    names = {f.name for f in dataclasses.fields(GanConfig)}
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k in names}
-    return Generator(GanConfig(**values))
+    return Generator(config_from(GanConfig, config))
 
 
 class GanLearner(Learner):

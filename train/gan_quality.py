@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.tasks import load_classifier
+from onnxferry.runtime.tasks import Classifier, load_as
 from onnxferry.train.cnn import Cnn, Recogniser
 
 Judge: TypeAlias = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -82,7 +82,7 @@ def _radii(features: np.ndarray, k: int) -> np.ndarray:
 
 def judge_from_model(name_or_path: str | Path) -> Judge:
     """A recogniser's artifact, or a shipped one's name, as the judge."""
-    model = load_classifier(name_or_path, device="cpu")
+    model = load_as(Classifier, name_or_path, device="cpu")
 
     def judge(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         features, indices = [], []

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from onnxferry.runtime.errors import DataError
+from onnxferry.runtime.folders import downloads_folder
 from onnxferry.runtime.labelled import idx_sha256
 from onnxferry.runtime.pictures import read_idx
-from onnxferry.train.download import fetch, home
+from onnxferry.train.download import fetch
 
 PARTS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -126,7 +127,7 @@ def _find(name: str | None, data: Path | None) -> list[Path]:
         parts = [path for part in PARTS if (path := find_part(folder, part))]
         if len(parts) == len(PARTS):
             return parts
-    cache = home() / "datasets" / name
+    cache = downloads_folder() / "datasets" / name
     expected = zip(PARTS, known.sha256, strict=True)
     return [find_part(cache, part) or _fetch_part(name, known, part, sha256, cache) for part, sha256 in expected]
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import platform
 import signal
 import threading
@@ -35,7 +34,7 @@ from torch import Tensor, nn
 
 from onnxferry.runtime.errors import InputError, TrainingError
 from onnxferry.runtime.finite import finite
-from onnxferry.runtime.whole_file import written_whole
+from onnxferry.runtime.whole_file import write_text_whole, written_whole
 from onnxferry.train.checkpoint import Checkpoint, load_plain, save_atomically
 
 
@@ -395,9 +394,7 @@ def _write_run(learner: Learner, config: LoopConfig, out: Path) -> None:
         "precision": config.precision,
         "versions": versions(),
     }
-    temporary = out / f".run.json.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(run, indent=2) + "\n")
-    temporary.replace(out / "run.json")
+    write_text_whole(out / "run.json", json.dumps(run, indent=2) + "\n")
 
 
 def _truncate_metrics(path: Path, epochs: int) -> None:
@@ -408,8 +405,7 @@ def _truncate_metrics(path: Path, epochs: int) -> None:
     if path.exists():
         lines = [line for line in path.read_text().splitlines() if line.strip()]
         kept = [line for line in lines if "train" in (record := _record(line)) and record["epoch"] <= epochs]
-        with written_whole(path) as part:
-            part.write_text("".join(line + "\n" for line in kept))
+        write_text_whole(path, "".join(line + "\n" for line in kept))
 
 
 def _record(line: str) -> dict[str, Any]:
@@ -441,6 +437,5 @@ def draw_curves(out: Path) -> None:
         axes.set_title(name)
         axes.grid(alpha=0.3)
         axes.legend()
-    temporary = out / f".curves.{os.getpid()}.png"
-    figure.savefig(temporary, dpi=100)
-    temporary.replace(out / "curves.png")
+    with written_whole(out / "curves.png") as picture:
+        figure.savefig(picture, dpi=100)

@@ -30,8 +30,9 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.whole_file import write_text_whole
 from onnxferry.train.averaging import WeightAverage
-from onnxferry.train.checkpoint import Checkpoint
+from onnxferry.train.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop import Learner
 from onnxferry.train.roles import renamed, role_names
 from onnxferry.train.text import TextSplits
@@ -221,8 +222,7 @@ def has_bfloat16_lstm() -> bool:
 
 
 def model_from_config(config: Mapping[str, Any]) -> Rnn:
-    names = {field.name for field in dataclasses.fields(RnnConfig)}
-    return Rnn(RnnConfig(**{name: value for name, value in config.items() if name in names}))
+    return Rnn(config_from(RnnConfig, config))
 
 
 @torch.inference_mode()
@@ -384,9 +384,7 @@ class RnnLearner(Learner):
         network = self._deployed()
         written, _ = sample(network, state_after(network, START), torch.from_numpy(uniforms).to(self.fabric.device), temperature=0.8)
         text = bytes(written[0].tolist()).decode("utf-8", errors="replace")
-        temporary = folder / ".sample.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / "sample.txt")
+        write_text_whole(folder / "sample.txt", text)
         return text
 
 

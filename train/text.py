@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from onnxferry.runtime.errors import DataError, InputError
-from onnxferry.train.download import fetch, home
+from onnxferry.runtime.folders import downloads_folder
+from onnxferry.train.download import fetch
 
 EMBEDDED = "pydoc-topics"
 SHAKESPEARE = "tinyshakespeare"
@@ -117,7 +118,7 @@ def _shakespeare(data: Path | None) -> bytes:
         text = _read(data / "tinyshakespeare.txt" if data.is_dir() else data)
         _verify(text, data.name)
         return text
-    return fetch("Tiny Shakespeare", [SHAKESPEARE_URL], SHAKESPEARE_SHA256, home() / "tinyshakespeare.txt").read_bytes()
+    return fetch("Tiny Shakespeare", [SHAKESPEARE_URL], SHAKESPEARE_SHA256, downloads_folder() / "tinyshakespeare.txt").read_bytes()
 
 
 def _verify(text: bytes, what: str) -> None:

@@ -153,6 +153,22 @@ def test_a_difference_that_is_not_finite_is_none(build_onnx, given: float) -> No
     assert (shown["name"], shown["goldens"], shown["framework"]) == ("broken", 1, "")
 
 
+def test_rows_that_must_run_alone_are_checked_alone(build_onnx) -> None:
+    from onnx import TensorProto, helper
+
+    feeds = {"prompt": np.zeros((2, 0), np.uint8), "uniforms": np.array([[0.25], [0.75]], np.float32)}
+    golden = Golden(feeds, {"y": np.zeros((2, 1), np.float32)})
+    contract = Contract(kind="text-generator", name="mixed", goldens=(golden,), options={"rows_alone": True})
+    model = build_onnx(
+        [helper.make_node("ReduceMax", ["uniforms"], ["most"], keepdims=0), helper.make_node("Sub", ["uniforms", "most"], ["y"])],
+        [("prompt", TensorProto.UINT8, ["batch", "n"]), ("uniforms", TensorProto.FLOAT, ["batch", "m"])],
+        [("y", TensorProto.FLOAT, ["batch", "m"])],
+        metadata=metadata_from_contract(contract),
+    ).SerializeToString()
+    (found,) = ask(Request(model, "check")).report["comparisons"]
+    assert found["passed"], found["problem"]
+
+
 @pytest.mark.parametrize("answer", [None, [], {"outputs": ["y"], "arrays": []}, {"outputs": ["y"], "arrays": [3]}, {"outputs": 3}])
 def test_an_answer_of_somebody_else_is_refused(scale_model: bytes, answer: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(untrusted.sandbox, "call", lambda *_, **__: answer)

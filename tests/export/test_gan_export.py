@@ -13,7 +13,7 @@ from PIL import Image
 from onnxferry.export import export_checkpoint
 from onnxferry.runtime import ImageGenerator, load
 from onnxferry.runtime.cli import main
-from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.errors import CheckpointError, InputError
 from onnxferry.runtime.golden import replay_goldens
 from onnxferry.runtime.images import great_circle
 from onnxferry.train.checkpoint import Checkpoint, load_checkpoint
@@ -189,7 +189,7 @@ def test_the_command_says_what_it_cannot_do(
     assert says in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
     assert main(["sample", "digits", "--grid", "x.png"]) == 1
-    assert "digits is a recogniser, not an image generator" in capsys.readouterr().err
+    assert "digits is not an image generator, its contract says recogniser" in capsys.readouterr().err
 
 
 def test_many_pictures_take_flat_memory(artifact: Path, tmp_path: Path) -> None:
@@ -205,3 +205,20 @@ def test_many_pictures_take_flat_memory(artifact: Path, tmp_path: Path) -> None:
     made, grown = map(int, result.stdout.split())
     assert made == 20000
     assert grown < 8_000  # kB; 20,000 pictures take 15,680
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"noise": torch.randn(16, 9)}, r"'noise' are torch.float32 \(16, 9\), not torch.float32 \(n, 8\)"),
+        ({"label": torch.arange(15) % 3}, "no 3 classes' noise and labels"),
+        ({"label": torch.arange(16)}, "no 3 classes' noise and labels"),
+        ({"label": torch.zeros(16)}, "'label' are torch.float32"),
+    ],
+)
+def test_damaged_examples_are_one_clear_error(run: Path, tmp_path: Path, change: dict[str, torch.Tensor], words: str) -> None:
+    content = torch.load(run / "best.pt", weights_only=True)
+    torch.save({**content, "examples": {**content["examples"], **change}}, tmp_path / "odd.pt")
+    with pytest.raises(CheckpointError, match=words):
+        export_checkpoint(tmp_path / "odd.pt", tmp_path / "odd.onnx")
+    assert not (tmp_path / "odd.onnx").exists()

@@ -18,10 +18,11 @@ from onnxferry.export import model_export as exporting
 from onnxferry.runtime import Autoencoder, latents, load
 from onnxferry.runtime.cli import main
 from onnxferry.runtime.engine import Engine
-from onnxferry.runtime.errors import ArtifactError, InputError, ParityError
+from onnxferry.runtime.errors import ArtifactError, CheckpointError, InputError, ParityError
 from onnxferry.runtime.golden import replay_goldens
+from onnxferry.train import autoencoder
 from onnxferry.train.autoencoder import AutoencoderLearner, AutoencoderOptions, DecoderTask, EncoderTask
-from onnxferry.train.checkpoint import load_checkpoint
+from onnxferry.train.checkpoint import Checkpoint, load_checkpoint
 from onnxferry.train.data import load_images
 from onnxferry.train.loop import LoopConfig, fit
 
@@ -145,7 +146,7 @@ def test_what_does_not_fit_is_said(
     with pytest.raises(InputError, match="no classes: leave --with-labels out"):
         export_checkpoint(run, tmp_path / "x.onnx", with_labels=True)
     assert main(["reconstruct", "digits", "x.png"]) == 1
-    assert "digits is a recogniser, not an autoencoder's encoder" in capsys.readouterr().err
+    assert "digits is not an autoencoder's encoder, its contract says recogniser" in capsys.readouterr().err
     assert main(["predict", str(artifact), "x.png"]) == 1
     assert "is not a recogniser, its contract says encoder" in capsys.readouterr().err
 
@@ -200,3 +201,13 @@ def test_pixels_a_level_apart_are_counted() -> None:
     assert "11 of 100000 elements of 'image' are a level apart" in judge._pictures()[0].message
     judge.report.outputs["image"] = dataclasses.replace(entry, dtype="float32")
     assert judge._pictures() == []
+
+
+@pytest.mark.parametrize("metrics", [{}, {"anomaly_threshold": "0.1", "anomaly_quantile": 0.99}])
+def test_metrics_without_a_threshold_are_one_clear_error(tmp_path: Path, metrics: dict[str, object]) -> None:
+    config = autoencoder.AutoencoderConfig(width=4, latent=4)
+    weights = autoencoder.Autoencoder(config).state_dict()
+    examples = {"image": torch.zeros(3, 28, 28, 1, dtype=torch.uint8)}
+    Checkpoint("ae", dataclasses.asdict(config), weights, metrics, examples=examples).save(tmp_path / "best.pt")
+    with pytest.raises(CheckpointError, match="metrics have no number 'anomaly_threshold'"):
+        export_checkpoint(tmp_path, tmp_path / "odd.onnx")

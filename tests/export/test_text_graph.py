@@ -11,12 +11,13 @@ import torch
 
 from onnxferry.export import export_checkpoint
 from onnxferry.export.graph_cleanup import all_nodes
+from onnxferry.export.model_export import without_paths
 from onnxferry.export.text_export import text_cases
 from onnxferry.export.text_graph import text_graph
 from onnxferry.export.text_source import TextSource, prompt_batch
 from onnxferry.runtime.artifact import contract_from_metadata
 from onnxferry.runtime.engine import Engine
-from onnxferry.runtime.errors import InputError, ParityError
+from onnxferry.runtime.errors import CheckpointError, InputError, ParityError
 from onnxferry.runtime.golden import replay_goldens
 from onnxferry.runtime.tasks import load
 from onnxferry.runtime.text import TextGenerator
@@ -248,3 +249,46 @@ def test_golden_samples_of_one_s_own_and_none(checkpoint: Path, tmp_path: Path) 
         export_checkpoint(checkpoint, path, golden=[{"prompt": own["prompt"]}])
     with pytest.raises(InputError, match="a text generator has no classes"):
         export_checkpoint(checkpoint, path, with_labels=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"prompt": np.zeros(7, np.uint8)}, r"golden input's prompt must be uint8 with 2 axes, got uint8 \(7,\)"),
+        ({"prompt": np.zeros((1, 7), np.int64)}, "prompt must be uint8 with 2 axes, got int64"),
+        ({"prompt": "Shylock"}, "prompt must be uint8 with 2 axes, got str"),
+        ({"uniforms": np.full(5, 0.5, np.float32)}, "uniforms must be float32 with 2 axes"),
+        ({"uniforms": np.full((2, 5), 0.5, np.float32)}, "has 1 prompts and 2 rows of uniforms"),
+        ({"warmth": np.array(1.0, np.float32)}, "has 'warmth', which no text generator takes"),
+    ],
+)
+def test_golden_samples_that_do_not_fit_are_one_clear_error(
+    checkpoint: Path, tmp_path: Path, change: dict[str, object], words: str
+) -> None:
+    own = {"prompt": np.frombuffer(b"Shylock", np.uint8)[None].copy(), "uniforms": np.full((1, 5), 0.5, np.float32)}
+    with pytest.raises(InputError, match=words):
+        export_checkpoint(checkpoint, tmp_path / "own.onnx", golden=[{**own, **change}])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"examples": {}}, "no examples 'text'"),
+        ({"examples": {"text": torch.zeros(4, 100, dtype=torch.uint8)}}, r"'text' are torch.uint8 \(4, 100\), not torch.uint8 \(n\)"),
+        ({"examples": {"text": torch.zeros(100)}}, "'text' are torch.float32"),
+        ({"examples": {"text": torch.zeros(3, dtype=torch.uint8)}}, "n >= 18"),
+        ({"config": {"cell": "gru", "depth": 0}}, "makes no network .depth must be at least 1"),
+        ({"config": {"cell": "gru", "depth": 2.0}}, "depth = 2.0, expected int"),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_clear_error(checkpoint: Path, tmp_path: Path, change: dict[str, object], words: str) -> None:
+    torch.save({**torch.load(checkpoint, weights_only=True), **change}, tmp_path / "odd.pt")
+    with pytest.raises(CheckpointError, match=words):
+        export_checkpoint(tmp_path / "odd.pt", tmp_path / "odd.onnx")
+    assert not (tmp_path / "odd.onnx").exists()
+
+
+def test_a_command_that_no_shell_reads_is_one_clear_error() -> None:
+    with pytest.raises(CheckpointError, match="no command line that can be read"):
+        without_paths({"command": "onnxferry train rnn --data 'mercy.txt"})

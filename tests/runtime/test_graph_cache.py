@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxferry.runtime import graph_cache, opening, ort
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, InputError
-from onnxferry.runtime.graph_cache import GraphCache, cache_folder, can_hold, pays
+from onnxferry.runtime.graph_cache import GraphCache, can_hold, pays
 from onnxferry.runtime.onnx_file import read_model
 
 FLOAT = TensorProto.FLOAT
@@ -230,22 +230,6 @@ def test_the_folder_stays_bounded_and_what_is_not_the_cache_s_stays(folder):
     assert entries(folder) == sorted([new, middle, *theirs])
     GraphCache(folder).prune(most=0)
     assert entries(folder) == sorted(theirs)
-
-
-def test_where_caches_lie(monkeypatch, tmp_path):
-    monkeypatch.setenv("ONNXFERRY_CACHE", str(tmp_path))
-    assert cache_folder() == tmp_path
-    monkeypatch.setenv("ONNXFERRY_CACHE", "")
-    assert cache_folder() is None
-    monkeypatch.delenv("ONNXFERRY_CACHE")
-    monkeypatch.setattr(graph_cache.sys, "platform", "linux")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "xdg" / "onnxferry"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / ".cache" / "onnxferry"
-    monkeypatch.setattr(graph_cache.sys, "platform", "darwin")
-    assert cache_folder() == tmp_path / "Library" / "Caches" / "onnxferry"
 
 
 def test_true_takes_the_users_folder_and_none_only_where_it_pays(model, tmp_path, monkeypatch):

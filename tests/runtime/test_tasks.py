@@ -15,7 +15,7 @@ from onnxferry.runtime import tasks
 from onnxferry.runtime.artifact import Contract, metadata_from_contract
 from onnxferry.runtime.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
-from onnxferry.runtime.tasks import Classifier, Model, Prediction, load, load_classifier
+from onnxferry.runtime.tasks import Classifier, Model, Prediction, load, load_as
 
 Make = Callable[..., Path]
 
@@ -59,7 +59,7 @@ def test_one_prediction_for_each_form_of_one_picture(recogniser: Path, tmp_path:
     picture = grey(30)
     Image.fromarray(picture).save(tmp_path / "p.png")
     content = (tmp_path / "p.png").read_bytes()
-    model = load_classifier(recogniser)
+    model = load_as(Classifier, recogniser)
     forms = [picture, picture[..., None], np.stack([picture] * 3, axis=2), picture[None, ..., None], [picture]]
     forms += [tmp_path / "p.png", str(tmp_path / "p.png"), content, Image.open(io.BytesIO(content))]
     for form in forms:
@@ -73,7 +73,7 @@ def test_one_prediction_for_each_form_of_one_picture(recogniser: Path, tmp_path:
 
 
 def test_a_prediction_is_small_to_look_at_and_cannot_be_changed(recogniser: Path) -> None:
-    (prediction,) = load_classifier(recogniser).predict(grey(250))
+    (prediction,) = load_as(Classifier, recogniser).predict(grey(250))
     assert repr(prediction) == f"Prediction(label='white', probability={prediction.probability:.4f})"
     with pytest.raises(dataclasses.FrozenInstanceError):
         prediction.label = "black"  # type: ignore[misc]
@@ -84,12 +84,12 @@ def test_results_come_in_input_order_whatever_the_sizes(recogniser: Path, batch_
     rng = np.random.default_rng(0)
     values = rng.integers(0, 256, 50).tolist()
     pictures = [grey(v, (int(rng.integers(1, 4)), int(rng.integers(1, 4)))) for v in values]
-    predictions = load_classifier(recogniser).predict(pictures, batch_size=batch_size)
+    predictions = load_as(Classifier, recogniser).predict(pictures, batch_size=batch_size)
     assert [p.index for p in predictions] == [min(v * 4 // 255, 3) for v in values]
 
 
 def test_pictures_of_one_size_run_together(recogniser: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = load_classifier(recogniser)
+    model = load_as(Classifier, recogniser)
     shapes = []
     run = model.engine.run
     monkeypatch.setattr(model.engine, "run", lambda feeds, outputs: shapes.append(feeds["image"].shape) or run(feeds, outputs))
@@ -99,7 +99,7 @@ def test_pictures_of_one_size_run_together(recogniser: Path, monkeypatch: pytest
 
 def test_large_pictures_do_not_pile_up(recogniser: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "_HELD_BYTES", 100)
-    model = load_classifier(recogniser)
+    model = load_as(Classifier, recogniser)
     held: list[int] = []
     run = model.engine.run
     monkeypatch.setattr(model.engine, "run", lambda feeds, outputs: held.append(feeds["image"].nbytes) or run(feeds, outputs))
@@ -109,7 +109,7 @@ def test_large_pictures_do_not_pile_up(recogniser: Path, monkeypatch: pytest.Mon
 
 
 def test_predict_each_streams(recogniser: Path) -> None:
-    model = load_classifier(recogniser)
+    model = load_as(Classifier, recogniser)
     given = 0
 
     def endless():
@@ -125,7 +125,7 @@ def test_predict_each_streams(recogniser: Path) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_channels_are_brought_to_the_graphs(make_recogniser: Make, channels: int) -> None:
-    model = load_classifier(make_recogniser(channels=channels))
+    model = load_as(Classifier, make_recogniser(channels=channels))
     assert model.channels == channels
     colour = np.zeros((2, 2, 3), np.uint8)
     colour[..., 1] = 255  # green: 150 as luma, 85 as the mean of three channels
@@ -137,15 +137,15 @@ def test_channels_are_brought_to_the_graphs(make_recogniser: Make, channels: int
 @pytest.mark.parametrize("batch_size", [0, -1, 1.5, True, "4"])
 def test_batch_size_is_checked(recogniser: Path, batch_size: object) -> None:
     with pytest.raises(InputError, match="batch_size must be a whole number >= 1"):
-        load_classifier(recogniser).predict(grey(1), batch_size=batch_size)  # type: ignore[arg-type]
+        load_as(Classifier, recogniser).predict(grey(1), batch_size=batch_size)  # type: ignore[arg-type]
 
 
 def test_what_is_no_recogniser_is_told_apart(doubler: Path, make_recogniser: Make, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"doubler.onnx is not a recogniser, it carries no onnxferry contract; .*onnxferry inspect"):
-        load_classifier(doubler)
+        load_as(Classifier, doubler)
     other = make_recogniser(Contract("decoder", "other", labels=("a", "b")))
     with pytest.raises(ArtifactError, match="is not a recogniser, its contract says decoder"):
-        load_classifier(other)
+        load_as(Classifier, other)
 
 
 def test_a_contract_that_the_graph_does_not_keep(make_model: Callable[..., Path], make_recogniser: Make) -> None:
@@ -169,12 +169,12 @@ def test_a_contract_that_the_graph_does_not_keep(make_model: Callable[..., Path]
         load(make_recogniser(Contract("recogniser", "bare", labels=()), classes=4))
 
     with pytest.raises(ArtifactError, match=r"probabilities \(1, 4\).*2 labels"):
-        load_classifier(make_recogniser(Contract("recogniser", "short", labels=("a", "b")), classes=4)).predict(grey(1))
+        load_as(Classifier, make_recogniser(Contract("recogniser", "short", labels=("a", "b")), classes=4)).predict(grey(1))
 
 
 def test_probabilities_that_are_not_numbers(make_recogniser: Make) -> None:
     with pytest.raises(ArtifactError, match="not finite"):
-        load_classifier(make_recogniser(sharpness=float("nan"))).predict(grey(1))
+        load_as(Classifier, make_recogniser(sharpness=float("nan"))).predict(grey(1))
 
 
 def test_prediction_is_a_plain_value() -> None:
@@ -190,7 +190,7 @@ def test_a_stream_of_thousands_of_pictures_takes_no_more_memory_than_its_batches
         for i in range(4000):
             yield i, grey(i % 256, (100 + i % sizes, 100, 1))
 
-    with load_classifier(recogniser) as model:
+    with load_as(Classifier, recogniser) as model:
         model.predict(grey(0))
         tracemalloc.start()
         try:

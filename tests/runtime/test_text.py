@@ -385,4 +385,4 @@ def test_models_of_another_kind_are_told_apart(path: Path, tmp_path: Path, capsy
     assert "text-generator" in capsys.readouterr().err
     other = write_echo(tmp_path / "plain.onnx", kind="model")
     assert cli.main(["generate", str(other)]) == 1
-    assert "is a model, not a text generator" in capsys.readouterr().err
+    assert "plain.onnx is not a text generator, its contract says model" in capsys.readouterr().err

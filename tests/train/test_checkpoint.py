@@ -82,3 +82,74 @@ def test_other_family_newer_schema_and_zip_bomb(made: tuple[Cnn, Path], tmp_path
     monkeypatch.setattr(module, "MAX_BYTES", 50_000)
     with pytest.raises(CheckpointError, match="unpacks to"):
         load_checkpoint(tmp_path / "big.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"schema": True}, "schema True"),
+        ({"schema": "1"}, "schema 1"),
+        ({"family": ["cnn"]}, r"unknown family \['cnn'\]"),
+        ({"config": ["a", "b"]}, "config of the type list, expected plain values by name"),
+        ({"config": {1: "a"}}, "config of the type dict, expected plain values by name"),
+        ({"config": {"labels": torch.zeros(2)}}, "config that are no plain values"),
+        ({"metrics": 0.5}, "metrics of the type float"),
+        ({"metrics": {"accuracy": torch.tensor(0.5)}}, "metrics that are no plain values"),
+        ({"data": "digits"}, "data of the type str"),
+        ({"provenance": None}, "provenance of the type NoneType"),
+        ({"examples": 3}, "examples of the type int, expected tensors by name"),
+        ({"examples": {"image": [[0]]}}, "a list as examples 'image'"),
+        ({"weights": [torch.zeros(2)]}, "weights of the type list"),
+        ({"weights": {"head.weight": 1}}, "a int as weights 'head.weight'"),
+    ],
+)
+def test_parts_of_a_wrong_type_are_one_clear_error(made: tuple[Cnn, Path], tmp_path: Path, change: dict[str, object], words: str) -> None:
+    torch.save({**torch.load(made[1], weights_only=True), **change}, tmp_path / "odd.pt")
+    with pytest.raises(CheckpointError, match=words) as caught:
+        load_checkpoint(tmp_path / "odd.pt")
+    assert str(caught.value).startswith("odd.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"labels": None}, r"labels = None, expected tuple\[str, ...\]"),
+        ({"labels": ["a", 2]}, "labels = .*, expected"),
+        ({"width": "4"}, "width = '4', expected int"),
+        ({"width": True}, "width = True, expected int"),
+        ({"width": -4}, "makes no network"),
+        ({"dropout": "none"}, "dropout = 'none', expected float"),
+        ({"dropout": 7.0}, "makes no network"),
+        ({"blocks": [1, 1]}, r"blocks = \[1, 1\], expected tuple\[int, int, int\]"),
+        ({"framing": "sideways"}, "makes no network .unknown framing 'sideways'"),
+        ({"mean": []}, "makes no network|do not fit"),
+        ({"attention": 3}, "has 'attention', which this version does not know: pip install -U"),
+    ],
+)
+def test_a_damaged_configuration_is_one_clear_error(made: tuple[Cnn, Path], tmp_path: Path, change: dict[str, object], words: str) -> None:
+    content = torch.load(made[1], weights_only=True)
+    torch.save({**content, "config": {**content["config"], **change}}, tmp_path / "odd.pt")
+    with pytest.raises(CheckpointError, match=words):
+        load_checkpoint(tmp_path / "odd.pt").model()
+
+
+@pytest.mark.parametrize(("family", "config"), [("cnn", {}), ("gan", {}), ("rnn", {"cell": "tape"}), ("ae", {"latent": 0})])
+def test_every_family_refuses_a_configuration_that_makes_no_network(family: str, config: dict[str, object]) -> None:
+    with pytest.raises(CheckpointError, match="the checkpoint's configuration"):
+        Checkpoint(family, config, {}).model()
+
+
+@pytest.mark.parametrize(
+    ("examples", "words"),
+    [
+        ({}, "no examples 'image'"),
+        ({"image": torch.zeros(2, 9, 9, 1)}, r"torch.float32 \(2, 9, 9, 1\), not torch.uint8 \(n, any, any, 1\)"),
+        ({"image": torch.zeros(9, 9, dtype=torch.uint8)}, r"\(9, 9\), not"),
+        ({"image": torch.zeros(2, 9, 9, 3, dtype=torch.uint8)}, r"\(2, 9, 9, 3\), not"),
+        ({"image": torch.zeros(0, 9, 9, 1, dtype=torch.uint8)}, "not .*, n >= 1"),
+        ({"image": torch.zeros(2, 0, 9, 1, dtype=torch.uint8)}, r"\(2, 0, 9, 1\), not"),
+    ],
+)
+def test_examples_of_another_shape_are_one_clear_error(examples: dict[str, torch.Tensor], words: str) -> None:
+    with pytest.raises(CheckpointError, match=words):
+        Checkpoint("cnn", {}, {}, examples=examples).example("image", torch.uint8, None, None, 1)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from onnxferry.runtime.errors import DataError
 from onnxferry.train import download
-from onnxferry.train.download import fetch, home
+from onnxferry.train.download import fetch
 
 CONTENT = np.random.default_rng(0).bytes(1_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -207,17 +206,3 @@ def test_a_full_disk(mirror, wanted) -> None:
     with pytest.raises(DataError, match="No space left on device"):
         fetch("the file", [url], SHA256, wanted)
     assert not wanted.exists()
-
-
-def test_where_the_cache_is(monkeypatch, tmp_path) -> None:
-    for name in ("ONNXFERRY_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    if os.name == "posix":
-        assert home() == tmp_path / ".cache" / "onnxferry"
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/ignored")
-    assert home() == Path.home() / ".cache" / "onnxferry"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert home() == tmp_path / "xdg" / "onnxferry"
-    monkeypatch.setenv("ONNXFERRY_HOME", str(tmp_path / "own"))
-    assert home() == tmp_path / "own"

@@ -22,7 +22,7 @@ from onnxferry.train import loop
 from onnxferry.train.checkpoint import load_checkpoint
 from onnxferry.train.cnn import CnnLearner, CnnOptions
 from onnxferry.train.data import load_images
-from onnxferry.train.loop import LoopConfig, fit
+from onnxferry.train.loop import LoopConfig, draw_curves, fit
 
 EndsItself = Callable[[str, int, signal.Signals], Sequence[str]]
 
@@ -197,3 +197,12 @@ def test_a_line_that_a_kill_cut_in_half_is_left_out(tmp_path: Path) -> None:
     loop._truncate_metrics(path, 1)
     assert path.read_text() == whole[0]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_curves_that_cannot_be_written_leave_nothing_behind(tmp_path: Path) -> None:
+    epochs = [{"epoch": n, "train": {"loss": 1 / n}, "validation": {"loss": 2 / n}} for n in (1, 2)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
+    (tmp_path / "curves.png").mkdir()
+    with pytest.raises(OSError):
+        draw_curves(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "metrics.jsonl"]
