@@ -68,7 +68,13 @@ class SklearnSource:
         self.output_names = given
         self.labels = tuple(str(label) for label in model.classes_) if "class_index" in self.answers else ()
         self.notes: Sequence[str] = ()
-        self.sample = self._answered(self.examples)
+        try:
+            self.sample = self._answered(self.examples)
+        except Exception as error:
+            line = (str(error).strip() or "no message").splitlines()[0][:300]
+            raise ExportError(
+                f"the model itself fails on the example ({type(error).__name__}: {line}); give rows as it was fitted on"
+            ) from error
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         return {name: array.astype(np.float32) if array.dtype.kind == "f" else array for name, array in self._answered(feeds).items()}
@@ -103,7 +109,7 @@ class SklearnSource:
                 "numpy": np.__version__,
             },
             "model": words(self.model),
-            "weights_sha256": hashlib.sha256(pickle.dumps(self.model, protocol=5)).hexdigest(),
+            **_sha256(self.model),
         }
 
     def _answered(self, feeds: Feeds) -> dict[str, np.ndarray]:
@@ -130,6 +136,13 @@ class SklearnSource:
         # Text as objects, as in the frames that people fit on.
         columns = {name: array[:, 0] for name, array in exact.items()}
         return pd.DataFrame({name: c.astype(object) if c.dtype.kind == "U" else c for name, c in columns.items()})
+
+
+def _sha256(model: Any) -> dict[str, str]:
+    try:
+        return {"weights_sha256": hashlib.sha256(pickle.dumps(model, protocol=5)).hexdigest()}
+    except (pickle.PicklingError, AttributeError, TypeError):  # a function of one's own inside that has no name
+        return {}
 
 
 def words(model: Any) -> str:

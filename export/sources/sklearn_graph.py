@@ -43,8 +43,8 @@ TYPES: Mapping[str, tuple[Any, int]] = {
 }
 
 
-PREFIX = "sklearn_"
-"""Of all names inside, so that none can be one of the table's columns or an output."""
+PREFIX, ADDED = "sklearn_", "added_"
+"""Of all names inside, the converter's and those added here, so that none can be one of the table's columns or an output."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ def _join_inputs(graph: onnx.GraphProto, source: SklearnSource, way: _Way) -> No
     taken = [value.name for value in graph.input]
     nodes = []
     if way.joined:
-        columns = [f"{PREFIX}{_column(place)}_cast" for place in range(len(source.inputs))]
+        columns = [f"{ADDED}{_column(place)}" for place in range(len(source.inputs))]
         kind = TYPES[way.inside(source.inputs[0].dtype)][1]
         nodes += [helper.make_node("Cast", [spec.name], [within], to=kind) for spec, within in zip(source.inputs, columns, strict=True)]
         nodes.append(helper.make_node("Concat", columns, taken, axis=1))
@@ -283,21 +283,17 @@ def _class_index(graph: onnx.GraphProto, value: str, source: SklearnSource) -> s
         value = _added(graph, "Cast", [value], "label_int64", to=TensorProto.INT64)
     else:
         keys = {"keys_strings": [str(each) for each in classes]}
-    found = "label_index"
-    graph.node.append(
-        helper.make_node("LabelEncoder", [value], [found], name=found, domain=ML_DOMAIN, values_int64s=list(range(len(classes))), **keys)
-    )
-    return found
+    return _added(graph, "LabelEncoder", [value], "label_index", domain=ML_DOMAIN, values_int64s=list(range(len(classes))), **keys)
 
 
-def _added(graph: onnx.GraphProto, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-    graph.node.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
-    return output
+def _added(graph: onnx.GraphProto, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
+    graph.node.append(helper.make_node(kind, inputs, [f"{ADDED}{name}"], name=f"{ADDED}{name}", **attributes))
+    return f"{ADDED}{name}"
 
 
 def _constant(graph: onnx.GraphProto, name: str, value: Any) -> str:
-    graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.int64), name))
-    return name
+    graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.int64), f"{ADDED}{name}"))
+    return f"{ADDED}{name}"
 
 
 def _short(error: BaseException | None) -> str:

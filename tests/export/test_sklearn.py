@@ -306,6 +306,18 @@ class Squared(TransformerMixin, BaseEstimator):
         (lambda: fitted(GaussianNB, WINE, KINDS), WINE.astype(complex), InputError, "expected numbers, flags or text"),
         (lambda: houses(GaussianNB()), frame()[0].assign(town=[None, *["Bern"] * 119]), InputError, "'town' holds (None|nan)"),
         (lambda: houses(GaussianNB()), {"age": np.ones(3), "town": np.array(["Bern"] * 2)}, InputError, "different numbers of rows"),
+        (
+            lambda: make_pipeline(OneHotEncoder(), GaussianNB()),
+            frame()[0][["town"]],
+            InputError,
+            "this OneHotEncoder . GaussianNB is not fitted",
+        ),
+        (
+            lambda: make_pipeline(OneHotEncoder(), LogisticRegression()).fit(frame()[0][["town"]], frame()[1]),
+            pd.DataFrame({"town": ["Bern", "Rome"]}),
+            ExportError,
+            r"fails on the example \(ValueError: Found unknown categories.*give rows as it was fitted on",
+        ),
         (lambda: DBSCAN().fit(WINE), WINE, ExportError, "DBSCAN has neither predict"),
         (lambda: make_pipeline(Squared(), GaussianNB()).fit(WINE, KINDS), WINE, ExportError, "skl2onnx knows no way to ONNX.*Squared"),
         (
