@@ -15,6 +15,7 @@ MODEL = "shakespeare"
 LONGEST = 100_000  # bytes: a text that takes some tens of seconds, which is what Stop is for
 _SHOWN_EVERY = 0.06  # seconds between two looks at the text: more often is work that nobody sees
 _SHOWN_EVERY_BYTE = 4e-6  # seconds more for each byte that stands there already, as each look sends and lays out all (0.15 s at LONGEST)
+_TO_SEND = 0.01  # seconds for the thread that sends what is shown: where the model computes on all CPUs it came to none for half a minute
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def _write(model: TextGenerator, settings: Settings) -> None:
             shown = written.seconds
             sheet.html(markup.sheet(settings.prompt, written.text, writing=True))
             note.caption(written.note().removesuffix(", stopped"))
+            time.sleep(_TO_SEND)
     written.finished = True
     sheet.html(markup.sheet(settings.prompt, written.text))
     note.caption(written.note())
