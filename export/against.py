@@ -17,7 +17,7 @@ import torch
 
 from onnxferry.export import graph_cleanup
 from onnxferry.export.factory import as_called
-from onnxferry.export.model_export import checked_feeds, torch_source
+from onnxferry.export.model_export import checked_feeds, model_source, torch_source
 from onnxferry.export.parity_explain import explain
 from onnxferry.export.parity_measure import default_tolerance, magnitude
 from onnxferry.export.parity_probes import given_case, probes
@@ -77,19 +77,14 @@ def judge_file(
 
 def _source(model: Any, example: Feeds, engine: Engine) -> Source:
     """The model with the file's inputs; where it calls its outputs otherwise, they are the file's by position."""
-    if is_sklearn(model):
-        from onnxferry.export.sources.sklearn import SklearnSource
-
-        return SklearnSource(model, example, dynamic_shapes=_dynamic_axes(engine), output_names=[spec.name for spec in engine.outputs])
-    if is_keras(model):
-        from onnxferry.export.sources.keras import KerasSource
-
-        return KerasSource(model, example, dynamic_shapes=_dynamic_axes(engine), output_names=[spec.name for spec in engine.outputs])
+    axes = _dynamic_axes(engine)
+    names = tuple(spec.name for spec in engine.outputs)
+    if is_keras(model) or is_sklearn(model):
+        source, _, _ = model_source(model, example, dynamic_shapes=axes, output_names=names)
+        return source
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in example.items()}
     called = as_called(model, tensors, "this file was not exported from this model, or its inputs were renamed")
-    axes = _dynamic_axes(engine)
     source = torch_source(model, called, dynamic_shapes=axes)
-    names = tuple(spec.name for spec in engine.outputs)
     if set(source.output_names) != set(names) and len(source.output_names) == len(names):
         return torch_source(model, called, dynamic_shapes=axes, output_names=names)
     return source

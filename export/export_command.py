@@ -254,26 +254,22 @@ def _export_factory(source: str, out: Path, options: _Options, line: Sequence[st
     from onnxferry.export.sources import is_keras, is_sklearn
 
     model = model_from_factory(source, options.weights)
+    arrays = _examples(options)
     if is_keras(model) or is_sklearn(model):
-        arrays = _examples(options)
         if is_sklearn(model) and not arrays:
             raise InputError("give rows to compare on, best of a test set: --samples FILE.csv, or FILE.npz with one array of rows")
         return export_model(model, arrays or None, out, **options.common(line))
-    given = next(iter(_examples(options)), "")
-    own = only_argument(model, _examples(options))
+    given = next(iter(arrays), "")
+    own = only_argument(model, arrays)
     if own is not None:
         options.rename(given, own)
-    examples = {name: torch.from_numpy(array) for name, array in _examples(options).items()}
+        arrays = {own: arrays[given]}
+    examples = {name: torch.from_numpy(array) for name, array in arrays.items()}
     program = isinstance(model, torch.export.ExportedProgram)
     if not examples and not program:
         raise InputError('say what the model takes: --input "x:float32[batch,3,224,224]", or --samples FILE.npz with one array an input')
     hint = "inputs go by the names of its arguments, and what is inside one by state_0 or batch_image"
-    report = export_model(
-        model,
-        as_called(model, examples, hint) or None,
-        out,
-        **options.common(line),
-    )
+    report = export_model(model, as_called(model, examples, hint) or None, out, **options.common(line))
     if own is not None:
         report.notes = [*report.notes, f"the input {given!r} is called {own!r} in the file, as in forward()"]
     return report
@@ -287,12 +283,7 @@ def _export_program(path: Path, out: Path, options: _Options, line: Sequence[str
 
     options.refuse("a torch.export program", weights=options.weights)
     examples = {name: torch.from_numpy(array) for name, array in _examples(options).items()}
-    return export_model(
-        program_from_file(path),
-        examples or None,
-        out,
-        **options.common(line),
-    )
+    return export_model(program_from_file(path), examples or None, out, **options.common(line))
 
 
 def _export_keras(path: Path, out: Path, options: _Options, line: Sequence[str]) -> ParityReport:
@@ -300,12 +291,7 @@ def _export_keras(path: Path, out: Path, options: _Options, line: Sequence[str])
     from onnxferry.export.sources.keras import keras_from_file
 
     options.refuse("a Keras model", weights=options.weights)
-    return export_model(
-        keras_from_file(path),
-        _examples(options) or None,
-        out,
-        **options.common(line),
-    )
+    return export_model(keras_from_file(path), _examples(options) or None, out, **options.common(line))
 
 
 def _wrap(path: Path, out: Path, options: _Options, line: Sequence[str]) -> ParityReport:

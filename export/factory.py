@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from onnxferry.export.sources import is_sklearn
-from onnxferry.runtime.errors import CheckpointError, ExportError, InputError, MissingExtraError
+from onnxferry.runtime.errors import CheckpointError, ExportError, InputError, MissingExtraError, first_line
 
 FACTORY = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 
@@ -51,7 +51,7 @@ def _imported(module_name: str, attribute: str) -> Any:
         found: Any = importlib.import_module(module_name)
     except Exception as error:
         raise ExportError(
-            f"cannot import {module_name!r} ({type(error).__name__}: {_first_line(error)}); "
+            f"cannot import {module_name!r} ({type(error).__name__}: {first_line(error)[:300]}); "
             f"run this where `python -c 'import {module_name}'` works"
         ) from error
     finally:
@@ -73,7 +73,7 @@ def _called(found: Any, factory: str) -> Any:
         return found()
     except Exception as error:
         raise ExportError(
-            f"{factory}() fails ({type(error).__name__}: {_first_line(error)}); it must make the model without arguments"
+            f"{factory}() fails ({type(error).__name__}: {first_line(error)[:300]}); it must make the model without arguments"
         ) from error
 
 
@@ -141,7 +141,7 @@ def load_weights(module: torch.nn.Module, path: str | os.PathLike[str]) -> None:
     try:
         module.load_state_dict(dict(state))
     except RuntimeError as error:
-        line = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), _first_line(error))
+        line = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), first_line(error)[:300])
         raise CheckpointError(f"{file.name} does not fit the model: {line}") from error
 
 
@@ -155,7 +155,7 @@ def _state_dict(file: Path) -> Mapping[str, torch.Tensor]:
         try:
             return dict(load_file(file))
         except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(f"{file.name} is no .safetensors file: {_first_line(error)}") from error
+            raise CheckpointError(f"{file.name} is no .safetensors file: {first_line(error)[:300]}") from error
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -164,7 +164,7 @@ def _state_dict(file: Path) -> Mapping[str, torch.Tensor]:
             "save the weights alone with torch.save(model.state_dict(), …) or as .safetensors"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{file.name} is no file of torch.save: {_first_line(error)}") from error
+        raise CheckpointError(f"{file.name} is no file of torch.save: {first_line(error)[:300]}") from error
     for key in ("state_dict", "model_state_dict", "model"):
         # As training programs save it, beside their own state.
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
@@ -176,7 +176,3 @@ def _state_dict(file: Path) -> Mapping[str, torch.Tensor]:
 
 def _more(names: list[str]) -> str:
     return f" and {len(names) - 1} more" if len(names) > 1 else ""
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxferry.export.sources import as_array
 from onnxferry.runtime.array_files import UNREADABLE
-from onnxferry.runtime.errors import DataError, InputError, MissingExtraError
+from onnxferry.runtime.errors import DataError, InputError, MissingExtraError, first_line
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64", "bool")
 
@@ -106,7 +106,7 @@ def samples_from_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
                 raise DataError(f"{path} holds a single array; --samples takes .npz files with one array for every input, by name")
             return {name: archive[name] for name in archive.files}
     except UNREADABLE as error:
-        raise DataError(f"{path} is no .npz file of plain arrays: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+        raise DataError(f"{path} is no .npz file of plain arrays: {first_line(error)}") from error
 
 
 def _columns_from_csv(path: Path) -> dict[str, np.ndarray]:
@@ -117,5 +117,5 @@ def _columns_from_csv(path: Path) -> dict[str, np.ndarray]:
     try:
         table = pd.read_csv(path)
     except (ValueError, OSError) as error:  # of pandas, of text that is not UTF-8
-        raise DataError(f"{path} is no .csv file with a line of names: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+        raise DataError(f"{path} is no .csv file with a line of names: {first_line(error)}") from error
     return {str(name): as_array(table[name].to_numpy()) for name in table.columns}

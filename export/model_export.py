@@ -86,7 +86,7 @@ def export_model(
     Raises ParityError (with ``.report``) where the file would not do what the model does, ExportError where there is no
     way to ONNX, InputError for arguments that make no sense.
     """
-    source, more, labels = _source(model, example_inputs, dynamic_shapes=dynamic_shapes, output_names=output_names)
+    source, more, labels = model_source(model, example_inputs, dynamic_shapes=dynamic_shapes, output_names=output_names)
     tolerances = _tolerances(source, rtol, atol)
     contract = Contract(kind="model", name=name or Path(path).stem, description=description, license=license, labels=labels)
     return export_source(
@@ -188,18 +188,18 @@ def _tolerances(source: Source, rtol: float | None, atol: float | None) -> dict[
     return dict.fromkeys(source.output_names, FloatTolerance(rtol, atol))
 
 
-def _source(model: Any, example_inputs: Any, **more: Any) -> tuple[Source, Sequence[Feeds], tuple[str, ...]]:
+def model_source(model: Any, example_inputs: Any, **how: Any) -> tuple[Source, Sequence[Feeds], tuple[str, ...]]:
     """The model as a source, what of its examples is left to compare on, and its classes' names. Imports the framework that it is of."""
     if is_sklearn(model):
         from onnxferry.export.sources.sklearn import SklearnSource
 
-        found = SklearnSource(model, example_inputs, **more)
+        found = SklearnSource(model, example_inputs, **how)
         return found, found.more, found.labels
     if is_keras(model):
         from onnxferry.export.sources.keras import KerasSource
 
-        return KerasSource(model, example_inputs, **more), (), ()
-    return torch_source(model, example_inputs, **more), (), ()
+        return KerasSource(model, example_inputs, **how), (), ()
+    return torch_source(model, example_inputs, **how), (), ()
 
 
 def torch_source(model: Any, example_inputs: Any, *, dynamic_shapes: Any = None, output_names: Sequence[str] | None = None) -> Source:

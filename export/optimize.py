@@ -29,7 +29,7 @@ from onnxferry.export.optimize_timing import Speed, compare_speed, machine_name,
 from onnxferry.runtime.artifact import Contract, Golden, Tolerance
 from onnxferry.runtime.catalog import find_model
 from onnxferry.runtime.engine import Engine, PlacementWarning
-from onnxferry.runtime.errors import InputError, OnnxFerryError
+from onnxferry.runtime.errors import InputError, OnnxFerryError, first_line
 from onnxferry.runtime.finite import finite
 from onnxferry.runtime.golden import replay_goldens, rms_share
 from onnxferry.runtime.onnx_file import file_sha256, read_model
@@ -245,7 +245,7 @@ def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
     except OnnxFerryError as error:
         return no(str(error).splitlines()[0])
     except Exception as error:  # noqa: BLE001 (a tool that breaks down on this model is that candidate's verdict, told by its name)
-        return no(f"could not be made: {type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}")
+        return no(f"could not be made: {type(error).__name__}: {first_line(error, 'no reason given')}")
     facts["speed"] = speed
     if bench.goal == "smaller":
         if len(payload) > LEAST_SMALLER * bench.size:

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxferry.export.graph_cleanup import RUNTIME_DOMAIN, all_nodes, strip_leaks
 from onnxferry.export.rewrite import Graph, drop_unused
 from onnxferry.export.rounding import compensate, layer_moments
-from onnxferry.runtime.errors import ExportError, InputError
+from onnxferry.runtime.errors import ExportError, InputError, first_line
 
 CALIBRATED_AT_ONCE = 16
 """Samples a calibration run: every inner value of them is held in memory."""
@@ -114,8 +114,8 @@ def static_int8(
             )
         except Exception as error:
             if "INVALID_ARGUMENT" in str(error) or "Invalid input name" in str(error) or "Required inputs" in str(error):
-                raise InputError(f"the calibration data do not fit the model: {_line(error)}") from error
-            raise ExportError(f"ONNX Runtime cannot quantise this model: {_line(error)}") from error
+                raise InputError(f"the calibration data do not fit the model: {first_line(error)}") from error
+            raise ExportError(f"ONNX Runtime cannot quantise this model: {first_line(error)}") from error
         quantised = onnx.load(target)
     compensate(quantised, named, layer_moments(named, feeds) if moments is None else moments)
     found = count_int8(quantised)
@@ -285,7 +285,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         root.setLevel(level)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -11,6 +11,7 @@ from onnxferry.export.parity_measure import all_finite, repeated
 from onnxferry.export.parity_probes import Case
 from onnxferry.export.parity_report import Failure
 from onnxferry.export.sources import Source
+from onnxferry.runtime.errors import first_line
 
 
 @dataclass
@@ -52,7 +53,7 @@ def run_source(source: Source, cases: Sequence[Case], given: int) -> tuple[list[
 
 
 def _why(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip() or '(no message)').splitlines()[0][:200]}"
+    return f"{type(error).__name__}: {first_line(error, '(no message)')[:200]}"
 
 
 def _repeatability(source: Source, runs: Sequence[SourceRun]) -> list[Failure]:

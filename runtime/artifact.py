@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from onnxferry.runtime.errors import ArtifactError
+from onnxferry.runtime.feeds import is_text
 
 SCHEMA = 1
 """Newest contract schema this runtime reads. A newer file is refused, an older one always loads."""
@@ -290,7 +291,7 @@ def _nbytes(array: np.ndarray) -> int:
 
 def _json_from_array(array: np.ndarray) -> dict[str, Any]:
     array = np.asarray(array, order="C")  # ascontiguousarray would give a scalar an axis
-    if array.dtype.kind == "U" or (array.dtype == object and all(isinstance(text, str) for text in array.flat)):
+    if is_text(array):
         return {"dtype": TEXT, "shape": list(array.shape), "data": array.ravel().tolist()}
     if array.dtype.name not in _GOLDEN_DTYPES:
         raise ArtifactError(f"a golden sample of dtype {array.dtype} cannot be carried; expected one of {', '.join(_GOLDEN_DTYPES)}")

@@ -83,3 +83,8 @@ class CheckFailedError(OnnxFerryError):
 
 class BusyError(OnnxFerryError):
     """A batcher's queue is full."""
+
+
+def first_line(error: BaseException, otherwise: str | None = None) -> str:
+    """Of an error's message, for a message of ours that has one line; of one without a message its class's name, or ``otherwise``."""
+    return (str(error).strip() or otherwise or type(error).__name__).splitlines()[0]

@@ -68,7 +68,7 @@ class Feed:
             raise InputError(f"{self.role} {spec.name!r} must be a numpy array of {spec.dtype}, got {kind(value)}{hint}")
         array = np.asarray(value)
         if self.dtype is None:  # strings, and types that numpy itself does not know (bfloat16, float8 …)
-            right = _is_text(array) if spec.dtype == "str" else array.dtype.name == spec.dtype
+            right = is_text(array) if spec.dtype == "str" else array.dtype.name == spec.dtype
         else:
             right = array.dtype == self.dtype
         if not right:
@@ -164,7 +164,8 @@ def kind(value: object) -> str:
     return of.__qualname__ if of.__module__ == "builtins" else f"{of.__module__}.{of.__qualname__}"
 
 
-def _is_text(array: np.ndarray) -> bool:
+def is_text(array: np.ndarray) -> bool:
+    """Whether it holds strings, numpy's own or objects."""
     return array.dtype.kind == "U" or (array.dtype == object and all(isinstance(item, str) for item in array.flat))
 
 

@@ -47,8 +47,10 @@ def find_labelled_pictures(folder: str | os.PathLike[str], labels: Sequence[str]
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}; expected {' or '.join(SPLITS)}")
     if not folder.is_dir():
-        hint = f"; give a folder, not a data set's name: what training fetched lies in {downloads_folder() / 'datasets'}"
-        raise DataError(f"no such folder: {folder}{hint if len(folder.parts) == 1 and not folder.suffix else ''}")
+        hint = ""
+        if len(folder.parts) == 1 and not folder.suffix:
+            hint = f"; give a folder, not a data set's name: what training fetched lies in {downloads_folder() / 'datasets'}"
+        raise DataError(f"no such folder: {folder}{hint}")
     images, classes = (_find_idx(folder, f"{SPLITS[split]}-{part}") for part in ("images-idx3-ubyte", "labels-idx1-ubyte"))
     if images and classes:
         return _from_idx(images, classes, labels)

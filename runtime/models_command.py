@@ -53,29 +53,31 @@ def models(
     elif not shipped:
         stdout().print("No models are shipped with this version.")
     elif name:
-        _print_card(shipped[0])
-        print_next(command("inspect", name), command("check", name), *try_command(_kind(shipped[0]), name))
+        kind = _kind(shipped[0])
+        _print_card(shipped[0], kind)
+        print_next(command("inspect", name), command("check", name), *try_command(kind, name))
     else:
         table = new_table("name", "what it does", "verb", "size", "figure", right=("size",))
-        for model in shipped:
+        kinds = [_kind(model) for model in shipped]
+        for model, kind in zip(shipped, kinds, strict=True):
             figures = model.card.get("figures")
             # The first that is no count: cards begin with how many pictures were looked at, and go on with what matters most.
             main = next((f"{key} {_words(value)}" for key, value in _items(figures) if isinstance(value, float)), "")
-            verb = USES.get(_kind(model), ("",))[0]
+            verb = USES.get(kind, ("",))[0]
             about = re.split("[:;,]", str(model.card.get("description", "")), maxsplit=1)[0]  # the rest is the card's
             table.add_row(plain(model.name), plain(about), verb, human_bytes(model.size), plain(main))
         stdout().print(table)
         stdout().print("A whole card, with all figures, data and variants: onnxferry models NAME", soft_wrap=True)
-        print_next(command("models", shipped[0].name), *try_command(_kind(shipped[0]), shipped[0].name))
+        print_next(command("models", shipped[0].name), *try_command(kinds[0], shipped[0].name))
 
 
-def _print_card(model: ZooModel) -> None:
+def _print_card(model: ZooModel, kind: str) -> None:
     """All of a card: what is no section stands first, in its order."""
     console = stdout()
     variants = {_name(variant, model): f"{human_bytes(variant.variant_bytes)}, {variant.words()}" for variant in _variants(model)}
     sections = {key: value for key, value in model.card.items() if isinstance(value, Mapping) and value}
     facts = {key: _words(value) for key, value in model.card.items() if not isinstance(value, Mapping)}
-    console.print(facts_table({"name": model.name, "kind": _kind(model), "size": human_bytes(model.size), **facts}))
+    console.print(facts_table({"name": model.name, "kind": kind, "size": human_bytes(model.size), **facts}))
     for title, section in {**sections, "variants": variants}.items():
         if section:
             console.print(Text(f"\n{plain(title)}", "bold"))

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onnxferry.runtime.errors import CheckpointError, InputError
+from onnxferry.runtime.errors import CheckpointError, InputError, first_line
 from onnxferry.runtime.whole_file import written_whole
 
 Config = TypeVar("Config")
@@ -140,7 +140,7 @@ def load_plain(path: Path) -> dict[str, Any]:
             "expected a checkpoint made by onnxferry train"
         ) from error
     except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(f"{path.name} is not a readable checkpoint: {reason}; expected one made by onnxferry train") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path.name} holds a {type(content).__name__}, not a checkpoint made by onnxferry train")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from onnxferry.runtime.errors import ExportError
+from onnxferry.runtime.feeds import is_text
 
 if TYPE_CHECKING:
     import onnx
@@ -132,7 +133,7 @@ def _is_of(package: str, model: Any) -> bool:
 def as_array(value: Any) -> np.ndarray:
     """With text as numpy's own strings, as objects of which pandas keeps it."""
     array = np.asarray(value)
-    return array.astype(str) if array.dtype == object and all(isinstance(item, str) for item in array.flat) else array
+    return array.astype(str) if is_text(array) else array
 
 
 def dtype_name(array: np.ndarray) -> str:

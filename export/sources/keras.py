@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from onnxferry.export.sources.torch import CallPlan, TorchSource
-from onnxferry.runtime.errors import CheckpointError, ExportError, InputError, MissingExtraError
+from onnxferry.runtime.errors import CheckpointError, ExportError, InputError, MissingExtraError, first_line
 
 BACKEND = "torch"
 
@@ -112,7 +112,7 @@ def keras_from_file(path: str | os.PathLike[str]) -> Any:
         # Keras' safe mode: no code out of the file is run.
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        line = first_line(error)[:300]
         raise CheckpointError(
             f"Keras cannot open {Path(path).name} ({line}); for layers of your own, name a function that opens it: pkg.module:load_model"
         ) from error

@@ -19,7 +19,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from onnxferry.export.sources import Feeds, InputSpec, Strategy, as_array, dtype_name
-from onnxferry.runtime.errors import ExportError, InputError
+from onnxferry.runtime.errors import ExportError, InputError, first_line
 
 BATCH = "batch"
 
@@ -71,7 +71,7 @@ class SklearnSource:
         try:
             self.sample = self._answered(self.examples)
         except Exception as error:
-            line = (str(error).strip() or "no message").splitlines()[0][:300]
+            line = first_line(error, "no message")[:300]
             raise ExportError(
                 f"the model itself fails on the example ({type(error).__name__}: {line}); give rows as it was fitted on"
             ) from error

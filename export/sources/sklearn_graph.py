@@ -21,7 +21,7 @@ from onnx.compose import add_prefix
 
 from onnxferry.export.sources import Candidate, Strategy
 from onnxferry.export.sources.sklearn import SklearnSource, final_step, words
-from onnxferry.runtime.errors import ExportError, MissingExtraError
+from onnxferry.runtime.errors import ExportError, MissingExtraError, first_line
 
 try:
     import skl2onnx
@@ -123,7 +123,13 @@ def _converted(source: SklearnSource, way: _Way, opset: int) -> onnx.ModelProto:
             ) from error
         except Exception as error:
             raise ExportError(f"skl2onnx cannot convert {words(source.model)}: {type(error).__name__}: {_short(error)}") from error
-    raise ExportError(f"skl2onnx cannot convert {words(source.model)}: {_short(problem)}") from problem
+    raise ExportError(f"skl2onnx cannot convert {words(source.model)}: {_short(problem) if problem else 'no reason given'}") from problem
+
+
+def _with_steps(model: Any, steps: list[tuple[str, Any]]) -> Any:
+    changed = copy.copy(model)
+    changed.steps = steps
+    return changed
 
 
 def _comparing_in_float32(model: Any) -> Any:
@@ -134,9 +140,7 @@ def _comparing_in_float32(model: Any) -> Any:
             if _is_tree(step):
                 steps.append((f"{name}_float32", CastTransformer(dtype=np.float32)))
             steps.append((name, _comparing_in_float32(step) if getattr(step, "steps", None) else step))
-        changed = copy.copy(model)
-        changed.steps = steps
-        return changed
+        return _with_steps(model, steps)
     if _is_tree(model):
         from sklearn.pipeline import Pipeline
 
@@ -152,10 +156,8 @@ def _column(place: int) -> str:
 def _picking_by_place(model: Any) -> Any:
     """The model with its first step's columns as places in the table instead of names."""
     if getattr(model, "steps", None):
-        changed = copy.copy(model)
         (name, first), *others = model.steps
-        changed.steps = [(name, _picking_by_place(first)), *others]
-        return changed
+        return _with_steps(model, [(name, _picking_by_place(first)), *others])
     if not hasattr(model, "transformers_"):
         return model
     # However they were given: names, places, a mask, a slice, a function.
@@ -174,18 +176,13 @@ def _is_tree(step: Any) -> bool:
 
 def _without_layout(model: Any) -> Any:
     """A vote's ``flatten_transform`` shapes what its ``transform`` gives, which is not asked, and skl2onnx stops at it."""
-    final = final_step(model)
-    if not getattr(final, "flatten_transform", False):
+    if getattr(model, "steps", None):
+        *others, (name, last) = model.steps
+        return _with_steps(model, [*others, (name, _without_layout(last))])
+    if not getattr(model, "flatten_transform", False):
         return model
-    plain = copy.copy(final)
-    plain.flatten_transform = False
-    return plain if model is final else _with_final_step(model, plain)
-
-
-def _with_final_step(model: Any, final: Any) -> Any:
     changed = copy.copy(model)
-    name, last = model.steps[-1]
-    changed.steps = [*model.steps[:-1], (name, _with_final_step(last, final) if getattr(last, "steps", None) else final)]
+    changed.flatten_transform = False
     return changed
 
 
@@ -296,7 +293,7 @@ def _constant(graph: onnx.GraphProto, name: str, value: Any) -> str:
     return f"{ADDED}{name}"
 
 
-def _short(error: BaseException | None) -> str:
+def _short(error: BaseException) -> str:
     """Its first line, cut: skl2onnx prints whole ensembles."""
-    line = (str(error).strip() or "no message").splitlines()[0]
+    line = first_line(error, "no message")
     return line if len(line) <= 160 else line[:160] + " …"

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from onnxferry.export.sources import Feeds, InputSpec, Strategy
 from onnxferry.export.sources.torch_modes import evaluation_mode, exact_cuda, no_warnings_of_torch
-from onnxferry.runtime.errors import ExportError, InputError
+from onnxferry.runtime.errors import ExportError, InputError, first_line
 
 # Beyond this many parameters a second copy in float64 costs more memory than the extra evidence is worth.
 FLOAT64_PARAMETER_LIMIT = 200_000_000
@@ -180,7 +180,8 @@ class TorchSource:
             return self._answer(self.module, self.examples)
         except Exception as error:
             raise ExportError(
-                f"the model itself fails on the example inputs ({type(error).__name__}: {_first_line(error)}); {self._other_inputs()}"
+                f"the model itself fails on the example inputs ({type(error).__name__}: {first_line(error, repr(error))}); "
+                f"{self._other_inputs()}"
             ) from error
 
     def _other_inputs(self) -> str:
@@ -431,7 +432,3 @@ def unique(names: Any) -> tuple[str, ...]:
             candidate = f"{name}_{n}"
         taken.append(candidate)
     return tuple(taken)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0]

@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from onnxferry.export.sources import FinalExportError, LikelyExportError
-from onnxferry.runtime.errors import ExportError
+from onnxferry.runtime.errors import ExportError, first_line
 
 _BRANCH = r"data-dependent|Dynamic control flow|GuardOnDataDependent|DYNAMIC_CONTROL_FLOW|generic_jump"
 _LOOP = r"\bfor\b.*\bin\b.*\brange\(|\bwhile\b"
@@ -59,7 +59,7 @@ def explained(
     if missing:
         return ExportError(f"the operator {missing.group(1)} has no translation to ONNX{at}: rewrite that line with other operators")
     root = next((e for e in chain if type(e).__name__ not in _WRAPPERS), chain[-1])
-    line = (str(root).strip() or type(root).__name__).splitlines()[0]
+    line = first_line(root)
     return ExportError(f"torch cannot export the model{at} ({type(root).__name__}: {line[:300]})")
 
 

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from onnxferry.export.sources import Strategy
 from onnxferry.export.sources.torch import CallPlan, TorchSource, path_name, unique
-from onnxferry.runtime.errors import ExportError, InputError
+from onnxferry.runtime.errors import ExportError, InputError, first_line
 
 
 class ProgramCall(CallPlan):
@@ -91,7 +91,7 @@ def program_from_file(path: str | os.PathLike[str]) -> torch.export.ExportedProg
     try:
         return torch.export.load(path)
     except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         raise ExportError(
             f"{Path(path).name} is no program of torch.export that this torch ({torch.__version__}) reads: {first[:200]}"
         ) from error
