@@ -6,9 +6,11 @@ from pathlib import Path
 
 import streamlit as st
 
-from onnxferry.demo.views import compress, imagine, recognise, under_the_hood, write, your_model
+from onnxferry.demo.pages import compress, imagine, recognise, under_the_hood, write, your_model
 
 st.set_page_config(page_title="onnxferry", page_icon="⛴️", layout="wide")
+
+
 chosen = st.navigation(
     [
         st.Page(recognise.page, title="Recognise", icon=":material/draw:", url_path="recognise", default=True),
@@ -20,5 +22,9 @@ chosen = st.navigation(
     ],
     position="top",
 )
+
+
 st.html(Path(__file__).parent / "assets" / "style.css")
+
+
 chosen.run()

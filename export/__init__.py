@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any
 from onnxferry.runtime.errors import ExportError, MissingExtraError, ParityError
 
 if TYPE_CHECKING:
-    from onnxferry.export.checkpoint_export import export_checkpoint
-    from onnxferry.export.model_export import export_model, export_module
-    from onnxferry.export.parity import ParityReport
+    from onnxferry.export.families.checkpoint import export_checkpoint
+    from onnxferry.export.parity.judge import ParityReport
+    from onnxferry.export.pipeline.export import export_model, export_module
+
 
 __all__ = ["ExportError", "ParityError", "ParityReport", "export_checkpoint", "export_model", "export_module"]
 
+
 _LAZY = {
-    "export_checkpoint": "onnxferry.export.checkpoint_export",
-    "export_model": "onnxferry.export.model_export",
-    "export_module": "onnxferry.export.model_export",
-    "ParityReport": "onnxferry.export.parity",
+    "export_checkpoint": "onnxferry.export.families.checkpoint",
+    "export_model": "onnxferry.export.pipeline.export",
+    "export_module": "onnxferry.export.pipeline.export",
+    "ParityReport": "onnxferry.export.parity.judge",
 }
 
 

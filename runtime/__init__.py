@@ -15,41 +15,43 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxferry.runtime import errors as errors
-    from onnxferry.runtime.artifact import Contract as Contract
-    from onnxferry.runtime.artifact import Golden as Golden
-    from onnxferry.runtime.artifact import Tolerance as Tolerance
+    from onnxferry.runtime.artifact.contract import Contract as Contract
+    from onnxferry.runtime.artifact.contract import Golden as Golden
+    from onnxferry.runtime.artifact.contract import Tolerance as Tolerance
     from onnxferry.runtime.batcher import Batcher as Batcher
-    from onnxferry.runtime.device_arrays import DeviceArray as DeviceArray
-    from onnxferry.runtime.engine import Engine as Engine
-    from onnxferry.runtime.engine import TensorSpec as TensorSpec
-    from onnxferry.runtime.images import ImageGenerator as ImageGenerator
-    from onnxferry.runtime.latents import Autoencoder as Autoencoder
-    from onnxferry.runtime.placement import PlacementWarning as PlacementWarning
-    from onnxferry.runtime.tasks import Classifier as Classifier
-    from onnxferry.runtime.tasks import Model as Model
-    from onnxferry.runtime.tasks import Prediction as Prediction
-    from onnxferry.runtime.tasks import load as load
-    from onnxferry.runtime.text import TextGenerator as TextGenerator
+    from onnxferry.runtime.engine.cuda.dlpack import DeviceArray as DeviceArray
+    from onnxferry.runtime.engine.engine import Engine as Engine
+    from onnxferry.runtime.engine.engine import TensorSpec as TensorSpec
+    from onnxferry.runtime.engine.placement import PlacementWarning as PlacementWarning
+    from onnxferry.runtime.tasks.autoencoder import Autoencoder as Autoencoder
+    from onnxferry.runtime.tasks.image_generator import ImageGenerator as ImageGenerator
+    from onnxferry.runtime.tasks.load import Classifier as Classifier
+    from onnxferry.runtime.tasks.load import Model as Model
+    from onnxferry.runtime.tasks.load import Prediction as Prediction
+    from onnxferry.runtime.tasks.load import load as load
+    from onnxferry.runtime.tasks.text_generator import TextGenerator as TextGenerator
 
     __version__: str
 
+
 _MODULES = {
-    "Autoencoder": "latents",
+    "Autoencoder": "tasks.autoencoder",
     "Batcher": "batcher",
-    "Classifier": "tasks",
-    "Contract": "artifact",
-    "DeviceArray": "device_arrays",
-    "Engine": "engine",
-    "Golden": "artifact",
-    "ImageGenerator": "images",
-    "Model": "tasks",
-    "PlacementWarning": "placement",
-    "Prediction": "tasks",
-    "TensorSpec": "engine",
-    "TextGenerator": "text",
-    "Tolerance": "artifact",
-    "load": "tasks",
+    "Classifier": "tasks.load",
+    "Contract": "artifact.contract",
+    "DeviceArray": "engine.cuda.dlpack",
+    "Engine": "engine.engine",
+    "Golden": "artifact.contract",
+    "ImageGenerator": "tasks.image_generator",
+    "Model": "tasks.load",
+    "PlacementWarning": "engine.placement",
+    "Prediction": "tasks.load",
+    "TensorSpec": "engine.engine",
+    "TextGenerator": "tasks.text_generator",
+    "Tolerance": "artifact.contract",
+    "load": "tasks.load",
 }
+
 
 __all__ = [
     "Autoencoder",

@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from onnxferry.runtime.engine import Engine
-from onnxferry.runtime.variants import rows_alone
+from onnxferry.runtime.artifact.variants import rows_alone
+from onnxferry.runtime.engine.engine import Engine
 
 _BY_ROW = ("prompt", "uniforms", "prompt_length", "state")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxferry.runtime.cli import VERBS
+from onnxferry.runtime.cli.main import VERBS
 
 ROOT = Path(__file__).parents[1]
 
@@ -188,7 +188,7 @@ def test_verb_has_help_with_an_example(verb: str) -> None:
 def test_every_kind_of_training_has_help_with_an_example() -> None:
     import typer
 
-    from onnxferry.train.commands import app
+    from onnxferry.train.cli.app import app
 
     command = typer.main.get_command(app)
     kinds = sorted(getattr(command, "commands", {}))

@@ -71,18 +71,18 @@ def test_contracts_are_kept(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "line", "broken"),
     [
-        ("runtime/artifact.py", "import torch", "onnxferry.runtime.artifact -> torch"),
-        ("runtime/engine.py", "def late():\n    import onnx.helper", "onnxferry.runtime.engine -> onnx"),
-        ("runtime/artifact.py", "from onnxferry.train import loop", "onnxferry.runtime.artifact -> onnxferry.train.loop"),
-        ("train/loop.py", "from onnxferry.export import parity", "onnxferry.train.loop -> onnxferry.export.parity"),
-        ("demo/shelf.py", "from onnxferry.train import data", "onnxferry.demo.shelf -> onnxferry.train.data"),
-        ("demo/parts.py", "import torch", "onnxferry.demo.parts -> torch"),
-        ("runtime/tasks.py", "from onnxferry.demo import markup", "onnxferry.runtime.tasks -> onnxferry.demo.markup"),
-        ("demo/markup.py", "import typer", "onnxferry.demo.markup -> typer"),
-        ("runtime/engine.py", "import rich.console", "onnxferry.runtime.engine -> rich"),
-        ("runtime/tasks.py", "import typer", "onnxferry.runtime.tasks -> typer"),
-        ("runtime/tasks.py", "from onnxferry.runtime import console", "onnxferry.runtime.tasks -> onnxferry.runtime.console"),
-        ("runtime/engine.py", "from onnxferry.runtime import cli", "onnxferry.runtime.engine -> onnxferry.runtime.cli"),
+        ("runtime/artifact.py", "import torch", "onnxferry.runtime.artifact.contract -> torch"),
+        ("runtime/engine.py", "def late():\n    import onnx.helper", "onnxferry.runtime.engine.engine -> onnx"),
+        ("runtime/artifact.py", "from onnxferry.train import loop", "onnxferry.runtime.artifact.contract -> onnxferry.train.loop.loop"),
+        ("train/loop.py", "from onnxferry.export import parity", "onnxferry.train.loop.loop -> onnxferry.export.parity.judge"),
+        ("demo/shelf.py", "from onnxferry.train import data", "onnxferry.demo.shipped.models -> onnxferry.train.data.images"),
+        ("demo/parts.py", "import torch", "onnxferry.demo.widgets.components -> torch"),
+        ("runtime/tasks.py", "from onnxferry.demo import markup", "onnxferry.runtime.tasks.load -> onnxferry.demo.widgets.html"),
+        ("demo/markup.py", "import typer", "onnxferry.demo.widgets.html -> typer"),
+        ("runtime/engine.py", "import rich.console", "onnxferry.runtime.engine.engine -> rich"),
+        ("runtime/tasks.py", "import typer", "onnxferry.runtime.tasks.load -> typer"),
+        ("runtime/tasks.py", "from onnxferry.runtime import console", "onnxferry.runtime.tasks.load -> onnxferry.runtime.cli.console"),
+        ("runtime/engine.py", "from onnxferry.runtime import cli", "onnxferry.runtime.engine.engine -> onnxferry.runtime.cli.main"),
     ],
 )
 def test_contracts_refuse_a_planted_import(tree: Path, file: str, line: str, broken: str) -> None:
@@ -121,8 +121,8 @@ def test_runtime_and_its_commands_import_without_torch_or_onnx() -> None:
 def test_the_demo_imports_without_torch_or_onnx() -> None:
     """Streamlit itself needs pandas; nothing else that is heavy."""
     names = [f"onnxferry.demo.{path.stem}" for path in (ROOT / "demo").glob("*.py") if path.stem not in ("__init__", "app")]
-    names += [f"onnxferry.demo.views.{path.stem}" for path in (ROOT / "demo" / "views").glob("*.py") if path.stem != "__init__"]
-    assert "onnxferry.demo.views.recognise" in names
+    names += [f"onnxferry.demo.pages.{path.stem}" for path in (ROOT / "demo" / "views").glob("*.py") if path.stem != "__init__"]
+    assert "onnxferry.demo.pages.recognise" in names
     blocked = tuple(name for name in HEAVY if name != "pandas")
     result = python(BLOCK.format(names=blocked) + f"for name in {names!r}: importlib.import_module(name)")
     assert result.returncode == 0, result.stderr
@@ -134,7 +134,7 @@ def test_library_imports_without_the_command_line() -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("module", ["onnxferry.runtime", "onnxferry.runtime.cli"])
+@pytest.mark.parametrize("module", ["onnxferry.runtime", "onnxferry.runtime.cli.main"])
 def test_import_is_light(module: str) -> None:
     """Cold start is a promise: what a first call does not need is not imported before it."""
     program = f"import {module}, sys; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"

@@ -21,10 +21,10 @@ import torch
 
 from onnxferry.export import export_checkpoint, export_model
 from onnxferry.runtime import Contract, Engine
-from onnxferry.runtime.golden import replay_goldens
-from onnxferry.train.checkpoint import Checkpoint
-from onnxferry.train.cnn import Cnn, CnnConfig
-from onnxferry.train.rnn import Rnn, RnnConfig
+from onnxferry.runtime.engine.replay import replay_goldens
+from onnxferry.train.families.cnn import Cnn, CnnConfig
+from onnxferry.train.families.rnn import Rnn, RnnConfig
+from onnxferry.train.loop.checkpoint import Checkpoint
 
 ROOT = Path(__file__).parents[1]
 OLDEST = "1.20"

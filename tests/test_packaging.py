@@ -144,7 +144,7 @@ def test_command_line_and_version_from_the_installed_wheel(installed: Path, tmp_
     environment_free = f"try:\n    {program}\nexcept SystemExit as end:\n    assert not end.code"
     assert away(installed, environment_free, cwd=tmp_path).split() == ["onnxferry", PROJECT["project"]["version"]]
     entry_points = next(installed.glob("onnxferry-*.dist-info")) / "entry_points.txt"
-    assert "onnxferry = onnxferry.runtime.cli:main" in entry_points.read_text()
+    assert "onnxferry = onnxferry.runtime.cli.main:main" in entry_points.read_text()
 
 
 def test_every_zoo_file_opens_from_the_installed_wheel(installed: Path, tmp_path: Path) -> None:

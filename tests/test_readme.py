@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import typer
 
-from onnxferry.runtime.cli import VERBS
+from onnxferry.runtime.cli.main import VERBS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -87,7 +87,7 @@ def test_command_parses(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_wrong_option_does_not_parse() -> None:
     """The test above can fail."""
-    from onnxferry.runtime.check_command import app
+    from onnxferry.runtime.cli.check import app
 
     command: Any = typer.main.get_command(app)
     with pytest.raises(Exception, match="No such option"):
@@ -126,7 +126,7 @@ def test_links_lead_to_files() -> None:
 def test_contract_keys_are_documented() -> None:
     import numpy as np
 
-    from onnxferry.runtime.artifact import Contract, Golden, metadata_from_contract
+    from onnxferry.runtime.artifact.contract import Contract, Golden, metadata_from_contract
 
     one = {"x": np.zeros(1, np.float32)}
     full = Contract(

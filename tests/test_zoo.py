@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from onnxferry.runtime import Autoencoder, Classifier, ImageGenerator, TextGenerator, load
-from onnxferry.runtime.catalog import zoo_model, zoo_names
-from onnxferry.runtime.golden import replay_goldens
+from onnxferry.runtime.artifact.zoo import zoo_model, zoo_names
+from onnxferry.runtime.engine.replay import replay_goldens
 
 ZOO = Path(__file__).parents[1] / "runtime" / "zoo"
 

@@ -12,14 +12,15 @@ from rich.console import Console
 from rich.table import Table
 
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.whole_file import write_text_whole
-from onnxferry.train.checkpoint import Checkpoint
-from onnxferry.train.cnn import CnnLearner, CnnOptions
-from onnxferry.train.data import ImageSplits, draw_stratified
-from onnxferry.train.loop import LoopConfig, fit
+from onnxferry.runtime.files import write_text_whole
+from onnxferry.train.data.images import ImageSplits, draw_stratified
+from onnxferry.train.families.cnn import CnnLearner, CnnOptions
+from onnxferry.train.loop.checkpoint import Checkpoint
+from onnxferry.train.loop.loop import LoopConfig, fit
 
 STEPS = 600
 """Updates of every training, so that neither side is the one that learnt longer."""
+
 
 STEPS_AN_EPOCH = 60
 """Fewer pictures than that many batches are repeated within an epoch, at whose end curves are drawn and all is saved."""

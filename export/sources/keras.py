@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from onnxferry.export.sources.torch import CallPlan, TorchSource
+from onnxferry.export.sources.pytorch.module import CallPlan, TorchSource
 from onnxferry.runtime.errors import CheckpointError, ExportError, InputError, MissingExtraError, first_line
 
 BACKEND = "torch"
 
+
 # Keras numbers what nobody named, by how many were made before in the process.
 _NUMBERED = re.compile(r"(?:keras_tensor|input_layer|input)(?:_\d+)?")
+
 
 _DRAWN = {"batch": 4, "other": 24}
 """Sizes of open axes where nobody gives an example."""

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxferry.export.sources import Candidate, Feeds, InputSpec, Strategy, as_array
-from onnxferry.runtime.artifact import Contract
-from onnxferry.runtime.engine import Engine
+from onnxferry.export.source import Candidate, Feeds, InputSpec, Strategy, as_array
+from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError
-from onnxferry.runtime.onnx_file import file_sha256
-from onnxferry.runtime.value_info import TensorSpec
+from onnxferry.runtime.onnx_file.reader import file_sha256
+from onnxferry.runtime.onnx_file.values import TensorSpec
 
 
 class OnnxSource:
@@ -81,7 +81,7 @@ class OnnxSource:
 
 def declared_examples(declared: Sequence[TensorSpec], given: Feeds) -> dict[str, np.ndarray]:
     """Values for an engine's inputs: the given ones, and for the others drawn ones, as the file declares them."""
-    from onnxferry.export.input_spec import FIRST_AXIS, OTHER_AXES, InputDescription
+    from onnxferry.export.sources.input_spec import FIRST_AXIS, OTHER_AXES, InputDescription
 
     sizes: dict[str, int] = {}
     examples = {}

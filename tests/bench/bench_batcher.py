@@ -23,8 +23,8 @@ import numpy as np
 import onnxruntime
 
 from onnxferry.runtime import Batcher, load
-from onnxferry.runtime.hardware import cpu_name
-from onnxferry.runtime.tune_feeds import make_feeds
+from onnxferry.runtime.machine.cpu import cpu_name
+from onnxferry.runtime.tuning.inputs import make_feeds
 
 Call = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 

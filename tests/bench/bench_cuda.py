@@ -28,13 +28,15 @@ import onnx
 import onnxruntime
 import torch
 
-from onnxferry.export.bench_answers import judge
-from onnxferry.export.bench_jobs import BenchModel, Job, bench_model, make_job
-from onnxferry.export.bench_torch import rebuild
-from onnxferry.export.half import float16
-from onnxferry.runtime import Engine, hardware, ort
-from onnxferry.runtime.bound_run import BoundRun
-from onnxferry.runtime.placement import PlacementWarning
+from onnxferry.export.bench.contenders.rebuilt import rebuild
+from onnxferry.export.bench.correctness import judge
+from onnxferry.export.bench.workloads import BenchModel, Job, bench_model, make_job
+from onnxferry.export.optimize.rewrites.float16 import float16
+from onnxferry.runtime import Engine
+from onnxferry.runtime.engine import ort
+from onnxferry.runtime.engine.placement import PlacementWarning
+from onnxferry.runtime.machine import cpu as hardware
+from onnxferry.runtime.tuning.bound_run import BoundRun
 
 MODELS = ("digits", "digits-gan", "digits-ae")
 TURNS = 16

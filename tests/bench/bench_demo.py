@@ -21,7 +21,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from onnxferry.demo.command import free_port, serve_command
+from onnxferry.demo.cli import free_port, serve_command
 
 FLAGS = [
     "--no-sandbox",

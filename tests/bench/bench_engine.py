@@ -31,9 +31,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from onnxferry.runtime import Engine, ort
-from onnxferry.runtime.catalog import find_model
-from onnxferry.runtime.hardware import cpu_name
+from onnxferry.runtime import Engine
+from onnxferry.runtime.artifact.zoo import find_model
+from onnxferry.runtime.engine import ort
+from onnxferry.runtime.machine.cpu import cpu_name
 
 CALLS = 20  # in a row of one kind: the clock is read once for them
 

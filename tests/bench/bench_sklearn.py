@@ -29,7 +29,7 @@ from sklearn.preprocessing import StandardScaler
 
 from onnxferry.export import export_model
 from onnxferry.runtime import Engine
-from onnxferry.runtime.hardware import cpu_name
+from onnxferry.runtime.machine.cpu import cpu_name
 
 ESTIMATORS: dict[str, Callable[[], Any]] = {
     "StandardScaler + LogisticRegression": lambda: make_pipeline(StandardScaler(), LogisticRegression()),

@@ -35,11 +35,11 @@ import torch
 from torch import Tensor
 
 from onnxferry.export import export_checkpoint
-from onnxferry.export.bench_torch import Cells
-from onnxferry.export.text_storage import rounded
+from onnxferry.export.bench.contenders.rebuilt import Cells
+from onnxferry.export.graphs.weight_storage import rounded
 from onnxferry.runtime import TextGenerator, load
-from onnxferry.train.checkpoint import Checkpoint
-from onnxferry.train.rnn import START, Rnn, RnnConfig, choose, state_after
+from onnxferry.train.families.rnn import START, Rnn, RnnConfig, choose, state_after
+from onnxferry.train.loop.checkpoint import Checkpoint
 
 TEMPERATURE = 0.8
 Step = Callable[..., tuple[Tensor, ...]]

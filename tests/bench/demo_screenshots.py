@@ -19,7 +19,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from onnxferry.demo.command import free_port, serve_command
+from onnxferry.demo.cli import free_port, serve_command
 
 ROOT = Path(__file__).parents[2]
 FLAGS = [

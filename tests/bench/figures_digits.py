@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path)
     arguments = parser.parse_args()
 
-    from onnxferry.train.data import load_images
+    from onnxferry.train.data.images import load_images
 
     test = load_images("mnist", arguments.data).test
     images, labels = test.images[..., 0], test.labels

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from onnxferry.runtime import Classifier, load
-from onnxferry.runtime.catalog import find_model
-from onnxferry.runtime.scores import wilson_interval
-from onnxferry.train.data import load_images
+from onnxferry.runtime.artifact.zoo import find_model
+from onnxferry.runtime.evaluation.scores import wilson_interval
+from onnxferry.train.data.images import load_images
 
 
 def main() -> None:
@@ -51,8 +51,8 @@ def parity(model: Classifier, checkpoint: Path, images: np.ndarray) -> dict[str,
     """The largest difference of a probability, and the decisions that differ, over ``images`` uint8 (n, height, width, channels)."""
     import torch
 
-    from onnxferry.train.checkpoint import load_checkpoint
-    from onnxferry.train.cnn import Recogniser
+    from onnxferry.train.families.cnn import Recogniser
+    from onnxferry.train.loop.checkpoint import load_checkpoint
 
     source = Recogniser(load_checkpoint(checkpoint, "cnn").model()).eval()  # type: ignore[arg-type]
     largest, changed = 0.0, 0

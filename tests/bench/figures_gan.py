@@ -4,7 +4,7 @@
     python tests/bench/figures_gan.py --model fashion-gan --checkpoint RUN      # and parity with PyTorch, on all of them
 
 Classes as in the test images, noise of a seed that choosing never used. Quality in the features of the shipped recogniser of the
-same set (what each figure is: onnxferry.train.gan_quality), beside the floor: as many training images instead of made ones.
+same set (what each figure is: onnxferry.train.families.gan_quality), beside the floor: as many training images instead of made ones.
 Prints one JSON document.
 """
 
@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from onnxferry.runtime import ImageGenerator, load
-from onnxferry.runtime.catalog import find_model
-from onnxferry.train.data import draw_stratified, load_images
-from onnxferry.train.gan_quality import NEIGHBOURS, judge_from_model, quality
+from onnxferry.runtime.artifact.zoo import find_model
+from onnxferry.train.data.images import draw_stratified, load_images
+from onnxferry.train.families.gan_quality import NEIGHBOURS, judge_from_model, quality
 
 SETS = {"digits-gan": ("mnist", "digits"), "fashion-gan": ("fashion-mnist", "fashion")}
 """Generator to its set and to the recogniser that judges it."""
@@ -59,8 +59,8 @@ def main() -> None:
     if arguments.checkpoint:
         import torch
 
-        from onnxferry.train.checkpoint import load_checkpoint
-        from onnxferry.train.gan import GeneratorTask
+        from onnxferry.train.families.gan import GeneratorTask
+        from onnxferry.train.loop.checkpoint import load_checkpoint
 
         source = GeneratorTask(load_checkpoint(arguments.checkpoint, "gan").model()).eval()  # type: ignore[arg-type]
         noise = np.random.Generator(np.random.PCG64(SEED)).standard_normal((len(test), model.noise), dtype=np.float32)

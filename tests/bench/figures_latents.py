@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from onnxferry.runtime import Autoencoder, load
-from onnxferry.train.autoencoder import DecoderTask, EncoderTask
-from onnxferry.train.checkpoint import load_checkpoint
-from onnxferry.train.data import load_images
-from onnxferry.train.pca import fit_pca
+from onnxferry.train.data.images import load_images
+from onnxferry.train.families.autoencoder import DecoderTask, EncoderTask
+from onnxferry.train.families.pca import fit_pca
+from onnxferry.train.loop.checkpoint import load_checkpoint
 
 
 def auroc(ordinary: np.ndarray, strange: np.ndarray) -> float:

@@ -17,8 +17,8 @@ import string
 from pathlib import Path
 
 from onnxferry.runtime import TextGenerator, load
-from onnxferry.runtime.catalog import find_model
-from onnxferry.train.text import SHAKESPEARE, load_text
+from onnxferry.runtime.artifact.zoo import find_model
+from onnxferry.train.data.text import SHAKESPEARE, load_text
 
 SEEDS = range(5)
 GENERATED = 10_000
@@ -57,9 +57,9 @@ def main() -> None:
         "bytes of the file": find_model(arguments.model).stat().st_size,
     }
     if arguments.checkpoint:
-        from onnxferry.export.text_storage import rounded
-        from onnxferry.train.checkpoint import load_checkpoint
-        from onnxferry.train.rnn import Rnn, nats_per_byte
+        from onnxferry.export.graphs.weight_storage import rounded
+        from onnxferry.train.families.rnn import Rnn, nats_per_byte
+        from onnxferry.train.loop.checkpoint import load_checkpoint
 
         trained = load_checkpoint(arguments.checkpoint, "rnn").model()
         assert isinstance(trained, Rnn)

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from onnxferry.export import export_checkpoint
-from onnxferry.export.model_export import shortened
+from onnxferry.export.pipeline.export import shortened
 from onnxferry.runtime import Classifier, TextGenerator, load
-from onnxferry.train.checkpoint import load_checkpoint
-from onnxferry.train.data import ImageSet, load_images
+from onnxferry.train.data.images import ImageSet, load_images
+from onnxferry.train.loop.checkpoint import load_checkpoint
 
 ZOO = Path(__file__).parents[2] / "runtime" / "zoo"
 PROMPTS = ("", "To be", "ROMEO:\nBut soft!")

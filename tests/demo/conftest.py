@@ -32,10 +32,10 @@ def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from onnxferry.export import export_checkpoint
-    from onnxferry.train.checkpoint import Checkpoint
-    from onnxferry.train.cnn import Cnn, CnnConfig
-    from onnxferry.train.data import load_images
-    from onnxferry.train.gan import GanConfig, Generator
+    from onnxferry.train.data.images import load_images
+    from onnxferry.train.families.cnn import Cnn, CnnConfig
+    from onnxferry.train.families.gan import GanConfig, Generator
+    from onnxferry.train.loop.checkpoint import Checkpoint
 
     zoo = tmp_path_factory.mktemp("zoo")
     runs = tmp_path_factory.mktemp("runs")
@@ -93,9 +93,9 @@ def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _ship_autoencoder(folder: Path, run: Path, images: np.ndarray, labels: np.ndarray) -> None:
     from onnxferry.export import export_checkpoint
-    from onnxferry.train.autoencoder import AutoencoderLearner, AutoencoderOptions
-    from onnxferry.train.data import load_images
-    from onnxferry.train.loop import LoopConfig, fit
+    from onnxferry.train.data.images import load_images
+    from onnxferry.train.families.autoencoder import AutoencoderLearner, AutoencoderOptions
+    from onnxferry.train.loop.loop import LoopConfig, fit
 
     splits = load_images("digits-5k", limit=200, validation=50)
     learner = AutoencoderLearner(splits, AutoencoderOptions(epochs=1, batch=20, average=0.9), latent=6, width=8, seed=0)
@@ -119,7 +119,7 @@ def show_zoo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]
     """``show_zoo(folder)``: what the catalog finds from now on. Opened models are forgotten before and after."""
     import streamlit as st
 
-    from onnxferry.runtime import catalog
+    from onnxferry.runtime.artifact import zoo as catalog
 
     def put(folder: Path) -> None:
         monkeypatch.setattr(catalog, "_zoo", lambda: folder)
@@ -146,7 +146,7 @@ def server(tiny_zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     import urllib.error
     import urllib.request
 
-    from onnxferry.demo.command import free_port, serve_command
+    from onnxferry.demo.cli import free_port, serve_command
 
     folder = tmp_path_factory.mktemp("served")
     script = folder / "app.py"

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from onnxferry.demo.command import free_port, serve_command
-from onnxferry.runtime.cli import main
+from onnxferry.demo.cli import free_port, serve_command
+from onnxferry.runtime.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 
-from onnxferry.demo.feeds import MAX_ELEMENTS, Input, from_file, from_picture, from_text, made_up, sized
+from onnxferry.demo.your_file.inputs import MAX_ELEMENTS, Input, from_file, from_picture, from_text, made_up, sized
 from onnxferry.runtime.errors import InputError
 
 

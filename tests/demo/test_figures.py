@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxferry.demo.figures import error_rows, parity_rows, parity_sentence, read_figures
+from onnxferry.demo.shipped.figures import error_rows, parity_rows, parity_sentence, read_figures
 
 CARDS = sorted((Path(__file__).parents[2] / "runtime" / "zoo").glob("*/card.json"))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from onnxferry.demo.views.write import LONGEST
+from onnxferry.demo.pages.write import LONGEST
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxferry.demo import markup
+from onnxferry.demo.widgets import html as markup
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
 

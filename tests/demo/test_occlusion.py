@@ -6,7 +6,7 @@ from typing import cast
 
 import numpy as np
 
-from onnxferry.demo.occlusion import covered, heat_map, overlay
+from onnxferry.demo.pictures.occlusion import covered, heat_map, overlay
 from onnxferry.runtime import Classifier, Prediction
 
 

@@ -7,7 +7,7 @@ import base64
 import numpy as np
 import pytest
 
-from onnxferry.demo.parts import moved_latents, pad_picture
+from onnxferry.demo.widgets.components import moved_latents, pad_picture
 
 
 def test_a_drawing_is_read() -> None:

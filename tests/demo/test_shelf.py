@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxferry.demo import shelf
+from onnxferry.demo.shipped import models as shelf
 from onnxferry.runtime import Autoencoder, Classifier, ImageGenerator
 from onnxferry.runtime.errors import ArtifactError
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxferry.demo import untrusted
-from onnxferry.demo.untrusted import Request, SandboxLimits, ask
-from onnxferry.runtime.artifact import Contract, Golden, Tolerance, metadata_from_contract
+from onnxferry.demo.your_file import sandbox as untrusted
+from onnxferry.demo.your_file.sandbox import Request, SandboxLimits, ask
+from onnxferry.runtime.artifact.contract import Contract, Golden, Tolerance, metadata_from_contract
 from onnxferry.runtime.errors import ArtifactError, InputError, MissingExtraError, OnnxFerryError, UntrustedModelError
 
 X = np.ones((2, 3), np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxferry.demo.uploads import PictureLimits, framed_like_mnist, has_light_ground, read_upload, shrink
+from onnxferry.demo.pictures.uploads import PictureLimits, framed_like_mnist, has_light_ground, read_upload, shrink
 from onnxferry.runtime.errors import InputError
 
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from onnxferry.export import export_model
-from onnxferry.export.against import judge_file
-from onnxferry.runtime.cli import main
+from onnxferry.export.pipeline.verify import judge_file
+from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.errors import ArtifactError, InputError
-from onnxferry.runtime.onnx_file import Limits
+from onnxferry.runtime.onnx_file.reader import Limits
 
 MODULE = '''
 import torch
@@ -218,7 +218,7 @@ def test_without_torch_the_install_line_is_shown(recogniser_file: Path) -> None:
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name.partition('.')[0] in ('torch', 'onnx'): raise ModuleNotFoundError(name=name.partition('.')[0])\n"
         "sys.meta_path.insert(0, Block())\n"
-        "from onnxferry.runtime.cli import main\n"
+        "from onnxferry.runtime.cli.main import main\n"
         f"sys.exit(main(['check', {str(recogniser_file)!r}, '--against', 'a:b']))\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -228,6 +228,6 @@ def test_without_torch_the_install_line_is_shown(recogniser_file: Path) -> None:
 
 @pytest.fixture
 def recogniser_file() -> Path:
-    from onnxferry.runtime.catalog import zoo_model
+    from onnxferry.runtime.artifact.zoo import zoo_model
 
     return zoo_model("digits").path

@@ -11,13 +11,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.export import bench_floor, bench_profile
-from onnxferry.export.bench_floor import Floor, Peaks, floor_of, last_level_cache, measure_peaks, reading
-from onnxferry.export.bench_print import floor_lines
-from onnxferry.export.bench_profile import Profile, Share, profile
-from onnxferry.export.bench_work import Work, multiply_adds
-from onnxferry.runtime.cli import main
-from onnxferry.runtime.engine import Engine
+from onnxferry.export.bench.profile import profile as bench_profile
+from onnxferry.export.bench.profile import roofline as bench_floor
+from onnxferry.export.bench.profile.op_counts import Work, multiply_adds
+from onnxferry.export.bench.profile.profile import Profile, Share, profile
+from onnxferry.export.bench.profile.roofline import Floor, Peaks, floor_of, last_level_cache, measure_peaks, reading
+from onnxferry.export.cli.print_bench import floor_lines
+from onnxferry.runtime.cli.main import main
+from onnxferry.runtime.engine.engine import Engine
 
 F = TensorProto.FLOAT
 

@@ -11,12 +11,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnxferry.export import bench_profile
-from onnxferry.export.bench_profile import open_as_tuned, profile, read_trace, summed
-from onnxferry.runtime.cli import main
+from onnxferry.export.bench.profile import profile as bench_profile
+from onnxferry.export.bench.profile.profile import open_as_tuned, profile, read_trace, summed
+from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.errors import DeviceError
-from onnxferry.runtime.tune_plan import Plan, Setting, Tuning
-from onnxferry.runtime.tuned_engine import TunedEngine
+from onnxferry.runtime.tuning.plan import Plan, Setting, Tuning
+from onnxferry.runtime.tuning.tuned_engine import TunedEngine
 
 
 def kernel(name: str, operator: str, start: int, duration: int) -> dict[str, object]:

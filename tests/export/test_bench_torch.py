@@ -9,10 +9,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnxferry.export.bench_contenders import open_contender
-from onnxferry.export.bench_jobs import bench_model, make_job
-from onnxferry.export.bench_torch import rebuild, rebuild_text
-from onnxferry.export.bench_verdicts import shipped_rows
+from onnxferry.export.bench.contenders.base import open_contender
+from onnxferry.export.bench.contenders.rebuilt import rebuild, rebuild_text
+from onnxferry.export.bench.verdicts import shipped_rows
+from onnxferry.export.bench.workloads import bench_model, make_job
 from onnxferry.runtime.errors import CheckFailedError, ExportError
 
 PICTURES = [name for name in shipped_rows() if name != "shakespeare"]

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from onnxferry.export import export_checkpoint
-from onnxferry.export import model_export as exporting
+from onnxferry.export.pipeline import export as exporting
 from onnxferry.runtime import Classifier, load
+from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import CheckpointError, OnnxFerryError, ParityError
-from onnxferry.runtime.golden import replay_goldens
-from onnxferry.train.checkpoint import load_checkpoint
-from onnxferry.train.cnn import CnnLearner, CnnOptions, Recogniser
-from onnxferry.train.data import load_images
-from onnxferry.train.loop import LoopConfig, fit
+from onnxferry.train.data.images import load_images
+from onnxferry.train.families.cnn import CnnLearner, CnnOptions, Recogniser
+from onnxferry.train.loop.checkpoint import load_checkpoint
+from onnxferry.train.loop.loop import LoopConfig, fit
 
 
 @pytest.fixture(scope="module")

@@ -21,20 +21,23 @@ import onnx
 import pytest
 import torch
 
-from onnxferry.export.bench_jobs import bench_model, make_job
-from onnxferry.export.bench_torch import rebuild, rebuild_text
-from onnxferry.export.bench_verdicts import shipped_rows
-from onnxferry.export.half import count_float16, float16
-from onnxferry.runtime import hardware, ort
-from onnxferry.runtime.artifact import Tolerance
-from onnxferry.runtime.engine import Engine
+from onnxferry.export.bench.contenders.rebuilt import rebuild, rebuild_text
+from onnxferry.export.bench.verdicts import shipped_rows
+from onnxferry.export.bench.workloads import bench_model, make_job
+from onnxferry.export.optimize.rewrites.float16 import count_float16, float16
+from onnxferry.runtime.artifact.contract import Tolerance
+from onnxferry.runtime.engine import ort
+from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.machine import cpu as hardware
 
 MISSING = "no NVIDIA GPU here" if hardware.cuda_devices() == 0 else ort.cuda_problem()
 TORCH_MISSING = None if torch.cuda.is_available() else f"torch {torch.__version__} was built without CUDA, or finds no GPU"
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(MISSING is not None, reason=f"CUDA cannot be used: {MISSING}"),
-    pytest.mark.filterwarnings("ignore::onnxferry.runtime.placement.PlacementWarning"),  # sums about shapes stay on the CPU on purpose
+    pytest.mark.filterwarnings(
+        "ignore::onnxferry.runtime.engine.placement.PlacementWarning"
+    ),  # sums about shapes stay on the CPU on purpose
 ]
 needs_torch = pytest.mark.skipif(TORCH_MISSING is not None, reason=f"PyTorch cannot use CUDA: {TORCH_MISSING}")
 

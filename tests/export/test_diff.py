@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.export.diff import WeightChange, diff_files
-from onnxferry.runtime.artifact import Contract, Golden, metadata_from_contract
-from onnxferry.runtime.cli import main
+from onnxferry.export.graphs.diff import WeightChange, diff_files
+from onnxferry.runtime.artifact.contract import Contract, Golden, metadata_from_contract
+from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.errors import UntrustedModelError
 
 WEIGHT = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -142,7 +142,7 @@ def test_contract(tmp_path: Path) -> None:
 
 
 def test_long_graphs_are_compared_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxferry.export.diff.MAX_ALIGNED_NODES", 1)
+    monkeypatch.setattr("onnxferry.export.graphs.diff.MAX_ALIGNED_NODES", 1)
     found = diff_files(write(tmp_path / "a.onnx"), write(tmp_path / "b.onnx", relu=False))
     assert words(found.graph)[-1] == "node 1, the first that differs: was Relu(^1) → y, is Tanh(^1) → y"
 

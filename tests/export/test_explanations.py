@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from onnxferry.export import ParityError, export_model
-from onnxferry.export.parity_explain import explain
-from onnxferry.export.parity_locate import AT_ONCE, first_difference
-from onnxferry.export.parity_probes import Case
-from onnxferry.export.parity_report import Failure, ParityReport
-from onnxferry.export.source_runs import SourceRun
-from onnxferry.export.sources import Candidate, Strategy
-from onnxferry.export.sources.torch import TorchSource
+from onnxferry.export.parity.explain import explain
+from onnxferry.export.parity.locate import AT_ONCE, first_difference
+from onnxferry.export.parity.probes import Case
+from onnxferry.export.parity.reference import SourceRun
+from onnxferry.export.parity.report import Failure, ParityReport
+from onnxferry.export.source import Candidate, Strategy
+from onnxferry.export.sources.pytorch.module import TorchSource
 
 
 class Deep(nn.Module):
@@ -167,8 +167,8 @@ class Flaky(TorchSource):
 
 @pytest.mark.parametrize("broken", [1, 2, 3])
 def test_another_way_to_capture_is_tried_and_judged_again(tmp_path: Path, broken: int) -> None:
-    from onnxferry.export.model_export import export_source
-    from onnxferry.runtime.artifact import Contract
+    from onnxferry.export.pipeline.export import export_source
+    from onnxferry.runtime.artifact.contract import Contract
 
     model = nn.Sequential(nn.Linear(3, 3), nn.Tanh()).eval()
     source = Flaky(model, torch.randn(2, 3), dynamic_shapes={"input": {0: "batch"}}, broken=broken)
@@ -192,7 +192,7 @@ def test_another_way_to_capture_is_tried_and_judged_again(tmp_path: Path, broken
 
 def test_a_frozen_shape_that_is_declared_is_mended_and_told(tmp_path: Path) -> None:
     """The newer exporter declares a recurrent output at its traced length, though it computes any."""
-    from onnxferry.export.graph_cleanup import declare_output_shapes
+    from onnxferry.export.graphs.cleanup import declare_output_shapes
 
     model = onnx.helper.make_model(
         onnx.helper.make_graph(

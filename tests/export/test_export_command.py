@@ -13,9 +13,9 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.export.input_spec import parsed_inputs
-from onnxferry.runtime.cli import main
-from onnxferry.runtime.engine import Engine
+from onnxferry.export.sources.input_spec import parsed_inputs
+from onnxferry.runtime.cli.main import main
+from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import InputError
 
 MODULE = """

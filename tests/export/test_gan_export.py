@@ -12,12 +12,12 @@ from PIL import Image
 
 from onnxferry.export import export_checkpoint
 from onnxferry.runtime import ImageGenerator, load
-from onnxferry.runtime.cli import main
+from onnxferry.runtime.cli.main import main
+from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import CheckpointError, InputError
-from onnxferry.runtime.golden import replay_goldens
-from onnxferry.runtime.images import great_circle
-from onnxferry.train.checkpoint import Checkpoint, load_checkpoint
-from onnxferry.train.gan import GanConfig, Generator, GeneratorTask
+from onnxferry.runtime.tasks.image_generator import great_circle
+from onnxferry.train.families.gan import GanConfig, Generator, GeneratorTask
+from onnxferry.train.loop.checkpoint import Checkpoint, load_checkpoint
 
 LABELS = ("ant", "bee", "cat")
 

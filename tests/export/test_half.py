@@ -9,19 +9,20 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.export import optimize as module
-from onnxferry.export.bench_jobs import bench_model, make_job
-from onnxferry.export.bench_verdicts import shipped_rows
-from onnxferry.export.half import HALVED, count_float16, float16
-from onnxferry.export.optimize import optimize
-from onnxferry.export.optimize_candidates import candidates_for
-from onnxferry.export.optimize_data import Samples
-from onnxferry.export.optimize_timing import Speed
-from onnxferry.runtime import hardware, ort
-from onnxferry.runtime.catalog import find_model
-from onnxferry.runtime.cli import main
-from onnxferry.runtime.engine import Engine
+from onnxferry.export.bench.verdicts import shipped_rows
+from onnxferry.export.bench.workloads import bench_model, make_job
+from onnxferry.export.optimize import optimize as module
+from onnxferry.export.optimize.candidates import candidates_for
+from onnxferry.export.optimize.optimize import optimize
+from onnxferry.export.optimize.rewrites.float16 import HALVED, count_float16, float16
+from onnxferry.export.optimize.samples import Samples
+from onnxferry.export.optimize.timing import Speed
+from onnxferry.runtime.artifact.zoo import find_model
+from onnxferry.runtime.cli.main import main
+from onnxferry.runtime.engine import ort
+from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError
+from onnxferry.runtime.machine import cpu as hardware
 
 ZOO = Path(find_model("digits")).parents[1]
 PICTURES = [name for name in shipped_rows() if name != "shakespeare"]
@@ -180,7 +181,7 @@ def test_a_certificate_names_its_device(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.skipif(hardware.cuda_devices() == 0, reason="no NVIDIA GPU here")
 def test_on_a_gpu_a_variant_is_certified_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from onnxferry.runtime import load
-    from onnxferry.runtime.variants import certified_variants
+    from onnxferry.runtime.artifact.variants import certified_variants
 
     assert ort.cuda_problem() is None
     monkeypatch.setattr(module, "compare_speed", lambda *a, **k: Speed(2.0, 0.01, 2e-3, 1e-3))

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from onnxferry.export.parity import judge
-from onnxferry.export.parity_measure import DEFAULT_TOLERANCES, FloatTolerance, default_tolerance, resolved_tolerance
-from onnxferry.export.parity_probes import given_case, probes
-from onnxferry.export.parity_report import ParityReport
-from onnxferry.export.source_runs import run_source
-from onnxferry.export.sources import Feeds, InputSpec
-from onnxferry.export.sources.torch import TorchSource
-from onnxferry.runtime.artifact import Tolerance
+from onnxferry.export.parity.judge import judge
+from onnxferry.export.parity.probes import given_case, probes
+from onnxferry.export.parity.reference import run_source
+from onnxferry.export.parity.report import ParityReport
+from onnxferry.export.parity.tolerances import DEFAULT_TOLERANCES, FloatTolerance, default_tolerance, resolved_tolerance
+from onnxferry.export.source import Feeds, InputSpec
+from onnxferry.export.sources.pytorch.module import TorchSource
+from onnxferry.runtime.artifact.contract import Tolerance
 from onnxferry.runtime.errors import InputError
 
 Outputs = dict[str, np.ndarray]

@@ -21,10 +21,10 @@ import torch
 from keras import layers
 
 from onnxferry.export import export_model
-from onnxferry.export.against import judge_file
+from onnxferry.export.pipeline.verify import judge_file
 from onnxferry.runtime import load
-from onnxferry.runtime.cli import main
-from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.cli.main import main
+from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError
 
 # Keras 3.15 on numpy 2.3

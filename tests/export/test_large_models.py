@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from onnxferry.export import ParityError, export_model
-from onnxferry.export.artifact_writer import EXTERNAL_DATA_BYTES, opened, weight_bytes
-from onnxferry.runtime.cli import main
-from onnxferry.runtime.engine import Engine
+from onnxferry.export.graphs.writer import EXTERNAL_DATA_BYTES, opened, weight_bytes
+from onnxferry.runtime.cli.main import main
+from onnxferry.runtime.engine.engine import Engine
 
 LARGE = bool(os.environ.get("ONNXFERRY_LARGE"))
 

@@ -14,17 +14,18 @@ import torch
 from PIL import Image
 
 from onnxferry.export import export_checkpoint
-from onnxferry.export import model_export as exporting
-from onnxferry.runtime import Autoencoder, latents, load
-from onnxferry.runtime.cli import main
-from onnxferry.runtime.engine import Engine
+from onnxferry.export.pipeline import export as exporting
+from onnxferry.runtime import Autoencoder, load
+from onnxferry.runtime.cli.main import main
+from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import ArtifactError, CheckpointError, InputError, ParityError
-from onnxferry.runtime.golden import replay_goldens
-from onnxferry.train import autoencoder
-from onnxferry.train.autoencoder import AutoencoderLearner, AutoencoderOptions, DecoderTask, EncoderTask
-from onnxferry.train.checkpoint import Checkpoint, load_checkpoint
-from onnxferry.train.data import load_images
-from onnxferry.train.loop import LoopConfig, fit
+from onnxferry.runtime.tasks import autoencoder as latents
+from onnxferry.train.data.images import load_images
+from onnxferry.train.families import autoencoder
+from onnxferry.train.families.autoencoder import AutoencoderLearner, AutoencoderOptions, DecoderTask, EncoderTask
+from onnxferry.train.loop.checkpoint import Checkpoint, load_checkpoint
+from onnxferry.train.loop.loop import LoopConfig, fit
 
 
 def trained(out: Path, *, variational: bool = False, seed: int = 0) -> Path:
@@ -189,8 +190,8 @@ def test_a_graph_that_differs_leaves_the_older_files(run: Path, tmp_path: Path, 
 
 
 def test_pixels_a_level_apart_are_counted() -> None:
-    from onnxferry.export.parity import PIXEL_SHARE, _Judge
-    from onnxferry.export.parity_report import OutputParity, ParityReport
+    from onnxferry.export.parity.judge import PIXEL_SHARE, _Judge
+    from onnxferry.export.parity.report import OutputParity, ParityReport
 
     judge = _Judge.__new__(_Judge)
     judge.report = ParityReport()

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from onnxferry.export import ExportError, ParityError, export_model, export_module
-from onnxferry.export.artifact_writer import write_artifact
-from onnxferry.export.model_export import shortened
-from onnxferry.runtime.artifact import Contract, Tolerance
-from onnxferry.runtime.engine import Engine
+from onnxferry.export.graphs.writer import write_artifact
+from onnxferry.export.pipeline.export import shortened
+from onnxferry.runtime.artifact.contract import Contract, Tolerance
+from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import InputError
 
 AXES = {"image": {0: "batch", 1: "height", 2: "width"}}
@@ -192,7 +192,7 @@ def test_a_full_disk_leaves_nothing_and_the_older_file_untouched(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     if call == "fsync":
-        monkeypatch.setattr("onnxferry.export.artifact_writer.os.fsync", full)
+        monkeypatch.setattr("onnxferry.export.graphs.writer.os.fsync", full)
     else:
         opened = Path.open
 

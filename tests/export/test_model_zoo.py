@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onnxferry.export import export_model
-from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.engine.engine import Engine
 
 
 @dataclass

@@ -12,15 +12,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.export import optimize as module
-from onnxferry.export.budget import parse_budget
-from onnxferry.export.optimize import Verdict, optimize
-from onnxferry.export.optimize_score import Score, score
-from onnxferry.export.optimize_timing import Speed
-from onnxferry.export.quantize import count_int8, dynamic_lstm, float16_storage, static_int8
-from onnxferry.runtime.artifact import Contract
-from onnxferry.runtime.cli import main
-from onnxferry.runtime.engine import Engine
+from onnxferry.export.optimize import optimize as module
+from onnxferry.export.optimize.budget import parse_budget
+from onnxferry.export.optimize.optimize import Verdict, optimize
+from onnxferry.export.optimize.rewrites.quantize import count_int8, dynamic_lstm, float16_storage, static_int8
+from onnxferry.export.optimize.score import Score, score
+from onnxferry.export.optimize.timing import Speed
+from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.cli.main import main
+from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import DataError, ExportError, InputError
 
 RNG = np.random.default_rng(0)

@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from onnxferry.export import quickstart
-from onnxferry.export.quickstart import _clear
+from onnxferry.export.cli import quickstart
+from onnxferry.export.cli.quickstart import _clear
 from onnxferry.runtime import Classifier, load
-from onnxferry.runtime.cli import main
+from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.errors import InputError
-from onnxferry.train.cnn import CnnLearner
-from onnxferry.train.data import load_images
+from onnxferry.train.data.images import load_images
+from onnxferry.train.families.cnn import CnnLearner
 
 
 def test_quickstart_leaves_a_model_that_runs_and_runs_again_over_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

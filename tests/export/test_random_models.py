@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from onnxferry.export import export_model
-from onnxferry.export.parity import judge
-from onnxferry.export.parity_probes import given_case
-from onnxferry.export.source_runs import run_source
-from onnxferry.export.sources import Feeds
-from onnxferry.export.sources.torch import TorchSource
-from onnxferry.runtime.engine import Engine
+from onnxferry.export.parity.judge import judge
+from onnxferry.export.parity.probes import given_case
+from onnxferry.export.parity.reference import run_source
+from onnxferry.export.source import Feeds
+from onnxferry.export.sources.pytorch.module import TorchSource
+from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import OnnxFerryError
 
 COUNT = int(os.environ.get("ONNXFERRY_MODELS", "50"))

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onnxferry.export import ExportError, ParityError, export_model
-from onnxferry.export.parity_report import ParityReport
+from onnxferry.export.parity.report import ParityReport
 from onnxferry.runtime.errors import InputError, OnnxFerryError
 
 

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.export.optimize_candidates import rewritten
-from onnxferry.export.rewrite import join_upsampling, split_transposed_convolutions
-from onnxferry.runtime.engine import Engine
+from onnxferry.export.graphs.graph import join_upsampling, split_transposed_convolutions
+from onnxferry.export.optimize.candidates import rewritten
+from onnxferry.runtime.engine.engine import Engine
 
 RNG = np.random.default_rng(0)
 

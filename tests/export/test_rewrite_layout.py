@@ -7,11 +7,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.export.optimize_candidates import arranged
-from onnxferry.export.quantize import count_int8, static_int8
-from onnxferry.export.rewrite_layout import channels_last
-from onnxferry.runtime.catalog import zoo_model
-from onnxferry.runtime.engine import Engine
+from onnxferry.export.optimize.candidates import arranged
+from onnxferry.export.optimize.rewrites.layout import channels_last
+from onnxferry.export.optimize.rewrites.quantize import count_int8, static_int8
+from onnxferry.runtime.artifact.zoo import zoo_model
+from onnxferry.runtime.engine.engine import Engine
 
 RNG = np.random.default_rng(0)
 

@@ -7,10 +7,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.export import rounding
-from onnxferry.export.quantize import static_int8
-from onnxferry.export.rounding import compensate, round_rows
-from onnxferry.runtime.engine import Engine
+from onnxferry.export.optimize.rewrites import gptq as rounding
+from onnxferry.export.optimize.rewrites.gptq import compensate, round_rows
+from onnxferry.export.optimize.rewrites.quantize import static_int8
+from onnxferry.runtime.engine.engine import Engine
 
 
 def correlated(rows: int, inputs: int, seed: int) -> np.ndarray:
@@ -91,7 +91,7 @@ def test_a_network_is_nearer_and_its_scales_stay(monkeypatch: pytest.MonkeyPatch
     model = network()
     feeds, unseen = ({"x": correlated(96, 3 * 64, seed).reshape(-1, 3, 8, 8)} for seed in (1, 2))
     compensated = static_int8(model, feeds, gemm=True)
-    monkeypatch.setattr("onnxferry.export.quantize.compensate", lambda *arguments: 0)
+    monkeypatch.setattr("onnxferry.export.optimize.rewrites.quantize.compensate", lambda *arguments: 0)
     nearest = static_int8(model, feeds, gemm=True)
     pairs = zip(nearest.graph.initializer, compensated.graph.initializer, strict=True)
     changed = {a.name for a, b in pairs if not np.array_equal(numpy_helper.to_array(a), numpy_helper.to_array(b))}

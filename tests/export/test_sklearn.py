@@ -41,12 +41,12 @@ from sklearn.svm import SVC, SVR, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from onnxferry.export import export_model
-from onnxferry.export.against import judge_file
-from onnxferry.export.parity_probes import probes
-from onnxferry.export.sources import InputSpec
-from onnxferry.export.sources.sklearn import SklearnSource
+from onnxferry.export.parity.probes import probes
+from onnxferry.export.pipeline.verify import judge_file
+from onnxferry.export.source import InputSpec
+from onnxferry.export.sources.sklearn.estimator import SklearnSource
 from onnxferry.runtime import load
-from onnxferry.runtime.cli import main
+from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.errors import ExportError, InputError, ParityError
 
 WINE, KINDS = load_wine(return_X_y=True)

@@ -10,19 +10,19 @@ import pytest
 import torch
 
 from onnxferry.export import export_checkpoint
-from onnxferry.export.graph_cleanup import all_nodes
-from onnxferry.export.model_export import without_paths
-from onnxferry.export.text_export import text_cases
-from onnxferry.export.text_graph import text_graph
-from onnxferry.export.text_source import TextSource, prompt_batch
-from onnxferry.runtime.artifact import contract_from_metadata
-from onnxferry.runtime.engine import Engine
+from onnxferry.export.families.rnn.export import text_cases
+from onnxferry.export.families.rnn.graph import text_graph
+from onnxferry.export.families.rnn.source import TextSource, prompt_batch
+from onnxferry.export.graphs.cleanup import all_nodes
+from onnxferry.export.pipeline.export import without_paths
+from onnxferry.runtime.artifact.contract import contract_from_metadata
+from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import CheckpointError, InputError, ParityError
-from onnxferry.runtime.golden import replay_goldens
-from onnxferry.runtime.tasks import load
-from onnxferry.runtime.text import TextGenerator
-from onnxferry.train.checkpoint import Checkpoint
-from onnxferry.train.rnn import HIGHEST_UNIFORM, START, Rnn, RnnConfig, nats_per_byte, running_weights, state_after
+from onnxferry.runtime.tasks.load import load
+from onnxferry.runtime.tasks.text_generator import TextGenerator
+from onnxferry.train.families.rnn import HIGHEST_UNIFORM, START, Rnn, RnnConfig, nats_per_byte, running_weights, state_after
+from onnxferry.train.loop.checkpoint import Checkpoint
 
 TEXT = b"The quality of mercy is not strain'd,\nIt droppeth as the gentle rain from heaven\nUpon the place beneath.\n" * 8
 NOTHING = np.zeros((1, 0), np.uint8)
@@ -227,7 +227,7 @@ def test_a_graph_that_does_something_else_is_refused_and_nothing_is_written(
                 del node.attribute[[a.name for a in node.attribute].index("linear_before_reset")]
         return model
 
-    monkeypatch.setattr("onnxferry.export.text_export.text_graph", forgets_linear_before_reset)
+    monkeypatch.setattr("onnxferry.export.families.rnn.export.text_graph", forgets_linear_before_reset)
     with pytest.raises(ParityError) as caught:
         export_checkpoint(checkpoint, tmp_path / "wrong.onnx")
     assert caught.value.report is not None

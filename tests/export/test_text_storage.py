@@ -12,20 +12,20 @@ import pytest
 import torch
 
 from onnxferry.export import export_checkpoint
-from onnxferry.export.bench_torch import rebuild_text
-from onnxferry.export.graph_cleanup import RUNTIME_DOMAIN, all_nodes
-from onnxferry.export.quantize_text import eight_bit_loop
-from onnxferry.export.text_export import text_cases
-from onnxferry.export.text_graph import text_graph
-from onnxferry.export.text_source import TextSource, prompt_batch
-from onnxferry.export.text_storage import exact_rows, rounded, row_rounded, stored, stored_values
-from onnxferry.runtime.cli import main
-from onnxferry.runtime.engine import Engine
+from onnxferry.export.bench.contenders.rebuilt import rebuild_text
+from onnxferry.export.families.rnn.export import text_cases
+from onnxferry.export.families.rnn.graph import text_graph
+from onnxferry.export.families.rnn.source import TextSource, prompt_batch
+from onnxferry.export.graphs.cleanup import RUNTIME_DOMAIN, all_nodes
+from onnxferry.export.graphs.weight_storage import exact_rows, rounded, row_rounded, stored, stored_values
+from onnxferry.export.optimize.rewrites.quantize_text import eight_bit_loop
+from onnxferry.runtime.cli.main import main
+from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import ExportError, InputError
-from onnxferry.runtime.golden import replay_goldens
-from onnxferry.runtime.tasks import load
-from onnxferry.train.checkpoint import Checkpoint
-from onnxferry.train.rnn import Rnn, RnnConfig
+from onnxferry.runtime.tasks.load import load
+from onnxferry.train.families.rnn import Rnn, RnnConfig
+from onnxferry.train.loop.checkpoint import Checkpoint
 
 TEXT = b"The quality of mercy is not strain'd,\nIt droppeth as the gentle rain from heaven\nUpon the place beneath.\n" * 8
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from onnxferry.export import export_model
-from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.engine.engine import Engine
 
 # transformers brings neither torch nor an ONNX Runtime of its own, so it stands in [dev] and CI has it.
 if os.environ.get("CI"):

@@ -13,9 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.runtime.artifact import Contract, Golden, Tolerance, metadata_from_contract
-from onnxferry.runtime.catalog import zoo_model
-from onnxferry.runtime.onnx_file import file_sha256
+from onnxferry.runtime.artifact.contract import Contract, Golden, Tolerance, metadata_from_contract
+from onnxferry.runtime.artifact.zoo import zoo_model
+from onnxferry.runtime.onnx_file.reader import file_sha256
 
 LABELS = ("black", "dark", "light", "white")
 

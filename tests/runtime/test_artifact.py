@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from onnxferry.runtime.artifact import (
+from onnxferry.runtime.artifact.contract import (
     GOLDEN_BYTES,
     KINDS,
     MAX_GOLDENS,

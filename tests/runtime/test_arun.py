@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.runtime import hardware
-from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.machine import cpu as hardware
 
 FLOAT = TensorProto.FLOAT
 

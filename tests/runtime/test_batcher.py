@@ -21,11 +21,11 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from onnxferry.runtime import Batcher, Engine, load
-from onnxferry.runtime.artifact import contract_from_metadata, metadata_from_contract
-from onnxferry.runtime.batch_axis import BatchAxis, batch_axis
-from onnxferry.runtime.catalog import zoo_model
+from onnxferry.runtime.artifact.contract import contract_from_metadata, metadata_from_contract
+from onnxferry.runtime.artifact.zoo import zoo_model
+from onnxferry.runtime.engine.batches import BatchAxis, batch_axis
 from onnxferry.runtime.errors import BusyError, InputError
-from onnxferry.runtime.value_info import TensorSpec
+from onnxferry.runtime.onnx_file.values import TensorSpec
 
 Make = Callable[..., Path]
 PATIENCE = 60.0  # seconds that a test waits for what must come: only a hang takes as long

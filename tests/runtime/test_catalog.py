@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from onnxferry.runtime import catalog
-from onnxferry.runtime.catalog import find_model, zoo_model, zoo_names
+from onnxferry.runtime.artifact import zoo as catalog
+from onnxferry.runtime.artifact.zoo import find_model, zoo_model, zoo_names
 from onnxferry.runtime.errors import ArtifactError
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxferry.runtime.artifact import Contract, Golden, metadata_from_contract
-from onnxferry.runtime.catalog import find_model
-from onnxferry.runtime.cli import main
+from onnxferry.runtime.artifact.contract import Contract, Golden, metadata_from_contract
+from onnxferry.runtime.artifact.zoo import find_model
+from onnxferry.runtime.cli.main import main
 
 
 def test_a_sound_file_passes(recogniser: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,7 +95,7 @@ def test_a_missing_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
 
 
 def test_says_why_it_ran_where_it_ran(recogniser: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxferry.runtime.ort.cuda_problem", lambda: "there is no GPU in this test")
+    monkeypatch.setattr("onnxferry.runtime.engine.ort.cuda_problem", lambda: "there is no GPU in this test")
     assert main(["check", str(recogniser)]) == 0
     assert "why cpu: CUDA cannot be used: there is no GPU in this test" in capsys.readouterr().out
     assert main(["check", str(recogniser), "--device", "cpu"]) == 0

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from onnxferry.runtime import cli
-from onnxferry.runtime.cli import VERBS, main
+from onnxferry.runtime.cli import main as cli
+from onnxferry.runtime.cli.main import VERBS, main
 from onnxferry.runtime.errors import InputError
 
 COMMAND = [sys.executable, "-m", "onnxferry.runtime"]
@@ -65,7 +65,7 @@ def test_version() -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["predict", "--help"], ["nonsense"]])
 def test_starts_without_numpy_onnxruntime_or_torch_where_it_need_not(arguments: list[str]) -> None:
     heavy = ["onnxruntime", "torch", "onnx", "PIL"] + (["numpy"] if arguments[0] != "predict" else [])
-    code = f"import sys; from onnxferry.runtime.cli import main; main({arguments}); print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys; from onnxferry.runtime.cli.main import main; main({arguments}); print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert result.stdout.splitlines()[-1] == "[]"
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from onnxferry.runtime.byte_sizes import human_bytes
-from onnxferry.runtime.console import command, plain, print_json
+from onnxferry.runtime.cli.console import command, plain, print_json
+from onnxferry.runtime.formats import human_bytes
 
 
 @pytest.mark.parametrize(

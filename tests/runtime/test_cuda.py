@@ -24,14 +24,15 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from onnxferry.runtime import hardware, ort
-from onnxferry.runtime.artifact import Tolerance
-from onnxferry.runtime.bound_run import BoundRun, can_be_bound
-from onnxferry.runtime.catalog import find_model, zoo_names
-from onnxferry.runtime.engine import Engine, PlacementWarning
+from onnxferry.runtime.artifact.contract import Tolerance
+from onnxferry.runtime.artifact.variants import decoder_path
+from onnxferry.runtime.artifact.zoo import find_model, zoo_names
+from onnxferry.runtime.engine import ort
+from onnxferry.runtime.engine.engine import Engine, PlacementWarning
+from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import DeviceError, InputError
-from onnxferry.runtime.golden import replay_goldens
-from onnxferry.runtime.variants import decoder_path
+from onnxferry.runtime.machine import cpu as hardware
+from onnxferry.runtime.tuning.bound_run import BoundRun, can_be_bound
 
 
 def _missing() -> str | None:

@@ -14,12 +14,16 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from onnxferry.runtime import cuda_driver, device_arrays, hardware, opening, ort
-from onnxferry.runtime.cuda_graphs import GraphRunner
-from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.engine import open as opening
+from onnxferry.runtime.engine import ort
+from onnxferry.runtime.engine.cuda import dlpack as device_arrays
+from onnxferry.runtime.engine.cuda import driver as cuda_driver
+from onnxferry.runtime.engine.cuda.graphs import GraphRunner
+from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.engine.open import CudaChoices
+from onnxferry.runtime.engine.placement import Placement, fallback_words
 from onnxferry.runtime.errors import DeviceError, InputError
-from onnxferry.runtime.opening import CudaChoices
-from onnxferry.runtime.placement import Placement, fallback_words
+from onnxferry.runtime.machine import cpu as hardware
 
 FLOAT = TensorProto.FLOAT
 

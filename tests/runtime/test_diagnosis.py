@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from onnxferry.runtime import cuda_libraries, diagnosis, hardware, ort
-from onnxferry.runtime.diagnosis import (
+from onnxferry.runtime.cli import diagnosis
+from onnxferry.runtime.cli.diagnosis import (
     Finding,
     cuda_findings,
     diagnose,
@@ -19,6 +19,9 @@ from onnxferry.runtime.diagnosis import (
     thread_findings,
     wheel_findings,
 )
+from onnxferry.runtime.engine import ort
+from onnxferry.runtime.machine import cpu as hardware
+from onnxferry.runtime.machine import nvidia as cuda_libraries
 
 
 def distribution(folder: Path, name: str, version: str, files: list[str] | None) -> metadata.Distribution:

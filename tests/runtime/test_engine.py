@@ -19,12 +19,13 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.runtime import hardware, ort
-from onnxferry.runtime.artifact import Contract, metadata_from_contract
-from onnxferry.runtime.catalog import find_model, zoo_names
-from onnxferry.runtime.engine import Engine, TensorSpec
+from onnxferry.runtime.artifact.contract import Contract, metadata_from_contract
+from onnxferry.runtime.artifact.zoo import find_model, zoo_names
+from onnxferry.runtime.engine import ort
+from onnxferry.runtime.engine.engine import Engine, TensorSpec
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError, MissingExtraError, UntrustedModelError
-from onnxferry.runtime.onnx_file import Limits
+from onnxferry.runtime.machine import cpu as hardware
+from onnxferry.runtime.onnx_file.reader import Limits
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 
@@ -734,9 +735,8 @@ def test_a_broken_onnxruntime(tmp_path, body, words):
 
 
 def test_importing_the_engine_imports_no_onnxruntime():
-    code = (
-        "import sys, onnxferry.runtime.engine; print(sorted({'onnxruntime', 'torch', 'onnx', 'PIL', 'rich', 'typer'} & sys.modules.keys()))"
-    )
+    heavy = {"onnxruntime", "torch", "onnx", "PIL", "rich", "typer"}
+    code = f"import sys, onnxferry.runtime.engine.engine; print(sorted({heavy} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

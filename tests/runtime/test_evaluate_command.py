@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxferry.runtime import tasks
-from onnxferry.runtime.artifact import contract_from_metadata
-from onnxferry.runtime.cli import main
-from onnxferry.runtime.labelled import folder_sha256, idx_header, idx_sha256
-from onnxferry.runtime.onnx_file import read_model
+from onnxferry.runtime.artifact.contract import contract_from_metadata
+from onnxferry.runtime.cli.main import main
+from onnxferry.runtime.evaluation.test_set import folder_sha256, idx_header, idx_sha256
+from onnxferry.runtime.onnx_file.reader import read_model
+from onnxferry.runtime.tasks import load as tasks
 
 LEVELS = {"black": 20, "dark": 100, "light": 150, "white": 240}
 

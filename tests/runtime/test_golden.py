@@ -7,9 +7,9 @@ import warnings
 import numpy as np
 import pytest
 
-from onnxferry.runtime.artifact import Contract, Golden, Tolerance
+from onnxferry.runtime.artifact.contract import Contract, Golden, Tolerance
+from onnxferry.runtime.engine.replay import EXACT, compare_output, replay_goldens, rms_share
 from onnxferry.runtime.errors import CheckFailedError
-from onnxferry.runtime.golden import EXACT, compare_output, replay_goldens, rms_share
 
 LOOSE = Tolerance(rtol=0.1, atol=0.01)
 

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.runtime import graph_cache, opening, ort
-from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.engine import graph_cache, ort
+from onnxferry.runtime.engine import open as opening
+from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.engine.graph_cache import GraphCache, can_hold, pays
 from onnxferry.runtime.errors import ArtifactError, InputError
-from onnxferry.runtime.graph_cache import GraphCache, can_hold, pays
-from onnxferry.runtime.onnx_file import read_model
+from onnxferry.runtime.onnx_file.reader import read_model
 
 FLOAT = TensorProto.FLOAT
 ZOO = Path(graph_cache.__file__).parent / "zoo"

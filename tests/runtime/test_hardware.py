@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from onnxferry.runtime import hardware
-from onnxferry.runtime.hardware import available_cpus, cgroup_quota, cuda_devices, default_threads
+from onnxferry.runtime.machine import cpu as hardware
+from onnxferry.runtime.machine.cpu import available_cpus, cgroup_quota, cuda_devices, default_threads
 
 V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
 V1_MOUNT = "33 25 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid - cgroup cgroup rw,cpu,cpuacct"
@@ -129,7 +129,7 @@ def test_available_cpus_where_there_is_no_affinity(monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity cannot be set here")
 def test_available_cpus_of_a_process_that_is_held_to_one():
     code = (
-        "import os; from onnxferry.runtime.hardware import available_cpus;"
+        "import os; from onnxferry.runtime.machine.cpu import available_cpus;"
         "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(available_cpus())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

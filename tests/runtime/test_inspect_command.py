@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxferry.runtime.cli import main
+from onnxferry.runtime.cli.main import main
 
 
 def test_one_of_ours(recogniser: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,7 +91,7 @@ def test_optional_inputs_and_external_weights_are_shown(tmp_path: Path, capsys: 
 
 
 def test_runs_nothing_and_needs_no_onnxruntime(recogniser: Path) -> None:
-    code = "import sys; sys.modules['onnxruntime'] = None; from onnxferry.runtime.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; sys.modules['onnxruntime'] = None; from onnxferry.runtime.cli.main import main; sys.exit(main(sys.argv[1:]))"
     result = subprocess.run(
         [sys.executable, "-c", code, "inspect", str(recogniser)], capture_output=True, text=True, timeout=120, check=False
     )

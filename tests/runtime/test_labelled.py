@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnxferry.runtime.errors import DataError
-from onnxferry.runtime.labelled import find_labelled_pictures
+from onnxferry.runtime.evaluation.test_set import find_labelled_pictures
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:

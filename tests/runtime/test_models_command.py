@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from onnxferry.runtime import catalog
-from onnxferry.runtime.cli import main
+from onnxferry.runtime.artifact import zoo as catalog
+from onnxferry.runtime.cli.main import main
 
 
 @pytest.fixture

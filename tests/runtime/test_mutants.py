@@ -27,9 +27,9 @@ def open_all(folder: Path) -> None:
     """The child: open and replay every mutant, a line of ``results`` for each: its name and what became of it."""
     import resource
 
-    from onnxferry.runtime.engine import Engine
+    from onnxferry.runtime.engine.engine import Engine
+    from onnxferry.runtime.engine.replay import replay_goldens
     from onnxferry.runtime.errors import OnnxFerryError
-    from onnxferry.runtime.golden import replay_goldens
 
     if sys.platform.startswith("linux"):
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -136,10 +136,10 @@ def weight_ranges(data: bytes) -> list[tuple[int, int]]:
 @pytest.mark.slow
 @pytest.mark.timeout(0 if COUNT > 500 else 1800)
 def test_damaged_artifacts_give_our_errors(tmp_path: Path, make_recogniser) -> None:
-    from onnxferry.runtime.catalog import zoo_model, zoo_names
+    from onnxferry.runtime.artifact.zoo import zoo_model, zoo_names
     from onnxferry.runtime.errors import OnnxFerryError
-    from onnxferry.runtime.sandbox import SandboxLimits
-    from onnxferry.runtime.untrusted import check_file
+    from onnxferry.runtime.sandbox.child import SandboxLimits
+    from onnxferry.runtime.sandbox.jobs import check_file
 
     seed = int(os.environ.get("ONNXFERRY_SEED") or random.SystemRandom().randrange(2**32))
     print(f"ONNXFERRY_SEED={seed}")  # shown where the test fails

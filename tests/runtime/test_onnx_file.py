@@ -16,10 +16,10 @@ import pytest
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.runtime import onnx_file
 from onnxferry.runtime.errors import ArtifactError, OnnxFerryError, UntrustedModelError
-from onnxferry.runtime.onnx_file import Limits, read_model
-from onnxferry.runtime.tensor_header import ELEMENT_TYPES
+from onnxferry.runtime.onnx_file import reader as onnx_file
+from onnxferry.runtime.onnx_file.reader import Limits, read_model
+from onnxferry.runtime.onnx_file.tensors import ELEMENT_TYPES
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from onnxferry.runtime.errors import DataError, InputError
-from onnxferry.runtime.pictures import decode_picture, decode_pictures, list_labelled_pictures, list_pictures, with_channels
+from onnxferry.runtime.images.decode import decode_picture, decode_pictures, list_labelled_pictures, list_pictures, with_channels
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxferry.runtime.cli import main
-from onnxferry.runtime.predict_command import picture_names
+from onnxferry.runtime.cli.main import main
+from onnxferry.runtime.cli.predict import picture_names
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_a_foreign_model(doubler: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_device_that_is_not_there(recogniser: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnxferry.runtime import hardware
+    from onnxferry.runtime.machine import cpu as hardware
 
     monkeypatch.setattr(hardware, "cuda_devices", lambda: 0)
     assert main(["predict", str(recogniser), "x.png", "--device", "cuda"]) == 1

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from onnxferry.runtime import hardware, ort
-from onnxferry.runtime.bindings import KEPT
-from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.engine import ort
+from onnxferry.runtime.engine.cuda.pinned import pinned_like
+from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.engine.io_binding import KEPT
 from onnxferry.runtime.errors import DeviceError, InputError
-from onnxferry.runtime.pinned import pinned_like
+from onnxferry.runtime.machine import cpu as hardware
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 

@@ -17,12 +17,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.runtime import sandbox, untrusted
-from onnxferry.runtime.cli import main
+from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.errors import ArtifactError, InputError, OnnxFerryError, UntrustedModelError
-from onnxferry.runtime.onnx_file import Limits
-from onnxferry.runtime.sandbox import SandboxLimits, call
-from onnxferry.runtime.untrusted import check_file, run_file
+from onnxferry.runtime.onnx_file.reader import Limits
+from onnxferry.runtime.sandbox import child as sandbox
+from onnxferry.runtime.sandbox import jobs as untrusted
+from onnxferry.runtime.sandbox.child import SandboxLimits, call
+from onnxferry.runtime.sandbox.jobs import check_file, run_file
 
 needs_memory_limit = pytest.mark.skipif(not sandbox.memory_is_limited(), reason="only Linux limits a process's memory")
 
@@ -78,7 +79,7 @@ def test_a_sound_file_is_checked_and_run_as_here(recogniser: Path) -> None:
     assert checked.inputs == ("image: uint8 (batch, height, width, 1)",)
     image = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 1), dtype=np.uint8)
     outputs = run_file(recogniser, {"image": image})
-    from onnxferry.runtime.engine import Engine
+    from onnxferry.runtime.engine.engine import Engine
 
     with Engine(recogniser, device="cpu", threads=1) as engine:
         expected = engine.run({"image": image})
@@ -383,8 +384,8 @@ def test_check_untrusted_opens_nothing_in_this_process(recogniser: Path, monkeyp
     def never(*_: object, **__: object) -> None:
         raise AssertionError("opened here")
 
-    monkeypatch.setattr("onnxferry.runtime.check_command.Engine", never)
-    monkeypatch.setattr("onnxferry.runtime.onnx_file.read_model", never)
+    monkeypatch.setattr("onnxferry.runtime.cli.check.Engine", never)
+    monkeypatch.setattr("onnxferry.runtime.onnx_file.reader.read_model", never)
     assert main(["check", str(recogniser), "--untrusted"]) == 0
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxferry.runtime.confusion_picture import draw_confusion, write_confusion_picture
-from onnxferry.runtime.scores import BINS, ClassScore, Confusion, Scores, wilson_interval
+from onnxferry.runtime.evaluation.confusion_plot import draw_confusion, write_confusion_picture
+from onnxferry.runtime.evaluation.scores import BINS, ClassScore, Confusion, Scores, wilson_interval
 
 
 def scored(answers: list[tuple[int, int, float]], labels: str = "abc") -> Scores:

@@ -11,11 +11,11 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from onnxferry.runtime import tasks
-from onnxferry.runtime.artifact import Contract, metadata_from_contract
-from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.artifact.contract import Contract, metadata_from_contract
+from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
-from onnxferry.runtime.tasks import Classifier, Model, Prediction, load, load_as
+from onnxferry.runtime.tasks import load as tasks
+from onnxferry.runtime.tasks.load import Classifier, Model, Prediction, load, load_as
 
 Make = Callable[..., Path]
 

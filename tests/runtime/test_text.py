@@ -15,11 +15,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.runtime import cli
-from onnxferry.runtime.artifact import Contract, metadata_from_contract
+from onnxferry.runtime.artifact.contract import Contract, metadata_from_contract
+from onnxferry.runtime.cli import main as cli
 from onnxferry.runtime.errors import ArtifactError, InputError
-from onnxferry.runtime.tasks import load
-from onnxferry.runtime.text import READ_AT_ONCE, STREAM_AT_ONCE, TextGenerator, sampling_feeds
+from onnxferry.runtime.tasks.load import load
+from onnxferry.runtime.tasks.text_generator import READ_AT_ONCE, STREAM_AT_ONCE, TextGenerator, sampling_feeds
 
 CYCLE = "añ日🎭\n".encode()  # characters of one, two, three and four bytes
 CERTAIN = 6.0  # logit of the byte that comes next in the cycle; the others have 0

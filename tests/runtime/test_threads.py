@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.runtime import hardware, ort
-from onnxferry.runtime.catalog import find_model, zoo_names
-from onnxferry.runtime.engine import Engine
+from onnxferry.runtime.artifact.zoo import find_model, zoo_names
+from onnxferry.runtime.engine import ort
+from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.machine import cpu as hardware
 
 FLOAT = TensorProto.FLOAT
 

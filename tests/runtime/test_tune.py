@@ -16,28 +16,20 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.runtime import (
-    Autoencoder,
-    Classifier,
-    Engine,
-    ImageGenerator,
-    Model,
-    TextGenerator,
-    hardware,
-    load,
-    ort,
-    tune_cache,
-    tune_search,
-)
-from onnxferry.runtime import tune as tune_module
-from onnxferry.runtime.cli import main
+from onnxferry.runtime import Autoencoder, Classifier, Engine, ImageGenerator, Model, TextGenerator, load
+from onnxferry.runtime.cli.main import main
+from onnxferry.runtime.engine import ort
 from onnxferry.runtime.errors import ArtifactError, CheckFailedError, InputError
-from onnxferry.runtime.tune import SECONDS, forget, tune
-from onnxferry.runtime.tune_feeds import fixed_sizes, make_feeds
-from onnxferry.runtime.tune_plan import Plan, Setting, Trial, Tuning, plan_from_json, plan_to_json
-from onnxferry.runtime.tune_search import Candidate, median_bounds
-from onnxferry.runtime.tuned_engine import TunedEngine, _Fixed
-from onnxferry.runtime.value_info import TensorSpec
+from onnxferry.runtime.machine import cpu as hardware
+from onnxferry.runtime.onnx_file.values import TensorSpec
+from onnxferry.runtime.tuning import cache as tune_cache
+from onnxferry.runtime.tuning import search as tune_search
+from onnxferry.runtime.tuning import tune as tune_module
+from onnxferry.runtime.tuning.inputs import fixed_sizes, make_feeds
+from onnxferry.runtime.tuning.plan import Plan, Setting, Trial, Tuning, plan_from_json, plan_to_json
+from onnxferry.runtime.tuning.search import Candidate, median_bounds
+from onnxferry.runtime.tuning.tune import SECONDS, forget, tune
+from onnxferry.runtime.tuning.tuned_engine import TunedEngine, _Fixed
 
 Make = Callable[..., Path]
 Speeds = Callable[[Setting], float]

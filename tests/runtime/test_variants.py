@@ -14,13 +14,14 @@ import onnx
 import pytest
 from onnx import helper
 
-from onnxferry.runtime import Autoencoder, Classifier, catalog, load
-from onnxferry.runtime.artifact import Contract, contract_from_metadata
-from onnxferry.runtime.catalog import zoo_model
-from onnxferry.runtime.cli import main
+from onnxferry.runtime import Autoencoder, Classifier, load
+from onnxferry.runtime.artifact import zoo as catalog
+from onnxferry.runtime.artifact.contract import Contract, contract_from_metadata
+from onnxferry.runtime.artifact.variants import certified_variants, original_path, rows_alone, variants_beside
+from onnxferry.runtime.artifact.zoo import zoo_model
+from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.errors import ArtifactError, InputError
-from onnxferry.runtime.onnx_file import Limits, read_model
-from onnxferry.runtime.variants import certified_variants, original_path, rows_alone, variants_beside
+from onnxferry.runtime.onnx_file.reader import Limits, read_model
 
 Make = Callable[..., Path]
 

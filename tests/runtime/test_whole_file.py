@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxferry.runtime.whole_file import written_whole
+from onnxferry.runtime.files import written_whole
 
 
 def test_an_error_leaves_the_older_file_and_nothing_else(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from onnxferry.train.loop import InterruptedTrainingError, Learner, LoopConfig, fit
+from onnxferry.train.loop.loop import InterruptedTrainingError, Learner, LoopConfig, fit
 
 
 @dataclass

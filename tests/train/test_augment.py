@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from onnxferry.train.augment import AugmentConfig, augment, erase, random_crop, warp
+from onnxferry.train.data.augment import AugmentConfig, augment, erase, random_crop, warp
 
 OFF = AugmentConfig(rotation=0, scale=0, shear=0, shift=0, elastic=0, blur=0)
 ON = {"rotation": 20.0, "scale": 0.2, "shear": 0.2, "shift": 0.1, "elastic": 0.1, "blur": 1.0, "erase": 1.0, "mirror": True, "crop": 2}

@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 
 from onnxferry.runtime.errors import CheckpointError, InputError
-from onnxferry.train.ae_command import ae_learner
-from onnxferry.train.autoencoder import Autoencoder, AutoencoderConfig, AutoencoderLearner, AutoencoderOptions
-from onnxferry.train.checkpoint import load_checkpoint
-from onnxferry.train.cnn import Cnn, CnnLearner, CnnOptions
-from onnxferry.train.commands import app
-from onnxferry.train.data import ImageSplits, load_images
-from onnxferry.train.loop import LoopConfig, fit
-from onnxferry.train.pca import fit_pca
+from onnxferry.train.cli.ae import ae_learner
+from onnxferry.train.cli.app import app
+from onnxferry.train.data.images import ImageSplits, load_images
+from onnxferry.train.families.autoencoder import Autoencoder, AutoencoderConfig, AutoencoderLearner, AutoencoderOptions
+from onnxferry.train.families.cnn import Cnn, CnnLearner, CnnOptions
+from onnxferry.train.families.pca import fit_pca
+from onnxferry.train.loop.checkpoint import load_checkpoint
+from onnxferry.train.loop.loop import LoopConfig, fit
 
 
 @pytest.fixture(scope="module")

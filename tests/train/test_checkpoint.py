@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from onnxferry.runtime.errors import CheckpointError
-from onnxferry.train import checkpoint as module
-from onnxferry.train.checkpoint import Checkpoint, load_checkpoint
-from onnxferry.train.cnn import Cnn, CnnConfig
+from onnxferry.train.families.cnn import Cnn, CnnConfig
+from onnxferry.train.loop import checkpoint as module
+from onnxferry.train.loop.checkpoint import Checkpoint, load_checkpoint
 
 
 @pytest.fixture

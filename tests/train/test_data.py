@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxferry.runtime.errors import DataError, InputError, MissingExtraError
-from onnxferry.train import data as data_module
-from onnxferry.train.data import ImageSplits, draw_stratified, load_images, read_embedded_digits
-from onnxferry.train.framing import resample_fit
-from onnxferry.train.idx_sets import IDX_SETS, PARTS
+from onnxferry.train.data import images as data_module
+from onnxferry.train.data.idx_sets import IDX_SETS, PARTS
+from onnxferry.train.data.images import ImageSplits, draw_stratified, load_images, read_embedded_digits
+from onnxferry.train.preprocessing import resample_fit
 
 FASHION = IDX_SETS["fashion-mnist"].installed[0]
 
@@ -76,7 +76,9 @@ def test_the_seed_decides_the_split(digits) -> None:
 
 
 def test_in_another_process_the_split_is_the_same(digits) -> None:
-    program = "from onnxferry.train.data import load_images; import hashlib; print(hashlib.sha256(load_images().test.images).hexdigest())"
+    program = (
+        "from onnxferry.train.data.images import load_images; import hashlib; print(hashlib.sha256(load_images().test.images).hexdigest())"
+    )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120).stdout
     assert said.strip() == hashlib.sha256(digits.test.images).hexdigest()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from onnxferry.train.checkpoint import load_checkpoint
+from onnxferry.train.loop.checkpoint import load_checkpoint
 
 TRAIN = """
 import sys

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from onnxferry.runtime.errors import DataError
-from onnxferry.train import download
-from onnxferry.train.download import fetch
+from onnxferry.train.data import download
+from onnxferry.train.data.download import fetch
 
 CONTENT = np.random.default_rng(0).bytes(1_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

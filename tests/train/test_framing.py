@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from onnxferry.train.data import read_embedded_digits
-from onnxferry.train.framing import Framing, area_weights, resample_fit
+from onnxferry.train.data.images import read_embedded_digits
+from onnxferry.train.preprocessing import Framing, area_weights, resample_fit
 
 
 @pytest.fixture(scope="module")

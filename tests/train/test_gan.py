@@ -13,15 +13,15 @@ import torch
 from lightning_fabric import Fabric
 
 from onnxferry.runtime.errors import ArtifactError, DataError, InputError, TrainingError
-from onnxferry.train import gan_command
-from onnxferry.train.checkpoint import load_checkpoint
-from onnxferry.train.cnn_command import cnn_learner
-from onnxferry.train.commands import app
-from onnxferry.train.data import ImageSplits, load_images
-from onnxferry.train.gan import Discriminator, GanConfig, GanLearner, GanOptions, Generator, spread, to_pixels
-from onnxferry.train.gan_command import find_judge, gan_learner
-from onnxferry.train.gan_quality import frechet, judge_from_model, quality
-from onnxferry.train.loop import LoopConfig, fit
+from onnxferry.train.cli import gan as gan_command
+from onnxferry.train.cli.app import app
+from onnxferry.train.cli.cnn import cnn_learner
+from onnxferry.train.cli.gan import find_judge, gan_learner
+from onnxferry.train.data.images import ImageSplits, load_images
+from onnxferry.train.families.gan import Discriminator, GanConfig, GanLearner, GanOptions, Generator, spread, to_pixels
+from onnxferry.train.families.gan_quality import frechet, judge_from_model, quality
+from onnxferry.train.loop.checkpoint import load_checkpoint
+from onnxferry.train.loop.loop import LoopConfig, fit
 
 LABELS = tuple("0123456789")
 

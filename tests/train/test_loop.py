@@ -16,13 +16,13 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
-from onnxferry.runtime.cli import main
+from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.errors import TrainingError
-from onnxferry.train import loop
-from onnxferry.train.checkpoint import load_checkpoint
-from onnxferry.train.cnn import CnnLearner, CnnOptions
-from onnxferry.train.data import load_images
-from onnxferry.train.loop import LoopConfig, draw_curves, fit
+from onnxferry.train.data.images import load_images
+from onnxferry.train.families.cnn import CnnLearner, CnnOptions
+from onnxferry.train.loop import loop
+from onnxferry.train.loop.checkpoint import load_checkpoint
+from onnxferry.train.loop.loop import LoopConfig, draw_curves, fit
 
 EndsItself = Callable[[str, int, signal.Signals], Sequence[str]]
 

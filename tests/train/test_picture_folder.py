@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from onnxferry.runtime.errors import DataError, InputError
-from onnxferry.train.data import load_images
-from onnxferry.train.framing import resample_fit
+from onnxferry.train.data.images import load_images
+from onnxferry.train.preprocessing import resample_fit
 
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 

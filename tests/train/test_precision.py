@@ -18,15 +18,15 @@ import numpy as np
 import pytest
 import torch
 
-from onnxferry.train.augment import AugmentConfig
-from onnxferry.train.autoencoder import AutoencoderLearner, AutoencoderOptions
-from onnxferry.train.cnn import CnnLearner, CnnOptions
-from onnxferry.train.data import ImageSplits, load_images
-from onnxferry.train.gan import GanLearner, GanOptions
-from onnxferry.train.gan_quality import judge_from_model
-from onnxferry.train.loop import PRECISIONS, Learner, LoopConfig, fit
-from onnxferry.train.rnn import RnnConfig, RnnLearner, RnnOptions
-from onnxferry.train.text import load_text
+from onnxferry.train.data.augment import AugmentConfig
+from onnxferry.train.data.images import ImageSplits, load_images
+from onnxferry.train.data.text import load_text
+from onnxferry.train.families.autoencoder import AutoencoderLearner, AutoencoderOptions
+from onnxferry.train.families.cnn import CnnLearner, CnnOptions
+from onnxferry.train.families.gan import GanLearner, GanOptions
+from onnxferry.train.families.gan_quality import judge_from_model
+from onnxferry.train.families.rnn import RnnConfig, RnnLearner, RnnOptions
+from onnxferry.train.loop.loop import PRECISIONS, Learner, LoopConfig, fit
 
 NO_CUDA = None if torch.cuda.is_available() else f"torch {torch.__version__} was built without CUDA, or finds no GPU"
 on_gpu = [pytest.mark.gpu, pytest.mark.skipif(NO_CUDA is not None, reason=f"no training on CUDA: {NO_CUDA}")]

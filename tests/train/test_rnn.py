@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from onnxferry.runtime.errors import InputError, TrainingError
-from onnxferry.train.checkpoint import load_checkpoint
-from onnxferry.train.loop import LoopConfig, fit
-from onnxferry.train.rnn import (
+from onnxferry.train.cli.rnn import rnn_learner
+from onnxferry.train.data.text import TextSplits, load_text
+from onnxferry.train.families.rnn import (
     Rnn,
     RnnConfig,
     RnnLearner,
@@ -33,8 +33,8 @@ from onnxferry.train.rnn import (
     running_weights,
     sample,
 )
-from onnxferry.train.rnn_command import rnn_learner
-from onnxferry.train.text import TextSplits, load_text
+from onnxferry.train.loop.checkpoint import load_checkpoint
+from onnxferry.train.loop.loop import LoopConfig, fit
 
 CELLS = ("lstm", "gru")
 EndsItself = Callable[[str, int, signal.Signals], Sequence[str]]
@@ -247,7 +247,7 @@ def test_a_short_text_is_learnt_all_the_same(length: int, tmp_path: Path) -> Non
 def test_an_lstm_under_autocast_where_the_cpu_has_one_and_where_not(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if known and not has_bfloat16_lstm():
         pytest.skip("no LSTM in bfloat16 on this CPU")
-    monkeypatch.setattr("onnxferry.train.rnn.has_bfloat16_lstm", lambda: known)
+    monkeypatch.setattr("onnxferry.train.families.rnn.has_bfloat16_lstm", lambda: known)
     made = network("lstm")
     bytes_, state = torch.randint(0, 256, (9, 3)), torch.randn(3, made.config.slots, 24)
     with torch.inference_mode():

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from onnxferry.runtime.errors import InputError
-from onnxferry.train.rnn import RnnConfig, RnnLearner, RnnOptions
-from onnxferry.train.roles import renamed, role_names
-from onnxferry.train.text import TextSplits
+from onnxferry.train.data.speaker_names import renamed, role_names
+from onnxferry.train.data.text import TextSplits
+from onnxferry.train.families.rnn import RnnConfig, RnnLearner, RnnOptions
 
 PLAY = b"""First Lord:
 Where is the king, Romeo? Thy king, Juliet's king.

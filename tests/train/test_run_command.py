@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from onnxferry.train.run_command import ProgressBar
+from onnxferry.train.cli.run import ProgressBar
 
 CNN = {
     "epoch": 1,

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxferry.runtime.cli import main
+from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.errors import DataError, InputError
-from onnxferry.train import text as texts
-from onnxferry.train.text import load_text
+from onnxferry.train.data import text as texts
+from onnxferry.train.data.text import load_text
 
 
 def joined(splits: texts.TextSplits) -> bytes:

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 def _script(name: str) -> None:
     import importlib
 
-    importlib.import_module(f"onnxferry.demo.views.{name}").page()
+    importlib.import_module(f"onnxferry.demo.pages.{name}").page()
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from onnxferry.demo import parts
-from onnxferry.demo.views.compress import difference, score_words
+from onnxferry.demo.pages.compress import difference, score_words
+from onnxferry.demo.widgets import components as parts
 
 Show = Callable[..., AppTest]
 
@@ -57,7 +57,7 @@ def test_an_empty_pad_invites(show: Show, well) -> None:
 
 @pytest.mark.parametrize("frame", [True, False])
 def test_an_upload(show: Show, well, html, frame: bool) -> None:
-    from onnxferry.demo.markup import png
+    from onnxferry.demo.widgets.html import png
 
     page = show("compress", **{"from": "Upload"})
     picture = np.full((90, 60, 3), 250, np.uint8)

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from onnxferry.demo.shelf import Examples
-from onnxferry.demo.views.imagine import WALK_STEPS, real_pictures
+from onnxferry.demo.pages.imagine import WALK_STEPS, real_pictures
+from onnxferry.demo.shipped.models import Examples
 from onnxferry.runtime import ImageGenerator, load
 
 Show = Callable[..., AppTest]

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from onnxferry.demo import parts, shelf
-from onnxferry.demo.views.recognise import verdict
+from onnxferry.demo.pages.recognise import verdict
+from onnxferry.demo.shipped import models as shelf
+from onnxferry.demo.widgets import components as parts
 from onnxferry.runtime import Prediction
 
 Show = Callable[..., AppTest]

@@ -35,7 +35,7 @@ def test_every_model_is_explained(show: Show, well, html, name: str, line: str) 
 
 @pytest.mark.parametrize("name", ["digits", "shakespeare", "digits-gan", "digits-ae"])
 def test_the_python_to_copy_is_python(name: str) -> None:
-    from onnxferry.demo.families import FAMILIES, snippet
+    from onnxferry.demo.shipped.explanations import FAMILIES, snippet
 
     family = {"digits": "cnn", "shakespeare": "rnn", "digits-gan": "gan", "digits-ae": "ae"}[name]
     assert family in FAMILIES

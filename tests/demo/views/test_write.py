@@ -9,7 +9,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from onnxferry.demo.views.write import Settings, Written
+from onnxferry.demo.pages.write import Settings, Written
 from onnxferry.runtime import TextGenerator, load
 
 Show = Callable[..., AppTest]

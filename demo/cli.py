@@ -1,0 +1,103 @@
+"""``onnxferry demo``: serves the pages on this machine, and opens them in the browser."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnxferry.runtime.cli.console import JsonOption, new_app, print_json, stdout
+from onnxferry.runtime.errors import InputError, MissingExtraError
+
+app = new_app()
+
+
+ADDRESS = "localhost"
+
+
+FIRST_PORT = 8501
+
+
+_TRIED = 50  # ports after the first
+
+
+@app.command()
+def demo(
+    port: Annotated[
+        int | None, typer.Option("--port", min=1, max=65535, help="The first free one from 8501 if not given.", show_default=False)
+    ] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the shipped models, and one of your own, in the browser.
+
+    Draw a digit and see it read, let the model write, make pictures, squeeze them, drop any .onnx file and see what it is.
+    Everything runs on this machine; no usage statistics are sent. Ends with Ctrl-C.
+
+    ```
+    onnxferry demo
+    onnxferry demo --port 8600 --no-browser
+    ```
+
+    With --json: url, port; written before the pages are served. The server then speaks on stderr.
+    """
+    for package, extra in (("streamlit", "demo"), ("onnxruntime", "cpu")):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, extra, "onnxferry demo")
+    chosen = free_port(port)
+    url = f"http://{ADDRESS}:{chosen}"
+    if as_json:
+        print_json({"url": url, "port": chosen})
+    else:
+        stdout().print(f"onnxferry demo: {url}  (Ctrl-C ends it)", soft_wrap=True)
+    sys.stdout.flush()
+    if as_json:
+        os.dup2(2, 1)  # what the server says is no JSON
+    code = _serve(serve_command(chosen, open_browser=not no_browser))
+    if code:
+        raise typer.Exit(code)
+
+
+def serve_command(port: int, *, open_browser: bool = False) -> list[str]:
+    """The command line that serves the pages. What is the same in every case stands in ``.streamlit/config.toml`` beside app.py."""
+    script = Path(__file__).with_name("app.py")
+    return [
+        *(sys.executable, "-m", "streamlit", "run", str(script)),
+        *("--server.port", str(port)),
+        *("--server.headless", "false" if open_browser else "true"),
+        # A user's own configuration goes before the file's; these two are promises.
+        *("--browser.gatherUsageStats", "false"),
+        *("--server.address", ADDRESS),
+    ]
+
+
+def free_port(wanted: int | None) -> int:
+    """``wanted`` if it is free, else InputError; for None the first free one from FIRST_PORT."""
+    for port in (wanted,) if wanted is not None else range(FIRST_PORT, FIRST_PORT + _TRIED):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            if os.name == "posix":  # a port that was used a moment ago counts as free, as it does for the server
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    what = f"port {wanted} is" if wanted is not None else f"the ports {FIRST_PORT} to {FIRST_PORT + _TRIED - 1} are"
+    raise InputError(f"{what} taken or may not be used; name another, such as --port {(wanted or FIRST_PORT) % 60000 + 1000}")
+
+
+def _serve(command: list[str]) -> int:
+    """Runs the server until it ends. Where it can, this process becomes the server, so that a signal finds it and no orphan is left."""
+    os.environ["STREAMLIT_SERVER_SHOW_EMAIL_PROMPT"] = "false"
+    if os.name == "posix":
+        os.execv(command[0], command)
+    try:
+        return subprocess.run(command, check=False).returncode
+    except KeyboardInterrupt:  # Ctrl-C went to both
+        return 0

@@ -1,0 +1,149 @@
+"""Arrays for a model's inputs, whatever they are: from a picture, a text, a file of arrays, or made up."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import IO
+
+import numpy as np
+from PIL import Image
+
+from onnxferry.runtime.array_files import UNREADABLE
+from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.formats import human_bytes
+
+MAX_ELEMENTS = 16 * 2**20
+"""Elements of one input that are made here: what a file declares may be any number."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input as the file declares it."""
+
+    name: str
+    dtype: str  # numpy's name, or the file's where numpy has none
+    shape: tuple[int | str | None, ...] | None  # None: of any rank
+
+    @property
+    def free_axes(self) -> tuple[int, ...]:
+        """Axes whose size the caller chooses."""
+        return tuple(axis for axis, size in enumerate(self.shape or ()) if not isinstance(size, int))
+
+    @property
+    def takes_picture(self) -> str:
+        """``NHWC`` or ``NCHW`` where the shape is a picture's, else "": the axis of size 1 or 3 tells, uint8 and floats only."""
+        shape = self.shape or ()
+        if len(shape) != 4 or self.dtype not in ("uint8", "float32", "float16", "float64"):
+            return ""
+        return "NHWC" if shape[3] in (1, 3) else "NCHW" if shape[1] in (1, 3) else ""
+
+    @property
+    def takes_text(self) -> bool:
+        """True for bytes, uint8 (batch, length)."""
+        return self.dtype == "uint8" and self.shape is not None and len(self.shape) == 2
+
+
+def sized(spec: Input, sizes: Mapping[int, int]) -> tuple[int, ...]:
+    """The shape with the free axes filled in, 1 where ``sizes`` names none. Raises InputError beyond MAX_ELEMENTS."""
+    shape = tuple(size if isinstance(size, int) else sizes.get(axis, 1) for axis, size in enumerate(spec.shape or ()))
+    if any(size < 0 for size in shape) or math.prod(shape) > MAX_ELEMENTS:
+        raise InputError(
+            f"input {spec.name!r} of shape {shape} has {math.prod(shape):,} elements, and at most {MAX_ELEMENTS:,} are made here"
+        )
+    return shape
+
+
+def made_up(spec: Input, sizes: Mapping[int, int], *, seed: int = 0, zeros: bool = False) -> np.ndarray:
+    """Zeros; or standard normal numbers for floats, small whole numbers for integers, coin flips for booleans.
+
+    Raises InputError for a dtype that is none of these, and for a shape beyond MAX_ELEMENTS.
+    """
+    shape = sized(spec, sizes)
+    try:
+        dtype = np.dtype(spec.dtype)
+    except TypeError:
+        dtype = np.dtype(object)
+    if dtype.kind not in "biuf":
+        raise InputError(f"input {spec.name!r} is {spec.dtype}, which is not made up here; upload arrays instead")
+    generator = np.random.Generator(np.random.PCG64(seed))
+    if zeros:
+        return np.zeros(shape, dtype)
+    if dtype.kind == "f":
+        return generator.standard_normal(shape, dtype=np.float32).astype(dtype)
+    return generator.integers(0, 2, shape).astype(dtype)
+
+
+def from_picture(spec: Input, picture: np.ndarray, *, sizes: Mapping[int, int] | None = None) -> np.ndarray:
+    """A uint8 picture (height, width, 1 | 3) as this input takes it, batch 1: layout, channels, size and 0 … 1 for floats.
+
+    Where height and width are free it stays as large as it is, unless ``sizes`` names them by axis. Raises InputError for an input
+    that takes no pictures.
+    """
+    layout = spec.takes_picture
+    if not layout or spec.shape is None:
+        raise InputError(f"input {spec.name!r} takes no picture")
+    rows, columns, channel = (1, 2, 3) if layout == "NHWC" else (2, 3, 1)
+    channels = 3 if spec.shape[channel] == 3 else 1
+    wanted = dict(sizes or {})
+    sides: list[int] = [
+        declared if isinstance(declared := spec.shape[axis], int) else wanted.get(axis, int(picture.shape[i]))
+        for i, axis in enumerate((rows, columns))
+    ]
+    height, width = sides
+    if height * width * channels > MAX_ELEMENTS or height < 1 or width < 1:
+        raise InputError(f"input {spec.name!r} wants {height} × {width} pixels, more than are made here")
+    image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).convert("L" if channels == 1 else "RGB")
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    array = np.asarray(image).reshape(1, height, width, channels)
+    if layout == "NCHW":
+        array = array.transpose(0, 3, 1, 2)
+    made = array if spec.dtype == "uint8" else (array / 255).astype(spec.dtype)
+    return np.ascontiguousarray(made)
+
+
+def from_text(text: str) -> np.ndarray:
+    """UTF-8 bytes, uint8 (1, length)."""
+    return np.frombuffer(text.encode("utf-8", "replace"), np.uint8)[None]
+
+
+def from_file(data: bytes, inputs: Sequence[Input], limit: int = 64 * 2**20) -> dict[str, np.ndarray]:
+    """An .npz of arrays by input name, or an .npy for a model with one input. Never unpickles.
+
+    Raises InputError for what is neither, is larger than ``limit`` bytes when unpacked, or has names that the model has not.
+    """
+    names = [spec.name for spec in inputs]
+    try:
+        if data[:2] == b"PK":
+            with zipfile.ZipFile(BytesIO(data)) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+                if size > limit:
+                    raise InputError(f"the arrays take {human_bytes(size)}, and at most {human_bytes(limit)} are read here")
+                for entry in archive.infolist():
+                    with archive.open(entry) as stream:
+                        _check_header(stream, entry.file_size)
+            with np.load(BytesIO(data), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+        else:
+            _check_header(BytesIO(data), min(len(data), limit))
+            arrays = {names[0] if len(names) == 1 else "": np.load(BytesIO(data), allow_pickle=False)}
+    except UNREADABLE as error:
+        raise InputError("the file holds no arrays that can be read; expected numpy's .npy or .npz, without objects") from error
+    strange = [name for name in arrays if name not in names]
+    if strange:
+        raise InputError(f"the file names {', '.join(map(repr, strange[:3]))}; the model's inputs are {', '.join(map(repr, names))}")
+    return arrays
+
+
+def _check_header(stream: IO[bytes], size: int) -> None:
+    """The shape in an .npy's head is a claim, and numpy allocates by it: it is held against the bytes that are there."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed > size:
+        raise InputError(f"the file claims an array of {claimed:,} bytes and has {size:,}")

@@ -1,0 +1,212 @@
+"""The training network out of an .onnx file of ours: what PyTorch is measured with, proved by the file's golden samples.
+
+A shipped file has no checkpoint beside it. What its network was can be read from the contract and from the shapes of its
+initializers, which keep the names of the parameters. Batch normalisation that the export folded into a convolution stays folded:
+PyTorch has less to do then than with the network as it was trained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from onnxferry.export.families.rnn.graph import GATE_ORDER
+from onnxferry.export.families.rnn.source import TextSource
+from onnxferry.export.graphs.weight_storage import stored_values
+from onnxferry.runtime.artifact.contract import Contract, contract_from_metadata
+from onnxferry.runtime.engine.replay import replay_goldens
+from onnxferry.runtime.errors import CheckFailedError, ExportError
+from onnxferry.train.families.autoencoder import Autoencoder, AutoencoderConfig, DecoderTask, EncoderTask
+from onnxferry.train.families.cnn import Cnn, CnnConfig, Recogniser
+from onnxferry.train.families.gan import GanConfig, Generator, GeneratorTask
+from onnxferry.train.families.rnn import Rnn, RnnConfig
+
+Weights = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rebuilt:
+    """A module that does what the file does: arrays in the order of ``inputs``, a tensor or a tuple in the order of ``outputs``."""
+
+    module: nn.Module
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays by input name to arrays by output name, eagerly."""
+        with torch.inference_mode():
+            made = self.module(*(torch.from_numpy(np.array(feeds[name])) for name in self.inputs))
+        return dict(zip(self.outputs, (t.numpy() for t in (made if isinstance(made, tuple) else (made,))), strict=True))
+
+
+def rebuild(path: str | os.PathLike[str], module: nn.Module | None = None, weights_from_file: bool = True) -> Rebuilt:
+    """The network that a file was exported from. ``module``: it, where the file does not tell; its weights are taken from the file,
+    or left as they are.
+
+    Raises ExportError where the file tells too little, or where the network does not give the file's golden samples.
+    """
+    model = onnx.load(Path(path))
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    contract = contract_from_metadata({entry.key: entry.value for entry in model.metadata_props})
+    inputs = tuple(value.name for value in model.graph.input if value.name not in weights)
+    outputs = tuple(value.name for value in model.graph.output)
+    if contract is None or not contract.goldens:
+        raise ExportError(f"{Path(path).name} carries no contract with golden samples, so that no network can be proved to be its source")
+    made = module if module is not None else _module(contract, weights)
+    if module is None or weights_from_file:
+        made = _with_weights(made, weights)
+    rebuilt = Rebuilt(made.eval().requires_grad_(False), inputs, outputs)
+    replay_goldens(rebuilt.run, contract).raise_if_failed(f"the PyTorch network rebuilt from {Path(path).name}")
+    return rebuilt
+
+
+def _module(contract: Contract, weights: Weights) -> nn.Module:
+    """The module that the contract and the weights' shapes describe, with weights of no meaning."""
+    options = contract.options
+    size = int(options["image_size"][0]) if "image_size" in options else 0
+    channels = int(options.get("channels", 1))
+    if contract.kind == "recogniser":
+        width = _first(weights, "network.stem.0.weight").shape[0]
+        config = CnnConfig(contract.labels, channels, size, str(options["framing"]), width, _blocks(weights, "network.stages", width))
+        return Recogniser(Cnn(config))
+    if contract.kind == "image-generator":
+        noise, width = int(options["noise"]), _first(weights, "network.fine.weight").shape[0]
+        return GeneratorTask(Generator(GanConfig(contract.labels, channels, size, noise, width)))
+    if contract.kind in ("encoder", "decoder"):
+        encoding = contract.kind == "encoder"
+        name = "network.encoder.stem.0.weight" if encoding else "decoder.fine.conv1.weight"
+        width = _first(weights, name).shape[0]
+        blocks = _blocks(weights, "network.encoder.stages", width) if encoding else (1, 1, 1)
+        latent, variational = int(options["latent"]), bool(options["variational"])
+        network = Autoencoder(
+            AutoencoderConfig(channels, size, latent, width, blocks, str(options.get("framing", "fit")), variational=variational)
+        )
+        return EncoderTask(network) if encoding else DecoderTask(network)
+    raise ExportError(f"a file of the kind {contract.kind!r} does not say what network it was made of; name one with --module")
+
+
+def _first(weights: Weights, name: str) -> np.ndarray:
+    if name not in weights:
+        raise ExportError(f"the file has no weight {name!r}, so that its network cannot be rebuilt; take the file as it was exported")
+    return weights[name]
+
+
+def _blocks(weights: Weights, prefix: str, width: int) -> tuple[int, int, int]:
+    """Residual blocks a stage: a block belongs to the stage whose width it gives."""
+    counts = [0, 0, 0]
+    while (name := f"{prefix}.{sum(counts)}.conv2.weight") in weights:
+        counts[(weights[name].shape[0] // width).bit_length() - 1] += 1
+    return counts[0], counts[1], counts[2]
+
+
+def _with_weights(module: nn.Module, weights: Weights) -> nn.Module:
+    """The module with the file's weights. A normalisation that the file lacks was folded into the layer before, whose bias it became."""
+    for name, part in list(module.named_modules()):
+        if isinstance(part, nn.BatchNorm2d) and f"{name}.running_mean" not in weights:
+            parent, _, attribute = name.rpartition(".")
+            setattr(module.get_submodule(parent), attribute, nn.Identity())
+        elif isinstance(part, nn.Conv2d | nn.Linear) and f"{name}.weight_bias" in weights:
+            part.bias = nn.Parameter(torch.zeros(part.weight.shape[0]))
+    state: dict[str, Tensor] = {}
+    for name, value in module.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        stored = next((weights[n] for n in (f"{name.removesuffix('bias')}weight_bias", name) if n in weights), None)
+        if stored is None or stored.shape != tuple(value.shape):
+            found = "is not in the file" if stored is None else f"has shape {stored.shape} in the file"
+            raise ExportError(
+                f"the weight {name!r}, {tuple(value.shape)}, {found}, so that its network cannot be rebuilt; "
+                "take the file as it was exported, or name its network and state dict with --module and --weights"
+            )
+        state[name] = torch.from_numpy(np.array(stored, np.float32))
+    module.load_state_dict(state, strict=False)
+    return module
+
+
+class Cells(nn.Module):
+    """Uniform numbers (batch,), 1 / temperature (), then every slot of the state (batch, width) → bytes (batch,), the slots after them.
+
+    The leanest that PyTorch offers for one byte: a cell a layer, and the byte chosen as ``onnxferry.train.families.rnn.choose`` does.
+    """
+
+    def __init__(self, network: Rnn) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, uniform: Tensor, sharpness: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        network, parts = self.network, self.network.config.parts
+        hidden = state[::parts]
+        heard = hidden[-1]
+        if network.config.skip:
+            heard = hidden[0]
+            for other in hidden[1:]:
+                heard = heard + other
+        running = torch.softmax(network._head(heard) * sharpness, dim=1).cumsum(dim=1)
+        byte = (running > uniform[:, None] * running[:, -1:]).to(torch.uint8).argmax(dim=1)
+        inputs = network.embed(byte)
+        after: list[Tensor] = []
+        total: Tensor | None = None
+        for index, layer in enumerate(network.layers):
+            weights = [parameter for _, parameter in layer.named_parameters()]
+            if parts == 2:
+                h, c = torch.lstm_cell(inputs, [state[2 * index], state[2 * index + 1]], *weights)
+                after += [h, c]
+            else:
+                h = torch.gru_cell(inputs, state[index], *weights)
+                after.append(h)
+            total = h if total is None or not network.config.skip else total + h
+            inputs = total
+        return byte, *after
+
+
+def rebuild_text(path: str | os.PathLike[str]) -> tuple[Rnn, Tensor]:
+    """The recurrent network of a text generator's file, and the state (1, slots, width) that it starts from.
+
+    Raises ExportError where the file tells too little, or where no network gives its golden samples.
+    """
+    model = onnx.load(Path(path))
+    stored = stored_values(model.graph.initializer)
+    contract = contract_from_metadata({entry.key: entry.value for entry in model.metadata_props})
+    if contract is None or contract.kind != "text-generator" or not contract.goldens:
+        raise ExportError(f"{Path(path).name} is no text generator with golden samples")
+    cell, depth, width = (contract.options[name] for name in ("cell", "depth", "width"))
+    embedding, tied = _first(stored, "embedding").shape[1], "projection" in stored
+    start = torch.from_numpy(np.array(_first(stored, "state"), np.float32))
+    problem = ""
+    for skip in (True, False):  # the one thing that neither a shape nor the contract tells: the golden samples do
+        config = RnnConfig(str(cell), int(depth), int(width), embedding, tied, skip)
+        network = Rnn(config).eval().requires_grad_(False)
+        network.load_state_dict(_text_state(config, stored))
+        source = TextSource(network, contract.goldens[0].inputs)
+        try:
+            replay_goldens(source.run, contract).raise_if_failed(f"the PyTorch network rebuilt from {Path(path).name}")
+        except CheckFailedError as error:
+            problem = str(error)
+        else:
+            return network, start
+    raise ExportError(f"no network can be rebuilt from this file: {problem}")
+
+
+def _text_state(config: RnnConfig, stored: Weights) -> dict[str, Tensor]:
+    """The state dict out of a text graph's initializers, whose gates stand in ONNX's order."""
+    order = GATE_ORDER[config.cell]
+
+    def gates(name: str) -> np.ndarray:
+        weight = _first(stored, name)
+        blocks = np.split(weight[0] if weight.ndim == 3 else weight, len(order))
+        return np.concatenate([blocks[order.index(gate)] for gate in range(len(order))])
+
+    state = {"embed.weight": stored["embedding"], "bias": _first(stored, "head_bias")}
+    state["head.weight"] = _first(stored, "projection" if config.tied else "head")
+    for layer in range(config.depth):
+        for ours, theirs in (("w", "weight_ih"), ("r", "weight_hh"), ("wb", "bias_ih"), ("rb", "bias_hh")):
+            state[f"layers.{layer}.{theirs}_l0"] = gates(f"{ours}_{layer}")
+    return {name: torch.from_numpy(np.array(value, np.float32)) for name, value in state.items()}

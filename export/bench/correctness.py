@@ -1,0 +1,105 @@
+"""Is a contender's answer right? Held to the plain float32 file's, before anything is timed.
+
+Those that calculate in float32 are held to the file's own tolerances, which its export was proved by. Those that calculate in
+less (OpenVINO's bfloat16, a certified int8 variant of ours) are all held to one and the same budget, and how far they are off is
+reported beside their time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxferry.export.parity.tolerances import default_tolerance, magnitude, psnr
+from onnxferry.runtime.artifact.contract import Contract, Tolerance
+from onnxferry.runtime.engine.replay import compare_output
+
+Answers = Sequence[Mapping[str, np.ndarray]]
+
+
+LEAST_DECISIONS = 0.98
+"""Reduced precision: share of decisions that must be the same. One that changes need not be wrong: most that do were doubtful before."""
+
+
+LEAST_PSNR = 35.0
+"""Reduced precision: decibels of pictures against the reference's."""
+
+
+MOST_ERROR = 0.05
+"""Reduced precision: root mean square error of an output of numbers, as a share of the output's own root mean square."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Of one contender's answers to all feeds."""
+
+    passed: bool
+    problem: str  # in words; empty where it passed
+    deviation: str  # how far it is from the reference, in words
+
+    def words(self) -> str:
+        return self.problem or self.deviation
+
+
+def judge(expected: Answers, actual: Answers, contract: Contract | None, reduced: bool) -> Judgement:
+    """``reduced``: the contender says that it calculates in less than float32."""
+    problems, found = [], []
+    for name in expected[0]:
+        if any(name not in answer for answer in actual):
+            problems.append(f"it gives no {name}")
+            continue
+        pairs = [(np.asarray(want[name]), np.asarray(got[name])) for want, got in zip(expected, actual, strict=True)]
+        odd = next(((w, g) for w, g in pairs if w.shape != g.shape or w.dtype != g.dtype), None)
+        if odd is not None:
+            problems.append(f"{name} is {odd[1].dtype} {odd[1].shape}, expected {odd[0].dtype} {odd[0].shape}")
+            continue
+        want = np.concatenate([w.reshape(-1) for w, _ in pairs])
+        got = np.concatenate([g.reshape(-1) for _, g in pairs])
+        close = None if name != "class_index" else _clear_decisions(expected, contract)
+        problem, words = (_loosely if reduced else _exactly)(name, want, got, pairs[0][0].ndim, contract, close)
+        problems += [problem] if problem else []
+        found += [words] if words else []
+    return Judgement(not problems, "; ".join(problems), ", ".join(found) or "the same")
+
+
+def _exactly(
+    name: str, want: np.ndarray, got: np.ndarray, rank: int, contract: Contract | None, clear: np.ndarray | None
+) -> tuple[str, str]:
+    tolerance = contract.tolerances.get(name) if contract else None
+    if want.dtype.kind == "f":
+        scale = default_tolerance(want.dtype, magnitude(want))[0]
+        named = tolerance or scale
+        tolerance = Tolerance(max(named.rtol, scale.rtol), max(named.atol, scale.atol))
+    if clear is not None:
+        want, got = want[clear], got[clear]
+    compared = compare_output(0, name, got, want, tolerance or default_tolerance(want.dtype, 0.0)[0])
+    problem = "" if compared.passed else f"{name}: {compared.problem}"
+    return problem, f"{name} ±{compared.max_abs:.1g}" if compared.max_abs and want.dtype.kind == "f" else ""
+
+
+def _loosely(
+    name: str, want: np.ndarray, got: np.ndarray, rank: int, contract: Contract | None, clear: np.ndarray | None
+) -> tuple[str, str]:
+    if want.dtype == np.uint8 and rank == 4:
+        ratio = psnr(want, got)
+        return "" if ratio >= LEAST_PSNR else f"{name} has {ratio:.1f} dB, expected {LEAST_PSNR:g}", f"{name} {ratio:.0f} dB"
+    if want.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            size = float(np.sqrt(np.mean(np.square(want, dtype=np.float64)))) or 1.0
+            error = float(np.sqrt(np.mean(np.square(want.astype(np.float64) - got.astype(np.float64))))) / size
+        words = f"{name} off by {error:.2%}"
+        return "" if error <= MOST_ERROR else f"{words}, at most {MOST_ERROR:.0%} is allowed", words
+    same = float(np.mean(want == got))
+    words = f"{name} {same:.1%} the same"
+    return "" if same >= LEAST_DECISIONS else f"{words}, expected {LEAST_DECISIONS:.0%}", words if same < 1 else ""
+
+
+def _clear_decisions(expected: Answers, contract: Contract | None) -> np.ndarray | None:
+    """Rows whose two best classes are further apart than rounding: of the others, either may come out."""
+    if any("probabilities" not in answer for answer in expected):
+        return None
+    best = np.sort(np.concatenate([answer["probabilities"] for answer in expected]), axis=1)[:, -2:]
+    allowed = contract.tolerances.get("probabilities", Tolerance()) if contract else Tolerance()
+    return np.asarray(best[:, 1] - best[:, 0] > 2 * allowed.atol)

@@ -1,0 +1,191 @@
+"""Where a run's time goes: by operator and by node, out of ONNX Runtime's own profiler, with our engine's own session options.
+
+An operator that runs a graph of its own (Scan, Loop, If) is counted without what runs inside it. The trace is ONNX Runtime's file as it
+is, in the Trace Event Format (JSON array): https://ui.perfetto.dev opens it.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxferry.export.bench.profile.op_counts import KERNEL, Work, count, label
+from onnxferry.runtime.artifact.variants import certified_variants
+from onnxferry.runtime.engine import ort
+from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.errors import DeviceError
+from onnxferry.runtime.files import written_whole
+from onnxferry.runtime.tuning.tune import open_as
+from onnxferry.runtime.tuning.tuned_engine import open_tuned
+
+WARM_RUNS = 5
+
+
+PROFILED_S = 0.5
+"""Seconds of runs that are profiled."""
+
+
+MOST_RUNS = 200
+
+
+GRAPH = "optimised.onnx"
+
+
+@dataclass(frozen=True)
+class Share:
+    """An operator, or one node of one. Times are of one run: those of inner graphs are not in it."""
+
+    name: str
+    calls: float  # a run
+    seconds: float  # a run
+    share: float  # of all operators' time
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Medians of ``run_s`` and ``session_s`` are over ``runs`` runs; profiling itself slows small operators a little."""
+
+    runs: int
+    run_s: float  # Engine.run, without the profiler
+    session_s: float  # ONNX Runtime's own run, under the profiler
+    operators: tuple[Share, ...]
+    nodes: tuple[Share, ...]
+    work: Work = field(default_factory=Work)  # what a run cannot do without
+
+    @property
+    def between_s(self) -> float:
+        """What a run takes beside its operators' own time: memory, and going from one to the next."""
+        return max(0.0, self.session_s - sum(operator.seconds for operator in self.operators))
+
+
+def profile(engine: Engine, feeds: Sequence[Mapping[str, np.ndarray]], trace: Path | None = None) -> Profile:
+    """``feeds`` take turns. ``trace``: where the profiler's file is kept. Raises DeviceError where the profiler says nothing."""
+    outputs = [spec.name for spec in engine.outputs]
+    for i in range(WARM_RUNS):
+        engine.run(feeds[i % len(feeds)])
+    times: list[float] = []
+    until = time.perf_counter() + PROFILED_S
+    while not times or (time.perf_counter() < until and len(times) < MOST_RUNS):
+        begun = time.perf_counter()
+        engine.run(feeds[len(times) % len(feeds)])
+        times.append(time.perf_counter() - begun)
+    with tempfile.TemporaryDirectory(prefix="onnxferry-profile-") as folder:
+        session = _profiled_session(engine, Path(folder))
+        for i in range(WARM_RUNS + len(times)):
+            session.run(outputs, dict(feeds[i % len(feeds)]))
+        written = Path(session.end_profiling())
+        events = read_trace(written)
+        if trace is not None:
+            with written_whole(trace) as part:
+                shutil.copyfile(written, part)
+        # Without the weights, of which shapes are enough.
+        work = count(last_run(events), onnx.load(Path(folder, GRAPH), load_external_data=False))
+    return replace(summed(events, WARM_RUNS, statistics.median(times)), work=work)
+
+
+def open_as_tuned(path: Path, feeds: Mapping[str, np.ndarray], threads: int | None) -> Engine:
+    """The engine that a tuned model runs such feeds on. Errors as of :func:`onnxferry.runtime.tuning.tune.tune`."""
+    with open_tuned(path, device="cpu", threads=threads) as tuned:
+        setting = tuned.setting_for(feeds)
+    files = {variant.tag: variant.path for variant in certified_variants(path)}
+    # A graph that was rewritten before tells the profiler nothing else, but has lost its file's path.
+    return open_as(setting, files.get(setting.variant, path), device="cpu", cache=False)
+
+
+def _profiled_session(engine: Engine, folder: Path) -> Any:
+    """Another session of the engine's file, on its providers, with its options, and the profiler on. Leaves the graph that it runs."""
+    runtime = ort.onnxruntime()
+    session = engine._session
+    options = session.get_session_options()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "trace")
+    options.optimized_model_filepath = str(folder / GRAPH)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{GRAPH}.weights")  # may be over 2 GB
+    try:
+        return runtime.InferenceSession(engine.path, options, providers=list(engine.providers))
+    finally:
+        options.enable_profiling = False
+        options.optimized_model_filepath = ""
+
+
+def read_trace(path: Path) -> list[dict[str, Any]]:
+    """The events of a profiler's file. Raises DeviceError for what is no trace, or one without operators."""
+    try:
+        events = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except (OSError, ValueError) as error:
+        raise DeviceError(f"ONNX Runtime's profiler wrote no readable trace ({error})") from error
+    if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
+        raise DeviceError("ONNX Runtime's profiler wrote something that is no list of events")
+    if not any(_is_kernel(event) for event in events):
+        raise DeviceError("ONNX Runtime's profiler names no operators; it cannot profile on this provider")
+    return events
+
+
+def summed(events: Iterable[Mapping[str, Any]], skipped: int, run_s: float) -> Profile:
+    """Times by operator and node: the median over all runs but the first ``skipped``."""
+    every = sorted((e for e in events if "dur" in e and "ts" in e), key=lambda e: (e["ts"], -e["dur"]))
+    runs = [event for event in every if event.get("name") == "model_run"][skipped:]
+    starts = [event["ts"] for event in runs]
+    kernels = [event for event in every if _is_kernel(event) and event["ts"] >= starts[0]]
+    own = _own_times(kernels)
+    by_operator: dict[str, list[list[float]]] = {}
+    by_node: dict[str, list[list[float]]] = {}
+    for event, microseconds in zip(kernels, own, strict=True):
+        operator = str(event["args"]["op_name"])
+        run = bisect.bisect_right(starts, event["ts"]) - 1
+        for table, name in ((by_operator, operator), (by_node, label(event))):
+            table.setdefault(name, [[] for _ in runs])[run].append(microseconds)
+    session_s = statistics.median(event["dur"] for event in runs) / 1e6
+    return Profile(len(runs), run_s, session_s, _shares(by_operator), _shares(by_node))
+
+
+def last_run(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The kernels of the last run, in order."""
+    every = [event for event in events if "ts" in event and "dur" in event]
+    begun = max((event["ts"] for event in every if event.get("name") == "model_run"), default=0)
+    return sorted((event for event in every if _is_kernel(event) and event["ts"] >= begun), key=lambda e: (e["ts"], -e["dur"]))
+
+
+def _own_times(kernels: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Each one's microseconds without those of the kernels that ran inside it. ``kernels``: by start, the longer first."""
+    own: list[float] = []
+    stack: list[int] = []
+    for index, event in enumerate(kernels):
+        own.append(float(event["dur"]))
+        while stack and event["ts"] >= kernels[stack[-1]]["ts"] + kernels[stack[-1]]["dur"]:
+            stack.pop()
+        if stack:
+            own[stack[-1]] -= event["dur"]
+        stack.append(index)
+    return [max(0.0, microseconds) for microseconds in own]
+
+
+def _shares(table: Mapping[str, Sequence[Sequence[float]]]) -> tuple[Share, ...]:
+    medians = {name: statistics.median(map(sum, runs)) for name, runs in table.items()}
+    whole = sum(medians.values()) or 1.0
+    found = [
+        Share(name, statistics.fmean(map(len, table[name])), microseconds / 1e6, microseconds / whole)
+        for name, microseconds in medians.items()
+    ]
+    return tuple(sorted(found, key=lambda share: -share.seconds))
+
+
+def _is_kernel(event: Mapping[str, Any]) -> bool:
+    arguments = event.get("args")
+    return (
+        event.get("cat") == "Node"
+        and str(event.get("name", "")).endswith(KERNEL)
+        and isinstance(arguments, dict)
+        and "op_name" in arguments
+    )

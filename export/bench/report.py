@@ -1,0 +1,191 @@
+"""What a benchmark found: kept as JSON row by row, shown as a table, judged, and drawn."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from onnxferry.export.bench.race import Row, row_from_document
+from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.files import write_text_whole, written_whole
+from onnxferry.runtime.finite import finite
+from onnxferry.runtime.machine.cpu import available_cpus, cpu_name
+
+SCHEMA = 1
+
+
+@dataclass
+class Results:
+    """All that was found so far. Rows by model, batch and threads; a row that is measured again replaces the older one."""
+
+    machine: Mapping[str, Any]
+    rows: dict[tuple[str, int, str], Row] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)  # cold_start, installed_size, one_byte …, by name
+
+    def add(self, row: Row) -> None:
+        self.rows[row.key] = row
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "machine": dict(self.machine),
+            "rows": [{**row.document(), "best_peer": row.best_peer, "ratio": row.ratio} for row in self.rows.values()],
+            "geometric_means": {f"batch {batch}, {threads} threads": mean for (batch, threads), mean in geometric_means(self).items()},
+            **self.more,
+        }
+
+    def save(self, path: Path) -> None:
+        """Writes it whole, or not at all."""
+        write_text_whole(path, json.dumps(finite(self.document()), indent=1, allow_nan=False) + "\n")
+
+
+def load_results(path: Path) -> Results:
+    """What an earlier run saved. Raises InputError for a file that is none, and for one of another machine."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["schema"] != SCHEMA:
+            raise InputError(f"{path} has schema {document['schema']!r}, this version reads {SCHEMA}; measure again without --resume")
+        entries = [{k: v for k, v in entry.items() if k not in ("best_peer", "ratio")} for entry in document["rows"]]
+        rows = [row_from_document(entry) for entry in entries]
+        known = ("schema", "machine", "rows", "geometric_means")
+        results = Results(dict(document["machine"]), {row.key: row for row in rows}, {k: v for k, v in document.items() if k not in known})
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); leave --resume out to begin it") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is no result of onnxferry bench ({type(error).__name__}: {error}); give another --json file") from error
+    here = machine()
+    other = next((key for key in {**here, **results.machine} if here.get(key) != results.machine.get(key)), None)
+    if other is not None:
+        raise InputError(
+            f"{path} was measured elsewhere ({other}: {results.machine.get(other)}, here {here.get(other)}): times do not mix; "
+            "give another --json file"
+        )
+    return results
+
+
+def machine() -> dict[str, Any]:
+    """What times depend on, and who measured."""
+    return {
+        "cpu": cpu_name(),
+        "cores": available_cpus(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "onnxferry": version("onnxferry"),
+    }
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return math.exp(math.fsum(map(math.log, found)) / len(found)) if found else math.nan
+
+
+def geometric_means(results: Results) -> dict[tuple[int, str], float]:
+    """Ratios to the best peer, by batch and threads, over the models that were measured there."""
+    groups: dict[tuple[int, str], list[float]] = {}
+    for row in results.rows.values():
+        if row.ratio is not None:
+            groups.setdefault((row.batch, row.threads), []).append(row.ratio)
+    return {key: geometric_mean(ratios) for key, ratios in sorted(groups.items())}
+
+
+def duration(seconds: float, like: float | None = None) -> str:
+    """Three digits in the unit that suits: ``412 µs``. ``like``: in the unit that suits that duration, and without it."""
+    for factor, unit in ((1e6, "µs"), (1e3, "ms"), (1.0, "s")):
+        if (seconds if like is None else like) * factor < 1000 or unit == "s":
+            value = seconds * factor
+            return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}{f' {unit}' if like is None else ''}"
+    raise AssertionError("the last unit takes every duration")
+
+
+def table_rows(row: Row) -> list[tuple[str, ...]]:
+    """Of everyone that was timed: contender, precision, median, spread in the median's unit, throughput, ratio to the best peer."""
+    best = row.best_peer
+    lines: list[tuple[str, ...]] = []
+    for name, measured in row.contenders.items():
+        if measured.median_s is None:
+            continue
+        rate = row.batch * (row.bytes_per_run or 1) / measured.median_s
+        relative = _relative(row, name)
+        ratio = "" if relative is None else "best peer" if name == best else f"{relative:.2f} ×"
+        spread = " … ".join(duration(edge or 0.0, like=measured.median_s) for edge in (measured.p10_s, measured.p90_s))
+        lines.append((name, measured.precision, duration(measured.median_s), spread, f"{rate:,.0f}", ratio))
+    return lines
+
+
+def remarks(row: Row) -> list[str]:
+    """A line for everyone that was not timed, with the reason, and for those that calculate in less than float32, how far off they are."""
+    lines: list[str] = []
+    for name, measured in row.contenders.items():
+        if measured.median_s is None:
+            lines.append(f"{name} {measured.status}: {measured.words}")
+        elif measured.precision != "float32":
+            lines.append(f"{name}, {measured.precision}: {measured.words}")
+    return lines
+
+
+def row_title(model: str, batch: int, threads: str) -> str:
+    return f"{model}, batch {batch}, {'1 thread' if threads == '1' else f'{threads} threads'}"
+
+
+def save_picture(results: Results, path: Path) -> None:
+    """A bar for every contender in every row: how many times as fast as the best peer it is.
+
+    Raises InputError for a name that matplotlib cannot draw to, or where nothing was timed.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = [row for row in results.rows.values() if row.best_peer is not None]
+    if not rows:
+        raise InputError("nothing was timed, so there is nothing to draw")
+    names = list(dict.fromkeys(name for row in rows for name in row.contenders))
+    figure = Figure(figsize=(9, 1.2 + 0.16 * len(names) * len(rows) + 0.25 * len(rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    height = 0.8 / len(names)
+    for index, name in enumerate(names):
+        drawn = [(at, _relative(row, name)) for at, row in enumerate(rows)]
+        bars = [(at + index * height, value) for at, value in drawn if value is not None]
+        axes.barh([at for at, _ in bars], [value for _, value in bars], height=height * 0.92, label=name)
+    axes.axvline(1.0, color="black", linewidth=0.8)
+    axes.set_yticks([at + 0.4 - height / 2 for at in range(len(rows))], [row_title(*row.key) for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel("times as fast as the best peer (longer is faster)")
+    facts = results.machine
+    axes.set_title(f"{facts['cpu']}, {facts['cores']} cores, {facts['system']}", fontsize=10)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
+    try:
+        with written_whole(path) as part:
+            figure.savefig(part, dpi=110)
+    except ValueError as error:
+        raise InputError(f"{path.name} is no picture that can be drawn: {error}") from error
+
+
+def _relative(row: Row, name: str) -> float | None:
+    best, measured = row.best_peer, row.contenders.get(name)
+    if best is None or measured is None or measured.median_s is None:
+        return None
+    theirs = row.contenders[best].median_s
+    return None if theirs is None else theirs / measured.median_s
+
+
+def wanted_rows(
+    results: Results, sha256: str, model: str, batches: Sequence[int], threads: str, contenders: Sequence[str], rounds: int
+) -> list[int]:
+    """Batches that are not measured yet: there is no row of this very file, or one that says nothing of a contender.
+
+    Where ``rounds`` asks for times, a row of answers that were only checked says nothing either.
+    """
+    missing = []
+    for batch in batches:
+        row = results.rows.get((model, batch, threads))
+        entries = [row.contenders.get(name) if row is not None and row.sha256 == sha256 else None for name in contenders]
+        if any(entry is None or (rounds > 0 and entry.status == "right") for entry in entries):
+            missing.append(batch)
+    return missing

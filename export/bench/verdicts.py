@@ -1,0 +1,105 @@
+"""The figures that this project holds itself to, judged by what was measured. The peer is the best of those that were timed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from onnxferry.export.bench.contenders.base import ONE_STEP, OURS
+from onnxferry.export.bench.report import Results, duration, geometric_mean
+from onnxferry.runtime.artifact.zoo import zoo_names
+
+ONE_NODE, LAYERS = "one-node", ("shakespeare", "lstm-2x512")
+"""The rows that single figures are read from; the layers are 2 × 512."""
+
+
+COLD_START_S = 0.35, 0.25
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``met``: None where too little was measured to say."""
+
+    what: str
+    must: str
+    aim: str
+    value: str
+    met: bool | None
+
+
+def shipped_rows() -> tuple[str, ...]:
+    """Names of the shipped models in the tables; both halves of an autoencoder."""
+    names = zoo_names()
+    return tuple(sorted((*names, *(f"{name}.decoder" for name in names if name.endswith("-ae")))))
+
+
+def verdicts(results: Results, threads: str) -> list[Verdict]:
+    """Of the rows with so many threads."""
+    shipped = shipped_rows()
+    quick = [name for name in shipped if not name.endswith((".decoder", "-ae")) and name != "shakespeare"]
+    every = [(name, batch) for name in shipped for batch in (1, 64)]
+    found = [
+        _least(results, threads, every, "every shipped model, batch 1 and 64: × the best peer", 0.98, None),
+        _least(results, threads, [(name, 1) for name in quick], "recogniser and GAN, batch 1: × the best peer", 1.15, 1.5),
+    ]
+    for batch, must, aim in ((1, 1.4, 2.5), (64, 1.15, 1.5)):
+        ratios = _ratios(results, threads, [(name, batch) for name in shipped])
+        mean = geometric_mean(ratio for ratio in ratios.values())
+        found.append(
+            _verdict(f"all shipped models, geometric mean, batch {batch}", f"≥ {must} ×", f"{aim} ×", ratios, shipped, mean, mean >= must)
+        )
+    return [*found, *_byte(results, threads), *_one_node(results, threads), *_cold(results)]
+
+
+def _ratios(results: Results, threads: str, keys: Collection[tuple[str, int]]) -> dict[tuple[str, int], float]:
+    rows = {key: results.rows.get((*key, threads)) for key in keys}
+    return {key: row.ratio for key, row in rows.items() if row is not None and row.ratio is not None}
+
+
+def _least(results: Results, threads: str, keys: Collection[tuple[str, int]], what: str, must: float, aim: float | None) -> Verdict:
+    ratios = _ratios(results, threads, keys)
+    worst = min(ratios, key=ratios.__getitem__) if ratios else ("", 0)
+    least = ratios.get(worst, 0.0)
+    verdict = _verdict(what, f"≥ {must} ×", f"{aim} ×" if aim else "", ratios, keys, least, least >= must)
+    return Verdict(**{**vars(verdict), "value": f"{verdict.value} ({worst[0]}, batch {worst[1]})"}) if ratios else verdict
+
+
+def _verdict(what: str, must: str, aim: str, ratios: Collection[object], wanted: Collection[object], value: float, met: bool) -> Verdict:
+    if not ratios:
+        return Verdict(what, must, aim, "not measured", None)
+    whole = len(ratios) == len(wanted)
+    part = "" if whole else f", of {len(ratios)} of {len(wanted)} measured"
+    # One that falls short decides; all that were measured being good enough says nothing of the others.
+    return Verdict(what, must, aim, f"{value:.2f} ×{part}", met if whole else None)
+
+
+def _byte(results: Results, threads: str) -> list[Verdict]:
+    found = []
+    for name in LAYERS:
+        row = results.rows.get((name, 1, threads))
+        ours, step = (row.contenders.get(who) if row else None for who in (OURS, ONE_STEP))
+        if ours is None or step is None or not ours.median_s or not step.median_s:
+            continue
+        ratio = ours.median_s / step.median_s
+        words = f"{ratio:.2f} × ({duration(ours.median_s / row.bytes_per_run)} a byte)" if row else ""
+        found.append(Verdict(f"{name}: a byte, of one step of its layers and head alone", "≤ 1.1 ×", "0.6 ×", words, ratio <= 1.1))
+    return found
+
+
+def _one_node(results: Results, threads: str) -> list[Verdict]:
+    row = results.rows.get((ONE_NODE, 1, threads))
+    ours, bare = (row.contenders.get(who) if row else None for who in (OURS, "onnxruntime"))
+    if ours is None or bare is None or ours.median_s is None or bare.median_s is None:
+        return []
+    more = ours.median_s - bare.median_s
+    return [Verdict("engine on a one-node model, over bare session.run", "≤ +3 µs", "faster", f"{more * 1e6:+.1f} µs", more <= 3e-6)]
+
+
+def _cold(results: Results) -> list[Verdict]:
+    starts = {model: entry[OURS] for model, entry in results.more.get("cold_start", {}).items() if OURS in entry}
+    if not starts:
+        return []
+    slowest = max(starts, key=lambda model: float(starts[model]))
+    seconds = float(starts[slowest])
+    value = f"{seconds:.2f} s ({slowest})"
+    return [Verdict("cold start", f"≤ {COLD_START_S[0]} s", f"{COLD_START_S[1]} s", value, seconds <= COLD_START_S[0])]

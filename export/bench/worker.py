@@ -1,0 +1,200 @@
+"""A contender in a process of its own, which computes when it is its turn and sleeps otherwise.
+
+The parent sends a word and waits for the answer, so that one process works at a time. A turn ends when the process has come to rest:
+thread pools that spin after their last run would take the CPUs from the one whose turn is next.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxferry.export.bench.contenders.base import Call, open_contender
+from onnxferry.export.bench.workloads import BenchModel
+
+SET_UP_S = 900.0
+"""Seconds a contender may take to open, compile and answer; a longer one counts as failed."""
+
+
+WARM_RUNS = 2
+"""Untimed runs before each turn: another process has had the caches since the last."""
+
+
+REST_S = 0.02
+"""A process has come to rest when it used less than a tenth of this stretch."""
+
+
+MOST_REST_S = 3.0
+
+
+class WorkerError(Exception):
+    """A contender cannot do what was asked, told in one line: not our fault, nor the user's, but a row of the table."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Nanoseconds of every run, and the CPU time that was used after the last one until the process came to rest."""
+
+    times: tuple[int, ...]
+    idle_cpu_s: float
+
+
+class Worker:
+    """The parent's end. Use as a context; the process ends with it, at the latest by force."""
+
+    def __init__(self, name: str, model: BenchModel, threads: int | None, log: Path) -> None:
+        self.name = name
+        self.log = log
+        # Not forked: the parent's libraries hold threads and locks that a child would inherit half.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, name, model, threads, os.fspath(log)), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def open(self) -> None:
+        self._ask(("open",), SET_UP_S)
+
+    def prepare(self, feeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, str]:
+        """Makes it ready for feeds of this shape; returns its precision and how it runs."""
+        described: dict[str, str] = self._ask(("prepare", [dict(feed) for feed in feeds]), SET_UP_S)
+        return described
+
+    def answers(self) -> list[dict[str, np.ndarray]]:
+        """Its answers to every feed."""
+        made: list[dict[str, np.ndarray]] = self._ask(("answers",), SET_UP_S)
+        return made
+
+    def turn(self, seconds: float) -> Turn:
+        """Runs for about so many seconds, at least once; feed after feed."""
+        taken: Turn = self._ask(("turn", seconds), SET_UP_S)
+        return taken
+
+    def close(self) -> None:
+        if self._process.is_alive():
+            try:
+                self._pipe.send(("close",))
+                self._process.join(5)
+            except OSError:  # it went by itself
+                pass
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+    def _ask(self, message: tuple[Any, ...], seconds: float) -> Any:
+        try:
+            self._pipe.send(message)
+            if not self._pipe.poll(seconds):
+                self._process.kill()
+                raise WorkerError(f"it was stopped after {seconds:g} s")
+            kind, value = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            self._process.join(5)
+            raise WorkerError(f"its process ended with {self._process.exitcode}{_last_line(self.log)}") from error
+        if kind == "failed":
+            raise WorkerError(value)
+        return value
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+    return f": {lines[-1][:200]}" if lines else ""
+
+
+def _work(pipe: Connection, name: str, model: BenchModel, threads: int | None, log: str) -> None:
+    """The child's end. What libraries print goes to the log: the parent's terminal is not theirs."""
+    with Path(log).open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    if threads is not None and name.startswith("torch"):
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # read once, when torch is imported
+    contender: Any = None
+    call: Call | None = None
+    feeds: list[dict[str, np.ndarray]] = []
+    while True:
+        try:
+            message = pipe.recv()
+        except (EOFError, KeyboardInterrupt):  # the parent has gone, or is going
+            return
+        try:
+            result: Any = None
+            if message[0] == "close":
+                return
+            if message[0] == "open":
+                contender = open_contender(name, model, threads)
+            elif message[0] == "prepare":
+                feeds = message[1]
+                call = contender.ready(feeds)
+                result = {"precision": contender.precision, "how": contender.how}
+            elif message[0] == "answers":
+                assert call is not None  # noqa: S101
+                result = [contender.named(call(i)) for i in range(len(feeds))]
+            else:
+                assert call is not None  # noqa: S101
+                result = _turn(call, len(feeds), message[1])
+            pipe.send(("done", result))
+        except KeyboardInterrupt:
+            return
+        except Exception as error:  # noqa: BLE001 (whatever a contender raises is a row of the table)
+            traceback.print_exc(file=sys.stderr)
+            pipe.send(("failed", _one_line(error)))
+
+
+_PLACE = re.compile(r"Exception from \S+: |Check '.*?' failed at \S+: ")
+
+
+def _one_line(error: BaseException) -> str:
+    """An exception's message without its line ends and C++ places, cut where it goes on and on."""
+    text = _PLACE.sub("", " ".join(str(error).split())) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def _turn(call: Call, feeds: int, seconds: float) -> Turn:
+    clock = time.perf_counter_ns
+    begun = clock()
+    for i in range(WARM_RUNS):
+        call(i % feeds)
+        if clock() - begun > seconds * 1e9:  # one run takes longer than a turn: it is warm
+            break
+    times: list[int] = []
+    until = clock() + int(seconds * 1e9)
+    while True:
+        i = len(times) % feeds
+        before = clock()
+        call(i)
+        after = clock()
+        times.append(after - before)
+        if after >= until:
+            break
+    return Turn(tuple(times), _rest())
+
+
+def _rest() -> float:
+    """Waits until this process uses no CPU any more; returns the CPU seconds that it still used."""
+    first = last = time.process_time()
+    until = time.perf_counter() + MOST_REST_S
+    while time.perf_counter() < until:
+        time.sleep(REST_S)
+        now = time.process_time()
+        if now - last < REST_S / 10:
+            break
+        last = now
+    return time.process_time() - first

@@ -1,0 +1,122 @@
+"""``onnxferry optimize``: certified variants of a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnxferry.export.optimize.chart import save_picture
+from onnxferry.export.optimize.optimize import Optimized, Verdict, optimize
+from onnxferry.export.optimize.samples import SCORED
+from onnxferry.runtime.cli.console import (
+    JsonOption,
+    ModelArgument,
+    command,
+    new_app,
+    new_table,
+    plain,
+    print_json,
+    print_next,
+    stderr,
+    stdout,
+)
+from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.files import write_text_whole
+from onnxferry.runtime.formats import human_bytes
+
+app = new_app()
+
+
+@app.command()
+def optimize_command(
+    model: ModelArgument,
+    goal: Annotated[str, typer.Option("--goal", help="faster or smaller.")] = "faster",
+    budget: Annotated[
+        str | None,
+        typer.Option(help='How much worse a variant may be: "top1 -0.1pt", "psnr 40", "nats +0.005", "rtol 1e-3", module:function.'),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="What is scored on: a named set, a folder of pictures, an .npz, for text a file.", show_default=False)
+    ] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="What ranges are taken from; the data's training part if not given.", show_default=False)
+    ] = None,
+    batch: Annotated[list[int] | None, typer.Option("--batch", min=1, help="Batch sizes to time; repeat for more. 1 and 64.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder for the variants, made if need be; the model's own if not given.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="The table as JSON; NAME.optimize.json beside the variants.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Samples that are scored at most.")] = SCORED,
+    device: Annotated[str, typer.Option(help="cpu or cuda: where all is scored and timed, and what the certificates hold for.")] = "cpu",
+    seconds: Annotated[float, typer.Option(min=0.01, help="Of timing, a candidate and batch size.")] = 1.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a model faster or smaller, and prove that it is as good as you ask for.
+
+    Each candidate (exact rewrites, 8 bits, on CUDA half precision, …) is scored on your data and timed in turns with the original
+    on this machine. What is better and inside the budget is written beside the original, with its certificate; the table says why of
+    every other.
+
+    ```
+    onnxferry optimize digits --data mnist -o variants
+    onnxferry optimize model.onnx --data samples.npz --budget "rtol 1e-2" --batch 1 --batch 16
+    onnxferry optimize writer.onnx --data held-out.txt --goal smaller
+    onnxferry optimize digits --data mnist --device cuda -o variants
+    ```
+
+    With --json: model, kind, goal, budget, data, batches, bytes, device, machine, onnxruntime, files, verdicts (tag, rung, what, kept,
+    words, bytes, score, speed by batch size: ratio, noise, original, variant; rows_alone, file).
+    """
+    if report is not None and not report.parent.is_dir():
+        raise InputError(f"the folder {report.parent} does not exist: make it, or give another --report")
+    console = stderr()
+    with console.status("reading") as status:
+        result = optimize(
+            model,
+            goal=goal,
+            budget=budget,
+            data=data,
+            calibration=calibration,
+            batches=tuple(batch or (1, 64)),
+            folder=out,
+            seconds=seconds,
+            samples=samples,
+            device=device,
+            progress=lambda tag: status.update(f"trying {tag}"),
+        )
+    folder = result.files[0].parent if result.files else out
+    stem = result.model.removesuffix(".onnx")
+    name = f"{stem}.optimize.json" if device == "cpu" else f"{stem}.optimize-{device}.json"
+    target = report or (folder / name if folder is not None else None)
+    if target is not None:
+        write_text_whole(target, json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n")
+        save_picture(result, target.with_suffix(".png"))
+    if as_json:
+        print_json(result.to_json())
+        return
+    _print(result)
+    if result.files:
+        print_next(command("check", str(result.files[0])), command("tune", model))
+
+
+def _print(result: Optimized) -> None:
+    speeds = tuple(f"batch {batch}" for batch in result.batches)
+    table = new_table("candidate", *speeds, "size", "verdict", right=(*speeds, "size"), title=f"{plain(result.model)}: {result.goal}")
+    for verdict in result.verdicts:
+        size = "" if verdict.bytes is None else human_bytes(verdict.bytes)
+        table.add_row(plain(verdict.name), *(_ratio(verdict, batch) for batch in result.batches), size, plain(_words(verdict)))
+    console = stdout()
+    console.print(table)
+    console.print(plain(f"budget {result.budget}; {result.data}; {result.machine}, ONNX Runtime {result.onnxruntime}"), soft_wrap=True)
+
+
+def _ratio(verdict: Verdict, batch: int) -> str:
+    speed = verdict.speed.get(batch)
+    return "" if speed is None else f"{speed.ratio:.2f} ± {speed.noise:.2f}"
+
+
+def _words(verdict: Verdict) -> str:
+    return f"kept: {verdict.words}" if verdict.kept else verdict.words

@@ -1,0 +1,49 @@
+"""A parity report on the terminal, and to the file that --report names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from onnxferry.export.parity.report import ParityReport
+from onnxferry.runtime.cli.console import new_table, plain, stdout
+from onnxferry.runtime.errors import ExportError, InputError
+
+
+def checked_report_name(file: Path | None) -> None:
+    """Raise InputError for a name that says no kind of report. Asked before the work starts."""
+    if file is not None and file.suffix.lower() not in (".html", ".json"):
+        raise InputError(f"--report takes a name ending in .html or .json, got {file.name!r}")
+    if file is not None and not file.absolute().parent.is_dir():
+        raise InputError(f"--report: the folder {file.parent} does not exist: make it, or give another place")
+
+
+def write_report_file(report: ParityReport, file: Path, title: str) -> None:
+    """Write .html or .json, by the name's ending. Raises ExportError where it cannot be written."""
+    from onnxferry.export.parity.report_html import write_report
+
+    try:
+        write_report(report, file, title=title)
+    except OSError as error:
+        raise ExportError(f"cannot write the report {file}: {error.strerror or error}") from error
+
+
+def print_report(report: ParityReport, what: str) -> None:
+    """The table of outputs, the verdict on ``what``, and what was mended or is worth knowing."""
+    table = new_table("output", "elements", "largest difference", "allowed", "decisions changed", right=("elements", "largest difference"))
+    for o in report.outputs.values():
+        allowed = "equal" if o.rtol == o.atol == 0 else f"{o.atol:.2g} + {o.rtol:.2g} |x|" if o.rtol else f"{o.atol:.2g}"
+        changed = f"{o.decisions_changed} of {o.decisions}" if o.decisions else "-"
+        table.add_row(plain(o.name), str(o.elements), f"{o.max_abs:.3g}", allowed, changed)
+    console = stdout()
+    console.print(table)
+    untraced = sum(not case.traced for case in report.compared)
+    console.print(
+        f"passed: {len(report.compared)} inputs compared, {untraced} at sizes never traced; {plain(what)}",
+        style="bold green",
+        soft_wrap=True,
+    )
+    for label, lines in (("mended", report.mends), ("note", report.notes)):
+        for text in lines:
+            console.print(f"{label}: {plain(text)}", soft_wrap=True)
+    for strategy, why in report.refused:
+        console.print(f"refused before: {plain(strategy)}: {plain(why)}", soft_wrap=True)

@@ -1,0 +1,156 @@
+"""A recurrent network of ours as a source: what its whole-task graph should give, computed by PyTorch.
+
+Reads prompts row by row, without padding, so that nothing of how the graph treats a ragged batch is shared.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxferry.export.families.rnn.graph import text_graph
+from onnxferry.export.source import Candidate, Feeds, InputSpec, Strategy
+from onnxferry.runtime.errors import InputError
+from onnxferry.train.families.rnn import START, Rnn, choose, running_weights, sample, state_after
+
+NUDGE = 1e-6  # relative, of the weights: a decision that this changes is a tie
+
+
+CLEAR = 2e-5
+"""A draw nearer than this (a share of the total) to the border between two bytes is a tie: float32 may tip it either way."""
+
+
+class TextSource:
+    """``network``: on the CPU, in eval mode. See :class:`onnxferry.export.source.Source`."""
+
+    def __init__(self, network: Rnn, examples: Feeds) -> None:
+        self.network = network
+        self.start = state_after(network, START)
+        self.examples = dict(examples)
+        self.notes: Sequence[str] = ()
+        self.output_names = ("bytes", "log_probabilities", "next_logits", "state_after")
+        shapes: dict[str, tuple[int | str, ...]] = {"prompt": ("batch", "length"), "uniforms": ("batch", "steps")}
+        self.inputs = tuple(
+            InputSpec(name, dtype, shapes[name], examples[name].shape) for name, dtype in (("prompt", "uint8"), ("uniforms", "float32"))
+        )
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        return _run(self.network, self.start, feeds)
+
+    def run_float64(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        outputs = _run(copy.deepcopy(self.network).double(), self.start.double(), feeds)
+        return {name: array if array.dtype == np.uint8 else array.astype(np.float64) for name, array in outputs.items()}
+
+    def run_nudged(self, feeds: Feeds, seed: int) -> dict[str, np.ndarray]:
+        network = copy.deepcopy(self.network)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.mul_(1 + NUDGE * torch.randn(parameter.shape, generator=generator))
+        return _run(network, self.start, feeds)
+
+    def strategies(self, opset: int) -> Sequence[Strategy]:
+        return (Strategy("made by hand", lambda: Candidate(text_graph(self.network))),)
+
+    def provenance(self) -> dict[str, Any]:
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
+        model = type(self.network).__name__
+        return {"framework": "torch", "torch": torch.__version__, "model": model, "weights_sha256": digest.hexdigest()}
+
+
+@torch.inference_mode()
+def read_prompts(network: Rnn, start: Tensor, feeds: Feeds) -> tuple[Tensor, np.ndarray]:
+    """The state after each row's prompt (batch, slots, width), and the log-probabilities of its bytes (batch, length)."""
+    prompt = feeds["prompt"]
+    rows, length = prompt.shape
+    lengths = np.broadcast_to(feeds.get("prompt_length", np.array([-1])), (rows,))
+    before = torch.from_numpy(feeds["state"]).to(start.dtype) if "state" in feeds else start
+    before = before.expand(rows, -1, -1)
+    states, log_probabilities = [], np.zeros((rows, length), np.float32)
+    for row in range(rows):
+        count = length if lengths[row] < 0 else int(lengths[row])
+        state = before[row : row + 1]
+        if count:
+            bytes_ = torch.from_numpy(prompt[row, :count].astype(np.int64))
+            logits, after = network(bytes_[:, None], state)
+            predicted = torch.cat([network.logits_of(state), logits[:-1, 0]]).log_softmax(dim=1)  # (count, 256)
+            log_probabilities[row, :count] = predicted.gather(1, bytes_[:, None])[:, 0].float().numpy()
+            state = after
+        states.append(state)
+    return torch.cat(states), log_probabilities
+
+
+def _options(feeds: Feeds) -> dict[str, Any]:
+    return {
+        "temperature": float(feeds.get("temperature", 1.0)),
+        "top_k": int(feeds.get("top_k", 0)),
+        "top_p": float(feeds.get("top_p", 1.0)),
+    }
+
+
+@torch.inference_mode()
+def _run(network: Rnn, start: Tensor, feeds: Feeds) -> dict[str, np.ndarray]:
+    uniforms = torch.from_numpy(np.ascontiguousarray(feeds["uniforms"])).to(start.dtype)
+    if len(uniforms) != len(feeds["prompt"]):
+        raise InputError(f"{len(feeds['prompt'])} prompts and {len(uniforms)} rows of uniform numbers")
+    state, log_probabilities = read_prompts(network, start, feeds)
+    written, after = sample(network, state, uniforms, **_options(feeds))
+    return {
+        "bytes": written.numpy(),
+        "log_probabilities": log_probabilities,
+        "next_logits": network.logits_of(state).float().numpy(),
+        "state_after": after.float().numpy(),
+    }
+
+
+@torch.inference_mode()
+def clear_draws(network: Rnn, start: Tensor, feeds: Feeds, steps: int, seed: int) -> np.ndarray:
+    """Uniform numbers float32 (batch, steps) none of which is a tie when ``feeds`` are run with them.
+
+    A draw that is one is drawn again. At temperature 0, where there is nothing to draw, fewer steps come back: those before
+    the first at which the two likeliest bytes of a row are a tie.
+    """
+    generator = np.random.default_rng(seed)
+    state, _ = read_prompts(network, start, feeds)
+    options = _options(feeds)
+    columns: list[np.ndarray] = []
+    for _ in range(steps):
+        logits = network.logits_of(state)
+        if options["temperature"] <= 0:
+            best = logits.topk(2, dim=1).values
+            if bool(((best[:, 0] - best[:, 1]) < 1e-3).any()):
+                break
+            draw = np.zeros(len(state), np.float32)
+        else:
+            running = running_weights(logits.double(), **options)
+            total = running[:, -1:]
+            draw = generator.random(len(state), dtype=np.float32)
+            for _attempt in range(100):
+                distance = ((running / total) - torch.from_numpy(draw)[:, None]).abs().amin(dim=1).numpy()
+                # The end of the scale is no border: what lies beyond the total is never drawn.
+                tied = (distance < CLEAR) & (draw < 1 - CLEAR)
+                if not tied.any():
+                    break
+                draw = np.where(tied, generator.random(len(state), dtype=np.float32), draw)
+        columns.append(draw)
+        byte = choose(logits, torch.from_numpy(draw), **options)
+        _, state = network(byte[None], state)
+    return np.stack(columns, axis=1) if columns else np.zeros((len(state), 0), np.float32)
+
+
+def prompt_batch(prompts: Sequence[bytes]) -> dict[str, np.ndarray]:
+    """Prompts of any lengths as the graph takes them: padded, with their lengths."""
+    width = max((len(prompt) for prompt in prompts), default=0)
+    padded = np.zeros((len(prompts), width), np.uint8)
+    for row, prompt in enumerate(prompts):
+        padded[row, : len(prompt)] = np.frombuffer(prompt, np.uint8)
+    return {"prompt": padded, "prompt_length": np.array([len(prompt) for prompt in prompts], np.int64)}

@@ -1,0 +1,199 @@
+"""Writes an artifact: graph and contract into one .onnx file, all of it or nothing.
+
+The file is written under a temporary name in the same folder, opened and replayed from there, and only then given its
+name, so that an older file stays whole until a good new one is there. Equal inputs give equal bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import onnx
+
+from onnxferry.runtime.artifact.contract import Contract, metadata_from_contract
+from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.errors import ExportError, InputError, OnnxFerryError
+from onnxferry.runtime.onnx_file.reader import read_model
+
+# Protobuf cannot hold more than 2 GiB in one message; weights go to a file beside it before that.
+EXTERNAL_DATA_BYTES = 1_900_000_000
+
+
+# Tensors smaller than this stay in the .onnx file also then: shapes and constants that runtimes fold.
+EXTERNAL_TENSOR_BYTES = 1024
+
+
+def write_artifact(
+    model: onnx.ModelProto,
+    contract: Contract | None,
+    path: str | os.PathLike[str],
+    *,
+    verify: Callable[[Path], None] | None = None,
+    external_data_bytes: int | None = None,
+) -> int:
+    """Write ``model`` with ``contract`` to ``path`` and return the file's size in bytes, weights beside it included.
+
+    ``verify`` is called with the temporary file before it gets its name; what it raises, this raises, and nothing is
+    left. Models of more than ``external_data_bytes`` (None: EXTERNAL_DATA_BYTES) get their weights in ``<name>.data`` beside the file.
+    Raises ExportError where the file cannot be written.
+    """
+    target = checked_target(path)
+    finished = onnx.ModelProto()
+    finished.CopyFrom(model)
+    del finished.metadata_props[:]
+    if contract is not None:
+        # Last, after every pass: tools that rewrite graphs are known to drop it.
+        onnx.helper.set_model_props(finished, metadata_from_contract(contract))
+    token = secrets.token_hex(6)
+    temporary = target.with_name(f".{target.name}.{token}.tmp")
+    data = target.with_name(f"{target.name}.data")
+    temporary_data = target.with_name(f".{data.name}.{token}.tmp")
+    replaced_data = target.with_name(f".{data.name}.{token}.old")
+    stale = _refers_to(target, data.name)
+    external = weight_bytes(finished) > (EXTERNAL_DATA_BYTES if external_data_bytes is None else external_data_bytes)
+    try:
+        if external:
+            _write_weights(finished, temporary_data)
+            _refer_to(finished, temporary_data.name)
+        _write(temporary, finished.SerializeToString(deterministic=True))
+        if verify is not None:
+            verify(temporary)
+        size = 0
+        if external:
+            size = temporary_data.stat().st_size
+            _refer_to(finished, data.name)
+            _write(temporary, finished.SerializeToString(deterministic=True))
+            if data.exists():  # back again where the file itself cannot be written: the older one needs it
+                data.replace(replaced_data)
+            temporary_data.replace(data)
+        size += temporary.stat().st_size
+        temporary.replace(target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            replaced_data.replace(data)
+        if isinstance(error, OSError):
+            raise ExportError(f"cannot write {target.name}: {error.strerror or error}; nothing was left behind") from error
+        raise
+    finally:
+        for leftover in (temporary, temporary_data, replaced_data):
+            with contextlib.suppress(OSError):
+                leftover.unlink(missing_ok=True)
+    if stale and not external:
+        # Weights of the older, larger file of this name.
+        with contextlib.suppress(OSError):
+            data.unlink(missing_ok=True)
+    return size
+
+
+def _refers_to(target: Path, name: str) -> bool:
+    """Whether there is an .onnx file already, with weights in the file ``name`` beside it."""
+    try:
+        return target.exists() and any(initializer.location == name for initializer in read_model(target).initializers)
+    except OnnxFerryError:  # no model at all
+        return False
+
+
+def checked_target(path: str | os.PathLike[str]) -> Path:
+    """The path, if an artifact can be written there. Asked before the work starts, so that an hour's export is not lost."""
+    target = Path(path)
+    if target.suffix.lower() != ".onnx":
+        raise InputError(f"an artifact's name must end in .onnx, got {target.name!r}")
+    if target.is_dir():
+        raise InputError(f"{target} is a folder; give the name of a file")
+    if not target.parent.is_dir():
+        raise InputError(f"the folder {target.parent} does not exist: make it, or give another place")
+    if not os.access(target.parent, os.W_OK):
+        raise ExportError(f"cannot write to the folder {target.parent}: permission denied")
+    return target
+
+
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Bytes of the main graph's weights, from their shapes: protobuf cannot even measure a message of more than 2 GiB."""
+    return sum(
+        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in model.graph.initializer
+        if tensor.data_type != onnx.TensorProto.STRING
+    )
+
+
+@contextlib.contextmanager
+def opened(model: onnx.ModelProto, *, external_data_bytes: int | None = None) -> Iterator[Engine]:
+    """The graph in ONNX Runtime on the CPU, as users will open it; weights go through a temporary folder where they are too
+    many for one message. Raises as :class:`Engine` does.
+    """
+    limit = EXTERNAL_DATA_BYTES if external_data_bytes is None else external_data_bytes
+    if weight_bytes(model) <= limit:
+        with Engine(model.SerializeToString(deterministic=True), device="cpu") as engine:
+            yield engine
+        return
+    with tempfile.TemporaryDirectory(prefix="onnxferry-") as folder:
+        path = Path(folder).resolve() / "model.onnx"
+        write_artifact(model, None, path, external_data_bytes=limit)
+        with Engine(path, device="cpu") as engine:
+            yield engine
+
+
+def check_valid(model: onnx.ModelProto) -> None:
+    """onnx's own checker. Raises its ValidationError or ValueError."""
+    if weight_bytes(model) <= EXTERNAL_DATA_BYTES:
+        onnx.checker.check_model(model)
+        return
+    # Too large for its checker as one message. Structure is what it looks at: a copy keeps shapes, and its weights lie "outside".
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    with tempfile.TemporaryDirectory(prefix="onnxferry-") as folder:
+        path = Path(folder) / "model.onnx"
+        data = path.with_name("model.data")
+        _write_weights(bare, data)
+        _refer_to(bare, data.name)
+        path.write_bytes(bare.SerializeToString())
+        onnx.checker.check_model(path)
+
+
+def _write(path: Path, payload: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(payload)
+        file.flush()
+        # A rename before the data is on the disk can leave an empty file after a power cut.
+        os.fsync(file.fileno())
+
+
+def _write_weights(model: onnx.ModelProto, path: Path) -> None:
+    """Moves large weights of the main graph into ``path``, each at a multiple of 4,096 bytes so that it can be mapped."""
+    with path.open("wb") as file:
+        for tensor in model.graph.initializer:
+            if tensor.data_type == onnx.TensorProto.STRING:
+                continue
+            if not tensor.HasField("raw_data"):
+                tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name))
+            raw = tensor.raw_data
+            if len(raw) < EXTERNAL_TENSOR_BYTES:
+                continue
+            tensor.ClearField("raw_data")  # two copies of some gigabytes are enough
+            file.write(b"\0" * (-file.tell() % 4096))
+            _set_external(tensor, path.name, file.tell(), len(raw))
+            file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _set_external(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
+    """As onnx.external_data_helper.set_external_data, which wants to see the bytes."""
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    del tensor.external_data[:]
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def _refer_to(model: onnx.ModelProto, name: str) -> None:
+    for tensor in model.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = name

@@ -1,0 +1,127 @@
+"""What is tried on a model: which graph, under which name, and how it is made."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from onnxferry.export.graphs.graph import join_upsampling, split_transposed_convolutions
+from onnxferry.export.optimize.rewrites.float16 import float16
+from onnxferry.export.optimize.rewrites.gptq import layer_moments
+from onnxferry.export.optimize.rewrites.layout import channels_last
+from onnxferry.export.optimize.rewrites.quantize import convolutional_layers, dynamic_lstm, float16_storage, static_int8, with_names
+from onnxferry.export.optimize.rewrites.quantize_text import eight_bit_loop
+from onnxferry.export.optimize.samples import Samples
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One variant, not made yet."""
+
+    tag: str  # of its file's name
+    what: str  # in words
+    build: Callable[[], onnx.ModelProto | None]  # None: it changes nothing in this model
+    rows_alone: bool = False  # its rows would share a scale
+    rung: str = ""  # how much of the model it takes, where a tag has several; the best one is written
+
+
+def candidates_for(model: onnx.ModelProto, kind: str, goal: str, calibration: Samples, device: str = "cpu") -> list[Candidate]:
+    """In the order in which they are tried; tags are those of the files that ``device`` ("cpu" or "cuda") has of its own.
+
+    Half precision is tried on CUDA alone: on the CPU ONNX Runtime casts to float32 and back around every operator. Text generators
+    go without it: one row's loop waits for launches, not for arithmetic, its state would gather float16's rounding byte after byte,
+    and the choice of a byte would hang on it.
+    """
+    found = [
+        Candidate("slim", "onnxslim", lambda: slimmed(model)),
+        Candidate("ort", "ONNX Runtime's offline optimiser", lambda: ort_optimised(model)),
+        Candidate("exact", "exact rewrites", lambda: rewritten(model)),
+    ]
+    if goal == "smaller":
+        found.append(Candidate("half", "weights stored in half precision", lambda: float16_storage(model)))
+    operators = {node.op_type for node in model.graph.node}
+    if kind == "text-generator":
+        found.append(Candidate("int8", "the loop's weights in 8 bits, a scale a block", lambda: eight_bit_loop(model)))
+    if "LSTM" in operators and kind != "text-generator":
+        found.append(Candidate("int8", "LSTM in 8 bits as it runs", lambda: dynamic_lstm(model), rows_alone=True, rung="lstm"))
+    base = with_names(arranged(model))
+    layers = convolutional_layers(base)
+    if layers and kind != "text-generator":
+        feeds = calibration.feeds
+        moments = functools.cache(lambda: layer_moments(base, feeds))  # the same for all rungs
+        steps: list[tuple[str, str, dict[str, Any]]] = [
+            ("between", "convolutions in 8 bits, and what lies between", {}),
+            ("conv", "convolutions in 8 bits, the rest in float32", {"carry": False}),
+            ("all", "convolutions and dense layers in 8 bits", {"gemm": True}),
+        ]
+        if len(layers) > 1:
+            # The first one reads the picture itself: few products, and no later layer makes up for what it loses.
+            steps.append(("rest", "8 bits but in the first convolution", {"skip": layers[:1], "gemm": True}))
+        if len(layers) > 2:
+            steps.append(("inner", "8 bits but in the first and the last convolution", {"skip": (layers[0], layers[-1]), "gemm": True}))
+
+        def quantising(options: dict[str, Any]) -> Callable[[], onnx.ModelProto]:
+            return lambda: static_int8(base, feeds, moments=moments(), **options)
+
+        found += [Candidate("int8", what, quantising(options), rung=rung) for rung, what, options in steps]
+    if device == "cpu":
+        return found
+    # A file certified for the CPU may lie there already.
+    found = [replace(candidate, tag=f"{candidate.tag}-{device}") for candidate in found]
+    if layers and kind != "text-generator":
+        exact = rewritten(model)
+        found.append(Candidate("float16", "the network in half precision", lambda: float16(model), rung="plain"))
+        if exact is not None:
+            found.append(Candidate("float16", "half precision after exact rewrites", lambda: float16(exact), rung="exact"))
+    return found
+
+
+def rewritten(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """All exact rewrites; None where none applies."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    return made if split_transposed_convolutions(made) + join_upsampling(made) else None
+
+
+def arranged(model: onnx.ModelProto) -> onnx.ModelProto:
+    """As 8 bits want it: all exact rewrites, and what lies between convolutions with channels last."""
+    made = onnx.ModelProto()
+    made.CopyFrom(rewritten(model) or model)
+    channels_last(made)
+    return made
+
+
+def slimmed(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """As onnxslim makes it; None where it takes no node away. Raises ModuleNotFoundError where it is not installed."""
+    import onnxslim
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    with contextlib.redirect_stdout(io.StringIO()):
+        made = onnxslim.slim(copy)
+    if not isinstance(made, onnx.ModelProto) or len(made.graph.node) >= len(model.graph.node):
+        return None
+    return made
+
+
+def ort_optimised(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """As ONNX Runtime rewrites it for any machine (its extended level; the next one is for one processor)."""
+    import onnxruntime as ort
+
+    with tempfile.TemporaryDirectory(prefix="onnxferry-") as folder:
+        target = Path(folder) / "optimised.onnx"
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(target)
+        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        made = onnx.load(target)
+    return made if len(made.graph.node) < len(model.graph.node) else None

@@ -1,0 +1,380 @@
+"""Faster or smaller variants of an .onnx file, each proved: measured beside the original, scored, kept or refused with the reason.
+
+result = optimize("digits.onnx", data="mnist")
+for verdict in result.verdicts:
+    print(verdict.tag, verdict.words)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import statistics
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxferry.export.graphs.writer import checked_target, write_artifact
+from onnxferry.export.optimize.budget import DEFAULTS, Budget, Judge, parse_budget
+from onnxferry.export.optimize.candidates import Candidate, candidates_for
+from onnxferry.export.optimize.samples import SCORED, Samples, samples_for
+from onnxferry.export.optimize.score import Score, outputs_of, score, written_score
+from onnxferry.export.optimize.timing import Speed, compare_speed, machine_name, ort_version, rotating
+from onnxferry.runtime.artifact.contract import Contract, Golden, Tolerance
+from onnxferry.runtime.artifact.zoo import find_model
+from onnxferry.runtime.engine.engine import Engine, PlacementWarning
+from onnxferry.runtime.engine.replay import replay_goldens, rms_share
+from onnxferry.runtime.errors import InputError, OnnxFerryError, first_line
+from onnxferry.runtime.finite import finite
+from onnxferry.runtime.onnx_file.reader import file_sha256, read_model
+
+GOALS = ("faster", "smaller")
+
+
+DEVICES = ("cpu", "cuda")
+
+
+LEAST_SMALLER = 0.95
+"""Of the original's bytes: a variant that saves less is not worth a file."""
+
+
+WRITTEN = 32
+"""Bytes that a text generator writes a run, where it is timed."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One candidate: what it gave, and why it was kept or not."""
+
+    tag: str
+    what: str
+    kept: bool
+    words: str
+    bytes: int | None = None
+    score: Score | None = None
+    speed: Mapping[int, Speed] = field(default_factory=dict)  # by batch size
+    rows_alone: bool = False
+    file: str = ""  # name of what was written
+    rung: str = ""  # how much of the model it takes, where several share a tag
+    rms: Mapping[str, float] = field(default_factory=dict)  # by output, of the differences where it was scored, as a share of it
+
+    @property
+    def name(self) -> str:
+        """Tag and rung, for people."""
+        return f"{self.tag} ({self.rung})" if self.rung else self.tag
+
+    def to_json(self) -> dict[str, Any]:
+        """As strict JSON has it: a score that is not a number is null."""
+        speed = {str(b): dataclasses.asdict(s) for b, s in self.speed.items()}
+        score = None if self.score is None else dataclasses.asdict(self.score)
+        return dataclasses.asdict(self) | {"speed": speed, "score": finite(score)}
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """All candidates of one model."""
+
+    model: str
+    kind: str
+    goal: str
+    budget: str
+    data: str
+    batches: tuple[int, ...]
+    bytes: int
+    device: str
+    machine: str
+    onnxruntime: str
+    verdicts: tuple[Verdict, ...]
+    files: tuple[Path, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Without local paths."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("verdicts", "files")}
+        return {**fields, "files": [path.name for path in self.files], "verdicts": [verdict.to_json() for verdict in self.verdicts]}
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """What all candidates are measured by."""
+
+    original: Engine
+    kind: str
+    goal: str
+    budget: Budget
+    calibration: Samples
+    samples: Samples
+    expected: Mapping[str, np.ndarray]
+    batches: tuple[int, ...]
+    seconds: float
+    size: int
+    device: str
+
+    def text(self) -> bool:
+        return self.kind == "text-generator"
+
+
+def optimize(
+    model: str | os.PathLike[str],
+    *,
+    goal: str = "faster",
+    budget: str | Judge | Budget | None = None,
+    data: str | os.PathLike[str] | None = None,
+    calibration: str | os.PathLike[str] | None = None,
+    batches: Sequence[int] = (1, 64),
+    folder: str | os.PathLike[str] | None = None,
+    seconds: float = 1.0,
+    samples: int = SCORED,
+    device: str = "cpu",
+    progress: Callable[[str], None] | None = None,
+) -> Optimized:
+    """Try every variant of ``model`` (a path or a shipped name) and write the ones that win as ``NAME.TAG.onnx`` into ``folder``.
+
+    ``budget``: see :mod:`onnxferry.export.optimize.budget`; None for the kind's own (``DEFAULTS``). ``data``: what is scored on: a named
+    set, a folder of pictures, an .npz, for text a file; its training part (or first half) calibrates unless ``calibration`` is
+    given. ``folder``: made if need be; None for the model's own. ``seconds``: of timing, a candidate and batch size. ``samples``:
+    scored at most.
+    ``device``: ``"cpu"`` or ``"cuda"``, where everything is scored and timed; a certificate holds for that device alone.
+    Kept is what is inside the budget and faster by more than the noise at one of ``batches`` at least (goal ``smaller``: smaller
+    by a twentieth), and not beaten by another kept one at all of them. Nothing else is written, and no file half.
+
+    Raises InputError, DataError, ArtifactError for what makes no sense, DeviceError where the device cannot be used; a candidate
+    that fails is a verdict, no error.
+    """
+    if goal not in GOALS:
+        raise InputError(f"the goal must be {' or '.join(GOALS)}, got {goal!r}")
+    if not batches or any(isinstance(b, bool) or not isinstance(b, int) or not 1 <= b <= 65536 for b in batches):
+        raise InputError(f"batch sizes must be whole numbers from 1 to 65536, got {list(batches)!r}")
+    if device not in DEVICES:
+        raise InputError(f"the device must be {' or '.join(DEVICES)}, got {device!r}")
+    path = find_model(model)
+    asked = parse_budget(budget) if budget is not None else None
+    with Engine(path, device=device) as engine:
+        contract = engine.contract or Contract(kind="model", name=path.stem)
+        if contract.certificate:
+            raise InputError(f"{path.name} is a variant itself; optimize the original, {contract.name}.onnx")
+        for output in engine.outputs:
+            if not output.of_numbers:
+                raise InputError(f"{path.name} gives {output}: only tensors of numbers can be scored; optimize the model without it")
+        asked = asked or parse_budget(DEFAULTS[contract.kind])
+        asked.check_kind(contract.kind)
+        first, second = samples_for(engine, contract.kind, data, calibration, samples)
+        target = _made(path.parent if folder is None else Path(folder))
+        if contract.kind == "text-generator":
+            second = Samples({**second.feeds, "uniforms": np.zeros((len(second), 0), np.float32)}, second.words)
+        # Rows longer than one take the original's own batches: its answers do not depend on them.
+        expected = outputs_of(engine, second.feeds)
+        bench = _Bench(
+            engine, contract.kind, goal, asked, first, second, expected, tuple(sorted(set(batches))), seconds, _size(path), device
+        )
+        source = onnx.load(path)
+        tried = []
+        for candidate in candidates_for(source, contract.kind, goal, first, device):
+            if progress is not None:
+                progress(f"{candidate.tag} {candidate.rung}".strip())
+            tried.append(_tried(candidate, bench, contract))
+        digest = file_sha256(path)
+        verdicts, files = _written(tried, bench, contract, digest, path, target)
+    return Optimized(
+        model=path.name,
+        kind=contract.kind,
+        goal=goal,
+        budget=asked.words,
+        data=second.words,
+        batches=bench.batches,
+        bytes=bench.size,
+        device=device,
+        machine=machine_name(device),
+        onnxruntime=ort_version(),
+        verdicts=verdicts,
+        files=files,
+    )
+
+
+def _size(path: Path) -> int:
+    """Bytes, with the weights that lie beside the file."""
+    return sum(file.stat().st_size for file in (path, *read_model(path).weight_files(path)))
+
+
+def _made(folder: Path) -> Path:
+    """The folder, there and writable. Raises InputError, ExportError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder}: {error.strerror or error}; give another place") from error
+    return checked_target(folder / "variant.onnx").parent
+
+
+_Tried = tuple[Verdict, onnx.ModelProto | None, tuple[tuple[Golden, ...], dict[str, Tolerance]]]
+
+
+def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
+    """Build, score, time. ``kept`` means: inside the budget and better than the original."""
+    nothing: tuple[tuple[Golden, ...], dict[str, Tolerance]] = ((), {})
+
+    def no(words: str, **facts: Any) -> _Tried:
+        return (
+            Verdict(candidate.tag, candidate.what, False, words, rows_alone=candidate.rows_alone, rung=candidate.rung, **facts),
+            None,
+            nothing,
+        )
+
+    try:
+        model = candidate.build()
+        if model is None:
+            return no("nothing in the model that it changes")
+        payload = model.SerializeToString(deterministic=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PlacementWarning)  # how fast it is shows what falls to the CPU
+            engine = Engine(payload, device=bench.device)
+        with engine:
+            variant = outputs_of(engine, bench.samples.feeds, candidate.rows_alone)
+            scored = score(bench.budget, bench.expected, variant, bench.samples.labels)
+            facts: dict[str, Any] = {"bytes": len(payload), "score": scored, "rms": _rms(bench.expected, variant)}
+            if not scored.inside:
+                return no(f"outside the budget: {scored.words}", **facts)
+            if bench.text():
+                fine, words = written_score(bench.original, engine, bench.samples, candidate.rows_alone)
+                if not fine:
+                    return no(f"outside the budget: {words}", **facts)
+            samples = _goldens(engine, contract, bench.expected, variant)
+            if isinstance(samples, str):
+                return no(samples, **facts)
+            speed = {batch: _speed(bench, engine, batch, candidate.rows_alone) for batch in bench.batches}
+    except OnnxFerryError as error:
+        return no(str(error).splitlines()[0])
+    except Exception as error:  # noqa: BLE001 (a tool that breaks down on this model is that candidate's verdict, told by its name)
+        return no(f"could not be made: {type(error).__name__}: {first_line(error, 'no reason given')}")
+    facts["speed"] = speed
+    if bench.goal == "smaller":
+        if len(payload) > LEAST_SMALLER * bench.size:
+            return no(f"not smaller: {len(payload)} bytes, the original {bench.size}", **facts)
+    elif not any(each.faster for each in speed.values()):
+        return no("not faster than the original by more than the noise", **facts)
+    verdict = Verdict(candidate.tag, candidate.what, True, scored.words, rows_alone=candidate.rows_alone, rung=candidate.rung, **facts)
+    return verdict, model, samples
+
+
+def _rms(expected: Mapping[str, np.ndarray], variant: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Of outputs that are numbers or pictures: a decision has no distance."""
+    compared = [name for name, a in expected.items() if name in variant and (a.dtype.kind == "f" or (a.dtype == np.uint8 and a.ndim >= 3))]
+    return {name: float(f"{share:.3g}") for name in compared if (share := rms_share([expected[name]], [variant[name]])) < math.inf}
+
+
+def _speed(bench: _Bench, engine: Engine, batch: int, rows_alone: bool) -> Speed:
+    if not bench.text():
+        return compare_speed(bench.original, engine, rotating(bench.samples.feeds, batch), rows_alone=rows_alone, seconds=bench.seconds)
+    prompts = rotating({"prompt": bench.samples.feeds["prompt"][:, :16]}, batch, count=4)
+    rng = np.random.default_rng(batch)
+    feeds = [{**each, "uniforms": rng.random((batch, WRITTEN), dtype=np.float32)} for each in prompts]
+    return compare_speed(bench.original, engine, feeds, rows_alone=rows_alone, seconds=bench.seconds)
+
+
+def _goldens(
+    engine: Engine, contract: Contract, expected: Mapping[str, np.ndarray], variant: Mapping[str, np.ndarray]
+) -> tuple[tuple[Golden, ...], dict[str, Tolerance]] | str:
+    """The source's golden samples and the tolerances that the variant is held to from now on; or why they do not hold.
+
+    An element may be off by twice what was seen where it was scored, or by what the original may. Decisions must be equal; but
+    of a text that goes another way after one byte, only what was read is kept.
+    """
+    tolerances = dict(contract.tolerances)
+    kept = []
+    gone = [engine.run(golden.inputs) for golden in contract.goldens]
+    for golden, actual in zip(contract.goldens, gone, strict=True):
+        outputs = dict(golden.outputs)
+        if contract.kind == "text-generator" and not np.array_equal(actual["bytes"], outputs.get("bytes", actual["bytes"])):
+            outputs = {name: array for name, array in outputs.items() if name in ("log_probabilities", "next_logits")}
+        for name, array in outputs.items():
+            decided = array.dtype.kind in "iub" and not (array.dtype == np.uint8 and array.ndim >= 3)
+            if decided and not np.array_equal(actual[name], array):
+                return f"a golden sample's decision changes: its output {name!r}"
+        kept.append(Golden(golden.inputs, outputs))
+    for name in {name for golden in kept for name in golden.outputs}:
+        seen = [(golden.outputs[name], actual[name]) for golden, actual in zip(kept, gone, strict=True) if name in golden.outputs]
+        if name in expected and name in variant and expected[name].shape == variant[name].shape:
+            seen.append((expected[name], variant[name]))
+        if all(a.dtype.kind in "ib" for a, _ in seen):
+            continue
+        off = max((float(np.abs(a.astype(np.float64) - b).max()) for a, b in seen if a.size), default=0.0)
+        old = tolerances.get(name, Tolerance() if seen[0][0].dtype.kind == "f" else Tolerance(0.0, 0.0))
+        if off > old.atol:
+            tolerances[name] = Tolerance(old.rtol, float(f"{2 * off:.3g}"))
+    return tuple(kept), tolerances
+
+
+def _written(
+    tried: Sequence[_Tried], bench: _Bench, contract: Contract, digest: str, path: Path, folder: Path
+) -> tuple[tuple[Verdict, ...], tuple[Path, ...]]:
+    """The kept ones that no other beats, written."""
+    verdicts, files = [], []
+    alive = [verdict for verdict, model, _ in tried if verdict.kept and model is not None]
+    for verdict, model, (goldens, tolerances) in tried:
+        if not verdict.kept or model is None:
+            verdicts.append(verdict)
+            continue
+        better = _better(verdict, alive, bench.goal)
+        if better is not None:
+            verdicts.append(dataclasses.replace(verdict, kept=False, words=f"inside, but {better.name} beats it: {verdict.words}"))
+            continue
+        target = folder / f"{path.stem}.{verdict.tag}.onnx"
+        certified = contract.replace(goldens=goldens, tolerances=tolerances, certificate=_certificate(verdict, bench, digest))
+
+        def replay(file: Path, certified: Contract = certified) -> None:
+            with Engine(file, device=bench.device) as engine:
+                if certified.goldens:
+                    replay_goldens(engine.run, certified).raise_if_failed(file.name)
+
+        write_artifact(model, certified, target, verify=replay)
+        files.append(target)
+        verdicts.append(dataclasses.replace(verdict, file=target.name))
+    return tuple(verdicts), tuple(files)
+
+
+def _better(verdict: Verdict, alive: Sequence[Verdict], goal: str) -> Verdict | None:
+    """Who beats it, among all that may be kept; never everybody is beaten.
+
+    Of a tag's rungs one is enough: the one that is surely the fastest over all batch sizes. Between the best of each tag only what is
+    faster at every batch size beats: 8 bits may win with one picture and lose with many. The smallest is one alone.
+    """
+    if goal == "smaller":
+        best = min(alive, key=lambda other: (other.bytes or 0, other.name))
+        return None if best is verdict else best
+    ranks = {tag: max((v for v in alive if v.tag == tag), key=lambda v: (_sure(v), v.name)) for tag in {v.tag for v in alive}}
+    best = ranks[verdict.tag]
+    if best is not verdict:
+        return best
+    others = (other for other in ranks.values() if all(other.speed[batch].ratio > verdict.speed[batch].ratio for batch in verdict.speed))
+    return next(others, None)
+
+
+def _sure(verdict: Verdict) -> float:
+    """Geometric mean of the ratios, each less twice its noise."""
+    return math.exp(statistics.fmean(math.log(max(s.ratio - 2 * s.noise, 0.01)) for s in verdict.speed.values()))
+
+
+def _certificate(verdict: Verdict, bench: _Bench, digest: str) -> dict[str, Any]:
+    """As the runtime reads it."""
+    made = verdict.score
+    certificate: dict[str, Any] = {
+        "variant": verdict.tag,
+        **({"rung": verdict.rung} if verdict.rung else {}),
+        "of": digest,
+        "goal": bench.goal,
+        "budget": bench.budget.words,
+        "score": {} if made is None else {"metric": made.metric, "source": made.source, "variant": made.variant, "n": made.n},
+        # So that another machine, whose kernels may round otherwise, can tell (runtime/tune_search.py).
+        **({} if bench.text() else {"rms": dict(verdict.rms)}),
+        "data": bench.samples.words,
+        "speed": {str(batch): round(speed.ratio, 3) for batch, speed in verdict.speed.items()},
+        "bytes": [bench.size, verdict.bytes],
+        "device": bench.device,
+        "machine": machine_name(bench.device),
+        "onnxruntime": ort_version(),
+    }
+    return {**certificate, "rows_alone": True} if verdict.rows_alone else certificate

@@ -1,0 +1,147 @@
+"""A text generator's loop in 8 bits: every weight matrix that a byte is multiplied by, stored and read once in a quarter of the bytes.
+
+Writing a byte is bound by the memory that its weights stream through. MatMulNBits (ONNX Runtime's own operator) keeps blocks of
+weights with a scale each and quantises its inputs block by block too, so that rows of a batch do not touch each other. The
+prompt is read by the LSTM and GRU operators, whose float32 weights are made of the same 8-bit numbers when the file is opened.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxferry.export.graphs.cleanup import RUNTIME_DOMAIN, subgraphs
+from onnxferry.export.graphs.graph import drop_unused
+from onnxferry.export.graphs.weight_storage import exact_rows
+from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.errors import ExportError
+
+BLOCK = 128
+"""Weights that share a scale. The head's row and a layer's are multiples of it, or :data:`SMALL_BLOCK` is taken."""
+
+
+SMALL_BLOCK = 32
+
+
+ZERO = 128  # of an unsigned 8-bit weight
+
+
+def eight_bit_loop(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the matrices of its Scan's Gemm nodes in 8 bits. Raises ExportError where there is none."""
+    quantised = onnx.ModelProto()
+    quantised.CopyFrom(model)
+    bodies = [g for node in quantised.graph.node if node.op_type == "Scan" for a in node.attribute for g in subgraphs(a)]
+    gemms = [n for body in bodies for n in body.node if n.op_type == "Gemm" and any(a.name == "transB" and a.i for a in n.attribute)]
+    values = _values(model, sorted({node.input[1] for node in gemms}))
+    if not values:
+        raise ExportError("the model has no loop with weights in its outer graph, so there is nothing to quantise in it; export it again")
+    for name, weight in values.items():
+        _store(quantised, name, weight)
+    made = 0
+    bodies = [g for node in quantised.graph.node if node.op_type == "Scan" for a in node.attribute for g in subgraphs(a)]
+    for body in bodies:
+        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in body.node]
+        del body.node[:]
+        for node in nodes:
+            changed = node.op_type == "Gemm" and node.input[1] in values
+            made += changed
+            body.node.extend(_multiplied(node, values) if changed else [node])
+    if not made:
+        raise ExportError("no product in the model's loop could be quantised; export it again")
+    quantised.opset_import.append(helper.make_opsetid(RUNTIME_DOMAIN, 1))
+    drop_unused(quantised)
+    return quantised
+
+
+def _values(model: onnx.ModelProto, names: list[str]) -> dict[str, np.ndarray]:
+    """What the constants of the outer graph called ``names`` are, float32 (outputs, inputs); those of a size to quantise."""
+    asked = onnx.ModelProto()
+    asked.CopyFrom(model)
+    del asked.graph.output[:]
+    asked.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+    del asked.graph.input[:]
+    drop_unused(asked)
+    if not names:
+        return {}
+    for value in asked.graph.output:
+        value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["outputs", "inputs"]))
+    with Engine(asked.SerializeToString(), device="cpu", threads=1) as engine:
+        found = engine.run({})
+    return {name: array for name, array in found.items() if array.shape[1] % SMALL_BLOCK == 0}
+
+
+def _block(inputs: int) -> int:
+    return BLOCK if inputs % BLOCK == 0 else SMALL_BLOCK
+
+
+def _store(model: onnx.ModelProto, name: str, weight: np.ndarray) -> None:
+    """``name`` as 8-bit blocks, and as float32 made of them for who else reads it."""
+    outputs, inputs = weight.shape
+    numbers, scales = _blocks(weight)
+    graph = model.graph
+    made = [
+        numpy_helper.from_array(numbers, f"{name}_blocks"),
+        numpy_helper.from_array(scales, f"{name}_block_scales"),
+        numpy_helper.from_array(np.array(ZERO, np.float32), f"{name}_zero"),
+        numpy_helper.from_array(np.array([2], np.int64), f"{name}_last"),
+        numpy_helper.from_array(np.array([outputs, inputs], np.int64), f"{name}_shape"),
+    ]
+    new = [
+        helper.make_node("Cast", [f"{name}_blocks"], [f"{name}_unsigned"], to=TensorProto.FLOAT, name=f"{name}_unsigned_cast"),
+        helper.make_node("Sub", [f"{name}_unsigned", f"{name}_zero"], [f"{name}_centred"], name=f"{name}_sub"),
+        helper.make_node("Unsqueeze", [f"{name}_block_scales", f"{name}_last"], [f"{name}_columns"], name=f"{name}_unsqueeze"),
+        helper.make_node("Mul", [f"{name}_centred", f"{name}_columns"], [f"{name}_scaled"], name=f"{name}_mul"),
+        helper.make_node("Reshape", [f"{name}_scaled", f"{name}_shape"], [name], name=f"{name}_reshape"),
+    ]
+    producer = next((node for node in graph.node if name in node.output), None)
+    gone = {name}
+    if producer is not None and producer.op_type == "Squeeze":
+        # The layer's operator reads the same matrix with an axis more.
+        layered = producer.input[0]
+        gone.add(layered)
+        new.append(helper.make_node("Unsqueeze", [name, producer.input[1]], [layered], name=f"{name}_layered"))
+    nodes = [node for node in graph.node if not gone.intersection(node.output)]
+    tensors = [tensor for tensor in graph.initializer if tensor.name not in gone]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in (*new, *nodes)]
+    kept = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in (*tensors, *made)]
+    del graph.node[:]
+    graph.node.extend(copies)
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _blocks(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers uint8 (outputs, blocks, weights of a block), of which 128 is zero, and scales float32 (outputs, blocks).
+
+    A weight that stands in its file in 8 bits already keeps its numbers, and every block its row's scale: the same network then.
+    """
+    outputs, inputs = weight.shape
+    rows = exact_rows(weight)
+    count = inputs // _block(inputs)
+    if rows is not None:
+        numbers = rows.numbers.reshape(outputs, count, -1).astype(np.int16)
+        return (numbers + ZERO).astype(np.uint8), np.ascontiguousarray(np.broadcast_to(rows.scales, (outputs, count)))
+    blocks = weight.reshape(outputs, count, -1)
+    scales = (np.abs(blocks).max(axis=2) / (ZERO - 1)).astype(np.float32)
+    scales[scales == 0] = 1
+    return (np.clip(np.rint(blocks / scales[..., None]), 1 - ZERO, ZERO - 1) + ZERO).astype(np.uint8), scales
+
+
+def _multiplied(node: onnx.NodeProto, values: dict[str, np.ndarray]) -> list[onnx.NodeProto]:
+    """Gemm(x, weight transposed, addend) as MatMulNBits and Add."""
+    outputs, inputs = values[node.input[1]].shape
+    product = f"{node.output[0]}_product"
+    first = helper.make_node(
+        "MatMulNBits",
+        [node.input[0], f"{node.input[1]}_blocks", f"{node.input[1]}_block_scales"],
+        [product],
+        name=f"{node.name}_8bit",
+        domain=RUNTIME_DOMAIN,
+        bits=8,
+        block_size=_block(inputs),
+        K=inputs,
+        N=outputs,
+        accuracy_level=4,  # its inputs as 8-bit numbers: integer arithmetic
+    )
+    return [first, helper.make_node("Add", [product, node.input[2]], [node.output[0]], name=f"{node.name}_add")]

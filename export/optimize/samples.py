@@ -1,0 +1,216 @@
+"""What a variant is calibrated and scored on: never the same samples.
+
+Pictures come from a named set, a folder, or an .npz; a generator's noise and a decoder's latents are drawn here; a text is any
+file. What is given is cut in two where it has no test part of its own: the first half calibrates, the second scores.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onnxferry.runtime.array_files import UNREADABLE, read_npz
+from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.errors import DataError, InputError
+from onnxferry.runtime.tasks.autoencoder import decoder_path
+
+CALIBRATED = 256
+"""Samples that ranges are taken from at most; more do not change them."""
+
+
+SCORED = 10_000
+
+
+TEXT_ROWS, TEXT_BYTES = 64, 256
+"""A text is scored in so many pieces, spread over it, of so many bytes each."""
+
+
+LABELS = ("label", "labels")
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Rows by input name, and what they are."""
+
+    feeds: Mapping[str, np.ndarray]  # a single number is for all rows
+    words: str  # without local paths
+    labels: np.ndarray | None = None  # int64 (rows,)
+
+    def __len__(self) -> int:
+        return count_rows(self.feeds)
+
+    def take(self, rows: slice | np.ndarray) -> Samples:
+        labels = None if self.labels is None else self.labels[rows]
+        return Samples(rows_of(self.feeds, rows), self.words, labels)
+
+
+def count_rows(feeds: Mapping[str, np.ndarray]) -> int:
+    return min((len(array) for array in feeds.values() if array.ndim), default=0)
+
+
+def rows_of(feeds: Mapping[str, np.ndarray], rows: slice | np.ndarray) -> dict[str, np.ndarray]:
+    """Some of the rows; a single number goes with any."""
+    return {name: array[rows] if array.ndim else array for name, array in feeds.items()}
+
+
+def samples_for(
+    engine: Engine, kind: str, data: str | os.PathLike[str] | None, calibration: str | os.PathLike[str] | None, limit: int = SCORED
+) -> tuple[Samples, Samples]:
+    """What to calibrate on, and what to score on. Raises InputError, DataError in one line for what does not fit the model."""
+    if kind == "text-generator":
+        scored = _text(data)
+        return scored, scored  # nothing is calibrated: its ranges are taken as it runs
+    if kind == "image-generator":
+        return _noise(engine, seed=1, count=CALIBRATED), _noise(engine, seed=2, count=min(limit, 512))
+    if data is None and kind == "recogniser":
+        data = "digits-5k"
+    if data is None and kind in ("encoder", "decoder"):
+        data = "digits-5k"
+    if data is None:
+        given = _own_examples(engine)
+        half = max(1, len(given) // 2)
+        return (given, given) if len(given) < 2 else (given.take(slice(0, half)), given.take(slice(half, None)))
+    first, second = _read(engine, kind, data)
+    if calibration is not None:
+        first = _joined(*_read(engine, kind, calibration))
+    rng = np.random.default_rng(0)
+    first = first.take(np.sort(rng.permutation(len(first))[:CALIBRATED]))
+    if len(second) > limit:
+        second = second.take(np.sort(rng.permutation(len(second))[:limit]))
+    return first, second
+
+
+def _read(engine: Engine, kind: str, data: str | os.PathLike[str]) -> tuple[Samples, Samples]:
+    path = Path(data)
+    if path.suffix.lower() == ".npz":
+        whole = _npz(engine, path)
+        half = max(1, len(whole) // 2)
+        pair = (whole.take(slice(0, half)), whole.take(slice(half, None))) if len(whole) > 1 else (whole, whole)
+    elif kind in ("recogniser", "encoder", "decoder"):
+        pair = _pictures(engine, kind, str(data))
+    else:
+        raise InputError(f"data for a model of this kind come as an .npz with an array for each input, got {path.name!r}")
+    return pair
+
+
+def _pictures(engine: Engine, kind: str, data: str) -> tuple[Samples, Samples]:
+    """The training part to calibrate on, the test part to score on."""
+    from onnxferry.train.data.images import NAMES, load_images
+
+    labels = engine.contract.labels if engine.contract else ()
+    color = kind != "decoder" and engine.inputs[0].shape[-1] == 3
+    size = _side(engine)
+    splits = load_images(data, size=size, color=color) if data in NAMES else load_images(None, data, size=size, color=color)
+    with_labels = kind == "recogniser"
+    if with_labels and labels and splits.classes != labels:
+        raise DataError(f"{splits.name} has the classes {', '.join(splits.classes)}, and the model knows {', '.join(labels)}")
+    made = []
+    for part in (splits.train, splits.test):
+        name = "image" if kind == "decoder" else engine.inputs[0].name
+        made.append(Samples({name: part.images}, splits.source, part.labels if with_labels else None))
+    if kind == "decoder":
+        return _latents(engine, made[0].take(slice(0, 4 * CALIBRATED))), _farther(_latents(engine, made[1].take(slice(0, SCORED))))
+    return made[0], made[1]
+
+
+def _side(engine: Engine) -> int:
+    """The pictures' size: the network's own, so that nothing is resampled twice."""
+    options = engine.contract.options if engine.contract else {}
+    size = options.get("image_size", [28, 28])
+    return int(size[0]) if isinstance(size, list) and size and isinstance(size[0], int) and 28 <= size[0] <= 224 else 28
+
+
+def _latents(engine: Engine, pictures: Samples) -> Samples:
+    """What the encoder beside a decoder's file makes of pictures."""
+    path = engine.path
+    encoder = None if path is None else path.with_name(path.name.replace(".decoder.onnx", ".onnx"))
+    if path is None or encoder is None or encoder == path or not encoder.is_file() or decoder_path(encoder) != path:
+        raise DataError("latents to run a decoder on come from the encoder's file beside it; give an .npz with the array latent instead")
+    with Engine(encoder, device="cpu") as beside:
+        rows = [beside.run({"image": pictures.feeds["image"][i : i + 256]}, ["latent"])["latent"] for i in range(0, len(pictures), 256)]
+    return Samples({"latent": np.concatenate(rows)}, f"the encoder's latents of {pictures.words}")
+
+
+def _farther(latents: Samples) -> Samples:
+    """And the same ones twice as far from their mean: people mix and draw latents, and a decoder must bear what they make."""
+    rows = latents.feeds["latent"]
+    middle = rows.mean(axis=0)
+    both = np.concatenate([rows, middle + 2 * (rows - middle)]).astype(rows.dtype)
+    return Samples({"latent": both}, f"{latents.words}, and those twice as far out")
+
+
+def _noise(engine: Engine, seed: int, count: int) -> Samples:
+    """What an image generator is fed, as its contract says: standard normal noise, all labels in turn."""
+    rng = np.random.default_rng(seed)
+    feeds: dict[str, np.ndarray] = {}
+    for spec in engine.inputs:
+        sizes = [size for size in spec.shape[1:] if isinstance(size, int)]
+        if spec.dtype == "float32":
+            feeds[spec.name] = rng.standard_normal((count, *sizes), dtype=np.float32)
+        else:
+            classes = max(1, len(engine.contract.labels) if engine.contract else 1)
+            feeds[spec.name] = (np.arange(count) % classes).astype(spec.dtype)
+    return Samples(feeds, f"noise of its own, seed {seed}")
+
+
+def _text(data: str | os.PathLike[str] | None) -> Samples:
+    if data is None:
+        raise InputError("a text generator is scored on a text: give --data FILE.txt, of text that it did not learn from")
+    try:
+        whole = np.frombuffer(Path(data).read_bytes(), np.uint8)
+    except OSError as error:
+        raise DataError(f"cannot read the text {Path(data).name}: {error.strerror or error}") from error
+    if len(whole) < 2 * TEXT_BYTES:
+        raise DataError(f"the text {Path(data).name} has {len(whole)} bytes, expected at least {2 * TEXT_BYTES}")
+    rows = min(TEXT_ROWS, len(whole) // TEXT_BYTES)
+    starts = np.linspace(0, len(whole) - TEXT_BYTES, rows).astype(int)
+    prompts = np.stack([whole[start : start + TEXT_BYTES] for start in starts])
+    return Samples({"prompt": prompts}, f"{rows} pieces of {TEXT_BYTES} bytes of a text of {len(whole)} bytes")
+
+
+def _npz(engine: Engine, path: Path) -> Samples:
+    """Arrays by input name; ``images`` serves for ``image``; ``label`` or ``labels``, where no input is called so, are labels."""
+    try:
+        arrays = read_npz(path)
+    except FileNotFoundError as error:
+        raise DataError(f"no such file: {path.name}") from error
+    except UNREADABLE as error:
+        raise DataError(f"{path.name} cannot be read as an .npz archive of arrays ({error})") from error
+    feeds = {}
+    for spec in engine.inputs:
+        array = arrays.get(spec.name, arrays.get(f"{spec.name}s"))
+        if array is None:
+            raise DataError(f"{path.name} has no array {spec.name!r}; expected {'; '.join(map(str, engine.inputs))}")
+        if array.dtype != np.dtype(spec.dtype) or array.ndim != len(spec.shape):
+            raise DataError(f"{path.name}: {spec.name!r} is {array.dtype} {array.shape}, and the model takes {spec}")
+        for axis, size in enumerate(spec.shape):
+            if isinstance(size, int) and axis and array.shape[axis] != size:
+                raise DataError(f"{path.name}: {spec.name!r} has size {array.shape[axis]} on axis {axis}, and the model takes {spec}")
+        feeds[spec.name] = array
+    rows = {len(array) for array in feeds.values() if array.ndim}
+    if len(rows) != 1 or 0 in rows:
+        raise DataError(f"{path.name}: the inputs need the same number of rows, at least one; got {sorted(rows)}")
+    inputs = {spec.name for spec in engine.inputs}
+    labels = next((arrays[name] for name in LABELS if name in arrays and name not in inputs), None)
+    if labels is not None and (labels.shape != (rows.pop(),) or labels.dtype.kind not in "iu"):
+        raise DataError(f"{path.name}: labels must be whole numbers, one a row, got {labels.dtype} {labels.shape}")
+    return Samples(feeds, f"samples of one's own ({path.name})", None if labels is None else labels.astype(np.int64))
+
+
+def _own_examples(engine: Engine) -> Samples:
+    """Another graph's golden samples, where nothing else is given."""
+    goldens = engine.contract.goldens if engine.contract else ()
+    names = [spec.name for spec in engine.inputs]
+    rows = [golden.inputs for golden in goldens if all(n in golden.inputs and golden.inputs[n].ndim for n in names)]
+    shapes = {tuple(row[n].shape[1:] for n in names) for row in rows}
+    if not names or not rows or len(shapes) != 1:
+        raise InputError("what to run this model on? Give --data FILE.npz, with an array for each of its inputs, a sample a row")
+    return Samples({n: np.concatenate([row[n] for row in rows]) for n in names}, "the file's own golden samples")
+
+
+def _joined(first: Samples, second: Samples) -> Samples:
+    return Samples({n: np.concatenate([a, second.feeds[n]]) if a.ndim else a for n, a in first.feeds.items()}, first.words)

@@ -1,0 +1,156 @@
+"""One attempt: a strategy's graph, cleaned, corrected and judged."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from onnxferry.export.graphs import cleanup as graph_cleanup
+from onnxferry.export.graphs.branches import Branches
+from onnxferry.export.graphs.writer import opened
+from onnxferry.export.parity.judge import judge
+from onnxferry.export.parity.probes import Case, probes, variations
+from onnxferry.export.parity.reference import SourceRun, run_source
+from onnxferry.export.parity.report import Failure, ParityReport
+from onnxferry.export.parity.tolerances import GivenTolerance
+from onnxferry.export.source import Candidate, Source, Strategy
+from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.errors import OnnxFerryError
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """What one strategy came to."""
+
+    candidate: Candidate
+    model: onnx.ModelProto  # cleaned
+    report: ParityReport
+    runs: Sequence[SourceRun]
+
+
+def proved(
+    source: Source,
+    strategy: Strategy,
+    given: Sequence[Case],
+    tolerances: Mapping[str, GivenTolerance] | None = None,
+    decisions: Collection[str] = (),
+) -> Attempt:
+    """Build the strategy's graph and judge it on the given cases and on probes.
+
+    Raises ExportError where there is no graph, or none that is valid; what the graph does wrong stands in the report.
+    """
+    candidate = strategy.build()
+    model = graph_cleanup.clean(candidate, source.inputs, source.output_names)
+    cases = [*given, *probes(source.inputs, source.examples, candidate.ranges)]
+    runs, failures = run_source(source, cases, len(given))
+    mended: list[str] = []
+    if failures:
+        report = ParityReport(failures=failures)
+    else:
+        observed = [(run.case.sizes, {n: a.shape for n, a in run.outputs.items()}) for run in runs if run.outputs is not None]
+        mended = graph_cleanup.declare_output_shapes(model, observed)
+        graph_cleanup.check(model, foreign=candidate.foreign)
+        drawn = graph_cleanup.random_operators(model)
+        if drawn:
+            text = f"the graph holds {drawn[0]}, whose answer changes from run to run: take random numbers as an input"
+            report = ParityReport(failures=[Failure("random", text)])
+        else:
+            report, runs = _judged(source, model, runs, given, tolerances, decisions)
+    report.strategy = strategy.name
+    report.mends = [*candidate.mends, *mended, *report.mends]
+    report.notes = [*source.notes, *dict.fromkeys(report.notes)]
+    return Attempt(candidate, model, report, runs)
+
+
+def _judged(
+    source: Source,
+    model: onnx.ModelProto,
+    runs: list[SourceRun],
+    given: Sequence[Case],
+    tolerances: Mapping[str, GivenTolerance] | None,
+    decisions: Collection[str],
+) -> tuple[ParityReport, list[SourceRun]]:
+    with contextlib.ExitStack() as stack:
+        try:
+            engine = stack.enter_context(opened(model))
+        except OnnxFerryError as error:
+            text = f"ONNX Runtime cannot load the exported graph: {str(error).splitlines()[0]}{_other_dtype(model, str(error))}"
+            return ParityReport(failures=[Failure("runtime", text)]), runs
+        return judged(source, model, engine, runs, given, tolerances, decisions)
+
+
+# How ONNX Runtime says that it lacks an operator in a dtype: when it loads the graph, or, of a few operators, when it runs them.
+_LACKS = re.compile(r"Could not find an implementation|does not support (?:double|float16|half)", re.IGNORECASE)
+
+
+def _other_dtype(model: onnx.ModelProto, words: str) -> str:
+    """What to do where ONNX Runtime lacks an operator in a dtype: on the CPU it has float32 of all, and others of some."""
+    kinds = onnx.TensorProto
+    rare = {int(kinds.DOUBLE): "float64", int(kinds.FLOAT16): "float16", int(kinds.BFLOAT16): "bfloat16"}
+    found = [rare[t] for t in _dtypes(model) if t in rare]
+    if not found or not _LACKS.search(words):
+        return ""
+    return f"; it has none for {found[0]}: export model.float()" + (", without autocast" if found[0] != "float64" else "")
+
+
+def _dtypes(model: onnx.ModelProto) -> list[int]:
+    """Of weights, inputs and outputs; then those that values are cast to, as autocast does."""
+    casts = [a.i for node in graph_cleanup.all_nodes(model) if node.op_type == "Cast" for a in node.attribute if a.name == "to"]
+    declared = [v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.output)]
+    return [*(t.data_type for t in model.graph.initializer), *declared, *casts]
+
+
+def judged(
+    source: Source,
+    model: onnx.ModelProto,
+    engine: Engine,
+    runs: list[SourceRun],
+    given: Sequence[Case],
+    tolerances: Mapping[str, GivenTolerance] | None = None,
+    decisions: Collection[str] = (),
+) -> tuple[ParityReport, list[SourceRun]]:
+    """The open file beside what its source gave, and whether every side of its branches was taken: the report, and all runs."""
+    report = judge(source, engine, runs, tolerances=tolerances, decisions=decisions)
+    report.failures = [
+        dataclasses.replace(failure, message=f"{failure.message}{_other_dtype(model, failure.message)}") for failure in report.failures
+    ]
+    if not report.passed or not any(node.op_type == "If" for node in graph_cleanup.all_nodes(model)):
+        return report, runs
+    branches = Branches(model)
+    if branches:
+        more = _cases_for_branches(source, branches, runs)
+        if more:
+            added, _ = run_source(source, [*given, *more], len(given))
+            runs = [*runs, *added[len(given) :]]
+            report = judge(source, engine, runs, tolerances=tolerances, decisions=decisions)
+        for branch, side in branches.untaken():
+            text = (
+                f"the {side} side of the branch {branch!r} was never taken, so it is not proved: "
+                "give samples that take it, or take the branch out of the model"
+            )
+            report.failures.append(Failure("branch-untested", text))
+    return report, runs
+
+
+def _cases_for_branches(source: Source, branches: Branches, runs: Sequence[SourceRun]) -> list[Case]:
+    """Notes which sides of every branch the compared cases took, and finds more cases for those that none did."""
+    more: list[Case] = []
+    with opened(branches.model) as watcher:
+        for run in runs:
+            if run.outputs is not None:
+                branches.add(watcher.run(run.case.feeds))
+        for case in variations(source.inputs, source.examples):
+            if not branches.untaken():
+                break
+            try:
+                source.run(case.feeds)
+                if branches.add(watcher.run(case.feeds)):
+                    more.append(case)
+            except Exception:  # noqa: BLE001 - a variation that the user's model or the file cannot take leads nowhere
+                continue
+    return more

@@ -1,0 +1,390 @@
+"""The judge: does the file do what its source does? Element by element, decision by decision, at sizes never traced.
+
+    report = judge(source, engine, runs)      # compares; never raises for a difference
+    report.passed, report.failures, report.explain()
+
+What is compared is the file as users will run it: ONNX Runtime with all its optimisations. Tolerances come by dtype
+with their reasons; a float64 run of the source shows how much of a difference is float32's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from onnxferry.export.parity.probes import Case
+from onnxferry.export.parity.reference import SourceRun
+from onnxferry.export.parity.report import CaseRecord as CaseRecord
+from onnxferry.export.parity.report import Failure as Failure
+from onnxferry.export.parity.report import OutputParity as OutputParity
+from onnxferry.export.parity.report import ParityReport as ParityReport
+from onnxferry.export.parity.report import Worst
+from onnxferry.export.parity.tolerances import EXACT, GivenTolerance, magnitude, repeated, resolved_tolerance, ulp_distance, ulps_between
+from onnxferry.export.source import Feeds, Source, dynamic_axes
+from onnxferry.runtime.artifact.contract import Tolerance
+from onnxferry.runtime.errors import OnnxFerryError
+
+# A difference beyond the default tolerance is float32's own where the file is no farther from float64 than this times
+# the source …
+FLOAT64_FACTOR = 4.0
+
+
+# … and the source's own error is itself no larger than this times the tolerance: beyond it, it would prove nothing.
+FLOAT64_CAP = 100.0
+
+
+# Where the source is off by this share of its largest true value, its answer is rounding alone.
+NOISE_SHARE = 0.5
+
+
+# Nudged runs of the source that a changed decision must survive to count. A tie of two survives them all once in 256 times.
+NUDGES = 8
+
+
+# Pixels that may be a level apart, where a tolerance of 1 allows it: rounding decides what lies within some 1e-5 of a half level.
+PIXEL_SHARE = 1e-4
+
+
+# Points of (magnitude, error) kept for an output's plot, and the most that one case adds: its worst, and some spread evenly.
+PLOT_POINTS = 400
+
+
+PLOT_POINTS_CASE = 50
+
+
+class Runner(Protocol):
+    """What runs the file: :class:`onnxferry.runtime.engine.engine.Engine`."""
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]: ...
+
+
+def judge(
+    source: Source,
+    runner: Runner,
+    runs: Sequence[SourceRun],
+    *,
+    tolerances: Mapping[str, GivenTolerance] | None = None,
+    decisions: Collection[str] = (),
+) -> ParityReport:
+    """Compare the file with what the source gave. Differences become failures of the report; nothing is raised for them.
+
+    ``tolerances`` by output name hold as they are given; other outputs get the default of their dtype. The argmax along the last
+    axis of the outputs in ``decisions`` must not change.
+    """
+    return _Judge(source, runner, tolerances or {}, decisions, _scales(runs)).verdict(runs)
+
+
+class _Judge:
+    def __init__(
+        self,
+        source: Source,
+        runner: Runner,
+        tolerances: Mapping[str, GivenTolerance],
+        decisions: Collection[str],
+        scales: Mapping[str, float],
+    ) -> None:
+        self.source = source
+        self.runner = runner
+        self.tolerances = tolerances
+        self.decisions = decisions
+        self.scales = scales
+        self.traced = dynamic_axes(source.inputs)
+        self.report = ParityReport()
+
+    def verdict(self, runs: Sequence[SourceRun]) -> ParityReport:
+        compared: dict[str, set[int]] = {axis: set() for axis in self.traced}
+        first: tuple[Case, dict[str, np.ndarray]] | None = None
+        for run in runs:
+            shapes = {name: tuple(np.shape(array)) for name, array in run.case.feeds.items()}
+            is_traced = all(run.case.sizes.get(axis) == size for axis, size in self.traced.items())
+            dropped = run.outputs is None
+            self.report.cases.append(CaseRecord(run.case.name, shapes, is_traced, run.case.generated, not dropped, run.why_dropped))
+            if run.outputs is None:
+                continue
+            try:
+                actual = self.runner.run(run.case.feeds)
+            except OnnxFerryError as error:
+                self.report.failures.append(self._run_failure(run.case, error))
+                continue
+            for axis, size in run.case.sizes.items():
+                compared[axis].add(size)
+            first = first or (run.case, actual)
+            self.report.failures += self._compare(run.case, run.outputs, actual)
+        if first is not None:
+            self.report.failures += self._repeatability(*first)
+        if not self.report.failures:
+            self.report.failures += self._pictures() or self._coverage(compared)
+        return self.report
+
+    def _pictures(self) -> list[Failure]:
+        """Whole numbers that may be one apart (pixels, rounded from floats that straddle a half) may be so in few places only."""
+        return [
+            Failure(
+                "difference",
+                f"{entry.differing} of {entry.elements} elements of {entry.name!r} are a level apart, allowed are {PIXEL_SHARE:.2%}",
+                output=entry.name,
+            )
+            for entry in self.report.outputs.values()
+            if np.dtype(entry.dtype).kind in "iu" and entry.atol == 1 and entry.differing > max(1, PIXEL_SHARE * entry.elements)
+        ]
+
+    def _compare(self, case: Case, expected: Mapping[str, np.ndarray], actual: Mapping[str, np.ndarray]) -> list[Failure]:
+        for name in expected:
+            if name not in actual:
+                return [Failure("outputs", f"the file lacks the output {name!r}", case.name, name)]
+        for name in actual:
+            if name not in expected:
+                return [Failure("outputs", f"the file has an output {name!r} that the model does not have", case.name, name)]
+        failures: list[Failure] = []
+        exact: dict[str, np.ndarray] | None = None
+        for name, want in expected.items():
+            got = np.asarray(actual[name])
+            failure = self._structure(name, want, got, case)
+            if failure is None and want.dtype.kind == "f":
+                failure = _finiteness(name, want, got, case)
+            if failure is not None:
+                failures.append(failure)
+                continue
+            given = self.tolerances.get(name)
+            tolerance, reason = resolved_tolerance(given, want.dtype, max(self.scales.get(name, 0.0), magnitude(want)))
+            entry = self.report.outputs.setdefault(name, OutputParity(name, want.dtype.name, tolerance.rtol, tolerance.atol, reason))
+            entry.atol = max(entry.atol, tolerance.atol)
+            beyond = _measure(entry, case, want, got, tolerance)
+            if want.dtype.kind == "f":
+                if exact is None:
+                    exact = self.source.run_float64(case.feeds) or {}
+                if name in exact and exact[name].shape == want.shape and want.dtype != np.float64:
+                    excused = _against_float64(entry, want, got, exact[name], tolerance)
+                    if excused and given is None and beyond.any():
+                        self.report.notes.append(
+                            f"output {name!r} in case {case.name!r}: the difference is float32's own, "
+                            "the file is as near to float64 as the model is"
+                        )
+                        beyond = np.zeros_like(beyond)
+                if name in self.decisions:
+                    failures += self._argmax(entry, case, want, got)
+            else:
+                beyond = self._without_ties(entry, case, want, beyond, lambda outputs, name=name: outputs[name])  # type: ignore[misc]
+                entry.decisions += int(want.size)
+                entry.decisions_changed += int(np.count_nonzero(beyond))
+            entry.beyond += int(np.count_nonzero(beyond))
+            if beyond.any():
+                failures.append(_difference(entry, case, want, got, beyond, tolerance))
+        return failures
+
+    def _structure(self, name: str, want: np.ndarray, got: np.ndarray, case: Case) -> Failure | None:
+        if want.dtype != got.dtype:
+            return Failure("dtype", f"output {name!r} is {got.dtype} in the file and {want.dtype} in the model", case.name, name)
+        if want.shape != got.shape:
+            text = f"output {name!r} has shape {got.shape} in the file and {want.shape} in the model, for the case {case.name!r}"
+            changed = [axis for axis, size in self.traced.items() if case.sizes.get(axis) != size]
+            if changed:
+                text += f": the export froze something at the traced size of {' or '.join(changed)}"
+                return Failure("frozen-axis", text, case.name, name)
+            return Failure("shape", text, case.name, name)
+        return None
+
+    def _argmax(self, entry: OutputParity, case: Case, want: np.ndarray, got: np.ndarray) -> list[Failure]:
+        """Compares argmax along the last axis."""
+        if want.ndim == 0 or want.shape[-1] < 2 or want.size == 0:
+            return []
+        a, b = want.argmax(-1), got.argmax(-1)
+        changed = self._without_ties(entry, case, a, np.asarray(a != b), lambda outputs: outputs[entry.name].argmax(-1))
+        entry.decisions += a.size
+        entry.decisions_changed += int(np.count_nonzero(changed))
+        if not changed.any():
+            return []
+        place = tuple(int(i) for i in np.argwhere(changed)[0])
+        return [
+            Failure(
+                "decision",
+                f"{int(np.count_nonzero(changed))} of {a.size} decisions change in {entry.name!r}: at {list(place)} of case {case.name!r} "
+                f"the model says {int(a[place])} and the file {int(b[place])}",
+                case.name,
+                entry.name,
+            )
+        ]
+
+    def _without_ties(
+        self, entry: OutputParity, case: Case, want: np.ndarray, changed: np.ndarray, read: Callable[[dict[str, np.ndarray]], np.ndarray]
+    ) -> np.ndarray:
+        """Takes ties out of a mask of changed decisions: places where the source, nudged by 1e-6, decides otherwise itself."""
+        if not changed.any():
+            return changed
+        unstable = np.zeros(want.shape, dtype=bool)
+        for seed in range(NUDGES):
+            try:
+                nudged = self.source.run_nudged(case.feeds, seed)
+            except Exception:  # noqa: BLE001 - the user's model may raise anything; then this nudge tells nothing
+                continue
+            if nudged is None:
+                break
+            other = read(nudged)
+            if other.shape == want.shape:
+                unstable |= other != want
+        entry.ties += int(np.count_nonzero(changed & unstable))
+        return np.asarray(changed & ~unstable)
+
+    def _run_failure(self, case: Case, error: OnnxFerryError) -> Failure:
+        changed = [f"{axis} from {size} to {case.sizes[axis]}" for axis, size in self.traced.items() if case.sizes.get(axis, size) != size]
+        text = str(error).splitlines()[0]
+        if changed:
+            return Failure(
+                "frozen-axis",
+                f"the file cannot run with {' and '.join(changed)}, which the model can: the export froze an axis ({text})",
+                case.name,
+            )
+        return Failure("runtime", f"ONNX Runtime cannot run the file on {case.name!r}: {text}", case.name)
+
+    def _repeatability(self, case: Case, first: Mapping[str, np.ndarray]) -> list[Failure]:
+        again = self.runner.run(case.feeds)
+        for name, array in first.items():
+            if not repeated(array, again[name]):
+                text = f"output {name!r} of the file changes from run to run on the same input: it draws random numbers"
+                return [Failure("random", text, case.name, name)]
+        return []
+
+    def _coverage(self, compared: Mapping[str, set[int]]) -> list[Failure]:
+        outputs = self.report.outputs.values()
+        if not any(o.elements for o in outputs):
+            return [Failure("nothing-compared", "nothing was compared: the model gives no element on any input")]
+        tied = next((o for o in outputs if o.ties and o.ties >= o.decisions / 2), None)
+        if tied is not None:
+            return [
+                Failure(
+                    "nothing-compared",
+                    f"most values of output {tied.name!r} are ties, which rounding decides: that proves nothing; "
+                    "give samples with clear answers",
+                    output=tied.name,
+                )
+            ]
+        failures = []
+        for axis, size in self.traced.items():
+            if not compared[axis] - {size}:
+                why = next((c.why_dropped for c in self.report.dropped if not c.traced), "no probe fitted")
+                failures.append(
+                    Failure(
+                        "axis-untested",
+                        f"the axis {axis!r} was named dynamic, and no other size than the traced {size} could be compared ({why}): "
+                        "give samples of another size, or leave the axis fixed",
+                    )
+                )
+        return failures
+
+
+def _scales(runs: Sequence[SourceRun]) -> dict[str, float]:
+    """Largest finite magnitude of every output over the user's own cases."""
+    scales: dict[str, float] = {}
+    for run in runs:
+        if run.outputs is not None and not run.case.generated:
+            for name, array in run.outputs.items():
+                scales[name] = max(scales.get(name, 0.0), magnitude(array))
+    return scales
+
+
+def same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Bit for bit, but for the sign of zero; NaN equals NaN."""
+    return a.shape == b.shape and bool(np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))
+
+
+def _measure(entry: OutputParity, case: Case, want: np.ndarray, got: np.ndarray, tolerance: Tolerance) -> np.ndarray:
+    """Adds the case to the output's figures; gives a mask of the elements beyond tolerance."""
+    entry.elements += want.size
+    if want.size == 0:
+        return np.zeros(want.shape, dtype=bool)
+    a, b = want.astype(np.float64), got.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        equal = (a == b) | (np.isnan(a) & np.isnan(b))
+        # What is left of NaN or infinity against something else counts as infinitely far.
+        difference = np.nan_to_num(np.where(equal, 0.0, np.abs(a - b)), nan=np.inf, posinf=np.inf)
+        allowed = np.nan_to_num(tolerance.atol + tolerance.rtol * np.abs(a), nan=0.0, posinf=0.0)
+    beyond = difference > allowed
+    if want.dtype.kind in "iub" and tolerance == EXACT[0]:
+        beyond = want != got  # float64 cannot tell large int64 apart
+    entry.differing += int(np.count_nonzero(~equal))
+    scale = magnitude(want)
+    entry.scale = max(entry.scale, scale)
+    largest = float(difference.max())
+    if entry.worst is None or largest > entry.max_abs:
+        place = np.unravel_index(int(np.argmax(difference - allowed if beyond.any() else difference)), want.shape)
+        ulps = ulps_between(want[place], got[place]) if want.dtype.kind == "f" else None
+        entry.worst = Worst(case.name, tuple(int(i) for i in place), want[place].item(), got[place].item(), ulps)
+    entry.max_abs = max(entry.max_abs, largest)
+    entry.p99_abs = max(entry.p99_abs, float(np.percentile(difference, 99, method="lower")))
+    # Relative figures of what is nearly zero beside its neighbours say nothing.
+    large = np.isfinite(difference) & (np.abs(a) > 1e-3 * scale)
+    if large.any():
+        entry.max_rel = max(entry.max_rel, float((difference[large] / np.abs(a[large])).max()))
+        if want.dtype.kind == "f":
+            entry.max_ulp = max(entry.max_ulp, int(ulp_distance(want[large], got[large]).max(initial=0)))
+    if want.dtype.kind == "f":
+        _keep_points(entry, np.abs(a).ravel(), difference.ravel())
+    return np.asarray(beyond)
+
+
+def _keep_points(entry: OutputParity, values: np.ndarray, difference: np.ndarray) -> None:
+    room = min(PLOT_POINTS - len(entry.points), PLOT_POINTS_CASE)
+    if room <= 0:
+        return
+    worst = np.argsort(-difference, kind="stable")[: room // 2]
+    spread = np.linspace(0, values.size - 1, min(values.size, room // 2)).astype(int)
+    for i in dict.fromkeys([*worst.tolist(), *spread.tolist()]):
+        if math.isfinite(values[i]) and math.isfinite(difference[i]):
+            entry.points.append((float(values[i]), float(difference[i])))
+
+
+def _finiteness(name: str, want: np.ndarray, got: np.ndarray, case: Case) -> Failure | None:
+    if want.size and np.isnan(want).all():
+        text = f"output {name!r} of the model is all NaN for {case.name!r}: that proves nothing; give inputs that it can compute"
+        return Failure("all-nan", text, case.name, name)
+    worse = ~np.isfinite(got) & np.isfinite(want)
+    if worse.any():
+        place = tuple(int(i) for i in np.argwhere(worse)[0])
+        return Failure(
+            "not-finite",
+            f"output {name!r} is {got[place]} in the file where the model gives {want[place]:.6g}, at {list(place)} of case {case.name!r} "
+            f"({int(worse.sum())} of {want.size} elements)",
+            case.name,
+            name,
+        )
+    return None
+
+
+def _against_float64(entry: OutputParity, want: np.ndarray, got: np.ndarray, exact: np.ndarray, tolerance: Tolerance) -> bool:
+    """Notes both errors against float64; True where the file is as near to it as the source is, and the source near enough."""
+    usable = np.isfinite(exact) & np.isfinite(want) & np.isfinite(got)
+    if not usable.any():
+        return False
+    source_error = float(np.abs(want[usable].astype(np.float64) - exact[usable]).max())
+    file_error = float(np.abs(got[usable].astype(np.float64) - exact[usable]).max())
+    entry.float64_source = max(entry.float64_source or 0.0, source_error)
+    entry.float64_file = max(entry.float64_file or 0.0, file_error)
+    cap = FLOAT64_CAP * (tolerance.atol + tolerance.rtol * magnitude(want))
+    # An answer without one right digit (a norm of rows that do not vary gives its own rounding, magnified) is a draw of chance, and
+    # so is the file's: neither is a measure for the other.
+    noise = source_error >= NOISE_SHARE * magnitude(exact[usable])
+    near = file_error <= (cap if noise else FLOAT64_FACTOR * source_error)
+    # Where NaN or infinity stand, only equality counts; float64 excuses nothing there.
+    return bool(near and source_error <= cap and same(want[~usable], got[~usable]))
+
+
+def _difference(entry: OutputParity, case: Case, want: np.ndarray, got: np.ndarray, beyond: np.ndarray, tolerance: Tolerance) -> Failure:
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(want.astype(np.float64) - got.astype(np.float64))
+    ranked = np.where(beyond, np.nan_to_num(difference, nan=np.inf), -1.0)
+    place = tuple(int(i) for i in np.unravel_index(int(np.argmax(ranked)), want.shape))
+    if want.dtype.kind == "f":
+        allowed = tolerance.atol + tolerance.rtol * abs(float(want[place]))
+        size = f"{difference[place]:.3g} apart ({ulps_between(want[place], got[place])} ulp), allowed {allowed:.3g}"
+    else:
+        size = "they must be equal" if tolerance == EXACT[0] else f"allowed {tolerance.atol:g}"
+    return Failure(
+        "difference",
+        f"output {entry.name!r} differs at {list(place)} of case {case.name!r}: {want[place].item()!r} in the model, "
+        f"{got[place].item()!r} in the file, {size}; {int(np.count_nonzero(beyond))} of {want.size} elements differ",
+        case.name,
+        entry.name,
+    )

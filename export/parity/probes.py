@@ -1,0 +1,142 @@
+"""Inputs that a file is judged on besides the examples: other sizes of every dynamic axis, and other magnitudes.
+
+Values are drawn from the range that the examples show, so that ids stay ids and masks stay masks; zeros, larger and
+negative values go to real inputs only. Everything is drawn with a fixed seed: the same model gets the same probes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxferry.export.source import Feeds, InputSpec, dynamic_axes
+
+# A probe larger than this is left out: judging must stay cheap beside the export itself.
+MAX_PROBE_BYTES = 64 * 2**20
+
+
+SEED = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One input to compare source and file on."""
+
+    name: str  # for people: "example", "batch=1, height=7", "values x10"
+    feeds: Feeds
+    sizes: Mapping[str, int]  # of the dynamic axes
+    generated: bool = False  # drawn here, not given: may be dropped where the source cannot take it
+
+
+def given_case(name: str, feeds: Feeds, inputs: Sequence[InputSpec]) -> Case:
+    """A case of arrays that somebody gave. Sizes are read from their shapes."""
+    sizes: dict[str, int] = {}
+    for spec in inputs:
+        for axis, size in zip(spec.shape, np.shape(feeds[spec.name]), strict=True):
+            if isinstance(axis, str):
+                sizes.setdefault(axis, size)
+    return Case(name, feeds, sizes)
+
+
+def probes(inputs: Sequence[InputSpec], examples: Feeds, ranges: Mapping[str, tuple[int, int | None]] | None = None) -> Iterator[Case]:
+    """Generated cases: untraced sizes first, then other values at the traced sizes.
+
+    ``ranges``: sizes for which the framework says its capture holds; a probe goes just beyond each bound, because a
+    Python ``if`` on a size leaves such a bound, and the file then holds one side of it only.
+    """
+    traced = dynamic_axes(inputs)
+    seen = {tuple(traced.values())}
+    number = 0
+    for sizes in _size_sets(traced, ranges or {}):
+        key = tuple(sizes.values())
+        if key in seen or _bytes_at(inputs, sizes) > MAX_PROBE_BYTES:
+            continue
+        seen.add(key)
+        number += 1
+        rng = np.random.default_rng((SEED, number))
+        name = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+        yield Case(name, {s.name: _draw(s, examples[s.name], s.shape_at(sizes), rng) for s in inputs}, sizes, generated=True)
+    if any(spec.dtype.startswith("float") for spec in inputs):
+        rng = np.random.default_rng(SEED)
+        for name, factor in (("zeros", 0.0), ("values x10", 10.0), ("values negated", -1.0)):
+            feeds = {spec.name: _scaled(_draw(spec, examples[spec.name], spec.traced, rng), factor) for spec in inputs}
+            yield Case(name, feeds, traced, generated=True)
+
+
+def variations(inputs: Sequence[InputSpec], examples: Feeds) -> Iterator[Case]:
+    """More cases at the traced sizes, of both signs and several magnitudes: to reach a branch that no other case took."""
+    traced = dynamic_axes(inputs)
+    for number in range(8):
+        rng = np.random.default_rng((SEED, 1000 + number))
+        for factor in (1.0, -1.0, 10.0, -10.0):
+            feeds = {spec.name: _scaled(_draw(spec, examples[spec.name], spec.traced, rng), factor) for spec in inputs}
+            yield Case(f"values drawn again ({number}) x{factor:g}", feeds, traced, generated=True)
+
+
+def _scaled(array: np.ndarray, factor: float) -> np.ndarray:
+    if array.dtype.kind != "f":
+        return array
+    finite = np.isfinite(array)  # a mask's infinities stay: times 0 they would be NaN
+    return np.where(finite, np.where(finite, array, 0) * array.dtype.type(factor), array)
+
+
+def _size_sets(traced: Mapping[str, int], ranges: Mapping[str, tuple[int, int | None]]) -> Iterator[dict[str, int]]:
+    if not traced:
+        return
+    # Together: tiny, even, and a multiple that keeps ratios and divisibility; then every axis different and odd.
+    yield dict.fromkeys(traced, 1)
+    yield dict.fromkeys(traced, 2)
+    yield {axis: 2 * size for axis, size in traced.items()}
+    yield {axis: _odd(size) + 2 * i for i, (axis, size) in enumerate(traced.items())}
+    # Each alone, so that one that must keep its size (or equal another) does not hide the others.
+    for axis, size in traced.items():
+        for other in (1, _odd(size), 2 * size, 3 * size):
+            yield {**traced, axis: other}
+    for axis, (low, high) in ranges.items():
+        if axis in traced:
+            if low > 2:
+                yield {**traced, axis: low - 1}
+            if high is not None:
+                yield {**traced, axis: high + 1}
+
+
+def _odd(size: int) -> int:
+    """The next odd number above."""
+    return size + 1 if size % 2 == 0 else size + 2
+
+
+def _bytes_at(inputs: Sequence[InputSpec], sizes: Mapping[str, int]) -> int:
+    return sum(int(np.prod(spec.shape_at(sizes), dtype=np.int64)) * np.dtype(spec.dtype).itemsize for spec in inputs)
+
+
+def _draw(spec: InputSpec, example: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    if spec.by_column and spec.dtype != "str" and shape[-1] > 1:
+        column = dataclasses.replace(spec, by_column=False)
+        return np.stack([_draw(column, example[..., i], shape[:-1], rng) for i in range(shape[-1])], axis=-1)
+    if spec.dtype == "str":
+        return rng.choice(example.ravel(), shape) if example.size else np.full(shape, "")
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind == "f":
+        finite = example[np.isfinite(example)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (-1.0, 1.0)
+        if low == high == 0.0:
+            # All zeros, as in a fresh recurrent state: zeros would hide what the state does. Beside infinities they are a mask's.
+            values = rng.standard_normal(shape) if finite.size == example.size else np.zeros(shape)
+        else:
+            if low == high:
+                low, high = sorted((0.0, low))
+            values = rng.uniform(low, high, shape)
+        if finite.size < example.size:
+            # Masks of -inf: keep such values, as often as the example has them.
+            odd = example[~np.isfinite(example)]
+            where = rng.random(shape) < odd.size / example.size
+            values = np.where(where, rng.choice(odd.astype(np.float64).ravel(), shape), values)
+        return values.astype(dtype)
+    if dtype.kind == "b":
+        share = float(example.mean()) if example.size else 0.5
+        return np.asarray(rng.random(shape) < share)
+    low, high = (int(example.min()), int(example.max())) if example.size else (0, 1)
+    return rng.integers(low, high, shape, dtype=dtype, endpoint=True)

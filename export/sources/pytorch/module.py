@@ -1,0 +1,436 @@
+"""PyTorch models as a source: any ``nn.Module``, or a program that ``torch.export`` made.
+
+Inputs keep ``forward()``'s names and order, also where they are nested (``state`` = (h, c) becomes ``state_0``,
+``state_1``); outputs keep their flattened order. Numbers, flags and None among the arguments are fixed in the graph.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from onnxferry.export.source import Feeds, InputSpec, Strategy
+from onnxferry.export.sources.pytorch.modes import evaluation_mode, exact_cuda, no_warnings_of_torch
+from onnxferry.runtime.errors import ExportError, InputError, first_line
+
+# Beyond this many parameters a second copy in float64 costs more memory than the extra evidence is worth.
+FLOAT64_PARAMETER_LIMIT = 200_000_000
+
+
+# The relative size of the nudge that shows whether a decision is a tie: a few float32 roundings.
+NUDGE = 1e-6
+
+
+NUMPY_DTYPES = {
+    torch.float64: "float64",
+    torch.float32: "float32",
+    torch.float16: "float16",
+    torch.int64: "int64",
+    torch.int32: "int32",
+    torch.int16: "int16",
+    torch.int8: "int8",
+    torch.uint64: "uint64",
+    torch.uint32: "uint32",
+    torch.uint16: "uint16",
+    torch.uint8: "uint8",
+    torch.bool: "bool",
+}
+
+
+class FlatModule(torch.nn.Module):
+    """A module behind a flat list of tensors: what both exporters understand alike.
+
+    ``forward(*tensors)`` puts the tensors in their places among the fixed arguments, and gives the tuple of all
+    tensors in the answer, in flattened order.
+    """
+
+    def __init__(self, module: torch.nn.Module, call: CallPlan) -> None:
+        super().__init__()
+        self.inner = module
+        self._call = call
+        # Plain attribute, not train(False): that would switch the caller's modules for good.
+        self.training = module.training
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        args, kwargs = self._call.arguments(tensors)
+        return tuple(leaf for leaf in pytree.tree_leaves(self.inner(*args, **kwargs)) if isinstance(leaf, torch.Tensor))
+
+
+class CallPlan:
+    """How ``forward`` is called: which leaves of its arguments are tensors, and what the others are."""
+
+    def __init__(self, module: torch.nn.Module, example_inputs: Any) -> None:
+        bound = _bound_arguments(module, example_inputs)
+        parameters = inspect.signature(module.forward).parameters
+        self._positional: list[str] = []
+        self._keywords: list[str] = []
+        self._var_positional = next((n for n, p in parameters.items() if p.kind is p.VAR_POSITIONAL), None)
+        self._var_keyword = next((n for n, p in parameters.items() if p.kind is p.VAR_KEYWORD), None)
+        gap = False
+        for name, parameter in parameters.items():
+            if name in (self._var_positional, self._var_keyword):
+                continue
+            if name not in bound:
+                gap = True  # a default was left alone: later ones must be passed by name
+            elif parameter.kind is parameter.KEYWORD_ONLY or gap:
+                self._keywords.append(name)
+            else:
+                self._positional.append(name)
+        leaves, self._spec = pytree.tree_flatten(bound)
+        paths = [path_name(path) for path, _ in pytree.tree_flatten_with_path(bound)[0]]
+        if self._var_keyword is not None:
+            # **kwargs arrive under their own names, without the parameter's.
+            paths = [p.removeprefix(f"{self._var_keyword}_") for p in paths]
+        self._leaves = [torch.from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
+        self._places = [i for i, leaf in enumerate(self._leaves) if isinstance(leaf, torch.Tensor)]
+        self.names: tuple[str, ...] = unique(paths[i] for i in self._places)
+        self.tensors: tuple[torch.Tensor, ...] = tuple(self._leaves[i] for i in self._places)
+        self.fixed = {paths[i]: leaf for i, leaf in enumerate(self._leaves) if i not in set(self._places) and leaf is not None}
+        for i in self._places:
+            self._leaves[i] = None
+        if not self.names:
+            raise InputError("the example inputs hold no tensor, so the graph would have no input: give at least one torch.Tensor")
+
+    def arguments(self, tensors: Sequence[torch.Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        leaves = list(self._leaves)
+        for place, tensor in zip(self._places, tensors, strict=True):
+            leaves[place] = tensor
+        bound = pytree.tree_unflatten(leaves, self._spec)
+        args = [bound[name] for name in self._positional]
+        if self._var_positional is not None:
+            args.extend(bound.get(self._var_positional, ()))
+        kwargs = {name: bound[name] for name in self._keywords}
+        if self._var_keyword is not None:
+            kwargs.update(bound.get(self._var_keyword, {}))
+        return tuple(args), kwargs
+
+    def flat_axes(self, dynamic_shapes: Any) -> list[dict[int, str]]:
+        """The dynamic axes of every tensor, from ``{"x": {0: "batch"}}``; nested inputs as nested, or under their flat names."""
+        if dynamic_shapes is None:
+            return [{} for _ in self.names]
+        if not isinstance(dynamic_shapes, Mapping):
+            names = [*self._positional, *self._keywords]
+            if not isinstance(dynamic_shapes, list | tuple) or len(dynamic_shapes) > len(names):
+                raise InputError(f"dynamic_shapes must map input names to axes, as {{'x': {{0: 'batch'}}}}, got {dynamic_shapes!r}")
+            dynamic_shapes = dict(zip(names, dynamic_shapes, strict=False))
+        found = [_path_and_axes(name, value) for name, value in dynamic_shapes.items()]
+        axes = {path: value for pairs in found for path, value in pairs}
+        unknown = sorted(set(axes) - set(self.names))
+        if unknown:
+            raise InputError(f"dynamic_shapes names {unknown[0]!r}, which is no input; the inputs are {', '.join(self.names)}")
+        flat = []
+        for name, tensor in zip(self.names, self.tensors, strict=True):
+            named: dict[int, str] = {}
+            for axis, label in axes.get(name, {}).items():
+                if not -tensor.dim() <= axis < tensor.dim():
+                    raise InputError(f"dynamic_shapes: input {name!r} has {tensor.dim()} axes, there is no axis {axis}")
+                place = axis % tensor.dim()
+                named[place] = label or f"{name}_dim{place}"
+            flat.append(named)
+        return flat
+
+
+class TorchSource:
+    """A ``torch.nn.Module`` with example inputs. Use :func:`evaluation_mode` around export and runs."""
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        example_inputs: Any,
+        *,
+        dynamic_shapes: Any = None,
+        output_names: Sequence[str] | None = None,
+    ) -> None:
+        if not isinstance(module, torch.nn.Module):
+            raise InputError(
+                "expected a torch.nn.Module, a torch.export program, a Keras model or a fitted scikit-learn estimator, "
+                f"got {type(module).__name__}"
+            )
+        if isinstance(module, torch.jit.ScriptModule):
+            raise InputError("a TorchScript module (torch.jit) cannot be captured: export the nn.Module that it was made from")
+        call = CallPlan(module, example_inputs)
+        self._start(module, call, call.flat_axes(dynamic_shapes), output_names)
+        if any(m.training for m in module.modules()):
+            self.notes.append("the model was in training mode: it was exported in evaluation mode, and has its mode back")
+
+    def _start(self, module: torch.nn.Module, call: CallPlan, axes: Sequence[dict[int, str]], output_names: Sequence[str] | None) -> None:
+        self.module = module
+        self.call = call
+        self.axes = axes
+        self.notes: list[str] = [
+            f"the argument {name} = {value!r} is no tensor: it is fixed in the graph" for name, value in call.fixed.items()
+        ]
+        self.inputs = tuple(_input_spec(n, t, a) for n, t, a in zip(self.call.names, self.call.tensors, self.axes, strict=True))
+        _check_axes(self.inputs)
+        self.examples: Feeds = {n: _array(t, n) for n, t in zip(self.call.names, self.call.tensors, strict=True)}
+        self.device = next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+        self._float64: torch.nn.Module | None = None
+        self._float64_failed = False
+        self._renamed = tuple(output_names) if output_names is not None else None
+        self.output_names = self._named_outputs(self._first_answer())
+
+    def _first_answer(self) -> Any:
+        try:
+            return self._answer(self.module, self.examples)
+        except Exception as error:
+            raise ExportError(
+                f"the model itself fails on the example inputs ({type(error).__name__}: {first_line(error, repr(error))}); "
+                f"{self._other_inputs()}"
+            ) from error
+
+    def _other_inputs(self) -> str:
+        """What to do where the model does not take the inputs: of weights that are no float32, say so."""
+        dtypes = {str(p.dtype).removeprefix("torch.") for p in self.module.parameters() if p.is_floating_point()} - {"float32"}
+        if "bfloat16" in dtypes:
+            return "its weights are bfloat16, which does not go across: export model.float()"
+        if dtypes and not dtypes & {spec.dtype for spec in self.inputs}:
+            return f"its weights are {min(dtypes)}: give inputs of that dtype, or export model.float()"
+        return "give inputs that forward() accepts"
+
+    def _named_outputs(self, answer: Any) -> tuple[str, ...]:
+        found = [(path_name(path), leaf) for path, leaf in pytree.tree_flatten_with_path(answer)[0] if leaf is not None]
+        for name, leaf in found:
+            if not isinstance(leaf, torch.Tensor):
+                where = f"output {name!r}" if name else "the output"
+                raise ExportError(
+                    f"{where} is a {type(leaf).__name__}, and a graph can only give tensors: "
+                    "return a tensor, or tensors in a tuple, list or dict"
+                )
+            _numpy_dtype(leaf.dtype, f"output {name!r}" if name else "the output")
+        if not found:
+            raise ExportError("the model returns no tensor, so there is nothing to export")
+        names = [name or "output" for name, _ in found]
+        names = [f"output_{name}" if name[0].isdigit() else name for name in names]
+        if self._renamed is not None:
+            if len(self._renamed) != len(names):
+                raise InputError(f"output_names gives {len(self._renamed)} names, the model has {len(names)} outputs ({', '.join(names)})")
+            names = list(self._renamed)
+            if len(set(names)) < len(names):
+                raise InputError(f"output_names must be different from one another, got {', '.join(names)}")
+        taken = set(self.call.names)
+        return unique(f"{name}_out" if name in taken else name for name in names)
+
+    def _answer(self, module: torch.nn.Module, feeds: Feeds, dtype: torch.dtype | None = None) -> Any:
+        tensors = []
+        for name in self.call.names:
+            # A copy: a model may write into its input.
+            tensor = torch.from_numpy(np.array(feeds[name], copy=True)).to(self.device)
+            tensors.append(tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor)
+        args, kwargs = self.call.arguments(tensors)
+        # Not inference_mode: what a module caches in it cannot be used by a later export.
+        with torch.no_grad(), self._mode(module), exact_cuda(), no_warnings_of_torch():
+            return module(*args, **kwargs)
+
+    def _mode(self, module: torch.nn.Module) -> AbstractContextManager[None]:
+        return evaluation_mode(module)
+
+    def _run(self, module: torch.nn.Module, feeds: Feeds, dtype: torch.dtype | None = None) -> dict[str, np.ndarray]:
+        leaves = [leaf for leaf in pytree.tree_leaves(self._answer(module, feeds, dtype)) if isinstance(leaf, torch.Tensor)]
+        if len(leaves) != len(self.output_names):
+            raise ExportError(
+                f"the model gave {len(leaves)} outputs for one input and {len(self.output_names)} for another: "
+                "a graph has the same outputs always"
+            )
+        return {name: _array(leaf, name) for name, leaf in zip(self.output_names, leaves, strict=True)}
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        return self._run(self.module, feeds)
+
+    def run_float64(self, feeds: Feeds) -> dict[str, np.ndarray] | None:
+        if self._float64_failed:
+            return None
+        try:
+            if self._float64 is None:
+                if sum(p.numel() for p in self.module.parameters()) > FLOAT64_PARAMETER_LIMIT:
+                    self._float64_failed = True
+                    return None
+                self._float64 = copy.deepcopy(self.module).double()
+            return self._run(self._float64, feeds, torch.float64)
+        except Exception:  # noqa: BLE001 - many honest models cannot run in float64; then there is no such evidence
+            self._float64_failed = True
+            return None
+
+    def run_nudged(self, feeds: Feeds, seed: int) -> dict[str, np.ndarray] | None:
+        try:
+            module = copy.deepcopy(self.module)
+        except Exception:  # noqa: BLE001 - a module that cannot be copied cannot be nudged
+            return None
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                if parameter.is_floating_point():
+                    noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+                    parameter.mul_(1 + NUDGE * noise)
+        rng = np.random.default_rng(seed)
+        moved = {}
+        for name, array in feeds.items():
+            if array.dtype.kind == "f":
+                scale = float(np.abs(array[np.isfinite(array)]).max(initial=0.0)) or 1.0
+                moved[name] = (array + NUDGE * scale * rng.standard_normal(array.shape)).astype(array.dtype)
+            else:
+                moved[name] = array
+        return self._run(module, moved)
+
+    def strategies(self, opset: int) -> Sequence[Strategy]:
+        from onnxferry.export.sources.pytorch.capture import module_strategies
+
+        return module_strategies(self, opset)
+
+    def provenance(self) -> dict[str, Any]:
+        return {
+            "framework": "pytorch",
+            "versions": framework_versions(),
+            "model": type(self.module).__qualname__,
+            "weights_sha256": weights_sha256(self.module.state_dict()),
+        }
+
+
+def framework_versions() -> dict[str, str]:
+    import onnx
+    import onnxscript
+
+    return {
+        "torch": str(torch.__version__),
+        "onnx": str(onnx.__version__),
+        "onnxscript": str(onnxscript.__version__),
+        "numpy": np.__version__,
+    }
+
+
+def weights_sha256(state: Mapping[str, Any]) -> str:
+    """SHA-256 over all tensors of a state dict in order of their names: name, dtype, shape and bytes of each."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name]
+        if not isinstance(value, torch.Tensor):
+            continue
+        tensor = value.detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _bound_arguments(module: torch.nn.Module, example_inputs: Any) -> dict[str, Any]:
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+    if isinstance(example_inputs, torch.Tensor | np.ndarray):
+        args = (example_inputs,)
+    elif isinstance(example_inputs, Mapping):
+        kwargs = dict(example_inputs)
+    elif isinstance(example_inputs, list | tuple):
+        args = tuple(example_inputs)
+    else:
+        raise InputError(
+            f"example inputs must be a tensor, a tuple of them, or a dict by forward()'s names, got {type(example_inputs).__name__}"
+        )
+    signature = inspect.signature(module.forward)
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        names = ", ".join(signature.parameters)
+        hint = f"; inputs go by the names of forward()'s arguments: {names}" if kwargs else ""
+        raise InputError(f"the example inputs do not fit forward{signature}: {error}{hint}") from error
+    return dict(bound.arguments)
+
+
+def _path_and_axes(name: str, value: Any) -> list[tuple[str, dict[int, str]]]:
+    """(flat input name, {axis: label}) of a dynamic_shapes entry; a label is "" where the axis is dynamic without a name."""
+    if value is None:
+        return []
+    if isinstance(value, Mapping) and all(isinstance(axis, int) for axis in value):
+        return [(name, {axis: _axis_label(label) for axis, label in value.items() if not _is_static(label)})]
+    if (
+        isinstance(value, list | tuple)
+        and all(isinstance(v, str) or v is None or _is_dim(v) for v in value)
+        and any(v is not None for v in value)
+    ):
+        return [(name, {axis: _axis_label(label) for axis, label in enumerate(value) if not _is_static(label)})]
+    if isinstance(value, Mapping):
+        return [pair for key, inner in value.items() for pair in _path_and_axes(f"{name}_{key}", inner)]
+    if isinstance(value, list | tuple):
+        return [pair for i, inner in enumerate(value) for pair in _path_and_axes(f"{name}_{i}", inner)]
+    raise InputError(f"dynamic_shapes of {name!r} must be like {{0: 'batch'}}, got {value!r}")
+
+
+def _is_dim(value: Any) -> bool:
+    return type(value).__name__ in ("Dim", "_DimHint", "_DerivedDim", "_StaticDim")
+
+
+def _is_static(label: Any) -> bool:
+    return label is None or isinstance(label, int) or "STATIC" in str(getattr(label, "type", ""))
+
+
+def _axis_label(label: Any) -> str:
+    if isinstance(label, str):
+        if not label.isidentifier():
+            raise InputError(f"an axis name must be like 'batch' (letters, digits, _), got {label!r}")
+        return label
+    if _is_dim(label):
+        return str(getattr(label, "__name__", "") or "")
+    raise InputError(f"an axis must be named by a string, got {label!r}")
+
+
+def _check_axes(inputs: Sequence[InputSpec]) -> None:
+    seen: dict[str, tuple[str, int]] = {}
+    for spec in inputs:
+        for axis, size in zip(spec.shape, spec.traced, strict=True):
+            if isinstance(axis, str):
+                first, known = seen.setdefault(axis, (spec.name, size))
+                if known != size:
+                    raise InputError(
+                        f"the axis {axis!r} has size {known} in input {first!r} and {size} in input {spec.name!r}: "
+                        "give both the same size, or two names"
+                    )
+
+
+def _input_spec(name: str, tensor: torch.Tensor, axes: Mapping[int, str]) -> InputSpec:
+    shape = tuple(int(n) for n in tensor.shape)
+    return InputSpec(name, _numpy_dtype(tensor.dtype, f"input {name!r}"), tuple(axes.get(i, n) for i, n in enumerate(shape)), shape)
+
+
+def _numpy_dtype(dtype: torch.dtype, what: str) -> str:
+    if dtype not in NUMPY_DTYPES:
+        advice = (
+            "convert the model with .float() first"
+            if dtype is torch.bfloat16
+            else "take it apart with torch.view_as_real, or give it another dtype"
+            if dtype.is_complex
+            else "give it another dtype"
+        )
+        raise ExportError(
+            f"{what} has dtype {str(dtype).removeprefix('torch.')}, which ONNX Runtime does not take and give on every machine: {advice}"
+        )
+    return NUMPY_DTYPES[dtype]
+
+
+def _array(tensor: torch.Tensor, name: str) -> np.ndarray:
+    _numpy_dtype(tensor.dtype, f"tensor {name!r}")
+    return tensor.detach().cpu().contiguous().numpy().copy()
+
+
+def path_name(path: Sequence[Any]) -> str:
+    """``{"state": (h, c)}`` -> state_0: keys, indices and field names, joined."""
+    parts = []
+    for entry in path:
+        key = next((getattr(entry, field) for field in ("key", "idx", "name") if hasattr(entry, field)), entry)
+        parts.append("".join(c if c.isalnum() or c in "_-." else "_" for c in str(key)))
+    return "_".join(parts)
+
+
+def unique(names: Any) -> tuple[str, ...]:
+    taken: list[str] = []
+    for name in names:
+        candidate, n = name, 1
+        while candidate in taken:
+            n += 1
+            candidate = f"{name}_{n}"
+        taken.append(candidate)
+    return tuple(taken)

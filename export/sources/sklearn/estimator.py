@@ -1,0 +1,281 @@
+"""A fitted scikit-learn estimator or pipeline as a source.
+
+What it is held to is what the estimator itself answers, computed in float64 as scikit-learn does, whatever the file takes;
+real answers are rounded to float32 at the end. Rows are the one dynamic axis.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import sklearn
+from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+
+from onnxferry.export.source import Feeds, InputSpec, Strategy, as_array, dtype_name
+from onnxferry.runtime.errors import ExportError, InputError, first_line
+
+BATCH = "batch"
+
+
+EXAMPLE_ROWS = 16
+"""Of the rows given, so many are the example, spread evenly; the others are compared too."""
+
+
+NUDGE = 1e-6
+
+
+Answer = Callable[[Any, Any], np.ndarray]
+
+
+class SklearnSource:
+    """``examples``: an array (rows, features), a DataFrame or a dict of columns, each a vector of rows; best the rows of a test set.
+
+    An array is one input, named ``X`` or as in the dict; a DataFrame is one input (rows, 1) a column, of its name and dtype, which may
+    be text. Outputs: of a classifier ``class_index`` int64 (rows,), the place in ``labels``, and ``probabilities`` float32 (rows,
+    classes), or ``scores`` where it has no probabilities; of a regressor ``prediction`` float32, shaped as ``predict`` gives it; of a
+    clustering ``cluster`` int64 (rows,); of an outlier detector ``inlier`` int64 (rows,), 1 or -1, and ``scores`` float32 (rows,);
+    of a transformer ``transformed`` float32 (rows, n).
+    Raises InputError for what is not fitted, and for examples that it cannot be called with.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        examples: Any,
+        *,
+        dynamic_shapes: Any = None,
+        output_names: Sequence[str] | None = None,
+    ) -> None:
+        self.model = model
+        _check_fitted(model)
+        self.columns, arrays = _columns(model, examples)
+        self.examples, self.more = _split(arrays)
+        axis = _batch_name(dynamic_shapes, list(arrays))
+        self.inputs = tuple(
+            InputSpec(name, dtype_name(array), (axis, array.shape[1]), array.shape, by_column=True) for name, array in self.examples.items()
+        )
+        self.answers = _answers(model)
+        given = tuple(output_names or self.answers)
+        if len(given) != len(self.answers) or len(set(given)) != len(given):
+            raise InputError(f"output_names must be {len(self.answers)} different names, for {', '.join(self.answers)}; got {list(given)}")
+        both = sorted(set(given) & set(self.examples))
+        if both:
+            raise InputError(f"{both[0]!r} would be an input and an output: name the outputs otherwise with output_names")
+        self.output_names = given
+        self.labels = tuple(str(label) for label in model.classes_) if "class_index" in self.answers else ()
+        self.notes: Sequence[str] = ()
+        try:
+            self.sample = self._answered(self.examples)
+        except Exception as error:
+            line = first_line(error, "no message")[:300]
+            raise ExportError(
+                f"the model itself fails on the example ({type(error).__name__}: {line}); give rows as it was fitted on"
+            ) from error
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        return {name: array.astype(np.float32) if array.dtype.kind == "f" else array for name, array in self._answered(feeds).items()}
+
+    def run_float64(self, feeds: Feeds) -> dict[str, np.ndarray] | None:
+        return self._answered(feeds)
+
+    def run_nudged(self, feeds: Feeds, seed: int) -> dict[str, np.ndarray] | None:
+        """Only the inputs move: what an estimator has learnt is not in one place."""
+        rng = np.random.default_rng(seed)
+        moved = {
+            name: array * (1 + NUDGE * rng.standard_normal(array.shape)) if array.dtype.kind == "f" else array
+            for name, array in feeds.items()
+        }
+        return self._answered(moved)
+
+    def strategies(self, opset: int) -> Sequence[Strategy]:
+        from onnxferry.export.sources.sklearn.convert import sklearn_strategies
+
+        return sklearn_strategies(self, opset)
+
+    def provenance(self) -> dict[str, Any]:
+        import onnx
+        import skl2onnx
+
+        return {
+            "framework": "scikit-learn",
+            "versions": {
+                "scikit-learn": str(sklearn.__version__),
+                "skl2onnx": str(skl2onnx.__version__),
+                "onnx": str(onnx.__version__),
+                "numpy": np.__version__,
+            },
+            "model": words(self.model),
+            **_sha256(self.model),
+        }
+
+    def _answered(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        rows = self._rows(feeds)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of categories that a probe made up, and the like
+            return {
+                name: np.asarray(answer(self.model, rows)) for name, answer in zip(self.output_names, self.answers.values(), strict=True)
+            }
+
+    def _rows(self, feeds: Feeds) -> Any:
+        """What the estimator is called with. Reals are float64, as its own arithmetic is."""
+        exact = {name: array.astype(np.float64) if array.dtype.kind == "f" else np.asarray(array) for name, array in feeds.items()}
+        if not self.columns:
+            (matrix,) = exact.values()
+            names = getattr(self.model, "feature_names_in_", None)
+            if names is None:
+                return matrix
+            import pandas as pd
+
+            return pd.DataFrame(matrix, columns=names)
+        import pandas as pd
+
+        # Text as objects, as in the frames that people fit on.
+        columns = {name: array[:, 0] for name, array in exact.items()}
+        return pd.DataFrame({name: c.astype(object) if c.dtype.kind == "U" else c for name, c in columns.items()})
+
+
+def _sha256(model: Any) -> dict[str, str]:
+    try:
+        return {"weights_sha256": hashlib.sha256(pickle.dumps(model, protocol=5)).hexdigest()}
+    except (pickle.PicklingError, AttributeError, TypeError):  # a function of one's own inside that has no name
+        return {}
+
+
+def words(model: Any) -> str:
+    """``StandardScaler + LogisticRegression``."""
+    steps = getattr(model, "steps", None)
+    if steps:
+        return " + ".join(words(step) for _, step in steps)
+    return model if isinstance(model, str) else type(model).__name__  # a step may be "passthrough"
+
+
+def final_step(model: Any) -> Any:
+    """The estimator at the end of a pipeline, and of one in it."""
+    while getattr(model, "steps", None):
+        model = model.steps[-1][1]
+    return model
+
+
+def _check_fitted(model: Any) -> None:
+    if isinstance(model, type):
+        raise InputError(f"{model.__name__} is a class; give a fitted {model.__name__}")
+    try:
+        check_is_fitted(model)
+    except NotFittedError as error:
+        raise InputError(f"this {words(model)} is not fitted, so there is nothing to carry; call fit() first") from error
+    except TypeError as error:
+        raise InputError(f"{words(model)} is no estimator: {error}") from error
+
+
+def _columns(model: Any, examples: Any) -> tuple[bool, dict[str, np.ndarray]]:
+    """Whether each input is a column, and the inputs by name, all of two axes."""
+    if hasattr(examples, "to_numpy") and hasattr(examples, "columns"):
+        examples = {str(name): _column(str(name), examples[name].to_numpy()) for name in examples.columns}
+        columns = True
+    elif isinstance(examples, Mapping):
+        arrays = {str(name): np.asarray(value) for name, value in examples.items()}
+        columns = not (len(arrays) == 1 and next(iter(arrays.values())).ndim == 2 and next(iter(arrays.values())).shape[1] != 1)
+        if not columns and len(arrays) == 1:
+            return False, _checked(model, arrays)
+        examples = {name: _column(name, array) for name, array in arrays.items()}
+    elif examples is None:
+        raise InputError("scikit-learn's estimators need rows to be compared on: give some of the test set as example inputs")
+    else:
+        if isinstance(examples, tuple | list) and len(examples) == 1:
+            (examples,) = examples
+        return False, _checked(model, {"X": np.asarray(examples)})
+    if not examples:
+        raise InputError("the example inputs have no columns")
+    if len({array.shape[0] for array in examples.values()}) > 1:
+        raise InputError(f"the columns have different numbers of rows: {', '.join(f'{n} {a.shape[0]}' for n, a in examples.items())}")
+    return columns, _checked(model, examples)
+
+
+def _checked(model: Any, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    found = {}
+    for name, array in arrays.items():
+        if array.ndim != 2 or not array.shape[0] or not array.shape[1]:
+            raise InputError(f"the example of {name!r} must be rows of features, (rows, features), got shape {array.shape}")
+        array = as_array(array)
+        if array.dtype.kind == "O":
+            bad = next(value for value in array.flat if not isinstance(value, str))
+            raise InputError(
+                f"{name!r} holds {bad!r} ({type(bad).__name__}) among text: fill what is missing with a word, before fitting too"
+            )
+        if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
+            raise InputError(f"{name!r} is {array.dtype}; use float32 or float64")
+        if array.dtype.kind in "iu":
+            array = array.astype(np.int64)
+        elif array.dtype.kind not in "fbU":
+            raise InputError(f"{name!r} is {array.dtype}; expected numbers, flags or text")
+        found[name] = array
+    wanted = getattr(model, "n_features_in_", None)
+    have = sum(array.shape[1] for array in found.values())
+    if wanted is not None and wanted != have:
+        raise InputError(f"{words(model)} was fitted on {wanted} features, the example has {have}")
+    return found
+
+
+def _column(name: str, values: np.ndarray) -> np.ndarray:
+    array = np.asarray(values)
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2 or array.shape[1] != 1:
+        raise InputError(f"the column {name!r} must be a vector of rows, got shape {array.shape}")
+    return array
+
+
+def _split(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+    """The example and the rows that are left, if any."""
+    rows = next(iter(arrays.values())).shape[0]
+    chosen = np.unique(np.linspace(0, rows - 1, min(rows, EXAMPLE_ROWS)).astype(int))
+    left = np.setdiff1d(np.arange(rows), chosen)
+    return {n: a[chosen] for n, a in arrays.items()}, [{n: a[left] for n, a in arrays.items()}] if left.size else []
+
+
+def _batch_name(dynamic_shapes: Any, names: Sequence[str]) -> str:
+    """The name of the rows' axis. Raises InputError where another axis is to be dynamic."""
+    if not dynamic_shapes:
+        return BATCH
+    if not isinstance(dynamic_shapes, Mapping) or not all(
+        name in names and isinstance(axes, Mapping) and set(axes) <= {0} for name, axes in dynamic_shapes.items()
+    ):
+        raise InputError(f"of a scikit-learn model only the rows, axis 0 of {', '.join(names)}, are dynamic; leave dynamic_shapes out")
+    found = {str(axis) for axes in dynamic_shapes.values() for axis in axes.values()}
+    if len(found) > 1:
+        raise InputError(f"the rows of all columns are one axis, and dynamic_shapes calls it {' and '.join(sorted(found))}")
+    return found.pop() if found else BATCH
+
+
+def _answers(model: Any) -> dict[str, Answer]:
+    """What the estimator can say, by output name."""
+    if is_classifier(model):
+        classes = getattr(model, "classes_", None)
+        if not isinstance(classes, np.ndarray) or classes.ndim != 1 or classes.dtype.kind not in "iuUOb":
+            raise ExportError(f"{words(model)} answers several questions at once, or with classes that are no names: export one for each")
+        found: dict[str, Answer] = {"class_index": lambda m, x: np.searchsorted(m.classes_, m.predict(x)).astype(np.int64)}
+        if hasattr(model, "predict_proba"):
+            found["probabilities"] = lambda m, x: m.predict_proba(x)
+        elif hasattr(model, "decision_function"):
+            found["scores"] = lambda m, x: m.decision_function(x)
+        return found
+    if is_regressor(model):
+        return {"prediction": lambda m, x: m.predict(x)}
+    if is_outlier_detector(model):
+        return {"inlier": lambda m, x: m.predict(x).astype(np.int64), "scores": lambda m, x: m.decision_function(x)}
+    if is_clusterer(model) and hasattr(model, "predict"):
+        return {"cluster": lambda m, x: m.predict(x).astype(np.int64)}
+    if hasattr(model, "transform"):
+        return {"transformed": lambda m, x: _dense(m.transform(x))}
+    raise ExportError(f"{words(model)} has neither predict() nor transform() for new rows, so there is nothing to carry")
+
+
+def _dense(array: Any) -> np.ndarray:
+    return np.asarray(array.toarray() if hasattr(array, "toarray") else array)

@@ -1,0 +1,86 @@
+"""The zoo: models that travel with the package, found by name.
+
+A folder a name: ``zoo/digits/digits.onnx`` and ``zoo/digits/card.json``. A card is a JSON object; what is read of it:
+``description`` (one line), ``data``, ``command`` (that made the model), ``figures`` (name to number or short text), ``license``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxferry.runtime.errors import ArtifactError
+
+
+@dataclass(frozen=True)
+class ZooModel:
+    """A shipped model, not opened."""
+
+    name: str
+    path: Path
+    size: int  # of its .onnx files, in bytes
+    card: Mapping[str, Any]
+
+
+def zoo_names() -> tuple[str, ...]:
+    """Names of the shipped models, sorted."""
+    return tuple(sorted(folder.name for folder in _zoo().iterdir() if (folder / f"{folder.name}.onnx").is_file()))
+
+
+def zoo_model(name: str) -> ZooModel:
+    """The shipped model of that name. Raises ArtifactError with the nearest names where there is none."""
+    names = zoo_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"shipped are: {', '.join(names) or 'none'}"
+        raise ArtifactError(f"no model named {name!r} is shipped, {hint}; a file's name ends in .onnx")
+    path = _zoo() / name / f"{name}.onnx"
+    size = sum(file.stat().st_size for file in path.parent.glob("*.onnx"))
+    return ZooModel(name, path, size, _card(path.with_name("card.json")))
+
+
+def find_model(name_or_path: str | os.PathLike[str]) -> Path:
+    """The file meant: an existing file or a name ending in ``.onnx`` is a file, anything else a zoo name.
+
+    Raises ArtifactError where the file is not there, or no model of that name is shipped.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    text = os.fspath(name_or_path)
+    if isinstance(name_or_path, str) and text in zoo_names():  # also where a folder of that name happens to lie here
+        return zoo_model(text).path
+    if path.is_dir():
+        inside = sorted(path.glob("*.onnx"))
+        raise ArtifactError(f"{path} is a folder, expected an .onnx file{f', such as {inside[0]} in it' if inside else ''}")
+    if not isinstance(name_or_path, str) or path.suffix.lower() == ".onnx" or len(path.parts) > 1:
+        near = difflib.get_close_matches(path.stem, _neighbours(path), n=1)
+        raise ArtifactError(f"no such file: {path}{f'; did you mean {path.with_name(near[0])}.onnx?' if near else ''}")
+    return zoo_model(text).path
+
+
+def _zoo() -> Path:
+    # Not by importlib.resources, which brings tempfile, shutil and random: a tenth of the start.
+    return Path(__file__).parents[1] / "zoo"
+
+
+def _neighbours(path: Path) -> list[str]:
+    """Names of the models in the same folder, without their suffix."""
+    return [other.stem for other in path.parent.glob("*.onnx")] if path.parent.is_dir() else []
+
+
+def _card(path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"the shipped model {path.parent.name!r} has no readable card.json ({error}); install onnxferry again"
+        ) from error
+    if not isinstance(card, dict):
+        raise ArtifactError(f"the card.json of the shipped model {path.parent.name!r} is not a JSON object; install onnxferry again")
+    return card

@@ -1,0 +1,151 @@
+"""What the verbs of the command line share: options, tables, a progress bar, JSON, and the next commands to paste.
+
+Tables and JSON go to stdout, progress and errors to stderr. Text from files and file names is a stranger's: ``plain`` makes it
+safe to print, and no markup is read in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.finite import finite
+
+
+def _known_device(device: str) -> str:
+    # The engine's own words name other providers, which go into a call and not into a command line.
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"unknown device {device!r}; expected auto, cpu or cuda")
+    return device
+
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="An .onnx file, or the name of a shipped model.", show_default=False)]
+
+
+DeviceOption = Annotated[str, typer.Option("--device", callback=_known_device, help="auto, cpu or cuda. cuda runs there or is an error.")]
+
+
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads; as many as this process may use if not given.", show_default=False)
+]
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for programs.")]
+
+
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="NAME=NUMBER",
+        help="Read more of a file you trust: depth, nodes, tensor_bytes … as the refusal names it. Repeat for more.",
+        show_default=False,
+    ),
+]
+
+
+def new_app() -> typer.Typer:
+    """The app of one verb."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+
+
+def stdout() -> Console:
+    return Console(markup=False, highlight=False, emoji=False)
+
+
+def stderr() -> Console:
+    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+def plain(value: object) -> str:
+    """Text with everything that a terminal would act on (escapes, line ends, direction marks) written out instead."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+
+
+def print_error(message: str) -> None:
+    """``error:`` and the message on stderr. Only its first line is marked, which says it all; none is wrapped where it is piped."""
+    console = stderr()
+    for i, line in enumerate(message.splitlines() or [""]):
+        console.print(Text("error: ", "bold red") + Text(plain(line), "default") if i == 0 else Text(plain(line)), soft_wrap=True)
+
+
+def print_next(*commands: str) -> None:
+    """Commands to paste, after success."""
+    console = stdout()
+    console.print(Text("\nNext:", "bold"))
+    for command in commands:
+        console.print(Text(f"  {plain(command)}"), soft_wrap=True)
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """One JSON document on stdout, in ASCII whatever the terminal's encoding; not-a-number and infinities, which JSON lacks, as null."""
+    sys.stdout.write(json.dumps(finite(document), indent=2, allow_nan=False) + "\n")
+
+
+USES = {
+    "recogniser": ("predict", "PICTURE.png"),
+    "text-generator": ("generate", "--stream"),
+    "image-generator": ("sample", "--grid", "samples.png"),
+    "encoder": ("reconstruct", "PICTURE.png"),
+}
+"""Kind of a contract to the verb that puts such a model to use, and what stands after the model."""
+
+
+def try_command(kind: str, model: str) -> tuple[str, ...]:
+    """The command that puts a model of this kind (as its contract says) to use; none for a kind that has no verb."""
+    if kind not in USES:
+        return ()
+    verb, *rest = USES[kind]
+    return (command(verb, model, *rest),)
+
+
+def command(*words: object) -> str:
+    """A command line to paste, quoted where it must be."""
+    line = [str(word) for word in ("onnxferry", *words)]
+    return subprocess.list2cmdline(line) if os.name == "nt" else shlex.join(line)  # cmd.exe takes single quotes for letters
+
+
+def new_table(*columns: str, right: tuple[str, ...] = (), title: str = "") -> Table:
+    """A table; the columns in ``right`` are numbers."""
+    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def facts_table(facts: Mapping[str, object]) -> Table:
+    """Two columns, names and values, without a head. Empty values are left out."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        if value not in ("", None):
+            table.add_row(plain(name), value if isinstance(value, Text) else plain(value))
+    return table
+
+
+@contextmanager
+def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Gives a function that advances the bar. On stderr, gone when done, and nothing at all where stderr is no terminal."""
+    console = stderr()
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal or total < 2) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda steps: progress.advance(task, steps)

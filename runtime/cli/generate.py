@@ -1,0 +1,106 @@
+"""``onnxferry generate``: write text."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from onnxferry.runtime.cli.console import (
+    DeviceOption,
+    JsonOption,
+    ModelArgument,
+    ThreadsOption,
+    command,
+    new_app,
+    plain,
+    print_json,
+    print_next,
+    stderr,
+    stdout,
+)
+from onnxferry.runtime.tasks.load import load_as
+from onnxferry.runtime.tasks.text_generator import WRITE_AT_ONCE, TextGenerator
+
+app = new_app()
+
+
+STDIN = "-"
+
+
+@app.command()
+def generate(
+    model: ModelArgument,
+    prompt: Annotated[str, typer.Argument(help="The text to go on from; - reads it from stdin.", show_default=False)] = "",
+    max_bytes: Annotated[int, typer.Option(help="Bytes to write.")] = 200,
+    temperature: Annotated[float, typer.Option(help="1: as the model believes; lower is safer; 0: always the likeliest byte.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(help="Only the K likeliest bytes.", show_default=False)] = None,
+    top_p: Annotated[float | None, typer.Option(help="Only the likeliest bytes that hold this share.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
+    stream: Annotated[bool, typer.Option("--stream", help="Print while writing.")] = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write text after a prompt. The continuation goes to stdout; a terminal also shows the prompt.
+
+    ```
+    onnxferry generate shakespeare "To be" --stream
+    onnxferry generate shakespeare --temperature 0.5 --seed 7 --max-bytes 1000
+    onnxferry generate model.onnx - < letter.txt
+    ```
+
+    With --json:
+
+    ```
+    {"model": "shakespeare", "device": "cpu", "prompt": "To be",
+     "text": ", or not ...", "seed": 0, "seconds": 0.02,
+     "bytes_per_second": 10250.1}
+    ```
+    """
+    given: str | bytes = sys.stdin.buffer.read() if prompt == STDIN else prompt
+    with load_as(TextGenerator, model, device, threads) as generator:
+        begun = time.perf_counter()
+        pieces = generator.stream(given, max_bytes, temperature, top_k, top_p, seed, bytes_at_once=None if stream else WRITE_AT_ONCE)
+        shown = "" if as_json or not sys.stdout.isatty() else given if isinstance(given, str) else given.decode("utf-8", "replace")
+        if shown:
+            stdout().print(Text(printable(shown), "bold"), end="", soft_wrap=True)
+        written = []
+        for piece in pieces:
+            written.append(piece)
+            if not as_json:
+                sys.stdout.write(printable(piece))
+                if stream:
+                    sys.stdout.flush()
+        seconds = time.perf_counter() - begun
+        text = "".join(written)
+        rate = max_bytes / max(seconds, 1e-9)
+        if as_json:
+            print_json(
+                {
+                    "model": model,
+                    "device": generator.engine.device,
+                    "prompt": given if isinstance(given, str) else given.decode("utf-8", "replace"),
+                    "text": text,
+                    "seed": seed,
+                    "seconds": round(seconds, 6),
+                    "bytes_per_second": round(rate, 1),
+                }
+            )
+            return
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+        stderr().print(Text(f"{max_bytes} bytes in {seconds:.3f} s, {rate:,.0f} bytes a second", "dim"))
+        if sys.stdout.isatty():
+            print_next(command("generate", model, plain(shown) or "To be", "--seed", seed + 1), command("inspect", model))
+
+
+def printable(text: str) -> str:
+    """A model's text is a stranger's: line ends and tabs stay, everything else that a terminal would act on is written out."""
+    encoding = sys.stdout.encoding or "utf-8"
+    safe = re.sub(r"[^\n\t]+", lambda run: plain(run[0]), text)
+    return safe.encode(encoding, "replace").decode(encoding)

@@ -1,0 +1,151 @@
+"""The ``onnxferry`` command: a table of verbs, each imported only when called, and one way to end for every error."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import os
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+
+from onnxferry.runtime.errors import MissingExtraError, OnnxFerryError
+
+INTERRUPTED = 130  # the exit code of a Ctrl-C, 128 + SIGINT
+
+
+VERBS: Mapping[str, tuple[str, str]] = {
+    "quickstart": ("onnxferry.export.cli.quickstart:app", "The whole way in one command, on the embedded digits."),
+    "train": ("onnxferry.train.cli.app:app", "Train a model family."),
+    "export": ("onnxferry.export.cli.export:app", "Carry a trained model to one proved .onnx file."),
+    "check": ("onnxferry.runtime.cli.check:app", "Replay a file's golden samples on this machine."),
+    "evaluate": ("onnxferry.runtime.cli.evaluate:app", "Measure a recogniser on labelled pictures."),
+    "optimize": ("onnxferry.export.cli.optimize:app", "Make faster or smaller variants, each with its certificate."),
+    "generate": ("onnxferry.runtime.cli.generate:app", "Write text."),
+    "predict": ("onnxferry.runtime.cli.predict:app", "Say what is on pictures."),
+    "sample": ("onnxferry.runtime.cli.sample:app", "Make pictures out of noise."),
+    "reconstruct": ("onnxferry.runtime.cli.reconstruct:app", "Pictures to a few numbers and back; how strange?"),
+    "inspect": ("onnxferry.runtime.cli.inspect:app", "Show what an .onnx file takes, gives and promises."),
+    "tune": ("onnxferry.runtime.cli.tune:app", "Find the fastest way to run a model on this machine."),
+    "diff": ("onnxferry.export.cli.diff:app", "Show what two .onnx files do not have in common."),
+    "bench": ("onnxferry.export.cli.bench:app", "Measure a model beside what else could run it."),
+    "doctor": ("onnxferry.runtime.cli.doctor:app", "Find out what this machine can run, and mend it."),
+    "models": ("onnxferry.runtime.cli.models:app", "List the shipped models."),
+    "demo": ("onnxferry.demo.cli:app", "Show the models in a browser, and one of your own."),
+}
+"""Verb to "module:attribute" (a typer app) and one line of help, in the order of the help."""
+
+
+_EXTRAS = {
+    "onnxruntime": "cpu",
+    "torch": "train",
+    "lightning": "train",
+    "lightning_fabric": "train",
+    "mlxtend": "train",
+    "matplotlib": "train",
+    "onnx": "export",
+    "onnx_ir": "export",
+    "onnxscript": "export",
+    "onnxslim": "export",
+    "streamlit": "demo",
+    "openvino": "bench",
+}
+"""Package to the extra that brings it, for verbs that need more than the base install."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line, ``sys.argv`` if not given, and returns its exit code: 0 only on success.
+
+    1 for an error that the user can mend, told in one line on stderr; 2 for a command line that makes no sense; 130 for
+    Ctrl-C. Any other exception is a bug of ours and keeps its traceback.
+    """
+    if argv is None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a terminal that knows few letters shows ? for the others
+                stream.reconfigure(errors="replace")
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # Pictures beyond Pillow's limit are refused in words of our own; Pillow's warning about them would come before.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except OnnxFerryError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does. Python flushes stdout once more on its way out: give it somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        return _fail(str(MissingExtraError(package, _EXTRAS[package], f"onnxferry {arguments[0]}")))
+    except OSError as error:  # a full disk, a folder that may not be written, …
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        if arguments[1:] and arguments[0] == "help":
+            return _call(arguments[1], ["--help"])
+        _print_help()
+        return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"onnxferry {version('onnxferry')}\n")
+        return 0
+    return _call(arguments[0], arguments[1:])
+
+
+def _call(verb: str, arguments: list[str]) -> int:
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean `onnxferry {near[0]}`?" if near else f"expected one of {', '.join(VERBS)}"
+        return _fail(f"unknown {'option' if verb.startswith('-') else 'verb'} {verb!r}; {hint}", 2)
+    from typer import Abort, BadParameter
+
+    # typer used to import click and now carries a copy of it: its base class of all usage errors is reached through the one
+    # of them that typer exports in both.
+    usage_error: type[Exception] = BadParameter.__mro__[1]
+    module, _, attribute = VERBS[verb][0].partition(":")
+    app = getattr(import_module(module), attribute)
+    try:
+        result = app(arguments, prog_name=f"onnxferry {verb}", standalone_mode=False)
+    except Abort:
+        return _fail("interrupted", INTERRUPTED)
+    except usage_error as error:
+        return _usage(error, verb)
+    if result == INTERRUPTED:  # typer's own end of a Ctrl-C, without a word
+        return _fail("interrupted", INTERRUPTED)
+    return result if isinstance(result, int) else 0
+
+
+def _usage(error: BaseException, verb: str) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help has been printed
+        return 2
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    context = getattr(error, "ctx", None)
+    return _fail(f"{message.rstrip('.?')}; see `{context.command_path if context else f'onnxferry {verb}'} --help`", 2)
+
+
+def _fail(message: str, code: int = 1) -> int:
+    from onnxferry.runtime.cli.console import print_error
+
+    print_error(message)
+    return code
+
+
+def _print_help() -> None:
+    from onnxferry.runtime.cli.console import facts_table, print_next, stdout
+
+    console = stdout()
+    console.print("Train, export to ONNX, prove that it does the same, run it without torch.\n", soft_wrap=True)
+    console.print("usage: onnxferry VERB [OPTIONS]\n", style="bold")
+    console.print(facts_table({f"  {verb}": line for verb, (_, line) in VERBS.items()}))
+    console.print("\n  VERB --help  its options and examples\n  --version    the installed version")
+    print_next("onnxferry doctor")

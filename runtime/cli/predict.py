@@ -1,0 +1,157 @@
+"""``onnxferry predict``: say what is on pictures."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.text import Text
+
+from onnxferry.runtime.cli.console import (
+    DeviceOption,
+    JsonOption,
+    ModelArgument,
+    ThreadsOption,
+    command,
+    new_app,
+    new_table,
+    plain,
+    print_error,
+    print_json,
+    print_next,
+    progress_bar,
+    stdout,
+)
+from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.images.decode import decode_picture, list_pictures
+from onnxferry.runtime.tasks.load import Classifier, Prediction, load_as
+
+app = new_app()
+
+
+STDIN = "-"
+
+
+@app.command()
+def predict(
+    model: ModelArgument,
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="Pictures, folders of pictures, or - for one on stdin.", show_default=False)
+    ],
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Below this probability it says: not sure.")] = 0.0,
+    top: Annotated[int, typer.Option(min=1, metavar="K", help="Show the K likeliest classes.")] = 1,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Say what is on pictures.
+
+    A picture that cannot be read is reported by name and the others are still predicted; the exit code is then 1.
+
+    ```
+    onnxferry predict digits.onnx three.png seven.jpg
+    onnxferry predict digits.onnx photos/ --threshold 0.9 --top 3
+    onnxferry predict digits.onnx - --json < three.png
+    ```
+
+    With --json:
+
+    ```
+    {"model": "digits.onnx", "device": "cpu", "threshold": 0.9,
+     "predictions": [{"picture": "three.png", "label": "3",
+                      "index": 3, "probability": 0.998, "sure": true,
+                      "top": [{"label": "3", "index": 3,
+                               "probability": 0.998}]}],
+     "errors": [{"picture": "x.png", "error": "x.png: broken ..."}]}
+    ```
+    """
+    names = picture_names(images)
+    with load_as(Classifier, model, device, threads) as classifier:
+        predictions, errors = _predict_all(classifier, names)
+        rows = [(names[i], predictions[i]) for i in sorted(predictions)]
+        if as_json:
+            print_json(
+                {
+                    "model": model,
+                    "device": classifier.engine.device,
+                    "threshold": threshold,
+                    "predictions": [_json(name, prediction, classifier.labels, threshold, top) for name, prediction in rows],
+                    "errors": [{"picture": name, "error": str(error)} for name, error in errors],
+                }
+            )
+        elif rows:
+            _print_table(rows, classifier.labels, threshold, top)
+    for _, error in errors:
+        print_error(str(error))
+    if not errors and not as_json:
+        print_next(command("inspect", model), command("evaluate", model, "--data", "FOLDER"))
+    return 1 if errors else 0
+
+
+def picture_names(images: Sequence[str]) -> list[str]:
+    """Folders become the pictures in them, and patterns that the shell left as they are (on Windows) what they match."""
+    names: list[str] = []
+    for image in images:
+        if image != STDIN and Path(image).is_dir():
+            names += map(str, list_pictures(image))
+        elif glob.has_magic(image) and not Path(image).exists():
+            names += sorted(glob.glob(image)) or [image]  # noqa: PTH207 (a pattern may be absolute, which Path.glob refuses)
+        else:
+            names.append(image)
+    if names.count(STDIN) > 1:
+        raise InputError("stdin holds one picture: give - once")
+    return names
+
+
+def read_pictures(
+    names: Sequence[str], errors: list[tuple[str, InputError]], advance: Callable[[int], None]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Positions and pictures; those that cannot be read go to ``errors`` and advance the bar."""
+    for i, name in enumerate(names):
+        try:
+            picture = decode_picture(sys.stdin.buffer.read(), "stdin") if name == STDIN else decode_picture(name)
+        except InputError as error:
+            errors.append((name, error))
+            advance(1)
+        else:
+            yield i, picture
+
+
+def _predict_all(classifier: Classifier, names: Sequence[str]) -> tuple[dict[int, Prediction], list[tuple[str, InputError]]]:
+    """Predictions by position, and the pictures that cannot be read."""
+    errors: list[tuple[str, InputError]] = []
+    predictions = {}
+    with progress_bar("predicting", len(names)) as advance:
+        for i, prediction in classifier.predict_each(read_pictures(names, errors, advance)):
+            predictions[i] = prediction
+            advance(1)
+    return predictions, errors
+
+
+def _likeliest(prediction: Prediction, top: int) -> list[int]:
+    """The predicted class first, whatever ties there are, then the others by probability."""
+    order = np.argsort(-prediction.probabilities, kind="stable").tolist()
+    return [prediction.index, *(index for index in order if index != prediction.index)][:top]
+
+
+def _json(name: str, prediction: Prediction, labels: Sequence[str], threshold: float, top: int) -> dict[str, Any]:
+    likeliest = [{"label": labels[i], "index": i, "probability": float(prediction.probabilities[i])} for i in _likeliest(prediction, top)]
+    return {"picture": name, **likeliest[0], "sure": prediction.probability >= threshold, "top": likeliest}
+
+
+def _print_table(rows: Sequence[tuple[str, Prediction]], labels: Sequence[str], threshold: float, top: int) -> None:
+    others = ("then",) if top > 1 else ()
+    table = new_table("picture", "label", "probability", *others, right=("probability",))
+    for name, prediction in rows:
+        sure = prediction.probability >= threshold
+        label = Text(plain(prediction.label), "bold") if sure else Text(f"not sure ({plain(prediction.label)}?)", "yellow")
+        then = [f"{plain(labels[i])} {prediction.probabilities[i]:.2%}" for i in _likeliest(prediction, top)[1:]]
+        table.add_row(
+            "stdin" if name == STDIN else plain(name), label, f"{prediction.probability:.2%}", *(["  ".join(then)] if others else [])
+        )
+    stdout().print(table)

@@ -1,0 +1,157 @@
+"""``onnxferry reconstruct``: what an autoencoder makes of pictures, and how strange they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.text import Text
+
+from onnxferry.runtime.cli.console import (
+    DeviceOption,
+    JsonOption,
+    ModelArgument,
+    ThreadsOption,
+    command,
+    new_app,
+    new_table,
+    plain,
+    print_error,
+    print_json,
+    print_next,
+    progress_bar,
+    stderr,
+    stdout,
+)
+from onnxferry.runtime.cli.predict import picture_names, read_pictures
+from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.images.decode import with_channels
+from onnxferry.runtime.images.grid import picture_grid, save_picture
+from onnxferry.runtime.tasks.autoencoder import Autoencoder
+from onnxferry.runtime.tasks.load import load_as
+
+app = new_app()
+
+
+COLUMNS = 10
+
+
+@app.command()
+def reconstruct(
+    model: ModelArgument,
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="Pictures, folders of pictures, or - for one on stdin.", show_default=False)
+    ],
+    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Originals above their reconstructions.", show_default=False)] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, help="Scores above it are called strange; the model's own if not given.", show_default=False)
+    ] = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Show what an autoencoder makes of pictures, and how strange they are.
+
+    The score is the mean squared error of the reconstruction, pixels in 0 to 1. Pictures of other sizes than the model's are
+    resampled in the graph. One that cannot be read is reported by name, the others are still run; the exit code is then 1.
+
+    ```
+    onnxferry reconstruct digits-ae three.png shoe.png --out pairs.png
+    onnxferry reconstruct digits-ae photos/ --json
+    ```
+
+    With --json:
+
+    ```
+    {"model": "digits-ae", "device": "cpu", "threshold": 0.016,
+     "results": [{"picture": "shoe.png", "anomaly_score": 0.08,
+                  "strange": true, "resampled": false,
+                  "latent": [0.1, ...]}],
+     "out": "pairs.png",
+     "errors": [{"picture": "x.png", "error": "x.png: broken ..."}]}
+    ```
+    """
+    names = picture_names(images)
+    with load_as(Autoencoder, model, device, threads) as opened:
+        limit = opened.threshold if threshold is None else threshold
+        errors: list[tuple[str, InputError]] = []
+        originals: dict[int, np.ndarray] = {}
+        resampled: set[int] = set()
+
+        def pictures(advance: Callable[[int], None]) -> Iterator[tuple[int, np.ndarray]]:
+            for i, picture in read_pictures(names, errors, advance):
+                if out is not None:
+                    originals[i] = centred_square(with_channels(picture, opened.channels), opened.size)
+                if picture.shape[:2] != (opened.size, opened.size):
+                    resampled.add(i)
+                yield i, picture
+
+        made = {}
+        with progress_bar("reconstructing", len(names)) as advance:
+            for i, row in opened.run_each(pictures(advance), ["reconstruction", "latent", "anomaly_score"]):
+                made[i] = row
+                advance(1)
+        if out is not None and made:
+            save_picture(pairs([originals[i] for i in sorted(made)], [made[i]["reconstruction"] for i in sorted(made)]), out)
+        results = [
+            {
+                "picture": names[i],
+                "anomaly_score": float(made[i]["anomaly_score"]),
+                "strange": bool(made[i]["anomaly_score"] > limit),
+                "resampled": i in resampled,
+                "latent": [float(value) for value in made[i]["latent"]],
+            }
+            for i in sorted(made)
+        ]
+        if as_json:
+            print_json(
+                {
+                    "model": model,
+                    "device": opened.engine.device,
+                    "threshold": limit,
+                    "results": results,
+                    "out": str(out) if out is not None and made else None,
+                    "errors": [{"picture": name, "error": str(error)} for name, error in errors],
+                }
+            )
+        elif results:
+            _print_table(results, limit)
+            if resampled:
+                what = f"{len(resampled)} of {len(results)} were not {opened.size} x {opened.size}"
+                stderr().print(f"{what}: their centred squares were resampled in the graph", soft_wrap=True)
+    for _, error in errors:
+        print_error(str(error))
+    if not errors and not as_json:
+        print_next(command("inspect", model), *(() if out else (command("reconstruct", model, *images[:1], "--out", "pairs.png"),)))
+    return 1 if errors else 0
+
+
+def centred_square(picture: np.ndarray, side: int) -> np.ndarray:
+    """uint8 (height, width, channels) → (side, side, channels), for looking at: nearly what the graph reads."""
+    from PIL import Image, ImageOps
+
+    image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
+    return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BOX)).reshape(side, side, picture.shape[2])
+
+
+def pairs(originals: list[np.ndarray], made: list[np.ndarray]) -> np.ndarray:
+    """Rows of originals, each above the row of what became of them."""
+    columns = min(COLUMNS, len(originals))
+    empty = np.full_like(originals[0], 128)
+    cells: list[np.ndarray] = []
+    for first in range(0, len(originals), columns):
+        for part in (originals, made):
+            row = part[first : first + columns]
+            cells += [*row, *[empty] * (columns - len(row))]
+    return picture_grid(np.stack(cells), columns, scale=2)
+
+
+def _print_table(results: list[dict[str, Any]], limit: float) -> None:
+    table = new_table("picture", "anomaly score", f"verdict (at {limit:.4g})", right=("anomaly score",))
+    for result in results:
+        verdict = Text("strange", "bold yellow") if result["strange"] else Text("ordinary", "green")
+        table.add_row(plain(result["picture"]), f"{result['anomaly_score']:.5f}", verdict)
+    stdout().print(table)

@@ -1,0 +1,164 @@
+"""``onnxferry tune``: find the fastest way to run a model on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.text import Text
+
+from onnxferry.runtime.array_files import UNREADABLE, read_npz
+from onnxferry.runtime.artifact.variants import decoder_path
+from onnxferry.runtime.artifact.zoo import find_model
+from onnxferry.runtime.cli.console import (
+    DeviceOption,
+    JsonOption,
+    LimitOption,
+    ModelArgument,
+    command,
+    new_app,
+    new_table,
+    plain,
+    print_json,
+    print_next,
+    stderr,
+    stdout,
+)
+from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.onnx_file.reader import raised_limits
+from onnxferry.runtime.tuning.inputs import WRITTEN
+from onnxferry.runtime.tuning.plan import Plan, Tuning, plan_to_json
+from onnxferry.runtime.tuning.tune import SECONDS, forget, tune
+
+app = new_app()
+
+
+@app.command("tune")
+def tune_model(
+    model: ModelArgument,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option("--batch", metavar="N", help="A batch size to tune for; repeat for more. 1 and 64 if not given.", show_default=False),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Only this many; every sensible number if not given.", show_default=False)
+    ] = None,
+    device: DeviceOption = "auto",
+    seconds: Annotated[float, typer.Option(help="At most, for all of it.")] = SECONDS,
+    feeds: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz", help="Inputs to time with, arrays by name; the file's golden samples if not given.", show_default=False
+        ),
+    ] = None,
+    forgotten: Annotated[bool, typer.Option("--forget", help="Only forget what was found for this model before.")] = False,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the fastest way to run a model on this machine.
+
+    Tries its certified variants, numbers of threads, graph levels, a graph for the sizes at hand and ways of binding, for each
+    batch size, in turns with the default setting. Whatever wins has given the model's golden samples within their tolerances,
+    and wins by more than the noise; else the default stays. The answer is remembered for this machine, and
+    `load(..., tune=True)` runs the model that way.
+
+    The table has every setting with the times (×) that it was as fast as the default in the same turns. "not fastest" was beaten by
+    another setting, "slower" by the default too, "within noise" could not be told from the fastest beside it.
+
+    ```
+    onnxferry tune digits
+    onnxferry tune model.onnx --batch 1 --batch 16 --seconds 10
+    onnxferry tune model.onnx --feeds inputs.npz
+    onnxferry tune digits --forget
+    ```
+
+    With --json: model, machine, seconds, remembered, not_kept (why the next time will not remember it), files: path and plans, of
+    each: batch, setting (variant, threads, graph_level, binding, sizes), seconds and default_seconds a run, ratio (times as fast),
+    trials: setting, seconds, ratio (beside the default in the same turns), verdict.
+    """
+    path = find_model(model)
+    halves = [path, *([decoder_path(path)] if decoder_path(path).is_file() else [])]
+    if forgotten:
+        count = sum(forget(half) for half in halves)
+        if as_json:
+            print_json({"model": model, "forgotten": count})
+        else:
+            stdout().print(f"forgot {count} {'entry' if count == 1 else 'entries'} for {plain(model)}", soft_wrap=True)
+        return
+    limits = raised_limits(limit or ())
+    if feeds is not None and len(halves) > 1:
+        raise InputError(f"--feeds is for one file, and {model} has two; name one of them: {halves[0]} or {halves[1]}")
+    samples = [_read_feeds(feeds)] if feeds else []
+    if stderr().is_terminal:  # one line: a bar that moves would be timed too
+        stderr().print(f"tuning {plain(model)}: {seconds:g} seconds at most ...", soft_wrap=True)
+    share = seconds / len(halves)
+    tunings = [tune(half, batch, device=device, threads=threads, limits=limits, seconds=share, feeds=samples) for half in halves]
+    if as_json:
+        print_json(_json(model, tunings))
+        return
+    for tuning in tunings:
+        _print_tuning(tuning)
+    print_next(f'python -c "from onnxferry.runtime import load; load({model!r}, tune=True)"', command("inspect", model))
+
+
+def _read_feeds(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return read_npz(path)
+    except UNREADABLE as error:
+        raise InputError(f"{path} cannot be read as inputs ({error}); make it with numpy.savez(path, name=array, …)") from error
+
+
+def _print_tuning(tuning: Tuning) -> None:
+    right = ("batch", "threads", "×")
+    table = new_table(
+        "batch", "variant", "threads", "graph", "sizes", "binding", "×", "verdict", right=right, title=plain(tuning.path.name)
+    )
+    reasons = []  # below the table, which they would make unreadable
+    for plan in tuning.plans.values():
+        for trial in plan.trials:
+            setting = trial.setting
+            sizes = "fixed" if setting.sizes else "any"
+            row = (setting.variant or "-", setting.threads, setting.graph_level, sizes, setting.binding)
+            word, _, reason = trial.verdict.partition(": ")
+            if reason:
+                reasons.append(f"batch {plan.batch}, {', '.join(map(str, row))}: {reason}")
+            verdict = Text(plain(word), "bold green" if trial.setting == plan.setting else "")
+            table.add_row(str(plan.batch), *(plain(cell) for cell in row), f"{trial.ratio:.2f}" if trial.ratio else "", verdict)
+        table.add_section()
+    console = stdout()
+    console.print(table)
+    for reason in reasons:
+        console.print(Text(plain(reason), "dim"))
+    for plan in tuning.plans.values():
+        console.print(Text(_summary(plan, tuning)), soft_wrap=True)
+    found = "found before, and remembered" if tuning.remembered else f"found in {tuning.seconds:.1f} seconds"
+    console.print(Text(f"{found}, for {plain(tuning.machine)}"), soft_wrap=True)
+    if tuning.not_kept:
+        console.print(Text(f"not remembered for the next time: {plain(tuning.not_kept)}", "yellow"), soft_wrap=True)
+
+
+def _summary(plan: Plan, tuning: Tuning) -> str:
+    rows = plan.batch * (WRITTEN if tuning.text else 1)
+    rate = f"{rows / plan.seconds:,.0f} {'bytes' if tuning.text else 'items'} a second"
+    if plan.ratio > 1:
+        how = f"{_time(plan.seconds)}, the default {_time(plan.default_seconds)}: {plan.ratio:.2f} × as fast"
+    else:
+        how = f"the default stays, {_time(plan.seconds)}"
+    return f"batch {plan.batch}: {how}, {rate}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e6:.0f} µs" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def _json(model: str, tunings: list[Tuning]) -> dict[str, Any]:
+    return {
+        "model": model,
+        "machine": tunings[0].machine,
+        "seconds": sum(tuning.seconds for tuning in tunings),
+        "remembered": all(tuning.remembered for tuning in tunings),
+        "not_kept": next((tuning.not_kept for tuning in tunings if tuning.not_kept), ""),
+        "files": [{"path": str(t.path), "plans": [plan_to_json(plan) for plan in t.plans.values()]} for t in tunings],
+    }

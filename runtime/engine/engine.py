@@ -1,0 +1,359 @@
+"""The session: a dict of arrays in, a dict of arrays out, on the device that was asked for or not at all.
+
+    with Engine("model.onnx") as engine:
+        outputs = engine.run({"x": x})
+
+Works for any ONNX file, ours or not. What it adds to ONNX Runtime: feeds are checked before they reach it, its errors come
+out in words, CUDA is used or refused but never silently replaced, and threads are as many as the process may use.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from onnxferry.runtime.artifact.contract import Contract, contract_of
+from onnxferry.runtime.engine import ort
+from onnxferry.runtime.engine.async_pool import Workers
+from onnxferry.runtime.engine.cuda.dlpack import DeviceArray, run_on_device, values_of
+from onnxferry.runtime.engine.cuda.graphs import GraphRunner, refuse_control_flow
+from onnxferry.runtime.engine.cuda.pinned import pinned_like
+from onnxferry.runtime.engine.inputs import Feed, as_dict, given, instead, kind, never_empty, open_sizes, specs_of
+from onnxferry.runtime.engine.io_binding import Binding, Spares, bound_arrays, output_arrays
+from onnxferry.runtime.engine.open import CudaChoices, cache_for, open_for_graphs, open_on, open_recorded
+from onnxferry.runtime.engine.placement import Placement, fallback_words, placements
+from onnxferry.runtime.engine.placement import PlacementWarning as PlacementWarning
+from onnxferry.runtime.engine.threads import threads_for
+from onnxferry.runtime.errors import DeviceError, InputError
+from onnxferry.runtime.machine import cpu as hardware
+from onnxferry.runtime.onnx_file.reader import Limits, read_model
+from onnxferry.runtime.onnx_file.values import TensorSpec as TensorSpec
+
+MAX_THREADS = 1024
+
+
+GPU_FAILED = ("CUDA", "CUDNN", "CUBLAS", "GPU memory", "Failed to allocate memory", "smaller than requested bytes")
+"""What ONNX Runtime says where it is not the feeds' fault; the last two where the memory is not enough (core/framework/bfc_arena.cc)."""
+
+
+class Engine:
+    """An open model. One engine serves any number of threads at a time; a forked process needs one of its own.
+
+    ``path``: a file, or the file's bytes. ``device``: ``"cuda"`` runs there or raises DeviceError, ``"auto"`` takes CUDA only
+    where it truly works; ``device_reason`` says why it chose. ``threads``: None for
+    :func:`threads.threads_for`: as many as the process may use, one for tiny recurrent models.
+    ``providers``: instead of ``device``, ONNX Runtime's execution providers in order, short or full names, each alone or with
+    its options: ``["openvino"]``, ``[("cuda", {"device_id": 1}), "cpu"]``; one that does not come up raises DeviceError.
+
+    ``limits``: how much a file may hold (None: the defaults of :class:`onnx_file.Limits`); every file is looked at by
+    :func:`onnx_file.read_model` before ONNX Runtime opens it.
+
+    ``graph_level``: how far ONNX Runtime rewrites the graph first: ``"off"``, ``"basic"``, ``"extended"`` or ``"all"``.
+    ``cache``: whether the rewritten graph is kept for the next process, in ``ONNXFERRY_CACHE`` or the user's cache folder: None
+    only where that is expected to pay (:mod:`onnxferry.runtime.engine.graph_cache` says when), True wherever it can be, False never, or a
+    folder. ``cached`` says whether it came from there. A damaged entry is made again, a folder that cannot be written is no error.
+
+    ``sizes``: of axes that the file leaves open, by the axes' names (``{"batch": 1, "height": 28, "width": 28}``). What the graph
+    derives from them is then computed once, when it is opened; feeds of other sizes are refused.
+
+    On CUDA: ``tf32`` allows TensorFloat-32, which is outside the tolerances that artifacts are judged by; ``cuda_graph`` records a run
+    for each set of shapes and replays it (for shapes that repeat; refused for graphs with control flow; the first run of a set in a
+    thread records, and no other thread may use the GPU meanwhile); ``cuda_stream`` is the address of the stream that everything runs
+    on, for :meth:`run_dlpack` (torch: ``torch.cuda.current_stream().cuda_stream``). 0, which torch gives for its default stream,
+    cannot be handed to ONNX Runtime: runs then wait, as they do without. With ``device="cuda"`` nodes that run on the CPU all the
+    same are named in a :class:`PlacementWarning`. ``record_placement`` fills ``placement``: which node runs where.
+
+    Raises ArtifactError for a file that cannot be loaded, UntrustedModelError for one that is refused, DeviceError, InputError
+    for arguments that make no sense, MissingExtraError where ONNX Runtime is not installed.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | bytes,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        providers: Sequence[ort.Provider] | None = None,
+        limits: Limits | None = None,
+        graph_level: str = "all",
+        cache: bool | str | os.PathLike[str] | None = None,
+        sizes: Mapping[str, int] | None = None,
+        tf32: bool = False,
+        cuda_graph: bool = False,
+        cuda_stream: int | None = None,
+        record_placement: bool = False,
+    ) -> None:
+        if not isinstance(path, str | os.PathLike | bytes):
+            raise InputError(f"a model is opened by its path or from bytes, got {kind(path)}")
+        self.path: Path | None = None if isinstance(path, bytes) else Path(path)
+        if not isinstance(graph_level, str) or graph_level not in ort.GRAPH_LEVELS:
+            raise InputError(f"graph_level must be one of {', '.join(map(repr, ort.GRAPH_LEVELS))}, got {graph_level!r}")
+        self.graph_level: str = graph_level
+        wanted = None if threads is None else _thread_count(threads)
+        summary = read_model(path, limits)
+        self.threads: int = threads_for(summary) if wanted is None else wanted
+        self.metadata: dict[str, str] = dict(summary.metadata)
+        self.contract: Contract | None = contract_of(self.metadata, self._name)
+        model = path if isinstance(path, bytes) else os.fspath(path)
+        cuda = CudaChoices(bool(tf32), bool(cuda_graph), cuda_stream)
+        cuda.check(device, providers)
+        if cuda.graph:
+            refuse_control_flow(summary, self._name)
+        # With device='cuda' a node that falls to the CPU is told of.
+        record = record_placement or device == "cuda"
+        fixed = open_sizes(sizes or {}, summary.inputs)
+        settings = ort.SessionSettings(self.threads, graph_level, fixed, record_placement=record)
+        self._session: Any
+        recordable = True
+        if cuda.graph:
+            opened, recordable = open_for_graphs(model, self._name, settings, device, cuda)
+        else:
+            opened = open_on(model, self._name, settings, device, providers, None if fixed else cache_for(cache, summary), cuda)
+        self._session = opened.session
+        self.device_reason: str = opened.reason
+        self.cached: bool = opened.cached
+        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+        self.device: str = ort.device_of(self.providers)
+        self._at = (self.device, ort.device_number(self._session) if self.device == "cuda" else 0)
+        if self.device != "cuda" and (cuda.graph or cuda.stream is not None):
+            raise DeviceError(f"cuda_graph and cuda_stream need CUDA, and {self._name} runs on {self.device}: {self.device_reason}")
+        self._stream = cuda_stream or None
+        self.placement: tuple[Placement, ...] = placements(self._session) if record_placement else ()
+        if device == "cuda" and recordable:  # what is recorded runs on the GPU whole
+            self._warn_of_fallback()
+        # ONNX Runtime knows more shapes than the file (it infers them), but says () for a scalar and for any rank alike.
+        unranked = {spec.name for spec in (*summary.inputs, *summary.optional_inputs, *summary.outputs) if not spec.ranked}
+        self.inputs: tuple[TensorSpec, ...] = specs_of(self._session.get_inputs(), unranked)
+        self.optional_inputs: tuple[TensorSpec, ...] = specs_of(self._session.get_overridable_initializers(), unranked)
+        self.outputs: tuple[TensorSpec, ...] = specs_of(self._session.get_outputs(), unranked)
+        # A graph that is still to be judged, or was rewritten, has no contract yet.
+        ours = self.contract is not None or summary.producer == "onnxferry"
+        self._feeds = {
+            spec.name: Feed(spec, never_empty=never_empty(spec, summary.operators, ours)) for spec in (*self.inputs, *self.optional_inputs)
+        }
+        self._fetches = {spec.name: Feed(spec, "output") for spec in self.outputs}
+        self._required = tuple(spec.name for spec in self.inputs if not spec.dtype.startswith("optional("))
+        self._output_names = [spec.name for spec in self.outputs]
+        self._errors = ort.error_classes()
+        self._graphs: GraphRunner | None = None
+        if cuda.graph:
+            open_for = None if recordable else partial(open_recorded, model, self._name, settings, cuda, self.inputs)
+            self._graphs = GraphRunner(self._session, self._at, stream=self._stream, open_for=open_for)
+        self._call: ort.RunCall | None = self._graphs.call if self._graphs else ort.run_call(self._session)
+        self._spares = Spares()
+        self._workers = Workers(max(2, hardware.available_cpus() // self.threads))
+
+    def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Runs the graph once: arrays by input name in, arrays by output name out (``outputs`` asks for some of them only).
+
+        Names, dtypes, ranks and fixed sizes are checked first. Arrays are passed on as they are; only one that is not
+        C-contiguous is copied. Output arrays are new ones and the caller's own. Outputs that are no tensors come as ONNX Runtime
+        gives them (lists, dicts). Python's lock is released meanwhile: threads run at the same time.
+
+        Raises InputError for feeds that do not fit, DeviceError where the GPU fails.
+        """
+        call = self._call
+        if call is None:
+            raise self._closed()
+        names = self._output_names if outputs is None else self._chosen(outputs)
+        ready = self._checked(feeds)
+        try:
+            results = call(names, ready, None)
+        except self._errors as error:
+            raise self._run_error(error, ready) from error
+        return dict(zip(names, results, strict=True))
+
+    def run_into(self, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
+        """As :meth:`run`, into arrays of the caller's: ``outputs`` by name, some or all, of the dtype and shape that come out.
+
+        They must be C-contiguous, writable, and lie neither in one another nor in an input. Calls that come back with the very
+        same arrays (their contents may differ) are the fastest way to run a small model. A thread keeps its last two sets of
+        arrays in memory for that, until the engine is closed.
+
+        Raises InputError for feeds and outputs that do not fit, DeviceError where the GPU fails; what stands in the outputs
+        then is undefined.
+        """
+        spares = self._spares  # before the session: close() takes them away in the other order, and a binding keeps its session
+        session = self._session
+        if session is None:
+            raise self._closed()
+        if type(feeds) is not dict:
+            feeds = as_dict(feeds)
+        if type(outputs) is not dict:
+            outputs = as_dict(outputs, "outputs")
+        if self._graphs is not None:  # which has buffers of its own
+            output_arrays(outputs, self._fetches, bound_arrays(self._feeds, self._checked(feeds)))
+            self._copy_into(outputs, self.run(feeds, list(outputs)))
+            return
+        for binding in spares.bindings:
+            if binding.holds(feeds, outputs):
+                break
+        else:
+            binding = self._bound(session, feeds, outputs)
+            if binding.reusable:
+                spares.add(binding)
+        try:
+            binding.run()
+        except self._errors as error:
+            raise self._run_error(error, feeds, outputs) from error
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        """An array of any contents to run with, in the memory that is copied fastest to where the model runs and from there.
+
+        On CUDA page-locked memory, which the GPU copies by itself and which the system cannot swap out: for arrays that are used again,
+        as with :meth:`run_into`. Elsewhere ``numpy.empty``. Raises DeviceError where there is none left.
+        """
+        plain = np.empty(shape, dtype)  # is not touched, and so costs nothing
+        return pinned_like(plain, self._at[1]) if self.device == "cuda" else plain
+
+    async def arun(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """As :meth:`run`, awaited: the event loop goes on meanwhile. Feeds are checked at once and must not change until it is done.
+
+        As many run at a time as CPUs are there for them; the rest wait in order. Cancelling takes one that waits off the list,
+        and stops one that runs before its next operator. Closing the engine lets those that were accepted end.
+        """
+        call = self._call
+        if call is None:
+            raise self._closed()
+        names = self._output_names if outputs is None else self._chosen(outputs)
+        ready = self._checked(feeds)
+        try:
+            results = await self._workers.run(call, names, dict(ready))
+        except self._errors as error:
+            raise self._run_error(error, ready) from error
+        return dict(zip(names, results, strict=True))
+
+    def run_dlpack(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, DeviceArray]:
+        """As :meth:`run`, on arrays that lie where the model runs, in and out without a copy: anything with ``__dlpack__``.
+
+            outputs = engine.run_dlpack({"x": tensor})        # a torch tensor on the CPU, or on the GPU with device="cuda"
+            y = torch.from_dlpack(outputs["y"])
+
+        Outputs are new memory each time, freed with the last array that shares it. On CUDA the device is waited for before and the
+        run after, unless the engine was opened on the caller's own ``cuda_stream``: then nothing waits, and outputs are ready in that
+        stream's order. An engine with ``cuda_graph`` copies on the device, into its graph's addresses and out of them.
+
+        Raises InputError for arrays that do not fit, lie elsewhere, are not contiguous, or whose framework will not share them
+        (torch: those that require gradients), and DeviceError where the GPU fails.
+        """
+        session = self._session
+        if session is None:
+            raise self._closed()
+        names = self._output_names if outputs is None else self._chosen(outputs)
+        ready = as_dict(feeds)
+        self._check_names(ready)
+        graphs = self._graphs
+        try:
+            if graphs is not None:
+                values = values_of(ready, self._feeds, self._at, self._stream)
+                answers = zip(names, graphs.call_on_device(names, values), strict=True)
+                return {name: DeviceArray(value, self._stream) for name, value in answers}
+            return run_on_device(session, ready, names, self._feeds, self._at, self._stream)
+        except self._errors as error:
+            raise self._run_error(error, ready) from error
+
+    def close(self) -> None:
+        """Frees the model's memory, once runs that are under way have ended. Closing twice is fine."""
+        self._session = None
+        self._call = None
+        self._graphs = None
+        self._spares = Spares()
+        self._workers.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._session is None else f"device={self.device!r}, threads={self.threads}"
+        sides = [", ".join(map(str, specs)) for specs in (self.inputs, self.outputs)]
+        return f"Engine({self._name}, {state}, inputs=[{sides[0]}], outputs=[{sides[1]}])"
+
+    @property
+    def _name(self) -> str:
+        return "the model" if self.path is None else str(self.path)
+
+    def _closed(self) -> InputError:
+        return InputError(f"{self._name} is closed; open it again with Engine(...)")
+
+    def _checked(self, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The feeds as ONNX Runtime takes them."""
+        ready: Mapping[str, Any] = feeds if type(feeds) is dict else as_dict(feeds)
+        for name, array in ready.items():
+            feed = self._feeds.get(name)
+            if feed is None:
+                raise InputError(f"the model has no input {name!r}{instead(name, list(self._feeds))}")
+            if not feed.accepts(array):
+                mended = feed.mend(array)
+                if mended is not array:
+                    ready = {**ready, name: mended}  # the loop goes on over the caller's own
+        for name in self._required:
+            if name not in ready:
+                raise self._missing(name)
+        return ready
+
+    def _check_names(self, feeds: Mapping[str, Any]) -> None:
+        for name in feeds:
+            if name not in self._feeds:
+                raise InputError(f"the model has no input {name!r}{instead(name, list(self._feeds))}")
+        for name in self._required:
+            if name not in feeds:
+                raise self._missing(name)
+
+    def _missing(self, name: str) -> InputError:
+        return InputError(f"input {name!r} is missing; expected {'; '.join(map(str, self.inputs))}")
+
+    @staticmethod
+    def _copy_into(outputs: Mapping[str, np.ndarray], results: Mapping[str, np.ndarray]) -> None:
+        for name, array in outputs.items():
+            if array.shape != results[name].shape:
+                raise InputError(f"output {name!r} must have the shape that comes out, {results[name].shape}, got {array.shape}")
+        for name, array in outputs.items():
+            np.copyto(array, results[name])
+
+    def _warn_of_fallback(self) -> None:
+        try:
+            words = fallback_words(placements(self._session), self._name)
+        except DeviceError:  # an older ONNX Runtime cannot tell
+            return
+        if words is not None:
+            warnings.warn(words, PlacementWarning, stacklevel=3)
+
+    def _bound(self, session: Any, feeds: Mapping[str, Any], outputs: Mapping[str, Any]) -> Binding:
+        self._checked(feeds)
+        arrays = bound_arrays(self._feeds, feeds)
+        output_arrays(outputs, self._fetches, arrays)
+        try:
+            return Binding(session, arrays, outputs)
+        except self._errors as error:
+            raise self._run_error(error, feeds, outputs) from error
+
+    def _chosen(self, outputs: Sequence[str]) -> list[str]:
+        if isinstance(outputs, str) or not outputs:
+            raise InputError(f"outputs must be a list of names, some of {self._output_names}, or None for all; got {outputs!r}")
+        for name in outputs:
+            if name not in self._output_names:
+                raise InputError(f"the model has no output {name!r}{instead(name, self._output_names)}")
+        return list(outputs)
+
+    def _run_error(self, error: Exception, feeds: Mapping[str, Any], outputs: Mapping[str, Any] | None = None) -> InputError | DeviceError:
+        text = ort.words(error)
+        if self.device == "cuda" and any(mark in text for mark in GPU_FAILED):
+            return DeviceError(f"the GPU failed while running {self._name}: {text}; try a smaller batch, or device='cpu'")
+        ins, outs = (", ".join(f"{name} {given(value)}" for name, value in (side or {}).items()) for side in (feeds, outputs))
+        return InputError(f"{self._name} cannot run on {ins or 'no inputs'}{outs and f' into {outs}'}: {text}")
+
+
+def _thread_count(threads: int) -> int:
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or not 1 <= threads <= MAX_THREADS:
+        raise InputError(f"threads must be a whole number from 1 to {MAX_THREADS}, got {threads!r}")
+    return int(threads)

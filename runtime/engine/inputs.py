@@ -1,0 +1,192 @@
+"""What a graph takes and gives, and whether an array is that: names, dtypes, ranks and fixed sizes, checked without copying."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Collection, Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+
+from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.onnx_file.tensors import ELEMENT_TYPES
+from onnxferry.runtime.onnx_file.values import TensorSpec, shape_words
+
+_NUMPY_NAMES = {element.onnx: element.numpy for element in ELEMENT_TYPES.values()}
+
+
+_ENDED_BY_NOTHING = frozenset({"ai.onnx::LSTM", "ai.onnx::GRU", "com.microsoft::DynamicQuantizeLSTM"})
+"""Operators whose kernels call std::terminate for an empty batch, the GRU also for no steps (ONNX Runtime 1.31.1)."""
+
+
+class Feed:
+    """One input's (or output's) expectations, laid out so that a right array passes at little cost."""
+
+    __slots__ = ("dtype", "fixed", "never_empty", "rank", "role", "spec")
+
+    def __init__(self, spec: TensorSpec, role: str = "input", never_empty: tuple[int, ...] = ()) -> None:
+        """``never_empty``: axes whose size must not be 0."""
+        self.spec = spec
+        self.role = role
+        self.never_empty = never_empty
+        self.dtype = _numpy_dtype(spec.dtype)
+        self.rank = len(spec.shape) if spec.ranked else -1
+        self.fixed = tuple((axis, size) for axis, size in enumerate(spec.shape) if isinstance(size, int))
+
+    def accepts(self, array: object) -> bool:
+        """True for an array that can go to ONNX Runtime as it is."""
+        # numpy holds None equal to float64.
+        if type(array) is not np.ndarray or self.dtype is None or array.dtype != self.dtype or not array.flags.c_contiguous:
+            return False
+        shape = array.shape
+        if len(shape) != self.rank:
+            return self.rank == -1
+        for axis, size in self.fixed:
+            if shape[axis] != size:
+                return False
+        for axis in self.never_empty:  # noqa: SIM110
+            if shape[axis] == 0:
+                return False
+        return True
+
+    def as_tensor(self, value: object) -> np.ndarray:
+        """As :meth:`mend`, for what is bound by its address: refuses what is no array of numbers."""
+        if self.dtype is None or self.dtype.kind not in "biufc":
+            raise InputError(f"{self.role} {self.spec.name!r} is {self.spec.dtype}, which has no memory to bind; use run()")
+        array = self.mend(value)
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"mend() gave {kind(array)} for a tensor")
+        return array if array.flags.aligned else array.copy()
+
+    def mend(self, value: object) -> object:
+        """The array as ONNX Runtime takes it, copied only where its memory layout demands it; InputError where it is wrong."""
+        spec = self.spec
+        if "(" in spec.dtype:  # a sequence, map or optional: ONNX Runtime checks those
+            return value
+        if not isinstance(value, np.ndarray | np.generic):
+            hint = f"; use numpy.asarray({spec.name}, {spec.dtype!r})"
+            raise InputError(f"{self.role} {spec.name!r} must be a numpy array of {spec.dtype}, got {kind(value)}{hint}")
+        array = np.asarray(value)
+        if self.dtype is None:  # strings, and types that numpy itself does not know (bfloat16, float8 …)
+            right = is_text(array) if spec.dtype == "str" else array.dtype.name == spec.dtype
+        else:
+            right = array.dtype == self.dtype
+        if not right:
+            hint = "" if spec.dtype == "str" else f"; use {spec.name}.astype({spec.dtype!r})"
+            raise InputError(f"{self.role} {spec.name!r} must be {spec.dtype}, got {_dtype_words(array)}{hint}")
+        self.check_shape(array.shape)
+        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raises InputError for a shape that does not fit."""
+        spec, wanted = self.spec, shape_words(self.spec.shape)
+        if self.rank not in (-1, len(shape)):
+            raise InputError(f"{self.role} {spec.name!r} must have {self.rank} axes, {wanted}, got {len(shape)}: {shape}")
+        for axis, size in self.fixed:
+            if shape[axis] != size:
+                raise InputError(f"{self.role} {spec.name!r} must have size {size} on axis {axis}, {wanted}, got {shape}")
+        for axis in self.never_empty:
+            if shape[axis] == 0:
+                raise InputError(
+                    f"{self.role} {spec.name!r} must not be empty, got {shape}: ONNX Runtime's recurrent operators "
+                    "end the whole process on an empty batch; leave the call out"
+                )
+
+
+def as_dict(feeds: object, what: str = "feeds") -> dict[str, Any]:
+    """A mapping as a dict of its own. Raises InputError for what is none."""
+    if not isinstance(feeds, Mapping):
+        raise InputError(f"{what} must be a dict of arrays by {'input' if what == 'feeds' else 'output'} name, got {kind(feeds)}")
+    return dict(feeds)
+
+
+def specs_of(nodes: Sequence[Any], unranked: Set[str]) -> tuple[TensorSpec, ...]:
+    """From ONNX Runtime's NodeArgs: type ``tensor(float)``, shape of int, str and None."""
+    specs = []
+    for node in nodes:
+        dtype, shape = node.type, node.shape
+        if not dtype.startswith("tensor("):
+            specs.append(TensorSpec(node.name, dtype, (), ranked=False))
+            continue
+        sizes = tuple(None if isinstance(size, int) and size < 0 else size for size in shape)
+        specs.append(TensorSpec(node.name, numpy_name(dtype), sizes, ranked=bool(sizes) or node.name not in unranked))
+    return tuple(specs)
+
+
+def open_sizes(sizes: Mapping[str, int], inputs: Sequence[TensorSpec]) -> tuple[tuple[str, int], ...]:
+    """Sizes by the name of an axis that the inputs leave open, sorted. Raises InputError for another name, and for what is no size."""
+    if not isinstance(sizes, Mapping):
+        raise InputError(f"sizes must be a dict of whole numbers by axis name, got {kind(sizes)}")
+    names = dict.fromkeys(size for spec in inputs for size in spec.shape if isinstance(size, str))
+    for name in sizes:
+        if name not in names:
+            raise InputError(f"the model has no open axis {name!r}{instead(name, list(names))}")
+    return tuple(sorted((name, whole_number(f"the size of {name!r}", size)) for name, size in sizes.items()))
+
+
+def _numpy_dtype(name: str) -> np.dtype[Any] | None:
+    """None for what numpy itself has no fixed dtype for; those feeds take the slower way."""
+    if name == "str":
+        return None
+    try:
+        return np.dtype(name)
+    except TypeError:
+        return None
+
+
+def numpy_name(onnx_type: str) -> str:
+    """``tensor(float)`` → ``float32``."""
+    inner = onnx_type.removeprefix("tensor(").removesuffix(")")
+    return _NUMPY_NAMES.get(inner, inner)
+
+
+def instead(name: object, known: Sequence[str]) -> str:
+    """``; did you mean 'image'?``, or all there are."""
+    folded = {each.casefold(): each for each in known}
+    close = difflib.get_close_matches(str(name).casefold(), folded, n=1)
+    return f"; did you mean {folded[close[0]]!r}?" if close else f"; it has {', '.join(map(repr, known)) or 'none'}"
+
+
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """An argument that counts, of any integer type. Raises InputError for what is none, and for one below ``least``."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        raise InputError(f"{name} must be a whole number >= {least}, got {value!r}")
+    return number
+
+
+def kind(value: object) -> str:
+    """A value's type, in words."""
+    of = type(value)
+    return of.__qualname__ if of.__module__ == "builtins" else f"{of.__module__}.{of.__qualname__}"
+
+
+def is_text(array: np.ndarray) -> bool:
+    """Whether it holds strings, numpy's own or objects."""
+    return array.dtype.kind == "U" or (array.dtype == object and all(isinstance(item, str) for item in array.flat))
+
+
+def _dtype_words(array: np.ndarray) -> str:
+    return array.dtype.name if array.dtype.isnative else f"{array.dtype.name} in foreign byte order ({array.dtype.str})"
+
+
+def given(value: object) -> str:
+    """What was fed, in words: ``float32 (2, 3)``."""
+    if not isinstance(value, np.ndarray):
+        return kind(value)
+    return f"{value.dtype.name} {value.shape}{'' if value.size else ' (empty)'}"
+
+
+def never_empty(spec: TensorSpec, operators: Collection[str], ours: bool) -> tuple[int, ...]:
+    """Axes of an input that must not be empty, or the process would end.
+
+    ``ours``: of a file with a contract, or a graph made by this package, it is known that the batch comes first, and that no step
+    at all is fine. Of any other nothing is known.
+    """
+    if not spec.ranked or _ENDED_BY_NOTHING.isdisjoint(operators):
+        return ()
+    return tuple(range(len(spec.shape))[: 1 if ours else None])

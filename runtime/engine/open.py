@@ -1,0 +1,191 @@
+"""Which session a model gets: on the device that was asked for, from the file itself or from this machine's cache of rewritten graphs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxferry.runtime.engine import graph_cache, ort
+from onnxferry.runtime.engine.graph_cache import GraphCache
+from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
+from onnxferry.runtime.folders import cache_folder
+from onnxferry.runtime.onnx_file.reader import ModelSummary
+from onnxferry.runtime.onnx_file.values import TensorSpec
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A session, and what is to be known of it."""
+
+    session: Any  # onnxruntime.InferenceSession
+    reason: str  # why it runs where it runs
+    cached: bool = False  # whether its graph came from the cache
+
+
+@dataclass(frozen=True)
+class CudaChoices:
+    """How a model is run where it runs on CUDA."""
+
+    tf32: bool = False  # TensorFloat-32 in matrix products and convolutions: faster, 10 bits of mantissa
+    graph: bool = False  # recorded once for each set of shapes, and replayed
+    stream: int | None = None  # address of a cudaStream_t that everything runs on; 0, the default stream, is as good as none
+
+    def options(self) -> dict[str, str]:
+        """ONNX Runtime's, of the CUDA provider."""
+        options = dict(ort.CUDA_OPTIONS)
+        if self.tf32:
+            options["use_tf32"] = "1"
+        if self.graph:
+            options["enable_cuda_graph"] = "1"
+        if self.stream:  # ONNX Runtime takes 0 for none, and makes a stream of its own
+            options |= {"has_user_compute_stream": "1", "user_compute_stream": str(self.stream)}
+        return options
+
+    def check(self, device: str, providers: object) -> None:
+        """Raises InputError for what contradicts itself."""
+        if self.stream is not None and (isinstance(self.stream, bool) or not isinstance(self.stream, int) or self.stream < 0):
+            raise InputError(f"cuda_stream must be the address of a stream, as torch's stream.cuda_stream, got {self.stream!r}")
+        choices = {"tf32": self.tf32, "cuda_graph": self.graph, "cuda_stream": self.stream is not None}
+        asked = [name for name, chosen in choices.items() if chosen]
+        if asked and providers is not None:
+            raise InputError(f"{asked[0]} goes with device='cuda'; with providers=[...] set it among the provider's own options")
+        if asked and device == "cpu":
+            raise InputError(f"{asked[0]} is a choice for CUDA; with device='cpu' leave it out")
+
+
+def cache_for(choice: bool | str | os.PathLike[str] | None, summary: ModelSummary) -> GraphCache | None:
+    """The cache that a model's graph goes to. ``choice``: None where it pays, True wherever it can, False never, or a folder."""
+    if choice is not None and not isinstance(choice, bool | str | os.PathLike):
+        raise InputError(f"cache must be None, True, False or a folder, got {choice!r}")
+    if choice is False or not graph_cache.can_hold(summary) or (choice is None and not graph_cache.pays(summary)):
+        return None
+    folder = cache_folder() if choice is None or choice is True else choice
+    return None if folder is None else GraphCache(Path(folder))
+
+
+def runs_on(device: str, providers: Sequence[ort.Provider] | None) -> str:
+    """Where :func:`open_on` will run a model: ``cpu``, ``cuda``, or another provider's short name. Errors as of the arguments there."""
+    _check_device(device)
+    if providers is not None:
+        return ort.device_of([full for full, _ in ort.provider_list(providers)])
+    if device == "auto":
+        return "cpu" if ort.cuda_problem() else "cuda"
+    return device
+
+
+def open_on(
+    model: str | bytes,
+    name: str,
+    settings: ort.SessionSettings,
+    device: str,
+    providers: Sequence[ort.Provider] | None,
+    cache: GraphCache | None = None,
+    cuda: CudaChoices | None = None,
+) -> Opened:
+    """Opens a model where it was asked for. ``name`` stands for it in messages."""
+    _check_device(device)
+    if providers is not None:
+        if device != "auto":
+            raise InputError(f"give either device={device!r} or providers=[...], not both")
+        requested = ort.provider_list(providers)
+        for full, _ in requested:
+            problem = ort.provider_problem(full) if full != ort.CPU else None
+            if problem:
+                raise DeviceError(f"the provider {ort.short_name(full)!r} cannot be used here: {problem}")
+        return _open(model, name, settings, requested, "as asked for", cache)
+    on_cpu: list[ort.Requested] = [(ort.CPU, {})]
+    on_cuda = [(ort.CUDA, (cuda or CudaChoices()).options()), *on_cpu]
+    if device == "cpu":
+        return _open(model, name, settings, on_cpu, "as asked for", cache)
+    problem = ort.cuda_problem()
+    if device == "cuda":
+        if problem:
+            raise DeviceError(f"device='cuda' cannot be used here: {problem}")
+        return _open(model, name, settings, on_cuda, "as asked for", cache)
+    if problem is None:
+        try:
+            return _open(model, name, settings, on_cuda, "CUDA works here", cache)
+        except DeviceError as error:
+            problem = str(error)
+    return _open(model, name, settings, on_cpu, f"CUDA cannot be used: {problem}", cache)
+
+
+def open_for_graphs(model: str | bytes, name: str, settings: ort.SessionSettings, device: str, cuda: CudaChoices) -> tuple[Opened, bool]:
+    """As :func:`open_on`, with ``cuda.graph``; and whether the session can be recorded, or one for a set of shapes only."""
+    if device == "auto" and ort.cuda_problem() is None:
+        device = "cuda"
+    try:
+        return open_on(model, name, settings, device, None, None, cuda), True
+    except DeviceError:
+        if device != "cuda":
+            raise
+    # Whatever else is wrong is wrong here too.
+    return open_on(model, name, settings, device, None, None, dataclasses.replace(cuda, graph=False)), False
+
+
+def open_recorded(
+    model: str | bytes,
+    name: str,
+    settings: ort.SessionSettings,
+    cuda: CudaChoices,
+    inputs: Sequence[TensorSpec],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> Any:
+    """A session that can be recorded, for inputs of these shapes alone. Raises InputError where there is none."""
+    axes = [zip(spec.shape, shapes[spec.name], strict=True) for spec in inputs if spec.ranked and spec.name in shapes]
+    open_axes = {axis: size for pairs in axes for axis, size in pairs if isinstance(axis, str)}
+    sizes = tuple(sorted((dict(settings.sizes) | open_axes).items()))
+    try:
+        return open_on(model, name, dataclasses.replace(settings, sizes=sizes, record_placement=False), "cuda", None, None, cuda).session
+    except DeviceError as error:
+        reason = ort.words(error.__cause__ or error)
+        raise InputError(f"{name} cannot be recorded as a CUDA graph: {reason}; open it without cuda_graph=True") from error
+
+
+def _check_device(device: str) -> None:
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}; other providers go into providers=[...]")
+
+
+def _open(
+    model: str | bytes, name: str, settings: ort.SessionSettings, requested: Sequence[ort.Requested], reason: str, cache: GraphCache | None
+) -> Opened:
+    # Other providers rewrite graphs for themselves, or compile them, and have caches of their own.
+    if cache is not None and list(requested) == [(ort.CPU, {})] and settings.graph_level != "off":
+        opened = _open_cached(model, name, settings, requested, reason, cache)
+        if opened is not None:
+            return opened
+    return Opened(ort.open_session(model, name, settings, requested), reason)
+
+
+def _open_cached(
+    model: str | bytes, name: str, settings: ort.SessionSettings, requested: Sequence[ort.Requested], reason: str, cache: GraphCache
+) -> Opened | None:
+    """From the cache, or from the file and into the cache; None where neither works, for whatever reason."""
+    key = cache.key(model, settings.graph_level)
+    if key is None:
+        return None
+    entry = cache.find(key)
+    if entry is not None:
+        try:
+            session = ort.open_session(os.fspath(entry), name, dataclasses.replace(settings, graph_level="off"), requested)
+        except ArtifactError:
+            cache.drop(entry)
+        else:
+            return Opened(session, reason, cached=True)
+    temporary = cache.temporary()
+    if temporary is None:
+        return None
+    try:
+        session = ort.open_session(model, name, dataclasses.replace(settings, save_to=os.fspath(temporary)), requested)
+        if cache.key(model, settings.graph_level) == key:  # else the file was exchanged meanwhile
+            cache.keep(temporary, key)
+        return Opened(session, reason)
+    except ArtifactError:
+        return None  # the file's fault, or no room for the entry: opening it without one tells
+    finally:
+        cache.drop(temporary)

@@ -1,0 +1,383 @@
+"""The one door to ONNX Runtime: its lazy import, its providers by short name, its sessions, and its exceptions in words.
+
+Nothing else in the runtime imports ``onnxruntime``; it is imported when the first model is opened, and is typed ``Any``
+because the wheel carries no types.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import importlib
+import io
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError, MissingExtraError
+from onnxferry.runtime.machine import cpu as hardware
+
+CUDA = "CUDAExecutionProvider"
+
+
+TENSORRT = "TensorrtExecutionProvider"
+
+
+CPU = "CPUExecutionProvider"
+
+
+CUDA_OPTIONS: Mapping[str, str] = {
+    # TensorFloat-32 keeps 10 bits of the mantissa: far outside the tolerances an artifact was judged by.
+    "use_tf32": "0",
+    # The default, EXHAUSTIVE, times every algorithm again for each new input shape, and inputs here are of any size.
+    "cudnn_conv_algo_search": "HEURISTIC",
+}
+
+
+Provider = str | tuple[str, Mapping[str, Any]]
+"""As a user names one: short or full, with or without options."""
+
+
+Requested = tuple[str, Mapping[str, Any]]
+"""As ONNX Runtime wants one: full name and options."""
+
+
+RunCall = Callable[[Sequence[str], Mapping[str, Any], Any], list[Any]]
+"""``call(output names, feeds, run options or None)``: a session's run."""
+
+
+GRAPH_LEVELS: Mapping[str, str] = {
+    "off": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+"""How far ONNX Runtime rewrites a graph before it runs it: our names, and its own (GraphOptimizationLevel)."""
+
+
+# Linux, Windows. What the provider's library is linked to: where one is missing it is not loaded, and ONNX Runtime only logs that.
+# And cuDNN: the provider itself loads without it, and fails later, at the first convolution or LSTM.
+_CUDA_LIBRARIES = (
+    ("libcudart.so.{major}", "libcublasLt.so.{major}", "libcublas.so.{major}", "libcurand.so.10", "libcudnn.so.9"),
+    ("cudart64_{major}.dll", "cublasLt64_{major}.dll", "cublas64_{major}.dll", "cudnn64_9.dll"),
+)
+
+
+_CUDA_HELP = "pip install 'onnxferry[cuda]' brings the libraries, `onnxferry doctor` shows what is missing"
+
+
+_REINSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'onnxferry[cpu]' (or 'onnxferry[gpu]')"
+
+
+@functools.cache
+def onnxruntime() -> Any:
+    """The onnxruntime module. Raises MissingExtraError where no wheel is installed, DeviceError where it is broken."""
+    try:
+        module = importlib.import_module("onnxruntime")
+    except ModuleNotFoundError as error:
+        if error.name != "onnxruntime":
+            raise DeviceError(f"ONNX Runtime is installed but cannot be imported ({error}); {_REINSTALL}") from error
+        raise MissingExtraError("onnxruntime", "cpu", "running a model", note="or 'onnxferry[gpu]' for NVIDIA GPUs") from error
+    except (ImportError, OSError) as error:
+        raise DeviceError(f"ONNX Runtime is installed but cannot be imported ({error}); {_REINSTALL}") from error
+    if not hasattr(module, "InferenceSession"):
+        # Uninstalling one of two wheels that share the folder leaves an empty shell behind.
+        raise DeviceError(f"ONNX Runtime is only half installed (it has no InferenceSession); {_REINSTALL}")
+    return module
+
+
+@functools.cache
+def error_classes() -> tuple[type[Exception], ...]:
+    """Everything ONNX Runtime raises of its own. Its classes share no base, and versions differ in which they have."""
+    names = (
+        *("EPFail", "EngineError", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoadCanceled"),
+        *("ModelLoaded", "ModelRequiresCompilation", "NoModel", "NoSuchFile", "NotFound", "NotImplemented", "RuntimeException"),
+    )
+    state = onnxruntime().capi.onnxruntime_pybind11_state
+    own = tuple(getattr(state, name) for name in names if hasattr(state, name))
+    # The binding layer itself raises plain ones: ValueError, TypeError, RuntimeError; bad_alloc comes out as MemoryError.
+    return (*own, ValueError, TypeError, RuntimeError, MemoryError)
+
+
+# y = x * x, float32 [1]: the smallest model there is, to see whether a provider truly runs. IR version 7, opset 13.
+ONE_NODE_MODEL = (
+    b'\x08\x07:5\n\x0e\n\x01x\n\x01x\x12\x01y"\x03Mul\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
+    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
+)
+
+
+_STATUS = re.compile(r"^(?:Error in execution: )?(?:\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : )?")
+
+
+_LOADING = re.compile(r"^(?:Load model from .*? failed:\s*|Failed to load model with error: )+")
+
+
+_STATUS_CODE = re.compile(r"Non-zero status code returned while running (\w+) node\. Name:'([^']*)' Status Message: ")
+
+
+_SOURCE = re.compile(
+    r"(?:[A-Za-z]:)?[/\\]\S*?\.(?:cc|cpp|h|hpp|cu|cuh):\d+ (?:[^()\n]*\([^()]*(?:\([^()]*\)[^()]*)*\)(?: const)?(?: \[with [^\]]*\])?)?\s*"
+)
+
+
+def words(error: BaseException) -> str:
+    """An ONNX Runtime exception as one readable line: no status codes, no C++ file names or signatures."""
+    # Names in it are the file's: they may be as long as they like, and hold what a terminal obeys.
+    text = "".join(char if char.isprintable() else " " for char in str(error)[:4000]).strip()
+    text = _LOADING.sub("", _STATUS.sub("", text))
+    text = _STATUS_CODE.sub(lambda match: f"node {match[2] or '(no name)'} ({match[1]}): ", text)
+    text = " ".join(_SOURCE.sub("", text).split()).removesuffix(".")
+    if not text:
+        text = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
+    return text if len(text) <= 600 else text[:597] + "..."
+
+
+def short_name(provider: str) -> str:
+    """``CUDAExecutionProvider`` → ``cuda``."""
+    return provider.removesuffix("ExecutionProvider").lower()
+
+
+def device_of(providers: Sequence[str]) -> str:
+    """Where a session with these active providers runs: ``cpu``, ``cuda``, or another provider's short name."""
+    first = short_name(providers[0]) if providers else "cpu"
+    return {"tensorrt": "cuda", "nvtensorrtrtx": "cuda", "openvino": "cpu", "xnnpack": "cpu", "dnnl": "cpu"}.get(first, first)
+
+
+def device_number(session: Any) -> int:
+    """Which GPU a session runs on, as CUDA counts them."""
+    return int(session.get_provider_options().get(CUDA, {}).get("device_id", 0))
+
+
+def provider_list(providers: Sequence[Provider]) -> list[Requested]:
+    """Full names and options for ``["cuda", ("OpenVINOExecutionProvider", {...})]``; ours are the defaults for CUDA's options.
+
+    Raises InputError for what is no provider list, DeviceError for one that this ONNX Runtime was not built with.
+    """
+    if isinstance(providers, str) or not providers:
+        raise InputError(f"providers must be a list of names such as ['cpu'] or ['cuda', 'cpu'], got {providers!r}")
+    available = onnxruntime().get_available_providers()
+    by_name = {alias: full for full in available for alias in (full.lower(), short_name(full))}
+    resolved: list[Requested] = []
+    for entry in providers:
+        name, options = (entry, {}) if isinstance(entry, str) else entry if _is_pair(entry) else (None, {})
+        if name is None:
+            raise InputError(f"a provider must be a name or (name, options), got {entry!r}")
+        full = by_name.get(name.lower())
+        if full is None:
+            offered = ", ".join(sorted(short_name(each) for each in available))
+            raise DeviceError(
+                f"the provider {name!r} is not in the installed ONNX Runtime, which offers: {offered}; "
+                "install the onnxruntime wheel that brings it, `onnxferry doctor` shows which one is installed"
+            )
+        resolved.append((full, {**CUDA_OPTIONS, **options} if full == CUDA else dict(options)))
+    return resolved
+
+
+def _is_pair(entry: object) -> bool:
+    return isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], Mapping)
+
+
+SHORT_SPIN, SHORT_SPIN_SINCE = ("session.intra_op.spin_duration_us", "1000"), (1, 26)
+"""Longer than one thread works alone within a run of a small model (100 µs were not, and cost a sixth). In practice it is 3 to 4 ms of
+CPU time after the last of some runs, as ONNX Runtime counts turns and not time (two-core EPYC, 1.31)."""
+
+
+NO_SPIN = "session.force_spinning_stop", "1"
+
+
+def version_of(runtime: Any) -> tuple[int, ...]:
+    """``1.31.1`` → (1, 31)."""
+    return tuple(int(part) for part in re.findall(r"\d+", str(runtime.__version__))[:2])
+
+
+Sizes = tuple[tuple[str, int], ...]
+"""Sizes of open axes, by the axes' names."""
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """What a session is opened with besides its providers."""
+
+    threads: int = 1  # that share one operator's work, the calling one included
+    graph_level: str = "all"  # one of GRAPH_LEVELS
+    sizes: Sizes = ()  # of axes that the file leaves open: the graph is rewritten for these
+    save_to: str | None = None  # a file that the rewritten graph is written to
+    record_placement: bool = False  # whether the session can say which node runs where
+
+
+def open_session(model: str | bytes, name: str, settings: SessionSettings, providers: Sequence[Requested]) -> Any:
+    """An onnxruntime.InferenceSession on the providers that were asked for, all of them, or an error: never on others instead.
+
+    ``model``: path or bytes. ``name`` stands for it in messages. Raises ArtifactError or DeviceError.
+    """
+    runtime = onnxruntime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    for axis, size in settings.sizes:
+        options.add_free_dimension_override_by_name(axis, size)
+    options.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, GRAPH_LEVELS[settings.graph_level])
+    if settings.save_to is not None:
+        options.optimized_model_filepath = settings.save_to
+    if settings.record_placement:
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    options.inter_op_num_threads = 1  # used in parallel execution mode only, which is slower for all but very wide graphs
+    # Pool threads spin between the kernels of a run, which is worth it, and by default also for some 50 ms after it, which takes
+    # CPUs from the rest of the app (torch beside an idle spinning session has been seen to run many times slower). To stop with
+    # the run is a tenth slower where runs follow each other, as threads have to be woken: a short while is as fast as the default.
+    options.add_session_config_entry(*(SHORT_SPIN if version_of(runtime) >= SHORT_SPIN_SINCE else NO_SPIN))
+    # A file's name or first bytes must not choose another reader than the one that looked at it.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    # Fatal only: every error comes back as an exception, and a library has no business on stderr.
+    options.log_severity_level = 4
+    try:
+        with _files_set_no_options():
+            session = runtime.InferenceSession(
+                model,
+                options,
+                providers=[full for full, _ in providers],
+                provider_options=[dict(settings) for _, settings in providers],
+                enable_fallback=0,  # else a provider that fails is replaced by the CPU, with a line on stdout
+                read_config_from_model=0,
+            )
+    except error_classes() as error:
+        raise _load_error(model, name, error, providers) from error
+    session.disable_fallback()
+    active = session.get_providers()
+    for full, _ in providers:
+        if full not in active:
+            raise DeviceError(
+                f"the provider {short_name(full)!r} did not come up for {name}, ONNX Runtime would run it on "
+                f"{', '.join(map(short_name, active))} instead; `onnxferry doctor` shows what is missing"
+            )
+    return session
+
+
+def run_call(session: Any) -> RunCall:
+    """A session's run without the Python wrapper's own checks of the feeds.
+
+    The wrapper walks over all names and values again, which was half of the time of a one-node run. Feeds are checked before.
+    """
+    inner = getattr(session, "_sess", None)
+    call: RunCall = getattr(inner, "run", None) or session.run
+    return call
+
+
+def bind(session: Any, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> tuple[Any, Any, Callable[..., Any] | None]:
+    """Binds arrays in CPU memory by their address: what must be kept alive, the binding, and ``call(binding, run options)``.
+
+    There is nothing to call where there is nothing to write: ONNX Runtime refuses a run without outputs.
+    """
+    value_of = onnxruntime().OrtValue.ortvalue_from_numpy
+    binding = session.io_binding()
+    values = [(binding.bind_ortvalue_input, name, value_of(array)) for name, array in inputs.items()]
+    values += [(binding.bind_ortvalue_output, name, value_of(array)) for name, array in outputs.items()]
+    for bind_value, name, value in values:
+        bind_value(name, value)
+    inner, native = getattr(session, "_sess", None), getattr(binding, "_iobinding", None)
+    if inner is None or native is None:
+        return values, binding, session.run_with_iobinding if outputs else None
+    return (values, binding), native, inner.run_with_iobinding if outputs else None
+
+
+_opening = threading.Lock()
+
+
+@contextlib.contextmanager
+def _files_set_no_options() -> Iterator[None]:
+    """ORT_LOAD_CONFIG_FROM_MODEL=1 lets a model file set session options, paths to write to among them.
+
+    The session's own argument against it is not enough: ONNX Runtime looks at the variable again, and fails. One at a time costs
+    nothing, since opening a session holds Python's lock anyway.
+    """
+    name = "ORT_LOAD_CONFIG_FROM_MODEL"
+    with _opening:
+        value = os.environ.pop(name, None)
+        try:
+            yield
+        finally:
+            if value is not None:
+                os.environ[name] = value
+
+
+def _load_error(model: str | bytes, name: str, error: Exception, providers: Sequence[Requested]) -> ArtifactError | DeviceError:
+    """The file's fault, or the provider's: it is the file's where the CPU says the same."""
+    text = words(error)
+    others = [short_name(full) for full, _ in providers if full != CPU]
+    if others and text != _words_on_cpu(model):
+        return DeviceError(f"the provider {others[0]!r} cannot run {name}: {text}; `onnxferry doctor` shows what is missing")
+    newer = re.search(r"(IR version|Opset).*?(\d+).*(?:max supported IR version:|till opset) (\d+)", text)
+    if newer:
+        what, found, newest = newer.groups()
+        text = f"{what.replace('O', 'o')} {found} is newer than the {newest} it reads; pip install -U onnxruntime, or export with {newest}"
+    return ArtifactError(f"ONNX Runtime {onnxruntime().__version__} cannot load {name}: {text}")
+
+
+def _words_on_cpu(model: str | bytes) -> str:
+    """What ONNX Runtime says of a file on the CPU: "" where it loads."""
+    try:
+        open_session(model, "", SessionSettings(), [(CPU, {})])
+    except ArtifactError as error:
+        return words(error.__cause__ or error)
+    return ""
+
+
+def provider_problem(provider: str) -> str | None:
+    """Why a provider (short or full name) cannot run even a one-node model here, in words, or None where it does."""
+    full = provider_list([provider])[0][0]
+    if full == CUDA:
+        return cuda_problem()
+    # TensorRT stands on the same libraries.
+    return (cuda_problem() if full == TENSORRT else None) or _trial(full)
+
+
+def cuda_problem() -> str | None:
+    """Why CUDA cannot be used here, in words and with what to do, or None where a one-node model ran on it.
+
+    ONNX Runtime itself only logs the reason and goes on on the CPU, so everything that makes it do so is looked at first.
+    """
+    if CUDA not in onnxruntime().get_available_providers():
+        return "the installed ONNX Runtime has no CUDA provider; pip uninstall -y onnxruntime, then pip install 'onnxferry[gpu,cuda]'"
+    if hardware.cuda_devices() == 0:
+        return "no NVIDIA driver with a usable GPU was found; run `nvidia-smi` to see what the driver says, or use device='cpu'"
+    return _library_problem() or _trial(CUDA)
+
+
+@functools.cache
+def _library_problem() -> str | None:
+    """Loads the CUDA libraries where pip or torch put them. Once a process.
+
+    Not the provider's own library: loaded before ONNX Runtime is ready for it, it keeps a null pointer.
+    """
+    runtime = onnxruntime()
+    if hasattr(runtime, "preload_dlls"):  # 1.21 and newer
+        # It reports by printing. What it says is found out below, in better words.
+        with contextlib.redirect_stdout(io.StringIO()):
+            runtime.preload_dlls()
+    major = (getattr(runtime, "cuda_version", "") or "12").split(".")[0]
+    for library in _CUDA_LIBRARIES[sys.platform == "win32"]:
+        try:
+            # The current directory and PATH count on Windows, as they do for ONNX Runtime.
+            ctypes.CDLL(library.format(major=major), winmode=0)
+        except OSError as error:
+            return f"a library of CUDA {major} is missing ({error}); {_CUDA_HELP}"
+    return None
+
+
+@functools.cache
+def _trial(full: str) -> str | None:
+    """Runs the one-node model. What fails here: a GPU too new or too old for the build, or all of its memory taken."""
+    try:
+        session = open_session(ONE_NODE_MODEL, "a one-node model", SessionSettings(), [(full, CUDA_OPTIONS if full == CUDA else {})])
+        result = session.run(None, {"x": np.array([3], np.float32)})[0][0]
+    except (DeviceError, ArtifactError) as error:
+        return str(error)
+    except error_classes() as error:
+        return f"a one-node model fails on {short_name(full)!r}: {words(error)}"
+    return None if result == 9 else f"a one-node model gives {result} instead of 9 on {short_name(full)!r}"

@@ -1,0 +1,100 @@
+"""A confusion matrix as a picture, drawn with Pillow alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxferry.runtime.evaluation.scores import Scores
+from onnxferry.runtime.files import written_whole
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageFont import FreeTypeFont, ImageFont
+
+
+_RIGHT, _WRONG, _PAPER, _INK, _FAINT = (27, 110, 73), (178, 42, 42), (255, 255, 255), (34, 34, 34), (225, 225, 225)
+
+
+_LONGEST_SIDE = 8000  # pixels of the matrix, however many classes
+
+
+def write_confusion_picture(scores: Scores, path: str | os.PathLike[str]) -> None:
+    """Writes ``draw_confusion``'s picture as PNG, whatever the suffix. Nothing half-written is left behind."""
+    with written_whole(Path(path)) as part:
+        draw_confusion(scores).save(part, "PNG")
+
+
+def draw_confusion(scores: Scores) -> Image:
+    """RGB picture: a row for what pictures are, a column for what they were taken for, each row shaded by its own total.
+
+    The diagonal is green and the mistakes are red; mistakes are shaded by the square root of their share, so that few show too.
+    Counts and labels are written where they fit.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    classes = len(scores.labels)
+    cell = min(max(56 if classes <= 12 else 36 if classes <= 40 else 12, 2), max(_LONGEST_SIDE // classes, 1))
+    font = ImageFont.load_default(max(min(cell // 3, 18), 9))
+    heading = ImageFont.load_default(20)
+    written = cell >= 24  # else there is no room for numbers and labels
+    # Pillow's own font has no letters beyond ASCII: such labels go by their number.
+    names = [_shortened(label, font, 160) if label.isascii() else str(i) for i, label in enumerate(scores.labels)]
+    margin = 16 + (round(max(font.getlength(name) for name in names)) + 12 if written else 0)
+    top = 76 + (margin if written else 16)
+    left = 34 + margin
+    side = classes * cell
+    image = Image.new("RGB", (max(left + side + 24, 420), top + side + 24), _PAPER)
+    draw = ImageDraw.Draw(image)
+    draw.text((16, 12), f"{scores.accuracy:.2%} right of {scores.count}", _INK, font=heading)
+    draw.text((16, 40), "rows: what it is     columns: what it was taken for", _INK, font=ImageFont.load_default(14))
+
+    totals = np.maximum(scores.confusion.sum(axis=1, keepdims=True), 1)
+    shares = scores.confusion / totals  # (classes, classes)
+    for row, column in np.ndindex(classes, classes):
+        share, count = float(shares[row, column]), int(scores.confusion[row, column])
+        strength = share if row == column else share**0.5
+        colour = _mix(_PAPER, _RIGHT if row == column else _WRONG, strength)
+        x, y = left + column * cell, top + row * cell
+        draw.rectangle((x, y, x + cell - 1, y + cell - 1), fill=colour, outline=_FAINT if written else None)
+        if written and count and font.getlength(str(count)) < cell - 2:
+            draw.text((x + cell / 2, y + cell / 2), str(count), _PAPER if strength > 0.5 else _INK, font=font, anchor=_middle(font))
+    if written:
+        for place, name in enumerate(names):
+            y = top + place * cell + cell / 2
+            draw.text((left - 8 - font.getlength(name), y - font.getbbox(name)[3] / 2), name, _INK, font=font)
+            _write_upwards(image, name, (left + place * cell + cell // 2, top - 8), font)
+    return image
+
+
+def _shortened(label: str, font: ImageFont | FreeTypeFont, width: int) -> str:
+    """The label cut to ``width`` pixels."""
+    if font.getlength(label) <= width:
+        return label
+    while label and font.getlength(label + "…") > width:
+        label = label[:-1]
+    return label + "…"
+
+
+def _write_upwards(image: Image, text: str, foot: tuple[int, int], font: ImageFont | FreeTypeFont) -> None:
+    """Text that is read from bottom to top, its start at ``foot``."""
+    from PIL import Image as ImageModule
+    from PIL import ImageDraw
+
+    width, height = round(font.getlength(text)) + 1, round(font.getbbox(text)[3]) + 1
+    flat = ImageModule.new("RGB", (width, height), _PAPER)
+    ImageDraw.Draw(flat).text((0, 0), text, _INK, font=font)
+    image.paste(flat.rotate(90, expand=True), (foot[0] - height // 2, foot[1] - width))
+
+
+def _middle(font: ImageFont | FreeTypeFont) -> str | None:
+    """Pillow built without FreeType has one bitmap font, which knows no anchors."""
+    return "mm" if hasattr(font, "set_variation_by_name") else None
+
+
+def _mix(a: tuple[int, int, int], b: tuple[int, int, int], share: float) -> tuple[int, int, int]:
+    red, green, blue = (round(x + (y - x) * share) for x, y in zip(a, b, strict=True))
+    return red, green, blue

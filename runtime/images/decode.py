@@ -1,0 +1,296 @@
+"""Pictures, whatever they come as, to uint8 arrays (height, width, channels): files, bytes, PIL images, arrays, folders, IDX files."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+
+import numpy as np
+
+from onnxferry.runtime.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+Picture: TypeAlias = "str | os.PathLike[str] | bytes | Image | np.ndarray"
+"""A path, an encoded file's bytes, a PIL image, or an array (height, width) or (height, width, 1 | 3)."""
+
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pbm")
+
+
+# Formats that are decoded in this process. Pillow knows more, but EPS runs Ghostscript, and each is attack surface.
+# The common ones come first: the first that is not compiled in makes Pillow import all its plugins.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
+
+
+# What Pillow's decoders raise on broken bytes, beside OSError.
+_BROKEN = (SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, MemoryError, struct.error, zlib.error)
+
+
+# IDX type codes, as in the format's only specification: http://yann.lecun.com/exdb/mnist/ ("THE IDX FILE FORMAT").
+_IDX_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+_MAX_IDX_BYTES = 4 * 2**30
+
+
+_DEFLATE_MAX_RATIO = 1032  # no deflate stream grows by more (https://zlib.net/zlib_tech.html), so a larger claim is a lie
+
+
+def decode_pictures(pictures: Picture | list[Any] | tuple[Any, ...]) -> Iterator[np.ndarray]:
+    """One or many pictures, decoded one at a time: uint8 (height, width, channels) each, channels 1 or 3.
+
+    ``pictures``: one picture, a list of such of any sizes, or an array (n, height, width, 1 | 3).
+    Raises InputError, which for lists names the position.
+    """
+    if isinstance(pictures, np.ndarray) and pictures.ndim == 4:
+        yield from (_from_array(picture, f"picture {i}") for i, picture in enumerate(pictures))
+    elif isinstance(pictures, list | tuple):
+        yield from (decode_picture(picture, f"picture {i}") for i, picture in enumerate(pictures))
+    else:
+        yield decode_picture(pictures)
+
+
+def decode_picture(picture: Picture, name: str = "the picture") -> np.ndarray:
+    """uint8 (height, width, channels), channels 1 for grey and 3 for red, green, blue.
+
+    Transparency is laid over white, 16-bit values are scaled to 8, a photo is turned as its EXIF orientation says, palettes
+    and CMYK become RGB, and of an animation the first frame is taken. ``name`` stands in messages for what has no path.
+
+    Raises InputError for a file that is missing, is no picture, is truncated, or has more pixels than
+    ``PIL.Image.MAX_IMAGE_PIXELS`` (89 million as Pillow ships it); and for an array of the wrong dtype or shape.
+    """
+    if isinstance(picture, np.ndarray):
+        return _from_array(picture, name)
+    if isinstance(picture, str | os.PathLike):
+        return _from_file(Path(picture))
+    if isinstance(picture, bytes | bytearray | memoryview):
+        return _from_stream(BytesIO(picture), name)
+    from PIL import Image
+
+    if isinstance(picture, Image.Image):
+        return _from_image(picture, name)
+    raise InputError(f"{name}: expected a path, bytes, a PIL image or a uint8 array (height, width, 1 | 3), got {type(picture).__name__}")
+
+
+def with_channels(picture: np.ndarray, channels: int) -> np.ndarray:
+    """uint8 (height, width, 1 | 3) to (height, width, channels): grey is repeated, colour becomes its luma.
+
+    Luma as ITU-R BT.601 defines it, 0.299 R + 0.587 G + 0.114 B, rounded as Pillow does for its mode "L".
+    """
+    if picture.shape[2] == channels:
+        return picture
+    if channels == 3:
+        return np.repeat(picture, 3, axis=2)
+    red, green, blue = (picture[..., i].astype(np.uint32) for i in range(3))
+    return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)[..., np.newaxis]
+
+
+def list_pictures(folder: str | os.PathLike[str]) -> list[Path]:
+    """The pictures that lie in a folder, by suffix and sorted by name. Hidden files and sub-folders are passed over.
+
+    Raises DataError where there is no such folder, or no picture in it.
+    """
+    folder = Path(folder)
+    entries = _entries(folder)
+    pictures = [path for path in entries if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
+    if not pictures:
+        folders = [path.name for path in entries if path.is_dir()]
+        inside = f"; it has sub-folders ({', '.join(folders[:5])}{', …' if len(folders) > 5 else ''}): name one of them" if folders else ""
+        raise DataError(f"{folder}: no picture lies in this folder, looked for {' '.join(PICTURE_SUFFIXES)}{inside}")
+    return pictures
+
+
+def list_labelled_pictures(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
+    """Label to pictures, for a folder that has one sub-folder a label. Labels and pictures are sorted.
+
+    Raises DataError where there is no such folder, it has no sub-folders, or one of them has no picture.
+    """
+    folder = Path(folder)
+    labels = [path for path in _entries(folder) if path.is_dir()]
+    if not labels:
+        raise DataError(f"{folder}: expected one sub-folder of pictures for each label, named by the label, found no sub-folder")
+    return {path.name: list_pictures(path) for path in labels}
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except FileNotFoundError:
+        raise DataError(f"no such folder: {folder}") from None
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read as a folder ({error.strerror})") from error
+
+
+def _from_array(array: np.ndarray, name: str) -> np.ndarray:
+    if array.ndim == 2:
+        array = array[..., np.newaxis]
+    if array.ndim != 3 or array.shape[2] not in (1, 3):
+        raise InputError(f"{name}: expected an array (height, width) or (height, width, 1 | 3), got {array.shape}{_shape_hint(array)}")
+    if 0 in array.shape:
+        raise InputError(f"{name}: has no pixels, its shape is {array.shape}")
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.uint16:
+        return _from_16_bits(array)
+    if array.dtype == bool:
+        return array.astype(np.uint8) * np.uint8(255)
+    hint = "(x * 255).round().astype('uint8') if its values are 0 to 1, " if array.dtype.kind == "f" else ""
+    raise InputError(
+        f"{name}: expected a uint8 array with values 0 to 255, got {array.dtype}; use {hint}x.astype('uint8') if they are 0 to 255"
+    )
+
+
+def _shape_hint(array: np.ndarray) -> str:
+    if array.ndim == 3 and array.shape[0] in (1, 3):
+        return "; channels come last: use x.transpose(1, 2, 0)"
+    if array.ndim == 3 and array.shape[2] == 4:
+        return "; for red, green, blue, alpha use PIL.Image.fromarray(x)"
+    if array.ndim == 3:
+        return "; many grey pictures are an array (n, height, width, 1): use x[..., None]"
+    if array.ndim == 4:
+        return "; give many pictures alone, not inside a list"
+    return ""
+
+
+def _from_16_bits(array: np.ndarray) -> np.ndarray:
+    return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 / 257 = 255, rounded to the nearest
+
+
+def _from_file(path: Path) -> np.ndarray:
+    try:
+        with path.open("rb") as stream:
+            return _from_stream(stream, str(path))
+    except FileNotFoundError:
+        raise InputError(f"no such picture: {path}") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder, expected a picture; list its pictures, [*Path({str(path)!r}).glob('*.png')]") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:  # a name that no file can have
+        raise InputError(f"no such picture: {str(path)!r} ({error})") from error
+
+
+def _from_stream(stream: BinaryIO, name: str) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(stream, formats=FORMATS) as image:
+            return _from_image(image, name)
+    except UnidentifiedImageError:
+        raise InputError(f"{name}: not a picture, or broken at its start; expected {', '.join(FORMATS)}") from None
+    except Image.DecompressionBombError as error:
+        raise _too_large(name, str(error)) from error
+    except (OSError, *_BROKEN) as error:
+        raise _unreadable(name, error) from error
+
+
+def _from_image(image: Image, name: str) -> np.ndarray:
+    from PIL import Image as ImageModule
+    from PIL import ImageOps
+
+    width, height = image.size
+    if ImageModule.MAX_IMAGE_PIXELS is not None and width * height > ImageModule.MAX_IMAGE_PIXELS:
+        raise _too_large(name, f"{width} x {height}")
+    if 0 in image.size:
+        raise InputError(f"{name}: has no pixels, its size is {width} x {height}")
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I", "F"):
+            return _from_wide(image, name)
+        if image.has_transparency_data:
+            return _over_white(image)
+        grey = image.mode in ("1", "L")
+        return np.array(image.convert("L" if grey else "RGB")).reshape(image.height, image.width, 1 if grey else 3)
+    except (OSError, *_BROKEN) as error:
+        raise _unreadable(name, error) from error
+
+
+def _over_white(image: Image) -> np.ndarray:
+    from PIL import Image as ImageModule
+
+    grey = image.mode in ("1", "L", "LA", "La")
+    if image.mode in ("La", "RGBa"):  # colours already multiplied by alpha
+        image = image.convert("LA" if grey else "RGBA")
+    colour = image.convert("RGBA")
+    flat = ImageModule.alpha_composite(ImageModule.new("RGBA", colour.size, "white"), colour).convert("L" if grey else "RGB")
+    return np.array(flat).reshape(flat.height, flat.width, 1 if grey else 3)
+
+
+def _from_wide(image: Image, name: str) -> np.ndarray:
+    """Modes with more than 8 bits: 16-bit files come as I;16 or I by format; anything else has no known range."""
+    values = np.asarray(image)
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
+        raise InputError(f"{name}: has {values.dtype.name} pixels of unknown range; convert it to 8 or 16 bits a channel")
+    grey = _from_16_bits(values)[..., np.newaxis]
+    transparent = image.info.get("transparency")  # PNG's tRNS: one grey value that is see-through
+    if isinstance(transparent, int):
+        grey[values == transparent] = 255
+    return grey
+
+
+def _too_large(name: str, size: str) -> InputError:
+    return InputError(f"{name}: too many pixels ({size}); shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it")
+
+
+def _unreadable(name: str, error: BaseException) -> InputError:
+    return InputError(f"{name}: broken or truncated picture ({error or type(error).__name__})")
+
+
+def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
+    """The array in an IDX file, gzipped or not (told by its bytes, not by its name), in native byte order and writable.
+
+    Shape and dtype are the file's: MNIST's images are uint8 (n, height, width), its labels uint8 (n,).
+    Raises DataError where the file is missing, is no IDX file, or does not hold exactly what its header claims.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as raw:
+            size = os.fstat(raw.fileno()).st_size
+            if raw.read(2) == b"\x1f\x8b":
+                raw.seek(0)
+                with gzip.open(raw) as stream:
+                    return _read_idx(stream, path, size * _DEFLATE_MAX_RATIO)
+            raw.seek(0)
+            return _read_idx(raw, path, size)
+    except FileNotFoundError:
+        raise DataError(f"no such IDX file: {path}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read as an IDX file ({error}); fetch it again") from error
+
+
+def _read_idx(stream: BinaryIO | gzip.GzipFile, path: Path, at_most: int) -> np.ndarray:
+    """``at_most``: bytes that the stream can possibly hold, so that a lying header makes no large allocation."""
+    magic = stream.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _IDX_DTYPES or not 1 <= magic[3] <= 8:
+        raise DataError(f"{path}: not an IDX file (it starts with {magic.hex() or 'nothing'}, expected 0000, a type code and a rank)")
+    header = stream.read(4 * magic[3])
+    if len(header) < 4 * magic[3]:
+        raise DataError(f"{path}: truncated inside its header; fetch it again")
+    shape = tuple(int(n) for n in np.frombuffer(header, ">u4"))
+    dtype = np.dtype(_IDX_DTYPES[magic[2]])
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed > min(at_most, _MAX_IDX_BYTES):
+        raise DataError(f"{path}: claims shape {shape} of {dtype.name}, {claimed} bytes, which the file cannot hold; fetch it again")
+    data = np.empty(claimed, np.uint8)
+    filled = 0
+    while filled < claimed:
+        read = stream.readinto(data[filled:].data)  # type: ignore[union-attr]
+        if not read:
+            raise DataError(f"{path}: truncated: {filled} of {claimed} bytes are there; fetch it again")
+        filled += read
+    if stream.read(1):
+        raise DataError(f"{path}: holds more bytes than its shape {shape} of {dtype.name} takes; fetch it again")
+    try:
+        return data.view(dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
+    except ValueError as error:  # no elements, and more of them along an axis than numpy counts
+        raise DataError(f"{path}: claims the shape {shape}, which no array has; fetch it again") from error

@@ -1,0 +1,461 @@
+"""What an .onnx file holds, read from its bytes before ONNX Runtime sees them: bounded, without the onnx package.
+
+    summary = read_model("model.onnx")
+    summary.operators                   # {"ai.onnx::Conv": 7, "ai.onnx::Relu": 6, …}, subgraphs and functions included
+
+A model file is a stranger's until proved otherwise. Refused are damage of every kind, operators of unknown origin or that run
+foreign code, external data outside the file's folder, and sizes beyond :class:`Limits`. Weights are never copied: the file is
+mapped, and of a tensor only its header is read. Graphs inside graphs are walked with a list, not by recursion.
+Source: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto (the field numbers below).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from onnxferry.runtime.errors import ArtifactError, InputError, UntrustedModelError
+from onnxferry.runtime.onnx_file.external_data import ExternalData
+from onnxferry.runtime.onnx_file.protobuf import LENGTH, VARINT, BudgetError, Buffer, Fields, WireError, WireReader, once, signed
+from onnxferry.runtime.onnx_file.tensors import TensorHeader, read_pair, read_sparse, read_tensor
+from onnxferry.runtime.onnx_file.values import TensorSpec as TensorSpec
+from onnxferry.runtime.onnx_file.values import read_value
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a file may hold before it is refused. Raise what a model you trust needs."""
+
+    file_bytes: int = 2 * 2**30  # of the .onnx itself; protobuf can carry no more, larger models keep their weights outside
+    nodes: int = 200_000  # operators, subgraphs included, and functions counted as often as they are called
+    depth: int = 16  # subgraphs (If, Loop, Scan) within subgraphs
+    call_depth: int = 64  # functions that call functions
+    initializers: int = 200_000
+    tensor_bytes: int = 64 * 2**30  # that all tensors together declare, external ones included
+    name_bytes: int = 16 * 2**10  # of one name
+    metadata_bytes: int = 64 * 2**20  # of all metadata together
+    fields: int = 2**24  # of the wire format that are looked at: bounds the time, some ten seconds at the most
+    domains: frozenset[str] = frozenset({"", "ai.onnx.ml", "com.microsoft"})  # where operators may come from; "" is ai.onnx
+
+
+def raised_limits(texts: Iterable[str]) -> Limits:
+    """The defaults, changed by texts such as ``depth=40``. Raises InputError for what is no limit of a file."""
+    names = [each.name for each in fields(Limits) if each.name != "domains"]
+    changes: dict[str, Any] = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        if name not in names:
+            raise InputError(f"a limit is NAME=NUMBER with one of {', '.join(names)}, got {text!r}")
+        if not (number.isascii() and number.isdigit() and len(number) < 19):
+            raise InputError(f"the limit {name} is a whole number, as {name}={getattr(Limits(), name)}, got {text!r}")
+        changes[name] = int(number)
+    return Limits(**changes)
+
+
+REFUSED_OPERATORS: Mapping[str, str] = {
+    "com.microsoft::PythonOp": "runs Python",
+    "com.microsoft::PythonOpGrad": "runs Python",
+    "com.microsoft::ATen": "runs a PyTorch operator chosen by the file",
+    "com.microsoft::TritonOp": "runs a Triton kernel from outside",
+    "com.microsoft::EPContext": "loads a compiled engine, from any path",
+}
+"""Operators of an allowed domain that load or run what is not in the graph."""
+
+
+OPERATOR_DOMAINS = ("ai.onnx", "com.microsoft", "com.ms.", "org.pytorch.")
+"""How the domains begin in which ONNX Runtime has operators of its own (its core/graph/constants.h); beside ai.onnx itself."""
+
+
+@dataclass(frozen=True)
+class Initializer:
+    """One of the graph's constant tensors: weights, mostly."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int  # that its shape and dtype take, wherever they lie; of strings, 0
+    location: str | None = None  # the external data file, relative to the model's folder; None: within the .onnx
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """What :func:`read_model` found. Counts include subgraphs and function bodies."""
+
+    ir_version: int
+    opsets: Mapping[str, int]  # domain → version; ONNX's own domain is "ai.onnx"
+    producer: str  # name and version, or ""
+    graph_name: str
+    nodes: int
+    operators: Mapping[str, int]  # "domain::operator" → how many, most frequent first
+    depth: int  # of nesting; 0 without subgraphs
+    initializers: tuple[Initializer, ...]  # of the graph and its subgraphs, sparse ones included
+    inputs: tuple[TensorSpec, ...]  # that must be fed
+    optional_inputs: tuple[TensorSpec, ...]  # that have an initializer and may be fed
+    outputs: tuple[TensorSpec, ...]
+    metadata: Mapping[str, str]
+    functions: int
+    file_bytes: int
+
+    def weight_files(self, path: Path) -> list[Path]:
+        """The files that hold weights beside the model at ``path``, each once."""
+        return sorted({path.parent / each.location for each in self.initializers if each.location})
+
+
+_OVERRIDABLE_IR = 4  # from this IR version on, an initializer that is also an input may be fed
+
+
+# A tree ensemble keeps its millions of thresholds in attributes, one field each.
+_ATTRIBUTE_RUNS = {
+    0x3D: re.compile(rb"(?:\x3d.{4})++", re.DOTALL),  # AttributeProto.floats
+    0x40: re.compile(rb"(?:\x40[\x80-\xff]{0,9}+[\x00-\x7f])++"),  # AttributeProto.ints
+}
+
+
+_NOT_ONNX: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
+    (b"version https://git-lfs", "is a Git LFS pointer, not the model itself; run `git lfs pull`"),
+    (b"PK\x03\x04", "is a zip archive (a PyTorch checkpoint, perhaps), not ONNX; export the model to ONNX first"),
+    (b"\x89HDF\r\n", "is an HDF5 file (Keras, perhaps), not ONNX; export the model to ONNX first"),
+    ((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), "is a Python pickle, not ONNX; export the model to ONNX first"),
+)
+
+
+_TEXT = re.compile(rb"[\t\n\r\x20-\x7e]+")
+
+
+_READ_WHOLE = 64 * 2**20  # bytes
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file's bytes, in hex. Raises OSError where it cannot be read."""
+    import hashlib  # OpenSSL takes longer to load than a small model; most who open one never ask
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_model(model: str | os.PathLike[str] | bytes, limits: Limits | None = None) -> ModelSummary:
+    """Reads a file, or a file's bytes. Raises ArtifactError for what is no intact ONNX file, UntrustedModelError for what is
+    refused from a stranger or beyond ``limits`` (None: the defaults).
+    """
+    limits = limits or Limits()
+    if isinstance(model, bytes):
+        return _summary(model, "the model", None, limits)
+    path = Path(model)
+    data = _contents(path, limits)
+    try:
+        return _summary(data, str(path), path.absolute().parent, limits)
+    finally:
+        if isinstance(data, mmap.mmap):
+            data.close()
+
+
+def _contents(path: Path, limits: Limits) -> Buffer:
+    """The file's bytes: large ones mapped. Small ones are read, because a map of a file that is cut short meanwhile is a crash."""
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ArtifactError(f"{path} is not a regular file; expected an .onnx file")
+            if status.st_size == 0:
+                raise _empty(str(path))
+            if status.st_size > limits.file_bytes:
+                raise _beyond(str(path), "file_bytes", status.st_size, limits)
+            if status.st_size <= _READ_WHOLE:
+                return bytes(file.read())
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"there is no file {path}") from error
+    except IsADirectoryError as error:
+        raise ArtifactError(f"{path} is a folder; expected an .onnx file") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL within the path
+        raise ArtifactError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Opening a named pipe would wait for its writer for ever."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _summary(data: Buffer, name: str, folder: Path | None, limits: Limits) -> ModelSummary:
+    if len(data) > limits.file_bytes:  # bytes; a file's size is looked at before it is mapped
+        raise _beyond(name, "file_bytes", len(data), limits)
+    if not data:
+        raise _empty(name)
+    start = data[:64]
+    for magic, verdict in _NOT_ONNX:
+        if start.startswith(magic):
+            raise ArtifactError(f"{name} {verdict}")
+    if _TEXT.fullmatch(start):  # an ONNX file starts with control characters
+        raise ArtifactError(f"{name} is text (a web page, perhaps), not ONNX; download the file itself")
+    if start[4:8] == b"ORTM":
+        raise ArtifactError(f"{name} is in ONNX Runtime's own .ort format; expected the .onnx file it was made from")
+    try:
+        return _ModelReader(data, name, folder, limits).read()
+    except WireError as error:
+        raise ArtifactError(f"{name} is not a readable ONNX file: {error}; export or download it again") from error
+    except BudgetError as error:
+        raise _beyond(name, "fields", limits.fields + 1, limits) from error
+
+
+def _empty(name: str) -> ArtifactError:
+    return ArtifactError(f"{name} is empty; export or download it again")
+
+
+def _beyond(name: str, limit: str, found: int, limits: Limits) -> UntrustedModelError:
+    allowed = getattr(limits, limit)
+    what = limit.replace("_", " ")
+    return UntrustedModelError(
+        f"{name} holds more than is read from a stranger: {what} {found}, allowed {allowed}; "
+        f"if you trust it, raise Limits({limit}=...), on the command line --limit {limit}={found}"
+    )
+
+
+# Fields by number that are read of each message, and the wire types they may have.
+_MODEL: Fields = {1: VARINT, 2: LENGTH, 3: LENGTH, 7: LENGTH, 8: LENGTH, 14: LENGTH, 25: LENGTH}
+
+
+_OPSET: Fields = {1: LENGTH, 2: VARINT}
+
+
+_GRAPH: Fields = {1: LENGTH, 2: LENGTH, 5: LENGTH, 11: LENGTH, 12: LENGTH, 15: LENGTH}
+
+
+_NODE: Fields = {4: LENGTH, 5: LENGTH, 7: LENGTH}
+
+
+_ATTRIBUTE: Fields = {5: LENGTH, 6: LENGTH, 10: LENGTH, 11: LENGTH, 22: LENGTH, 23: LENGTH}
+
+
+_FUNCTION: Fields = {1: LENGTH, 7: LENGTH, 10: LENGTH, 11: LENGTH}
+
+
+_Operator = tuple[str, str]  # domain, name; ONNX's own domain is ""
+
+
+_Owner = _Operator | None  # the function whose body a node is in, None for the graph itself
+
+
+@dataclass
+class _Graph:
+    name: str = ""
+    inputs: list[TensorSpec] = field(default_factory=list)
+    outputs: list[TensorSpec] = field(default_factory=list)
+
+
+class _ModelReader:
+    """One pass over one model. Graphs that are found inside nodes go onto a list and are read in turn."""
+
+    def __init__(self, data: Buffer, name: str, folder: Path | None, limits: Limits) -> None:
+        self.reader = WireReader(data, limits.fields)
+        self.name = name
+        self.limits = limits
+        self.external = ExternalData(name, folder)
+        self.pending: list[tuple[int, int, int, _Owner]] = []  # graphs to read: offsets, depth, and whose calls their nodes are
+        self.calls: dict[_Owner, Counter[_Operator]] = {None: Counter()}
+        self.nodes = 0
+        self.depth = 0
+        self.tensor_bytes = 0
+        self.initializers: list[Initializer] = []
+
+    def read(self) -> ModelSummary:
+        reader, limits = self.reader, self.limits
+        ir_version, producer, graph = 0, ["", ""], None
+        opsets: dict[str, int] = {}
+        metadata: dict[str, str] = {}
+        metadata_bytes = 0
+        for number, _, value, stop in reader.fields(0, len(reader.data), _MODEL):
+            if number == 1:
+                ir_version = value
+            elif number in (2, 3):
+                producer[number - 2] = self._text(value, stop)
+            elif number == 7:
+                graph = once(graph, (value, stop), "the graph")
+            elif number == 8:
+                domain, version = self._opset(value, stop)
+                opsets[domain or "ai.onnx"] = version
+            elif number == 14:
+                metadata_bytes += stop - value
+                if metadata_bytes > limits.metadata_bytes:
+                    raise self._beyond("metadata_bytes", metadata_bytes)
+                key, text = read_pair(reader, value, stop, limits.metadata_bytes)
+                metadata[key] = text
+            else:
+                self._function(value, stop)
+        if graph is None or ir_version == 0:
+            raise WireError(f"it has no {'graph' if graph is None else 'ir_version'}")
+        top = self._graph(*graph, 0, None)
+        # The graph's own come first; below, those of subgraphs follow.
+        given = {each.name for each in self.initializers}
+        may_feed = given if ir_version >= _OVERRIDABLE_IR else set()
+        while self.pending:
+            self._graph(*self.pending.pop())
+        self._check_operators()
+        return ModelSummary(
+            ir_version=ir_version,
+            opsets=opsets,
+            producer=" ".join(part for part in producer if part),
+            graph_name=top.name,
+            nodes=self.nodes,
+            operators={f"{domain or 'ai.onnx'}::{op}": n for (domain, op), n in sum(self.calls.values(), Counter()).most_common()},
+            depth=self.depth,
+            initializers=tuple(self.initializers),
+            inputs=tuple(spec for spec in top.inputs if spec.name not in given),
+            optional_inputs=tuple(spec for spec in top.inputs if spec.name in may_feed),
+            outputs=tuple(top.outputs),
+            metadata=metadata,
+            functions=len(self.calls) - 1,
+            file_bytes=len(reader.data),
+        )
+
+    def _graph(self, start: int, end: int, depth: int, owner: _Owner) -> _Graph:
+        """Reads one graph, and puts those in its nodes on the list. Of subgraphs, inputs and outputs are of no interest."""
+        if depth > self.limits.depth:
+            raise self._beyond("depth", depth)
+        self.depth = max(self.depth, depth)
+        graph = _Graph()
+        top = depth == 0 and owner is None
+        for number, _, value, stop in self.reader.fields(start, end, _GRAPH):
+            if number == 1:
+                self._node(value, stop, depth, owner)
+            elif number == 5:
+                self._add_initializer(self._tensor(value, stop))
+            elif number == 15:
+                self._add_initializer(self._sparse(value, stop))
+            elif number == 2:
+                graph.name = self._text(value, stop)
+            elif top:
+                (graph.inputs if number == 11 else graph.outputs).append(read_value(self.reader, value, stop, self.limits.name_bytes))
+        return graph
+
+    def _node(self, start: int, end: int, depth: int, owner: _Owner) -> None:
+        self.nodes += 1
+        if self.nodes > self.limits.nodes:
+            raise self._beyond("nodes", self.nodes)
+        operator = domain = ""
+        for number, _, value, stop in self.reader.fields(start, end, _NODE):
+            if number == 4:
+                operator = self._text(value, stop)
+            elif number == 7:
+                domain = self._domain(value, stop)
+            else:
+                self._attribute(value, stop, depth, owner)
+        self.calls[owner][domain, operator] += 1
+
+    def _attribute(self, start: int, end: int, depth: int, owner: _Owner) -> None:
+        for number, _, value, stop in self.reader.fields(start, end, _ATTRIBUTE, _ATTRIBUTE_RUNS):
+            if number in (5, 10):
+                self._tensor(value, stop)
+            elif number in (6, 11):
+                self.pending.append((value, stop, depth + 1, owner))
+            else:
+                self._sparse(value, stop)
+
+    def _function(self, start: int, end: int) -> None:
+        name = domain = ""
+        nodes: list[tuple[int, int]] = []
+        attributes: list[tuple[int, int]] = []
+        for number, _, value, stop in self.reader.fields(start, end, _FUNCTION):
+            if number == 1:
+                name = self._text(value, stop)
+            elif number == 10:
+                domain = self._domain(value, stop)
+            else:
+                (nodes if number == 7 else attributes).append((value, stop))
+        owner = (domain, name)
+        self.calls.setdefault(owner, Counter())  # overloads of one name count as one function
+        for value, stop in attributes:
+            self._attribute(value, stop, 0, owner)
+        for value, stop in nodes:
+            self._node(value, stop, 0, owner)
+
+    def _tensor(self, start: int, end: int) -> Initializer:
+        return self._counted(read_tensor(self.reader, start, end, self.limits.name_bytes))
+
+    def _sparse(self, start: int, end: int) -> Initializer:
+        dense, *parts = read_sparse(self.reader, start, end, self.limits.name_bytes)
+        for part in parts:
+            self._counted(part)
+        return self._counted(dense)
+
+    def _counted(self, header: TensorHeader) -> Initializer:
+        self.tensor_bytes += header.nbytes
+        if self.tensor_bytes > self.limits.tensor_bytes:
+            raise self._beyond("tensor_bytes", self.tensor_bytes)
+        location = None if header.external is None else self.external.check(header.name, header.external, header.nbytes)
+        return Initializer(header.name, header.element.numpy, header.shape, header.nbytes, location)
+
+    def _add_initializer(self, initializer: Initializer) -> None:
+        self.initializers.append(initializer)
+        if len(self.initializers) > self.limits.initializers:
+            raise self._beyond("initializers", len(self.initializers))
+
+    def _opset(self, start: int, end: int) -> tuple[str, int]:
+        domain, version = "", 0
+        for number, _, value, stop in self.reader.fields(start, end, _OPSET):
+            if number == 1:
+                domain = self._domain(value, stop)
+            else:
+                version = signed(value)
+        return domain, version
+
+    def _check_operators(self) -> None:
+        """Every operator is one of ONNX's, one of an allowed domain, or a function in the file; and calls end."""
+        functions = self.calls.keys()
+        for owner in functions:
+            if owner is not None and (owner[0] == "" or owner[0].startswith(OPERATOR_DOMAINS)):
+                # ONNX Runtime calls its own operator of that name instead, and nobody would have looked at that.
+                brought = f"{owner[0] or 'ai.onnx'}::{owner[1]}"[:80]
+                raise UntrustedModelError(
+                    f"{self.name} is refused: it brings a function {brought!r}, in a domain of operators; "
+                    "give its functions a domain of their own"
+                )
+        for called in self.calls.values():
+            for domain, operator in called:
+                name = f"{domain or 'ai.onnx'}::{operator}"
+                if (domain, operator) in functions:
+                    continue
+                if domain not in self.limits.domains:
+                    allowed = ", ".join(sorted(each or "ai.onnx" for each in self.limits.domains))
+                    raise UntrustedModelError(
+                        f"{self.name} is refused: it needs the custom operator {name[:80]!r}, and only operators of {allowed} are run; "
+                        "export it with standard operators"
+                    )
+                if name in REFUSED_OPERATORS:
+                    raise UntrustedModelError(f"{self.name} is refused: its operator {name!r} {REFUSED_OPERATORS[name]}")
+        if len(self.calls) > 1:
+            self._check_calls()
+
+    def _check_calls(self) -> None:
+        """Functions are inlined before a run: a few that call each other twice are millions of nodes, and a circle never ends."""
+        callees = {owner: [each for each in called if each in self.calls] for owner, called in self.calls.items()}
+        try:
+            order = list(TopologicalSorter(callees).static_order())
+        except CycleError as error:
+            raise UntrustedModelError(f"{self.name} is refused: its functions call each other in a circle") from error
+        size: dict[_Owner, int] = {}
+        depth: dict[_Owner, int] = {}
+        for owner in order:
+            size[owner] = sum(count * size.get(each, 1) for each, count in self.calls[owner].items())
+            depth[owner] = 1 + max((depth[each] for each in callees[owner]), default=-1)
+            if size[owner] > self.limits.nodes:
+                raise self._beyond("nodes", size[owner])
+            if depth[owner] > self.limits.call_depth:
+                raise self._beyond("call_depth", depth[owner])
+
+    def _text(self, start: int, end: int) -> str:
+        return self.reader.text(start, end, self.limits.name_bytes)
+
+    def _domain(self, start: int, end: int) -> str:
+        domain = self._text(start, end)
+        return "" if domain == "ai.onnx" else domain
+
+    def _beyond(self, limit: str, found: int) -> UntrustedModelError:
+        return _beyond(self.name, limit, found, self.limits)

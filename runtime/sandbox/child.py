@@ -1,0 +1,267 @@
+"""A stranger's file is read in a process of its own, with an end to its time and memory: what breaks there breaks nothing here.
+
+    summary = call(describe_file, {"path": "stranger.onnx"}, SandboxLimits(seconds=30))
+
+The function runs in a fresh interpreter; arguments and answer travel as JSON with arrays (never as pickles, as the answer may
+be written by whatever took the child over). NaN and infinities travel too, in arrays and as plain numbers: they are what a
+model may give, and both ends are Python. What the function raises of ours is raised here again; a crash, a hang and too much
+memory are an UntrustedModelError. This bounds accidents and greed. It is no wall against code that was written to break out:
+the child may read and write what its user may.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import IO, Any
+
+from onnxferry.runtime import errors
+from onnxferry.runtime.errors import InputError, OnnxFerryError, UntrustedModelError
+from onnxferry.runtime.formats import human_bytes
+
+MIN_MEMORY_BYTES = 2**30
+"""Less than this does not hold Python and ONNX Runtime themselves, whose libraries are mapped whole."""
+
+
+_MESSAGE_LENGTH = 4000
+
+
+_TICK_SECONDS = 0.1
+
+
+# What an interpreter needs to start where this one did. Nothing else of the caller's environment: it may hold secrets.
+_ENVIRONMENT = (
+    *("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "HOME"),
+    *("USERPROFILE", "APPDATA", "LOCALAPPDATA", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "OMP_NUM_THREADS"),
+)
+
+
+_ARRAY = "array/base64"
+
+
+_ARRAY_KINDS = "fiub"
+
+
+@dataclass(frozen=True)
+class SandboxLimits:
+    """What the child may use."""
+
+    seconds: float = 60.0  # wall-clock, the start of Python and ONNX Runtime (about a second) included
+    memory_bytes: int = 4 * 2**30  # address space, about a gigabyte of it for the libraries; held on Linux only
+    answer_bytes: int = 64 * 2**20  # of what it gives back (arrays take 4/3 of their size), and of any file that it writes
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.seconds) and 0 < self.seconds <= 86_400):
+            raise InputError(f"the time limit must be a number of seconds up to a day, got {self.seconds!r}")
+        if self.memory_bytes < MIN_MEMORY_BYTES:
+            raise InputError(
+                f"the memory limit must be at least {MIN_MEMORY_BYTES} bytes (1 GiB), which Python and ONNX Runtime need themselves, "
+                f"got {self.memory_bytes}"
+            )
+        if self.answer_bytes < 2**16:
+            raise InputError(f"the answer's limit must be at least 65536 bytes, got {self.answer_bytes}")
+
+
+def memory_is_limited() -> bool:
+    """Whether this system holds a process to :attr:`SandboxLimits.memory_bytes`. Elsewhere only time is limited."""
+    return sys.platform.startswith("linux")
+
+
+def call(
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    limits: SandboxLimits | None = None,
+    *,
+    name: str = "the file",
+    tick: Callable[[float], None] | None = None,
+) -> Any:
+    """``function(**arguments)`` in a child. The function stands at the top of a module; arguments and answer are JSON and arrays.
+
+    ``name`` stands for the file in messages. ``tick`` is called about ten times a second with the seconds that have passed; what it
+    raises ends the child and goes on up. Raises what the function raises of ours, and UntrustedModelError where the child crashed,
+    took too long, or gave no answer or one that is too large.
+    """
+    limits = limits or SandboxLimits()
+    request = {
+        "function": f"{function.__module__}:{function.__qualname__}",
+        "arguments": dict(arguments),
+        "name": name,
+        "memory_bytes": limits.memory_bytes,
+        # Ends of its own, should this process die before it.
+        "seconds": limits.seconds + 1,
+        "cpu_seconds": math.ceil(limits.seconds) * 64,
+        "file_bytes": limits.answer_bytes,
+    }
+    # Files and not pipes: nobody has to read while the child writes, and its own limit on files bounds the answer.
+    with tempfile.TemporaryFile() as question, tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as complaints:
+        question.write(_encoded(request))
+        question.seek(0)
+        process = subprocess.Popen(
+            # -P: a module beside the file, or where the caller stands, is not imported. -B: nothing is written beside ours.
+            [sys.executable, "-P", "-B", "-m", "onnxferry.runtime.sandbox.child"],
+            stdin=question,
+            stdout=answer,
+            stderr=complaints,
+            env={key: os.environ[key] for key in _ENVIRONMENT if key in os.environ},
+            start_new_session=os.name == "posix",
+        )
+        try:
+            code = _wait(process, limits.seconds, tick)
+        except subprocess.TimeoutExpired:
+            raise UntrustedModelError(
+                f"{name} is refused: reading and running it took more than {limits.seconds:g} s; if you trust it, give it more time"
+            ) from None
+        finally:
+            _end(process)
+        return _answer(name, code, _contents(answer, limits.answer_bytes), _contents(complaints, 2**16), limits)
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float, tick: Callable[[float], None] | None) -> int:
+    """The child's exit code. Raises subprocess.TimeoutExpired when the seconds are over."""
+    if tick is None:
+        return process.wait(seconds)
+    started = time.monotonic()
+    while True:
+        left = max(0.0, started + seconds - time.monotonic())
+        try:
+            return process.wait(min(left, _TICK_SECONDS))
+        except subprocess.TimeoutExpired:
+            if left <= _TICK_SECONDS:
+                raise
+        tick(time.monotonic() - started)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends the child and what it started."""
+    if os.name == "posix":
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):  # all gone already
+            return
+    else:
+        process.kill()
+    process.wait()
+
+
+def _contents(file: IO[bytes], most: int) -> bytes:
+    file.seek(0)
+    return file.read(most)
+
+
+def _answer(name: str, code: int, answer: bytes, complaints: bytes, limits: SandboxLimits) -> Any:
+    if code != 0:
+        how = f"signal {signal.Signals(-code).name}" if code < 0 and -code in set(signal.Signals) else f"exit code {code}"
+        lines = complaints.decode("utf-8", "replace").strip().splitlines()
+        last = f": {lines[-1][:200]}" if lines else ""
+        gigabytes = f"{limits.memory_bytes / 2**30:g} GiB of memory"
+        raise UntrustedModelError(f"{name} is refused: the process that read it, with {gigabytes}, broke down ({how}{last})")
+    try:
+        reply = json.loads(answer, object_hook=_decoded)
+    except (ValueError, RecursionError) as error:
+        raise UntrustedModelError(f"{name} is refused: the process that read it gave no answer that can be understood") from error
+    if isinstance(reply, dict) and set(reply) == {"error", "message"}:
+        raise _error_class(reply["error"])(str(reply["message"])[:_MESSAGE_LENGTH])
+    if not isinstance(reply, dict) or set(reply) != {"value"}:
+        raise UntrustedModelError(f"{name} is refused: the process that read it gave no answer that can be understood")
+    return reply["value"]
+
+
+def _error_class(name: object) -> type[OnnxFerryError]:
+    found: object = getattr(errors, str(name), None)
+    # MissingExtraError is made of other parts than its message.
+    if isinstance(found, type) and issubclass(found, OnnxFerryError) and found is not errors.MissingExtraError:
+        return found
+    return OnnxFerryError
+
+
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value, default=_array_to_json).encode()
+
+
+def _array_to_json(value: Any) -> dict[str, Any]:
+    import numpy as np
+
+    array = np.asarray(value, order="C")
+    if array.dtype.kind not in _ARRAY_KINDS:
+        raise InputError(f"only arrays of numbers travel to and from the process that reads a file, got {array.dtype}")
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return {_ARRAY: base64.b64encode(little.tobytes()).decode("ascii"), "dtype": array.dtype.name, "shape": list(array.shape)}
+
+
+def _decoded(value: dict[str, Any]) -> Any:
+    """Raises ValueError for what is no array though it says so."""
+    if _ARRAY not in value:
+        return value
+    import numpy as np
+
+    try:
+        if not re.fullmatch(r"[a-z]+[0-9]{0,2}", str(value["dtype"])):  # numpy reads more than names, as Python's literals
+            raise ValueError("dtype")
+        dtype = np.dtype(str(value["dtype"])).newbyteorder("<")
+        if dtype.kind not in _ARRAY_KINDS:
+            raise ValueError(f"dtype {dtype}")
+        flat = np.frombuffer(base64.b64decode(value[_ARRAY], validate=True), dtype)
+        return flat.astype(dtype.newbyteorder("=")).reshape([int(size) for size in value["shape"]])
+    except (KeyError, TypeError, OverflowError, binascii.Error) as error:
+        raise ValueError("not an array") from error
+
+
+def _limit_this_process(request: Mapping[str, Any]) -> None:
+    if os.name != "posix":
+        return
+    import resource
+
+    wanted = {resource.RLIMIT_CPU: request["cpu_seconds"], resource.RLIMIT_FSIZE: request["file_bytes"], resource.RLIMIT_CORE: 0}
+    if memory_is_limited():
+        wanted[resource.RLIMIT_AS] = request["memory_bytes"]
+    for kind, limit in wanted.items():
+        hardest = resource.getrlimit(kind)[1]
+        limit = limit if hardest == resource.RLIM_INFINITY else min(limit, hardest)
+        resource.setrlimit(kind, (limit, limit))
+    signal.setitimer(signal.ITIMER_REAL, request["seconds"])
+
+
+def _serve() -> int:
+    """The child's part: one request from stdin, one answer to stdout."""
+    answer = os.fdopen(os.dup(1), "wb")
+    # What a library prints must not get into the answer.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    request = json.load(sys.stdin.buffer, object_hook=_decoded)
+    module, _, attribute = request["function"].partition(":")
+    _limit_this_process(request)
+    try:
+        reply = _encoded({"value": getattr(import_module(module), attribute)(**request["arguments"])})
+        if len(reply) > request["file_bytes"]:
+            sizes = f"{human_bytes(len(reply))}, and at most {human_bytes(request['file_bytes'])} are taken"
+            raise UntrustedModelError(f"{request['name']} is refused: what it gives takes {sizes}; give it smaller inputs")
+    except OnnxFerryError as error:
+        reply = _encoded({"error": type(error).__name__, "message": str(error)[:_MESSAGE_LENGTH]})
+    except MemoryError:
+        reply = _encoded(
+            {"error": "UntrustedModelError", "message": f"{request['name']} is refused: it takes more memory than it was given"}
+        )
+    except Exception:  # noqa: BLE001 - a fault of ours, which a stranger's file found: the caller hears of it, and goes on
+        traceback.print_exc()
+        return 70
+    answer.write(reply)
+    answer.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    code = _serve()
+    sys.stderr.flush()
+    os._exit(code)  # no destructors of libraries that a file may have damaged

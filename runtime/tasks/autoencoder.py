@@ -1,0 +1,147 @@
+"""Autoencoders: pictures to a few numbers and back, and how strange a picture is.
+
+    model = load("digits-ae")
+    model.reconstruct("seven.png")              # uint8 (1, 28, 28)
+    z = model.encode(["three.png", "eight.png"])  # float32 (2, 32)
+    model.decode((z[:1] + z[1:]) / 2)             # half-way between the two
+    model.anomaly_score("shoe.png") > model.threshold
+
+Two files make one model: ``NAME.onnx``, the encoder, which also reconstructs and scores, and ``NAME.decoder.onnx`` beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from onnxferry.runtime.artifact.variants import decoder_path as decoder_path
+from onnxferry.runtime.artifact.variants import original_path
+from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.errors import ArtifactError, InputError
+from onnxferry.runtime.images.decode import Picture, decode_pictures
+from onnxferry.runtime.onnx_file.values import is_size
+from onnxferry.runtime.tasks.load import Key, Model, not_as_promised, picture_batches
+
+DECODED_AT_ONCE = 256
+
+
+_OUTPUTS = {"reconstruction": ("uint8", 4), "latent": ("float32", 2), "anomaly_score": ("float32", 1)}
+
+
+class Autoencoder(Model):
+    """Encodes, decodes, reconstructs and scores pictures of any size; the graph resizes them to ``size``."""
+
+    noun = "an autoencoder's encoder"
+
+    def __init__(self, engine: Engine, decoder: Engine | None) -> None:
+        super().__init__(engine)
+        self.decoder = decoder
+        self.channels, self.size, self.latent = _check_encoder(engine)
+        if decoder is not None:
+            _check_decoder(engine, decoder, self.latent, (self.size, self.size, self.channels))
+
+    @property
+    def threshold(self) -> float:
+        """The anomaly score that 99 of 100 held-out pictures stay below (the contract says how many of 100)."""
+        options = self.contract.options if self.contract else {}
+        value = options.get("anomaly_threshold")
+        try:
+            threshold = float(value) if isinstance(value, int | float) else math.nan
+        except OverflowError:
+            threshold = math.inf
+        if not math.isfinite(threshold):
+            raise ArtifactError(f"{self.engine.path} names no anomaly threshold in its contract; export it again")
+        return threshold
+
+    def reconstruct(self, x: Picture | list[Any] | tuple[Any, ...], batch_size: int | None = None) -> np.ndarray:
+        """What becomes of pictures that are encoded and decoded: uint8 (n, size, size), in colour (n, size, size, 3).
+
+        ``x``: as :meth:`Classifier.predict` takes it, of any sizes: the centred square of each is resampled in the graph.
+        Raises InputError for what cannot be read as a picture.
+        """
+        made = self._all(x, "reconstruction", (self.size, self.size, self.channels), np.uint8, batch_size)
+        return made[..., 0] if self.channels == 1 else made
+
+    def encode(self, x: Picture | list[Any] | tuple[Any, ...], batch_size: int | None = None) -> np.ndarray:
+        """Latents, float32 (n, latent); of a variational one, their means. ``x`` as for :meth:`reconstruct`."""
+        return self._all(x, "latent", (self.latent,), np.float32, batch_size)
+
+    def anomaly_score(self, x: Picture | list[Any] | tuple[Any, ...], batch_size: int | None = None) -> np.ndarray:
+        """How badly each picture is reconstructed, float32 (n,): the mean squared error, pixels in 0 to 1. Higher is stranger."""
+        return self._all(x, "anomaly_score", (), np.float32, batch_size)
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """Latents, float (n, latent) → pictures, uint8 (n, size, size), in colour (n, size, size, 3).
+
+        Raises InputError for latents of another width, ArtifactError where the decoder's file is not beside the encoder's.
+        """
+        if self.decoder is None:
+            path = self.engine.path
+            where = "it was opened from bytes" if path is None else f"expected {decoder_path(original_path(path, self.contract))}"
+            raise ArtifactError(f"the decoder's file is missing, {where}; put it beside the encoder's, or export the model again")
+        latents = np.asarray(z)
+        if latents.ndim != 2 or latents.shape[1] != self.latent or latents.dtype.kind != "f":
+            raise InputError(f"latents must be float32 (n, {self.latent}), got {latents.dtype} {latents.shape}")
+        if not np.isfinite(latents).all():
+            raise InputError("latents must be finite numbers")
+        latents = latents.astype(np.float32)
+        parts = [np.zeros((0, self.size, self.size, self.channels), np.uint8)]
+        for start in range(0, len(latents), DECODED_AT_ONCE):
+            parts.append(self.decoder.run({"latent": latents[start : start + DECODED_AT_ONCE]}, ["image"])["image"])
+        made = np.concatenate(parts)
+        return made[..., 0] if self.channels == 1 else made
+
+    def run_each(
+        self, pictures: Iterable[tuple[Key, np.ndarray]], outputs: list[str], batch_size: int | None = None
+    ) -> Iterator[tuple[Key, dict[str, np.ndarray]]]:
+        """A stream of any length: keys and uint8 pictures (height, width, 1 | 3) in, keys and their row of the named outputs out.
+
+        ``batch_size``: None for 64, or what tuning found best.
+        """
+        for batch in picture_batches(pictures, self.channels, self.good_batch if batch_size is None else batch_size):
+            made = self.engine.run({"image": np.stack([picture for _, picture in batch])}, outputs)
+            for row, (key, _) in enumerate(batch):
+                yield key, {name: made[name][row] for name in outputs}
+
+    def _all(self, x: Any, output: str, shape: tuple[int, ...], dtype: Any, batch_size: int | None) -> np.ndarray:
+        rows = dict(self.run_each(enumerate(decode_pictures(x)), [output], batch_size))
+        made = np.zeros((len(rows), *shape), dtype)
+        for position, row in rows.items():
+            made[position] = row[output]
+        return made
+
+    def close(self) -> None:
+        super().close()
+        if self.decoder is not None:
+            self.decoder.close()
+
+
+def _check_encoder(engine: Engine) -> tuple[int, int, int]:
+    """Channels, side and latents. Raises ArtifactError where the graph is not what its contract says."""
+    inputs, outputs = {spec.name: spec for spec in engine.inputs}, {spec.name: spec for spec in engine.outputs}
+    image = inputs.get("image")
+    if list(inputs) != ["image"] or image is None or image.dtype != "uint8" or len(image.shape) != 4 or image.shape[3] not in (1, 3):
+        raise not_as_promised(engine, Autoencoder.noun, "the one input image, uint8 (batch, height, width, 1 | 3)")
+    for name, (dtype, rank) in _OUTPUTS.items():
+        if name not in outputs or outputs[name].dtype != dtype or len(outputs[name].shape) != rank:
+            raise not_as_promised(engine, Autoencoder.noun, f"an output {name}, {dtype} with {rank} axes")
+    side, latent = outputs["reconstruction"].shape[1], outputs["latent"].shape[1]
+    if not is_size(side) or not is_size(latent) or outputs["reconstruction"].shape[2:] != (side, image.shape[3]):
+        raise not_as_promised(
+            engine, Autoencoder.noun, "a reconstruction (batch, size, size, channels) and a latent (batch, n) of fixed sizes"
+        )
+    return int(image.shape[3] or 0), side, latent
+
+
+def _check_decoder(engine: Engine, decoder: Engine, latent: int, shape: tuple[int, int, int]) -> None:
+    theirs, ours = decoder.contract, engine.contract
+    if theirs is None or theirs.kind != "decoder" or [spec.name for spec in decoder.inputs] != ["latent"]:
+        raise ArtifactError(f"{decoder.path} is not a decoder; export the model again")
+    if decoder.inputs[0].shape[1:] != (latent,) or (ours is not None and ours.options.get("pair") != theirs.options.get("pair")):
+        raise ArtifactError(f"{decoder.path} belongs to another encoder than {engine.path}; export the model again")
+    drawn = next((spec for spec in decoder.outputs if spec.name == "image"), None)
+    if drawn is None or drawn.dtype != "uint8" or drawn.shape[1:] != shape:
+        raise ArtifactError(f"{decoder.path} draws no pictures of {shape}, which {engine.path} reads; export the model again")

@@ -1,0 +1,252 @@
+"""Text generators: a prompt in, its continuation out, as a whole, piece by piece, or as a batch.
+
+    model = load("shakespeare")
+    model.generate("To be", max_bytes=200, temperature=0.8, seed=0)
+    for piece in model.stream("To be"):
+        print(piece, end="", flush=True)
+    model.score("To be, or not to be")          # mean nats a byte
+
+The graph reads and writes bytes and holds the whole sampling loop; here are only UTF-8, the uniform numbers (PCG64, one a
+byte), and the state that is handed from one run to the next.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.engine.inputs import whole_number
+from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.rows import row_by_row
+from onnxferry.runtime.tasks.load import Model, not_as_promised
+
+READ_AT_ONCE = 4096
+"""Bytes of a prompt, or of a text that is scored, in one run: it bounds the memory for their 256 scores each."""
+
+
+WRITE_AT_ONCE = 1024
+"""Bytes written in one run by ``generate``."""
+
+
+STREAM_AT_ONCE = 24
+"""Bytes written in one run by ``stream``, where the caller names no number; the first run writes fewer, to show something soon."""
+
+
+REQUIRED = {"prompt": ("uint8", 2), "uniforms": ("float32", 2)}
+
+
+OPTIONAL = {
+    "prompt_length": ("int64", 1),
+    "temperature": ("float32", 0),
+    "top_k": ("int64", 0),
+    "top_p": ("float32", 0),
+    "state": ("float32", 3),
+}
+
+
+_OUTPUTS = {"bytes": "uint8", "log_probabilities": "float32", "next_logits": "float32", "state_after": "float32"}
+
+
+class TextGenerator(Model):
+    """Writes text after a prompt, and says how likely a text is.
+
+    ``model.run`` takes the graph's own inputs: see ``onnxferry inspect``. A file whose contract says ``rows_alone`` (an int8 one,
+    whose activations share one scale over the batch) runs row by row, so that no text depends on its neighbours.
+    """
+
+    noun = "a text generator"
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        _check_generator(engine)
+        self._run = row_by_row(engine)
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self._run(feeds)
+
+    def generate(
+        self,
+        prompt: str | bytes = "",
+        max_bytes: int = 200,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> str:
+        """The continuation of ``prompt`` alone, of at most ``max_bytes`` bytes of UTF-8.
+
+        ``temperature``: 1 samples as the model believes, lower is safer, 0 always takes the likeliest byte. ``top_k``: only the
+        k likeliest bytes; ``top_p``: only the likeliest that hold this share. The same arguments give the same text, on one machine
+        to the byte. A character that ``max_bytes`` would cut is left out; bytes that are no UTF-8 become U+FFFD.
+        Raises InputError for arguments out of range.
+        """
+        decoder = _decoder()
+        pieces = self._pieces([prompt], max_bytes, temperature, top_k, top_p, seed, [WRITE_AT_ONCE])
+        return "".join(decoder.decode(piece[0].tobytes()) for piece in pieces)
+
+    def generate_batch(
+        self,
+        prompts: Sequence[str | bytes],
+        max_bytes: int = 200,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> list[str]:
+        """The continuations of several prompts, of any lengths, written side by side: row r as by ``generate(…, seed=seed + r)``.
+
+        (Of a tuned model, one text and several may be written by different ones of its certified files.)
+        """
+        if isinstance(prompts, str | bytes):
+            raise InputError("prompts must be a list of texts; for a single one use generate()")
+        if not prompts:
+            return []
+        pieces = list(self._pieces(prompts, max_bytes, temperature, top_k, top_p, seed, [WRITE_AT_ONCE]))
+        return [_decoder().decode(np.concatenate([piece[row] for piece in pieces]).tobytes()) for row in range(len(prompts))]
+
+    def stream(
+        self,
+        prompt: str | bytes = "",
+        max_bytes: int = 200,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        bytes_at_once: int | None = None,
+    ) -> Iterator[str]:
+        """What :meth:`generate` returns, piece by piece, each of whole characters. Arguments are checked at the call.
+
+        ``bytes_at_once``: as many are written between two pieces; None for a few at first and then about 24.
+        """
+        plan = [STREAM_AT_ONCE // 3, STREAM_AT_ONCE] if bytes_at_once is None else [whole_number("bytes_at_once", bytes_at_once, 1)]
+        return _decoded(self._pieces([prompt], max_bytes, temperature, top_k, top_p, seed, plan))
+
+    def score(self, text: str | bytes) -> float:
+        """Mean negative log-likelihood of a text's bytes, each given all before it (the first: the start of a line): nats a byte.
+
+        Raises InputError for an empty text, which has none.
+        """
+        data = np.frombuffer(_bytes("text", text), np.uint8)
+        if not data.size:
+            raise InputError("an empty text has no score: give at least one byte")
+        total, feeds = 0.0, {"uniforms": np.zeros((1, 0), np.float32)}
+        for start in range(0, data.size, READ_AT_ONCE):
+            outputs = self._run({**feeds, "prompt": data[None, start : start + READ_AT_ONCE]}, ["log_probabilities", "state_after"])
+            total -= float(outputs["log_probabilities"].sum(dtype=np.float64))
+            feeds["state"] = outputs["state_after"]
+        return total / data.size
+
+    def _pieces(
+        self,
+        prompts: Sequence[str | bytes],
+        max_bytes: int,
+        temperature: float,
+        top_k: int | None,
+        top_p: float | None,
+        seed: int,
+        plan: list[int],
+    ) -> Iterator[np.ndarray]:
+        """Checks everything now; gives uint8 (batch, n) run by run, n as in ``plan``, whose last goes on."""
+        read = [np.frombuffer(_bytes("prompt", prompt), np.uint8) for prompt in prompts]
+        wanted = whole_number("max_bytes", max_bytes, 1)
+        options = sampling_feeds(temperature, top_k, top_p)
+        first = whole_number("seed", seed, 0)
+        generators = [np.random.Generator(np.random.PCG64(first + row)) for row in range(len(prompts))]
+        return self._write(read, wanted, options, generators, plan)
+
+    def _write(
+        self, prompts: list[np.ndarray], wanted: int, options: dict[str, np.ndarray], generators: list[np.random.Generator], plan: list[int]
+    ) -> Iterator[np.ndarray]:
+        feeds = {**options}
+        longest = max(len(prompt) for prompt in prompts)
+        nothing = np.zeros((len(prompts), 0), np.float32)
+        start = 0
+        # All of a long prompt but its last stretch is read in runs that write nothing.
+        while longest - start > READ_AT_ONCE:
+            feeds.update(_stretch(prompts, start), uniforms=nothing)
+            feeds["state"] = self._run(feeds, ["state_after"])["state_after"]
+            start += READ_AT_ONCE
+        feeds.update(_stretch(prompts, start))
+        done = turn = 0
+        while done < wanted:
+            count = min(wanted - done, plan[min(turn, len(plan) - 1)])
+            feeds["uniforms"] = np.stack([generator.random(count, dtype=np.float32) for generator in generators])
+            outputs = self._run(feeds, ["bytes", "state_after"])
+            yield outputs["bytes"]
+            feeds.update(_stretch(prompts, longest), state=outputs["state_after"])
+            done, turn = done + count, turn + 1
+
+
+def sampling_feeds(temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> dict[str, np.ndarray]:
+    """The graph's inputs for how a byte is chosen. Raises InputError for a value out of range."""
+    # As float32, which the graph has: a share that becomes 0 there would leave no byte to choose.
+    if not _is_real(temperature) or not (_is_finite32(temperature) and temperature >= 0):
+        raise InputError(f"temperature must be a finite number >= 0 (0: always the likeliest byte), got {temperature!r}")
+    feeds = {"temperature": np.array(temperature, np.float32)}
+    if top_k is not None:
+        feeds["top_k"] = np.array(min(whole_number("top_k", top_k, 1), 256), np.int64)
+    if top_p is not None:
+        if not _is_real(top_p) or not 0 < top_p <= 1 or np.float32(top_p) == 0:
+            raise InputError(f"top_p must be above 0 and at most 1, got {top_p!r}")
+        feeds["top_p"] = np.array(top_p, np.float32)
+    return feeds
+
+
+def _is_finite32(value: float) -> bool:
+    return abs(value) <= float(np.finfo(np.float32).max)
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def _stretch(prompts: list[np.ndarray], start: int) -> dict[str, np.ndarray]:
+    """Bytes ``start`` to ``start + READ_AT_ONCE`` of every prompt, padded, with their lengths."""
+    parts = [prompt[start : start + READ_AT_ONCE] for prompt in prompts]
+    padded = np.zeros((len(parts), max(len(part) for part in parts)), np.uint8)
+    for row, part in zip(padded, parts, strict=True):
+        row[: len(part)] = part
+    return {"prompt": padded, "prompt_length": np.array([len(part) for part in parts], np.int64)}
+
+
+def _decoder() -> codecs.IncrementalDecoder:
+    """Holds back the bytes of a character until it is whole; what is held back at the end is never shown."""
+    return codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+
+def _decoded(pieces: Iterator[np.ndarray]) -> Iterator[str]:
+    decoder = _decoder()
+    for piece in pieces:
+        text = decoder.decode(piece[0].tobytes())
+        if text:
+            yield text
+
+
+def _bytes(name: str, text: object) -> bytes:
+    if isinstance(text, str):
+        try:
+            return text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError(f"the {name} holds half a character (a lone surrogate) at {error.start}; give whole ones, or bytes") from error
+    if isinstance(text, bytes | bytearray | memoryview):
+        return bytes(text)
+    raise InputError(f"the {name} must be a str or bytes, got {type(text).__name__}")
+
+
+def _check_generator(engine: Engine) -> None:
+    """Raises ArtifactError where the graph is not the text generator that its contract says it is."""
+    required = {spec.name: spec for spec in engine.inputs}
+    optional = {spec.name: spec for spec in engine.optional_inputs}
+    outputs = {spec.name: spec for spec in engine.outputs}
+    for found, wanted, words in ((required, REQUIRED, "an input"), (optional, OPTIONAL, "an optional input")):
+        for name, (dtype, rank) in wanted.items():
+            if name not in found or found[name].dtype != dtype or len(found[name].shape) != rank:
+                raise not_as_promised(engine, TextGenerator.noun, f"{words} {name}, {dtype} with {rank} axes")
+    if set(required) != set(REQUIRED):
+        raise not_as_promised(engine, TextGenerator.noun, f"no required inputs but {', '.join(REQUIRED)}")
+    for name, dtype in _OUTPUTS.items():
+        if name not in outputs or outputs[name].dtype != dtype:
+            raise not_as_promised(engine, TextGenerator.noun, f"an output {name}, {dtype}")

@@ -1,0 +1,78 @@
+"""What was found to run a model best on this machine, kept in the user's cache folder.
+
+One JSON file a model and situation: the key holds everything that the answer depends on (the bytes of the model's files, the
+CPU and its features, ONNX Runtime's version, the device, the threads there are), so a change of any of them is another file.
+A file that cannot be read as what it should be counts as absent; one that cannot be written is done without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from onnxferry.runtime.engine.graph_cache import cpu_features
+from onnxferry.runtime.files import write_text_whole
+from onnxferry.runtime.folders import cache_folder
+from onnxferry.runtime.machine.cpu import cpu_name
+
+_MOST_BYTES = 4 * 2**20
+
+
+_SCHEMA = 1
+
+
+@functools.cache
+def machine_name() -> str:
+    """The CPU, in words for people and with a hash of its features."""
+    return f"{cpu_name()}, features {hashlib.sha256(cpu_features().encode()).hexdigest()[:12]}"
+
+
+def read_entry(key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The document kept under this key, or None where there is none, or none that is whole."""
+    path = _path(key)
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        if path is None:
+            return None
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        document = json.loads(content) if len(content) <= _MOST_BYTES else None
+        # The file's name is a hash cut short, and anybody may have written it: the key inside must be the same.
+        if isinstance(document, dict) and document.get("schema") == _SCHEMA and document.get("key") == json.loads(json.dumps(key)):
+            return document
+    return None
+
+
+def write_entry(key: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+    """Keeps a document under its key. Returns why it could not be kept, "" where it was. Of two writers the last one wins."""
+    path = _path(key)
+    if path is None:
+        return "this user has no folder for caches, or ONNXFERRY_CACHE is empty"
+    text = json.dumps({**document, "schema": _SCHEMA, "key": key}, indent=1, allow_nan=False)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_text_whole(path, text)
+    except OSError as error:
+        return f"{path.parent} cannot be written ({error.strerror or error})"
+    return ""
+
+
+def forget_entries(file_hash: str) -> int:
+    """Removes everything kept for a model's file, whatever the machine and settings. Returns how much was there."""
+    folder = cache_folder()
+    paths = [] if folder is None else list(folder.glob(f"tune-{file_hash[:16]}-*.json"))
+    for path in paths:
+        path.unlink(missing_ok=True)
+    return len(paths)
+
+
+def _path(key: Mapping[str, Any]) -> Path | None:
+    folder = cache_folder()
+    if folder is None:
+        return None
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return folder / f"tune-{str(key['file'])[:16]}-{digest[:24]}.json"

@@ -1,0 +1,162 @@
+"""Feeds to time a model with: made of its golden samples, of what its kind of model takes, or of its declared shapes.
+
+Several different ones are made for each batch size and used in turn, so that nothing is measured on one lucky input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.onnx_file.values import TensorSpec, shape_words
+
+WRITTEN = 48
+"""Bytes that a text generator writes in one timed run: its step loop is what takes the time."""
+
+
+_MOST_BYTES = 64 * 2**20  # of all feeds of one batch size together, unless two are more
+
+
+Feeds = dict[str, np.ndarray]
+
+
+def make_feeds(
+    contract: Contract | None,
+    inputs: Sequence[TensorSpec],
+    batch: int,
+    count: int = 8,
+    samples: Sequence[Mapping[str, np.ndarray]] = (),
+    optional: Collection[str] = (),
+) -> list[Feeds]:
+    """Up to ``count`` feeds of ``batch`` rows for the required inputs, always the same ones; at least two.
+
+    ``samples``: feeds of any batch size to make them of, in turn, instead of the file's first golden sample.
+    ``optional``: names of inputs that samples may have too, and that keep their default. Raises InputError where an input's values
+    cannot be guessed, and for samples that lack an input or have another.
+    """
+    _check_names(samples, inputs, optional)
+    known = samples or _first_whole([golden.inputs for golden in (contract.goldens if contract else ())], inputs)
+    rng = np.random.Generator(np.random.PCG64(0))
+    axis = next((spec.shape[0] for spec in inputs if spec.shape and not isinstance(spec.shape[0], int)), None)
+    feeds: list[Feeds] = []
+    while len(feeds) < count:
+        sample = known[len(feeds) % len(known)] if known else {}
+        made = {spec.name: _array(spec, contract, axis, batch, sample, rng) for spec in inputs if not spec.dtype.startswith("optional(")}
+        feeds.append(made)
+        if len(feeds) >= 2 and (len(feeds) + 1) * sum(array.nbytes for array in made.values()) > _MOST_BYTES:
+            break
+    return feeds
+
+
+def fixed_sizes(inputs: Sequence[TensorSpec], feeds: Sequence[Mapping[str, np.ndarray]]) -> tuple[tuple[str, int], ...]:
+    """Sizes by name of the axes that the inputs leave open, where all feeds agree in them; empty where they do not, or none is open."""
+    found: dict[str, int] = {}
+    for feed in feeds:
+        for spec in inputs:
+            for axis, size in zip(spec.shape, feed[spec.name].shape, strict=True) if spec.name in feed and spec.ranked else ():
+                if isinstance(axis, str) and found.setdefault(axis, size) != size:
+                    return ()
+    return tuple(sorted(found.items()))
+
+
+def _first_whole(samples: Sequence[Mapping[str, np.ndarray]], inputs: Sequence[TensorSpec]) -> Sequence[Mapping[str, np.ndarray]]:
+    """The first sample that has every required input, if there is one: those of a file are of several sizes, which take several times."""
+    names = {spec.name for spec in inputs}
+    return [sample for sample in samples if names <= set(sample)][:1]
+
+
+def _check_names(samples: Sequence[Mapping[str, np.ndarray]], inputs: Sequence[TensorSpec], optional: Collection[str]) -> None:
+    needed = [spec.name for spec in inputs if not spec.dtype.startswith("optional(")]
+    for sample in samples:
+        wrong = sorted(set(sample) - {spec.name for spec in inputs} - set(optional))
+        lacking = [name for name in needed if name not in sample]
+        if wrong or lacking:
+            problem = f"name {wrong[0]!r}, which is no input" if wrong else f"lack the input {lacking[0]!r}"
+            raise InputError(f"the feeds {problem}; the model takes {', '.join(needed)}")
+
+
+def _array(
+    spec: TensorSpec, contract: Contract | None, axis: Any, batch: int, sample: Mapping[str, np.ndarray], rng: np.random.Generator
+) -> np.ndarray:
+    options = contract.options if contract else {}
+    kind = contract.kind if contract else ""
+    if kind == "text-generator" and spec.name == "uniforms":
+        return rng.random((batch, WRITTEN), dtype=np.float32)
+    if kind == "text-generator" and spec.name == "prompt":
+        known = sample["prompt"] if "prompt" in sample and sample["prompt"].size else np.array([10], np.uint8)
+        return rng.choice(known.reshape(-1), (batch, 1))  # one byte: reading it costs little beside the writing
+    if kind == "image-generator" and spec.name == "label" and contract is not None and contract.labels:
+        return rng.integers(0, len(contract.labels), batch, np.int64)
+    if spec.name in sample:
+        return _varied(_resized(sample[spec.name], spec, axis, batch, rng), rng, picture=kind in ("recogniser", "encoder"))
+    size = options.get("image_size")
+    if kind in ("recogniser", "encoder") and spec.name == "image" and isinstance(size, list) and all(type(side) is int for side in size):
+        return _drawn(spec, (batch, *size, int(spec.shape[3] or 1)), rng)
+    return _drawn(spec, _shape(spec, axis, batch), rng)
+
+
+def _resized(array: np.ndarray, spec: TensorSpec, axis: Any, batch: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows of a sample, drawn until there are as many as the batch has."""
+    for i, size in enumerate(spec.shape):
+        is_batch = not isinstance(size, int) and (size == axis if axis is not None else i == 0)
+        if is_batch and i < array.ndim and array.shape[i]:
+            drawn: np.ndarray = np.take(array, rng.integers(0, array.shape[i], batch), axis=i)
+            array = drawn
+    return np.ascontiguousarray(array)
+
+
+def _varied(array: np.ndarray, rng: np.random.Generator, picture: bool) -> np.ndarray:
+    """A little different each time, and as likely an input: pixels and floating-point numbers with noise, whole numbers as they are."""
+    if picture and array.dtype == np.uint8:
+        pixels: np.ndarray = array.astype(np.int16) + rng.integers(-8, 9, array.shape)
+        clipped: np.ndarray = np.clip(pixels, 0, 255)
+        return clipped.astype(np.uint8)
+    if array.dtype.kind == "f" and array.size:
+        spread = float(np.nanstd(array.astype(np.float64)))
+        noise: np.ndarray = array + 0.05 * spread * rng.standard_normal(array.shape)
+        return noise.astype(array.dtype)
+    return array
+
+
+def _shape(spec: TensorSpec, axis: Any, batch: int) -> tuple[int, ...]:
+    if not spec.ranked:
+        raise InputError(
+            f"input {spec.name!r} may have any number of axes, and the file carries no golden sample to take one from; {_GIVE}"
+        )
+    shape = []
+    for i, size in enumerate(spec.shape):
+        if isinstance(size, int):
+            shape.append(size)
+        elif size == axis if axis is not None else i == 0:
+            shape.append(batch)
+        else:
+            raise InputError(
+                f"input {spec.name!r} {shape_words(spec.shape)} leaves the size of axis {i} open, "
+                f"and there is no golden sample to take one from; {_GIVE}"
+            )
+    return tuple(shape)
+
+
+def _drawn(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    try:
+        dtype = np.dtype(spec.dtype)
+    except TypeError:
+        dtype = np.dtype(object)
+    if math.prod(shape) * max(1, dtype.itemsize) > 2**31:
+        raise InputError(f"input {spec.name!r} would take {shape} {spec.dtype}, more than 2 GiB; choose a smaller batch")
+    if dtype.kind == "f":
+        drawn: np.ndarray = rng.standard_normal(shape)
+        return drawn.astype(dtype)
+    if dtype == np.uint8:
+        return rng.integers(0, 256, shape).astype(np.uint8)
+    if dtype.kind in "iub":
+        return rng.integers(0, 2, shape).astype(dtype)  # indices of something, most likely: the first two are there
+    raise InputError(f"input {spec.name!r} is {spec.dtype}, of which no values can be made up; {_GIVE}")
+
+
+_GIVE = "give some inputs: feeds=[{name: array}] in Python, or --feeds FILE.npz"

@@ -1,0 +1,119 @@
+"""What tuning finds: settings, how each candidate did, and the plan for each batch size; to and from JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onnxferry.runtime.engine.ort import GRAPH_LEVELS, Sizes
+
+BINDINGS = ("run", "run_into")
+"""``run``: the session makes new outputs; ``run_into``: it works on arrays that stay bound, and inputs and outputs are copied."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to run a model."""
+
+    variant: str = ""  # tag of a certified variant; "" for the file itself
+    threads: int = 1
+    graph_level: str = "all"  # one of ort.GRAPH_LEVELS
+    binding: str = "run"  # one of BINDINGS
+    sizes: Sizes = ()  # of open axes that its graph is rewritten for; other feeds run without
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How one candidate did at one batch size."""
+
+    setting: Setting
+    seconds: float | None  # a run, median over its turns; None where it was not timed
+    ratio: float | None  # times as fast as the default in the same turns; None where it was not timed
+    verdict: str  # "chosen", "default", or why it was not: a word or two, after a colon more of it
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The way to run one batch size."""
+
+    batch: int
+    setting: Setting
+    seconds: float  # a run with it, median
+    default_seconds: float  # a run with the default setting, median, in the same minutes
+    ratio: float  # times as fast as the default, median of pairs; 1 where the default stays
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Plans by batch size, for one file on one machine."""
+
+    path: Path
+    plans: Mapping[int, Plan]
+    machine: str
+    rows_alone: frozenset[str] = frozenset()  # tags of variants that take one row at a time
+    text: bool = False  # the runs write text: tune_feeds.WRITTEN bytes a row each
+    remembered: bool = False  # all of it was found before
+    not_kept: str = ""  # why the next time will not remember it; "" where it will
+    seconds: float = field(default=0.0, compare=False)  # that finding it took
+
+    @property
+    def best_batch(self) -> int:
+        """The tuned batch size with the least time a row: the one to group many inputs by."""
+        return min(self.plans.values(), key=lambda plan: plan.seconds / plan.batch).batch
+
+    def nearest(self, rows: int) -> Plan:
+        """The plan of the tuned batch size that is nearest in ratio; of two as near, the larger."""
+        return min(self.plans.values(), key=lambda plan: (abs(math.log(max(rows, 1) / plan.batch)), -plan.batch))
+
+
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    return asdict(plan)
+
+
+def plan_from_json(value: Any, batch: int, tags: frozenset[str]) -> Plan | None:
+    """None for what is no plan for that batch size with these variants."""
+    try:
+        plan = Plan(
+            batch=value["batch"],
+            setting=_setting(value["setting"]),
+            seconds=_positive(value["seconds"]),
+            default_seconds=_positive(value["default_seconds"]),
+            ratio=_positive(value["ratio"]),
+            trials=tuple(_trial(trial) for trial in value["trials"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+    return plan if plan.batch == batch and plan.setting.variant in {"", *tags} else None
+
+
+def _trial(value: Any) -> Trial:
+    seconds, ratio = (None if value[key] is None else _positive(value[key]) for key in ("seconds", "ratio"))
+    return Trial(_setting(value["setting"]), seconds, ratio, _text(value["verdict"]))
+
+
+def _setting(value: Any) -> Setting:
+    sizes = tuple((_text(axis), size) for axis, size in value["sizes"])
+    setting = Setting(_text(value["variant"]), value["threads"], _text(value["graph_level"]), _text(value["binding"]), sizes)
+    if type(setting.threads) is not int or not 1 <= setting.threads <= 1024:
+        raise ValueError("threads")
+    if setting.graph_level not in GRAPH_LEVELS or setting.binding not in BINDINGS:
+        raise ValueError("names")
+    if not all(type(size) is int and size > 0 for _, size in sizes):
+        raise ValueError("sizes")
+    return setting
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("text")
+    return value
+
+
+def _positive(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError("number")
+    return float(value)

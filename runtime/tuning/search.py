@@ -1,0 +1,347 @@
+"""The search for the fastest setting at one batch size: turns, halving, and a last meeting with the default.
+
+Source of the halving: Jamieson and Talwalkar 2016, arXiv 1502.07943. The last meeting is of fresh pairs, because the best of many
+noisy medians looks better than it is; the bounds are those of a median by order statistics.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from onnxferry.runtime.artifact.contract import Tolerance
+from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.engine.ort import Sizes
+from onnxferry.runtime.engine.replay import compare_output, replay, rms_share
+from onnxferry.runtime.errors import OnnxFerryError
+from onnxferry.runtime.tuning.bound_run import BoundRun, can_be_bound
+from onnxferry.runtime.tuning.inputs import Feeds
+from onnxferry.runtime.tuning.plan import Plan, Setting, Trial
+
+MARGIN = 1.02
+"""A win of less is not worth leaving the default for."""
+
+
+TURN_SECONDS = 1e-2  # of one turn of a fast model: after a rest, a core needs some milliseconds to be as fast as in a row of calls
+
+
+MOST_RUNS = 64  # in one turn
+
+
+FEWEST_TURNS, MOST_TURNS = 4, 40  # that everybody gets before the slower half goes: as many as there is time for
+
+
+ROUND_SHARE = 0.08  # of all the time, for one such round
+
+
+MOST_PAIRS = 60
+
+
+FEWEST_PAIRS = 6  # with fewer, being faster every time may be luck
+
+
+REST_SECONDS = 4e-3  # before a turn of a fast model: the threads of whoever ran before spin on for a while, on the CPUs that this one needs
+
+
+SLOW = 0.1  # seconds: runs that take longer need no run to warm up before each turn
+
+
+MOST_FURTHER = 4.0
+"""Times as far from its original as where it was certified, on thousands of samples: those few that are timed may be harder ones."""
+
+
+LEAST_SHARE = 0.01  # of an output's size: what is nearer than this is never too far
+
+
+MOST_OPEN_BYTES = 2**30  # of model files that are open at a time
+
+
+NO_TIME, IN_NOISE = "no time left", "within noise"
+
+
+clock = time.perf_counter
+
+
+Runs = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+
+
+class Unfit(Exception):  # noqa: N818 (not an error: a verdict, which never leaves this module)
+    """Why a setting may not be chosen."""
+
+
+class Opener(Protocol):
+    def __call__(self, path: Path, setting: Setting, /) -> Engine: ...
+
+
+class Pool:
+    """Engines by setting, opened when first asked for, with their golden samples replayed."""
+
+    def __init__(self, files: Mapping[str, Path], open_engine: Opener) -> None:
+        """``files``: by tag of the variant, the file itself under ""."""
+        self.files, self.open_engine = files, open_engine
+        self.sizes = {tag: path.stat().st_size for tag, path in files.items()}
+        self.engines: dict[Setting, Engine] = {}
+        self.refused: dict[Setting, OnnxFerryError] = {}  # what failed its golden samples
+
+    def runs(self, setting: Setting) -> Runs:
+        """Raises Unfit, or, for the file itself, any error of an engine's."""
+        engine = self.engine(replace(setting, binding="run"))
+        if setting.binding == "run":
+            return engine.run
+        if not can_be_bound(engine):
+            raise Unfit("not bound: its outputs' shapes are known only after a run")
+        return BoundRun(engine).run
+
+    def engine(self, setting: Setting) -> Engine:
+        if setting in self.refused:
+            raise self.refused[setting]
+        if setting not in self.engines:
+            if self.engines and sum(self.sizes[other.variant] for other in self.engines) + self.sizes[setting.variant] > MOST_OPEN_BYTES:
+                raise Unfit("too large: it would fill the memory")
+            engine = self.open_engine(self.files[setting.variant], setting)
+            try:
+                self.check(engine, setting)
+            except OnnxFerryError as error:  # also for the batch sizes to come
+                self.refused[setting] = error
+                engine.close()
+                raise
+            self.engines[setting] = engine
+        return self.engines[setting]
+
+    def check(self, engine: Engine, setting: Setting) -> None:
+        if setting.sizes:  # which golden samples seldom have: what it gives is compared with the same file's at any size
+            return
+        report = replay(engine)
+        if report.comparisons or setting.variant:
+            report.raise_if_failed(str(engine.path))
+
+    def certificate(self, setting: Setting) -> Mapping[str, Any]:
+        contract = self.engine(replace(setting, binding="run")).contract
+        return contract.certificate if contract else {}
+
+    def close(self) -> None:
+        for engine in self.engines.values():
+            engine.close()
+
+
+class Candidate:
+    """A setting that is being timed."""
+
+    def __init__(self, setting: Setting, runs: Runs) -> None:
+        self.setting, self.runs = setting, runs
+        self.times: list[float] = []  # seconds a run, one a turn
+        self.ratio: float | None = None  # times as fast as the default in the same turns
+        self.verdict = ""
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.times) if self.times else math.inf
+
+
+class Search:
+    """One batch size. ``seconds``: that it may take, opening files and replaying golden samples included."""
+
+    def __init__(self, pool: Pool, feeds: Sequence[Feeds], seconds: float) -> None:
+        self.pool, self.feeds, self.seconds = pool, feeds, seconds
+        self.start = clock()
+        self.opening = self.estimate = 0.0  # seconds that the default took to be opened and checked, and takes to run
+        self.turns = 0
+        self.tried: list[Candidate] = []
+
+    def plan(self, batch: int, default: Setting, others: Sequence[Setting], levels: Sequence[str], sizes: Sizes = ()) -> Plan:
+        """``others``: files and threads, likeliest first; of the best of them, ``levels``, ``sizes`` and bindings are tried after it.
+
+        Raises CheckFailedError where the file itself does not give its golden samples, and what its engine raises.
+        """
+        first = Candidate(default, self.pool.runs(default))
+        self.tried.append(first)
+        opened = clock()
+        first.runs(self.feeds[0])
+        self.opening, self.estimate = opened - self.start, clock() - opened
+        if self.estimate < SLOW:  # a first run says too much of a fast model
+            self.estimate = self.turn(first, 1)
+        best = self.halved(first, [first, *self.opened(others, first, 0.4)], 0.5)
+        more = [replace(best.setting, graph_level=level) for level in levels if level != best.setting.graph_level]
+        best = self.halved(first, [first, best, *self.opened(more, best, 0.55)], 0.62)
+        if sizes:
+            best = self.halved(first, [first, best, *self.opened([replace(best.setting, sizes=sizes)], best, 0.66)], 0.72)
+        best = self.halved(first, [first, best, *self.opened([replace(best.setting, binding="run_into")], best, 0.75)], 0.8)
+        ratio = self.duel(best, first) if best is not first else 1.0
+        chosen = best if ratio > 1.0 else first
+        first.times = first.times or [max(self.estimate, 1e-9)]  # there was time for nothing else
+        first.ratio, first.verdict = 1.0, "default"
+        chosen.verdict = "chosen"
+        trials = tuple(Trial(c.setting, c.median if c.times else None, c.ratio, c.verdict or NO_TIME) for c in self.tried)
+        return Plan(batch, chosen.setting, chosen.median, first.median, ratio, trials)
+
+    def left(self, share: float) -> float:
+        """Seconds until this share of all the time is over."""
+        return self.start + share * self.seconds - clock()
+
+    def opened(self, settings: Sequence[Setting], reference: Candidate, share: float) -> list[Candidate]:
+        """Those that may be chosen, each of which has run and given what the reference gives."""
+        fit = []
+        feeds = self.feeds if self.estimate < SLOW else self.feeds[:1]
+        expected = [dict(reference.runs(feed)) for feed in feeds]
+        for setting in settings:
+            if any(setting == candidate.setting for candidate in self.tried):
+                continue
+            candidate = Candidate(setting, dict)
+            self.tried.append(candidate)
+            if self.left(share) < self.opening + self.estimate:
+                candidate.verdict = NO_TIME
+                continue
+            try:
+                candidate.runs = self.pool.runs(setting)
+                if setting.binding == "run_into":  # the first run makes the buffers, the second goes through them
+                    candidate.runs(self.feeds[-1])
+                actual = [dict(candidate.runs(feed)) for feed in feeds]
+                if setting.variant == reference.setting.variant:
+                    for one, other in zip(actual, expected, strict=True):
+                        check_same(one, other)
+                else:
+                    check_certified(actual, expected, self.pool.certificate(setting))
+            except Unfit as reason:
+                candidate.verdict = str(reason)
+            except OnnxFerryError as error:
+                candidate.verdict = f"failed: {str(error).partition(chr(10))[0]}"
+            else:
+                fit.append(candidate)
+        return fit
+
+    def halved(self, first: Candidate, field: list[Candidate], share: float) -> Candidate:
+        """The fastest of the field, which the default is always in: it is measured beside all others, in the same turns."""
+        others = [candidate for candidate in field if candidate is not first]
+        # Times of another minute, when the machine was busier or less, would decide instead of what is compared.
+        earlier = {candidate: candidate.times for candidate in field}
+        for candidate in field:
+            candidate.times = []
+        while others:
+            whole = self.timed([first, *others], share)
+            others.sort(key=lambda candidate: candidate.median)
+            if not whole or len(others) == 1:
+                break
+            others = others[: len(others) // 2]
+        beside = {candidate: list(candidate.times) for candidate in field}
+        for candidate, times in earlier.items():
+            candidate.times = candidate.times or times
+        best = min([first, *others], key=lambda candidate: candidate.median)
+        for candidate, times in beside.items():
+            if times and beside[first] and beside[best]:
+                ratios = in_turns(beside[first], times)
+                candidate.ratio = statistics.median(ratios)
+                beaten = median_bounds(in_turns(times, beside[best]))[0] > 1
+                candidate.verdict = IN_NOISE if not beaten else "slower" if median_bounds(ratios)[1] < 1 else "not fastest"
+        return best
+
+    def timed(self, field: Sequence[Candidate], share: float) -> bool:
+        """Some turns for everybody; False where the time did not suffice for all of them."""
+        turns = int(ROUND_SHARE * self.seconds / sum(max(self.cost(candidate), 1e-9) for candidate in field))
+        for turn in range(min(max(turns, FEWEST_TURNS), MOST_TURNS)):
+            for candidate in field if turn % 2 else field[::-1]:
+                if self.left(share) < self.cost(candidate):
+                    return False
+                candidate.times.append(self.turn(candidate))
+        return True
+
+    def duel(self, challenger: Candidate, default: Candidate) -> float:
+        """Times as fast as the default, from pairs of turns; 1 where that is not beyond the noise."""
+        ratios: list[float] = []
+        challenger.times, default.times, earlier = [], [], (challenger.times, default.times)
+        while len(ratios) < MOST_PAIRS and self.left(1.0) > self.cost(challenger) + self.cost(default):
+            pair = {}
+            for candidate in (challenger, default) if len(ratios) % 2 else (default, challenger):
+                pair[candidate] = self.turn(candidate)
+                candidate.times.append(pair[candidate])
+            ratios.append(pair[default] / pair[challenger])
+            low, high = median_bounds(ratios)
+            if len(ratios) >= FEWEST_PAIRS and (low > MARGIN or high < MARGIN):
+                break
+        if not ratios:
+            challenger.times, default.times = earlier
+        if len(ratios) < FEWEST_PAIRS:
+            challenger.verdict = NO_TIME
+            return 1.0
+        low, high = median_bounds(ratios)
+        challenger.ratio = statistics.median(ratios)
+        challenger.verdict = f"under {MARGIN - 1:.0%}" if low > 1 and high < MARGIN else "slower" if high < 1 else IN_NOISE
+        return challenger.ratio if low > MARGIN else 1.0
+
+    def cost(self, candidate: Candidate) -> float:
+        """Seconds that its next turn will take, about."""
+        seconds = candidate.median if candidate.times else self.estimate
+        return seconds * (self.repeats() + (self.estimate < SLOW)) + (REST_SECONDS if self.estimate < SLOW else 0)
+
+    def repeats(self) -> int:
+        return max(1, min(MOST_RUNS, int(TURN_SECONDS / max(self.estimate, 1e-9))))
+
+    def turn(self, candidate: Candidate, repeats: int = 0) -> float:
+        """Seconds a run, mean of a few in a row, each on another feed. The first after the others' runs is not counted."""
+        repeats = repeats or self.repeats()
+        feeds = [self.feeds[(self.turns + i) % len(self.feeds)] for i in range(repeats)]
+        self.turns += 1
+        if self.estimate < SLOW:
+            time.sleep(REST_SECONDS)
+        return time_runs(candidate, feeds, warm=self.estimate < SLOW)
+
+
+def check_same(outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
+    """The same file must do the same whatever the setting. Raises Unfit."""
+    if set(outputs) != set(expected):
+        raise Unfit("failed: it gives other outputs")
+    for name, array in outputs.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+            continue  # text, sequences and maps: no rewrite of numbers changes them
+        spread = float(np.abs(expected[name]).max(initial=0)) if array.dtype.kind == "f" else 0.0
+        tolerance = Tolerance(1e-3, 1e-4 * spread) if array.dtype.kind == "f" and math.isfinite(spread) else Tolerance(0, 1)
+        compared = compare_output(0, name, array, expected[name], tolerance)
+        if not compared.passed:
+            raise Unfit(f"failed: output {name!r} differs from the default's: {compared.problem}")
+
+
+def check_certified(
+    actual: Sequence[Mapping[str, np.ndarray]], expected: Sequence[Mapping[str, np.ndarray]], certificate: Mapping[str, Any]
+) -> None:
+    """A variant must be about as near its original here as where it was certified: kernels differ between CPUs. Raises Unfit.
+
+    ``certificate["rms"]``: by output, the root mean square of the differences as a share of the output's own.
+    """
+    if any(set(one) != set(other) for one, other in zip(actual, expected, strict=True)):
+        raise Unfit("failed: it gives other outputs")
+    promised = certificate.get("rms")
+    for name, share in promised.items() if isinstance(promised, Mapping) else ():
+        if name not in expected[0] or isinstance(share, bool) or not isinstance(share, int | float):
+            continue
+        found = rms_share([each[name] for each in expected], [each[name] for each in actual])
+        if not found <= MOST_FURTHER * share + LEAST_SHARE:
+            raise Unfit(f"failed: output {name!r} is {found:.1%} off here, and was {share:.1%} off where it was certified")
+
+
+def time_runs(candidate: Candidate, feeds: Sequence[Feeds], warm: bool) -> float:
+    """Seconds a run."""
+    runs = candidate.runs
+    if warm:
+        runs(feeds[-1])
+    start = clock()
+    for each in feeds:
+        runs(each)
+    return max(clock() - start, 1e-9) / len(feeds)
+
+
+def in_turns(times: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Times over others, turn by turn, for as many turns as both had."""
+    return [one / other for one, other in zip(times, others, strict=False)]
+
+
+def median_bounds(values: Sequence[float]) -> tuple[float, float]:
+    """Between which the median of what the values are drawn from lies, with 99% (all of them where they are few)."""
+    ordered = sorted(values)
+    outside = max(0, math.floor((len(ordered) - 2.576 * math.sqrt(len(ordered))) / 2))
+    return ordered[outside], ordered[-1 - outside]

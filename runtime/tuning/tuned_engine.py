@@ -1,0 +1,197 @@
+"""An engine that runs each batch size the way that tuning found best: for the caller one engine, within it one or several sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxferry.runtime.artifact.contract import contract_from_metadata
+from onnxferry.runtime.artifact.variants import certified_variants
+from onnxferry.runtime.engine import ort
+from onnxferry.runtime.engine.batches import batch_axis
+from onnxferry.runtime.engine.cuda.dlpack import DeviceArray
+from onnxferry.runtime.engine.engine import Engine, TensorSpec
+from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.onnx_file.reader import Limits, read_model
+from onnxferry.runtime.tuning.bound_run import BoundRun
+from onnxferry.runtime.tuning.plan import Setting, Tuning
+from onnxferry.runtime.tuning.tune import SECONDS, open_as, tune
+
+_KNOWN_SIZES = 4096  # batch sizes whose setting is looked up but once
+
+
+class TunedEngine(Engine):
+    """An :class:`Engine` in every way that callers see. Its contract and path are those of the file that was tuned.
+
+    A batch goes to the setting of the tuned size that is nearest in ratio. Sessions are opened when a batch first asks for them;
+    that of the smallest tuned size at once, so that what cannot be opened fails here. ``device`` and the rest: as of
+    :class:`Engine`, and as they were for :func:`tune`.
+    """
+
+    def __init__(
+        self,
+        tuning: Tuning,
+        *,
+        device: str = "auto",
+        providers: Sequence[ort.Provider] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.tuning = tuning
+        self._device, self._asked, self._limits = device, providers, limits
+        self._switch = threading.Lock()
+        self._sessions: dict[Setting, Engine] = {}
+        self._buffered: dict[Setting, BoundRun] = {}
+        self._by_rows: dict[int, Setting] = {}
+        self._fixed: dict[Setting, _Fixed] = {}
+        self._is_closed = False
+        self.path = tuning.path
+        summary = read_model(tuning.path, limits)
+        self.metadata = dict(summary.metadata)
+        self.contract = contract_from_metadata(self.metadata)
+        wanted = {plan.setting.variant for plan in tuning.plans.values()} - {""}
+        self._files: dict[str, Path] = {"": tuning.path}
+        if wanted:
+            self._files |= {variant.tag: variant.path for variant in certified_variants(tuning.path, limits)}
+        smallest = next(iter(tuning.plans.values()))
+        main = self._engine(smallest.setting)
+        self.threads, self.graph_level = main.threads, main.graph_level
+        self.cached, self.placement = main.cached, main.placement
+        self.device, self.device_reason, self.providers = main.device, main.device_reason, main.providers
+        # A session for some sizes only knows no others; the file does.
+        of: Any = summary if smallest.setting.sizes else main
+        self.inputs: tuple[TensorSpec, ...] = of.inputs
+        self.optional_inputs: tuple[TensorSpec, ...] = of.optional_inputs
+        self.outputs: tuple[TensorSpec, ...] = of.outputs
+        self._axis = batch_axis(self.inputs, self.optional_inputs)
+
+    @property
+    def best_batch(self) -> int:
+        """The batch size to group many inputs by: of those tuned, the one with the least time a row."""
+        return self.tuning.best_batch
+
+    def setting(self, rows: int) -> Setting:
+        """How a batch of so many rows is run."""
+        found = self._by_rows.get(rows)
+        if found is None:
+            found = self.tuning.nearest(rows).setting
+            if rows != 1 and found.variant in self.tuning.rows_alone:  # its rows would change each other
+                others = {size: plan for size, plan in self.tuning.plans.items() if plan.setting.variant not in self.tuning.rows_alone}
+                found = replace(self.tuning, plans=others).nearest(rows).setting if others else self._plain(found)
+            if len(self._by_rows) < _KNOWN_SIZES:
+                self._by_rows[rows] = found
+        return found
+
+    def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        setting = self.setting_for(feeds)
+        bound = self._buffered.get(setting)
+        return bound.run(feeds, outputs) if bound is not None else self._engine(setting).run(feeds, outputs)
+
+    def run_into(self, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
+        self._engine(self.setting_for(feeds)).run_into(feeds, outputs)
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        return self._engine(next(iter(self.tuning.plans.values())).setting).empty(shape, dtype)  # all of them run on one device
+
+    async def arun(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        setting = self.setting_for(feeds)
+        engine = self._sessions.get(setting)
+        if engine is None:  # opening one takes its time, which the event loop has not
+            engine = await asyncio.to_thread(self._engine, setting)
+        return await engine.arun(feeds, outputs)
+
+    def run_dlpack(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, DeviceArray]:
+        array: Any = feeds.get(self._axis.inputs[0]) if self._axis is not None and isinstance(feeds, Mapping) else None
+        shape = tuple(getattr(array, "shape", ()))  # of any framework's array
+        setting = self.setting(int(shape[0]) if shape else 1)
+        return self._engine(self._fixed_of(setting).otherwise if setting.sizes else setting).run_dlpack(feeds, outputs)
+
+    def close(self) -> None:
+        with self._switch:
+            self._is_closed = True
+            engines = list(self._sessions.values())
+            self._sessions.clear()
+            self._buffered.clear()
+        for engine in engines:
+            engine.close()
+
+    def __repr__(self) -> str:
+        plans = ", ".join(f"{size}: {plan.setting.variant or 'as it is'}" for size, plan in self.tuning.plans.items())
+        return f"TunedEngine({self.path}, {'closed' if self._is_closed else f'device={self.device!r}'}, batches {{{plans}}})"
+
+    def setting_for(self, feeds: Mapping[str, np.ndarray]) -> Setting:
+        """How these feeds are run: as a batch of so many rows, and on a graph for its sizes only where they have them."""
+        # What is no dict, and feeds whose rows cannot be counted, go to the session of one row, which says what is wrong.
+        setting = self.setting(self._axis.rows(feeds) if self._axis is not None and isinstance(feeds, Mapping) else 1)
+        if not setting.sizes:
+            return setting
+        fixed = self._fixed_of(setting)
+        return setting if fixed.fits(feeds) else fixed.otherwise
+
+    def _fixed_of(self, setting: Setting) -> _Fixed:
+        return self._fixed.get(setting) or self._fixed.setdefault(setting, _Fixed(setting, self.inputs))
+
+    def _plain(self, setting: Setting) -> Setting:
+        return replace(setting, variant="", graph_level="all", binding="run", sizes=())
+
+    def _engine(self, setting: Setting) -> Engine:
+        engine = self._sessions.get(setting)
+        if engine is not None:
+            return engine
+        with self._switch:
+            if self._is_closed:
+                raise InputError(f"{self.path} is closed; open it again with load(…, tune=True)")
+            engine = self._sessions.get(setting) or self._opened(setting)
+            self._sessions[setting] = engine
+            if setting.binding == "run_into":
+                self._buffered[setting] = BoundRun(engine)
+        return engine
+
+    def _opened(self, setting: Setting) -> Engine:
+        """Settings that differ in their binding alone share a session."""
+        for other, engine in self._sessions.items():
+            if replace(other, binding=setting.binding) == setting:
+                return engine
+        return open_as(setting, self._files[setting.variant], device=self._device, providers=self._asked, limits=self._limits)
+
+
+class _Fixed:
+    """Which feeds a session that was opened for some sizes takes, and how the others are run."""
+
+    def __init__(self, setting: Setting, inputs: Sequence[TensorSpec]) -> None:
+        sizes: dict[Any, int] = dict(setting.sizes)
+        self.otherwise = replace(setting, sizes=())
+        shapes = [(spec.name, tuple(sizes.get(size, size) for size in spec.shape)) for spec in inputs if spec.ranked]
+        self.shapes = [(name, shape) for name, shape in shapes if None not in shape]
+        self.open = [(name, shape) for name, shape in shapes if None in shape]  # an axis without a name stays of any size
+
+    def fits(self, feeds: Any) -> bool:
+        try:
+            return all(feeds[name].shape == shape for name, shape in self.shapes) and all(
+                _matches(feeds[name].shape, shape) for name, shape in self.open
+            )
+        except (AttributeError, KeyError, TypeError):  # no arrays, or one is missing: a session for any size says so
+            return False
+
+
+def _matches(shape: tuple[int, ...], declared: tuple[Any, ...]) -> bool:
+    return len(shape) == len(declared) and all(want is None or want == size for want, size in zip(declared, shape, strict=True))
+
+
+def open_tuned(
+    path: Path,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    providers: Sequence[ort.Provider] | None = None,
+    limits: Limits | None = None,
+    seconds: float = SECONDS,
+) -> TunedEngine:
+    """Tunes a model's file, or remembers how it was tuned, and opens it that way. Errors as of :func:`tune`."""
+    tuning = tune(path, device=device, threads=threads, providers=providers, limits=limits, seconds=seconds)
+    return TunedEngine(tuning, device=device, providers=providers, limits=limits)

@@ -1,0 +1,32 @@
+"""``onnxferry train``: one sub-command a family."""
+
+from __future__ import annotations
+
+import typer
+
+from onnxferry.train.cli.ae import ae
+from onnxferry.train.cli.cnn import cnn
+from onnxferry.train.cli.gan import gan
+from onnxferry.train.cli.rnn import rnn
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def _train() -> None:
+    """Train a model family. Afterwards: onnxferry export RUN -o model.onnx
+
+    Examples:
+
+      onnxferry train cnn --dataset mnist --out runs/digits
+
+      onnxferry train rnn --preset quick --out runs/text
+
+      onnxferry train ae --preset quick --out runs/latents
+
+      onnxferry train gan --preset quick --out runs/images
+    """
+
+
+for family in (cnn, rnn, ae, gan):
+    app.command()(family)

@@ -1,0 +1,135 @@
+"""``onnxferry train cnn``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnxferry.runtime.errors import InputError
+from onnxferry.train.cli.run import AsJson, Device, Devices, Out, Precision, Preset, Resume, SaveSeconds, command_line, train
+from onnxferry.train.data.augment import AugmentConfig
+from onnxferry.train.data.images import ImageSplits, load_images
+from onnxferry.train.families.cnn import CnnLearner, CnnOptions
+from onnxferry.train.few_labels import compare_few_labels
+from onnxferry.train.loop.checkpoint import Checkpoint, load_checkpoint
+from onnxferry.train.loop.loop import LoopConfig
+
+FIGURES = ("digits-5k", "mnist")  # sets of single figures on a plain ground: framed by their ink
+
+
+PHOTO_AUGMENT = AugmentConfig(rotation=8, scale=0.15, shear=0.05, shift=0.06, elastic=0.0, blur=0.2, erase=0.25, mirror=True)
+
+
+FASHION_AUGMENT = AugmentConfig(rotation=0, scale=0, shear=0, shift=0, elastic=0, blur=0, erase=0.5, mirror=True, crop=2)
+
+
+def cnn_learner(
+    splits: ImageSplits,
+    preset: str,
+    *,
+    figures: bool,
+    epochs: int | None = None,
+    batch: int | None = None,
+    learning_rate: float | None = None,
+    width: int | None = None,
+    augment: bool = True,
+    seed: int = 0,
+    init: Checkpoint | None = None,
+) -> CnnLearner:
+    """The learner for a preset (``quick``: minutes on two cores, ``full``: the best), with what the user set instead."""
+    if preset not in ("quick", "full"):
+        raise InputError(f"unknown preset {preset!r}; expected quick or full")
+    options = CnnOptions(epochs=18, batch=50, learning_rate=6e-3, average=0.99) if preset == "quick" else CnnOptions()
+    if not augment:
+        augmentation = AugmentConfig(rotation=0, scale=0, shear=0, shift=0, elastic=0, blur=0)
+    elif figures:
+        augmentation = options.augment
+    else:
+        augmentation = FASHION_AUGMENT if splits.name == "fashion-mnist" else PHOTO_AUGMENT
+    options = dataclasses.replace(
+        options,
+        augment=augmentation,
+        epochs=epochs or options.epochs,
+        batch=batch or options.batch,
+        learning_rate=learning_rate or options.learning_rate,
+    )
+    wide = width or (16 if preset == "quick" else 24)
+    return CnnLearner(splits, options, framing="ink" if figures else "fit", width=wide, seed=seed, init=init)
+
+
+def cnn(
+    dataset: Annotated[
+        str, typer.Option(help="digits-5k, mnist or fashion-mnist; none with --data: a folder of your own, one sub-folder a class")
+    ] = "",
+    data: Annotated[Path | None, typer.Option(help="where the set's files are, or a folder of your own")] = None,
+    out: Out = Path("runs/cnn"),
+    preset: Preset = "full",
+    epochs: Annotated[int | None, typer.Option(min=1, help="passes over the data")] = None,
+    batch: Annotated[int | None, typer.Option(min=2, help="pictures a step")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="highest of the cycle")] = None,
+    width: Annotated[int | None, typer.Option(min=4, max=512, help="channels of the first stage")] = None,
+    size: Annotated[int, typer.Option(min=28, max=224, help="side of the network's square, pixels (folder of pictures)")] = 28,
+    color: Annotated[bool, typer.Option("--color", help="keep the colours (folder of pictures)")] = False,
+    framing: Annotated[str, typer.Option(help="ink: find the figure on a plain ground; fit: take the whole picture; auto")] = "auto",
+    augment: Annotated[bool, typer.Option(help="random crop, rotation, scaling, … of the training pictures")] = True,
+    validation: Annotated[
+        int | None, typer.Option(min=0, help="pictures held out to choose the best epoch; 0: none, the last epoch is kept")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="train on at most so many pictures, evenly over the classes")] = None,
+    init: Annotated[Path | None, typer.Option(help="a run of `train ae`: start from its encoder")] = None,
+    few_labels: Annotated[
+        str, typer.Option(help="with --init: accuracy at so many labels a class, with and without it, e.g. 10,100,1000; nothing else")
+    ] = "",
+    seed: Annotated[int, typer.Option(help="of the order, the start and the augmentation")] = 0,
+    device: Device = "auto",
+    devices: Devices = 1,
+    precision: Precision = "32-true",
+    resume: Resume = False,
+    save_seconds: SaveSeconds = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Train a recogniser: a compact residual network.
+
+    Examples:
+
+      onnxferry train cnn                                        # the embedded 5,000 digits
+
+      onnxferry train cnn --dataset mnist --out runs/digits
+
+      onnxferry train cnn --data photos/ --size 96 --color       # your own, one sub-folder a class
+
+      onnxferry train cnn --init runs/ae --few-labels 10,100     # what a trained encoder is worth
+    """
+    config = LoopConfig(
+        out=out, command=command_line(), device=device, devices=devices, precision=precision, resume=resume, save_seconds=save_seconds
+    )
+    splits = load_images(dataset or None, data, size=size, color=color, seed=seed, limit=limit, validation=validation)
+    if framing not in ("auto", "ink", "fit"):
+        raise InputError(f"unknown framing {framing!r}; expected auto, ink or fit")
+    figures = splits.name in FIGURES if framing == "auto" else framing == "ink"
+    encoder = None if init is None else load_checkpoint(init, "ae")
+    if few_labels:
+        if encoder is None:
+            raise InputError("--few-labels compares with and without a trained encoder: give one with --init RUN")
+
+        def make(few: ImageSplits, epochs: int, batch: int) -> CnnLearner:
+            return cnn_learner(few, "quick", figures=figures, epochs=epochs, batch=batch, augment=augment, seed=seed, init=encoder)
+
+        compare_few_labels(splits, encoder, few_labels, config, make, seed=seed, as_json=as_json)
+        return
+    learner = cnn_learner(
+        splits,
+        preset,
+        figures=figures,
+        epochs=epochs,
+        batch=batch,
+        learning_rate=learning_rate,
+        width=width,
+        augment=augment,
+        seed=seed,
+        init=encoder,
+    )
+    train(learner, config, as_json=as_json, then="onnxferry predict model.onnx PICTURE.png")

@@ -1,0 +1,148 @@
+"""What the verbs of all families share: the options of a run, its progress, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from onnxferry.train.loop.loop import DEVICES, PRECISIONS, Learner, LoopConfig, Observer, fit
+
+Out = Annotated[Path, typer.Option(help="the run's folder")]
+
+
+Preset = Annotated[str, typer.Option(help="quick or full")]
+
+
+Device = Annotated[str, typer.Option(help=" or ".join((", ".join(DEVICES[:-1]), DEVICES[-1])))]
+
+
+Devices = Annotated[int, typer.Option(min=1, help="processes, each on a device of its own")]
+
+
+Precision = Annotated[str, typer.Option(help=f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]} (on CUDA)")]
+
+
+Resume = Annotated[bool, typer.Option("--resume", help="continue the run in --out where it was cut off")]
+
+
+SaveSeconds = Annotated[float, typer.Option(min=0.0, help="between two saves within an epoch")]
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="the result as one JSON line on stdout")]
+
+
+class ProgressBar(Observer):
+    """A bar an epoch with loss, accuracy and time left, and a line for each that is done. Silent but for lines off a terminal."""
+
+    def __init__(self, epochs: int, console: Console) -> None:
+        self.epochs = epochs
+        self.console = console
+        self.progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[metrics]}"),  # last: what does not fit is cut off there
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task: TaskID | None = None
+        self.steps = 0
+
+    def __enter__(self) -> ProgressBar:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def started(self, learner: Learner, epoch: int, steps: int) -> None:
+        # One bar for the whole run, so that the time left is the run's.
+        self.steps = steps
+        if self.task is None:
+            self.task = self.progress.add_task("", total=steps * self.epochs, completed=epoch * steps, epoch="", metrics="")
+        self.progress.update(self.task, epoch=f"{epoch + 1}/{self.epochs}")
+
+    def stepped(self, epoch: int, step: int, means: Mapping[str, float]) -> None:
+        if self.task is not None:
+            self.progress.update(self.task, completed=epoch * self.steps + step, metrics="  ".join(_fields("", means)))
+
+    def validated(self, record: Mapping[str, Any], best: bool, shown: str) -> None:
+        best = best and bool(record["validation"])
+        end = f"{record['seconds']:.0f} s{' best' if best else ''}"
+        groups = [_fields("train", record["train"]), _fields("validation", record["validation"])]
+        groups[-1 if groups[-1] else 0].append(end)
+        line = Text(_wrapped(f"epoch {record['epoch']:>3}/{self.epochs}  ", groups, self.console.width))
+        if best:
+            line.stylize("green", len(line) - len("best"))
+        self.console.print(line, soft_wrap=True)
+        if shown:
+            self.console.print(shown, markup=False, highlight=False, style="dim")
+
+
+def _fields(title: str, metrics: Mapping[str, float]) -> list[str]:
+    """``train loss 0.1234``, ``accuracy 98.70 %``, …: what a line may break between."""
+    shown = [
+        f"{name} {100 * value:.2f} %" if name == "accuracy" else f"{name} {value:.4f}" for name, value in metrics.items() if name != "n"
+    ]
+    return [f"{title} {field}".strip() if i == 0 else field for i, field in enumerate(shown)]
+
+
+def _wrapped(head: str, groups: Sequence[Sequence[str]], width: int) -> str:
+    """All fields on one line, if they fit; else each group begins a line, and no field is broken."""
+    line = head + "  ".join(field for group in groups for field in group)
+    if len(line) <= width:
+        return line
+    rows: list[str] = []
+    for group in groups:
+        for i, field in enumerate(group):
+            if i and len(head) + len(rows[-1]) + 2 + len(field) <= width:
+                rows[-1] += f"  {field}"
+            else:
+                rows.append(field)
+    return head + f"\n{' ' * len(head)}".join(rows)
+
+
+def run_learner(learner: Learner, config: LoopConfig, *, as_json: bool, console: Console | None = None) -> dict[str, Any]:
+    """Train with a progress bar, then say what came of it and what to do next. Only the first process speaks."""
+    first = is_first()
+    console = console or Console(stderr=True, quiet=not first)
+    with ProgressBar(learner.epochs, console) as observer:
+        result = fit(learner, config, observer)
+    if first:
+        if as_json:
+            sys.stdout.write(json.dumps({"run": str(config.out), **result}) + "\n")
+        else:
+            on = f"on {result['test']['n']} held-out samples (epoch {result['epoch']})"
+            line = Text(_wrapped("", [[*_fields("test", result["test"]), on]], console.width))
+            line.stylize("bold", 0, len("test"))
+            console.print(line, soft_wrap=True)
+    return result
+
+
+def train(learner: Learner, config: LoopConfig, *, as_json: bool, then: str) -> None:
+    """A verb's work once all is read; ``then``: the command to paste after the export."""
+    run_learner(learner, config, as_json=as_json)
+    if not as_json and is_first():
+        sys.stdout.write(f"\nNext:\n  onnxferry export {shlex.quote(str(config.out))} -o model.onnx\n  {then}\n")
+
+
+def is_first() -> bool:
+    """Whether this is the process that speaks, of those that --devices starts."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def command_line() -> str:
+    """The command as it was typed, without the folder of the program."""
+    return shlex.join([Path(sys.argv[0]).name.replace("__main__.py", "onnxferry"), *(a for a in sys.argv[1:] if a != "--resume")])

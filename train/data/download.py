@@ -1,0 +1,177 @@
+"""Files from the internet: from the first mirror that has them, resumed where cut off, checked, one writer at a time.
+
+Environment: ``ONNXFERRY_OFFLINE=1`` forbids every download. Where files lie: :mod:`onnxferry.runtime.folders`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import os
+import re
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from onnxferry.runtime.errors import DataError
+
+TIMEOUT = 30.0  # seconds without a byte
+
+
+TRIES = 5  # at one mirror, each resuming where the one before was cut off, before the next mirror is asked
+
+
+CHUNK = 1 << 18  # bytes
+
+
+class _MirrorError(Exception):
+    """A mirror does not give what it should; str() says why. Errors of our own disk are never wrapped in it."""
+
+
+class _CutOffError(_MirrorError):
+    """The connection ended early: what has come is kept, and asking again for the rest is worth while."""
+
+
+def is_offline() -> bool:
+    """Whether the user forbids downloads."""
+    return os.environ.get("ONNXFERRY_OFFLINE", "").lower() not in ("", "0", "false", "no")
+
+
+def fetch(name: str, urls: Sequence[str], sha256: str, destination: Path) -> Path:
+    """``destination``, downloaded from the first of ``urls`` that has it, unless it is there already.
+
+    ``name``: what it is, for people. ``sha256``: hex, of the *unpacked* bytes if the file is gzipped (mirrors compress
+    differently), else of the file. The file is kept as it came. An interrupted download leaves a ``.part`` file, which
+    the next call resumes. Several processes may ask at once: one downloads, the others wait for it.
+    A progress bar is shown on stderr where that is a terminal.
+
+    Raises DataError, which says what to put where, if the file cannot be had.
+    """
+    if _holds(destination, sha256):
+        return destination
+    by_hand = f"put {destination.name} in {destination.parent} yourself"
+    if is_offline():
+        raise DataError(f"{name} is not on this machine and ONNXFERRY_OFFLINE forbids downloads: unset it, or {by_hand}")
+    failures = []
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{destination}.lock"):
+            if _holds(destination, sha256):  # another process was faster
+                return destination
+            for url in urls:
+                try:
+                    return _fetch_from(url, name, sha256, destination)
+                except _MirrorError as error:
+                    failures.append(f"  {url}: {error}")
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{name}: {destination} cannot be written ({reason}): set ONNXFERRY_HOME to another folder") from error
+    raise DataError(f"{name} could not be downloaded: check the network, or {by_hand}. Tried:\n" + "\n".join(failures))
+
+
+def _fetch_from(url: str, name: str, sha256: str, destination: Path) -> Path:
+    # A part belongs to its address: another mirror may have compressed the file differently.
+    part = destination.with_name(f"{destination.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part")
+    had_part = part.exists()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=None)
+
+        def show(done: int, total: int | None) -> None:
+            progress.update(task, completed=done, total=total)
+
+        _download(url, part, show)
+        if had_part and not _holds(part, sha256):  # the file may have changed on the server since the part was begun
+            part.unlink()
+            _download(url, part, show)
+    if not _holds(part, sha256):
+        size = part.stat().st_size
+        part.unlink()
+        raise _MirrorError(f"what came, {size} bytes, does not have the SHA-256 {sha256[:12]}…")
+    part.replace(destination)
+    return destination
+
+
+def _download(url: str, part: Path, show: Callable[[int, int | None], None]) -> None:
+    """All of ``url`` in ``part``, after as many tries as it takes while bytes keep coming, TRIES at most."""
+    for left in reversed(range(TRIES)):
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            _continue(url, part, show)
+            return
+        except _CutOffError:
+            if not left or part.stat().st_size <= before:
+                raise
+
+
+def _continue(url: str, part: Path, show: Callable[[int, int | None], None]) -> None:
+    """One request for what ``part`` lacks, or for everything where the server cannot give a range (RFC 9110, section 14)."""
+    start = part.stat().st_size if part.exists() else 0
+    # identity: a server that packs a plain file for the way would have us store other bytes than it counts
+    headers = {"User-Agent": "onnxferry", "Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
+                if error.headers.get("Content-Range") == f"bytes */{start}":
+                    return  # nothing is missing
+                part.unlink()
+                _continue(url, part, show)
+                return
+            raise _MirrorError(f"HTTP {error.code} {error.reason}") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise _MirrorError(_words(error)) from error
+    with response:
+        if response.status == http.HTTPStatus.PARTIAL_CONTENT:
+            given = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+            if given is None or int(given[1]) != start:
+                raise _MirrorError(f"asked for bytes from {start}, got {response.headers.get('Content-Range', 'no Content-Range')}")
+        else:
+            start = 0
+        length = response.headers.get("Content-Length", "")
+        total = start + int(length) if length.isdigit() else None
+        with part.open("ab" if start else "wb") as file:
+            done = start
+            show(done, total)
+            while chunk := _read(response):
+                file.write(chunk)
+                done += len(chunk)
+                show(done, total)
+    if total is not None and done < total:
+        raise _CutOffError(f"cut off after {done} of {total} bytes")
+
+
+def _read(response: http.client.HTTPResponse) -> bytes:
+    try:
+        return response.read1(CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _CutOffError(f"cut off ({_words(error)})") from error
+
+
+def _words(error: BaseException) -> str:
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    return (reason.strerror if isinstance(reason, OSError) else None) or str(reason) or type(reason).__name__
+
+
+def _holds(path: Path, sha256: str) -> bool:
+    """Whether ``path`` is a file whose content, unpacked if it is gzipped, has this SHA-256."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        stream: BinaryIO | gzip.GzipFile = gzip.GzipFile(fileobj=file) if packed else file
+        try:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == sha256  # type: ignore[arg-type]
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            return False

@@ -1,0 +1,131 @@
+"""A folder of one's own pictures, one sub-folder a class, read at one size.
+
+    DIR/cat/a.jpg        DIR/dog/b.png        …    one pile, still to be split
+    DIR/train/cat/a.jpg  DIR/test/cat/c.jpg   …    split already; ``test`` and ``val`` may be missing
+
+The same file twice, byte for byte, is common in collections, and it would test a model on what it was trained on. So
+copies are left out: of several, one in ``test`` stays, else one in ``val``, else the first by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from onnxferry.runtime.errors import DataError, InputError
+from onnxferry.runtime.evaluation.test_set import folder_sha256
+from onnxferry.runtime.images.decode import decode_picture, list_labelled_pictures, with_channels
+from onnxferry.runtime.machine.cpu import available_cpus
+from onnxferry.train.preprocessing import resample_fit
+
+# Part → names of its folder. The order decides which of several copies of a picture stays.
+PART_FOLDERS = {"test": ("test",), "validation": ("val", "validation", "valid"), "train": ("train",)}
+
+
+MOST_READERS = 4  # threads: a photo of 12 megapixels takes some 300 MB while it is resampled
+
+
+MOST_NAMED = 10  # pictures in one message
+
+
+@dataclass(frozen=True, eq=False)
+class PictureFolder:
+    classes: tuple[str, ...]  # sorted
+    # "train" and, where there are such folders, "validation" and "test" → uint8 (n, size, size, channels), int64 (n,)
+    parts: dict[str, tuple[np.ndarray, np.ndarray]]
+    sha256: str  # of what ``sha256sum`` prints for all files, copies too, by their paths in the folder, sorted
+    source: str
+
+
+@dataclass(frozen=True)
+class _Picture:
+    path: Path
+    part: str
+    label: str
+
+
+def read_picture_folder(folder: Path, size: int, channels: int) -> PictureFolder:
+    """All pictures under ``folder``: their centred squares resampled to ``size``, in 1 or 3 ``channels``.
+
+    Raises DataError for pictures that cannot be read or stand in two classes (it names them), a class that is empty or is
+    missing in one of the parts, and fewer than two classes.
+    """
+    pictures = list(_list(folder))
+    classes = sorted({picture.label for picture in pictures if picture.part == "train"})
+    for part in dict.fromkeys(picture.part for picture in pictures):
+        odd = {picture.label for picture in pictures if picture.part == part}.symmetric_difference(classes)
+        if odd:
+            raise DataError(f"{folder}: expected the same classes in train and {part}, found only in one of them: {', '.join(sorted(odd))}")
+    if len(classes) < 2:
+        raise DataError(f"{folder}: expected at least two classes, each a sub-folder of pictures, found only {classes[0]!r}")
+
+    def read(picture: _Picture) -> tuple[str, np.ndarray | InputError]:
+        content = picture.path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        try:
+            decoded = with_channels(decode_picture(content, str(picture.path)), channels)
+        except InputError as error:
+            return digest, error
+        return digest, resample_fit(torch.from_numpy(np.ascontiguousarray(decoded)), size).numpy()
+
+    console = Console(stderr=True)
+    quiet = not console.is_terminal
+    try:
+        with ThreadPoolExecutor(min(MOST_READERS, available_cpus())) as threads:
+            arriving = threads.map(read, pictures)
+            results = list(track(arriving, "reading pictures", len(pictures), console=console, transient=True, disable=quiet))
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    broken = [outcome for _, outcome in results if isinstance(outcome, InputError)]
+    if broken:
+        many = f"{len(broken)} of {len(pictures)} pictures cannot be read, the first of them: " if len(broken) > 1 else ""
+        others = "".join(f"\n{error}" for error in broken[1:MOST_NAMED]) + ("\n…" if len(broken) > MOST_NAMED else "")
+        raise DataError(f"{many}{broken[0]}; replace or remove it{others}")
+
+    originals: dict[str, _Picture] = {}  # digest → the copy that stays
+    kept: dict[str, list[tuple[np.ndarray, int]]] = {picture.part: [] for picture in pictures}
+    for picture, (digest, pixels) in zip(pictures, results, strict=True):
+        original = originals.setdefault(digest, picture)
+        if original.label != picture.label:
+            raise DataError(f"{original.path} and {picture.path} are the same picture in two classes: remove the wrong one")
+        if original is picture and isinstance(pixels, np.ndarray):
+            kept[picture.part].append((pixels, classes.index(picture.label)))
+    copies = len(pictures) - len(originals)
+    return PictureFolder(
+        classes=tuple(classes),
+        parts={
+            part: (
+                np.array([pixels for pixels, _ in taken], np.uint8).reshape(-1, size, size, channels),
+                np.array([label for _, label in taken], np.int64),
+            )
+            for part, taken in kept.items()
+        },
+        sha256=folder_sha256(folder, {picture.path: digest for picture, (digest, _) in zip(pictures, results, strict=True)}),
+        source=f"a folder of {len(originals)} pictures" + (f" ({copies} copies left out)" if copies else ""),
+    )
+
+
+def _list(folder: Path) -> Iterator[_Picture]:
+    """The pictures, part by part in the order of PART_FOLDERS, then by class and by name."""
+    parts = {part: found for part, names in PART_FOLDERS.items() if (found := _part_folder(folder, names))}
+    if "train" not in parts:  # a class may be called so: then it holds pictures, not folders
+        parts = {"train": folder}
+    for part, part_folder in parts.items():
+        for label, paths in list_labelled_pictures(part_folder).items():
+            yield from (_Picture(path, part, label) for path in paths)
+
+
+def _part_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """The first of ``names`` in ``folder`` that is a folder of folders."""
+    for name in names:
+        if (folder / name).is_dir() and any(entry.is_dir() and not entry.name.startswith(".") for entry in (folder / name).iterdir()):
+            return folder / name
+    return None

@@ -1,0 +1,144 @@
+"""Text to learn from: a file, a folder of files, or a named text, as bytes, split into train, validation and test.
+
+===================  ==================================================================================================
+``pydoc-topics``     CPython's own documentation of its language (``pydoc_data.topics``), about 0.7 MB of English on
+                     every machine that runs Python: no network, the default.
+``tinyshakespeare``  1,115,394 bytes of Shakespeare's plays as Karpathy's char-rnn (2015) ships them; public domain.
+a path               any file, or a folder whose files are read in the order of their names. Any bytes will do.
+===================  ==================================================================================================
+
+The last tenth is the test and is never used for choosing; the last ``validation`` of the nine tenths before it validates.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onnxferry.runtime.errors import DataError, InputError
+from onnxferry.runtime.folders import downloads_folder
+from onnxferry.train.data.download import fetch
+
+EMBEDDED = "pydoc-topics"
+
+
+SHAKESPEARE = "tinyshakespeare"
+
+
+SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+
+
+SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+
+
+SHAKESPEARE_BYTES = 1_115_394
+
+
+NAMES = (EMBEDDED, SHAKESPEARE)
+
+
+MIN_BYTES = 200  # fewer cannot be cut into three pieces that mean anything
+
+
+MAX_BYTES = 2**30
+
+
+@dataclass(frozen=True, eq=False)
+class TextSplits:
+    """Three stretches of one text, in its order."""
+
+    name: str
+    train: np.ndarray  # uint8 (n,)
+    validation: np.ndarray  # uint8 (n,); empty with validation=0
+    test: np.ndarray  # uint8 (n,): the last tenth
+    sha256: str  # of all bytes, hex
+    source: str  # in short words, without a local path
+
+
+def load_text(name: str = EMBEDDED, data: Path | None = None, *, validation: float = 0.05) -> TextSplits:
+    """The text called ``name`` (see the module), or the file or folder ``name``; ``data``: where a named text's file is.
+
+    ``validation``: share of the first nine tenths that is held out to choose by, 0 … 0.5. Raises DataError for a text that
+    is missing, unreadable, too short or not what its checksum says, InputError for a share out of range.
+    """
+    if not 0 <= validation <= 0.5:
+        raise InputError(f"the share of text held out for validation must be 0 … 0.5, got {validation}")
+    if name == SHAKESPEARE:
+        text, source = _shakespeare(data), "Tiny Shakespeare (Karpathy, char-rnn), public domain"
+    elif name == EMBEDDED and data is None:
+        text, source = _topics(), "CPython's pydoc_data.topics (PSF licence)"
+    else:
+        path = data if data is not None else Path(name)
+        text, source = _read(path), f"the user's own text, {path.name}"
+        name = path.stem if name in ("", EMBEDDED) or Path(name) == path else name
+    if len(text) < MIN_BYTES:
+        raise DataError(
+            f"the training text {name!r} has {len(text)} bytes; at least {MIN_BYTES} are needed, and a few hundred kB to learn words"
+        )
+    bytes_ = np.frombuffer(text, np.uint8)
+    nine = len(bytes_) * 9 // 10
+    first = nine - int(nine * validation)
+    return TextSplits(name, bytes_[:first], bytes_[first:nine], bytes_[nine:], hashlib.sha256(text).hexdigest(), source)
+
+
+def doubts(text: np.ndarray) -> str:
+    """Why uint8 (n,) is hardly text, in words; "" for what may be. Any bytes can be learnt, but seldom are they meant to be."""
+    if (text == 0).any():
+        return "it holds NUL bytes"
+    start = text[: 1 << 20]
+    printable = ((start >= 32) & (start < 127)) | np.isin(start, np.frombuffer(b"\t\n\r", np.uint8))
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start.tobytes())  # incremental: the cut may go through a letter
+    except UnicodeDecodeError:
+        return "" if printable.mean() > 0.5 else "it is no UTF-8, and most of its bytes are not ASCII"
+    return ""
+
+
+def _topics() -> bytes:
+    from pydoc_data import topics
+
+    return "\n\n".join(topics.topics[key].strip() for key in sorted(topics.topics)).encode()
+
+
+def _read(path: Path) -> bytes:
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path)))
+        if not files:
+            raise DataError(f"the folder {path.name!r} holds no text: no file in it")
+    elif path.is_file():
+        files = [path]
+    else:
+        raise DataError(f"no text at {path}: expected a file, a folder of files, or one of {', '.join(NAMES)}")
+    size = sum(file.stat().st_size for file in files)
+    if size > MAX_BYTES:
+        raise DataError(f"{path.name} holds {size} bytes of text; at most {MAX_BYTES} are read into memory: give a part of it")
+    try:
+        return b"\n".join(file.read_bytes() for file in files)
+    except OSError as error:
+        raise DataError(f"{path.name} cannot be read: {error.strerror}") from error
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _shakespeare(data: Path | None) -> bytes:
+    if data is not None:
+        text = _read(data / "tinyshakespeare.txt" if data.is_dir() else data)
+        _verify(text, data.name)
+        return text
+    return fetch("Tiny Shakespeare", [SHAKESPEARE_URL], SHAKESPEARE_SHA256, downloads_folder() / "tinyshakespeare.txt").read_bytes()
+
+
+def _verify(text: bytes, what: str) -> None:
+    found = hashlib.sha256(text).hexdigest()
+    if found != SHAKESPEARE_SHA256:
+        raise DataError(
+            f"{what} is not Tiny Shakespeare: {len(text)} bytes with SHA-256 {found[:12]}…, "
+            f"expected {SHAKESPEARE_BYTES} with {SHAKESPEARE_SHA256[:12]}…; "
+            "delete it and fetch it again, or name it as a text of your own"
+        )

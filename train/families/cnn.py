@@ -1,0 +1,290 @@
+"""Recognition: a compact residual network and how it learns.
+
+The network is a pre-stemmed stack of basic residual blocks (He, Zhang, Ren and Sun 2015, "Deep residual learning for
+image recognition", arXiv 1512.03385) in three widths, with batch normalisation (Ioffe and Szegedy 2015) and global
+average pooling. It learns by cross-entropy with label smoothing, AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101),
+a one-cycle learning rate (Smith and Topin 2017, arXiv 1708.07120) and an exponential moving average of the weights,
+which is what is validated and deployed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from onnxferry.runtime.errors import InputError
+from onnxferry.train.data.augment import AugmentConfig, augment
+from onnxferry.train.data.images import ImageSet, ImageSplits
+from onnxferry.train.loop.checkpoint import Checkpoint, config_from
+from onnxferry.train.loop.ema import WeightAverage
+from onnxferry.train.loop.loop import Learner
+from onnxferry.train.preprocessing import Framing, check_pictures
+
+
+@dataclass(frozen=True)
+class CnnConfig:
+    """Everything that rebuilds the network and its whole-task graph."""
+
+    labels: tuple[str, ...]  # class names, in the order of the outputs
+    channels: int = 1  # of the picture: 1 grey, 3 colour
+    size: int = 28  # side of the network's inner square, pixels
+    framing: str = "fit"  # how a picture comes to that square: see framing.py
+    width: int = 24  # channels of the first stage; the stages are 1, 2 and 4 times as wide
+    blocks: tuple[int, int, int] = (1, 2, 2)  # residual blocks a stage
+    dropout: float = 0.1  # share of the features that are dropped in training
+    mean: tuple[float, ...] = (0.5,)  # of the framed training pictures, a channel
+    std: tuple[float, ...] = (0.5,)
+
+    def __post_init__(self) -> None:
+        check_pictures(self.framing, self.channels, self.size)
+
+    @property
+    def inner_channels(self) -> int:
+        return 1 if self.framing == "ink" else self.channels
+
+
+@dataclass(frozen=True)
+class CnnOptions:
+    """How it is trained."""
+
+    epochs: int = 30
+    batch: int = 128  # pictures a step, over all devices together
+    learning_rate: float = 4e-3  # the cycle's highest
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.05
+    average: float = 0.998  # decay of the moving average, a step
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+class Block(nn.Module):
+    """relu(x + f(x)), f two 3 × 3 convolutions; a 1 × 1 convolution on the short cut where the shape changes."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.short: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.short = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        nn.init.zeros_(self.norm2.weight)  # every block starts as the identity (Goyal et al. 2017, arXiv 1706.02677)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+        return F.relu(y + self.short(x))
+
+
+def trunk(channels: int, size: int, width: int, blocks: tuple[int, int, int]) -> tuple[nn.Sequential, nn.Sequential]:
+    """Stem and stages, which a recogniser and an encoder share: (batch, channels, size, size) → (batch, 4 width, size / 4, size / 4)."""
+    stride = max(1, size // 56)  # large pictures come down to at most 56 × 56 … 112 at once
+    kernel = 3 if stride == 1 else 2 * stride + 1
+    stem = nn.Sequential(nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+    stages: list[nn.Module] = []
+    inputs = width
+    for stage, count in enumerate(blocks):
+        for block in range(count):
+            outputs = width * 2**stage
+            stages.append(Block(inputs, outputs, stride=2 if stage > 0 and block == 0 else 1))
+            inputs = outputs
+    whole = nn.Sequential(*stages)
+    start_convolutions(stem, whole)
+    return stem, whole
+
+
+def start_convolutions(*parts: nn.Module) -> None:
+    """He et al. 2015 (arXiv 1502.01852)."""
+    for part in parts:
+        for module in part.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+class Cnn(nn.Module):
+    """Framed pictures float32 (batch, channels, size, size) in 0 … 1 → logits (batch, classes), features (batch, 4 width)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: CnnConfig) -> None:
+        super().__init__()
+        self.config = config
+        shape = (1, config.inner_channels, 1, 1)
+        self.register_buffer("mean", torch.tensor(config.mean).reshape(shape))
+        self.register_buffer("std", torch.tensor(config.std).reshape(shape))
+        self.stem, self.stages = trunk(config.inner_channels, config.size, config.width, config.blocks)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(4 * config.width, len(config.labels))
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.stages(self.stem((pictures - self.mean) / self.std))
+        features = x.mean(dim=(2, 3))
+        return self.head(self.dropout(features)), features
+
+
+class Recogniser(nn.Module):
+    """The whole task: ``image`` uint8 (batch, height, width, channels) → probabilities, class_index, features."""
+
+    def __init__(self, network: Cnn) -> None:
+        super().__init__()
+        self.framing = Framing(network.config.framing, network.config.size)
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits, features = self.network(self.framing(image))
+        probabilities = torch.softmax(logits, dim=1)
+        return probabilities, probabilities.argmax(dim=1), features
+
+
+def model_from_config(config: Mapping[str, Any]) -> Cnn:
+    return Cnn(config_from(CnnConfig, config))
+
+
+def frame_all(images: np.ndarray, framing: Framing, chunk: int = 1000) -> Tensor:
+    """uint8 (n, height, width, channels) → uint8 (n, inner channels, size, size): framed once, before training."""
+    pieces = []
+    with torch.inference_mode():
+        for start in range(0, len(images), chunk):
+            framed = framing(torch.from_numpy(np.ascontiguousarray(images[start : start + chunk])))
+            pieces.append((framed * 255).round().clamp(0, 255).to(torch.uint8))
+    return torch.cat(pieces).clone()
+
+
+class CnnLearner(Learner):
+    family = "cnn"
+    criterion = "accuracy"
+    higher_is_better = True
+
+    def __init__(
+        self, data: ImageSplits, options: CnnOptions, *, framing: str, width: int = 24, seed: int = 0, init: Checkpoint | None = None
+    ) -> None:
+        """``init``: an autoencoder's checkpoint, whose encoder's trunk is where this network starts; then framing, width, blocks
+        and normalisation are its own. Raises InputError where it was made for other pictures."""
+        super().__init__(epochs=options.epochs, seed=seed)
+        self.data = data
+        self.options = options
+        self.init = init
+        _, size, _, channels = data.train.images.shape
+        if init is not None:
+            made_for = (init.config["channels"], init.config["size"])
+            if made_for != (channels, size):
+                raise InputError(
+                    f"the encoder was trained on pictures of {made_for[1]} pixels with {made_for[0]} channels, these have {size} pixels "
+                    f"and {channels} channels: give the same --size and --color"
+                )
+            framing, width = str(init.config["framing"]), int(init.config["width"])
+        frame = Framing(framing, size)
+        self.pictures = frame_all(data.train.images, frame)  # uint8 (n, c, size, size)
+        self.labels = torch.from_numpy(data.train.labels)
+        scaled = self.pictures.float() / 255
+        mean, std = scaled.mean(dim=(0, 2, 3)), scaled.std(dim=(0, 2, 3)).clamp(min=1e-3)
+        self.config = CnnConfig(
+            labels=data.classes,
+            channels=channels,
+            size=size,
+            framing=framing,
+            width=width,
+            mean=tuple(round(v, 4) for v in mean.tolist()),
+            std=tuple(round(v, 4) for v in std.tolist()),
+        )
+        if init is not None:
+            shared: dict[str, Any] = {name: tuple(init.config[name]) for name in ("blocks", "mean", "std")}
+            self.config = dataclasses.replace(self.config, **shared)
+
+    def setup(self, fabric: Fabric, total_steps: int) -> None:
+        self.fabric = fabric
+        network = Cnn(self.config).to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        if self.init is not None:
+            theirs = {name.removeprefix("encoder."): weight for name, weight in self.init.weights.items()}
+            network.stem.load_state_dict({n.removeprefix("stem."): w for n, w in theirs.items() if n.startswith("stem.")})
+            network.stages.load_state_dict({n.removeprefix("stages."): w for n, w in theirs.items() if n.startswith("stages.")})
+        decayed = [p for p in network.parameters() if p.ndim > 1]
+        others = [p for p in network.parameters() if p.ndim <= 1]
+        optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": self.options.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=self.options.learning_rate,
+        )
+        self.average = WeightAverage(network, self.options.average)
+        self.network, self.optimizer = fabric.setup(network, optimizer)
+        self.average.to(fabric.device)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=self.options.learning_rate, total_steps=total_steps, pct_start=0.2, div_factor=10, final_div_factor=1000
+        )
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Channels last is faster on the CPU, but torch 2.13's oneDNN corrupts memory there with 4 or 6 channels."""
+        return torch.channels_last if self.config.width % 8 == 0 else torch.contiguous_format
+
+    def steps_per_epoch(self) -> int:
+        return max(1, len(self.labels) // self.options.batch)
+
+    def batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(len(self.labels)))
+        share = max(1, min(self.options.batch, len(order)) // self.fabric.world_size)
+        for step in range(start, self.steps_per_epoch()):
+            first = step * self.options.batch + self.fabric.global_rank * share
+            index = order[first : first + share]
+            yield self.pictures[index].to(self.fabric.device), self.labels[index].to(self.fabric.device)
+
+    def step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        pictures, labels = batch
+        with torch.no_grad():
+            pictures = augment(pictures.float() / 255, self.options.augment).contiguous(memory_format=self.memory_format)
+        logits, _ = self.network(pictures)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.options.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        self.schedule.step()
+        self.average.update(self.network)
+        return {"loss": loss.detach(), "accuracy": (logits.detach().argmax(dim=1) == labels).float().mean()}
+
+    def _score(self, images: ImageSet) -> dict[str, float]:
+        network = self.average.module.eval()
+        framing = Framing(self.config.framing, self.config.size)
+        pictures = frame_all(images.images, framing)
+        right, loss = 0, 0.0
+        with torch.inference_mode():
+            for start in range(0, len(pictures), 500):
+                labels = torch.from_numpy(images.labels[start : start + 500]).to(self.fabric.device)
+                logits, _ = network(pictures[start : start + 500].to(self.fabric.device).float() / 255)
+                loss += F.cross_entropy(logits, labels, reduction="sum").item()
+                right += int((logits.argmax(dim=1) == labels).sum())
+        return {"loss": loss / len(pictures), "accuracy": right / len(pictures), "n": len(pictures)}
+
+    def validate(self) -> dict[str, float]:
+        return self._score(self.data.validation) if len(self.data.validation.labels) else {}
+
+    def test(self) -> dict[str, float]:
+        return self._score(self.data.test)
+
+    def deploy(self, weights: Mapping[str, Tensor]) -> None:
+        self.average.module.load_state_dict(dict(weights))
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"network": self.network, "average": self.average}
+
+    def optimizers(self) -> dict[str, Any]:
+        return {"adamw": self.optimizer}
+
+    def schedulers(self) -> dict[str, Any]:
+        return {"one_cycle": self.schedule}
+
+    def checkpoint(self) -> Checkpoint:
+        weights = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in self.average.module.state_dict().items()}
+        first = [int(np.flatnonzero(self.data.test.labels == c)[0]) for c in np.unique(self.data.test.labels)]
+        examples = {
+            "image": torch.from_numpy(self.data.test.images[first[:16]]).clone(),
+            "label": torch.from_numpy(self.data.test.labels[first[:16]]).clone(),
+        }
+        data = {"name": self.data.name, "sha256": self.data.sha256, "source": self.data.source}
+        return Checkpoint(family=self.family, config=dataclasses.asdict(self.config), weights=weights, data=data, examples=examples)

@@ -1,0 +1,333 @@
+"""Images out of noise: a class-conditional convolutional GAN (Goodfellow et al. 2014, arXiv 1406.2661), and how it learns.
+
+The generator is DCGAN's (Radford et al. 2015, arXiv 1511.06434) with class-conditional batch normalisation (de Vries et
+al. 2017, arXiv 1707.00683). Instead of transposed convolutions it enlarges before a convolution (Odena et al. 2016), and
+the last time by sub-pixel convolution (Shi et al. 2016, arXiv 1609.05158), so that nearly all arithmetic is done at half
+the side, in about half the time. The discriminator has spectral normalisation (Miyato et al. 2018, arXiv 1802.05957) and
+reads the class by projection (Miyato and Koyama 2018, arXiv 1802.05637). They play the hinge game (Lim and Ye 2017, arXiv
+1705.02894) with AdamW; what is judged and deployed is a moving average of the generator (Yazıcı et al. 2018, arXiv
+1806.04498).
+
+Which epoch is best is decided by the Fréchet distance to held-out pictures, in a recogniser's features: gan_quality.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.images.grid import picture_grid, save_picture
+from onnxferry.train.data.images import ImageSplits, draw_stratified
+from onnxferry.train.families.gan_quality import Judge, quality
+from onnxferry.train.loop.checkpoint import Checkpoint, config_from
+from onnxferry.train.loop.ema import WeightAverage
+from onnxferry.train.loop.loop import Learner
+
+SIZES = (28, 32, 64)
+
+
+MOST_JUDGED = 10_000
+"""Pictures of each kind that a quality is measured on, at the most."""
+
+
+FIRST_SUSPECT = 3
+"""Epoch from which on a generator can be said to have collapsed."""
+
+
+FINE = 8
+"""Channels of the generator at the whole side."""
+
+
+COLLAPSED = 0.1
+"""A generator whose pictures of a class spread less than this share of the real ones' spread has collapsed."""
+
+
+@dataclass(frozen=True)
+class GanConfig:
+    """Everything that rebuilds the generator and its graph."""
+
+    labels: tuple[str, ...]  # class names, in order
+    channels: int = 1  # 1 grey, 3 colour
+    size: int = 28  # side of the pictures, pixels: 28, 32 or 64
+    noise: int = 64  # numbers that a picture is made of
+    width: int = 32  # channels before the last enlargement; twice as many before that
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise InputError(f"pictures are made at sizes {', '.join(map(str, SIZES))}, got {self.size}")
+        if self.noise < 1:
+            raise InputError(f"noise must be at least 1 number, got {self.noise}")
+
+
+@dataclass(frozen=True)
+class GanOptions:
+    """How it is trained."""
+
+    epochs: int = 40
+    batch: int = 64  # pictures a step, over all devices together
+    learning_rate: float = 4e-4  # both players'; falls to zero over the last half
+    weight_decay: float = 1e-4
+    beta1: float = 0.0  # AdamW's; momentum makes the two circle each other
+    beta2: float = 0.99
+    average: float = 0.999  # decay of the moving average, a step
+    discriminator_width: int = 32
+
+
+class ClassNorm(nn.Module):
+    """Batch normalisation whose gain and bias are the class's own: x (batch, channels, h, w), label (batch,)."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.gain = nn.Embedding(classes, channels)
+        self.bias = nn.Embedding(classes, channels)
+        nn.init.ones_(self.gain.weight)
+        nn.init.zeros_(self.bias.weight)
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        shaped: Tensor = self.norm(x) * self.gain(label)[:, :, None, None] + self.bias(label)[:, :, None, None]
+        return shaped
+
+
+class Generator(nn.Module):
+    """Noise float32 (batch, noise), label int64 (batch,) → pictures float32 (batch, channels, size, size) in -1 … 1."""
+
+    def __init__(self, config: GanConfig) -> None:
+        super().__init__()
+        self.config = config
+        classes, width, side = len(config.labels), config.width, config.size // 4
+        self.shape = (2 * width, side, side)
+        self.embed = nn.Embedding(classes, 16)
+        self.head = nn.Linear(config.noise + 16, 2 * width * side**2)
+        self.norms = nn.ModuleList(ClassNorm(channels, classes) for channels in (2 * width, 2 * width, 2 * width, width, FINE))
+        self.coarse = nn.Conv2d(2 * width, 2 * width, 3, 1, 1, bias=False)
+        self.middle = nn.Conv2d(2 * width, 2 * width, 3, 1, 1, bias=False)
+        self.fine = nn.Conv2d(2 * width, width, 3, 1, 1, bias=False)
+        self.enlarge = nn.Conv2d(width, 4 * FINE, 3, 1, 1, bias=False)
+        self.pixels = nn.Conv2d(FINE, config.channels, 3, 1, 1)
+        for module in (self.head, self.coarse, self.middle, self.fine, self.enlarge, self.pixels):
+            nn.init.orthogonal_(module.weight)
+
+    def forward(self, noise: Tensor, label: Tensor) -> Tensor:
+        x = self.head(torch.cat([noise, self.embed(label)], dim=1)).reshape(-1, *self.shape)
+        x = F.relu(self.norms[0](x, label))
+        x = F.relu(self.norms[1](self.coarse(x), label))
+        x = F.relu(self.norms[2](self.middle(F.interpolate(x, scale_factor=2, mode="nearest")), label))
+        x = F.relu(self.norms[3](self.fine(x), label))
+        x = F.relu(self.norms[4](F.pixel_shuffle(self.enlarge(x), 2), label))
+        return torch.tanh(self.pixels(x))
+
+
+class Discriminator(nn.Module):
+    """Pictures float32 (batch, channels, size, size) in -1 … 1, label int64 (batch,) → how real each looks, (batch,)."""
+
+    def __init__(self, config: GanConfig, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            spectral_norm(nn.Conv2d(config.channels, width, 4, 2, 1)),
+            nn.LeakyReLU(0.1),
+            spectral_norm(nn.Conv2d(width, 2 * width, 3, 1, 1)),
+            nn.LeakyReLU(0.1),
+            spectral_norm(nn.Conv2d(2 * width, 4 * width, 4, 2, 1)),
+            nn.LeakyReLU(0.1),
+            spectral_norm(nn.Conv2d(4 * width, 4 * width, 3, 1, 1)),
+            nn.LeakyReLU(0.1),
+        )
+        self.head = spectral_norm(nn.Linear(4 * width, 1))
+        self.embed = spectral_norm(nn.Embedding(len(config.labels), 4 * width))
+
+    def forward(self, pictures: Tensor, label: Tensor) -> Tensor:
+        features = self.body(pictures).sum(dim=(2, 3))
+        score: Tensor = self.head(features)[:, 0] + (self.embed(label) * features).sum(dim=1)
+        return score
+
+
+class GeneratorTask(nn.Module):
+    """The whole task: ``noise`` float32 (batch, noise), ``label`` int64 (batch,) → ``image`` uint8 (batch, size, size, channels)."""
+
+    def __init__(self, network: Generator) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, noise: Tensor, label: Tensor) -> Tensor:
+        return to_pixels(self.network(noise, label))
+
+
+def to_pixels(pictures: Tensor) -> Tensor:
+    """float32 (batch, channels, height, width) in -1 … 1 → uint8 (batch, height, width, channels)."""
+    return ((pictures + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def model_from_config(config: Mapping[str, Any]) -> Generator:
+    return Generator(config_from(GanConfig, config))
+
+
+class GanLearner(Learner):
+    family = "gan"
+    criterion = "frechet"
+
+    def __init__(self, data: ImageSplits, options: GanOptions, judge: Judge, *, noise: int = 64, width: int = 32, seed: int = 0) -> None:
+        super().__init__(epochs=options.epochs, seed=seed)
+        self.data = data
+        self.options = options
+        self.judge = judge
+        _, size, _, channels = data.train.images.shape
+        self.config = GanConfig(labels=data.classes, channels=channels, size=size, noise=noise, width=width)
+        self.pictures = torch.from_numpy(data.train.images).permute(0, 3, 1, 2).contiguous()  # uint8 (n, c, size, size)
+        self.labels = torch.from_numpy(data.train.labels)
+        self._real: dict[str, np.ndarray] = {}  # features by part
+
+    def setup(self, fabric: Fabric, total_steps: int) -> None:
+        self.fabric = fabric
+        # The players themselves, without Fabric's wrappers: what is only passed through needs no synchronised gradients.
+        self.bare_generator = Generator(self.config).to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.bare_discriminator = Discriminator(self.config, self.options.discriminator_width)
+        self.bare_discriminator.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.average = WeightAverage(self.bare_generator, self.options.average)
+        how = {
+            "lr": self.options.learning_rate,
+            "betas": (self.options.beta1, self.options.beta2),
+            "weight_decay": self.options.weight_decay,
+        }
+        optimizers = [torch.optim.AdamW(m.parameters(), **how) for m in (self.bare_generator, self.bare_discriminator)]  # type: ignore[arg-type]
+        self.generator, self.generator_optimizer = fabric.setup(self.bare_generator, optimizers[0])
+        self.discriminator, self.discriminator_optimizer = fabric.setup(self.bare_discriminator, optimizers[1])
+        self.average.to(fabric.device)
+        half = total_steps / 2
+        self.schedules = {
+            name: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.01, min(1.0, (total_steps - step) / half)))
+            for name, optimizer in zip(("generator", "discriminator"), optimizers, strict=True)
+        }
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """As the recogniser's: channels last is faster on the CPU, but not safe in every width."""
+        safe = self.config.width % 8 == 0 and self.options.discriminator_width % 8 == 0
+        return torch.channels_last if safe else torch.contiguous_format
+
+    def steps_per_epoch(self) -> int:
+        return max(1, len(self.labels) // self.options.batch)
+
+    def batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(len(self.labels)))
+        share = max(1, min(self.options.batch, len(order)) // self.fabric.world_size)
+        for step in range(start, self.steps_per_epoch()):
+            first = step * self.options.batch + self.fabric.global_rank * share
+            index = order[first : first + share]
+            yield self.pictures[index].to(self.fabric.device), self.labels[index].to(self.fabric.device)
+
+    def step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        real, labels = (batch[0].float() / 127.5 - 1).contiguous(memory_format=self.memory_format), batch[1]
+        fake = self.generator(self._noise(len(labels)), labels)
+        # Real and made in one pass: half the synchronisation, and one power iteration for both.
+        scores = self.discriminator(torch.cat([real, fake.detach()]), torch.cat([labels, labels])).float()
+        on_real, on_fake = scores.chunk(2)
+        discriminator_loss = F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()
+        self.discriminator_optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(discriminator_loss)
+        self.discriminator_optimizer.step()
+
+        # The same pictures before the discriminator as it is now.
+        self.bare_discriminator.requires_grad_(False)
+        with self.fabric.autocast():
+            generator_loss = -self.bare_discriminator(fake, labels).float().mean()
+        self.generator_optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(generator_loss)
+        self.generator_optimizer.step()
+        self.bare_discriminator.requires_grad_(True)
+        for schedule in self.schedules.values():
+            schedule.step()
+        self.average.update(self.bare_generator)
+        losses = {"generator": generator_loss.detach(), "discriminator": discriminator_loss.detach()}
+        return {"loss": losses["generator"] + losses["discriminator"], **losses}
+
+    def _noise(self, count: int) -> Tensor:
+        return torch.randn(count, self.config.noise, device=self.fabric.device)
+
+    def make(self, labels: np.ndarray, seed: int) -> np.ndarray:
+        """Pictures of the averaged generator, uint8 (n, size, size, channels), one for each label int64 (n,)."""
+        network = self.average.module.eval()
+        noise = torch.from_numpy(np.random.default_rng(seed).standard_normal((len(labels), self.config.noise), dtype=np.float32))
+        made = [np.zeros((0, self.config.size, self.config.size, self.config.channels), np.uint8)]
+        with torch.inference_mode():
+            for start in range(0, len(labels), 500):
+                asked = torch.from_numpy(labels[start : start + 500]).to(self.fabric.device)
+                made.append(to_pixels(network(noise[start : start + 500].to(self.fabric.device), asked)).cpu().numpy())
+        return np.concatenate(made)
+
+    def _features(self, part: str) -> np.ndarray:
+        if part not in self._real:
+            self._real[part] = self.judge(getattr(self.data, part).images[:MOST_JUDGED])[0]
+        return self._real[part]
+
+    def _quality(self, part: str, seed: int) -> dict[str, float]:
+        held_out = getattr(self.data, part)
+        labels = held_out.labels[:MOST_JUDGED]
+        features, read = self.judge(self.make(labels, seed))
+        return {**quality(self._features(part), features), "agreement": float((read == labels).mean()), "n": len(labels)}
+
+    def validate(self) -> dict[str, float]:
+        return self._quality("validation", 1) if len(self.data.validation.labels) else {}
+
+    def test(self) -> dict[str, float]:
+        """On the test's pictures, beside the floor: as many real training pictures instead of made ones."""
+        count = min(len(self.data.test), len(self.data.train), MOST_JUDGED)
+        floor = quality(self._features("test"), self.judge(self.data.train.images[draw_stratified(self.data.train.labels, count, 0)])[0])
+        return {**self._quality("test", 2), "floor_frechet": floor["frechet"], "floor_coverage": floor["coverage"]}
+
+    def deploy(self, weights: Mapping[str, Tensor]) -> None:
+        self.average.module.load_state_dict(dict(weights))
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"generator": self.generator, "discriminator": self.discriminator, "average": self.average}
+
+    def optimizers(self) -> dict[str, Any]:
+        return {"generator": self.generator_optimizer, "discriminator": self.discriminator_optimizer}
+
+    def schedulers(self) -> dict[str, Any]:
+        return dict(self.schedules)
+
+    def show(self, epoch: int, folder: Path) -> str:
+        """samples.png: ten pictures a class, a row each, of the same noise every epoch; a line where the generator has collapsed."""
+        classes = min(len(self.config.labels), 10)
+        labels = np.repeat(np.arange(classes), 10)
+        made = self.make(labels, 3)
+        save_picture(picture_grid(made, 10, scale=2), folder / "samples.png")
+        index = [np.flatnonzero(self.data.train.labels == label)[:10] for label in range(classes)]
+        real = spread([self.data.train.images[i] for i in index])
+        ours = spread([made[labels == label] for label in range(classes)])
+        # The average of the first epochs still holds the random start, whose pictures are all alike.
+        if epoch >= FIRST_SUSPECT and real and ours < COLLAPSED * real:
+            return (
+                f"the generator has collapsed: its pictures of a class differ by {ours:.3g} levels, real ones by {real:.3g}; "
+                "stop, and try another --seed or a lower --learning-rate"
+            )
+        return ""
+
+    def checkpoint(self) -> Checkpoint:
+        weights = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in self.average.module.state_dict().items()}
+        labels = np.arange(max(16, len(self.config.labels))) % len(self.config.labels)
+        noise = np.random.default_rng(0).standard_normal((len(labels), self.config.noise), dtype=np.float32)
+        return Checkpoint(
+            family=self.family,
+            config=dataclasses.asdict(self.config),
+            weights=weights,
+            data={"name": self.data.name, "sha256": self.data.sha256, "source": self.data.source},
+            examples={"noise": torch.from_numpy(noise), "label": torch.from_numpy(labels)},
+        )
+
+
+def spread(classes: list[np.ndarray]) -> float:
+    """Mean standard deviation of a pixel within a class, in levels. ``classes``: uint8 (n, height, width, channels) each."""
+    return float(np.mean([pictures.astype(np.float64).std(axis=0).mean() for pictures in classes if len(pictures) > 1] or [0.0]))

@@ -1,0 +1,443 @@
+"""The one training loop. It knows no family: what is learnt stands in a ``Learner``, where it runs is Fabric's business.
+
+A run lives in a folder:
+
+    run.json        the exact command, the configuration, the data's name and hash, the versions
+    metrics.jsonl   a line an epoch: training and validation metrics, learning rates, seconds; a last one with the test
+    curves.png      the same as a picture
+    best.pt         the checkpoint (checkpoint.py) that validated best, or the last where nothing is held out to choose by
+    last.pt         everything that a continuation needs, saved every epoch and every ``save_seconds`` within one
+
+A run that was cut off, by Ctrl-C or by a kill, continues bit for bit: an epoch's order and randomness are functions of
+(seed, epoch), and ``last.pt`` holds the generator's state and the step within the epoch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import platform
+import signal
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from onnxferry.runtime.errors import InputError, TrainingError
+from onnxferry.runtime.files import write_text_whole, written_whole
+from onnxferry.runtime.finite import finite
+from onnxferry.train.loop.checkpoint import Checkpoint, load_plain, save_atomically
+
+
+class Learner(ABC):
+    """What the loop needs of a family. ``setup`` builds, ``step`` learns, ``checkpoint`` says what is deployed."""
+
+    family: str
+    criterion: str = "loss"  # the validation metric that chooses the best checkpoint
+    higher_is_better: bool = False
+
+    def __init__(self, *, epochs: int, seed: int) -> None:
+        self.epochs = epochs
+        self.seed = seed
+
+    @abstractmethod
+    def setup(self, fabric: Fabric, total_steps: int) -> None:
+        """Build networks, optimisers and schedules, and hand them to ``fabric``. The generator is seeded before."""
+
+    @abstractmethod
+    def steps_per_epoch(self) -> int: ...
+
+    @abstractmethod
+    def batches(self, epoch: int, start: int) -> Iterator[Any]:
+        """The batches of an epoch from step ``start`` on: a function of (seed, epoch) and of nothing else."""
+
+    @abstractmethod
+    def step(self, batch: Any) -> dict[str, Tensor]:
+        """Forward, backward, optimiser and schedule. Returns scalars, which are averaged over the epoch; ``loss`` is one."""
+
+    @abstractmethod
+    def validate(self) -> dict[str, float]:
+        """Metrics on held-out data, ``criterion`` among them; empty where nothing is held out."""
+
+    @abstractmethod
+    def test(self) -> dict[str, float]:
+        """Metrics on data that neither training nor choosing has seen."""
+
+    @abstractmethod
+    def modules(self) -> dict[str, nn.Module]: ...
+
+    @abstractmethod
+    def optimizers(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def schedulers(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def checkpoint(self) -> Checkpoint:
+        """What is deployed, as it is now: family, config, weights, data, examples. The loop adds metrics and provenance."""
+
+    @abstractmethod
+    def deploy(self, weights: Mapping[str, Tensor]) -> None:
+        """Put a checkpoint's weights where ``test`` uses them."""
+
+    def show(self, epoch: int, folder: Path) -> str:
+        """After a validation: write a picture into ``folder``, or return a line worth printing (a sample of text)."""
+        return ""
+
+    def extra_state(self) -> dict[str, Any]:
+        """What else a continuation needs: tensors and plain containers (a carried recurrent state)."""
+        return {}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        return None
+
+
+class Observer:
+    """Told what happens, for progress bars. Does nothing by itself."""
+
+    def started(self, learner: Learner, epoch: int, steps: int) -> None: ...
+
+    def stepped(self, epoch: int, step: int, means: Mapping[str, float]) -> None: ...
+
+    def validated(self, record: Mapping[str, Any], best: bool, shown: str) -> None: ...
+
+    def tested(self, metrics: Mapping[str, float]) -> None: ...
+
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+"""Fabric's names: float32 throughout, or networks computed in half precision over float32 weights."""
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Where and how a run is made. Raises InputError for a device or a precision that is none of those."""
+
+    out: Path
+    command: str = ""
+    device: str = "auto"  # one of DEVICES
+    devices: int = 1  # processes, each with a device of its own (DDP: gloo on the CPU, nccl on CUDA)
+    precision: str = "32-true"  # one of PRECISIONS
+    resume: bool = False
+    save_seconds: float = 60.0  # between two saves within an epoch
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("device", self.device, DEVICES), ("precision", self.precision, PRECISIONS)):
+            if value not in known:
+                raise InputError(f"unknown {name} {value!r}; expected {', '.join(known[:-1])} or {known[-1]}")
+
+
+class InterruptedTrainingError(TrainingError):
+    """Stopped by Ctrl-C or SIGTERM; everything is saved."""
+
+
+def fit(learner: Learner, config: LoopConfig, observer: Observer | None = None) -> dict[str, Any]:
+    """Train ``learner`` into ``config.out``. Returns {"validation": …, "test": …, "epoch": best epoch, "seconds": …}.
+
+    Raises TrainingError where the loss stops being finite (the last good checkpoint stays), where there is nothing to
+    resume, or where the folder already holds a run and ``resume`` is off; InterruptedTrainingError after a signal.
+    """
+    observer = observer or Observer()
+    fabric = _fabric(config)
+    out = config.out
+    last = out / "last.pt"
+    if config.resume and not last.exists():
+        raise TrainingError(f"nothing to resume in {out}: no last.pt there; start the run without --resume")
+    if not config.resume and last.exists():
+        raise TrainingError(f"{out} already holds a run; continue it with --resume, or name another folder with --out")
+    out.mkdir(parents=True, exist_ok=True)
+
+    fabric.seed_everything(learner.seed, verbose=False)
+    steps = learner.steps_per_epoch()
+    learner.setup(fabric, total_steps=steps * learner.epochs)
+    state = _State()
+    if config.resume:
+        state = _restore(learner, fabric, load_plain(last))
+    elif fabric.is_global_zero:
+        _write_run(learner, config, out)
+        (out / "metrics.jsonl").unlink(missing_ok=True)
+    if fabric.is_global_zero:
+        _truncate_metrics(out / "metrics.jsonl", state.epoch)
+
+    with _deferred_signals() as stop:
+        while state.epoch < learner.epochs:
+            _one_epoch(learner, fabric, config, state, observer, stop)
+    result = _finish(learner, fabric, out, state)
+    observer.tested(result["test"])
+    return result
+
+
+@dataclass
+class _State:
+    """Where a run is: the epoch under way, the steps of it that are done, the sums of their metrics, and the best so far."""
+
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+    best: float | None = None
+    best_epoch: int = -1
+    elapsed: float = 0.0  # of the whole run, in earlier processes too
+
+
+def _fabric(config: LoopConfig) -> Fabric:
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("CUDA was asked for, and this torch finds no CUDA device; give --device cpu, or see: onnxferry doctor")
+    if config.precision == "16-mixed" and (config.device == "cpu" or not torch.cuda.is_available()):
+        raise TrainingError("16-mixed is for CUDA, and this run is on the CPU; give --precision bf16-mixed, or 32-true")
+    strategy = "ddp" if config.devices > 1 else "auto"
+    fabric = Fabric(accelerator=config.device, devices=config.devices, strategy=strategy, precision=config.precision)  # type: ignore[arg-type]
+    fabric.launch()
+    return fabric
+
+
+def _one_epoch(learner: Learner, fabric: Fabric, config: LoopConfig, state: _State, observer: Observer, stop: threading.Event) -> None:
+    steps = learner.steps_per_epoch()
+    epoch = state.epoch
+    if state.step == 0:
+        # Each process draws its own augmentation and dropout; the order is shared.
+        torch.manual_seed((learner.seed * 1_000_003 + epoch) * 4099 + fabric.global_rank)
+        state.sums, state.seconds = {}, 0.0
+    for module in learner.modules().values():
+        module.train()
+    observer.started(learner, epoch, steps)
+    begun = saved = time.monotonic()
+    before = state.seconds
+    pending: list[dict[str, Tensor]] = []
+    for batch in learner.batches(epoch, state.step):
+        pending.append(learner.step(batch))
+        state.step += 1
+        if len(pending) >= 10 or state.step == steps:
+            # Reading a value waits for the device: done every ten steps.
+            _add(state.sums, pending, fabric)
+            means = {name: total / state.step for name, total in state.sums.items()}
+            if not math.isfinite(means["loss"]):
+                raise TrainingError(
+                    f"the loss is {means['loss']} in epoch {epoch + 1}, step {state.step}: training stopped, "
+                    f"the best checkpoint so far is kept in {config.out}; try a lower --learning-rate"
+                )
+            observer.stepped(epoch, state.step, means)
+            now = time.monotonic()
+            state.seconds = before + now - begun
+            if stop.is_set() or (now - saved > config.save_seconds and state.step < steps):
+                _save(learner, fabric, config.out / "last.pt", state)
+                saved = now
+            if stop.is_set():
+                raise InterruptedTrainingError(
+                    f"stopped in epoch {epoch + 1}, step {state.step} of {steps}; everything is saved: continue with --resume"
+                )
+    _after_epoch(learner, fabric, config, state, observer)
+
+
+def _add(sums: dict[str, float], pending: list[dict[str, Tensor]], fabric: Fabric) -> None:
+    for name in pending[0]:
+        total = torch.stack([metrics[name].detach().float() for metrics in pending]).sum()
+        if fabric.world_size > 1:
+            total = fabric.all_reduce(total, reduce_op="mean")  # type: ignore[assignment]
+        sums[name] = sums.get(name, 0.0) + float(total)
+    pending.clear()
+
+
+def _after_epoch(learner: Learner, fabric: Fabric, config: LoopConfig, state: _State, observer: Observer) -> None:
+    begun = time.monotonic()
+    for module in learner.modules().values():
+        module.eval()
+    validation = learner.validate()
+    score = validation.get(learner.criterion)
+    if score is not None and not math.isfinite(score):
+        raise TrainingError(
+            f"the validation's {learner.criterion} is {score} after epoch {state.epoch + 1}: training stopped, the best checkpoint is kept"
+        )
+    better = score is None or state.best is None or (score > state.best if learner.higher_is_better else score < state.best)
+    seconds = round(state.seconds + time.monotonic() - begun, 2)
+    record = {
+        "epoch": state.epoch + 1,
+        "train": {name: total / state.step for name, total in state.sums.items()},
+        "validation": validation,
+        "learning_rate": {name: s.get_last_lr()[0] for name, s in learner.schedulers().items()},
+        "seconds": seconds,
+        "best": better,
+    }
+    state.elapsed += seconds
+    if better:
+        state.best, state.best_epoch = score, state.epoch + 1
+    shown = ""
+    if fabric.is_global_zero:
+        if better:
+            checkpoint = learner.checkpoint()
+            dataclasses.replace(
+                checkpoint,
+                metrics={**checkpoint.metrics, "epoch": state.epoch + 1, "validation": validation},
+                provenance={"command": config.command, "seed": learner.seed, **versions()},
+            ).save(config.out / "best.pt")
+        with (config.out / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(finite(record), allow_nan=False) + "\n")
+        draw_curves(config.out)
+        shown = learner.show(state.epoch + 1, config.out)
+    state.epoch, state.step, state.sums, state.seconds = state.epoch + 1, 0, {}, 0.0
+    _save(learner, fabric, config.out / "last.pt", state)
+    observer.validated(record, better, shown)
+
+
+def _finish(learner: Learner, fabric: Fabric, out: Path, state: _State) -> dict[str, Any]:
+    """The final test, of the checkpoint that was chosen. Writes its metrics into best.pt and metrics.jsonl."""
+    for module in learner.modules().values():
+        module.eval()
+    chosen = load_plain(out / "best.pt")
+    learner.deploy(chosen["weights"])
+    test = learner.test()
+    metrics = {**chosen["metrics"], "test": test}
+    if fabric.is_global_zero:
+        save_atomically({**chosen, "metrics": metrics}, out / "best.pt")
+        _truncate_metrics(out / "metrics.jsonl", learner.epochs)
+        with (out / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(finite({"test": test, "epoch": state.best_epoch}), allow_nan=False) + "\n")
+    fabric.barrier()
+    return {**metrics, "seconds": round(state.elapsed, 1)}
+
+
+def _save(learner: Learner, fabric: Fabric, path: Path, state: _State) -> None:
+    if fabric.world_size > 1:
+        gathered = fabric.all_gather(torch.get_rng_state())
+        generators = torch.as_tensor(gathered).reshape(fabric.world_size, -1).cpu()
+    else:
+        generators = torch.get_rng_state()[None]
+    content = {
+        "onnxferry": "run",
+        "family": learner.family,
+        "state": dataclasses.asdict(state),
+        "modules": {name: _bare(module).state_dict() for name, module in learner.modules().items()},
+        "optimizers": {name: optimizer.state_dict() for name, optimizer in learner.optimizers().items()},
+        "schedulers": {name: scheduler.state_dict() for name, scheduler in learner.schedulers().items()},
+        "extra": learner.extra_state(),
+        "precision": fabric.strategy.precision.state_dict(),  # how far 16-mixed scales the loss, which rounding depends on
+        "generators": generators,
+        "cuda": torch.cuda.get_rng_state() if fabric.device.type == "cuda" else None,
+    }
+    if fabric.is_global_zero:
+        save_atomically(content, path)
+    fabric.barrier()
+
+
+def _restore(learner: Learner, fabric: Fabric, content: dict[str, Any]) -> _State:
+    if content.get("onnxferry") != "run" or content.get("family") != learner.family:
+        raise TrainingError(f"last.pt is of the family {content.get('family')!r}, not {learner.family!r}: name another --out")
+    try:
+        for name, module in learner.modules().items():
+            _bare(module).load_state_dict(content["modules"][name])
+        for name, optimizer in learner.optimizers().items():
+            optimizer.load_state_dict(content["optimizers"][name])
+        for name, scheduler in learner.schedulers().items():
+            scheduler.load_state_dict(content["schedulers"][name])
+        learner.load_extra_state(content["extra"])
+        if content.get("precision"):  # empty without a scaler, and not there in earlier files
+            fabric.strategy.precision.load_state_dict(content["precision"])
+        if len(content["generators"]) != fabric.world_size:
+            raise TrainingError(f"the run was made on {len(content['generators'])} devices: resume it with as many (--devices)")
+        torch.set_rng_state(content["generators"][fabric.global_rank])
+        if content["cuda"] is not None and fabric.device.type == "cuda":
+            torch.cuda.set_rng_state(content["cuda"])
+        return _State(**content["state"])
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TrainingError(f"last.pt does not fit these options ({reason}): resume with the command in run.json plus --resume") from error
+
+
+def _bare(module: nn.Module) -> nn.Module:
+    """Without Fabric's and DDP's wrappers, so that a file does not depend on how many devices made it."""
+    while hasattr(module, "module") and type(module).__name__ in ("_FabricModule", "DistributedDataParallel"):
+        module = module.module  # type: ignore[assignment]
+    return module
+
+
+@contextmanager
+def _deferred_signals() -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM set the event, and are acted on between two steps, where the state is whole."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    previous = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def versions() -> dict[str, str]:
+    return {"torch": str(torch.__version__), "python": platform.python_version(), "platform": platform.system()}
+
+
+def _write_run(learner: Learner, config: LoopConfig, out: Path) -> None:
+    checkpoint = learner.checkpoint()
+    run = {
+        "command": config.command,
+        "family": learner.family,
+        "config": checkpoint.config,
+        "options": dataclasses.asdict(learner.options) if hasattr(learner, "options") else {},
+        "data": checkpoint.data,
+        "seed": learner.seed,
+        "device": config.device,
+        "devices": config.devices,
+        "precision": config.precision,
+        "versions": versions(),
+    }
+    write_text_whole(out / "run.json", json.dumps(run, indent=2) + "\n")
+
+
+def _truncate_metrics(path: Path, epochs: int) -> None:
+    """Keep the lines of the first ``epochs`` epochs: what a killed process wrote after its last save is made again.
+
+    Its last line may be half a line, which is never one of an epoch that was saved.
+    """
+    if path.exists():
+        lines = [line for line in path.read_text().splitlines() if line.strip()]
+        kept = [line for line in lines if "train" in (record := _record(line)) and record["epoch"] <= epochs]
+        write_text_whole(path, "".join(line + "\n" for line in kept))
+
+
+def _record(line: str) -> dict[str, Any]:
+    """A line of metrics.jsonl; nothing of one that is not whole."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def draw_curves(out: Path) -> None:
+    """curves.png from metrics.jsonl: one panel a metric, training and validation."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    records = [_record(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    records = [record for record in records if "train" in record]
+    names = [n for n in dict.fromkeys([*records[0]["train"], *records[0]["validation"]]) if n != "n"]
+    figure = Figure(figsize=(4.2 * len(names), 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    for column, name in enumerate(names):
+        axes = figure.add_subplot(1, len(names), column + 1)
+        for part in ("train", "validation"):
+            points = [(r["epoch"], r[part][name]) for r in records if isinstance(r[part].get(name), int | float)]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=part, marker=".")
+        axes.set_xlabel("epoch")
+        axes.set_title(name)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    with written_whole(out / "curves.png") as picture:
+        figure.savefig(picture, dpi=100)

@@ -1,0 +1,155 @@
+"""From a picture of any size to the network's small square, in operations that export to standard ONNX.
+
+The exported graph and the trainer share this code, so a model is trained on exactly what its artifact will see.
+
+Two framings:
+
+``fit``  the largest centred square of the picture, averaged down (or interpolated up) to ``size``.
+``ink``  for single figures on a plain ground, as MNIST was made (LeCun et al. 1998, "Gradient-based learning applied to
+         document recognition", section III.A): find the figure, whatever its colour and the ground's; scale the longer
+         side of its bounding box to 20/28 of the frame; put its centre of mass in the middle. A picture already framed
+         so passes unchanged.
+
+Resampling is by area: an output pixel is the mean of the source it covers, and where it covers less than a source pixel
+it is the linear interpolation. Both are one formula, the overlap of two intervals, and one matrix product an axis.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from onnxferry.runtime.errors import InputError
+
+FRAMINGS = ("fit", "ink")
+
+
+BOX_THRESHOLD = 0.3  # of the strongest ink: fainter pixels do not widen the bounding box (JPEG noise, soft shadows)
+
+
+MASS_THRESHOLD = 0.1  # of the strongest ink: fainter pixels do not pull the centre of mass (paper, sensor noise)
+
+
+LEAST_CONTRAST = 0.1  # of the full range: below it a picture is taken for blank and not amplified
+
+
+BOX = 20 / 28  # longer side of the figure's box, of the frame's side (MNIST)
+
+
+MIDDLE = 0.5 / 28  # MNIST's centre of mass lies half a pixel right of and below the middle, on average: it was rounded down
+
+
+SNAP = (0.8, 1.05)  # a figure whose scale is in this range is already framed: keep its pixels, shift by whole ones
+
+
+def area_weights(size: int, length: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
+    """Resampling matrices for one axis, float32 (batch, size, source length).
+
+    ``length``: arange of the source pixels, float32 (source length,). ``centre``: source coordinate, in pixels, of the
+    middle of the output (batch,). ``scale``: source pixels an output pixel (batch,). What lies outside weighs nothing.
+    """
+    steps = torch.arange(size, dtype=torch.float32, device=centre.device) + (0.5 - size / 2)
+    middle = centre[:, None] + steps[None, :] * scale[:, None]  # (batch, size)
+    width = scale.clamp(min=1.0)[:, None, None]
+    low = middle[:, :, None] - width / 2
+    overlap = torch.minimum(low + width, length + 1.0) - torch.maximum(low, length)
+    return overlap.clamp(min=0.0) / width
+
+
+def resample(picture: Tensor, centre_y: Tensor, centre_x: Tensor, scale: Tensor, size: int) -> Tensor:
+    """``picture`` float32 (batch, channels, height, width) → (batch, channels, size, size), by area."""
+    rows = torch.arange(picture.shape[2], dtype=torch.float32, device=picture.device)
+    columns = torch.arange(picture.shape[3], dtype=torch.float32, device=picture.device)
+    down = area_weights(size, rows, centre_y, scale)[:, None]  # (batch, 1, size, height)
+    across = area_weights(size, columns, centre_x, scale)[:, None].transpose(2, 3)  # (batch, 1, width, size)
+    return torch.matmul(torch.matmul(down, picture), across)
+
+
+def fit(picture: Tensor, size: int) -> Tensor:
+    """The centred square of ``picture`` float32 (batch, channels, height, width), resampled to (…, size, size)."""
+    height, width = picture.shape[2], picture.shape[3]
+    one = torch.ones_like(picture[:, 0, 0, 0])
+    scale = one * min_dim(height, width, picture) / size
+    return resample(picture, one * height / 2, one * width / 2, scale, size)
+
+
+def min_dim(height: int, width: int, like: Tensor) -> Tensor:
+    """min(height, width) as a tensor, so that it stays dynamic in an exported graph."""
+    return torch.minimum(like.new_ones(()) * height, like.new_ones(()) * width)
+
+
+def resample_fit(image: Tensor, size: int) -> Tensor:
+    """``image`` uint8 (height, width, channels) → uint8 (size, size, channels): what ``fit`` makes, rounded."""
+    picture = image.permute(2, 0, 1)[None].float()
+    return fit(picture, size)[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
+
+
+def ink(picture: Tensor) -> Tensor:
+    """How far each pixel is from the ground, 0 … 1: float32 (batch, channels, height, width) in 0 … 1 → (batch, height, width).
+
+    The ground is the median of the picture's outermost ring, channel by channel, so dark on light, light on dark and
+    any two colours come out alike.
+    """
+    ring = torch.cat([picture[:, :, 0, :], picture[:, :, -1, :], picture[:, :, :, 0], picture[:, :, :, -1]], dim=2)
+    ranked = torch.sort(ring, dim=2).values
+    ground = ranked[:, :, ranked.shape[2] // 2]
+    distance = (picture - ground[:, :, None, None]).abs().amax(dim=1)
+    return distance / distance.amax(dim=(1, 2), keepdim=True).clamp(min=LEAST_CONTRAST)
+
+
+def frame_ink(picture: Tensor, size: int) -> Tensor:
+    """The figure in ``picture`` float32 (batch, channels, height, width) in 0 … 1, framed: (batch, 1, size, size), ink as 1."""
+    strength = ink(picture)  # (batch, height, width)
+    rows = torch.arange(picture.shape[2], dtype=torch.float32, device=picture.device)
+    columns = torch.arange(picture.shape[3], dtype=torch.float32, device=picture.device)
+    inside = strength > BOX_THRESHOLD
+    longest = torch.maximum(_extent(inside.any(dim=2), rows), _extent(inside.any(dim=1), columns))
+    blank = longest <= 0
+    # A blank picture is framed whole, so that nothing divides by zero.
+    longest = torch.where(blank, torch.zeros_like(longest) + min_dim(picture.shape[2], picture.shape[3], picture) * BOX, longest)
+    scale = longest / (BOX * size)
+    mass = strength * (strength > MASS_THRESHOLD)
+    mass_y, mass_x = _centre(mass.sum(dim=2), rows, blank), _centre(mass.sum(dim=1), columns, blank)
+    framed = (scale > SNAP[0]) & (scale < SNAP[1])
+    scale = torch.where(framed, torch.ones_like(scale), scale)
+    half = size % 2 / 2  # an even frame's middle lies between two pixels, an odd one's on one
+    offset = MIDDLE * size * scale
+    centre_y = torch.where(framed, torch.floor(mass_y - half) + half, mass_y - offset)
+    centre_x = torch.where(framed, torch.floor(mass_x - half) + half, mass_x - offset)
+    return resample(strength[:, None], centre_y, centre_x, scale, size)
+
+
+def _extent(has: Tensor, index: Tensor) -> Tensor:
+    """Pixels from the first to the last with ink, 0 where there is none: bool (batch, n) → (batch,)."""
+    last = torch.where(has, index, -torch.ones_like(index)).amax(dim=1)
+    first = torch.where(has, index, torch.zeros_like(index) + 1e9).amin(dim=1)
+    return (last - first + 1).clamp(min=0.0)
+
+
+def _centre(mass: Tensor, index: Tensor, blank: Tensor) -> Tensor:
+    """Centre of mass in pixels, (batch, n) → (batch,); the middle where there is no ink."""
+    weight = torch.where(blank[:, None], torch.ones_like(mass), mass)
+    return (weight * (index + 0.5)).sum(dim=1) / weight.sum(dim=1)
+
+
+def check_pictures(framing: str, channels: int, size: int) -> None:
+    """What a configuration says of a network's pictures. Raises InputError for what no picture is."""
+    if framing not in FRAMINGS:
+        raise InputError(f"unknown framing {framing!r}; expected one of {', '.join(FRAMINGS)}")
+    if channels not in (1, 3) or size < 1:
+        raise InputError(f"pictures have 1 or 3 channels and a size of at least 1, got {channels} and {size}")
+
+
+class Framing(nn.Module):
+    """``image`` uint8 (batch, height, width, channels) → float32 (batch, channels or 1, size, size) in 0 … 1."""
+
+    def __init__(self, kind: str, size: int) -> None:
+        super().__init__()
+        if kind not in FRAMINGS:
+            raise ValueError(f"unknown framing {kind!r}; expected one of {', '.join(FRAMINGS)}")
+        self.kind = kind
+        self.size = size
+
+    def forward(self, image: Tensor) -> Tensor:
+        picture = image.permute(0, 3, 1, 2).to(torch.float32) / 255.0
+        return frame_ink(picture, self.size) if self.kind == "ink" else fit(picture, self.size)
