@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from onnxferry.runtime.engine.inputs import is_text
+from onnxferry.runtime.arguments import is_text
 from onnxferry.runtime.errors import ExportError
 
 if TYPE_CHECKING:

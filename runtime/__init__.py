@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from onnxferry.runtime.engine.engine import TensorSpec as TensorSpec
     from onnxferry.runtime.engine.placement import PlacementWarning as PlacementWarning
     from onnxferry.runtime.tasks.autoencoder import Autoencoder as Autoencoder
+    from onnxferry.runtime.tasks.classifier import Classifier as Classifier
+    from onnxferry.runtime.tasks.classifier import Prediction as Prediction
     from onnxferry.runtime.tasks.image_generator import ImageGenerator as ImageGenerator
-    from onnxferry.runtime.tasks.load import Classifier as Classifier
-    from onnxferry.runtime.tasks.load import Model as Model
-    from onnxferry.runtime.tasks.load import Prediction as Prediction
     from onnxferry.runtime.tasks.load import load as load
+    from onnxferry.runtime.tasks.model import Model as Model
     from onnxferry.runtime.tasks.text_generator import TextGenerator as TextGenerator
 
     __version__: str
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 _MODULES = {
     "Autoencoder": "tasks.autoencoder",
     "Batcher": "batcher",
-    "Classifier": "tasks.load",
+    "Classifier": "tasks.classifier",
     "Contract": "artifact.contract",
     "DeviceArray": "engine.cuda.dlpack",
     "Engine": "engine.engine",
     "Golden": "artifact.contract",
     "ImageGenerator": "tasks.image_generator",
-    "Model": "tasks.load",
+    "Model": "tasks.model",
     "PlacementWarning": "engine.placement",
-    "Prediction": "tasks.load",
+    "Prediction": "tasks.classifier",
     "TensorSpec": "engine.engine",
     "TextGenerator": "tasks.text_generator",
     "Tolerance": "artifact.contract",

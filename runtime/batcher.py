@@ -26,14 +26,15 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from onnxferry.runtime.arguments import whole_number
 from onnxferry.runtime.artifact.variants import rows_alone, shares_scales
 from onnxferry.runtime.engine.batches import BatchAxis, batch_axis
 from onnxferry.runtime.engine.engine import Engine
-from onnxferry.runtime.engine.inputs import whole_number
 from onnxferry.runtime.errors import BusyError, InputError, OnnxFerryError
 from onnxferry.runtime.images.decode import decode_picture, with_channels
 from onnxferry.runtime.onnx_file.reader import read_model
-from onnxferry.runtime.tasks.load import Classifier, Model
+from onnxferry.runtime.tasks.classifier import Classifier
+from onnxferry.runtime.tasks.model import Model
 
 LULL = 0.1
 """A batch that nothing joined for this share of ``max_wait`` leaves early."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 
 def human_bytes(size: int) -> str:
     """1536 → ``1.5 kB``; decimal units, as file managers and disks count."""
@@ -12,3 +16,12 @@ def human_bytes(size: int) -> str:
             return f"{size / 1000:.1f} {unit}"
         size //= 1000
     raise AssertionError("the last unit takes every size")
+
+
+def finite(value: Any) -> Any:
+    """The document with not-a-number and infinities, which JSON lacks, as None."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

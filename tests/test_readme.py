@@ -126,7 +126,8 @@ def test_links_lead_to_files() -> None:
 def test_contract_keys_are_documented() -> None:
     import numpy as np
 
-    from onnxferry.runtime.artifact.contract import Contract, Golden, metadata_from_contract
+    from onnxferry.runtime.artifact.contract import Contract, Golden
+    from onnxferry.runtime.artifact.metadata import metadata_from_contract
 
     one = {"x": np.zeros(1, np.float32)}
     full = Contract(

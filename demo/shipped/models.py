@@ -11,9 +11,9 @@ import numpy as np
 import streamlit as st
 
 from onnxferry.runtime import Model, load
-from onnxferry.runtime.array_files import UNREADABLE, read_npz
 from onnxferry.runtime.artifact.zoo import ZooModel, zoo_model, zoo_names
 from onnxferry.runtime.errors import ArtifactError
+from onnxferry.runtime.files import UNREADABLE, read_npz
 
 Kind = TypeVar("Kind", bound=Model)
 

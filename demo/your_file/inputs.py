@@ -12,8 +12,8 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from onnxferry.runtime.array_files import UNREADABLE
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.files import UNREADABLE
 from onnxferry.runtime.formats import human_bytes
 
 MAX_ELEMENTS = 16 * 2**20

@@ -19,13 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from onnxferry.runtime.artifact.contract import Contract, contract_from_metadata
+from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.metadata import contract_from_metadata
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.replay import replay
 from onnxferry.runtime.errors import InputError, OnnxFerryError, UntrustedModelError
 from onnxferry.runtime.formats import human_bytes
 from onnxferry.runtime.machine.cpu import default_threads
-from onnxferry.runtime.onnx_file.reader import Limits, ModelSummary, TensorSpec, read_model
+from onnxferry.runtime.onnx_file.reader import TensorSpec, read_model
+from onnxferry.runtime.onnx_file.summary import Limits, ModelSummary
 from onnxferry.runtime.sandbox import child as sandbox
 
 # Tighter than for a file on one's own disk: what is larger has another place than a demo.

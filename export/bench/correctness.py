@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxferry.export.parity.tolerances import default_tolerance, magnitude, psnr
+from onnxferry.runtime.artifact.comparison import compare_output
 from onnxferry.runtime.artifact.contract import Contract, Tolerance
-from onnxferry.runtime.engine.replay import compare_output
 
 Answers = Sequence[Mapping[str, np.ndarray]]
 

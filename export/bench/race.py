@@ -13,12 +13,12 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from onnxferry.export.bench.contenders.base import OURS, PEERS, version_of
+from onnxferry.export.bench.contenders.base import version_of
 from onnxferry.export.bench.correctness import judge
+from onnxferry.export.bench.results import Measured, Row
 from onnxferry.export.bench.worker import Turn, Worker, WorkerError
 from onnxferry.export.bench.workloads import TEXT_STEPS, BenchModel, Feeds, Job, make_job
 
@@ -27,71 +27,6 @@ LARGE = 64 * 2**20
 
 
 FEW_FEEDS = 4
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One contender in one row. Seconds are of one run of the whole batch."""
-
-    status: str  # timed, right (its answers were, and it was not timed), wrong, failed
-    words: str = ""  # why it failed or is wrong; else how far its answers are from the reference
-    version: str = ""
-    precision: str = ""
-    how: str = ""
-    median_s: float | None = None
-    p10_s: float | None = None
-    p90_s: float | None = None
-    round_medians_s: tuple[float, ...] = ()
-    runs: int = 0
-    idle_cpu_s: float | None = None  # CPU used after the last run of a turn, the median turn's
-
-    @property
-    def timed(self) -> bool:
-        return self.status == "timed"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One model at one batch size and number of threads."""
-
-    model: str
-    batch: int
-    threads: str  # "1" or "all"
-    sha256: str
-    feeds: int
-    bytes_per_run: int  # a text generator's, for each row; 0 for others
-    contenders: Mapping[str, Measured] = field(default_factory=dict)
-
-    @property
-    def key(self) -> tuple[str, int, str]:
-        return self.model, self.batch, self.threads
-
-    @property
-    def best_peer(self) -> str | None:
-        """The fastest of those that a user would pick instead; None where none was timed."""
-        timed = {name: m.median_s for name, m in self.contenders.items() if name in PEERS and m.median_s is not None}
-        return min(timed, key=timed.__getitem__) if timed else None
-
-    @property
-    def ratio(self) -> float | None:
-        """How many times as fast as the best peer we are; None where either was not timed."""
-        best, ours = self.best_peer, self.contenders.get(OURS)
-        if best is None or ours is None or ours.median_s is None:
-            return None
-        theirs = self.contenders[best].median_s
-        return None if theirs is None else theirs / ours.median_s
-
-    def document(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return asdict(self)
-
-
-def row_from_document(document: Mapping[str, Any]) -> Row:
-    """The row that :meth:`Row.document` wrote. Raises KeyError or TypeError for anything else."""
-    contenders = {
-        name: Measured(**{**entry, "round_medians_s": tuple(entry["round_medians_s"])}) for name, entry in document["contenders"].items()
-    }
-    return Row(**{**document, "contenders": contenders})
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from onnxferry.export.bench.race import Row, row_from_document
+from onnxferry.export.bench.results import Row, row_from_document
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.files import write_text_whole, written_whole
-from onnxferry.runtime.finite import finite
+from onnxferry.runtime.formats import finite
 from onnxferry.runtime.machine.cpu import available_cpus, cpu_name
 
 SCHEMA = 1

@@ -21,8 +21,7 @@ from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.ort import ONE_NODE_MODEL
 from onnxferry.runtime.engine.replay import replay
 from onnxferry.runtime.errors import ArtifactError, ExportError, InputError
-from onnxferry.runtime.files import written_whole
-from onnxferry.runtime.folders import downloads_folder
+from onnxferry.runtime.files import downloads_folder, written_whole
 from onnxferry.runtime.onnx_file.reader import file_sha256
 from onnxferry.runtime.tasks.autoencoder import decoder_path
 

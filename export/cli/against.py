@@ -12,7 +12,7 @@ from onnxferry.export.sources.factory import FACTORY, model_from_factory
 from onnxferry.export.sources.input_spec import samples_from_file
 from onnxferry.runtime.cli.console import command, plain, print_json, print_next, stderr
 from onnxferry.runtime.errors import InputError, ParityError
-from onnxferry.runtime.onnx_file.reader import Limits
+from onnxferry.runtime.onnx_file.summary import Limits
 
 
 def check_against(

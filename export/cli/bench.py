@@ -18,9 +18,9 @@ from onnxferry.export.bench.report import Results, load_results, machine, row_ti
 from onnxferry.export.bench.verdicts import shipped_rows
 from onnxferry.export.bench.workloads import MADE, BenchModel, bench_model, make_job
 from onnxferry.export.cli.print_bench import print_floor, print_profile, print_results, print_verdicts
-from onnxferry.runtime.array_files import UNREADABLE, read_npz
 from onnxferry.runtime.cli.console import command, new_app, plain, print_next, stderr, stdout
 from onnxferry.runtime.errors import InputError, MissingExtraError
+from onnxferry.runtime.files import UNREADABLE, read_npz
 
 app = new_app()
 

@@ -12,7 +12,7 @@ import typer
 from onnxferry.export.graphs.diff import Change, diff_files
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.cli.console import JsonOption, LimitOption, command, new_app, plain, print_json, print_next, stdout
-from onnxferry.runtime.onnx_file.reader import raised_limits
+from onnxferry.runtime.onnx_file.summary import raised_limits
 
 app = new_app()
 

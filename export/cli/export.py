@@ -12,7 +12,7 @@ import numpy as np
 import typer
 
 from onnxferry.export.cli.print_report import checked_report_name, print_report, write_report_file
-from onnxferry.export.graphs.cleanup import MAX_OPSET, OPSET
+from onnxferry.export.graphs.nodes import MAX_OPSET, OPSET
 from onnxferry.export.graphs.writer import checked_target
 from onnxferry.export.parity.report import ParityReport
 from onnxferry.runtime.cli.console import JsonOption, command, new_app, plain, print_json, print_next, stderr, stdout, try_command

@@ -10,8 +10,8 @@ from rich.console import Console
 from onnxferry.export.bench.profile.op_counts import Work
 from onnxferry.export.bench.profile.profile import Profile, Share
 from onnxferry.export.bench.profile.roofline import SIDE, Floor, Peaks, named
-from onnxferry.export.bench.race import Row
 from onnxferry.export.bench.report import Results, duration, geometric_means, remarks, row_title, table_rows
+from onnxferry.export.bench.results import Row
 from onnxferry.export.bench.verdicts import Verdict, verdicts
 from onnxferry.runtime.cli.console import facts_table, new_table, plain
 from onnxferry.runtime.formats import human_bytes

@@ -29,12 +29,12 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.files import write_text_whole, written_whole
 from onnxferry.runtime.formats import human_bytes
 from onnxferry.runtime.images.grid import save_picture
-from onnxferry.train.cli.cnn import cnn_learner
 from onnxferry.train.cli.run import run_learner
 from onnxferry.train.data.images import load_images
 from onnxferry.train.families.cnn import Recogniser
 from onnxferry.train.loop.checkpoint import load_checkpoint
 from onnxferry.train.loop.loop import InterruptedTrainingError, LoopConfig
+from onnxferry.train.presets import cnn_learner
 
 app = typer.Typer(add_completion=False)
 

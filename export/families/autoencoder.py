@@ -14,23 +14,14 @@ import torch
 from onnxferry.export.families.picture_probes import picture_probes
 from onnxferry.export.graphs.writer import checked_target
 from onnxferry.export.parity.report import ParityReport
-from onnxferry.export.pipeline.export import export_module, without_paths
-from onnxferry.runtime.artifact.contract import Contract, Tolerance
+from onnxferry.export.parity.tolerances import FLOATS, PIXELS, SCORES
+from onnxferry.export.pipeline.export import export_module
+from onnxferry.export.pipeline.provenance import without_paths
+from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.errors import CheckpointError, ExportError, InputError
 from onnxferry.runtime.tasks.autoencoder import decoder_path
 from onnxferry.train.families.autoencoder import Autoencoder, DecoderTask, EncoderTask
 from onnxferry.train.loop.checkpoint import EXPECTED, Checkpoint
-
-# A pixel is rounded from a float, and may fall on the other side of a half level; the judge also counts how often.
-PIXELS = Tolerance(rtol=0.0, atol=1.0)
-
-
-# float32 through some ten layers: what an element may be off by, beside the same share of its size.
-FLOATS = Tolerance(rtol=1e-4, atol=1e-4)
-
-
-# A score is a mean of squares, far below 1: held to its own size.
-SCORES = Tolerance(rtol=1e-4, atol=1e-6)
 
 
 def export_autoencoder(

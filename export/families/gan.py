@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from onnxferry.export.families.autoencoder import PIXELS
 from onnxferry.export.parity.report import ParityReport
-from onnxferry.export.pipeline.export import export_module, without_paths
+from onnxferry.export.parity.tolerances import PIXELS
+from onnxferry.export.pipeline.export import export_module
+from onnxferry.export.pipeline.provenance import without_paths
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.errors import CheckpointError, ExportError, InputError
 from onnxferry.train.families.gan import Generator, GeneratorTask

@@ -13,7 +13,7 @@ import onnx
 import onnx.inliner
 from onnx import helper
 
-from onnxferry.export.graphs.cleanup import subgraphs
+from onnxferry.export.graphs.nodes import subgraphs
 
 _SIDES = ("then_branch", "else_branch")
 

@@ -7,34 +7,15 @@ computation are left as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
 
+from onnxferry.export.graphs.nodes import OPSET, RUNTIME_DOMAIN, STANDARD_DOMAINS, all_nodes, copied, ir_version, subgraphs
 from onnxferry.export.graphs.writer import check_valid
 from onnxferry.export.source import Candidate, InputSpec
 from onnxferry.runtime.errors import ExportError
-
-OPSET = 18
-"""The default operator set: ONNX Runtime 1.14 and later run it."""
-
-
-MAX_OPSET = 21
-"""The newest that ONNX Runtime 1.20 runs, the oldest runtime that artifacts promise to load in."""
-
-
-def ir_version(opset: int) -> int:
-    """Of the file format. The oldest that allows the operator set, as newer ones add nothing that is used; 1.20 reads up to 10."""
-    return 9 if opset <= 20 else 10
-
-
-STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
-
-
-RUNTIME_DOMAIN = "com.microsoft"
-"""ONNX Runtime's own operators: kept in a file that has them, never written by an export."""
-
 
 RANDOM_OPERATORS = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 
@@ -92,27 +73,6 @@ def _strip_node(node: onnx.NodeProto) -> None:
             attribute.t.doc_string = ""
 
 
-def subgraphs(attribute: onnx.AttributeProto) -> Iterator[onnx.GraphProto]:
-    if attribute.HasField("g"):
-        yield attribute.g
-    yield from attribute.graphs
-
-
-def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """Every node, those in subgraphs and local functions too."""
-
-    def walk(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-        for node in nodes:
-            yield node
-            for attribute in node.attribute:
-                for graph in subgraphs(attribute):
-                    yield from walk(graph.node)
-
-    yield from walk(model.graph.node)
-    for function in model.functions:
-        yield from walk(function.node)
-
-
 def _order_inputs(graph: onnx.GraphProto, inputs: Sequence[InputSpec]) -> None:
     found = {value.name: value for value in graph.input}
     defaults = {tensor.name for tensor in graph.initializer}
@@ -129,13 +89,6 @@ def _order_inputs(graph: onnx.GraphProto, inputs: Sequence[InputSpec]) -> None:
 
 def _element_type(dtype: str) -> int:
     return int(onnx.TensorProto.STRING) if dtype == "str" else onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-
-
-def copied(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
-    """A copy that outlives the list it stood in."""
-    copy = onnx.ValueInfoProto()
-    copy.CopyFrom(value)
-    return copy
 
 
 def _order_outputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:

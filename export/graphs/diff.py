@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxferry.export.graphs.cleanup import subgraphs
-from onnxferry.runtime.onnx_file.reader import Limits, ModelSummary, read_model
+from onnxferry.export.graphs.nodes import subgraphs
+from onnxferry.runtime.onnx_file.reader import read_model
+from onnxferry.runtime.onnx_file.summary import Limits, ModelSummary
 
 # Longer graphs are compared by their operators' counts and the first node that differs: aligning them costs the square.
 MAX_ALIGNED_NODES = 4000

@@ -9,20 +9,12 @@ it standing, to be run again with every text.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import torch
 from onnx import numpy_helper
-
-from onnxferry.runtime.errors import InputError
-from onnxferry.train.families.rnn import Rnn
-
-BITS = (8, 16, 32)
-
 
 LARGEST = 127  # of a signed 8-bit weight: symmetric, so that -128 is not used
 
@@ -66,29 +58,6 @@ def exact_rows(weight: np.ndarray) -> Rows | None:
         scales = np.where(fits & ~found, tried, scales)
         found |= fits
     return Rows(np.rint(weight / scales).astype(np.int8), scales) if found.all() else None
-
-
-def rounded(network: Rnn, bits: int | None) -> Rnn:
-    """The network with its weights as ``bits`` hold them: a copy, or itself for 32 and None.
-
-    8: matrices in 8 bits with a scale a row, biases as they are; 16: all in half precision. Raises InputError for other
-    numbers, and for weights that half precision cannot hold (beyond 65,504).
-    """
-    if bits is not None and bits not in BITS:
-        raise InputError(f"weights cannot be stored in {bits} bits; expected 8, 16 or 32")
-    if bits is None or bits == 32:
-        return network
-    made = copy.deepcopy(network)
-    with torch.no_grad():
-        for name, parameter in made.named_parameters():
-            value = parameter.detach().cpu().numpy()
-            if bits == 16:
-                if np.abs(value).max() > np.finfo(np.float16).max:
-                    raise InputError(f"the weight {name!r} holds numbers beyond half precision's range (65,504); take --bits 8 or 32")
-                parameter.copy_(parameter.half().float())
-            elif value.ndim == 2:
-                parameter.copy_(torch.from_numpy(row_rounded(value).value()))
-    return made
 
 
 def stored(name: str, array: np.ndarray) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:

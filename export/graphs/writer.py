@@ -7,7 +7,6 @@ name, so that an older file stays whole until a good new one is there. Equal inp
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import secrets
 import tempfile
@@ -16,14 +15,12 @@ from pathlib import Path
 
 import onnx
 
-from onnxferry.runtime.artifact.contract import Contract, metadata_from_contract
+from onnxferry.export.graphs.nodes import EXTERNAL_DATA_BYTES, weight_bytes
+from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.metadata import metadata_from_contract
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError, OnnxFerryError
 from onnxferry.runtime.onnx_file.reader import read_model
-
-# Protobuf cannot hold more than 2 GiB in one message; weights go to a file beside it before that.
-EXTERNAL_DATA_BYTES = 1_900_000_000
-
 
 # Tensors smaller than this stay in the .onnx file also then: shapes and constants that runtimes fold.
 EXTERNAL_TENSOR_BYTES = 1024
@@ -111,15 +108,6 @@ def checked_target(path: str | os.PathLike[str]) -> Path:
     if not os.access(target.parent, os.W_OK):
         raise ExportError(f"cannot write to the folder {target.parent}: permission denied")
     return target
-
-
-def weight_bytes(model: onnx.ModelProto) -> int:
-    """Bytes of the main graph's weights, from their shapes: protobuf cannot even measure a message of more than 2 GiB."""
-    return sum(
-        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        for tensor in model.graph.initializer
-        if tensor.data_type != onnx.TensorProto.STRING
-    )
 
 
 @contextlib.contextmanager

@@ -13,12 +13,12 @@ from typing import Any
 
 import onnx
 
-from onnxferry.export.graphs.graph import join_upsampling, split_transposed_convolutions
 from onnxferry.export.optimize.rewrites.float16 import float16
 from onnxferry.export.optimize.rewrites.gptq import layer_moments
 from onnxferry.export.optimize.rewrites.layout import channels_last
 from onnxferry.export.optimize.rewrites.quantize import convolutional_layers, dynamic_lstm, float16_storage, static_int8, with_names
 from onnxferry.export.optimize.rewrites.quantize_text import eight_bit_loop
+from onnxferry.export.optimize.rewrites.upsampling import join_upsampling, split_transposed_convolutions
 from onnxferry.export.optimize.samples import Samples
 
 

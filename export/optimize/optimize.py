@@ -26,12 +26,13 @@ from onnxferry.export.optimize.candidates import Candidate, candidates_for
 from onnxferry.export.optimize.samples import SCORED, Samples, samples_for
 from onnxferry.export.optimize.score import Score, outputs_of, score, written_score
 from onnxferry.export.optimize.timing import Speed, compare_speed, machine_name, ort_version, rotating
+from onnxferry.runtime.artifact.comparison import rms_share
 from onnxferry.runtime.artifact.contract import Contract, Golden, Tolerance
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.engine.engine import Engine, PlacementWarning
-from onnxferry.runtime.engine.replay import replay_goldens, rms_share
+from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import InputError, OnnxFerryError, first_line
-from onnxferry.runtime.finite import finite
+from onnxferry.runtime.formats import finite
 from onnxferry.runtime.onnx_file.reader import file_sha256, read_model
 
 GOALS = ("faster", "smaller")

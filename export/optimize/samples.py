@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxferry.runtime.array_files import UNREADABLE, read_npz
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import DataError, InputError
+from onnxferry.runtime.files import UNREADABLE, read_npz
 from onnxferry.runtime.tasks.autoencoder import decoder_path
 
 CALIBRATED = 256

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import onnx
 
 from onnxferry.export.graphs import cleanup as graph_cleanup
+from onnxferry.export.graphs import nodes
 from onnxferry.export.graphs.branches import Branches
 from onnxferry.export.graphs.writer import opened
 from onnxferry.export.parity.judge import judge
@@ -100,7 +101,7 @@ def _other_dtype(model: onnx.ModelProto, words: str) -> str:
 
 def _dtypes(model: onnx.ModelProto) -> list[int]:
     """Of weights, inputs and outputs; then those that values are cast to, as autocast does."""
-    casts = [a.i for node in graph_cleanup.all_nodes(model) if node.op_type == "Cast" for a in node.attribute if a.name == "to"]
+    casts = [a.i for node in nodes.all_nodes(model) if node.op_type == "Cast" for a in node.attribute if a.name == "to"]
     declared = [v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.output)]
     return [*(t.data_type for t in model.graph.initializer), *declared, *casts]
 
@@ -119,7 +120,7 @@ def judged(
     report.failures = [
         dataclasses.replace(failure, message=f"{failure.message}{_other_dtype(model, failure.message)}") for failure in report.failures
     ]
-    if not report.passed or not any(node.op_type == "If" for node in graph_cleanup.all_nodes(model)):
+    if not report.passed or not any(node.op_type == "If" for node in nodes.all_nodes(model)):
         return report, runs
     branches = Branches(model)
     if branches:

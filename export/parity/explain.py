@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxferry.export.graphs.cleanup import all_nodes
+from onnxferry.export.graphs.nodes import all_nodes
 from onnxferry.export.parity.locate import Difference, differs, first_difference
 from onnxferry.export.parity.reference import SourceRun
 from onnxferry.export.parity.report import Failure, ParityReport

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxferry.export.graphs.cleanup import copied
+from onnxferry.export.graphs.nodes import copied
 from onnxferry.export.graphs.writer import opened
 from onnxferry.export.parity.tolerances import default_tolerance, magnitude
 from onnxferry.export.source import Feeds, Trace

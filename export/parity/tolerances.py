@@ -99,3 +99,15 @@ def repeated(first: np.ndarray, again: np.ndarray) -> bool:
         return bool(np.array_equal(first, again))
     roundings = 8 * float(np.finfo(first.dtype).eps)
     return bool(np.allclose(again, first, rtol=roundings, atol=roundings * magnitude(first), equal_nan=True))
+
+
+# A pixel is rounded from a float, and may fall on the other side of a half level; the judge also counts how often.
+PIXELS = Tolerance(rtol=0.0, atol=1.0)
+
+
+# float32 through some ten layers: what an element may be off by, beside the same share of its size.
+FLOATS = Tolerance(rtol=1e-4, atol=1e-4)
+
+
+# A score is a mean of squares, far below 1: held to its own size.
+SCORES = Tolerance(rtol=1e-4, atol=1e-6)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,29 +17,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from onnxferry.export.graphs import cleanup as graph_cleanup
 from onnxferry.export.graphs.writer import checked_target, write_artifact
 from onnxferry.export.parity.attempt import Attempt, proved
 from onnxferry.export.parity.explain import explain
 from onnxferry.export.parity.probes import Case, given_case
-from onnxferry.export.parity.reference import SourceRun
 from onnxferry.export.parity.report import Failure, ParityReport
 from onnxferry.export.parity.tolerances import FloatTolerance, GivenTolerance, resolved_tolerance
-from onnxferry.export.source import Feeds, FinalExportError, LikelyExportError, Source, as_array, dtype_name, is_keras, is_sklearn
-from onnxferry.runtime.artifact.contract import GOLDEN_BYTES, MAX_GOLDENS, Contract, Golden, Tolerance
-from onnxferry.runtime.engine.engine import Engine
-from onnxferry.runtime.engine.replay import replay_goldens
-from onnxferry.runtime.errors import CheckpointError, ExportError, InputError, ParityError
-from onnxferry.runtime.formats import human_bytes
+from onnxferry.export.source import Feeds, FinalExportError, LikelyExportError, Source, as_array, dtype_name
+from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.errors import ExportError, InputError, ParityError
 
 if TYPE_CHECKING:
     import keras
     import sklearn.base
     import torch
-
-
-GOLDEN_SHARE = 0.75
-"""Golden samples chosen here stay below this share of what an artifact may carry."""
+from onnxferry.export.graphs import nodes
+from onnxferry.export.pipeline.goldens import _goldens, _none_carried, _replay, _rounded_up
+from onnxferry.export.pipeline.provenance import shortened
+from onnxferry.export.sources.choose import model_source, torch_source
 
 
 def export_model(
@@ -54,7 +48,7 @@ def export_model(
     output_names: Sequence[str] | None = None,
     samples: Sequence[Feeds] = (),
     golden: bool | Sequence[Feeds] = True,
-    opset: int = graph_cleanup.OPSET,
+    opset: int = nodes.OPSET,
     name: str | None = None,
     description: str = "",
     license: str = "",
@@ -106,7 +100,7 @@ def export_module(
     golden_inputs: Sequence[Feeds] | None = None,
     tolerances: Mapping[str, GivenTolerance] | None = None,
     decisions: Collection[str] = (),
-    opset: int = graph_cleanup.OPSET,
+    opset: int = nodes.OPSET,
     command: Sequence[str] = (),
     finish: Callable[[onnx.ModelProto], None] | None = None,
 ) -> ParityReport:
@@ -181,31 +175,6 @@ def _tolerances(source: Source, rtol: float | None, atol: float | None) -> dict[
     return dict.fromkeys(source.output_names, FloatTolerance(rtol, atol))
 
 
-def model_source(model: Any, example_inputs: Any, **how: Any) -> tuple[Source, Sequence[Feeds], tuple[str, ...]]:
-    """The model as a source, what of its examples is left to compare on, and its classes' names. Imports the framework that it is of."""
-    if is_sklearn(model):
-        from onnxferry.export.sources.sklearn.estimator import SklearnSource
-
-        found = SklearnSource(model, example_inputs, **how)
-        return found, found.more, found.labels
-    if is_keras(model):
-        from onnxferry.export.sources.keras import KerasSource
-
-        return KerasSource(model, example_inputs, **how), (), ()
-    return torch_source(model, example_inputs, **how), (), ()
-
-
-def torch_source(model: Any, example_inputs: Any, *, dynamic_shapes: Any = None, output_names: Sequence[str] | None = None) -> Source:
-    import torch
-
-    from onnxferry.export.sources.pytorch.module import TorchSource
-    from onnxferry.export.sources.pytorch.program import ProgramSource
-
-    if isinstance(model, torch.export.ExportedProgram):
-        return ProgramSource(model, example_inputs, dynamic_shapes=dynamic_shapes, output_names=output_names)
-    return TorchSource(model, example_inputs, dynamic_shapes=dynamic_shapes, output_names=output_names)
-
-
 def export_source(
     source: Source,
     path: str | os.PathLike[str],
@@ -215,7 +184,7 @@ def export_source(
     golden_inputs: Sequence[Feeds] | None = None,
     tolerances: Mapping[str, GivenTolerance] | None = None,
     decisions: Collection[str] = (),
-    opset: int = graph_cleanup.OPSET,
+    opset: int = nodes.OPSET,
     command: Sequence[str] = (),
     finish: Callable[[onnx.ModelProto], None] | None = None,
 ) -> ParityReport:
@@ -296,85 +265,6 @@ def _finished_contract(
         provenance={**provenance, **contract.provenance},
         parity=report.summary(),
     )
-
-
-def _goldens(runs: Sequence[SourceRun], chosen: Sequence[Case] | None) -> list[Golden]:
-    """The golden samples: those asked for, which must fit, or by default the example and one case of another size, where they fit."""
-    if chosen is not None:
-        wanted = {id(case) for case in chosen}
-        asked = [(run.case, run.outputs) for run in runs if id(run.case) in wanted and run.outputs is not None]
-        for case, outputs in asked:
-            for name, array in outputs.items():
-                if array.dtype.kind == "f" and np.isnan(array).any():
-                    raise InputError(f"{case.name} cannot be carried: the model answers not-a-number in {name!r}; choose another")
-        return [Golden(dict(case.feeds), outputs) for case, outputs in asked]
-    found: list[Golden] = []
-    left = GOLDEN_BYTES * GOLDEN_SHARE
-    for run in runs:
-        if run.outputs is None or len(found) == min(2, MAX_GOLDENS) or (run.case.generated and not run.case.sizes):
-            continue
-        golden = Golden(dict(run.case.feeds), run.outputs)
-        if golden.nbytes() <= left and not any(np.isnan(a).any() for a in run.outputs.values() if a.dtype.kind == "f"):
-            found.append(golden)
-            left -= golden.nbytes()
-    return found
-
-
-def _none_carried(source: Source) -> str:
-    size = sum(np.asarray(array).nbytes for array in source.examples.values())
-    most = int(GOLDEN_BYTES * GOLDEN_SHARE)
-    return (
-        f"no golden sample is carried, so that `onnxferry check` has nothing to replay: the example's inputs take "
-        f"{human_bytes(size)}, and with their outputs {human_bytes(most)} fit; give smaller ones as golden samples, or check with --against"
-    )
-
-
-def _rounded_up(tolerance: Tolerance) -> Tolerance:
-    """Two digits are enough for a tolerance that stands in a file; upwards, so that what passed still passes."""
-
-    def up(value: float) -> float:
-        return float(f"{value * 1.05:.1e}") if value else 0.0
-
-    return Tolerance(up(tolerance.rtol), up(tolerance.atol))
-
-
-def _replay(file: Path) -> None:
-    """Opens the written file and replays its golden samples: the last thing before it gets its name."""
-    with Engine(file, device="cpu") as engine:
-        if engine.contract is None:
-            raise ExportError("the written file lost its contract: this is a fault of onnxferry, please report it")
-        failed = [c for c in replay_goldens(engine.run, engine.contract).comparisons if not c.passed]
-        if failed:
-            raise ParityError(
-                f"the written file does not give its golden sample's {failed[0].output!r} ({failed[0].problem}): "
-                "this is a fault of onnxferry, please report it"
-            )
-
-
-def shortened(command: Sequence[str]) -> list[str]:
-    """A command line with every path cut to its last part: a file must not tell where it was made."""
-    parts = []
-    for word in command:
-        option, sign, value = word.partition("=")
-        if sign and option.startswith("-"):
-            parts.append(f"{option}={_last_part(value)}")
-        else:
-            parts.append(_last_part(word))
-    return parts
-
-
-def without_paths(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """The training's provenance with its command's paths cut to their last part."""
-    try:
-        words = shlex.split(str(provenance.get("command", "")))
-    except ValueError as error:
-        raise CheckpointError(f"the checkpoint's provenance holds no command line that can be read ({error}); train it again") from error
-    return {**provenance, "command": shlex.join(shortened(words))}
-
-
-def _last_part(word: str) -> str:
-    cut = word.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
-    return cut or word
 
 
 def _check_names(source: Source, tolerances: Mapping[str, GivenTolerance], decisions: Collection[str]) -> None:

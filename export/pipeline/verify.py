@@ -15,21 +15,22 @@ import numpy as np
 import onnx
 import torch
 
-from onnxferry.export.graphs import cleanup as graph_cleanup
+from onnxferry.export.graphs import nodes
 from onnxferry.export.parity.attempt import judged
 from onnxferry.export.parity.explain import explain
 from onnxferry.export.parity.probes import given_case, probes
 from onnxferry.export.parity.reference import SourceRun, run_source
 from onnxferry.export.parity.report import ParityReport
 from onnxferry.export.parity.tolerances import default_tolerance, magnitude
-from onnxferry.export.pipeline.export import checked_feeds, model_source, torch_source
+from onnxferry.export.pipeline.export import checked_feeds
 from onnxferry.export.source import Candidate, Feeds, Source, is_keras, is_sklearn
+from onnxferry.export.sources.choose import model_source, torch_source
 from onnxferry.export.sources.factory import as_called
 from onnxferry.export.sources.onnx_file import declared_examples
 from onnxferry.runtime.artifact.contract import Tolerance
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ExportError
-from onnxferry.runtime.onnx_file.reader import Limits
+from onnxferry.runtime.onnx_file.summary import Limits
 
 # A contract's tolerance that exceeds the default by more than its rounding was asked for at the export.
 ROUNDED = 1.2
@@ -120,5 +121,5 @@ def _candidate(source: Source, proto: onnx.ModelProto) -> Candidate:
     """The file, and with it the model's own capture: a file of ours names its values as the capture does."""
     trace = None
     with contextlib.suppress(ExportError):  # without a capture, the explanation has no first node
-        trace = source.strategies(graph_cleanup.OPSET)[0].build().trace
+        trace = source.strategies(nodes.OPSET)[0].build().trace
     return Candidate(proto, foreign=True, trace=trace)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from onnxferry.export.source import as_array
-from onnxferry.runtime.array_files import UNREADABLE
 from onnxferry.runtime.errors import DataError, InputError, MissingExtraError, first_line
+from onnxferry.runtime.files import UNREADABLE
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64", "bool")
 

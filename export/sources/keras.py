@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from onnxferry.export.sources.pytorch.module import CallPlan, TorchSource
+from onnxferry.export.sources.pytorch.call import CallPlan
+from onnxferry.export.sources.pytorch.module import TorchSource
 from onnxferry.runtime.errors import CheckpointError, ExportError, InputError, MissingExtraError, first_line
 
 BACKEND = "torch"

@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxferry.runtime.artifact.contract import Contract, contract_from_metadata
+from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.metadata import contract_from_metadata
 from onnxferry.runtime.errors import ArtifactError, OnnxFerryError
-from onnxferry.runtime.onnx_file.reader import Limits, ModelSummary, file_sha256, read_model
+from onnxferry.runtime.onnx_file.reader import file_sha256, read_model
+from onnxferry.runtime.onnx_file.summary import Limits, ModelSummary
 from onnxferry.runtime.onnx_file.values import TensorSpec
 
 DECODER = "decoder"

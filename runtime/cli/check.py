@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from onnxferry.runtime.artifact.comparison import Comparison
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.cli.console import (
     DeviceOption,
@@ -30,9 +31,9 @@ from onnxferry.runtime.cli.console import (
     try_command,
 )
 from onnxferry.runtime.engine.engine import Engine
-from onnxferry.runtime.engine.replay import Comparison, GoldenReport, replay
+from onnxferry.runtime.engine.replay import GoldenReport, replay
 from onnxferry.runtime.errors import CheckFailedError, InputError
-from onnxferry.runtime.onnx_file.reader import Limits, raised_limits
+from onnxferry.runtime.onnx_file.summary import Limits, raised_limits
 from onnxferry.runtime.sandbox.child import SandboxLimits, memory_is_limited
 from onnxferry.runtime.sandbox.jobs import check_file
 from onnxferry.runtime.tasks.autoencoder import decoder_path

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.finite import finite
+from onnxferry.runtime.formats import finite
 
 
 def _known_device(device: str) -> str:

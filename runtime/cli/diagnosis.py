@@ -13,6 +13,7 @@ from typing import Any, Literal
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.errors import OnnxFerryError
 from onnxferry.runtime.machine import cpu as hardware
+from onnxferry.runtime.machine import nvidia
 from onnxferry.runtime.machine import nvidia as cuda_libraries
 
 OLDEST_ORT = (1, 20)
@@ -54,7 +55,7 @@ def diagnose() -> Diagnosis:
         broken = None
     except OnnxFerryError as error:
         module, broken = None, str(error)
-    devices = hardware.cuda_devices()
+    devices = nvidia.cuda_devices()
     works = {full: ort.provider_problem(full) for full in module.get_available_providers() if full not in NO_LOCAL_RUN} if module else {}
     cpu_works = ort.CPU in works and works[ort.CPU] is None
     findings = [

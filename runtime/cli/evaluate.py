@@ -32,7 +32,8 @@ from onnxferry.runtime.evaluation.confusion_plot import write_confusion_picture
 from onnxferry.runtime.evaluation.scores import BINS, Scores
 from onnxferry.runtime.evaluation.test_set import LabelledPictures, find_labelled_pictures, trained_on
 from onnxferry.runtime.images.decode import decode_picture
-from onnxferry.runtime.tasks.load import Classifier, load_as
+from onnxferry.runtime.tasks.classifier import Classifier
+from onnxferry.runtime.tasks.load import load_as
 
 app = new_app()
 

@@ -15,7 +15,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from onnxferry.runtime.artifact.contract import Contract, contract_from_metadata
+from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.metadata import contract_from_metadata
 from onnxferry.runtime.artifact.variants import Ignored, Variant, variants_beside
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.cli.console import (
@@ -34,7 +35,8 @@ from onnxferry.runtime.cli.console import (
     try_command,
 )
 from onnxferry.runtime.formats import human_bytes
-from onnxferry.runtime.onnx_file.reader import Limits, ModelSummary, TensorSpec, raised_limits, read_model
+from onnxferry.runtime.onnx_file.reader import TensorSpec, read_model
+from onnxferry.runtime.onnx_file.summary import Limits, ModelSummary, raised_limits
 
 app = new_app()
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from onnxferry.runtime.artifact.contract import contract_from_metadata
+from onnxferry.runtime.artifact.metadata import contract_from_metadata
 from onnxferry.runtime.artifact.variants import Variant, certified_variants, decoder_path
 from onnxferry.runtime.artifact.zoo import ZooModel, zoo_model, zoo_names
 from onnxferry.runtime.cli.console import (

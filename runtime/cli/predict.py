@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import glob
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -27,14 +24,12 @@ from onnxferry.runtime.cli.console import (
     progress_bar,
     stdout,
 )
+from onnxferry.runtime.cli.picture_arguments import STDIN, picture_names, read_pictures
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.images.decode import decode_picture, list_pictures
-from onnxferry.runtime.tasks.load import Classifier, Prediction, load_as
+from onnxferry.runtime.tasks.classifier import Classifier, Prediction
+from onnxferry.runtime.tasks.load import load_as
 
 app = new_app()
-
-
-STDIN = "-"
 
 
 @app.command()
@@ -91,35 +86,6 @@ def predict(
     if not errors and not as_json:
         print_next(command("inspect", model), command("evaluate", model, "--data", "FOLDER"))
     return 1 if errors else 0
-
-
-def picture_names(images: Sequence[str]) -> list[str]:
-    """Folders become the pictures in them, and patterns that the shell left as they are (on Windows) what they match."""
-    names: list[str] = []
-    for image in images:
-        if image != STDIN and Path(image).is_dir():
-            names += map(str, list_pictures(image))
-        elif glob.has_magic(image) and not Path(image).exists():
-            names += sorted(glob.glob(image)) or [image]  # noqa: PTH207 (a pattern may be absolute, which Path.glob refuses)
-        else:
-            names.append(image)
-    if names.count(STDIN) > 1:
-        raise InputError("stdin holds one picture: give - once")
-    return names
-
-
-def read_pictures(
-    names: Sequence[str], errors: list[tuple[str, InputError]], advance: Callable[[int], None]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Positions and pictures; those that cannot be read go to ``errors`` and advance the bar."""
-    for i, name in enumerate(names):
-        try:
-            picture = decode_picture(sys.stdin.buffer.read(), "stdin") if name == STDIN else decode_picture(name)
-        except InputError as error:
-            errors.append((name, error))
-            advance(1)
-        else:
-            yield i, picture
 
 
 def _predict_all(classifier: Classifier, names: Sequence[str]) -> tuple[dict[int, Prediction], list[tuple[str, InputError]]]:

@@ -26,7 +26,7 @@ from onnxferry.runtime.cli.console import (
     stderr,
     stdout,
 )
-from onnxferry.runtime.cli.predict import picture_names, read_pictures
+from onnxferry.runtime.cli.picture_arguments import picture_names, read_pictures
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.images.decode import with_channels
 from onnxferry.runtime.images.grid import picture_grid, save_picture

@@ -9,7 +9,6 @@ import numpy as np
 import typer
 from rich.text import Text
 
-from onnxferry.runtime.array_files import UNREADABLE, read_npz
 from onnxferry.runtime.artifact.variants import decoder_path
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.cli.console import (
@@ -27,7 +26,8 @@ from onnxferry.runtime.cli.console import (
     stdout,
 )
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.onnx_file.reader import raised_limits
+from onnxferry.runtime.files import UNREADABLE, read_npz
+from onnxferry.runtime.onnx_file.summary import raised_limits
 from onnxferry.runtime.tuning.inputs import WRITTEN
 from onnxferry.runtime.tuning.plan import Plan, Tuning, plan_to_json
 from onnxferry.runtime.tuning.tune import SECONDS, forget, tune

@@ -19,13 +19,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from onnxferry.runtime.artifact.contract import Contract, contract_of
+from onnxferry.runtime.arguments import given, instead, kind
+from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.metadata import contract_of
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.async_pool import Workers
 from onnxferry.runtime.engine.cuda.dlpack import DeviceArray, run_on_device, values_of
 from onnxferry.runtime.engine.cuda.graphs import GraphRunner, refuse_control_flow
 from onnxferry.runtime.engine.cuda.pinned import pinned_like
-from onnxferry.runtime.engine.inputs import Feed, as_dict, given, instead, kind, never_empty, open_sizes, specs_of
+from onnxferry.runtime.engine.inputs import Feed, as_dict, never_empty, open_sizes, specs_of
 from onnxferry.runtime.engine.io_binding import Binding, Spares, bound_arrays, output_arrays
 from onnxferry.runtime.engine.open import CudaChoices, cache_for, open_for_graphs, open_on, open_recorded
 from onnxferry.runtime.engine.placement import Placement, fallback_words, placements
@@ -33,7 +35,8 @@ from onnxferry.runtime.engine.placement import PlacementWarning as PlacementWarn
 from onnxferry.runtime.engine.threads import threads_for
 from onnxferry.runtime.errors import DeviceError, InputError
 from onnxferry.runtime.machine import cpu as hardware
-from onnxferry.runtime.onnx_file.reader import Limits, read_model
+from onnxferry.runtime.onnx_file.reader import read_model
+from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.onnx_file.values import TensorSpec as TensorSpec
 
 MAX_THREADS = 1024

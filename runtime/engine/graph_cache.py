@@ -27,7 +27,6 @@ graph would be four times its file. A ResNet-18's rewriting (20 ms) takes less t
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import re
@@ -35,7 +34,9 @@ import stat
 from pathlib import Path
 
 from onnxferry.runtime.engine import ort
-from onnxferry.runtime.onnx_file.reader import ModelSummary, file_sha256
+from onnxferry.runtime.machine.cpu import cpu_features
+from onnxferry.runtime.onnx_file.reader import file_sha256
+from onnxferry.runtime.onnx_file.summary import ModelSummary
 
 MOST_BYTES = 512 * 2**20
 """Of all entries together; the ones used longest ago go first."""
@@ -173,22 +174,3 @@ def _sha256(model: str | bytes) -> str:
     import hashlib
 
     return hashlib.sha256(model).hexdigest() if isinstance(model, bytes) else file_sha256(Path(model))
-
-
-@functools.cache
-def cpu_features() -> str:
-    """What the CPU can do, as the system says: instruction sets decide layouts and operators of a rewritten graph."""
-    import platform
-
-    words = [platform.system(), platform.machine()]
-    try:
-        with Path("/proc/cpuinfo").open(encoding="ascii") as file:
-            block = file.read(16_384).split("\n\n", 1)[0]  # the first of many equal ones
-    except (OSError, UnicodeDecodeError):
-        return " | ".join([*words, platform.processor(), platform.version()])
-    for line in block.splitlines():
-        name, _, value = line.partition(":")
-        # x86 says "flags", ARM "Features".
-        if name.strip() in ("flags", "Features", "model name", "CPU part", "CPU implementer", "isa"):
-            words.append(value.strip())
-    return " | ".join(words)

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from onnxferry.runtime.arguments import given, instead
 from onnxferry.runtime.engine import ort
-from onnxferry.runtime.engine.inputs import Feed, given, instead
+from onnxferry.runtime.engine.inputs import Feed
 from onnxferry.runtime.errors import InputError
 
 KEPT = 2

@@ -12,8 +12,8 @@ from typing import Any
 from onnxferry.runtime.engine import graph_cache, ort
 from onnxferry.runtime.engine.graph_cache import GraphCache
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
-from onnxferry.runtime.folders import cache_folder
-from onnxferry.runtime.onnx_file.reader import ModelSummary
+from onnxferry.runtime.files import cache_folder
+from onnxferry.runtime.onnx_file.summary import ModelSummary
 from onnxferry.runtime.onnx_file.values import TensorSpec
 
 

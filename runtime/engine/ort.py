@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError, MissingExtraError
-from onnxferry.runtime.machine import cpu as hardware
+from onnxferry.runtime.machine import nvidia
 
 CUDA = "CUDAExecutionProvider"
 
@@ -344,7 +344,7 @@ def cuda_problem() -> str | None:
     """
     if CUDA not in onnxruntime().get_available_providers():
         return "the installed ONNX Runtime has no CUDA provider; pip uninstall -y onnxruntime, then pip install 'onnxferry[gpu,cuda]'"
-    if hardware.cuda_devices() == 0:
+    if nvidia.cuda_devices() == 0:
         return "no NVIDIA driver with a usable GPU was found; run `nvidia-smi` to see what the driver says, or use device='cpu'"
     return _library_problem() or _trial(CUDA)
 

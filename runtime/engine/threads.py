@@ -24,7 +24,7 @@ sequences of 64 steps: 1.8 for the LSTM) want more: say ``threads=``, or tune.
 from __future__ import annotations
 
 from onnxferry.runtime.machine import cpu as hardware
-from onnxferry.runtime.onnx_file.reader import ModelSummary
+from onnxferry.runtime.onnx_file.summary import ModelSummary
 
 _LSTMS = ("ai.onnx::LSTM", "com.microsoft::DynamicQuantizeLSTM")
 

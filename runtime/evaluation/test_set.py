@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from onnxferry.runtime.errors import DataError
-from onnxferry.runtime.folders import downloads_folder
-from onnxferry.runtime.images.decode import list_labelled_pictures, read_idx
+from onnxferry.runtime.files import downloads_folder
+from onnxferry.runtime.images.folders import folder_sha256, list_labelled_pictures
+from onnxferry.runtime.images.idx import idx_sha256, read_idx
 
 SPLITS = {"test": "t10k", "train": "train"}
 """Split to how MNIST's files of it begin."""
@@ -76,27 +77,6 @@ def trained_on(sha256: str, folder: Path, split: str, labelled: LabelledPictures
         return folder_sha256(folder, {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in labelled.pictures}) == sha256
     except OSError:  # which evaluating tells, picture by picture
         return False
-
-
-def idx_header(array: np.ndarray) -> bytes:
-    """What stands before the numbers of a uint8 array in an IDX file."""
-    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-
-
-def idx_sha256(arrays: Sequence[np.ndarray]) -> str:
-    """Of the IDX files that hold these uint8 arrays, unpacked, one after the other."""
-    whole = hashlib.sha256()
-    for array in arrays:
-        whole.update(idx_header(array))
-        whole.update(array.data)
-    return whole.hexdigest()
-
-
-def folder_sha256(folder: Path, digests: Mapping[Path, str]) -> str:
-    """Of what ``sha256sum`` prints for these files, by their paths in the folder, sorted."""
-    listing = sorted((path.relative_to(folder).as_posix(), digest) for path, digest in digests.items())
-    lines = "".join(f"{digest}  {path}\n" for path, digest in listing)
-    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _find_idx(folder: Path, stem: str) -> Path | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import math
 import os
 import struct
 import zlib
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 
-from onnxferry.runtime.errors import DataError, InputError
+from onnxferry.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,16 +32,6 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
 
 # What Pillow's decoders raise on broken bytes, beside OSError.
 _BROKEN = (SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, MemoryError, struct.error, zlib.error)
-
-
-# IDX type codes, as in the format's only specification: http://yann.lecun.com/exdb/mnist/ ("THE IDX FILE FORMAT").
-_IDX_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-
-
-_MAX_IDX_BYTES = 4 * 2**30
-
-
-_DEFLATE_MAX_RATIO = 1032  # no deflate stream grows by more (https://zlib.net/zlib_tech.html), so a larger claim is a lie
 
 
 def decode_pictures(pictures: Picture | list[Any] | tuple[Any, ...]) -> Iterator[np.ndarray]:
@@ -93,42 +81,6 @@ def with_channels(picture: np.ndarray, channels: int) -> np.ndarray:
         return np.repeat(picture, 3, axis=2)
     red, green, blue = (picture[..., i].astype(np.uint32) for i in range(3))
     return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)[..., np.newaxis]
-
-
-def list_pictures(folder: str | os.PathLike[str]) -> list[Path]:
-    """The pictures that lie in a folder, by suffix and sorted by name. Hidden files and sub-folders are passed over.
-
-    Raises DataError where there is no such folder, or no picture in it.
-    """
-    folder = Path(folder)
-    entries = _entries(folder)
-    pictures = [path for path in entries if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
-    if not pictures:
-        folders = [path.name for path in entries if path.is_dir()]
-        inside = f"; it has sub-folders ({', '.join(folders[:5])}{', …' if len(folders) > 5 else ''}): name one of them" if folders else ""
-        raise DataError(f"{folder}: no picture lies in this folder, looked for {' '.join(PICTURE_SUFFIXES)}{inside}")
-    return pictures
-
-
-def list_labelled_pictures(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
-    """Label to pictures, for a folder that has one sub-folder a label. Labels and pictures are sorted.
-
-    Raises DataError where there is no such folder, it has no sub-folders, or one of them has no picture.
-    """
-    folder = Path(folder)
-    labels = [path for path in _entries(folder) if path.is_dir()]
-    if not labels:
-        raise DataError(f"{folder}: expected one sub-folder of pictures for each label, named by the label, found no sub-folder")
-    return {path.name: list_pictures(path) for path in labels}
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except FileNotFoundError:
-        raise DataError(f"no such folder: {folder}") from None
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read as a folder ({error.strerror})") from error
 
 
 def _from_array(array: np.ndarray, name: str) -> np.ndarray:
@@ -244,53 +196,3 @@ def _too_large(name: str, size: str) -> InputError:
 
 def _unreadable(name: str, error: BaseException) -> InputError:
     return InputError(f"{name}: broken or truncated picture ({error or type(error).__name__})")
-
-
-def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
-    """The array in an IDX file, gzipped or not (told by its bytes, not by its name), in native byte order and writable.
-
-    Shape and dtype are the file's: MNIST's images are uint8 (n, height, width), its labels uint8 (n,).
-    Raises DataError where the file is missing, is no IDX file, or does not hold exactly what its header claims.
-    """
-    path = Path(path)
-    try:
-        with path.open("rb") as raw:
-            size = os.fstat(raw.fileno()).st_size
-            if raw.read(2) == b"\x1f\x8b":
-                raw.seek(0)
-                with gzip.open(raw) as stream:
-                    return _read_idx(stream, path, size * _DEFLATE_MAX_RATIO)
-            raw.seek(0)
-            return _read_idx(raw, path, size)
-    except FileNotFoundError:
-        raise DataError(f"no such IDX file: {path}") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read as an IDX file ({error}); fetch it again") from error
-
-
-def _read_idx(stream: BinaryIO | gzip.GzipFile, path: Path, at_most: int) -> np.ndarray:
-    """``at_most``: bytes that the stream can possibly hold, so that a lying header makes no large allocation."""
-    magic = stream.read(4)
-    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _IDX_DTYPES or not 1 <= magic[3] <= 8:
-        raise DataError(f"{path}: not an IDX file (it starts with {magic.hex() or 'nothing'}, expected 0000, a type code and a rank)")
-    header = stream.read(4 * magic[3])
-    if len(header) < 4 * magic[3]:
-        raise DataError(f"{path}: truncated inside its header; fetch it again")
-    shape = tuple(int(n) for n in np.frombuffer(header, ">u4"))
-    dtype = np.dtype(_IDX_DTYPES[magic[2]])
-    claimed = math.prod(shape) * dtype.itemsize
-    if claimed > min(at_most, _MAX_IDX_BYTES):
-        raise DataError(f"{path}: claims shape {shape} of {dtype.name}, {claimed} bytes, which the file cannot hold; fetch it again")
-    data = np.empty(claimed, np.uint8)
-    filled = 0
-    while filled < claimed:
-        read = stream.readinto(data[filled:].data)  # type: ignore[union-attr]
-        if not read:
-            raise DataError(f"{path}: truncated: {filled} of {claimed} bytes are there; fetch it again")
-        filled += read
-    if stream.read(1):
-        raise DataError(f"{path}: holds more bytes than its shape {shape} of {dtype.name} takes; fetch it again")
-    try:
-        return data.view(dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
-    except ValueError as error:  # no elements, and more of them along an axis than numpy counts
-        raise DataError(f"{path}: claims the shape {shape}, which no array has; fetch it again") from error

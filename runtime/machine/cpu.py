@@ -7,13 +7,36 @@ the process gets, and a thread pool of that size spends its time being throttled
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import functools
+import hashlib
 import math
 import os
-import sys
 from pathlib import Path, PurePosixPath
 
-_DRIVER_LIBRARIES = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so")
+
+@functools.cache
+def machine_name() -> str:
+    """The CPU, in words for people and with a hash of its features."""
+    return f"{cpu_name()}, features {hashlib.sha256(cpu_features().encode()).hexdigest()[:12]}"
+
+
+@functools.cache
+def cpu_features() -> str:
+    """What the CPU can do, as the system says: instruction sets decide layouts and operators of a rewritten graph."""
+    import platform
+
+    words = [platform.system(), platform.machine()]
+    try:
+        with Path("/proc/cpuinfo").open(encoding="ascii") as file:
+            block = file.read(16_384).split("\n\n", 1)[0]  # the first of many equal ones
+    except (OSError, UnicodeDecodeError):
+        return " | ".join([*words, platform.processor(), platform.version()])
+    for line in block.splitlines():
+        name, _, value = line.partition(":")
+        # x86 says "flags", ARM "Features".
+        if name.strip() in ("flags", "Features", "model name", "CPU part", "CPU implementer", "isa"):
+            words.append(value.strip())
+    return " | ".join(words)
 
 
 def available_cpus() -> int:
@@ -121,26 +144,3 @@ def _quota_in(folder: Path) -> float | None:
     except (OSError, ValueError):  # no such files at this level, or "max"
         return None
     return microseconds / of if microseconds > 0 and of > 0 else None
-
-
-def cuda_devices() -> int:
-    """NVIDIA devices that the installed driver can open: 0 where there is no driver or no device. Needs no CUDA toolkit.
-
-    Asked of the driver itself (cuInit, cuDeviceGetCount), because the CUDA build of ONNX Runtime lists its CUDA provider
-    on every machine, with or without a GPU.
-    """
-    driver = load_driver()
-    count = ctypes.c_int(0)
-    if driver is None or driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
-
-
-def load_driver() -> ctypes.CDLL | None:
-    """NVIDIA's driver library, or None where there is none. Its functions are the CUDA driver API's, prototypes unset."""
-    for name in _DRIVER_LIBRARIES:
-        try:
-            return ctypes.CDLL(name)
-        except OSError:
-            continue
-    return None

@@ -9,8 +9,6 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from onnxferry.runtime.machine.cpu import load_driver
-
 FIRST_ORT_WITH_CUDA_13 = "1.27"
 """Wheels before it were built for CUDA 12."""
 
@@ -85,3 +83,29 @@ def _loads(file: str) -> bool:
     except OSError:
         return False
     return True
+
+
+_DRIVER_LIBRARIES = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so")
+
+
+def cuda_devices() -> int:
+    """NVIDIA devices that the installed driver can open: 0 where there is no driver or no device. Needs no CUDA toolkit.
+
+    Asked of the driver itself (cuInit, cuDeviceGetCount), because the CUDA build of ONNX Runtime lists its CUDA provider
+    on every machine, with or without a GPU.
+    """
+    driver = load_driver()
+    count = ctypes.c_int(0)
+    if driver is None or driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def load_driver() -> ctypes.CDLL | None:
+    """NVIDIA's driver library, or None where there is none. Its functions are the CUDA driver API's, prototypes unset."""
+    for name in _DRIVER_LIBRARIES:
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    return None

@@ -16,98 +16,17 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
 
-from onnxferry.runtime.errors import ArtifactError, InputError, UntrustedModelError
+from onnxferry.runtime.errors import ArtifactError, UntrustedModelError
 from onnxferry.runtime.onnx_file.external_data import ExternalData
 from onnxferry.runtime.onnx_file.protobuf import LENGTH, VARINT, BudgetError, Buffer, Fields, WireError, WireReader, once, signed
+from onnxferry.runtime.onnx_file.summary import OPERATOR_DOMAINS, REFUSED_OPERATORS, Initializer, Limits, ModelSummary
 from onnxferry.runtime.onnx_file.tensors import TensorHeader, read_pair, read_sparse, read_tensor
 from onnxferry.runtime.onnx_file.values import TensorSpec as TensorSpec
 from onnxferry.runtime.onnx_file.values import read_value
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much a file may hold before it is refused. Raise what a model you trust needs."""
-
-    file_bytes: int = 2 * 2**30  # of the .onnx itself; protobuf can carry no more, larger models keep their weights outside
-    nodes: int = 200_000  # operators, subgraphs included, and functions counted as often as they are called
-    depth: int = 16  # subgraphs (If, Loop, Scan) within subgraphs
-    call_depth: int = 64  # functions that call functions
-    initializers: int = 200_000
-    tensor_bytes: int = 64 * 2**30  # that all tensors together declare, external ones included
-    name_bytes: int = 16 * 2**10  # of one name
-    metadata_bytes: int = 64 * 2**20  # of all metadata together
-    fields: int = 2**24  # of the wire format that are looked at: bounds the time, some ten seconds at the most
-    domains: frozenset[str] = frozenset({"", "ai.onnx.ml", "com.microsoft"})  # where operators may come from; "" is ai.onnx
-
-
-def raised_limits(texts: Iterable[str]) -> Limits:
-    """The defaults, changed by texts such as ``depth=40``. Raises InputError for what is no limit of a file."""
-    names = [each.name for each in fields(Limits) if each.name != "domains"]
-    changes: dict[str, Any] = {}
-    for text in texts:
-        name, _, number = text.partition("=")
-        if name not in names:
-            raise InputError(f"a limit is NAME=NUMBER with one of {', '.join(names)}, got {text!r}")
-        if not (number.isascii() and number.isdigit() and len(number) < 19):
-            raise InputError(f"the limit {name} is a whole number, as {name}={getattr(Limits(), name)}, got {text!r}")
-        changes[name] = int(number)
-    return Limits(**changes)
-
-
-REFUSED_OPERATORS: Mapping[str, str] = {
-    "com.microsoft::PythonOp": "runs Python",
-    "com.microsoft::PythonOpGrad": "runs Python",
-    "com.microsoft::ATen": "runs a PyTorch operator chosen by the file",
-    "com.microsoft::TritonOp": "runs a Triton kernel from outside",
-    "com.microsoft::EPContext": "loads a compiled engine, from any path",
-}
-"""Operators of an allowed domain that load or run what is not in the graph."""
-
-
-OPERATOR_DOMAINS = ("ai.onnx", "com.microsoft", "com.ms.", "org.pytorch.")
-"""How the domains begin in which ONNX Runtime has operators of its own (its core/graph/constants.h); beside ai.onnx itself."""
-
-
-@dataclass(frozen=True)
-class Initializer:
-    """One of the graph's constant tensors: weights, mostly."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    nbytes: int  # that its shape and dtype take, wherever they lie; of strings, 0
-    location: str | None = None  # the external data file, relative to the model's folder; None: within the .onnx
-
-
-@dataclass(frozen=True)
-class ModelSummary:
-    """What :func:`read_model` found. Counts include subgraphs and function bodies."""
-
-    ir_version: int
-    opsets: Mapping[str, int]  # domain → version; ONNX's own domain is "ai.onnx"
-    producer: str  # name and version, or ""
-    graph_name: str
-    nodes: int
-    operators: Mapping[str, int]  # "domain::operator" → how many, most frequent first
-    depth: int  # of nesting; 0 without subgraphs
-    initializers: tuple[Initializer, ...]  # of the graph and its subgraphs, sparse ones included
-    inputs: tuple[TensorSpec, ...]  # that must be fed
-    optional_inputs: tuple[TensorSpec, ...]  # that have an initializer and may be fed
-    outputs: tuple[TensorSpec, ...]
-    metadata: Mapping[str, str]
-    functions: int
-    file_bytes: int
-
-    def weight_files(self, path: Path) -> list[Path]:
-        """The files that hold weights beside the model at ``path``, each once."""
-        return sorted({path.parent / each.location for each in self.initializers if each.location})
-
 
 _OVERRIDABLE_IR = 4  # from this IR version on, an initializer that is also an input may be fed
 

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from onnxferry.runtime.artifact.comparison import Comparison
 from onnxferry.runtime.artifact.contract import Tolerance
 from onnxferry.runtime.engine.engine import Engine
-from onnxferry.runtime.engine.replay import Comparison, GoldenReport, replay
+from onnxferry.runtime.engine.replay import GoldenReport, replay
 from onnxferry.runtime.errors import ArtifactError, UntrustedModelError
-from onnxferry.runtime.onnx_file.reader import Limits
+from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.sandbox import child as sandbox
 from onnxferry.runtime.sandbox.child import SandboxLimits
 

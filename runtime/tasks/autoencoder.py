@@ -13,17 +13,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxferry.runtime.artifact.variants import decoder_path as decoder_path
 from onnxferry.runtime.artifact.variants import original_path
-from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, InputError
+from onnxferry.runtime.images.batches import Key, picture_batches
 from onnxferry.runtime.images.decode import Picture, decode_pictures
 from onnxferry.runtime.onnx_file.values import is_size
-from onnxferry.runtime.tasks.load import Key, Model, not_as_promised, picture_batches
+from onnxferry.runtime.tasks.model import Model, not_as_promised
+
+if TYPE_CHECKING:
+    from onnxferry.runtime.engine.engine import Engine
+
 
 DECODED_AT_ONCE = 256
 

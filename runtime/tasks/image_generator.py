@@ -13,15 +13,18 @@ from __future__ import annotations
 import difflib
 import operator
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxferry.runtime.engine.engine import Engine
-from onnxferry.runtime.engine.inputs import whole_number
+from onnxferry.runtime.arguments import whole_number
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.onnx_file.values import is_size
-from onnxferry.runtime.tasks.load import Model, not_as_promised
+from onnxferry.runtime.tasks.model import Model, not_as_promised
+
+if TYPE_CHECKING:
+    from onnxferry.runtime.engine.engine import Engine
+
 
 MADE_AT_ONCE = 256
 

@@ -14,14 +14,18 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxferry.runtime.engine.engine import Engine
-from onnxferry.runtime.engine.inputs import whole_number
+from onnxferry.runtime.arguments import whole_number
+from onnxferry.runtime.engine.batches import row_by_row
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.rows import row_by_row
-from onnxferry.runtime.tasks.load import Model, not_as_promised
+from onnxferry.runtime.tasks.model import Model, not_as_promised
+
+if TYPE_CHECKING:
+    from onnxferry.runtime.engine.engine import Engine
+
 
 READ_AT_ONCE = 4096
 """Bytes of a prompt, or of a text that is scored, in one run: it bounds the memory for their 256 scores each."""

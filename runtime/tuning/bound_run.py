@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.onnx_file.values import TensorSpec
+
+if TYPE_CHECKING:
+    from onnxferry.runtime.engine.engine import Engine
+
 
 KEPT = 2
 """Sets of shapes that a thread keeps buffers for."""

@@ -8,28 +8,18 @@ A file that cannot be read as what it should be counts as absent; one that canno
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from onnxferry.runtime.engine.graph_cache import cpu_features
-from onnxferry.runtime.files import write_text_whole
-from onnxferry.runtime.folders import cache_folder
-from onnxferry.runtime.machine.cpu import cpu_name
+from onnxferry.runtime.files import cache_folder, write_text_whole
 
 _MOST_BYTES = 4 * 2**20
 
 
 _SCHEMA = 1
-
-
-@functools.cache
-def machine_name() -> str:
-    """The CPU, in words for people and with a hash of its features."""
-    return f"{cpu_name()}, features {hashlib.sha256(cpu_features().encode()).hexdigest()[:12]}"
 
 
 def read_entry(key: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -16,10 +16,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from onnxferry.runtime.artifact.comparison import compare_output, rms_share
 from onnxferry.runtime.artifact.contract import Tolerance
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.ort import Sizes
-from onnxferry.runtime.engine.replay import compare_output, replay, rms_share
+from onnxferry.runtime.engine.replay import replay
 from onnxferry.runtime.errors import OnnxFerryError
 from onnxferry.runtime.tuning.bound_run import BoundRun, can_be_bound
 from onnxferry.runtime.tuning.inputs import Feeds

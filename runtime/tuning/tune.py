@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxferry.runtime.artifact.contract import contract_of
+from onnxferry.runtime.artifact.metadata import contract_of
 from onnxferry.runtime.artifact.variants import Variant, certified_variants
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.engine import ort
@@ -28,8 +28,10 @@ from onnxferry.runtime.engine.batches import batch_axis
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.open import runs_on
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.machine import cpu
 from onnxferry.runtime.machine import cpu as hardware
-from onnxferry.runtime.onnx_file.reader import Limits, ModelSummary, file_sha256, read_model
+from onnxferry.runtime.onnx_file.reader import file_sha256, read_model
+from onnxferry.runtime.onnx_file.summary import Limits, ModelSummary
 from onnxferry.runtime.tuning import cache as tune_cache
 from onnxferry.runtime.tuning.inputs import fixed_sizes, make_feeds
 from onnxferry.runtime.tuning.plan import Plan, Setting, Tuning, plan_from_json, plan_to_json
@@ -115,7 +117,7 @@ def tune(
     return Tuning(
         path=path,
         plans=dict(sorted(plans.items())),
-        machine=tune_cache.machine_name(),
+        machine=cpu.machine_name(),
         rows_alone=frozenset(variant.tag for variant in variants if variant.rows_alone),
         text=contract is not None and contract.kind == "text-generator",
         remembered=not missing,
@@ -203,7 +205,7 @@ def _key(
         # Too large to be read each time.
         "outside": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in summary.weight_files(path)],
         "variants": {variant.tag: file_sha256(variant.path) for variant in variants},
-        "machine": tune_cache.machine_name(),
+        "machine": cpu.machine_name(),
         "onnxruntime": str(ort.onnxruntime().__version__),
         "device": list(device),
         "providers": None if providers is None else repr(list(providers)),

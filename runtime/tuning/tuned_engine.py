@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from onnxferry.runtime.artifact.contract import contract_from_metadata
+from onnxferry.runtime.artifact.metadata import contract_from_metadata
 from onnxferry.runtime.artifact.variants import certified_variants
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.batches import batch_axis
 from onnxferry.runtime.engine.cuda.dlpack import DeviceArray
 from onnxferry.runtime.engine.engine import Engine, TensorSpec
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.onnx_file.reader import Limits, read_model
+from onnxferry.runtime.onnx_file.reader import read_model
+from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.tuning.bound_run import BoundRun
 from onnxferry.runtime.tuning.plan import Setting, Tuning
 from onnxferry.runtime.tuning.tune import SECONDS, open_as, tune

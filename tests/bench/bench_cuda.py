@@ -35,7 +35,7 @@ from onnxferry.export.optimize.rewrites.float16 import float16
 from onnxferry.runtime import Engine
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.placement import PlacementWarning
-from onnxferry.runtime.machine import cpu as hardware
+from onnxferry.runtime.machine import nvidia
 from onnxferry.runtime.tuning.bound_run import BoundRun
 
 MODELS = ("digits", "digits-gan", "digits-ae")
@@ -233,7 +233,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 256])
     arguments = parser.parse_args()
-    problem = "no NVIDIA GPU was found" if hardware.cuda_devices() == 0 else ort.cuda_problem()
+    problem = "no NVIDIA GPU was found" if nvidia.cuda_devices() == 0 else ort.cuda_problem()
     if problem is None and not torch.cuda.is_available():
         problem = f"torch {torch.__version__} was built without CUDA, or finds no GPU"
     if problem is not None:

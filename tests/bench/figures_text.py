@@ -57,7 +57,7 @@ def main() -> None:
         "bytes of the file": find_model(arguments.model).stat().st_size,
     }
     if arguments.checkpoint:
-        from onnxferry.export.graphs.weight_storage import rounded
+        from onnxferry.export.families.rnn.bits import rounded
         from onnxferry.train.families.rnn import Rnn, nats_per_byte
         from onnxferry.train.loop.checkpoint import load_checkpoint
 

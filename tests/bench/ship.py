@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from onnxferry.export import export_checkpoint
-from onnxferry.export.pipeline.export import shortened
+from onnxferry.export.pipeline.provenance import shortened
 from onnxferry.runtime import Classifier, TextGenerator, load
 from onnxferry.train.data.images import ImageSet, load_images
 from onnxferry.train.loop.checkpoint import load_checkpoint

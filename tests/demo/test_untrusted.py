@@ -11,7 +11,8 @@ import pytest
 
 from onnxferry.demo.your_file import sandbox as untrusted
 from onnxferry.demo.your_file.sandbox import Request, SandboxLimits, ask
-from onnxferry.runtime.artifact.contract import Contract, Golden, Tolerance, metadata_from_contract
+from onnxferry.runtime.artifact.contract import Contract, Golden, Tolerance
+from onnxferry.runtime.artifact.metadata import metadata_from_contract
 from onnxferry.runtime.errors import ArtifactError, InputError, MissingExtraError, OnnxFerryError, UntrustedModelError
 
 X = np.ones((2, 3), np.float32)

@@ -17,7 +17,7 @@ from onnxferry.export import export_model
 from onnxferry.export.pipeline.verify import judge_file
 from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.errors import ArtifactError, InputError
-from onnxferry.runtime.onnx_file.reader import Limits
+from onnxferry.runtime.onnx_file.summary import Limits
 
 MODULE = '''
 import torch

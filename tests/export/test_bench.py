@@ -17,8 +17,9 @@ from onnxferry.export.bench import workloads as bench_jobs
 from onnxferry.export.bench.contenders.base import CONTENDERS, PEERS, fastest
 from onnxferry.export.bench.correctness import judge
 from onnxferry.export.bench.footprint import installed_size
-from onnxferry.export.bench.race import Bench, Measured, Row
+from onnxferry.export.bench.race import Bench
 from onnxferry.export.bench.report import Results, duration, geometric_mean, geometric_means, load_results, machine, save_picture
+from onnxferry.export.bench.results import Measured, Row
 from onnxferry.export.bench.verdicts import shipped_rows, verdicts
 from onnxferry.export.bench.worker import Turn, WorkerError
 from onnxferry.export.bench.workloads import FEEDS, BenchModel, bench_model, make_job
@@ -205,7 +206,7 @@ def test_pictures_that_are_misread_are_not_measured_with() -> None:
 def test_a_file_that_fails_its_own_golden_samples_is_not_measured(tmp_path: Path, scale_model: bytes) -> None:
     import onnx
 
-    from onnxferry.runtime.artifact.contract import metadata_from_contract
+    from onnxferry.runtime.artifact.metadata import metadata_from_contract
 
     golden = Golden({"x": np.ones((1, 3), np.float32)}, {"y": np.ones((1, 3), np.float32)})
     model = onnx.load_from_string(scale_model)

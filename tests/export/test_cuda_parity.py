@@ -28,9 +28,9 @@ from onnxferry.export.optimize.rewrites.float16 import count_float16, float16
 from onnxferry.runtime.artifact.contract import Tolerance
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.engine import Engine
-from onnxferry.runtime.machine import cpu as hardware
+from onnxferry.runtime.machine import nvidia
 
-MISSING = "no NVIDIA GPU here" if hardware.cuda_devices() == 0 else ort.cuda_problem()
+MISSING = "no NVIDIA GPU here" if nvidia.cuda_devices() == 0 else ort.cuda_problem()
 TORCH_MISSING = None if torch.cuda.is_available() else f"torch {torch.__version__} was built without CUDA, or finds no GPU"
 pytestmark = [
     pytest.mark.gpu,

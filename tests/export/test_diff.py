@@ -11,7 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.export.graphs.diff import WeightChange, diff_files
-from onnxferry.runtime.artifact.contract import Contract, Golden, metadata_from_contract
+from onnxferry.runtime.artifact.contract import Contract, Golden
+from onnxferry.runtime.artifact.metadata import metadata_from_contract
 from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.errors import UntrustedModelError
 

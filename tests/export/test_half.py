@@ -22,7 +22,7 @@ from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError
-from onnxferry.runtime.machine import cpu as hardware
+from onnxferry.runtime.machine import nvidia
 
 ZOO = Path(find_model("digits")).parents[1]
 PICTURES = [name for name in shipped_rows() if name != "shakespeare"]
@@ -152,7 +152,7 @@ def test_it_is_tried_on_cuda_alone_and_never_on_text() -> None:
     assert not any("float16" in candidate.tag for candidate in candidates_for(model, "text-generator", "faster", calibration, "cuda"))
 
 
-@pytest.mark.skipif(hardware.cuda_devices() > 0, reason="there is a GPU here")
+@pytest.mark.skipif(nvidia.cuda_devices() > 0, reason="there is a GPU here")
 def test_cuda_where_there_is_none_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     onnx.save(network(), tmp_path / "net.onnx")
     np.savez(tmp_path / "data.npz", x=np.zeros((4, 1, 6, 6), np.float32))
@@ -178,7 +178,7 @@ def test_a_certificate_names_its_device(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(hardware.cuda_devices() == 0, reason="no NVIDIA GPU here")
+@pytest.mark.skipif(nvidia.cuda_devices() == 0, reason="no NVIDIA GPU here")
 def test_on_a_gpu_a_variant_is_certified_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from onnxferry.runtime import load
     from onnxferry.runtime.artifact.variants import certified_variants

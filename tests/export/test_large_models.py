@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from onnxferry.export import ParityError, export_model
-from onnxferry.export.graphs.writer import EXTERNAL_DATA_BYTES, opened, weight_bytes
+from onnxferry.export.graphs.nodes import EXTERNAL_DATA_BYTES, weight_bytes
+from onnxferry.export.graphs.writer import opened
 from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.engine.engine import Engine
 

@@ -14,7 +14,7 @@ import torch
 
 from onnxferry.export import ExportError, ParityError, export_model, export_module
 from onnxferry.export.graphs.writer import write_artifact
-from onnxferry.export.pipeline.export import shortened
+from onnxferry.export.pipeline.provenance import shortened
 from onnxferry.runtime.artifact.contract import Contract, Tolerance
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import InputError

@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.export.graphs.graph import join_upsampling, split_transposed_convolutions
 from onnxferry.export.optimize.candidates import rewritten
+from onnxferry.export.optimize.rewrites.upsampling import join_upsampling, split_transposed_convolutions
 from onnxferry.runtime.engine.engine import Engine
 
 RNG = np.random.default_rng(0)

@@ -13,9 +13,9 @@ from onnxferry.export import export_checkpoint
 from onnxferry.export.families.rnn.export import text_cases
 from onnxferry.export.families.rnn.graph import text_graph
 from onnxferry.export.families.rnn.source import TextSource, prompt_batch
-from onnxferry.export.graphs.cleanup import all_nodes
-from onnxferry.export.pipeline.export import without_paths
-from onnxferry.runtime.artifact.contract import contract_from_metadata
+from onnxferry.export.graphs.nodes import all_nodes
+from onnxferry.export.pipeline.provenance import without_paths
+from onnxferry.runtime.artifact.metadata import contract_from_metadata
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import CheckpointError, InputError, ParityError

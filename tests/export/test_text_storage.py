@@ -13,11 +13,12 @@ import torch
 
 from onnxferry.export import export_checkpoint
 from onnxferry.export.bench.contenders.rebuilt import rebuild_text
+from onnxferry.export.families.rnn.bits import rounded
 from onnxferry.export.families.rnn.export import text_cases
 from onnxferry.export.families.rnn.graph import text_graph
 from onnxferry.export.families.rnn.source import TextSource, prompt_batch
-from onnxferry.export.graphs.cleanup import RUNTIME_DOMAIN, all_nodes
-from onnxferry.export.graphs.weight_storage import exact_rows, rounded, row_rounded, stored, stored_values
+from onnxferry.export.graphs.nodes import RUNTIME_DOMAIN, all_nodes
+from onnxferry.export.graphs.weight_storage import exact_rows, row_rounded, stored, stored_values
 from onnxferry.export.optimize.rewrites.quantize_text import eight_bit_loop
 from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.engine.engine import Engine

@@ -13,7 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.runtime.artifact.contract import Contract, Golden, Tolerance, metadata_from_contract
+from onnxferry.runtime.artifact.contract import Contract, Golden, Tolerance
+from onnxferry.runtime.artifact.metadata import metadata_from_contract
 from onnxferry.runtime.artifact.zoo import zoo_model
 from onnxferry.runtime.onnx_file.reader import file_sha256
 

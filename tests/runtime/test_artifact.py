@@ -10,18 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from onnxferry.runtime.artifact.contract import (
-    GOLDEN_BYTES,
-    KINDS,
-    MAX_GOLDENS,
-    MAX_VALUE_BYTES,
-    SCHEMA,
-    Contract,
-    Golden,
-    Tolerance,
-    contract_from_metadata,
-    metadata_from_contract,
-)
+from onnxferry.runtime.artifact.contract import GOLDEN_BYTES, KINDS, MAX_GOLDENS, MAX_VALUE_BYTES, SCHEMA, Contract, Golden, Tolerance
+from onnxferry.runtime.artifact.metadata import contract_from_metadata, metadata_from_contract
 from onnxferry.runtime.errors import ArtifactError, OnnxFerryError
 
 DTYPES = ["float32", "float64", "float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"]

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from onnxferry.runtime import Batcher, Engine, load
-from onnxferry.runtime.artifact.contract import contract_from_metadata, metadata_from_contract
+from onnxferry.runtime.artifact.metadata import contract_from_metadata, metadata_from_contract
 from onnxferry.runtime.artifact.zoo import zoo_model
 from onnxferry.runtime.engine.batches import BatchAxis, batch_axis
 from onnxferry.runtime.errors import BusyError, InputError

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxferry.runtime.artifact.contract import Contract, Golden, metadata_from_contract
+from onnxferry.runtime.artifact.contract import Contract, Golden
+from onnxferry.runtime.artifact.metadata import metadata_from_contract
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.cli.main import main
 

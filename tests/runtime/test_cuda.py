@@ -31,13 +31,13 @@ from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.engine import Engine, PlacementWarning
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import DeviceError, InputError
-from onnxferry.runtime.machine import cpu as hardware
+from onnxferry.runtime.machine import nvidia
 from onnxferry.runtime.tuning.bound_run import BoundRun, can_be_bound
 
 
 def _missing() -> str | None:
     """Why these tests cannot run. Asked without opening a session where there is no GPU at all."""
-    if hardware.cuda_devices() == 0:
+    if nvidia.cuda_devices() == 0:
         return "no NVIDIA GPU here"
     return ort.cuda_problem()
 
@@ -235,7 +235,7 @@ def test_page_locked_memory_is_let_go_of() -> None:
 
 def _is_page_locked(array: np.ndarray) -> bool:
     """As the driver says: it does not know other host memory at all."""
-    driver, kind = hardware.load_driver(), ctypes.c_uint(0)
+    driver, kind = nvidia.load_driver(), ctypes.c_uint(0)
     assert driver is not None
     memory_type, host = 2, 1  # CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_MEMORYTYPE_HOST
     return driver.cuPointerGetAttribute(ctypes.byref(kind), memory_type, ctypes.c_uint64(array.ctypes.data)) == 0 and kind.value == host

@@ -23,7 +23,7 @@ from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.open import CudaChoices
 from onnxferry.runtime.engine.placement import Placement, fallback_words
 from onnxferry.runtime.errors import DeviceError, InputError
-from onnxferry.runtime.machine import cpu as hardware
+from onnxferry.runtime.machine import nvidia
 
 FLOAT = TensorProto.FLOAT
 
@@ -157,9 +157,9 @@ def test_the_callers_stream(monkeypatch, scale):
     assert torch.from_dlpack(device_arrays.DeviceArray(value, None), copy=True).data_ptr() != value.data_ptr()  # torch makes it
 
 
-@pytest.mark.skipif(hardware.cuda_devices() > 0, reason="there is a driver here, which knows its streams")
+@pytest.mark.skipif(nvidia.cuda_devices() > 0, reason="there is a driver here, which knows its streams")
 def test_waiting_without_a_driver_is_an_error(monkeypatch):
-    monkeypatch.setattr(hardware, "load_driver", lambda: None)
+    monkeypatch.setattr(nvidia, "load_driver", lambda: None)
     with pytest.raises(DeviceError, match="waiting for the CUDA stream 0x4d2 failed"):
         cuda_driver.wait_for(1234, 0)
 
@@ -186,7 +186,7 @@ class Driver:
 def test_the_driver_is_asked_in_the_context_of_the_process(monkeypatch):
     """A thread that never saw CUDA has none, and the driver then refuses whatever it is asked."""
     driver = Driver()
-    monkeypatch.setattr(hardware, "load_driver", lambda: driver)
+    monkeypatch.setattr(nvidia, "load_driver", lambda: driver)
     cuda_driver.wait_for(1234, 0)
     around = ["cuInit", "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent_v2"], ["cuCtxPopCurrent_v2", "cuDevicePrimaryCtxRelease_v2"]
     assert driver.asked == [*around[0], "cuStreamSynchronize", *around[1]]
@@ -200,7 +200,7 @@ def test_the_driver_is_asked_in_the_context_of_the_process(monkeypatch):
         with pytest.raises(DeviceError, match=r"0x4d2 failed \(driver error 700\)"):
             (call or (lambda: cuda_driver.copy_on(1234, 0, [(target.ctypes.data, source.ctypes.data, 4)])))()
         assert driver.asked[-2:] == around[1]
-    monkeypatch.setattr(hardware, "load_driver", lambda: None)
+    monkeypatch.setattr(nvidia, "load_driver", lambda: None)
     with pytest.raises(DeviceError, match="needs an NVIDIA driver"):
         cuda_driver.copy_on(1234, 0, [(0, 0, 0)])
 
@@ -233,7 +233,7 @@ def test_the_buffers_and_the_graph_of_a_shape_are_made_once(scale, monkeypatch):
 def test_graphs_on_the_callers_stream(scale, monkeypatch):
     """Nothing waits, except where buffers would be written to or let go of while they are still read."""
     driver = Driver()
-    monkeypatch.setattr(hardware, "load_driver", lambda: driver)
+    monkeypatch.setattr(nvidia, "load_driver", lambda: driver)
     scale._graphs = GraphRunner(scale._session, scale._at, most=1, stream=1234)
     waits = []
     run = scale._session.run_with_iobinding

@@ -19,13 +19,15 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.runtime.artifact.contract import Contract, metadata_from_contract
+from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.metadata import metadata_from_contract
 from onnxferry.runtime.artifact.zoo import find_model, zoo_names
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.engine import Engine, TensorSpec
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError, MissingExtraError, UntrustedModelError
 from onnxferry.runtime.machine import cpu as hardware
-from onnxferry.runtime.onnx_file.reader import Limits
+from onnxferry.runtime.machine import nvidia
+from onnxferry.runtime.onnx_file.summary import Limits
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 
@@ -507,7 +509,7 @@ def cuda_build(monkeypatch):
     """As if the wheel had CUDA, the machine a GPU and all libraries; what then fails is each test's."""
     module = ort.onnxruntime()
     monkeypatch.setattr(module, "get_available_providers", lambda: [ort.CUDA, ort.CPU])
-    monkeypatch.setattr(hardware, "cuda_devices", lambda: 1)
+    monkeypatch.setattr(nvidia, "cuda_devices", lambda: 1)
     monkeypatch.setattr(ort, "_library_problem", lambda: None)
     monkeypatch.setattr(ort, "_trial", lambda full: None)
 
@@ -517,7 +519,7 @@ def without_cuda_in_the_wheel(monkeypatch):
 
 
 def without_a_gpu(monkeypatch):
-    monkeypatch.setattr(hardware, "cuda_devices", lambda: 0)
+    monkeypatch.setattr(nvidia, "cuda_devices", lambda: 0)
 
 
 def without_libraries(monkeypatch):
@@ -691,7 +693,7 @@ def test_missing_cuda_libraries_are_named(libraries, capfd):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(hardware.cuda_devices() == 0, reason="no NVIDIA GPU here")
+@pytest.mark.skipif(nvidia.cuda_devices() == 0, reason="no NVIDIA GPU here")
 def test_on_a_gpu(build_onnx):
     assert ort.cuda_problem() is None
     rng = np.random.default_rng(0)

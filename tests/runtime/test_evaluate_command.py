@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxferry.runtime.artifact.contract import contract_from_metadata
+from onnxferry.runtime.artifact.metadata import contract_from_metadata
 from onnxferry.runtime.cli.main import main
-from onnxferry.runtime.evaluation.test_set import folder_sha256, idx_header, idx_sha256
+from onnxferry.runtime.images import batches
+from onnxferry.runtime.images.folders import folder_sha256
+from onnxferry.runtime.images.idx import idx_header, idx_sha256
 from onnxferry.runtime.onnx_file.reader import read_model
-from onnxferry.runtime.tasks import load as tasks
 
 LEVELS = {"black": 20, "dark": 100, "light": 150, "white": 240}
 
@@ -173,7 +174,7 @@ def test_a_full_disk_leaves_no_half_picture(
 def test_memory_does_not_grow_with_the_number_of_pictures(
     recogniser: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks, "_HELD_BYTES", 2_000_000)
+    monkeypatch.setattr(batches, "_HELD_BYTES", 2_000_000)
     (tmp_path / "d" / "dark").mkdir(parents=True)
     for i in range(25):
         Image.new("L", (1000, 1000), 100).save(tmp_path / "d" / "dark" / f"{i}.png")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from onnxferry.runtime import folders
+from onnxferry.runtime import files as folders
 from onnxferry.runtime.errors import DataError
-from onnxferry.runtime.folders import cache_folder, downloads_folder
+from onnxferry.runtime.files import cache_folder, downloads_folder
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,9 @@ import warnings
 import numpy as np
 import pytest
 
+from onnxferry.runtime.artifact.comparison import EXACT, compare_output, rms_share
 from onnxferry.runtime.artifact.contract import Contract, Golden, Tolerance
-from onnxferry.runtime.engine.replay import EXACT, compare_output, replay_goldens, rms_share
+from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import CheckFailedError
 
 LOOSE = Tolerance(rtol=0.1, atol=0.01)

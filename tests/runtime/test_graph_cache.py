@@ -19,6 +19,7 @@ from onnxferry.runtime.engine import open as opening
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.graph_cache import GraphCache, can_hold, pays
 from onnxferry.runtime.errors import ArtifactError, InputError
+from onnxferry.runtime.machine import cpu
 from onnxferry.runtime.onnx_file.reader import read_model
 
 FLOAT = TensorProto.FLOAT
@@ -85,7 +86,7 @@ def test_what_the_key_depends_on(model, folder, monkeypatch):
     assert [opened(graph_level="basic"), opened(graph_level="basic"), opened()] == [False, True, True]
     assert opened(graph_level="off") is False
     assert len(entries(folder)) == 2
-    monkeypatch.setattr(graph_cache, "cpu_features", lambda: "another CPU")
+    monkeypatch.setattr(cpu, "cpu_features", lambda: "another CPU")
     assert [opened(), opened()] == [False, True]
     monkeypatch.setattr(ort.onnxruntime(), "__version__", "1.99.0")
     assert [opened(), opened()] == [False, True]
@@ -256,7 +257,7 @@ def test_no_shipped_model_is_cached_by_itself():
 
 
 def test_cpu_features_name_this_cpu():
-    words = graph_cache.cpu_features()
+    words = cpu.cpu_features()
     assert platform.machine() in words
     if Path("/proc/cpuinfo").exists():
         assert len(words.split()) > 5

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from onnxferry.runtime.machine import cpu as hardware
-from onnxferry.runtime.machine.cpu import available_cpus, cgroup_quota, cuda_devices, default_threads
+from onnxferry.runtime.machine.cpu import available_cpus, cgroup_quota, default_threads
+from onnxferry.runtime.machine.nvidia import cuda_devices
 
 V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
 V1_MOUNT = "33 25 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid - cgroup cgroup rw,cpu,cpuacct"

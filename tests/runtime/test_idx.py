@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnxferry.runtime.errors import DataError
-from onnxferry.runtime.images.decode import read_idx
+from onnxferry.runtime.images.idx import read_idx
 
 
 def idx(code: int, shape: tuple[int, ...], data: bytes) -> bytes:

@@ -18,7 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.runtime.errors import ArtifactError, OnnxFerryError, UntrustedModelError
 from onnxferry.runtime.onnx_file import reader as onnx_file
-from onnxferry.runtime.onnx_file.reader import Limits, read_model
+from onnxferry.runtime.onnx_file import summary
+from onnxferry.runtime.onnx_file.reader import read_model
+from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.onnx_file.tensors import ELEMENT_TYPES
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
@@ -393,7 +395,7 @@ def test_an_imported_domain_that_nothing_uses_is_harmless(build_onnx):
     assert read_model(one_node(build_onnx, domains={"pkg.unused": 1}).SerializeToString()).opsets["pkg.unused"] == 1
 
 
-@pytest.mark.parametrize("operator", sorted(onnx_file.REFUSED_OPERATORS))
+@pytest.mark.parametrize("operator", sorted(summary.REFUSED_OPERATORS))
 def test_operators_that_run_foreign_code(build_onnx, operator):
     domain, name = operator.split("::")
     node = helper.make_node(name, ["x"], ["y"], domain=domain)

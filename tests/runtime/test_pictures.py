@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from onnxferry.runtime.errors import DataError, InputError
-from onnxferry.runtime.images.decode import decode_picture, decode_pictures, list_labelled_pictures, list_pictures, with_channels
+from onnxferry.runtime.images.decode import decode_picture, decode_pictures, with_channels
+from onnxferry.runtime.images.folders import list_labelled_pictures, list_pictures
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

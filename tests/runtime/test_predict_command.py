@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from onnxferry.runtime.cli.main import main
-from onnxferry.runtime.cli.predict import picture_names
+from onnxferry.runtime.cli.picture_arguments import picture_names
+from onnxferry.runtime.machine import nvidia
 
 
 @pytest.fixture
@@ -147,9 +148,8 @@ def test_a_foreign_model(doubler: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_device_that_is_not_there(recogniser: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnxferry.runtime.machine import cpu as hardware
 
-    monkeypatch.setattr(hardware, "cuda_devices", lambda: 0)
+    monkeypatch.setattr(nvidia, "cuda_devices", lambda: 0)
     assert main(["predict", str(recogniser), "x.png", "--device", "cuda"]) == 1
     assert capsys.readouterr().err.startswith("error: device='cuda' cannot be used here: ")
 

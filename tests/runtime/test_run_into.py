@@ -18,7 +18,7 @@ from onnxferry.runtime.engine.cuda.pinned import pinned_like
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.io_binding import KEPT
 from onnxferry.runtime.errors import DeviceError, InputError
-from onnxferry.runtime.machine import cpu as hardware
+from onnxferry.runtime.machine import nvidia
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 
@@ -284,7 +284,7 @@ def test_empty_arrays_are_of_any_shape_and_dtype(scale):
     assert scale.empty((0, 3), np.float32).size == 0
 
 
-@pytest.mark.skipif(hardware.cuda_devices() > 0, reason="there is a GPU here")
+@pytest.mark.skipif(nvidia.cuda_devices() > 0, reason="there is a GPU here")
 def test_page_locked_memory_without_a_gpu_is_a_device_error():
     with pytest.raises(DeviceError, match="page-locked memory needs an NVIDIA driver with a usable GPU"):
         pinned_like(np.zeros(3))

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.errors import ArtifactError, InputError, OnnxFerryError, UntrustedModelError
-from onnxferry.runtime.onnx_file.reader import Limits
+from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.sandbox import child as sandbox
 from onnxferry.runtime.sandbox import jobs as untrusted
 from onnxferry.runtime.sandbox.child import SandboxLimits, call

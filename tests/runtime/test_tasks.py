@@ -11,11 +11,14 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from onnxferry.runtime.artifact.contract import Contract, metadata_from_contract
+from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.metadata import metadata_from_contract
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
-from onnxferry.runtime.tasks import load as tasks
-from onnxferry.runtime.tasks.load import Classifier, Model, Prediction, load, load_as
+from onnxferry.runtime.images import batches
+from onnxferry.runtime.tasks.classifier import Classifier, Prediction
+from onnxferry.runtime.tasks.load import load, load_as
+from onnxferry.runtime.tasks.model import Model
 
 Make = Callable[..., Path]
 
@@ -98,7 +101,7 @@ def test_pictures_of_one_size_run_together(recogniser: Path, monkeypatch: pytest
 
 
 def test_large_pictures_do_not_pile_up(recogniser: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "_HELD_BYTES", 100)
+    monkeypatch.setattr(batches, "_HELD_BYTES", 100)
     model = load_as(Classifier, recogniser)
     held: list[int] = []
     run = model.engine.run

@@ -15,7 +15,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.runtime.artifact.contract import Contract, metadata_from_contract
+from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.metadata import metadata_from_contract
 from onnxferry.runtime.cli import main as cli
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.tasks.load import load

@@ -20,6 +20,7 @@ from onnxferry.runtime import Autoencoder, Classifier, Engine, ImageGenerator, M
 from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.errors import ArtifactError, CheckFailedError, InputError
+from onnxferry.runtime.machine import cpu
 from onnxferry.runtime.machine import cpu as hardware
 from onnxferry.runtime.onnx_file.values import TensorSpec
 from onnxferry.runtime.tuning import cache as tune_cache
@@ -336,7 +337,7 @@ def test_everything_that_the_answer_depends_on_is_in_the_key(
     assert not tune(recogniser, [1], threads=1).remembered
     assert not tune(recogniser, [1], device="cpu").remembered
     assert not tune(recogniser, [1], providers=["cpu"]).remembered
-    monkeypatch.setattr(tune_cache, "machine_name", lambda: "another CPU")
+    monkeypatch.setattr(cpu, "machine_name", lambda: "another CPU")
     assert not tune(recogniser, [1]).remembered
     make_recogniser(name=recogniser.name, sharpness=200.001)
     assert not tune(recogniser, [1]).remembered

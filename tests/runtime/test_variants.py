@@ -16,12 +16,14 @@ from onnx import helper
 
 from onnxferry.runtime import Autoencoder, Classifier, load
 from onnxferry.runtime.artifact import zoo as catalog
-from onnxferry.runtime.artifact.contract import Contract, contract_from_metadata
+from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.metadata import contract_from_metadata
 from onnxferry.runtime.artifact.variants import certified_variants, original_path, rows_alone, variants_beside
 from onnxferry.runtime.artifact.zoo import zoo_model
 from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.errors import ArtifactError, InputError
-from onnxferry.runtime.onnx_file.reader import Limits, read_model
+from onnxferry.runtime.onnx_file.reader import read_model
+from onnxferry.runtime.onnx_file.summary import Limits
 
 Make = Callable[..., Path]
 

@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from onnxferry.train.loop.loop import InterruptedTrainingError, Learner, LoopConfig, fit
+from onnxferry.train.loop.learner import Learner
+from onnxferry.train.loop.loop import InterruptedTrainingError, LoopConfig, fit
 
 
 @dataclass

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from onnxferry.runtime.errors import CheckpointError, InputError
-from onnxferry.train.cli.ae import ae_learner
 from onnxferry.train.cli.app import app
 from onnxferry.train.data.images import ImageSplits, load_images
 from onnxferry.train.families.autoencoder import Autoencoder, AutoencoderConfig, AutoencoderLearner, AutoencoderOptions
@@ -21,6 +20,7 @@ from onnxferry.train.families.cnn import Cnn, CnnLearner, CnnOptions
 from onnxferry.train.families.pca import fit_pca
 from onnxferry.train.loop.checkpoint import load_checkpoint
 from onnxferry.train.loop.loop import LoopConfig, fit
+from onnxferry.train.presets import ae_learner
 
 
 @pytest.fixture(scope="module")

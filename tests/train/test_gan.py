@@ -15,13 +15,13 @@ from lightning_fabric import Fabric
 from onnxferry.runtime.errors import ArtifactError, DataError, InputError, TrainingError
 from onnxferry.train.cli import gan as gan_command
 from onnxferry.train.cli.app import app
-from onnxferry.train.cli.cnn import cnn_learner
-from onnxferry.train.cli.gan import find_judge, gan_learner
+from onnxferry.train.cli.gan import find_judge
 from onnxferry.train.data.images import ImageSplits, load_images
 from onnxferry.train.families.gan import Discriminator, GanConfig, GanLearner, GanOptions, Generator, spread, to_pixels
 from onnxferry.train.families.gan_quality import frechet, judge_from_model, quality
 from onnxferry.train.loop.checkpoint import load_checkpoint
 from onnxferry.train.loop.loop import LoopConfig, fit
+from onnxferry.train.presets import cnn_learner, gan_learner
 
 LABELS = tuple("0123456789")
 

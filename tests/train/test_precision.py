@@ -26,7 +26,8 @@ from onnxferry.train.families.cnn import CnnLearner, CnnOptions
 from onnxferry.train.families.gan import GanLearner, GanOptions
 from onnxferry.train.families.gan_quality import judge_from_model
 from onnxferry.train.families.rnn import RnnConfig, RnnLearner, RnnOptions
-from onnxferry.train.loop.loop import PRECISIONS, Learner, LoopConfig, fit
+from onnxferry.train.loop.learner import Learner
+from onnxferry.train.loop.loop import PRECISIONS, LoopConfig, fit
 
 NO_CUDA = None if torch.cuda.is_available() else f"torch {torch.__version__} was built without CUDA, or finds no GPU"
 on_gpu = [pytest.mark.gpu, pytest.mark.skipif(NO_CUDA is not None, reason=f"no training on CUDA: {NO_CUDA}")]

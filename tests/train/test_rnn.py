@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from onnxferry.runtime.errors import InputError, TrainingError
-from onnxferry.train.cli.rnn import rnn_learner
 from onnxferry.train.data.text import TextSplits, load_text
 from onnxferry.train.families.rnn import (
     Rnn,
@@ -35,6 +34,7 @@ from onnxferry.train.families.rnn import (
 )
 from onnxferry.train.loop.checkpoint import load_checkpoint
 from onnxferry.train.loop.loop import LoopConfig, fit
+from onnxferry.train.presets import rnn_learner
 
 CELLS = ("lstm", "gru")
 EndsItself = Callable[[str, int, signal.Signals], Sequence[str]]

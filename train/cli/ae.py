@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from onnxferry.runtime.errors import InputError
 from onnxferry.train.cli.run import AsJson, Device, Devices, Out, Precision, Preset, Resume, SaveSeconds, command_line, train
-from onnxferry.train.data.images import ImageSplits, load_images
-from onnxferry.train.families.autoencoder import AutoencoderLearner, AutoencoderOptions
+from onnxferry.train.data.images import load_images
 from onnxferry.train.loop.loop import LoopConfig
-
-
-def ae_learner(
-    splits: ImageSplits,
-    preset: str,
-    *,
-    latent: int | None = None,
-    width: int | None = None,
-    variational: bool = False,
-    options: Mapping[str, object] | None = None,
-    seed: int = 0,
-) -> AutoencoderLearner:
-    """The learner for a preset (``quick``: a minute or two on two cores, ``full``: the best), with what the user set instead.
-
-    ``options`` holds fields of AutoencoderOptions; None leaves the preset's.
-    """
-    if preset not in ("quick", "full"):
-        raise InputError(f"unknown preset {preset!r}; expected quick or full")
-    how = AutoencoderOptions(epochs=15, batch=50, average=0.99) if preset == "quick" else AutoencoderOptions()
-    how = dataclasses.replace(how, **{k: v for k, v in (options or {}).items() if v is not None})  # type: ignore[arg-type]
-    latents = 32 if latent is None else latent
-    return AutoencoderLearner(splits, how, latent=latents, width=width or 16, variational=variational, seed=seed)
+from onnxferry.train.presets import ae_learner
 
 
 def ae(

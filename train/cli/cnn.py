@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -10,54 +9,12 @@ import typer
 
 from onnxferry.runtime.errors import InputError
 from onnxferry.train.cli.run import AsJson, Device, Devices, Out, Precision, Preset, Resume, SaveSeconds, command_line, train
-from onnxferry.train.data.augment import AugmentConfig
 from onnxferry.train.data.images import ImageSplits, load_images
-from onnxferry.train.families.cnn import CnnLearner, CnnOptions
+from onnxferry.train.families.cnn import CnnLearner
 from onnxferry.train.few_labels import compare_few_labels
-from onnxferry.train.loop.checkpoint import Checkpoint, load_checkpoint
+from onnxferry.train.loop.checkpoint import load_checkpoint
 from onnxferry.train.loop.loop import LoopConfig
-
-FIGURES = ("digits-5k", "mnist")  # sets of single figures on a plain ground: framed by their ink
-
-
-PHOTO_AUGMENT = AugmentConfig(rotation=8, scale=0.15, shear=0.05, shift=0.06, elastic=0.0, blur=0.2, erase=0.25, mirror=True)
-
-
-FASHION_AUGMENT = AugmentConfig(rotation=0, scale=0, shear=0, shift=0, elastic=0, blur=0, erase=0.5, mirror=True, crop=2)
-
-
-def cnn_learner(
-    splits: ImageSplits,
-    preset: str,
-    *,
-    figures: bool,
-    epochs: int | None = None,
-    batch: int | None = None,
-    learning_rate: float | None = None,
-    width: int | None = None,
-    augment: bool = True,
-    seed: int = 0,
-    init: Checkpoint | None = None,
-) -> CnnLearner:
-    """The learner for a preset (``quick``: minutes on two cores, ``full``: the best), with what the user set instead."""
-    if preset not in ("quick", "full"):
-        raise InputError(f"unknown preset {preset!r}; expected quick or full")
-    options = CnnOptions(epochs=18, batch=50, learning_rate=6e-3, average=0.99) if preset == "quick" else CnnOptions()
-    if not augment:
-        augmentation = AugmentConfig(rotation=0, scale=0, shear=0, shift=0, elastic=0, blur=0)
-    elif figures:
-        augmentation = options.augment
-    else:
-        augmentation = FASHION_AUGMENT if splits.name == "fashion-mnist" else PHOTO_AUGMENT
-    options = dataclasses.replace(
-        options,
-        augment=augmentation,
-        epochs=epochs or options.epochs,
-        batch=batch or options.batch,
-        learning_rate=learning_rate or options.learning_rate,
-    )
-    wide = width or (16 if preset == "quick" else 24)
-    return CnnLearner(splits, options, framing="ink" if figures else "fit", width=wide, seed=seed, init=init)
+from onnxferry.train.presets import FIGURES, cnn_learner
 
 
 def cnn(

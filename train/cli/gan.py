@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -11,38 +9,17 @@ import typer
 
 from onnxferry.runtime.artifact.zoo import zoo_names
 from onnxferry.runtime.errors import InputError
-from onnxferry.train.cli.cnn import cnn_learner
 from onnxferry.train.cli.run import AsJson, Device, Devices, Out, Precision, Preset, Resume, SaveSeconds, command_line, train
 from onnxferry.train.data.images import ImageSplits, load_images
 from onnxferry.train.families.cnn import Cnn
-from onnxferry.train.families.gan import SIZES, GanLearner, GanOptions
+from onnxferry.train.families.gan import SIZES
 from onnxferry.train.families.gan_quality import Judge, judge_from_model, judge_from_network
 from onnxferry.train.loop.checkpoint import load_checkpoint
 from onnxferry.train.loop.loop import LoopConfig, fit
+from onnxferry.train.presets import cnn_learner, gan_learner
 
 JUDGES = {"mnist": "digits", "digits-5k": "digits", "fashion-mnist": "fashion"}
 """Data set to the shipped recogniser in whose features its pictures are judged."""
-
-
-def gan_learner(
-    splits: ImageSplits,
-    preset: str,
-    judge: Judge,
-    *,
-    noise: int | None = None,
-    width: int | None = None,
-    options: Mapping[str, object] | None = None,
-    seed: int = 0,
-) -> GanLearner:
-    """The learner for a preset (``quick``: readable in minutes on two cores, ``full``: the best), with what the user set instead.
-
-    ``options`` holds fields of GanOptions; None leaves the preset's.
-    """
-    if preset not in ("quick", "full"):
-        raise InputError(f"unknown preset {preset!r}; expected quick or full")
-    how = GanOptions(epochs=40, batch=50, average=0.99, discriminator_width=24) if preset == "quick" else GanOptions()
-    how = dataclasses.replace(how, **{k: v for k, v in (options or {}).items() if v is not None})  # type: ignore[arg-type]
-    return GanLearner(splits, how, judge, noise=64 if noise is None else noise, width=width or 32, seed=seed)
 
 
 def find_judge(name: str, splits: ImageSplits, out: Path, device: str) -> Judge:

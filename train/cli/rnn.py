@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from onnxferry.runtime.errors import InputError
 from onnxferry.train.cli.run import AsJson, Device, Devices, Out, Precision, Preset, Resume, SaveSeconds, command_line, is_first, train
-from onnxferry.train.data.text import EMBEDDED, NAMES, TextSplits, doubts, load_text
-from onnxferry.train.families.rnn import RnnConfig, RnnLearner, RnnOptions
+from onnxferry.train.data.text import EMBEDDED, NAMES, doubts, load_text
 from onnxferry.train.loop.loop import LoopConfig
-
-
-def rnn_learner(
-    splits: TextSplits,
-    preset: str,
-    *,
-    config: Mapping[str, object] | None = None,
-    options: Mapping[str, object] | None = None,
-    seed: int = 0,
-) -> RnnLearner:
-    """The learner for a preset (``quick``: words in minutes on two cores, ``full``: the best), with what the user set instead.
-
-    ``config`` and ``options`` hold fields of RnnConfig and RnnOptions; None leaves the preset's.
-    """
-    if preset == "quick":
-        network = RnnConfig(depth=1, width=256)
-        how = RnnOptions(epochs=3, learning_rate=6e-3, dropout=0.05, weight_dropout=0.0, average=0.99)
-    elif preset == "full":
-        network, how = RnnConfig(), RnnOptions()
-    else:
-        raise InputError(f"unknown preset {preset!r}; expected quick or full")
-    network = dataclasses.replace(network, **{k: v for k, v in (config or {}).items() if v is not None})  # type: ignore[arg-type]
-    how = dataclasses.replace(how, **{k: v for k, v in (options or {}).items() if v is not None})  # type: ignore[arg-type]
-    return RnnLearner(splits, network, how, seed=seed)
+from onnxferry.train.presets import rnn_learner
 
 
 def rnn(

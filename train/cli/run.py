@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from onnxferry.train.loop.loop import DEVICES, PRECISIONS, Learner, LoopConfig, Observer, fit
+from onnxferry.train.loop.learner import Learner
+from onnxferry.train.loop.loop import DEVICES, PRECISIONS, LoopConfig, Observer, fit
 
 Out = Annotated[Path, typer.Option(help="the run's folder")]
 

@@ -1,6 +1,6 @@
 """Files from the internet: from the first mirror that has them, resumed where cut off, checked, one writer at a time.
 
-Environment: ``ONNXFERRY_OFFLINE=1`` forbids every download. Where files lie: :mod:`onnxferry.runtime.folders`.
+Environment: ``ONNXFERRY_OFFLINE=1`` forbids every download. Where files lie: :mod:`onnxferry.runtime.files`.
 """
 
 from __future__ import annotations

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from onnxferry.runtime.errors import DataError
-from onnxferry.runtime.evaluation.test_set import idx_sha256
-from onnxferry.runtime.folders import downloads_folder
-from onnxferry.runtime.images.decode import read_idx
+from onnxferry.runtime.files import downloads_folder
+from onnxferry.runtime.images.idx import idx_sha256, read_idx
 from onnxferry.train.data.download import fetch
 
 PARTS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

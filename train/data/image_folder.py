@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.progress import track
 
 from onnxferry.runtime.errors import DataError, InputError
-from onnxferry.runtime.evaluation.test_set import folder_sha256
-from onnxferry.runtime.images.decode import decode_picture, list_labelled_pictures, with_channels
+from onnxferry.runtime.images.decode import decode_picture, with_channels
+from onnxferry.runtime.images.folders import folder_sha256, list_labelled_pictures
 from onnxferry.runtime.machine.cpu import available_cpus
 from onnxferry.train.preprocessing import resample_fit
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxferry.runtime.errors import DataError, InputError
-from onnxferry.runtime.folders import downloads_folder
+from onnxferry.runtime.files import downloads_folder
 from onnxferry.train.data.download import fetch
 
 EMBEDDED = "pydoc-topics"

@@ -31,7 +31,7 @@ from onnxferry.train.families.cnn import Block, frame_all, start_convolutions, t
 from onnxferry.train.families.pca import Pca, fit_pca
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
-from onnxferry.train.loop.loop import Learner
+from onnxferry.train.loop.learner import Learner
 from onnxferry.train.preprocessing import Framing, check_pictures
 
 LARGEST = 96

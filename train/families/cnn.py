@@ -25,7 +25,7 @@ from onnxferry.train.data.augment import AugmentConfig, augment
 from onnxferry.train.data.images import ImageSet, ImageSplits
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
-from onnxferry.train.loop.loop import Learner
+from onnxferry.train.loop.learner import Learner
 from onnxferry.train.preprocessing import Framing, check_pictures
 
 

@@ -32,7 +32,7 @@ from onnxferry.train.data.images import ImageSplits, draw_stratified
 from onnxferry.train.families.gan_quality import Judge, quality
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
-from onnxferry.train.loop.loop import Learner
+from onnxferry.train.loop.learner import Learner
 
 SIZES = (28, 32, 64)
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.tasks.load import Classifier, load_as
+from onnxferry.runtime.tasks.classifier import Classifier
+from onnxferry.runtime.tasks.load import load_as
 from onnxferry.train.families.cnn import Cnn, Recogniser
 
 Judge: TypeAlias = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]

@@ -35,7 +35,7 @@ from onnxferry.train.data.speaker_names import renamed, role_names
 from onnxferry.train.data.text import TextSplits
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
-from onnxferry.train.loop.loop import Learner
+from onnxferry.train.loop.learner import Learner
 
 VOCABULARY = 256
 

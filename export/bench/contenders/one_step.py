@@ -17,7 +17,7 @@ from onnxferry.export.bench.contenders.base import Call, Feeds, fastest
 from onnxferry.export.bench.contenders.rebuilt import rebuild_text
 from onnxferry.export.bench.workloads import BenchModel
 from onnxferry.export.families.rnn.graph import GATE_ORDER
-from onnxferry.export.graphs.cleanup import OPSET, ir_version
+from onnxferry.export.graphs.nodes import OPSET, ir_version
 from onnxferry.train.families.rnn import HIGHEST_UNIFORM, VOCABULARY, Rnn
 
 

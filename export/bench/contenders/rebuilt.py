@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from onnxferry.export.families.rnn.graph import GATE_ORDER
 from onnxferry.export.families.rnn.source import TextSource
 from onnxferry.export.graphs.weight_storage import stored_values
-from onnxferry.runtime.artifact.contract import Contract, contract_from_metadata
+from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.metadata import contract_from_metadata
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import CheckFailedError, ExportError
 from onnxferry.train.families.autoencoder import Autoencoder, AutoencoderConfig, DecoderTask, EncoderTask

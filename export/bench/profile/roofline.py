@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.export.bench.profile.op_counts import INNER
 from onnxferry.export.bench.profile.profile import Profile, Share
-from onnxferry.export.graphs.cleanup import OPSET, ir_version
+from onnxferry.export.graphs.nodes import OPSET, ir_version
 from onnxferry.runtime.engine import ort
 
 SIDE = 1024

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from onnxferry.export.families.rnn.bits import rounded
 from onnxferry.export.families.rnn.graph import text_graph
 from onnxferry.export.families.rnn.source import TextSource, clear_draws, prompt_batch
-from onnxferry.export.graphs.weight_storage import rounded
 from onnxferry.export.graphs.writer import checked_target, write_artifact
 from onnxferry.export.parity.judge import judge
 from onnxferry.export.parity.probes import Case, probes
 from onnxferry.export.parity.reference import SourceRun, run_source
 from onnxferry.export.parity.report import ParityReport
-from onnxferry.export.pipeline.export import shortened, without_paths
+from onnxferry.export.pipeline.provenance import shortened, without_paths
 from onnxferry.export.source import Feeds
 from onnxferry.runtime.artifact.contract import Contract, Golden, Tolerance
 from onnxferry.runtime.engine.engine import Engine

@@ -30,7 +30,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.export.graphs.cleanup import OPSET, ir_version
+from onnxferry.export.graphs.nodes import OPSET, ir_version
 from onnxferry.export.graphs.weight_storage import stored
 from onnxferry.train.families.rnn import HIGHEST_UNIFORM, SHARPEST, START, VOCABULARY, Rnn, RnnConfig, state_after
 

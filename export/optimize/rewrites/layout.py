@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnxferry.export.graphs.graph import Graph, attributes, everywhere, nearest_factor
+from onnxferry.export.graphs.graph import Graph, attributes, everywhere
+from onnxferry.export.optimize.rewrites.upsampling import nearest_factor
 
 LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 

@@ -17,8 +17,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.export.graphs.cleanup import RUNTIME_DOMAIN, all_nodes, strip_leaks
+from onnxferry.export.graphs.cleanup import strip_leaks
 from onnxferry.export.graphs.graph import Graph, drop_unused
+from onnxferry.export.graphs.nodes import RUNTIME_DOMAIN, all_nodes
 from onnxferry.export.optimize.rewrites.gptq import compensate, layer_moments
 from onnxferry.runtime.errors import ExportError, InputError, first_line
 

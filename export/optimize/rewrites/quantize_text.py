@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.export.graphs.cleanup import RUNTIME_DOMAIN, subgraphs
 from onnxferry.export.graphs.graph import drop_unused
+from onnxferry.export.graphs.nodes import RUNTIME_DOMAIN, subgraphs
 from onnxferry.export.graphs.weight_storage import exact_rows
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ExportError

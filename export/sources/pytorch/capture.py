@@ -27,15 +27,17 @@ from torch.export.graph_signature import TensorArgument
 from torch.jit._trace import TracerWarning
 from torch.utils import _pytree as pytree
 
-from onnxferry.export.graphs.writer import EXTERNAL_DATA_BYTES, weight_bytes
+from onnxferry.export.graphs.nodes import EXTERNAL_DATA_BYTES, weight_bytes
 from onnxferry.export.source import Candidate, Feeds, Strategy, Trace
 from onnxferry.export.sources.pytorch import decompositions as torch_mends
+from onnxferry.export.sources.pytorch.call import NUMPY_DTYPES, FlatModule
 from onnxferry.export.sources.pytorch.errors import explained, users_line
 from onnxferry.export.sources.pytorch.modes import evaluation_mode
-from onnxferry.export.sources.pytorch.module import NUMPY_DTYPES, FlatModule, TorchSource
 from onnxferry.export.sources.pytorch.recurrent import TRANSLATIONS, recurrent_layers_kept
 from onnxferry.runtime.errors import ExportError
 
+if TYPE_CHECKING:
+    from onnxferry.export.sources.pytorch.module import TorchSource
 if TYPE_CHECKING:
     from torch.onnx import ONNXProgram
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from onnxferry.export.source import Feeds, InputSpec, Strategy
+from onnxferry.export.sources.pytorch.call import CallPlan, _array, _numpy_dtype, path_name, unique
 from onnxferry.export.sources.pytorch.modes import evaluation_mode, exact_cuda, no_warnings_of_torch
 from onnxferry.runtime.errors import ExportError, InputError, first_line
 
@@ -27,115 +27,6 @@ FLOAT64_PARAMETER_LIMIT = 200_000_000
 
 # The relative size of the nudge that shows whether a decision is a tie: a few float32 roundings.
 NUDGE = 1e-6
-
-
-NUMPY_DTYPES = {
-    torch.float64: "float64",
-    torch.float32: "float32",
-    torch.float16: "float16",
-    torch.int64: "int64",
-    torch.int32: "int32",
-    torch.int16: "int16",
-    torch.int8: "int8",
-    torch.uint64: "uint64",
-    torch.uint32: "uint32",
-    torch.uint16: "uint16",
-    torch.uint8: "uint8",
-    torch.bool: "bool",
-}
-
-
-class FlatModule(torch.nn.Module):
-    """A module behind a flat list of tensors: what both exporters understand alike.
-
-    ``forward(*tensors)`` puts the tensors in their places among the fixed arguments, and gives the tuple of all
-    tensors in the answer, in flattened order.
-    """
-
-    def __init__(self, module: torch.nn.Module, call: CallPlan) -> None:
-        super().__init__()
-        self.inner = module
-        self._call = call
-        # Plain attribute, not train(False): that would switch the caller's modules for good.
-        self.training = module.training
-
-    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        args, kwargs = self._call.arguments(tensors)
-        return tuple(leaf for leaf in pytree.tree_leaves(self.inner(*args, **kwargs)) if isinstance(leaf, torch.Tensor))
-
-
-class CallPlan:
-    """How ``forward`` is called: which leaves of its arguments are tensors, and what the others are."""
-
-    def __init__(self, module: torch.nn.Module, example_inputs: Any) -> None:
-        bound = _bound_arguments(module, example_inputs)
-        parameters = inspect.signature(module.forward).parameters
-        self._positional: list[str] = []
-        self._keywords: list[str] = []
-        self._var_positional = next((n for n, p in parameters.items() if p.kind is p.VAR_POSITIONAL), None)
-        self._var_keyword = next((n for n, p in parameters.items() if p.kind is p.VAR_KEYWORD), None)
-        gap = False
-        for name, parameter in parameters.items():
-            if name in (self._var_positional, self._var_keyword):
-                continue
-            if name not in bound:
-                gap = True  # a default was left alone: later ones must be passed by name
-            elif parameter.kind is parameter.KEYWORD_ONLY or gap:
-                self._keywords.append(name)
-            else:
-                self._positional.append(name)
-        leaves, self._spec = pytree.tree_flatten(bound)
-        paths = [path_name(path) for path, _ in pytree.tree_flatten_with_path(bound)[0]]
-        if self._var_keyword is not None:
-            # **kwargs arrive under their own names, without the parameter's.
-            paths = [p.removeprefix(f"{self._var_keyword}_") for p in paths]
-        self._leaves = [torch.from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
-        self._places = [i for i, leaf in enumerate(self._leaves) if isinstance(leaf, torch.Tensor)]
-        self.names: tuple[str, ...] = unique(paths[i] for i in self._places)
-        self.tensors: tuple[torch.Tensor, ...] = tuple(self._leaves[i] for i in self._places)
-        self.fixed = {paths[i]: leaf for i, leaf in enumerate(self._leaves) if i not in set(self._places) and leaf is not None}
-        for i in self._places:
-            self._leaves[i] = None
-        if not self.names:
-            raise InputError("the example inputs hold no tensor, so the graph would have no input: give at least one torch.Tensor")
-
-    def arguments(self, tensors: Sequence[torch.Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        leaves = list(self._leaves)
-        for place, tensor in zip(self._places, tensors, strict=True):
-            leaves[place] = tensor
-        bound = pytree.tree_unflatten(leaves, self._spec)
-        args = [bound[name] for name in self._positional]
-        if self._var_positional is not None:
-            args.extend(bound.get(self._var_positional, ()))
-        kwargs = {name: bound[name] for name in self._keywords}
-        if self._var_keyword is not None:
-            kwargs.update(bound.get(self._var_keyword, {}))
-        return tuple(args), kwargs
-
-    def flat_axes(self, dynamic_shapes: Any) -> list[dict[int, str]]:
-        """The dynamic axes of every tensor, from ``{"x": {0: "batch"}}``; nested inputs as nested, or under their flat names."""
-        if dynamic_shapes is None:
-            return [{} for _ in self.names]
-        if not isinstance(dynamic_shapes, Mapping):
-            names = [*self._positional, *self._keywords]
-            if not isinstance(dynamic_shapes, list | tuple) or len(dynamic_shapes) > len(names):
-                raise InputError(f"dynamic_shapes must map input names to axes, as {{'x': {{0: 'batch'}}}}, got {dynamic_shapes!r}")
-            dynamic_shapes = dict(zip(names, dynamic_shapes, strict=False))
-        found = [_path_and_axes(name, value) for name, value in dynamic_shapes.items()]
-        axes = {path: value for pairs in found for path, value in pairs}
-        unknown = sorted(set(axes) - set(self.names))
-        if unknown:
-            raise InputError(f"dynamic_shapes names {unknown[0]!r}, which is no input; the inputs are {', '.join(self.names)}")
-        flat = []
-        for name, tensor in zip(self.names, self.tensors, strict=True):
-            named: dict[int, str] = {}
-            for axis, label in axes.get(name, {}).items():
-                if not -tensor.dim() <= axis < tensor.dim():
-                    raise InputError(f"dynamic_shapes: input {name!r} has {tensor.dim()} axes, there is no axis {axis}")
-                place = axis % tensor.dim()
-                named[place] = label or f"{name}_dim{place}"
-            flat.append(named)
-        return flat
 
 
 class TorchSource:
@@ -318,66 +209,6 @@ def weights_sha256(state: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _bound_arguments(module: torch.nn.Module, example_inputs: Any) -> dict[str, Any]:
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}
-    if isinstance(example_inputs, torch.Tensor | np.ndarray):
-        args = (example_inputs,)
-    elif isinstance(example_inputs, Mapping):
-        kwargs = dict(example_inputs)
-    elif isinstance(example_inputs, list | tuple):
-        args = tuple(example_inputs)
-    else:
-        raise InputError(
-            f"example inputs must be a tensor, a tuple of them, or a dict by forward()'s names, got {type(example_inputs).__name__}"
-        )
-    signature = inspect.signature(module.forward)
-    try:
-        bound = signature.bind(*args, **kwargs)
-    except TypeError as error:
-        names = ", ".join(signature.parameters)
-        hint = f"; inputs go by the names of forward()'s arguments: {names}" if kwargs else ""
-        raise InputError(f"the example inputs do not fit forward{signature}: {error}{hint}") from error
-    return dict(bound.arguments)
-
-
-def _path_and_axes(name: str, value: Any) -> list[tuple[str, dict[int, str]]]:
-    """(flat input name, {axis: label}) of a dynamic_shapes entry; a label is "" where the axis is dynamic without a name."""
-    if value is None:
-        return []
-    if isinstance(value, Mapping) and all(isinstance(axis, int) for axis in value):
-        return [(name, {axis: _axis_label(label) for axis, label in value.items() if not _is_static(label)})]
-    if (
-        isinstance(value, list | tuple)
-        and all(isinstance(v, str) or v is None or _is_dim(v) for v in value)
-        and any(v is not None for v in value)
-    ):
-        return [(name, {axis: _axis_label(label) for axis, label in enumerate(value) if not _is_static(label)})]
-    if isinstance(value, Mapping):
-        return [pair for key, inner in value.items() for pair in _path_and_axes(f"{name}_{key}", inner)]
-    if isinstance(value, list | tuple):
-        return [pair for i, inner in enumerate(value) for pair in _path_and_axes(f"{name}_{i}", inner)]
-    raise InputError(f"dynamic_shapes of {name!r} must be like {{0: 'batch'}}, got {value!r}")
-
-
-def _is_dim(value: Any) -> bool:
-    return type(value).__name__ in ("Dim", "_DimHint", "_DerivedDim", "_StaticDim")
-
-
-def _is_static(label: Any) -> bool:
-    return label is None or isinstance(label, int) or "STATIC" in str(getattr(label, "type", ""))
-
-
-def _axis_label(label: Any) -> str:
-    if isinstance(label, str):
-        if not label.isidentifier():
-            raise InputError(f"an axis name must be like 'batch' (letters, digits, _), got {label!r}")
-        return label
-    if _is_dim(label):
-        return str(getattr(label, "__name__", "") or "")
-    raise InputError(f"an axis must be named by a string, got {label!r}")
-
-
 def _check_axes(inputs: Sequence[InputSpec]) -> None:
     seen: dict[str, tuple[str, int]] = {}
     for spec in inputs:
@@ -394,43 +225,3 @@ def _check_axes(inputs: Sequence[InputSpec]) -> None:
 def _input_spec(name: str, tensor: torch.Tensor, axes: Mapping[int, str]) -> InputSpec:
     shape = tuple(int(n) for n in tensor.shape)
     return InputSpec(name, _numpy_dtype(tensor.dtype, f"input {name!r}"), tuple(axes.get(i, n) for i, n in enumerate(shape)), shape)
-
-
-def _numpy_dtype(dtype: torch.dtype, what: str) -> str:
-    if dtype not in NUMPY_DTYPES:
-        advice = (
-            "convert the model with .float() first"
-            if dtype is torch.bfloat16
-            else "take it apart with torch.view_as_real, or give it another dtype"
-            if dtype.is_complex
-            else "give it another dtype"
-        )
-        raise ExportError(
-            f"{what} has dtype {str(dtype).removeprefix('torch.')}, which ONNX Runtime does not take and give on every machine: {advice}"
-        )
-    return NUMPY_DTYPES[dtype]
-
-
-def _array(tensor: torch.Tensor, name: str) -> np.ndarray:
-    _numpy_dtype(tensor.dtype, f"tensor {name!r}")
-    return tensor.detach().cpu().contiguous().numpy().copy()
-
-
-def path_name(path: Sequence[Any]) -> str:
-    """``{"state": (h, c)}`` -> state_0: keys, indices and field names, joined."""
-    parts = []
-    for entry in path:
-        key = next((getattr(entry, field) for field in ("key", "idx", "name") if hasattr(entry, field)), entry)
-        parts.append("".join(c if c.isalnum() or c in "_-." else "_" for c in str(key)))
-    return "_".join(parts)
-
-
-def unique(names: Any) -> tuple[str, ...]:
-    taken: list[str] = []
-    for name in names:
-        candidate, n = name, 1
-        while candidate in taken:
-            n += 1
-            candidate = f"{name}_{n}"
-        taken.append(candidate)
-    return tuple(taken)

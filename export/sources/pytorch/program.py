@@ -12,7 +12,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 from onnxferry.export.source import Strategy
-from onnxferry.export.sources.pytorch.module import CallPlan, TorchSource, path_name, unique
+from onnxferry.export.sources.pytorch.call import CallPlan, path_name, unique
+from onnxferry.export.sources.pytorch.module import TorchSource
 from onnxferry.runtime.errors import ExportError, InputError, first_line
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -20,8 +20,12 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.compose import add_prefix
 
 from onnxferry.export.source import Candidate, Strategy
-from onnxferry.export.sources.sklearn.estimator import SklearnSource, final_step, words
+from onnxferry.export.sources.sklearn.steps import final_step, words
 from onnxferry.runtime.errors import ExportError, MissingExtraError, first_line
+
+if TYPE_CHECKING:
+    from onnxferry.export.sources.sklearn.estimator import SklearnSource
+
 
 try:
     import skl2onnx

@@ -19,6 +19,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from onnxferry.export.source import Feeds, InputSpec, Strategy, as_array, dtype_name
+from onnxferry.export.sources.sklearn.steps import words
 from onnxferry.runtime.errors import ExportError, InputError, first_line
 
 BATCH = "batch"
@@ -146,21 +147,6 @@ def _sha256(model: Any) -> dict[str, str]:
         return {"weights_sha256": hashlib.sha256(pickle.dumps(model, protocol=5)).hexdigest()}
     except (pickle.PicklingError, AttributeError, TypeError):  # a function of one's own inside that has no name
         return {}
-
-
-def words(model: Any) -> str:
-    """``StandardScaler + LogisticRegression``."""
-    steps = getattr(model, "steps", None)
-    if steps:
-        return " + ".join(words(step) for _, step in steps)
-    return model if isinstance(model, str) else type(model).__name__  # a step may be "passthrough"
-
-
-def final_step(model: Any) -> Any:
-    """The estimator at the end of a pipeline, and of one in it."""
-    while getattr(model, "steps", None):
-        model = model.steps[-1][1]
-    return model
 
 
 def _check_fitted(model: Any) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from onnxferry.runtime.arguments import kind
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.cuda import driver as cuda_driver
-from onnxferry.runtime.engine.inputs import Feed, kind, numpy_name
+from onnxferry.runtime.engine.inputs import Feed, numpy_name
 from onnxferry.runtime.errors import InputError
 
 _DEVICE_TYPES = {1: "cpu", 2: "cuda"}  # DLDeviceType

@@ -10,7 +10,7 @@ import ctypes
 from collections.abc import Iterable, Iterator
 
 from onnxferry.runtime.errors import DeviceError
-from onnxferry.runtime.machine import cpu as hardware
+from onnxferry.runtime.machine import nvidia
 
 Copy = tuple[int, int, int]
 """To an address, from an address, bytes: both on the device."""
@@ -18,7 +18,7 @@ Copy = tuple[int, int, int]
 
 def wait_for(stream: int, device: int) -> None:
     """Until all that was put on a stream of the GPU ``device`` is done."""
-    driver = hardware.load_driver()
+    driver = nvidia.load_driver()
     code = -1
     if driver is not None:
         with primary_context(driver, device):
@@ -29,7 +29,7 @@ def wait_for(stream: int, device: int) -> None:
 
 def copy_on(stream: int, device: int, copies: Iterable[Copy]) -> None:
     """Puts copies on a stream, and does not wait for them."""
-    driver = hardware.load_driver()
+    driver = nvidia.load_driver()
     if driver is None:
         raise DeviceError("copying on a GPU needs an NVIDIA driver; run `nvidia-smi` to see what the driver says")
     with primary_context(driver, device):

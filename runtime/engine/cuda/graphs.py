@@ -23,7 +23,7 @@ from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.cuda import driver as cuda_driver
 from onnxferry.runtime.engine.inputs import numpy_name
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.onnx_file.reader import ModelSummary
+from onnxferry.runtime.onnx_file.summary import ModelSummary
 
 MOST_SHAPES = 8
 """Sets of shapes that are kept recorded; the one used longest ago goes first."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from onnxferry.runtime.errors import DeviceError
-from onnxferry.runtime.machine import cpu as hardware
+from onnxferry.runtime.machine import nvidia
 
 _FOR_ALL_CONTEXTS = 1  # CU_MEMHOSTALLOC_PORTABLE
 
@@ -36,7 +36,7 @@ class _Memory:
     def __init__(self, array: np.ndarray, device: int) -> None:
         self._pointer: int | None = None
         self._device = device
-        driver = hardware.load_driver()
+        driver = nvidia.load_driver()
         if driver is None or driver.cuInit(0) != 0:
             raise DeviceError("page-locked memory needs an NVIDIA driver with a usable GPU; run `nvidia-smi` to see what the driver says")
         self._driver = driver

@@ -1,0 +1,88 @@
+"""CNN."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+import torch
+
+from onnxferry.export.families.picture_probes import picture_probes
+from onnxferry.export.parity.judge import ParityReport
+from onnxferry.export.pipeline.export import export_module
+from onnxferry.export.pipeline.provenance import without_paths
+from onnxferry.runtime.artifact.contract import Contract, Tolerance
+from onnxferry.runtime.errors import ExportError
+from onnxferry.train.families.cnn import Cnn, Recogniser
+from onnxferry.train.loop.checkpoint import Checkpoint
+
+# What float32 alone makes: the softmax of logits that agree to about 1e-5. A probability that is off by more is a fault.
+PROBABILITY_TOLERANCE = Tolerance(rtol=0.0, atol=1e-5)
+
+
+def _export_recogniser(
+    checkpoint: Checkpoint,
+    path: str | os.PathLike[str],
+    *,
+    name: str,
+    description: str,
+    license: str,
+    golden: bool | Sequence[Mapping[str, np.ndarray]],
+    with_labels: bool,
+    command: Sequence[str],
+) -> ParityReport:
+    network = checkpoint.model()
+    if not isinstance(network, Cnn):
+        raise ExportError(f"the checkpoint rebuilds a {type(network).__name__}, not a recogniser")
+    config = network.config
+    examples = checkpoint.example("image", torch.uint8, None, None, config.channels)
+    contract = Contract(
+        kind="recogniser",
+        name=name,
+        family="cnn",
+        description=description or f"Recognises {len(config.labels)} classes in pictures of any size",
+        labels=config.labels,
+        options={
+            "channels": config.channels,
+            "image_size": [config.size, config.size],
+            "framing": config.framing,
+            "features": network.head.in_features,
+        },
+        metrics=dict(checkpoint.metrics),
+        provenance={"data": dict(checkpoint.data), "training": without_paths(checkpoint.provenance)},
+        license=license,
+    )
+    goldens: Sequence[Mapping[str, np.ndarray]]
+    if golden is True:
+        side = max(config.size // 2 + 3, 5)
+        # Two as they are, and one of them cut to another size, so that a replay crosses the resampling too.
+        goldens = [{"image": examples[:2]}, {"image": np.ascontiguousarray(examples[-1:, :, -side:])}]
+    else:
+        goldens = () if golden is False else golden
+    # Traced at a shape that no probe has, so that nothing passes by having been baked in.
+    traced = np.random.default_rng(1).integers(0, 256, (2, 45, 37, config.channels), dtype=np.uint8)
+    return export_module(
+        Recogniser(network).eval(),
+        {"image": torch.from_numpy(traced)},
+        path,
+        contract=contract,
+        dynamic_shapes={"image": {0: "batch", 1: "height", 2: "width"}},
+        output_names=["probabilities", "class_index", "features"],
+        probes=picture_probes(config.channels, examples),
+        golden_inputs=goldens,
+        tolerances={"probabilities": PROBABILITY_TOLERANCE},
+        decisions={"probabilities"},
+        command=command,
+        finish=(lambda model: add_label_output(model, config.labels)) if with_labels else None,
+    )
+
+
+def add_label_output(model: onnx.ModelProto, labels: Sequence[str]) -> None:
+    """Add the output ``label``: string (batch,), the names gathered by ``class_index``."""
+    names = onnx.TensorProto(name="label_names", data_type=onnx.TensorProto.STRING, dims=[len(labels)])
+    names.string_data.extend(label.encode() for label in labels)
+    model.graph.initializer.append(names)
+    model.graph.node.append(onnx.helper.make_node("Gather", ["label_names", "class_index"], ["label"], name="label"))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("label", onnx.TensorProto.STRING, ["batch"]))

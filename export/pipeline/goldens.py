@@ -1,0 +1,78 @@
+"""The runs an artifact carries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxferry.export.parity.probes import Case
+from onnxferry.export.parity.reference import SourceRun
+from onnxferry.export.source import Source
+from onnxferry.runtime.artifact.contract import GOLDEN_BYTES, MAX_GOLDENS, Golden, Tolerance
+from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.engine.replay import replay_goldens
+from onnxferry.runtime.errors import ExportError, InputError, ParityError
+from onnxferry.runtime.formats import human_bytes
+
+if TYPE_CHECKING:
+    pass
+
+
+GOLDEN_SHARE = 0.75
+"""Golden samples chosen here stay below this share of what an artifact may carry."""
+
+
+def _goldens(runs: Sequence[SourceRun], chosen: Sequence[Case] | None) -> list[Golden]:
+    """The golden samples: those asked for, which must fit, or by default the example and one case of another size, where they fit."""
+    if chosen is not None:
+        wanted = {id(case) for case in chosen}
+        asked = [(run.case, run.outputs) for run in runs if id(run.case) in wanted and run.outputs is not None]
+        for case, outputs in asked:
+            for name, array in outputs.items():
+                if array.dtype.kind == "f" and np.isnan(array).any():
+                    raise InputError(f"{case.name} cannot be carried: the model answers not-a-number in {name!r}; choose another")
+        return [Golden(dict(case.feeds), outputs) for case, outputs in asked]
+    found: list[Golden] = []
+    left = GOLDEN_BYTES * GOLDEN_SHARE
+    for run in runs:
+        if run.outputs is None or len(found) == min(2, MAX_GOLDENS) or (run.case.generated and not run.case.sizes):
+            continue
+        golden = Golden(dict(run.case.feeds), run.outputs)
+        if golden.nbytes() <= left and not any(np.isnan(a).any() for a in run.outputs.values() if a.dtype.kind == "f"):
+            found.append(golden)
+            left -= golden.nbytes()
+    return found
+
+
+def _none_carried(source: Source) -> str:
+    size = sum(np.asarray(array).nbytes for array in source.examples.values())
+    most = int(GOLDEN_BYTES * GOLDEN_SHARE)
+    return (
+        f"no golden sample is carried, so that `onnxferry check` has nothing to replay: the example's inputs take "
+        f"{human_bytes(size)}, and with their outputs {human_bytes(most)} fit; give smaller ones as golden samples, or check with --against"
+    )
+
+
+def _rounded_up(tolerance: Tolerance) -> Tolerance:
+    """Two digits are enough for a tolerance that stands in a file; upwards, so that what passed still passes."""
+
+    def up(value: float) -> float:
+        return float(f"{value * 1.05:.1e}") if value else 0.0
+
+    return Tolerance(up(tolerance.rtol), up(tolerance.atol))
+
+
+def _replay(file: Path) -> None:
+    """Opens the written file and replays its golden samples: the last thing before it gets its name."""
+    with Engine(file, device="cpu") as engine:
+        if engine.contract is None:
+            raise ExportError("the written file lost its contract: this is a fault of onnxferry, please report it")
+        failed = [c for c in replay_goldens(engine.run, engine.contract).comparisons if not c.passed]
+        if failed:
+            raise ParityError(
+                f"the written file does not give its golden sample's {failed[0].output!r} ({failed[0].problem}): "
+                "this is a fault of onnxferry, please report it"
+            )

@@ -1,0 +1,38 @@
+"""Where a file came from."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from onnxferry.runtime.errors import CheckpointError
+
+if TYPE_CHECKING:
+    pass
+
+
+def shortened(command: Sequence[str]) -> list[str]:
+    """A command line with every path cut to its last part: a file must not tell where it was made."""
+    parts = []
+    for word in command:
+        option, sign, value = word.partition("=")
+        if sign and option.startswith("-"):
+            parts.append(f"{option}={_last_part(value)}")
+        else:
+            parts.append(_last_part(word))
+    return parts
+
+
+def without_paths(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The training's provenance with its command's paths cut to their last part."""
+    try:
+        words = shlex.split(str(provenance.get("command", "")))
+    except ValueError as error:
+        raise CheckpointError(f"the checkpoint's provenance holds no command line that can be read ({error}); train it again") from error
+    return {**provenance, "command": shlex.join(shortened(words))}
+
+
+def _last_part(word: str) -> str:
+    cut = word.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
+    return cut or word

@@ -1,0 +1,48 @@
+"""Checks of what a caller passed, and the words for it."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from onnxferry.runtime.errors import InputError
+
+
+def instead(name: object, known: Sequence[str]) -> str:
+    """``; did you mean 'image'?``, or all there are."""
+    folded = {each.casefold(): each for each in known}
+    close = difflib.get_close_matches(str(name).casefold(), folded, n=1)
+    return f"; did you mean {folded[close[0]]!r}?" if close else f"; it has {', '.join(map(repr, known)) or 'none'}"
+
+
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """An argument that counts, of any integer type. Raises InputError for what is none, and for one below ``least``."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        raise InputError(f"{name} must be a whole number >= {least}, got {value!r}")
+    return number
+
+
+def kind(value: object) -> str:
+    """A value's type, in words."""
+    of = type(value)
+    return of.__qualname__ if of.__module__ == "builtins" else f"{of.__module__}.{of.__qualname__}"
+
+
+def is_text(array: np.ndarray) -> bool:
+    """Whether it holds strings, numpy's own or objects."""
+    return array.dtype.kind == "U" or (array.dtype == object and all(isinstance(item, str) for item in array.flat))
+
+
+def given(value: object) -> str:
+    """What was fed, in words: ``float32 (2, 3)``."""
+    if not isinstance(value, np.ndarray):
+        return kind(value)
+    return f"{value.dtype.name} {value.shape}{'' if value.size else ' (empty)'}"

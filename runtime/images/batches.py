@@ -1,0 +1,46 @@
+"""Pictures of one size, together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+
+from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.images.decode import with_channels
+
+Key = TypeVar("Key")
+
+
+BATCH = 64
+"""Inputs that run together where nobody says how many."""
+
+
+_HELD_BYTES = 16 * 2**20
+"""Decoded pictures wait for others of their size to fill a batch; beyond this many bytes, all that wait are run.
+It also bounds a batch of large photos, of which the graph makes float32 copies."""
+
+
+def picture_batches(pictures: Iterable[tuple[Key, np.ndarray]], channels: int, batch_size: int) -> Iterator[list[tuple[Key, np.ndarray]]]:
+    """Pictures of one shape, brought to ``channels``, up to ``batch_size`` together, in the order in which such batches fill up.
+
+    Raises InputError for a batch size that is none.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
+    waiting: dict[tuple[int, ...], list[tuple[Key, np.ndarray]]] = {}  # by shape
+    held = 0
+    for key, decoded in pictures:
+        picture = with_channels(decoded, channels)
+        group = waiting.setdefault(picture.shape, [])
+        group.append((key, picture))
+        held += picture.nbytes
+        if held > _HELD_BYTES:
+            yield from waiting.values()
+            waiting.clear()
+            held = 0
+        elif len(group) == batch_size:
+            yield waiting.pop(picture.shape)
+            held -= picture.nbytes * batch_size
+    yield from waiting.values()

@@ -1,0 +1,58 @@
+"""Folders of pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxferry.runtime.errors import DataError
+
+if TYPE_CHECKING:
+    pass
+from onnxferry.runtime.images.decode import PICTURE_SUFFIXES
+
+
+def folder_sha256(folder: Path, digests: Mapping[Path, str]) -> str:
+    """Of what ``sha256sum`` prints for these files, by their paths in the folder, sorted."""
+    listing = sorted((path.relative_to(folder).as_posix(), digest) for path, digest in digests.items())
+    lines = "".join(f"{digest}  {path}\n" for path, digest in listing)
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def list_pictures(folder: str | os.PathLike[str]) -> list[Path]:
+    """The pictures that lie in a folder, by suffix and sorted by name. Hidden files and sub-folders are passed over.
+
+    Raises DataError where there is no such folder, or no picture in it.
+    """
+    folder = Path(folder)
+    entries = _entries(folder)
+    pictures = [path for path in entries if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
+    if not pictures:
+        folders = [path.name for path in entries if path.is_dir()]
+        inside = f"; it has sub-folders ({', '.join(folders[:5])}{', …' if len(folders) > 5 else ''}): name one of them" if folders else ""
+        raise DataError(f"{folder}: no picture lies in this folder, looked for {' '.join(PICTURE_SUFFIXES)}{inside}")
+    return pictures
+
+
+def list_labelled_pictures(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
+    """Label to pictures, for a folder that has one sub-folder a label. Labels and pictures are sorted.
+
+    Raises DataError where there is no such folder, it has no sub-folders, or one of them has no picture.
+    """
+    folder = Path(folder)
+    labels = [path for path in _entries(folder) if path.is_dir()]
+    if not labels:
+        raise DataError(f"{folder}: expected one sub-folder of pictures for each label, named by the label, found no sub-folder")
+    return {path.name: list_pictures(path) for path in labels}
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except FileNotFoundError:
+        raise DataError(f"no such folder: {folder}") from None
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read as a folder ({error.strerror})") from error

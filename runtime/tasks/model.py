@@ -1,0 +1,66 @@
+"""What all models share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+
+from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.errors import ArtifactError
+from onnxferry.runtime.images.batches import BATCH
+
+if TYPE_CHECKING:
+    from onnxferry.runtime.engine.engine import Engine, TensorSpec
+
+
+class Model:
+    """An open model: any ONNX file, dict of arrays in, dict of arrays out. Task classes add to it."""
+
+    noun: ClassVar[str] = "a model"
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @property
+    def contract(self) -> Contract | None:
+        """What the file says of itself; None where it is not one of ours."""
+        return self.engine.contract
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in order; empty where there are no classes."""
+        return self.contract.labels if self.contract else ()
+
+    @property
+    def good_batch(self) -> int:
+        """As many inputs as are best run together: what tuning found where the model is tuned, else 64."""
+        return getattr(self.engine, "best_batch", BATCH)
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays by input name to arrays by output name, as :meth:`Engine.run`. Raises InputError for feeds that do not fit."""
+        return self.engine.run(feeds)
+
+    def close(self) -> None:
+        """Frees the session. Running the model afterwards raises InputError."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        name = self.contract.name if self.contract else ""
+        classes = f", {len(self.labels)} classes" if self.labels else ""
+        return f"{type(self).__name__}({name or str(self.engine.path)!r}, device={self.engine.device!r}{classes})"
+
+
+def not_as_promised(engine: Engine, noun: str, expected: str, specs: Sequence[TensorSpec] | None = None) -> ArtifactError:
+    """For a graph that is not the ``noun`` that its contract says it is. ``specs``: what it has in place of ``expected``; None for all."""
+    found = (*engine.inputs, *engine.optional_inputs, *engine.outputs) if specs is None else specs
+    got = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in found) or "none"
+    return ArtifactError(f"{engine.path or 'the model'} says that it is {noun}, which has {expected}; it has {got}; export it again")
