@@ -31,7 +31,7 @@ from onnxferry.runtime.artifact.variants import rows_alone, shares_scales
 from onnxferry.runtime.engine.batches import BatchAxis, batch_axis
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import BusyError, InputError, OnnxFerryError
-from onnxferry.runtime.images.decode import decode_picture, with_channels
+from onnxferry.runtime.images.decode import decode_image, with_channels
 from onnxferry.runtime.onnx_file.reader import read_model
 from onnxferry.runtime.tasks.classifier import Classifier
 from onnxferry.runtime.tasks.model import Model
@@ -43,7 +43,7 @@ LULL = 0.1
 class Batcher:
     """Merges concurrent calls of one model. The results are those of single calls, up to float32's rounding.
 
-    ``model``: a :class:`Classifier`, whose items are single pictures, as ``predict`` takes them, and whose results are
+    ``model``: a :class:`Classifier`, whose items are single images, as ``predict`` takes them, and whose results are
     :class:`Prediction`; or any other model or :class:`Engine`, whose items are feeds as ``run`` takes them, with a leading batch
     axis of one or more rows, and whose results are its outputs for those rows.
     ``max_batch_size``: most rows in one run. ``max_wait``: seconds that a call waits for company at most; 0 merges only what
@@ -66,7 +66,7 @@ class Batcher:
         if not isinstance(engine, Engine):
             raise InputError(f"a batcher takes an open model or engine, got {type(model).__name__}; open it with load(...) first")
         axis = _joinable(engine) if self.max_batch_size > 1 else None
-        self._work: _Work = _Pictures(model) if isinstance(model, Classifier) else _Feeds(model, axis)
+        self._work: _Work = _Images(model) if isinstance(model, Classifier) else _Feeds(model, axis)
         self._queue = _Queue(self._work, self.max_batch_size, self.max_wait, self.max_queue)
         # The thread knows the queue alone, so a batcher that nobody holds any more is closed; at the interpreter's end too.
         self._finalizer = weakref.finalize(self, self._queue.close)
@@ -131,8 +131,8 @@ class _Work(Protocol):
         """One run of items that fit together."""
 
 
-class _Pictures:
-    """A recogniser's: one picture in, one prediction out."""
+class _Images:
+    """A recogniser's: one image in, one prediction out."""
 
     def __init__(self, model: Classifier) -> None:
         self.model = model
@@ -141,11 +141,11 @@ class _Pictures:
         return repr(self.model)
 
     def opened(self, item: Any) -> np.ndarray:
-        return with_channels(decode_picture(item), self.model.channels)
+        return with_channels(decode_image(item), self.model.channels)
 
     def prepared(self, item: Any) -> tuple[Hashable, Any, int]:
-        picture = self.opened(item)
-        return picture.shape, picture, 1
+        image = self.opened(item)
+        return image.shape, image, 1
 
     def results(self, payloads: Sequence[Any]) -> list[Any]:
         predictions = dict(self.model.predict_each(enumerate(payloads), len(payloads)))

@@ -2,7 +2,7 @@
 
     OnnxFerryError                    the root: ``except OnnxFerryError`` catches all of them
     ├── MissingExtraError             an optional dependency is not installed; the message has the install line
-    ├── InputError                    a feed, a picture, a prompt or an option has the wrong name, dtype, shape or value
+    ├── InputError                    a feed, an image, a prompt or an option has the wrong name, dtype, shape or value
     ├── DataError                     a data set is missing, empty, unreadable or not what its checksum says
     ├── CheckpointError               a checkpoint is unreadable, unsafe, or of another family
     ├── TrainingError                 training cannot go on (loss is not finite, nothing to resume, …)
@@ -35,7 +35,7 @@ class MissingExtraError(OnnxFerryError):
 
 
 class InputError(OnnxFerryError):
-    """A feed, picture, prompt or option has the wrong name, dtype, shape or value."""
+    """A feed, image, prompt or option has the wrong name, dtype, shape or value."""
 
 
 class DataError(OnnxFerryError):

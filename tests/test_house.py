@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_walk_sees_the_project() -> None:
     """Without this, a walk that finds nothing would pass every test below."""
     seen = {path.relative_to(ROOT).as_posix() for path in project_files()}
-    assert {"pyproject.toml", "README.md", "runtime/errors.py", "train/loop.py", "tests/test_house.py"} <= seen
+    assert {"pyproject.toml", "README.md", "runtime/errors.py", "train/loop/loop.py", "tests/test_house.py"} <= seen
 
 
 def test_top_level_holds_what_it_should() -> None:
@@ -126,12 +127,31 @@ def test_modules_are_small() -> None:
     assert {name: n for name, n in lengths.items() if n > 500 and not name.startswith("tests/")} == {}, "one module, one job"
 
 
+def test_folders_are_small() -> None:
+    """A folder that holds more than can be taken in at a glance is two folders."""
+    ours = [
+        path
+        for path in project_files()
+        if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in ("runtime", "export", "train", "demo")
+    ]
+    files = Counter(path.parent.relative_to(ROOT).as_posix() for path in ours)
+    assert "runtime/engine" in files
+    assert {folder: n for folder, n in files.items() if n > 15} == {}
+
+
+def test_tests_mirror_the_folders() -> None:
+    """Tests of a package stand in the folder of the same name, so that neither needs to be searched for."""
+    folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in project_files() if path.match("tests/*/**/test_*.py")}
+    assert "runtime/engine" in folders
+    assert [folder for folder in sorted(folders) if not (ROOT / folder).is_dir()] == []
+
+
 def test_temporary_names_are_made_in_one_place() -> None:
     # The others write several files at once, resume a download, or have ONNX Runtime write.
-    homes = {"runtime/whole_file.py", "export/artifact_writer.py", "train/download.py", "runtime/graph_cache.py"}
+    homes = {"runtime/files.py", "export/graphs/writer.py", "train/data/download.py", "runtime/engine/graph_cache.py"}
     by_hand = re.compile(r"""\bos\.(replace|rename)\(|\bmkstemp\(|\.(tmp|part)["'{]|getpid\(\)""")
     found = {path.relative_to(ROOT).as_posix() for path, text in texts().items() if path.suffix == ".py" and by_hand.search(text)}
-    assert {name for name in found if not name.startswith("tests/")} == homes, "use runtime/whole_file.py"
+    assert {name for name in found if not name.startswith("tests/")} == homes, "use runtime/files.py"
 
 
 @pytest.mark.parametrize("package", PROMISED)

@@ -107,13 +107,13 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         config = CnnConfig(
             labels=("a", "b", "c"), framing=framing, channels=channels, size=size, width=8, mean=(0.5,) * channels, std=(0.3,) * channels
         )
-        pictures = rng.integers(0, 256, (6, 30, 41, channels), dtype=np.uint8)
+        images = rng.integers(0, 256, (6, 30, 41, channels), dtype=np.uint8)
         checkpoint = folder / f"{framing}.pt"
         Checkpoint(
             family="cnn",
             config=dataclasses.asdict(config),
             weights=Cnn(config).state_dict(),
-            examples={"image": torch.from_numpy(pictures)},
+            examples={"image": torch.from_numpy(images)},
         ).save(checkpoint)
         files[framing] = folder / f"{framing}.onnx"
         export_checkpoint(checkpoint, files[framing])

@@ -102,7 +102,7 @@ def test_wheel_holds_every_module_and_nothing_else(built: dict[str, Path]) -> No
     assert {f"onnxferry/runtime/zoo/{name}" for name in zoo_files()} <= names
     assets = {f"onnxferry/demo/assets/{path.name}" for path in (ROOT / "demo" / "assets").iterdir()}
     assert {"onnxferry/demo/.streamlit/config.toml", *assets} <= names
-    assert [name for name in names if name.endswith(".png")] == [], "the README's pictures are for the repository"
+    assert [name for name in names if name.endswith(".png")] == [], "the README's images are for the repository"
     tops = {name.partition("/")[0] for name in names}
     info = f"onnxferry-{PROJECT['project']['version']}.dist-info"
     assert tops == {"onnxferry", info}, "a top-level folder such as tests/ would land in everybody's site-packages"

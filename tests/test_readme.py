@@ -68,7 +68,7 @@ def test_python_examples_run_in_order(after_quickstart: Path) -> None:
     # What the comment in the example promises is what is printed.
     (promised,) = re.findall(r"print\(error\)  # (.*)", examples[4])
     assert mistake == promised + "\n"
-    assert merged == "{'3'}\n", "a hundred equal pictures, and one answer"
+    assert merged == "{'3'}\n", "a hundred equal images, and one answer"
     assert bare == predict.splitlines(keepends=True)[1], "the file alone says what the runtime says"
 
 

@@ -23,7 +23,7 @@ STEPS = 600
 
 
 STEPS_AN_EPOCH = 60
-"""Fewer pictures than that many batches are repeated within an epoch, at whose end curves are drawn and all is saved."""
+"""Fewer images than that many batches are repeated within an epoch, at whose end curves are drawn and all is saved."""
 
 
 def compare_few_labels(
@@ -82,5 +82,5 @@ def _count(word: str, most: int) -> int:
     except ValueError:
         raise InputError(f"--few-labels takes whole numbers separated by commas, got {word!r}") from None
     if not 1 <= number <= most:
-        raise InputError(f"--few-labels {number} is out of range: there are {most} pictures a class to train on")
+        raise InputError(f"--few-labels {number} is out of range: there are {most} images a class to train on")
     return number

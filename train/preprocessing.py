@@ -1,13 +1,13 @@
-"""From a picture of any size to the network's small square, in operations that export to standard ONNX.
+"""From an image of any size to the network's small square, in operations that export to standard ONNX.
 
 The exported graph and the trainer share this code, so a model is trained on exactly what its artifact will see.
 
 Two framings:
 
-``fit``  the largest centred square of the picture, averaged down (or interpolated up) to ``size``.
+``fit``  the largest centred square of the image, averaged down (or interpolated up) to ``size``.
 ``ink``  for single figures on a plain ground, as MNIST was made (LeCun et al. 1998, "Gradient-based learning applied to
          document recognition", section III.A): find the figure, whatever its colour and the ground's; scale the longer
-         side of its bounding box to 20/28 of the frame; put its centre of mass in the middle. A picture already framed
+         side of its bounding box to 20/28 of the frame; put its centre of mass in the middle. An image already framed
          so passes unchanged.
 
 Resampling is by area: an output pixel is the mean of the source it covers, and where it covers less than a source pixel
@@ -30,7 +30,7 @@ BOX_THRESHOLD = 0.3  # of the strongest ink: fainter pixels do not widen the bou
 MASS_THRESHOLD = 0.1  # of the strongest ink: fainter pixels do not pull the centre of mass (paper, sensor noise)
 
 
-LEAST_CONTRAST = 0.1  # of the full range: below it a picture is taken for blank and not amplified
+MIN_CONTRAST = 0.1  # of the full range: below it an image is taken for blank and not amplified
 
 
 BOX = 20 / 28  # longer side of the figure's box, of the frame's side (MNIST)
@@ -56,21 +56,21 @@ def area_weights(size: int, length: Tensor, centre: Tensor, scale: Tensor) -> Te
     return overlap.clamp(min=0.0) / width
 
 
-def resample(picture: Tensor, centre_y: Tensor, centre_x: Tensor, scale: Tensor, size: int) -> Tensor:
-    """``picture`` float32 (batch, channels, height, width) → (batch, channels, size, size), by area."""
-    rows = torch.arange(picture.shape[2], dtype=torch.float32, device=picture.device)
-    columns = torch.arange(picture.shape[3], dtype=torch.float32, device=picture.device)
+def resample(image: Tensor, centre_y: Tensor, centre_x: Tensor, scale: Tensor, size: int) -> Tensor:
+    """``image`` float32 (batch, channels, height, width) → (batch, channels, size, size), by area."""
+    rows = torch.arange(image.shape[2], dtype=torch.float32, device=image.device)
+    columns = torch.arange(image.shape[3], dtype=torch.float32, device=image.device)
     down = area_weights(size, rows, centre_y, scale)[:, None]  # (batch, 1, size, height)
     across = area_weights(size, columns, centre_x, scale)[:, None].transpose(2, 3)  # (batch, 1, width, size)
-    return torch.matmul(torch.matmul(down, picture), across)
+    return torch.matmul(torch.matmul(down, image), across)
 
 
-def fit(picture: Tensor, size: int) -> Tensor:
-    """The centred square of ``picture`` float32 (batch, channels, height, width), resampled to (…, size, size)."""
-    height, width = picture.shape[2], picture.shape[3]
-    one = torch.ones_like(picture[:, 0, 0, 0])
-    scale = one * min_dim(height, width, picture) / size
-    return resample(picture, one * height / 2, one * width / 2, scale, size)
+def fit(image: Tensor, size: int) -> Tensor:
+    """The centred square of ``image`` float32 (batch, channels, height, width), resampled to (…, size, size)."""
+    height, width = image.shape[2], image.shape[3]
+    one = torch.ones_like(image[:, 0, 0, 0])
+    scale = one * min_dim(height, width, image) / size
+    return resample(image, one * height / 2, one * width / 2, scale, size)
 
 
 def min_dim(height: int, width: int, like: Tensor) -> Tensor:
@@ -80,33 +80,33 @@ def min_dim(height: int, width: int, like: Tensor) -> Tensor:
 
 def resample_fit(image: Tensor, size: int) -> Tensor:
     """``image`` uint8 (height, width, channels) → uint8 (size, size, channels): what ``fit`` makes, rounded."""
-    picture = image.permute(2, 0, 1)[None].float()
-    return fit(picture, size)[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
+    pixels = image.permute(2, 0, 1)[None].float()
+    return fit(pixels, size)[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
 
 
-def ink(picture: Tensor) -> Tensor:
+def ink(image: Tensor) -> Tensor:
     """How far each pixel is from the ground, 0 … 1: float32 (batch, channels, height, width) in 0 … 1 → (batch, height, width).
 
-    The ground is the median of the picture's outermost ring, channel by channel, so dark on light, light on dark and
+    The ground is the median of the image's outermost ring, channel by channel, so dark on light, light on dark and
     any two colours come out alike.
     """
-    ring = torch.cat([picture[:, :, 0, :], picture[:, :, -1, :], picture[:, :, :, 0], picture[:, :, :, -1]], dim=2)
+    ring = torch.cat([image[:, :, 0, :], image[:, :, -1, :], image[:, :, :, 0], image[:, :, :, -1]], dim=2)
     ranked = torch.sort(ring, dim=2).values
     ground = ranked[:, :, ranked.shape[2] // 2]
-    distance = (picture - ground[:, :, None, None]).abs().amax(dim=1)
-    return distance / distance.amax(dim=(1, 2), keepdim=True).clamp(min=LEAST_CONTRAST)
+    distance = (image - ground[:, :, None, None]).abs().amax(dim=1)
+    return distance / distance.amax(dim=(1, 2), keepdim=True).clamp(min=MIN_CONTRAST)
 
 
-def frame_ink(picture: Tensor, size: int) -> Tensor:
-    """The figure in ``picture`` float32 (batch, channels, height, width) in 0 … 1, framed: (batch, 1, size, size), ink as 1."""
-    strength = ink(picture)  # (batch, height, width)
-    rows = torch.arange(picture.shape[2], dtype=torch.float32, device=picture.device)
-    columns = torch.arange(picture.shape[3], dtype=torch.float32, device=picture.device)
+def frame_ink(image: Tensor, size: int) -> Tensor:
+    """The figure in ``image`` float32 (batch, channels, height, width) in 0 … 1, framed: (batch, 1, size, size), ink as 1."""
+    strength = ink(image)  # (batch, height, width)
+    rows = torch.arange(image.shape[2], dtype=torch.float32, device=image.device)
+    columns = torch.arange(image.shape[3], dtype=torch.float32, device=image.device)
     inside = strength > BOX_THRESHOLD
     longest = torch.maximum(_extent(inside.any(dim=2), rows), _extent(inside.any(dim=1), columns))
     blank = longest <= 0
-    # A blank picture is framed whole, so that nothing divides by zero.
-    longest = torch.where(blank, torch.zeros_like(longest) + min_dim(picture.shape[2], picture.shape[3], picture) * BOX, longest)
+    # A blank image is framed whole, so that nothing divides by zero.
+    longest = torch.where(blank, torch.zeros_like(longest) + min_dim(image.shape[2], image.shape[3], image) * BOX, longest)
     scale = longest / (BOX * size)
     mass = strength * (strength > MASS_THRESHOLD)
     mass_y, mass_x = _centre(mass.sum(dim=2), rows, blank), _centre(mass.sum(dim=1), columns, blank)
@@ -132,12 +132,12 @@ def _centre(mass: Tensor, index: Tensor, blank: Tensor) -> Tensor:
     return (weight * (index + 0.5)).sum(dim=1) / weight.sum(dim=1)
 
 
-def check_pictures(framing: str, channels: int, size: int) -> None:
-    """What a configuration says of a network's pictures. Raises InputError for what no picture is."""
+def check_images(framing: str, channels: int, size: int) -> None:
+    """What a configuration says of a network's images. Raises InputError for what no image is."""
     if framing not in FRAMINGS:
         raise InputError(f"unknown framing {framing!r}; expected one of {', '.join(FRAMINGS)}")
     if channels not in (1, 3) or size < 1:
-        raise InputError(f"pictures have 1 or 3 channels and a size of at least 1, got {channels} and {size}")
+        raise InputError(f"images have 1 or 3 channels and a size of at least 1, got {channels} and {size}")
 
 
 class Framing(nn.Module):
@@ -151,5 +151,5 @@ class Framing(nn.Module):
         self.size = size
 
     def forward(self, image: Tensor) -> Tensor:
-        picture = image.permute(0, 3, 1, 2).to(torch.float32) / 255.0
-        return frame_ink(picture, self.size) if self.kind == "ink" else fit(picture, self.size)
+        pixels = image.permute(0, 3, 1, 2).to(torch.float32) / 255.0
+        return frame_ink(pixels, self.size) if self.kind == "ink" else fit(pixels, self.size)

@@ -4,7 +4,7 @@ export default function (component) {
   box.setAttribute("aria-label", data.label);
   if (box.shown !== data.key) {
     box.shown = data.key;
-    box.replaceChildren(...data.pictures.map(({ source, name }) => {
+    box.replaceChildren(...data.images.map(({ source, name }) => {
       const button = document.createElement("button"), image = document.createElement("img");
       button.type = "button";
       image.src = source;

@@ -5,22 +5,22 @@ export default function (component) {
   const bank = box.bank;
   bank.setStateValue = setStateValue;
   bank.pace.startAfter(data.answered);
-  if (bank.picture !== data.picture) bank.reset(data.picture, data.encoded, data.values, data.reach);
+  if (bank.image !== data.image) bank.reset(data.image, data.encoded, data.values, data.reach);
   bank.pace.answered(data.answered);
 }
 
 function start(box) {
-  const holder = box.querySelector(".sliders"), bank = { picture: null, inputs: [], encoded: [] };
+  const holder = box.querySelector(".sliders"), bank = { image: null, inputs: [], encoded: [] };
   bank.pace = pacer((number) => {
-    bank.setStateValue("moved", { number, picture: bank.picture, values: bank.inputs.map((input) => Number(input.value)) });
+    bank.setStateValue("moved", { number, image: bank.image, values: bank.inputs.map((input) => Number(input.value)) });
   });
   function show(index) {
     const input = bank.inputs[index], value = Number(input.value);
     input.nextElementSibling.value = value.toFixed(2);
     input.parentElement.classList.toggle("moved", Math.abs(value - bank.encoded[index]) > .02);
   }
-  bank.reset = (picture, encoded, values, reach) => {
-    bank.picture = picture;
+  bank.reset = (image, encoded, values, reach) => {
+    bank.image = image;
     bank.encoded = encoded;
     bank.inputs = encoded.map((_, index) => {
       const label = document.createElement("label"), name = document.createElement("span");

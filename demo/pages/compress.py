@@ -1,4 +1,4 @@
-"""Compress: a picture to a few numbers and back; move a number and watch; how strange is it?"""
+"""Compress: an image to a few numbers and back; move a number and watch; how strange is it?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import streamlit as st
 
-from onnxferry.demo.pictures.uploads import framed_like_mnist, read_upload
+from onnxferry.demo.images.uploads import framed_like_mnist, read_upload
 from onnxferry.demo.shipped import models as shelf
 from onnxferry.demo.widgets import components as parts
 from onnxferry.demo.widgets import html as markup
@@ -22,13 +22,13 @@ SOURCES = ("Examples", "Strange things", "Draw", "Upload")
 
 def page() -> None:
     """The page."""
-    heading("Compress", "The encoder boils a picture down to a few numbers; the decoder draws it again from those alone.")
+    heading("Compress", "The encoder boils an image down to a few numbers; the decoder draws it again from those alone.")
     with told():
         if not shelf.shipped([MODEL]):
             st.info(shelf.not_shipped(MODEL))
             return
         source = st.segmented_control(
-            "Picture from", SOURCES, wrap=True, default="Examples", required=True, key="from", bind="query-params", persist_state="session"
+            "Image from", SOURCES, wrap=True, default="Examples", required=True, key="from", bind="query-params", persist_state="session"
         )
         _live(str(source))
 
@@ -39,30 +39,30 @@ def _live(source: str) -> None:
         model = shelf.opened(MODEL, Autoencoder)
         left, right = st.columns([4, 7], gap="large")
         with left:
-            picture = _picture(model, source)
+            image = _image(model, source)
         with right:
-            if picture is None:
-                st.info("Choose, draw or upload a picture, and it appears here.")
+            if image is None:
+                st.info("Choose, draw or upload an image, and it appears here.")
                 return
-            _compress(model, picture)
+            _compress(model, image)
 
 
-def _picture(model: Autoencoder, source: str) -> np.ndarray | None:
+def _image(model: Autoencoder, source: str) -> np.ndarray | None:
     if source == "Draw":
         drawn = parts.drawing_pad("pad_ae")
         return None if drawn is None else framed_like_mnist(drawn)
     if source == "Upload":
-        file = st.file_uploader("A picture", type=["png", "jpg", "jpeg", "gif", "bmp", "webp", "tif", "tiff"], max_upload_size=32)
+        file = st.file_uploader("An image", type=["png", "jpg", "jpeg", "gif", "bmp", "webp", "tif", "tiff"], max_upload_size=32)
         if file is None:
             return None
-        picture = read_upload(file.getvalue(), file.name)
+        image = read_upload(file.getvalue(), file.name)
         frame = st.toggle("Frame it as the training digits are", value=True, help="Light on dark, centred, 20 pixels long.")
-        return framed_like_mnist(picture, model.size) if frame else picture
+        return framed_like_mnist(image, model.size) if frame else image
     examples = shelf.examples(MODEL)
-    pictures = examples.strange if source == "Strange things" else examples.images
-    if not len(pictures):
+    images = examples.strange if source == "Strange things" else examples.images
+    if not len(images):
         return None
-    names = [f"strange picture {i + 1}" for i in range(len(pictures))]
+    names = [f"strange image {i + 1}" for i in range(len(images))]
     if source == "Examples":
         names = [f"a handwritten {label}" for label in examples.labels]
         st.markdown("**Digits that it never learnt from**")
@@ -70,43 +70,43 @@ def _picture(model: Autoencoder, source: str) -> np.ndarray | None:
         st.markdown("**Clothes, which it has never seen at all**")
     key = "strange" if source == "Strange things" else "digit"
     asked = st.query_params.get(key, "")
-    first = min(int(asked), len(pictures) - 1) if asked.isascii() and asked.isdigit() and len(asked) < 6 else 0
-    chosen = parts.gallery(f"ae_{key}", "Pictures to compress", list(pictures), names, first)
+    first = min(int(asked), len(images) - 1) if asked.isascii() and asked.isdigit() and len(asked) < 6 else 0
+    chosen = parts.gallery(f"ae_{key}", "Images to compress", list(images), names, first)
     if str(chosen) != asked and (chosen or asked):
         st.query_params[key] = str(chosen)
-    example: np.ndarray = pictures[chosen]
+    example: np.ndarray = images[chosen]
     return example
 
 
-def _compress(model: Autoencoder, picture: np.ndarray) -> None:
-    outputs = dict(model.run_each([(0, picture)], ["reconstruction", "latent", "anomaly_score"]))[0]
+def _compress(model: Autoencoder, image: np.ndarray) -> None:
+    outputs = dict(model.run_each([(0, image)], ["reconstruction", "latent", "anomaly_score"]))[0]
     latent, score = outputs["latent"], float(outputs["anomaly_score"])
     reach = max(3.0, 1.2 * float(np.abs(latent).max(initial=0.0)))
     shown, sliders = st.container(), st.container()
     with sliders:
         st.markdown(f"**Its {model.latent} numbers.** Move one and watch.")
-        digest = hashlib.sha256(picture.tobytes()).hexdigest()[:16]
+        digest = hashlib.sha256(image.tobytes()).hexdigest()[:16]
         moved = parts.latent_bank("bank", digest, latent, reach)
     touched = not np.array_equal(moved, latent)
     decoded = model.decode(moved[None])[0] if touched else outputs["reconstruction"]
     with shown:
         figures = [
-            markup.picture(picture, "The picture", "the picture"),
-            markup.picture(outputs["reconstruction"], "Its reconstruction", "drawn again"),
+            markup.image(image, "The image", "the image"),
+            markup.image(outputs["reconstruction"], "Its reconstruction", "drawn again"),
         ]
-        small = picture.shape[:2] == outputs["reconstruction"].shape[:2] and picture.shape[2] == outputs["reconstruction"].shape[2]
+        small = image.shape[:2] == outputs["reconstruction"].shape[:2] and image.shape[2] == outputs["reconstruction"].shape[2]
         if small:
-            figures.append(markup.picture(difference(picture, outputs["reconstruction"]), "Where the two differ", "where they differ"))
+            figures.append(markup.image(difference(image, outputs["reconstruction"]), "Where the two differ", "where they differ"))
         caption = "your numbers" if touched else "move a number below"
-        figures.append(markup.picture(decoded, "Drawn from the numbers below", caption))
+        figures.append(markup.image(decoded, "Drawn from the numbers below", caption))
         st.html(markup.strip(figures))
         st.html(markup.meter(score, model.threshold, name="Anomaly score", words=score_words(score, model.threshold)))
-        st.caption(f"{picture.size:,} pixels in {model.latent} numbers: {picture.size / model.latent:.0f} to 1.")
+        st.caption(f"{image.size:,} pixels in {model.latent} numbers: {image.size / model.latent:.0f} to 1.")
 
 
-def difference(picture: np.ndarray, made: np.ndarray) -> np.ndarray:
-    """How far two uint8 pictures of one shape are apart, as a uint8 picture (height, width), white for not at all."""
-    apart: np.ndarray = np.abs(picture.astype(int) - made.astype(int)).max(axis=2)
+def difference(image: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """How far two uint8 images of one shape are apart, as a uint8 image (height, width), white for not at all."""
+    apart: np.ndarray = np.abs(image.astype(int) - made.astype(int)).max(axis=2)
     return (255 - apart).astype(np.uint8)
 
 

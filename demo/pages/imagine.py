@@ -1,4 +1,4 @@
-"""Imagine: pictures out of noise, by class and seed; a walk between two seeds; real ones beside them."""
+"""Imagine: images out of noise, by class and seed; a walk between two seeds; real ones beside them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnxferry.demo.shipped import models as shelf
 from onnxferry.demo.widgets import html as markup
 from onnxferry.demo.widgets.page import heading, told
 from onnxferry.runtime import ImageGenerator
-from onnxferry.runtime.images.grid import picture_grid
+from onnxferry.runtime.images.grid import image_grid
 
 MODELS = ("digits-gan", "fashion-gan")
 
@@ -20,12 +20,12 @@ ALL = "all in turn"
 WALK_STEPS = 25
 
 
-_STRIP = 9  # pictures of the walk that are shown at once
+_STRIP = 9  # images of the walk that are shown at once
 
 
 def page() -> None:
     """The page."""
-    heading("Imagine", "None of these pictures existed before: the generator makes each out of random numbers and the class you ask for.")
+    heading("Imagine", "None of these images existed before: the generator makes each out of random numbers and the class you ask for.")
     with told():
         name = st.segmented_control(
             "Model", MODELS, default=MODELS[0], required=True, key="maker", bind="query-params", persist_state="session"
@@ -46,7 +46,7 @@ def _grid(name: str, model: ImageGenerator) -> None:
     with told():
         columns = st.columns([3, 2, 2, 2], vertical_alignment="bottom")
         label = columns[0].selectbox("Class", [ALL, *model.labels], key="class", bind="query-params", persist_state="session")
-        count = columns[1].number_input("Pictures", 1, 100, 16, key="count", bind="query-params", persist_state="session")
+        count = columns[1].number_input("Images", 1, 100, 16, key="count", bind="query-params", persist_state="session")
         seed = columns[2].number_input("Seed", 0, 2**31 - 1, 0, key="from_seed", bind="query-params", persist_state="session")
         columns[3].button("Next seed", icon=":material/casino:", on_click=_next_seed, width="stretch")
         asked = None if label == ALL else str(label)
@@ -58,29 +58,29 @@ def _grid(name: str, model: ImageGenerator) -> None:
             st.markdown("**Generated**")
             st.html(
                 markup.grid(
-                    [markup.picture(each, f"Generated picture of {n}") for each, n in zip(made, names, strict=True)], 120, name="Generated"
+                    [markup.image(each, f"Generated image of {n}") for each, n in zip(made, names, strict=True)], 120, name="Generated"
                 )
             )
-            file = markup.png(picture_grid(made, columns=max(1, round(len(made) ** 0.5)), gap=2, scale=4))
+            file = markup.png(image_grid(made, columns=max(1, round(len(made) ** 0.5)), gap=2, scale=4))
             slug = "all" if asked is None else "".join(c if c.isalnum() else "-" for c in asked)
             st.download_button(
                 "Download as one PNG", file, f"{name}-{slug}-seed-{seed}.png", "image/png", icon=":material/download:", on_click="ignore"
             )
         with real:
             st.markdown("**Real, held out from training**")
-            pictures = real_pictures(shelf.examples(name), indices, int(count))
-            if not pictures:
-                st.caption("This model ships no real pictures to put beside them.")
-            truths = [(each, model.labels[index]) for each, index in pictures]
-            st.html(markup.grid([markup.picture(each, f"Real picture of {n}") for each, n in truths], name="Real"))
+            images = real_images(shelf.examples(name), indices, int(count))
+            if not images:
+                st.caption("This model ships no real images to put beside them.")
+            truths = [(each, model.labels[index]) for each, index in images]
+            st.html(markup.grid([markup.image(each, f"Real image of {n}") for each, n in truths], name="Real"))
 
 
 def _next_seed() -> None:
     st.session_state["from_seed"] = (int(st.session_state.get("from_seed", 0)) + 1) % 2**31
 
 
-def real_pictures(examples: shelf.Examples, indices: np.ndarray, count: int) -> list[tuple[np.ndarray, int]]:
-    """Up to ``count`` held-out pictures, uint8 (height, width, channels), with their class, the classes of ``indices`` in turn."""
+def real_images(examples: shelf.Examples, indices: np.ndarray, count: int) -> list[tuple[np.ndarray, int]]:
+    """Up to ``count`` held-out images, uint8 (height, width, channels), with their class, the classes of ``indices`` in turn."""
     if len(examples.labels) != len(examples.images):
         return []
     by_class = [np.flatnonzero(examples.labels == index) for index in indices]
@@ -100,10 +100,10 @@ def _walk(model: ImageGenerator) -> None:
         made = model.walk(int(first), int(last), WALK_STEPS, label)  # uint8 (steps, size, size[, 3])
         here, way = st.columns([1, 3], vertical_alignment="center")
         with here:
-            st.html(markup.picture(made[step], f"{label} at step {step} of {WALK_STEPS - 1}", f"step {step} of {WALK_STEPS - 1}"))
+            st.html(markup.image(made[step], f"{label} at step {step} of {WALK_STEPS - 1}", f"step {step} of {WALK_STEPS - 1}"))
         with way:
             stops = np.linspace(0, WALK_STEPS - 1, _STRIP).round().astype(int)
-            st.html(markup.strip([markup.picture(made[i], f"{label} at step {i}") for i in stops], name="The whole way"))
+            st.html(markup.strip([markup.image(made[i], f"{label} at step {i}") for i in stops], name="The whole way"))
             st.caption(
                 "On the great circle between the two seeds' noise: a straight line would pass where noise hardly ever falls "
                 "([White 2016](https://arxiv.org/abs/1609.04468))."

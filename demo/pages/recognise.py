@@ -1,4 +1,4 @@
-"""Recognise: draw, upload, photograph or pick a picture; what the model says of it, and which pixels made it say so."""
+"""Recognise: draw, upload, photograph or pick an image; what the model says of it, and which pixels made it say so."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 import numpy as np
 import streamlit as st
 
-from onnxferry.demo.pictures import occlusion
-from onnxferry.demo.pictures.uploads import read_upload
+from onnxferry.demo.images import occlusion
+from onnxferry.demo.images.uploads import read_upload
 from onnxferry.demo.shipped import models as shelf
 from onnxferry.demo.widgets import components as parts
 from onnxferry.demo.widgets import html as markup
@@ -26,14 +26,14 @@ _SURE = 0.6  # below it the answer is shown as a guess
 
 def page() -> None:
     """The page."""
-    heading("Recognise", "Show the model a picture and watch its answer. Everything runs on this machine, through the ONNX file alone.")
+    heading("Recognise", "Show the model an image and watch its answer. Everything runs on this machine, through the ONNX file alone.")
     with told():
         left, right = st.columns([2, 5], vertical_alignment="bottom")
         name = left.segmented_control(
             "Model", MODELS, default="digits", required=True, key="model", bind="query-params", persist_state="session"
         )
         source = right.segmented_control(
-            "Picture from", SOURCES, wrap=True, default="Draw", required=True, key="source", bind="query-params", persist_state="session"
+            "Image from", SOURCES, wrap=True, default="Draw", required=True, key="source", bind="query-params", persist_state="session"
         )
         if name not in shelf.shipped(MODELS):
             st.info(shelf.not_shipped(str(name)))
@@ -48,32 +48,32 @@ def _live(name: str, source: str) -> None:
         model = shelf.opened(name, Classifier)
         given, said, why = st.columns([9, 11, 7], gap="medium")
         with given:
-            picture, truth = _picture(name, source, model)
-        if picture is None:
+            image, truth = _image(name, source, model)
+        if image is None:
             said.html(markup.answer("?", _INVITATIONS[source], sure=False))
             return
         with said:
-            prediction = _say(model, picture, truth)
+            prediction = _say(model, image, truth)
         # After the answer, which is on its way to the reader by now.
         with why:
-            _explain(model, picture, prediction)
+            _explain(model, image, prediction)
 
 
 _INVITATIONS = {
     "Draw": "Draw on the pad: the answer comes as you draw.",
-    "Upload": "Upload a picture: any size, dark on light or light on dark.",
+    "Upload": "Upload an image: any size, dark on light or light on dark.",
     "Camera": "Take a photo of something written on paper.",
     "Examples": "This model ships no examples.",
     "Mistakes": "No mistakes among the examples that ship with this model.",
 }
 
 
-def _picture(name: str, source: str, model: Classifier) -> tuple[np.ndarray | None, str]:
-    """The picture from the source that was chosen, uint8 (height, width, channels), and its true label, "" where nobody knows."""
+def _image(name: str, source: str, model: Classifier) -> tuple[np.ndarray | None, str]:
+    """The image from the source that was chosen, uint8 (height, width, channels), and its true label, "" where nobody knows."""
     if source == "Draw":
         return parts.drawing_pad(f"pad_{name}"), ""
     if source == "Upload":
-        file = st.file_uploader("A picture", type=["png", "jpg", "jpeg", "gif", "bmp", "webp", "tif", "tiff"], max_upload_size=32)
+        file = st.file_uploader("An image", type=["png", "jpg", "jpeg", "gif", "bmp", "webp", "tif", "tiff"], max_upload_size=32)
         return (None if file is None else read_upload(file.getvalue(), file.name)), ""
     if source == "Camera":
         photo = st.camera_input("A photo")
@@ -95,16 +95,16 @@ def _example(name: str, model: Classifier, *, mistakes: bool) -> tuple[np.ndarra
     first = min(int(asked), len(positions) - 1) if asked.isascii() and asked.isdigit() and len(asked) < 6 else 0
     title = "Test images that the model gets wrong" if mistakes else "Test images that the model never learnt from"
     st.markdown(f"**{title}**")
-    pictures = [examples.images[position] for position in positions]
-    chosen = parts.gallery(f"{key}_{name}", title, pictures, names, first)
+    images = [examples.images[position] for position in positions]
+    chosen = parts.gallery(f"{key}_{name}", title, images, names, first)
     if str(chosen) != asked and (chosen or asked):
         st.query_params[key] = str(chosen)
-    return pictures[chosen], truths[chosen]
+    return images[chosen], truths[chosen]
 
 
-def _say(model: Classifier, picture: np.ndarray, truth: str) -> Prediction:
+def _say(model: Classifier, image: np.ndarray, truth: str) -> Prediction:
     started = time.perf_counter()
-    (prediction,) = model.predict(picture)
+    (prediction,) = model.predict(image)
     took = 1000 * (time.perf_counter() - started)
     st.html(markup.answer(prediction.label, verdict(prediction, truth), sure=prediction.probability >= _SURE))
     st.html(markup.bars(model.labels, prediction.probabilities.tolist(), title="Probability of each class"))
@@ -120,12 +120,12 @@ def verdict(prediction: Prediction, truth: str) -> str:
     return f"{sure}." if prediction.probability >= _SURE else f"only {sure}: a guess."
 
 
-def _explain(model: Classifier, picture: np.ndarray, prediction: Prediction) -> None:
+def _explain(model: Classifier, image: np.ndarray, prediction: Prediction) -> None:
     if not st.toggle("Which pixels mattered", value=True, key="why", bind="query-params", persist_state="session"):
         return
-    small, weights = occlusion.heat_map(model, picture, prediction.index)
-    alt = f"The picture with the pixels that spoke for {prediction.label} in orange and those against in blue"
-    st.html(markup.picture(occlusion.overlay(small, weights), alt))
+    small, weights = occlusion.heat_map(model, image, prediction.index)
+    alt = f"The image with the pixels that spoke for {prediction.label} in orange and those against in blue"
+    st.html(markup.image(occlusion.overlay(small, weights), alt))
     st.caption(
         "Orange spoke for this answer, blue against it: each patch is covered in turn and the model asked again, "
         "all in one batch ([Zeiler & Fergus 2014](https://arxiv.org/abs/1311.2901))."

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from onnxferry.demo.pictures.uploads import read_upload
+from onnxferry.demo.images.uploads import read_upload
 from onnxferry.demo.widgets import html as markup
 from onnxferry.demo.widgets.page import heading, told
 from onnxferry.demo.your_file import inputs as feeds
@@ -121,10 +121,10 @@ def _input(spec: Mapping[str, Any]) -> feeds.Input:
 def _choose(spec: feeds.Input, kind: str) -> Any:
     """The widgets for one input; gives a function that makes its array when the form is sent."""
     st.markdown(f"**{markup.plain_markdown(spec.name)}** · {markup.plain_markdown(f'{spec.dtype} {shape_words(spec.shape)}')}")
-    picture = text = None
-    if spec.takes_picture:
-        picture = st.file_uploader(
-            f"A picture for {spec.name}", type=["png", "jpg", "jpeg", "gif", "bmp", "webp"], key=f"picture {spec.name}", max_upload_size=32
+    image = text = None
+    if spec.takes_image:
+        image = st.file_uploader(
+            f"An image for {spec.name}", type=["png", "jpg", "jpeg", "gif", "bmp", "webp"], key=f"image {spec.name}", max_upload_size=32
         )
     if spec.takes_text:
         text = st.text_input(f"Text for {spec.name}", "To be, or not to be", key=f"text {spec.name}", max_chars=4000)
@@ -141,8 +141,8 @@ def _choose(spec: feeds.Input, kind: str) -> Any:
     }  # fmt: skip
 
     def make() -> np.ndarray:
-        if picture is not None:
-            return feeds.from_picture(spec, read_upload(picture.getvalue(), picture.name))
+        if image is not None:
+            return feeds.from_image(spec, read_upload(image.getvalue(), image.name))
         if text:
             return feeds.from_text(text)
         made = feeds.made_up(spec, sizes, zeros=fill == "zeros")
@@ -153,10 +153,10 @@ def _choose(spec: feeds.Input, kind: str) -> Any:
 
 
 def _usual_size(spec: feeds.Input, axis: int, kind: str) -> int:
-    """A first axis is a batch; an axis of a picture or of text is longer."""
+    """A first axis is a batch; an axis of an image or of text is longer."""
     if kind == "text-generator" and spec.name == "uniforms" and axis == 1:
         return 100
-    return 1 if axis == 0 else 28 if spec.takes_picture else 16
+    return 1 if axis == 0 else 28 if spec.takes_image else 16
 
 
 def _answer(answer: Answer, report: Mapping[str, Any]) -> None:
@@ -175,7 +175,7 @@ def _answer(answer: Answer, report: Mapping[str, Any]) -> None:
         if name == "bytes" and array.dtype == np.uint8 and array.ndim == 2 and len(array):
             st.html(markup.sheet("", array[0].tobytes().decode("utf-8", "replace")))
         elif array.dtype == np.uint8 and array.ndim == 4 and array.shape[3] in (1, 3) and len(array) and 0 < array[0].size <= 2**22:
-            st.html(markup.grid([markup.picture(each, f"{name} {i}") for i, each in enumerate(array[:16])], name=name))
+            st.html(markup.grid([markup.image(each, f"{name} {i}") for i, each in enumerate(array[:16])], name=name))
     st.html(markup.table(("output", "dtype", "shape", "smallest", "mean", "largest", "first values"), output_rows(answer), name="Outputs"))
     if report["contract"]:
         st.caption(parity_words(report["contract"]))

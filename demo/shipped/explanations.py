@@ -22,14 +22,14 @@ FAMILIES: dict[str, Family] = {
     "cnn": Family(
         title="Convolutional network: recognises",
         what=(
-            "A small window slides over the picture and reacts to one pattern, an edge or a curve, wherever it stands. Layers of such "
+            "A small window slides over the image and reacts to one pattern, an edge or a curve, wherever it stands. Layers of such "
             "windows stack: curves become loops, loops become an eight. Shortcuts around the layers (*residual* connections) let a deep "
             "stack learn as easily as a shallow one. The last layer gives each class a score, and *softmax* turns scores into "
-            "probabilities. In the file, a first stage brings a picture of any size to what the network reads."
+            "probabilities. In the file, a first stage brings an image of any size to what the network reads."
         ),
         learns=(
-            "It is shown a labelled picture, and every weight is nudged in the direction that makes the right class likelier; some "
-            "thousands of nudges later it reads pictures that it has never seen."
+            "It is shown a labelled image, and every weight is nudged in the direction that makes the right class likelier; some "
+            "thousands of nudges later it reads images that it has never seen."
         ),
         formula=r"p_k = \frac{e^{s_k}}{\sum_j e^{s_j}} \qquad\qquad \mathcal{L} = -\log p_{\text{true class}}",
         symbols="$s_k$: the score of class $k$; $p_k$: its probability; $\\mathcal{L}$: the loss, 0 when the right class gets everything.",
@@ -67,19 +67,19 @@ FAMILIES: dict[str, Family] = {
     "gan": Family(
         title="Generative adversarial network: imagines",
         what=(
-            "Two networks play against each other. The *generator* turns random numbers and a class into a picture; the *discriminator* "
-            "looks at real and generated pictures and says which is which. Only the generator is shipped: nearby random numbers make "
-            "similar pictures, so one can walk from one to another."
+            "Two networks play against each other. The *generator* turns random numbers and a class into an image; the *discriminator* "
+            "looks at real and generated images and says which is which. Only the generator is shipped: nearby random numbers make "
+            "similar images, so one can walk from one to another."
         ),
         learns=(
             "The discriminator is rewarded for telling them apart, the generator for fooling it. Each gets better because the other does. "
-            "Which moment of the game is kept is decided by how near the generated pictures are to held-out real ones."
+            "Which moment of the game is kept is decided by how near the generated images are to held-out real ones."
         ),
         formula=(
             r"\mathcal{L}_D = \mathbb{E}\,[\max(0, 1 - D(x, y))] + \mathbb{E}\,[\max(0, 1 + D(G(z, y), y))] "
             r"\qquad \mathcal{L}_G = -\mathbb{E}\,[D(G(z, y), y)]"
         ),
-        symbols="$x$: a real picture; $y$: its class; $z$: noise; $G$: the generator; $D$: the discriminator's score, high for real.",
+        symbols="$x$: a real image; $y$: its class; $z$: noise; $G$: the generator; $D$: the discriminator's score, high for real.",
         papers=(
             ("Goodfellow et al. 2014, generative adversarial nets", "https://arxiv.org/abs/1406.2661"),
             ("Miyato & Koyama 2018, projection discriminator", "https://arxiv.org/abs/1802.05637"),
@@ -89,16 +89,16 @@ FAMILIES: dict[str, Family] = {
     "ae": Family(
         title="Autoencoder: compresses",
         what=(
-            "An *encoder* squeezes a picture through a bottleneck of a few numbers, and a *decoder* has to draw it again from those alone. "
-            "What the few numbers hold is what matters about such pictures. A picture of another kind does not fit through: it comes back "
+            "An *encoder* squeezes an image through a bottleneck of a few numbers, and a *decoder* has to draw it again from those alone. "
+            "What the few numbers hold is what matters about such images. An image of another kind does not fit through: it comes back "
             "wrong, and how wrong is its anomaly score."
         ),
         learns=(
-            "It needs no labels: the picture itself is the answer. The weights move so that the drawing comes nearer to the original. The "
-            "anomaly threshold is the score that 99 of 100 held-out pictures stay below."
+            "It needs no labels: the image itself is the answer. The weights move so that the drawing comes nearer to the original. The "
+            "anomaly threshold is the score that 99 of 100 held-out images stay below."
         ),
         formula=r"z = e(x), \quad \hat{x} = d(z) \qquad\qquad \mathcal{L} = \frac{1}{n} \sum_{i=1}^{n} (x_i - \hat{x}_i)^2",
-        symbols="$x$: the picture's $n$ pixels, 0 to 1; $e, d$: encoder and decoder; $z$: the latent numbers; $\\hat{x}$: the drawing.",
+        symbols="$x$: the image's $n$ pixels, 0 to 1; $e, d$: encoder and decoder; $z$: the latent numbers; $\\hat{x}$: the drawing.",
         papers=(
             ("Hinton & Salakhutdinov 2006, reducing the dimensionality", "https://doi.org/10.1126/science.1127647"),
             ("Kingma & Welling 2013, variational Bayes", "https://arxiv.org/abs/1312.6114"),
@@ -124,7 +124,7 @@ for piece in model.stream("To be, ", max_bytes=300, temperature=0.8, seed=0):
     "gan": """from onnxferry.runtime import load
 
 model = load("{name}")
-pictures = model.sample(16, labels={label!r}, seed=0)  # uint8 (16, 28, 28)
+images = model.sample(16, labels={label!r}, seed=0)  # uint8 (16, 28, 28)
 on_the_way = model.walk(1, 2, steps=12, label={label!r})
 """,
     "ae": """from onnxferry.runtime import load

@@ -20,12 +20,12 @@ Kind = TypeVar("Kind", bound=Model)
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Pictures that the model never learnt from. Empty arrays where the model ships none of a kind."""
+    """Images that the model never learnt from. Empty arrays where the model ships none of a kind."""
 
     images: np.ndarray  # uint8 (n, height, width, channels)
     labels: np.ndarray  # int64 (n,): the truth, as indices of the model's labels
     predicted: np.ndarray  # int64 (n,): what the model said when it was shipped; of recognisers
-    strange: np.ndarray  # uint8 (m, height, width, channels): pictures of another kind; of autoencoders
+    strange: np.ndarray  # uint8 (m, height, width, channels): images of another kind; of autoencoders
 
     @property
     def mistakes(self) -> np.ndarray:
@@ -83,13 +83,13 @@ def _read_examples(path: str) -> Examples:
             arrays = read_npz(Path(path))
         except UNREADABLE as error:
             raise ArtifactError(f"{path} cannot be read ({error}); install onnxferry again") from error
-    nothing, no_pictures = np.zeros(0, np.int64), np.zeros((0, 1, 1, 1), np.uint8)
-    images = arrays.get("images", no_pictures)
+    nothing, no_images = np.zeros(0, np.int64), np.zeros((0, 1, 1, 1), np.uint8)
+    images = arrays.get("images", no_images)
     return Examples(
         images=_four_axes(images),
         labels=arrays.get("labels", nothing).astype(np.int64),
         predicted=arrays.get("predicted", nothing).astype(np.int64),
-        strange=_four_axes(arrays.get("strange", no_pictures)),
+        strange=_four_axes(arrays.get("strange", no_images)),
     )
 
 

@@ -45,10 +45,10 @@ def drawing_pad(key: str) -> np.ndarray | None:
     )
     state = result.drawing if isinstance(result.drawing, dict) else before
     st.session_state[f"{key}_kept"] = state  # the component's own state goes when another source is shown
-    return pad_picture(state)
+    return pad_image(state)
 
 
-def pad_picture(state: object) -> np.ndarray | None:
+def pad_image(state: object) -> np.ndarray | None:
     """What the pad sent, read: uint8 (56, 56, 1), or None for an empty pad and for what is no drawing."""
     if not isinstance(state, dict) or not isinstance(state.get("pixels"), str) or not state["pixels"]:
         return None
@@ -59,51 +59,51 @@ def pad_picture(state: object) -> np.ndarray | None:
     return np.frombuffer(data, np.uint8).reshape(_SIDE, _SIDE, 1) if len(data) == _SIDE * _SIDE else None
 
 
-def gallery(key: str, label: str, pictures: Sequence[np.ndarray], names: Sequence[str], chosen: int) -> int:
-    """Pictures as buttons; the position of the one that was chosen, ``chosen`` at first. ``names`` are read out for them."""
+def gallery(key: str, label: str, images: Sequence[np.ndarray], names: Sequence[str], chosen: int) -> int:
+    """Images as buttons; the position of the one that was chosen, ``chosen`` at first. ``names`` are read out for them."""
     mount = _renderer("gallery", '<div class="gallery" role="group"></div>', "gallery.js")
     sent = _value(key, "chosen")
-    shown = chosen if sent is None else min(_whole(sent), len(pictures) - 1)
+    shown = chosen if sent is None else min(_whole(sent), len(images) - 1)
     sources = [
         {"source": f"data:image/png;base64,{base64.b64encode(png(each)).decode('ascii')}", "name": name}
-        for each, name in zip(pictures, names, strict=True)
+        for each, name in zip(images, names, strict=True)
     ]
     result = mount(
         key=key,
-        data={"label": label, "key": f"{key} {len(pictures)}", "chosen": shown, "pictures": sources},
+        data={"label": label, "key": f"{key} {len(images)}", "chosen": shown, "images": sources},
         default={"chosen": chosen},
         on_chosen_change=lambda: None,
     )
-    return min(_whole(result.chosen), len(pictures) - 1)
+    return min(_whole(result.chosen), len(images) - 1)
 
 
-def latent_bank(key: str, picture: str, encoded: np.ndarray, reach: float) -> np.ndarray:
-    """A slider for each latent number, float32 (n,): where they stand. They start at ``encoded`` whenever ``picture`` changes.
+def latent_bank(key: str, image: str, encoded: np.ndarray, reach: float) -> np.ndarray:
+    """A slider for each latent number, float32 (n,): where they stand. They start at ``encoded`` whenever ``image`` changes.
 
-    ``reach``: sliders go from minus to plus this. ``picture``: any text that names the picture that was encoded.
+    ``reach``: sliders go from minus to plus this. ``image``: any text that names the image that was encoded.
     """
     html = (
         '<div class="bank"><div class="sliders" role="group" aria-label="Latent numbers"></div>'
-        '<button type="button" data-do="back">Back to the picture</button><button type="button" data-do="zero">All to zero</button></div>'
+        '<button type="button" data-do="back">Back to the image</button><button type="button" data-do="zero">All to zero</button></div>'
     )
     mount = _renderer("latents", html, "pace.js", "latents.js")
-    values = moved_latents(_value(key, "moved"), picture, encoded, reach)
+    values = moved_latents(_value(key, "moved"), image, encoded, reach)
     state = _value(key, "moved")
     number = _whole(state.get("number")) if isinstance(state, dict) else 0
     data = {
         "answered": number,
-        "picture": picture,
+        "image": image,
         "encoded": [round(float(v), 4) for v in encoded],
         "values": [round(float(v), 4) for v in values],
         "reach": round(float(reach), 2),
     }
     result = mount(key=key, data=data, default={"moved": None}, on_moved_change=lambda: None)
-    return moved_latents(result.moved, picture, encoded, reach)
+    return moved_latents(result.moved, image, encoded, reach)
 
 
-def moved_latents(state: object, picture: str, encoded: np.ndarray, reach: float) -> np.ndarray:
-    """What the bank sent, read: float32 (n,). ``encoded`` where nothing was moved, or what was sent belongs to another picture."""
-    values = state.get("values") if isinstance(state, dict) and state.get("picture") == picture else None
+def moved_latents(state: object, image: str, encoded: np.ndarray, reach: float) -> np.ndarray:
+    """What the bank sent, read: float32 (n,). ``encoded`` where nothing was moved, or what was sent belongs to another image."""
+    values = state.get("values") if isinstance(state, dict) and state.get("image") == image else None
     if not isinstance(values, list) or len(values) != len(encoded) or not all(isinstance(v, int | float) for v in values):
         return encoded
     sent = np.array(values, np.float64)

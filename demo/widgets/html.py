@@ -1,6 +1,6 @@
-"""What the pages show, as HTML: pictures, bars, tables, a sheet of text. Functions from values to text; all that is not ours is escaped.
+"""What the pages show, as HTML: images, bars, tables, a sheet of text. Functions from values to text; all that is not ours is escaped.
 
-Numbers and names stand in the text as well as in a bar's length or a picture, so that a screen reader and a monochrome eye get them.
+Numbers and names stand in the text as well as in a bar's length or an image, so that a screen reader and a monochrome eye get them.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ import numpy as np
 from PIL import Image
 
 
-def png(picture: np.ndarray) -> bytes:
-    """A uint8 picture (height, width), (height, width, 1 | 3 | 4) as a PNG file's bytes."""
+def png(image: np.ndarray) -> bytes:
+    """A uint8 image (height, width), (height, width, 1 | 3 | 4) as a PNG file's bytes."""
     stream = BytesIO()
-    Image.fromarray(picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture).save(stream, format="PNG")
+    Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image).save(stream, format="PNG")
     return stream.getvalue()
 
 
-def picture(array: np.ndarray, alt: str, caption: str = "", *, badge: str = "") -> str:
-    """One picture with its caption. ``alt`` says what is on it. ``badge``: ``right`` or ``wrong`` marks its caption."""
+def image(array: np.ndarray, alt: str, caption: str = "", *, badge: str = "") -> str:
+    """One image with its caption. ``alt`` says what is on it. ``badge``: ``right`` or ``wrong`` marks its caption."""
     source = base64.b64encode(png(array)).decode("ascii")
     words = f'<figcaption class="of-{escape(badge or "plain")}">{escape(caption)}</figcaption>' if caption else ""
-    return f'<figure class="of-picture"><img alt="{escape(alt)}" src="data:image/png;base64,{source}">{words}</figure>'
+    return f'<figure class="of-image"><img alt="{escape(alt)}" src="data:image/png;base64,{source}">{words}</figure>'
 
 
-def grid(pictures: Sequence[str], smallest: int = 72, *, name: str = "") -> str:
-    """Figures from :func:`picture` side by side, each at least ``smallest`` CSS pixels wide; they wrap on a narrow screen."""
+def grid(images: Sequence[str], smallest: int = 72, *, name: str = "") -> str:
+    """Figures from :func:`image` side by side, each at least ``smallest`` CSS pixels wide; they wrap on a narrow screen."""
     label = f' aria-label="{escape(name)}" role="group"' if name else ""
-    return f'<div class="of-grid" style="--smallest:{int(smallest)}px"{label}>{"".join(pictures)}</div>'
+    return f'<div class="of-grid" style="--smallest:{int(smallest)}px"{label}>{"".join(images)}</div>'
 
 
-def strip(pictures: Sequence[str], *, name: str = "") -> str:
+def strip(images: Sequence[str], *, name: str = "") -> str:
     """Figures in one row that share the width."""
     label = f' aria-label="{escape(name)}" role="group"' if name else ""
-    return f'<div class="of-strip"{label}>{"".join(pictures)}</div>'
+    return f'<div class="of-strip"{label}>{"".join(images)}</div>'
 
 
 def bars(labels: Sequence[str], shares: Sequence[float], *, title: str) -> str:

@@ -1,4 +1,4 @@
-"""Arrays for a model's inputs, whatever they are: from a picture, a text, a file of arrays, or made up."""
+"""Arrays for a model's inputs, whatever they are: from an image, a text, a file of arrays, or made up."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Input:
         return tuple(axis for axis, size in enumerate(self.shape or ()) if not isinstance(size, int))
 
     @property
-    def takes_picture(self) -> str:
-        """``NHWC`` or ``NCHW`` where the shape is a picture's, else "": the axis of size 1 or 3 tells, uint8 and floats only."""
+    def takes_image(self) -> str:
+        """``NHWC`` or ``NCHW`` where the shape is an image's, else "": the axis of size 1 or 3 tells, uint8 and floats only."""
         shape = self.shape or ()
         if len(shape) != 4 or self.dtype not in ("uint8", "float32", "float16", "float64"):
             return ""
@@ -77,29 +77,29 @@ def made_up(spec: Input, sizes: Mapping[int, int], *, seed: int = 0, zeros: bool
     return generator.integers(0, 2, shape).astype(dtype)
 
 
-def from_picture(spec: Input, picture: np.ndarray, *, sizes: Mapping[int, int] | None = None) -> np.ndarray:
-    """A uint8 picture (height, width, 1 | 3) as this input takes it, batch 1: layout, channels, size and 0 … 1 for floats.
+def from_image(spec: Input, image: np.ndarray, *, sizes: Mapping[int, int] | None = None) -> np.ndarray:
+    """A uint8 image (height, width, 1 | 3) as this input takes it, batch 1: layout, channels, size and 0 … 1 for floats.
 
     Where height and width are free it stays as large as it is, unless ``sizes`` names them by axis. Raises InputError for an input
-    that takes no pictures.
+    that takes no images.
     """
-    layout = spec.takes_picture
+    layout = spec.takes_image
     if not layout or spec.shape is None:
-        raise InputError(f"input {spec.name!r} takes no picture")
+        raise InputError(f"input {spec.name!r} takes no image")
     rows, columns, channel = (1, 2, 3) if layout == "NHWC" else (2, 3, 1)
     channels = 3 if spec.shape[channel] == 3 else 1
     wanted = dict(sizes or {})
     sides: list[int] = [
-        declared if isinstance(declared := spec.shape[axis], int) else wanted.get(axis, int(picture.shape[i]))
+        declared if isinstance(declared := spec.shape[axis], int) else wanted.get(axis, int(image.shape[i]))
         for i, axis in enumerate((rows, columns))
     ]
     height, width = sides
     if height * width * channels > MAX_ELEMENTS or height < 1 or width < 1:
         raise InputError(f"input {spec.name!r} wants {height} × {width} pixels, more than are made here")
-    image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).convert("L" if channels == 1 else "RGB")
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    array = np.asarray(image).reshape(1, height, width, channels)
+    resized = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).convert("L" if channels == 1 else "RGB")
+    if resized.size != (width, height):
+        resized = resized.resize((width, height), Image.Resampling.BILINEAR)
+    array = np.asarray(resized).reshape(1, height, width, channels)
     if layout == "NCHW":
         array = array.transpose(0, 3, 1, 2)
     made = array if spec.dtype == "uint8" else (array / 255).astype(spec.dtype)

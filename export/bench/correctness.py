@@ -19,15 +19,15 @@ from onnxferry.runtime.artifact.contract import Contract, Tolerance
 Answers = Sequence[Mapping[str, np.ndarray]]
 
 
-LEAST_DECISIONS = 0.98
+MIN_DECISIONS = 0.98
 """Reduced precision: share of decisions that must be the same. One that changes need not be wrong: most that do were doubtful before."""
 
 
-LEAST_PSNR = 35.0
-"""Reduced precision: decibels of pictures against the reference's."""
+MIN_PSNR = 35.0
+"""Reduced precision: decibels of images against the reference's."""
 
 
-MOST_ERROR = 0.05
+MAX_ERROR = 0.05
 """Reduced precision: root mean square error of an output of numbers, as a share of the output's own root mean square."""
 
 
@@ -84,16 +84,16 @@ def _loosely(
 ) -> tuple[str, str]:
     if want.dtype == np.uint8 and rank == 4:
         ratio = psnr(want, got)
-        return "" if ratio >= LEAST_PSNR else f"{name} has {ratio:.1f} dB, expected {LEAST_PSNR:g}", f"{name} {ratio:.0f} dB"
+        return "" if ratio >= MIN_PSNR else f"{name} has {ratio:.1f} dB, expected {MIN_PSNR:g}", f"{name} {ratio:.0f} dB"
     if want.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
             size = float(np.sqrt(np.mean(np.square(want, dtype=np.float64)))) or 1.0
             error = float(np.sqrt(np.mean(np.square(want.astype(np.float64) - got.astype(np.float64))))) / size
         words = f"{name} off by {error:.2%}"
-        return "" if error <= MOST_ERROR else f"{words}, at most {MOST_ERROR:.0%} is allowed", words
+        return "" if error <= MAX_ERROR else f"{words}, at most {MAX_ERROR:.0%} is allowed", words
     same = float(np.mean(want == got))
     words = f"{name} {same:.1%} the same"
-    return "" if same >= LEAST_DECISIONS else f"{words}, expected {LEAST_DECISIONS:.0%}", words if same < 1 else ""
+    return "" if same >= MIN_DECISIONS else f"{words}, expected {MIN_DECISIONS:.0%}", words if same < 1 else ""
 
 
 def _clear_decisions(expected: Answers, contract: Contract | None) -> np.ndarray | None:

@@ -133,7 +133,7 @@ def row_title(model: str, batch: int, threads: str) -> str:
     return f"{model}, batch {batch}, {'1 thread' if threads == '1' else f'{threads} threads'}"
 
 
-def save_picture(results: Results, path: Path) -> None:
+def save_plot(results: Results, path: Path) -> None:
     """A bar for every contender in every row: how many times as fast as the best peer it is.
 
     Raises InputError for a name that matplotlib cannot draw to, or where nothing was timed.
@@ -164,7 +164,7 @@ def save_picture(results: Results, path: Path) -> None:
         with written_whole(path) as part:
             figure.savefig(part, dpi=110)
     except ValueError as error:
-        raise InputError(f"{path.name} is no picture that can be drawn: {error}") from error
+        raise InputError(f"{path.name} is no image file that can be drawn: {error}") from error
 
 
 def _relative(row: Row, name: str) -> float | None:

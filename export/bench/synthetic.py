@@ -1,6 +1,6 @@
 """Models of a common size that are made for measuring, with random weights: nobody's to use, and the same on every machine.
 
-``resnet18``: He et al. 2015 (arXiv 1512.03385), table 1, 18 layers, on pictures uint8 (batch, 224, 224, 3).
+``resnet18``: He et al. 2015 (arXiv 1512.03385), table 1, 18 layers, on images uint8 (batch, 224, 224, 3).
 ``lstm-2x512``: a text generator of two LSTM layers of 512, without skip connections.
 """
 
@@ -46,8 +46,8 @@ class ResNet18(nn.Module):
         start_convolutions(self.stem, self.stages)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        picture = image.permute(0, 3, 1, 2).to(torch.float32) / 255.0
-        features = self.stages(self.stem((picture - self.mean) / self.std)).mean(dim=(2, 3))
+        pixels = image.permute(0, 3, 1, 2).to(torch.float32) / 255.0
+        features = self.stages(self.stem((pixels - self.mean) / self.std)).mean(dim=(2, 3))
         probabilities = F.softmax(self.head(features), dim=1)
         return probabilities, probabilities.argmax(dim=1)
 
@@ -66,15 +66,15 @@ def resnet18() -> ResNet18:
 
 def _make_resnet18(path: Path) -> None:
     generator = torch.Generator().manual_seed(1)
-    pictures = torch.randint(0, 256, (3, SIDE, SIDE, 3), dtype=torch.uint8, generator=generator)
+    images = torch.randint(0, 256, (3, SIDE, SIDE, 3), dtype=torch.uint8, generator=generator)
     export_module(
         resnet18(),
-        {"image": pictures},
+        {"image": images},
         path,
         contract=Contract(kind="model", name="resnet18", description="Random weights, for measuring"),
         dynamic_shapes={"image": {0: "batch"}},
         output_names=["probabilities", "class_index"],
-        golden_inputs=[{"image": pictures[:1].numpy()}],
+        golden_inputs=[{"image": images[:1].numpy()}],
         decisions={"probabilities"},
     )
 

@@ -35,7 +35,7 @@ REST_S = 0.02
 """A process has come to rest when it used less than a tenth of this stretch."""
 
 
-MOST_REST_S = 3.0
+MAX_REST_S = 3.0
 
 
 class WorkerError(Exception):
@@ -190,7 +190,7 @@ def _turn(call: Call, feeds: int, seconds: float) -> Turn:
 def _rest() -> float:
     """Waits until this process uses no CPU any more; returns the CPU seconds that it still used."""
     first = last = time.process_time()
-    until = time.perf_counter() + MOST_REST_S
+    until = time.perf_counter() + MAX_REST_S
     while time.perf_counter() < until:
         time.sleep(REST_S)
         now = time.process_time()

@@ -1,6 +1,6 @@
 """What is measured: a model's whole task at a batch size, as feeds that rotate and the answers they must get.
 
-Every contender gets the same arrays: uint8 pictures of the model's own size, noise, latents, or prompt bytes with uniform numbers. The
+Every contender gets the same arrays: uint8 images of the model's own size, noise, latents, or prompt bytes with uniform numbers. The
 answers are those of the plain float32 file, which must first give its own golden samples, those of its source framework.
 """
 
@@ -40,7 +40,7 @@ MADE = ("resnet18", "lstm-2x512", "one-node")
 """Models that are made for measuring, when they are first asked for: see synthetic.py. ``one-node`` squares a number."""
 
 
-LEAST_PROBABLE = 0.02
+MIN_PROBABLE = 0.02
 """Draws that a text is written with pick bytes likelier than this, in the middle of their share: rounding does not change them."""
 
 
@@ -53,7 +53,7 @@ class BenchModel:
     sha256: str  # of that file
     kind: str  # of its contract, "model" where it has none
     load_name: str  # what ``load`` takes
-    size: int | None = None  # side of the pictures, pixels
+    size: int | None = None  # side of the images, pixels
     factory: str = ""  # pkg.module:make_model of the network, where the file does not tell
     weights: str = ""  # file of its weights; empty: they are taken from the .onnx file
     seeded: bool = False  # the factory gives the very weights: the file's need not be put in
@@ -161,8 +161,8 @@ def _made_for(
     if contract is None:
         return None
     if contract.kind in ("recogniser", "encoder") and model.size is not None:
-        pictures = _pictures(model, contract)
-        return [{"image": _moved(pictures[rng.integers(0, len(pictures), batch)], rng)} for _ in range(count)]
+        images = _images(model, contract)
+        return [{"image": _moved(images[rng.integers(0, len(images), batch)], rng)} for _ in range(count)]
     if contract.kind == "image-generator":
         noise, classes = int(contract.options["noise"]), len(contract.labels)
         return [
@@ -176,11 +176,11 @@ def _made_for(
     return None
 
 
-def _pictures(model: BenchModel, contract: Contract) -> np.ndarray:
-    """Held-out pictures uint8 (n, size, size, channels): those shipped beside the file, else its golden samples, else noise.
+def _images(model: BenchModel, contract: Contract) -> np.ndarray:
+    """Held-out images uint8 (n, size, size, channels): those shipped beside the file, else its golden samples, else noise.
 
     Shipped ones that the file misreads are left out. They are there to be looked at, more than half of some sets, and all of them
-    doubtful: a bench that judges by them says little of the pictures that come.
+    doubtful: a bench that judges by them says little of the images that come.
     """
     shape = (model.size or 0, model.size or 0, int(contract.options.get("channels", 1)))
     shipped = model.path.with_name("examples.npz")
@@ -191,13 +191,13 @@ def _pictures(model: BenchModel, contract: Contract) -> np.ndarray:
                 read = arrays["labels"] == arrays["predicted"] if "predicted" in arrays else slice(None)
                 found = [arrays["images"][read]]
     found += [golden.inputs["image"] for golden in contract.goldens]
-    right = [pictures for pictures in found if pictures.dtype == np.uint8 and pictures.shape[1:] == shape]
+    right = [images for images in found if images.dtype == np.uint8 and images.shape[1:] == shape]
     return right[0] if right else np.random.default_rng(0).integers(0, 256, (64, *shape), dtype=np.uint8)
 
 
-def _moved(pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each picture a pixel or so elsewhere."""
-    return np.stack([np.roll(picture, tuple(rng.integers(-1, 2, 2)), axis=(0, 1)) for picture in pictures])
+def _moved(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Each image a pixel or so elsewhere."""
+    return np.stack([np.roll(image, tuple(rng.integers(-1, 2, 2)), axis=(0, 1)) for image in images])
 
 
 def _draws(engine: Engine, batch: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -212,7 +212,7 @@ def _draws(engine: Engine, batch: int, rng: np.random.Generator) -> dict[str, np
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         share = weights / weights.sum(axis=1, keepdims=True)
         picked = np.array([rng.choice(256, p=row) for row in share])
-        rare = share[np.arange(batch), picked] < LEAST_PROBABLE
+        rare = share[np.arange(batch), picked] < MIN_PROBABLE
         picked = np.where(rare, share.argmax(axis=1), picked)
         above = share.cumsum(axis=1)[np.arange(batch), picked]
         columns.append(above - share[np.arange(batch), picked] / 2)

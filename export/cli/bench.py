@@ -12,12 +12,12 @@ import typer
 from onnxferry.export.bench.contenders.base import CONTENDERS, ONE_STEP, OURS, PEERS, installed
 from onnxferry.export.bench.footprint import can_start, cold_start, sizes_of
 from onnxferry.export.bench.profile.profile import open_as_tuned, profile
-from onnxferry.export.bench.profile.roofline import Peaks, floor_of, measure_peaks
+from onnxferry.export.bench.profile.roofline import Peaks, measure_peaks, roofline_of
 from onnxferry.export.bench.race import Bench
-from onnxferry.export.bench.report import Results, load_results, machine, row_title, save_picture, wanted_rows
+from onnxferry.export.bench.report import Results, load_results, machine, row_title, save_plot, wanted_rows
 from onnxferry.export.bench.verdicts import shipped_rows
 from onnxferry.export.bench.workloads import MADE, BenchModel, bench_model, make_job
-from onnxferry.export.cli.print_bench import print_floor, print_profile, print_results, print_verdicts
+from onnxferry.export.cli.print_bench import print_profile, print_results, print_roofline, print_verdicts
 from onnxferry.runtime.cli.console import command, new_app, plain, print_next, stderr, stdout
 from onnxferry.runtime.errors import InputError, MissingExtraError
 from onnxferry.runtime.files import UNREADABLE, read_npz
@@ -62,7 +62,7 @@ def bench(
     weights: Annotated[str, typer.Option(help="Its state dict, where the weights are not to be taken from the file.")] = "",
     results_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Keep results here, row by row.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --json FILE: measure what it lacks.")] = False,
-    picture: Annotated[Path | None, typer.Option(help="Draw a bar chart, .png or .svg.", show_default=False)] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", "--picture", help="Draw a bar chart, .png or .svg.", show_default=False)] = None,
 ) -> None:
     """Measure models beside bare ONNX Runtime, OpenVINO and PyTorch, on the CPU.
 
@@ -71,7 +71,7 @@ def bench(
 
     ```
     onnxferry bench digits --quick
-    onnxferry bench digits fashion --batch 1 --batch 64 --threads 1 --json results.json --picture results.png
+    onnxferry bench digits fashion --batch 1 --batch 64 --threads 1 --json results.json --plot results.png
     onnxferry bench mine.onnx --module mypkg.nets:make --weights mine.pt --peers onnxruntime,torch
     onnxferry bench --suite --json suite.json --resume
     onnxferry bench digits --batch 1 --profile --trace trace.json
@@ -84,8 +84,8 @@ def bench(
     counts = _threads(threads, ("1", "all") if suite else ("all",))
     results = _start(results_file, resume)
     given = _feeds(feeds)
-    if profiled and (results_file is not None or picture is not None):
-        raise InputError("--profile prints what it finds; --json and --picture keep a race: give the one or the other")
+    if profiled and (results_file is not None or plot is not None):
+        raise InputError("--profile prints what it finds; --json and --plot keep a race: give the one or the other")
     if trace is not None and not profiled:
         raise InputError("--trace keeps what --profile measures: give both")
     if trace is not None and (len(names), len(batches), len(counts)) != (1, 1, 1):
@@ -114,9 +114,9 @@ def bench(
     print_results(results, stdout())
     if suite:
         print_verdicts(results, stdout())
-    if picture is not None:
-        save_picture(results, picture)
-        stdout().print(f"{plain(picture)} written")
+    if plot is not None:
+        save_plot(results, plot)
+        stdout().print(f"{plain(plot)} written")
     print_next(command("bench", names[0], "--batch", batches[0], "--threads", counts[0], "--profile"))
 
 
@@ -166,7 +166,7 @@ def _profile(
                 if threads not in peaks:
                     peaks[threads] = measure_peaks(threads)
                 print_profile(row_title(model.name, batch, count), found, stdout())
-                print_floor(floor_of(found, peaks[threads]), found.work, peaks[threads], stdout())
+                print_roofline(roofline_of(found, peaks[threads]), found.work, peaks[threads], stdout())
     if trace is not None:
         stdout().print(f"{plain(trace)} written; open it at https://ui.perfetto.dev")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from onnxferry.export.optimize.chart import save_picture
+from onnxferry.export.optimize.chart import save_chart
 from onnxferry.export.optimize.optimize import Optimized, Verdict, optimize
 from onnxferry.export.optimize.samples import SCORED
 from onnxferry.runtime.cli.console import (
@@ -39,7 +39,7 @@ def optimize_command(
         typer.Option(help='How much worse a variant may be: "top1 -0.1pt", "psnr 40", "nats +0.005", "rtol 1e-3", module:function.'),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="What is scored on: a named set, a folder of pictures, an .npz, for text a file.", show_default=False)
+        str | None, typer.Option(help="What is scored on: a named set, a folder of images, an .npz, for text a file.", show_default=False)
     ] = None,
     calibration: Annotated[
         str | None, typer.Option(help="What ranges are taken from; the data's training part if not given.", show_default=False)
@@ -93,7 +93,7 @@ def optimize_command(
     target = report or (folder / name if folder is not None else None)
     if target is not None:
         write_text_whole(target, json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n")
-        save_picture(result, target.with_suffix(".png"))
+        save_chart(result, target.with_suffix(".png"))
     if as_json:
         print_json(result.to_json())
         return

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from onnxferry.export.bench.profile.op_counts import Work
 from onnxferry.export.bench.profile.profile import Profile, Share
-from onnxferry.export.bench.profile.roofline import SIDE, Floor, Peaks, named
+from onnxferry.export.bench.profile.roofline import SIDE, Peaks, Roofline, named
 from onnxferry.export.bench.report import Results, duration, geometric_means, remarks, row_title, table_rows
 from onnxferry.export.bench.results import Row
 from onnxferry.export.bench.verdicts import Verdict, verdicts
@@ -96,18 +96,18 @@ def print_profile(title: str, found: Profile, console: Console) -> None:
     console.print(f"  between operators: {duration(found.between_s)} a run, medians of {found.runs} runs")
 
 
-def print_floor(found: Floor, work: Work, peaks: Peaks, console: Console) -> None:
+def print_roofline(found: Roofline, work: Work, peaks: Peaks, console: Console) -> None:
     threads = _threads(str(peaks.threads))
     console.print(
         f"  {threads}, measured now: {_giga(peaks.float32)} operations/s in float32, {_giga(peaks.int8)} in 8 bits (a product of {SIDE}³); "
         f"memory is read at {_giga(peaks.memory)}B/s",
         soft_wrap=True,
     )
-    for line in floor_lines(found, work, peaks.cache_bytes):
+    for line in roofline_lines(found, work, peaks.cache_bytes):
         console.print(f"  {plain(line)}", soft_wrap=True)
 
 
-def floor_lines(found: Floor, work: Work, cache_bytes: int | None) -> list[str]:
+def roofline_lines(found: Roofline, work: Work, cache_bytes: int | None) -> list[str]:
     """What a run does, how long that takes at the least, what it is bounded by, and what the floor leaves out."""
     lines = []
     if found.ratio is None:

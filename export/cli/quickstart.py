@@ -1,7 +1,7 @@
 """``onnxferry quickstart``: the whole way in one command, on the embedded digits.
 
-Train → export → check → run, then a table of what came of it and a picture of the predictions. What is measured here is
-measured through the exported file and the runtime, on pictures that neither training nor choosing has seen.
+Train → export → check → run, then a table of what came of it and an image of the predictions. What is measured here is
+measured through the exported file and the runtime, on images that neither training nor choosing has seen.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.files import write_text_whole, written_whole
 from onnxferry.runtime.formats import human_bytes
-from onnxferry.runtime.images.grid import save_picture
+from onnxferry.runtime.images.grid import save_image
 from onnxferry.train.cli.run import run_learner
 from onnxferry.train.data.images import load_images
 from onnxferry.train.families.cnn import Recogniser
@@ -52,7 +52,7 @@ RUN = ("best.pt", "last.pt", "metrics.jsonl", "curves.png", "run.json")
 
 @app.command()
 def quickstart(
-    out: Annotated[Path, typer.Option(help="folder for the run, the model, the pictures and the report")] = Path("quickstart"),
+    out: Annotated[Path, typer.Option(help="folder for the run, the model, the images and the report")] = Path("quickstart"),
     seed: Annotated[int, typer.Option(help="of the split, the start and the augmentation")] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="passes over the 3,500 training digits; the preset's own if not given")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the one in --out that was cut off")] = False,
@@ -96,8 +96,8 @@ def quickstart(
         compared = _compare(predictions, source, splits.test.images)
         report = {
             "accuracy": float(np.mean([p.index for p in predictions] == splits.test.labels)),
-            "test_pictures": len(predictions),
-            "training_pictures": len(splits.train),
+            "test_images": len(predictions),
+            "training_images": len(splits.train),
             "parity": {"shapes": parity.summary()["untraced_shapes"], **compared},
             "bytes": model.stat().st_size,
             "latency": {str(n): _latency(classifier, source, splits.test.images[:n]) for n in (1, 64)},
@@ -154,7 +154,7 @@ def _is_barely_begun(run: Path) -> bool:
 
 
 def _compare(predictions: list[Prediction], source: torch.nn.Module, images: np.ndarray) -> dict[str, Any]:
-    """The runtime's answers against PyTorch's, on the test pictures."""
+    """The runtime's answers against PyTorch's, on the test images."""
     with torch.inference_mode():
         expected = np.concatenate([source(torch.from_numpy(images[i : i + 100].copy()))[0].numpy() for i in range(0, len(images), 100)])
     actual = np.stack([p.probabilities for p in predictions])
@@ -195,7 +195,7 @@ def _write_samples(images: np.ndarray, labels: np.ndarray, folder: Path) -> list
     paths = []
     for digit in range(10):
         path = folder / f"{digit}.png"
-        save_picture(images[int(np.flatnonzero(labels == digit)[0])][..., 0], path)
+        save_image(images[int(np.flatnonzero(labels == digit)[0])][..., 0], path)
         paths.append(path)
     return paths
 
@@ -234,8 +234,8 @@ def _show(report: dict[str, Any], out: Path, samples: list[Path]) -> None:
     table.add_column(style="bold")
     table.add_column()
     parity, latency = report["parity"], report["latency"]
-    right = f"{100 * report['accuracy']:.1f} % of {report['test_pictures']} held-out digits"
-    table.add_row("accuracy", f"{right}, trained on {report['training_pictures']}")
+    right = f"{100 * report['accuracy']:.1f} % of {report['test_images']} held-out digits"
+    table.add_row("accuracy", f"{right}, trained on {report['training_images']}")
     table.add_row(
         "parity",
         f"largest difference of a probability {parity['largest_difference']:.1e}, "
@@ -247,7 +247,7 @@ def _show(report: dict[str, Any], out: Path, samples: list[Path]) -> None:
         ours, theirs = f"{times['onnxferry']:.2f} ms", f"PyTorch {times['pytorch']:.2f} ms"
         table.add_row(f"latency, batch {n}", f"{ours}, {theirs}: {ratio:.1f} × ({report['threads']} threads)")
     console.print(table)
-    console.print(f"Predictions as a picture: {out / 'predictions.png'}", highlight=False)
+    console.print(f"Predictions as an image: {out / 'predictions.png'}", highlight=False)
     model = shlex.quote(str(out / "digits.onnx"))
     lines = [
         f"onnxferry predict {model} {shlex.quote(str(samples[7]))}",

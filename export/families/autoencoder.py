@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from onnxferry.export.families.picture_probes import picture_probes
+from onnxferry.export.families.image_probes import image_probes
 from onnxferry.export.graphs.writer import checked_target
 from onnxferry.export.parity.report import ParityReport
 from onnxferry.export.parity.tolerances import FLOATS, PIXELS, SCORES
@@ -60,7 +60,7 @@ def export_autoencoder(
         kind="encoder",
         name=name,
         family="ae",
-        description=description or f"Pictures of any size to {config.latent} numbers and back, and how strange they are",
+        description=description or f"Images of any size to {config.latent} numbers and back, and how strange they are",
         options={
             **shared,
             "framing": config.framing,
@@ -86,7 +86,7 @@ def export_autoencoder(
             contract=contract,
             dynamic_shapes={"image": {0: "batch", 1: "height", 2: "width"}},
             output_names=["reconstruction", "latent", "anomaly_score"],
-            probes=picture_probes(config.channels, examples),
+            probes=image_probes(config.channels, examples),
             golden_inputs=goldens,
             tolerances={"reconstruction": PIXELS, "latent": FLOATS, "anomaly_score": SCORES},
             command=command,
@@ -96,7 +96,7 @@ def export_autoencoder(
             {"latent": torch.randn(3, config.latent, generator=torch.Generator().manual_seed(0))},
             decoder_path(made),
             contract=contract.replace(
-                kind="decoder", description=f"Makes a picture of {config.latent} numbers: the second half of {name}", options=shared
+                kind="decoder", description=f"Makes an image of {config.latent} numbers: the second half of {name}", options=shared
             ),
             dynamic_shapes={"latent": {0: "batch"}},
             output_names=["image"],
@@ -111,7 +111,7 @@ def export_autoencoder(
 
 
 def _latents(network: Autoencoder, examples: np.ndarray) -> np.ndarray:
-    """float32 (n, latent), of the example pictures."""
+    """float32 (n, latent), of the example images."""
     with torch.inference_mode():
         return np.ascontiguousarray(EncoderTask(network).eval()(torch.from_numpy(examples.copy()))[1].numpy())
 
@@ -119,7 +119,7 @@ def _latents(network: Autoencoder, examples: np.ndarray) -> np.ndarray:
 def _decoder_goldens(latents: np.ndarray, golden: bool | Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
     if golden is False:
         return []
-    # Where the user chose pictures, the others may be private, and latents are as private as their pictures.
+    # Where the user chose images, the others may be private, and latents are as private as their images.
     return [{"latent": latents[:2] if golden is True else np.eye(2, latents.shape[1], dtype=np.float32)}]
 
 

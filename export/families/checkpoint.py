@@ -1,4 +1,4 @@
-"""A checkpoint of ours to its artifact: the whole task as one graph, judged on held-out pictures and on fuzzed shapes.
+"""A checkpoint of ours to its artifact: the whole task as one graph, judged on held-out images and on fuzzed shapes.
 
     report = export_checkpoint("runs/digits", "digits.onnx")
 
@@ -36,7 +36,7 @@ def export_checkpoint(
 ) -> ParityReport:
     """Carry a checkpoint (a .pt file or its run folder) to an artifact that is proved to do the same.
 
-    ``golden``: True for held-out pictures from the checkpoint, False for none, or inputs of your own.
+    ``golden``: True for held-out images from the checkpoint, False for none, or inputs of your own.
     ``with_labels``: a recogniser also gives ``label``, the class's name as a string, (batch,).
     ``bits``: of a text generator's weights, 8 (matrices, with a scale a row), 16 or 32; they are rounded before they are compared.
     By default as the checkpoint was trained to ship: half precision unless it says otherwise.

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import torch
 
-from onnxferry.export.families.picture_probes import picture_probes
+from onnxferry.export.families.image_probes import image_probes
 from onnxferry.export.parity.judge import ParityReport
 from onnxferry.export.pipeline.export import export_module
 from onnxferry.export.pipeline.provenance import without_paths
@@ -42,7 +42,7 @@ def _export_recogniser(
         kind="recogniser",
         name=name,
         family="cnn",
-        description=description or f"Recognises {len(config.labels)} classes in pictures of any size",
+        description=description or f"Recognises {len(config.labels)} classes in images of any size",
         labels=config.labels,
         options={
             "channels": config.channels,
@@ -70,7 +70,7 @@ def _export_recogniser(
         contract=contract,
         dynamic_shapes={"image": {0: "batch", 1: "height", 2: "width"}},
         output_names=["probabilities", "class_index", "features"],
-        probes=picture_probes(config.channels, examples),
+        probes=image_probes(config.channels, examples),
         golden_inputs=goldens,
         tolerances={"probabilities": PROBABILITY_TOLERANCE},
         decisions={"probabilities"},

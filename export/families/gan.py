@@ -1,4 +1,4 @@
-"""An image generator's checkpoint to its artifact: noise and labels in, uint8 pictures out."""
+"""An image generator's checkpoint to its artifact: noise and labels in, uint8 images out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onnxferry.runtime.errors import CheckpointError, ExportError, InputError
 from onnxferry.train.families.gan import Generator, GeneratorTask
 from onnxferry.train.loop.checkpoint import EXPECTED, Checkpoint
 
-RANDOM = "numpy.random.Generator(PCG64(seed)).standard_normal((n, noise), dtype=float32), a row a picture"
+RANDOM = "numpy.random.Generator(PCG64(seed)).standard_normal((n, noise), dtype=float32), a row an image"
 
 
 def export_generator(
@@ -45,7 +45,7 @@ def export_generator(
         kind="image-generator",
         name=name,
         family="gan",
-        description=description or f"Makes {config.size} x {config.size} pictures of {len(config.labels)} classes out of noise",
+        description=description or f"Makes {config.size} x {config.size} images of {len(config.labels)} classes out of noise",
         labels=config.labels,
         options={"channels": config.channels, "image_size": [config.size, config.size], "noise": config.noise, "random": RANDOM},
         metrics=dict(checkpoint.metrics),

@@ -1,7 +1,7 @@
 """Exact rewrites: another graph of the same function, differing by no more than how float32 sums are rounded (some 1e-7).
 
 Each takes a model, changes it in place and returns how many places it changed. What they win is told where they stand; whether
-a model wins by them is measured (``optimize.py``), and each is proved at several shapes in ``tests/export/test_rewrite.py``.
+a model wins by them is measured (``optimize/``), and each is verified at several shapes in ``tests/export/optimize/``.
 """
 
 from __future__ import annotations

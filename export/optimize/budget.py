@@ -2,7 +2,7 @@
 
 ==================  ==================================================================================================
 ``top1 -0.1pt``     of 100 answers, at most 0.1 fewer right; without labels, at most so many that differ from the original's
-``psnr 40``         pictures differ from the original's by no more than a peak signal-to-noise ratio of 40 dB
+``psnr 40``         images differ from the original's by no more than a peak signal-to-noise ratio of 40 dB
 ``nats +0.005``     a text is predicted by at most 0.005 nats a byte worse
 ``rtol 1e-3``       every number within 1e-3 of the original's, relative to the largest of its output; ``rtol 1e-3 atol 1e-5``: of
                     each number itself, plus 1e-5
@@ -42,7 +42,7 @@ DEFAULTS = {
     "text-generator": "nats +0.005",
     "model": "rtol 1e-3",
 }
-"""By kind of model. 35 dB is a mean difference of some 3 of 255 levels, which nobody sees in a picture of this size."""
+"""By kind of model. 35 dB is a mean difference of some 3 of 255 levels, which nobody sees in an image of this size."""
 
 
 METRICS = {

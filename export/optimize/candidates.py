@@ -63,7 +63,7 @@ def candidates_for(model: onnx.ModelProto, kind: str, goal: str, calibration: Sa
             ("all", "convolutions and dense layers in 8 bits", {"gemm": True}),
         ]
         if len(layers) > 1:
-            # The first one reads the picture itself: few products, and no later layer makes up for what it loses.
+            # The first one reads the image itself: few products, and no later layer makes up for what it loses.
             steps.append(("rest", "8 bits but in the first convolution", {"skip": layers[:1], "gemm": True}))
         if len(layers) > 2:
             steps.append(("inner", "8 bits but in the first and the last convolution", {"skip": (layers[0], layers[-1]), "gemm": True}))

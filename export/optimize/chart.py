@@ -1,4 +1,4 @@
-"""All candidates of a model as a picture: how much faster at each batch size, kept ones in colour."""
+"""All candidates of a model as an image: how much faster at each batch size, kept ones in colour."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from onnxferry.export.optimize.optimize import Optimized
 from onnxferry.runtime.files import written_whole
 
 
-def save_picture(result: Optimized, path: Path) -> None:
+def save_chart(result: Optimized, path: Path) -> None:
     """A PNG of bars; candidates that were not timed are named without one."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -41,7 +41,7 @@ GOALS = ("faster", "smaller")
 DEVICES = ("cpu", "cuda")
 
 
-LEAST_SMALLER = 0.95
+MIN_SMALLER = 0.95
 """Of the original's bytes: a variant that saves less is not worth a file."""
 
 
@@ -137,7 +137,7 @@ def optimize(
     """Try every variant of ``model`` (a path or a shipped name) and write the ones that win as ``NAME.TAG.onnx`` into ``folder``.
 
     ``budget``: see :mod:`onnxferry.export.optimize.budget`; None for the kind's own (``DEFAULTS``). ``data``: what is scored on: a named
-    set, a folder of pictures, an .npz, for text a file; its training part (or first half) calibrates unless ``calibration`` is
+    set, a folder of images, an .npz, for text a file; its training part (or first half) calibrates unless ``calibration`` is
     given. ``folder``: made if need be; None for the model's own. ``seconds``: of timing, a candidate and batch size. ``samples``:
     scored at most.
     ``device``: ``"cpu"`` or ``"cuda"``, where everything is scored and timed; a certificate holds for that device alone.
@@ -253,7 +253,7 @@ def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
         return no(f"could not be made: {type(error).__name__}: {first_line(error, 'no reason given')}")
     facts["speed"] = speed
     if bench.goal == "smaller":
-        if len(payload) > LEAST_SMALLER * bench.size:
+        if len(payload) > MIN_SMALLER * bench.size:
             return no(f"not smaller: {len(payload)} bytes, the original {bench.size}", **facts)
     elif not any(each.faster for each in speed.values()):
         return no("not faster than the original by more than the noise", **facts)
@@ -262,7 +262,7 @@ def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
 
 
 def _rms(expected: Mapping[str, np.ndarray], variant: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Of outputs that are numbers or pictures: a decision has no distance."""
+    """Of outputs that are numbers or images: a decision has no distance."""
     compared = [name for name, a in expected.items() if name in variant and (a.dtype.kind == "f" or (a.dtype == np.uint8 and a.ndim >= 3))]
     return {name: float(f"{share:.3g}") for name in compared if (share := rms_share([expected[name]], [variant[name]])) < math.inf}
 
@@ -341,7 +341,7 @@ def _better(verdict: Verdict, alive: Sequence[Verdict], goal: str) -> Verdict | 
     """Who beats it, among all that may be kept; never everybody is beaten.
 
     Of a tag's rungs one is enough: the one that is surely the fastest over all batch sizes. Between the best of each tag only what is
-    faster at every batch size beats: 8 bits may win with one picture and lose with many. The smallest is one alone.
+    faster at every batch size beats: 8 bits may win with one image and lose with many. The smallest is one alone.
     """
     if goal == "smaller":
         best = min(alive, key=lambda other: (other.bytes or 0, other.name))

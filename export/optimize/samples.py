@@ -1,6 +1,6 @@
 """What a variant is calibrated and scored on: never the same samples.
 
-Pictures come from a named set, a folder, or an .npz; a generator's noise and a decoder's latents are drawn here; a text is any
+Images come from a named set, a folder, or an .npz; a generator's noise and a decoder's latents are drawn here; a text is any
 file. What is given is cut in two where it has no test part of its own: the first half calibrates, the second scores.
 """
 
@@ -91,13 +91,13 @@ def _read(engine: Engine, kind: str, data: str | os.PathLike[str]) -> tuple[Samp
         half = max(1, len(whole) // 2)
         pair = (whole.take(slice(0, half)), whole.take(slice(half, None))) if len(whole) > 1 else (whole, whole)
     elif kind in ("recogniser", "encoder", "decoder"):
-        pair = _pictures(engine, kind, str(data))
+        pair = _images(engine, kind, str(data))
     else:
         raise InputError(f"data for a model of this kind come as an .npz with an array for each input, got {path.name!r}")
     return pair
 
 
-def _pictures(engine: Engine, kind: str, data: str) -> tuple[Samples, Samples]:
+def _images(engine: Engine, kind: str, data: str) -> tuple[Samples, Samples]:
     """The training part to calibrate on, the test part to score on."""
     from onnxferry.train.data.images import NAMES, load_images
 
@@ -118,21 +118,21 @@ def _pictures(engine: Engine, kind: str, data: str) -> tuple[Samples, Samples]:
 
 
 def _side(engine: Engine) -> int:
-    """The pictures' size: the network's own, so that nothing is resampled twice."""
+    """The images' size: the network's own, so that nothing is resampled twice."""
     options = engine.contract.options if engine.contract else {}
     size = options.get("image_size", [28, 28])
     return int(size[0]) if isinstance(size, list) and size and isinstance(size[0], int) and 28 <= size[0] <= 224 else 28
 
 
-def _latents(engine: Engine, pictures: Samples) -> Samples:
-    """What the encoder beside a decoder's file makes of pictures."""
+def _latents(engine: Engine, images: Samples) -> Samples:
+    """What the encoder beside a decoder's file makes of images."""
     path = engine.path
     encoder = None if path is None else path.with_name(path.name.replace(".decoder.onnx", ".onnx"))
     if path is None or encoder is None or encoder == path or not encoder.is_file() or decoder_path(encoder) != path:
         raise DataError("latents to run a decoder on come from the encoder's file beside it; give an .npz with the array latent instead")
     with Engine(encoder, device="cpu") as beside:
-        rows = [beside.run({"image": pictures.feeds["image"][i : i + 256]}, ["latent"])["latent"] for i in range(0, len(pictures), 256)]
-    return Samples({"latent": np.concatenate(rows)}, f"the encoder's latents of {pictures.words}")
+        rows = [beside.run({"image": images.feeds["image"][i : i + 256]}, ["latent"])["latent"] for i in range(0, len(images), 256)]
+    return Samples({"latent": np.concatenate(rows)}, f"the encoder's latents of {images.words}")
 
 
 def _farther(latents: Samples) -> Samples:

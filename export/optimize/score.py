@@ -15,10 +15,10 @@ from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import InputError
 
 SAME_PSNR = 150.0
-"""dB said of equal pictures, whose ratio is infinite."""
+"""dB said of equal images, whose ratio is infinite."""
 
 
-SCORED_AT_ONCE = 64
+SCORE_BATCH_SIZE = 64
 
 
 WRITTEN_BYTES = 128
@@ -46,7 +46,7 @@ class Score:
 
 def outputs_of(engine: Engine, feeds: Mapping[str, np.ndarray], rows_alone: bool = False) -> dict[str, np.ndarray]:
     """All rows' outputs, run in batches, or row by row."""
-    step = 1 if rows_alone else SCORED_AT_ONCE
+    step = 1 if rows_alone else SCORE_BATCH_SIZE
     parts = [engine.run(rows_of(feeds, slice(i, i + step))) for i in range(0, count_rows(feeds), step)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if parts[0][name].ndim}
 
@@ -99,11 +99,11 @@ def _psnr(budget: Budget, original: Mapping[str, np.ndarray], variant: Mapping[s
     name = next((k for k, a in original.items() if a.dtype == np.uint8 and a.ndim >= 3), None)
     name = name or next((k for k, a in original.items() if a.dtype.kind == "f" and a.ndim >= 3), None)
     if name is None:
-        raise InputError("the model gives no pictures, so psnr says nothing of it; give another --budget")
+        raise InputError("the model gives no images, so psnr says nothing of it; give another --budget")
     a = original[name].astype(np.float64)
     peak: float = 255.0 if original[name].dtype == np.uint8 else max(float(a.max() - a.min()), float(np.finfo(np.float32).tiny))
     value = min(SAME_PSNR, psnr(a, variant[name], peak))
-    return Score("psnr", None, value, n, value >= budget.limit, f"{value:.1f} dB to the original's {n} pictures")
+    return Score("psnr", None, value, n, value >= budget.limit, f"{value:.1f} dB to the original's {n} images")
 
 
 def _nats(budget: Budget, original: Mapping[str, np.ndarray], variant: Mapping[str, np.ndarray], n: int) -> Score:

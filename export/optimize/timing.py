@@ -21,7 +21,7 @@ FEEDS = 16
 WARM_SECONDS = 0.1
 
 
-LEAST_ROUNDS = 9
+MIN_ROUNDS = 9
 
 
 Feeds = Mapping[str, np.ndarray]
@@ -60,7 +60,7 @@ def compare_speed(original: Engine, variant: Engine, feeds: Sequence[Feeds], *, 
             side(0)
     spent: tuple[list[float], list[float]] = ([], [])
     start, rounds = time.perf_counter(), 0
-    while rounds < LEAST_ROUNDS or time.perf_counter() - start < seconds:
+    while rounds < MIN_ROUNDS or time.perf_counter() - start < seconds:
         for index in (0, 1) if rounds % 2 else (1, 0):
             begin = time.perf_counter()
             for feed in range(len(feeds)):

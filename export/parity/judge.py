@@ -116,10 +116,10 @@ class _Judge:
         if first is not None:
             self.report.failures += self._repeatability(*first)
         if not self.report.failures:
-            self.report.failures += self._pictures() or self._coverage(compared)
+            self.report.failures += self._images() or self._coverage(compared)
         return self.report
 
-    def _pictures(self) -> list[Failure]:
+    def _images(self) -> list[Failure]:
         """Whole numbers that may be one apart (pixels, rounded from floats that straddle a half) may be so in few places only."""
         return [
             Failure(

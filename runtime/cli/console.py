@@ -100,10 +100,10 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 
 USES = {
-    "recogniser": ("predict", "PICTURE.png"),
+    "recogniser": ("predict", "IMAGE.png"),
     "text-generator": ("generate", "--stream"),
     "image-generator": ("sample", "--grid", "samples.png"),
-    "encoder": ("reconstruct", "PICTURE.png"),
+    "encoder": ("reconstruct", "IMAGE.png"),
 }
 """Kind of a contract to the verb that puts such a model to use, and what stands after the model."""
 

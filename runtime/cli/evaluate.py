@@ -1,4 +1,4 @@
-"""``onnxferry evaluate``: measure a recogniser on labelled pictures."""
+"""``onnxferry evaluate``: measure a recogniser on labelled images."""
 
 from __future__ import annotations
 
@@ -28,56 +28,56 @@ from onnxferry.runtime.cli.console import (
     stdout,
 )
 from onnxferry.runtime.errors import DataError, InputError
-from onnxferry.runtime.evaluation.confusion_plot import write_confusion_picture
+from onnxferry.runtime.evaluation.confusion_plot import write_confusion_plot
 from onnxferry.runtime.evaluation.scores import BINS, Scores
-from onnxferry.runtime.evaluation.test_set import LabelledPictures, find_labelled_pictures, trained_on
-from onnxferry.runtime.images.decode import decode_picture
+from onnxferry.runtime.evaluation.test_set import LabelledImages, find_labelled_images, trained_on
+from onnxferry.runtime.images.decode import decode_image
 from onnxferry.runtime.tasks.classifier import Classifier
 from onnxferry.runtime.tasks.load import load_as
 
 app = new_app()
 
 
-_MOST_COLUMNS = 12  # of a confusion matrix that fits a terminal 80 characters wide
+_MAX_COLUMNS = 12  # of a confusion matrix that fits a terminal 80 characters wide
 
 
 @app.command()
 def evaluate(
     model: ModelArgument,
     data: Annotated[
-        Path, typer.Option(metavar="DIR", help="Sub-folders of pictures named by label, or MNIST's IDX files.", show_default=False)
+        Path, typer.Option(metavar="DIR", help="Sub-folders of images named by label, or MNIST's IDX files.", show_default=False)
     ],
     split: Annotated[str, typer.Option(help="Which IDX files, or which of DIR/test and DIR/train: test or train.")] = "test",
-    picture: Annotated[
-        Path | None, typer.Option(metavar="PNG", help="Write the confusion matrix as a picture.", show_default=False)
+    plot: Annotated[
+        Path | None, typer.Option("--plot", "--picture", metavar="PNG", help="Write the confusion matrix as an image.", show_default=False)
     ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Measure a recogniser on labelled pictures.
+    """Measure a recogniser on labelled images.
 
     Accuracy with its 95% interval (Wilson), recall and precision of each class, the confusion matrix, and the expected
-    calibration error (15 bins, Guo et al. 2017). Pictures that cannot be read are named and not counted; the exit code is then 1.
+    calibration error (15 bins, Guo et al. 2017). Images that cannot be read are named and not counted; the exit code is then 1.
 
     ```
     onnxferry evaluate digits --data mnist/
-    onnxferry evaluate photos.onnx --data photos/ --picture confusion.png
+    onnxferry evaluate photos.onnx --data photos/ --plot confusion.png
     ```
 
-    With --json: model, device, data, trained_on (whether its file tells that it has learnt from these pictures), pictures, correct,
-    accuracy, interval95, calibration_error, mean_probability, bins, labels, classes, confusion (rows are what pictures are),
-    errors, picture.
+    With --json: model, device, data, trained_on (whether its file tells that it has learnt from these images), images, correct,
+    accuracy, interval95, calibration_error, mean_probability, bins, labels, classes, confusion (rows are what images are),
+    errors, plot.
     """
     with load_as(Classifier, model, device, threads) as classifier:
-        labelled = find_labelled_pictures(data, classifier.labels, split)
+        labelled = find_labelled_images(data, classifier.labels, split)
         scores, errors = _score(classifier, labelled)
         device_used = classifier.engine.device
         learnt = _learnt(classifier, data, split, labelled)
     if not scores.count:
-        raise DataError(f"none of the {len(labelled)} pictures in {data} can be read, the first: {errors[0][1]}")
-    if picture:
-        write_confusion_picture(scores, picture)
+        raise DataError(f"none of the {len(labelled)} images in {data} can be read, the first: {errors[0][1]}")
+    if plot:
+        write_confusion_plot(scores, plot)
     if as_json:
         print_json(
             {
@@ -86,35 +86,35 @@ def evaluate(
                 "data": labelled.source,
                 "trained_on": learnt,
                 **_json(scores, errors),
-                "picture": picture and str(picture),
+                "plot": plot and str(plot),
             }
         )
     else:
-        note = Text("the model was trained on these pictures; on others it will do worse", "yellow") if learnt else ""
-        _print_scores(scores, {"model": f"{model} on {device_used}", "data": labelled.source, "note": note}, picture)
+        note = Text("the model was trained on these images; on others it will do worse", "yellow") if learnt else ""
+        _print_scores(scores, {"model": f"{model} on {device_used}", "data": labelled.source, "note": note}, plot)
     for _, error in errors:
         print_error(str(error))
     if errors:
-        print_error(f"{len(errors)} of {len(labelled)} pictures cannot be read and are not counted")
+        print_error(f"{len(errors)} of {len(labelled)} images cannot be read and are not counted")
     elif not as_json:
         print_next(command("check", model), command("inspect", model))
     return 1 if errors else 0
 
 
-def _learnt(classifier: Classifier, folder: Path, split: str, labelled: LabelledPictures) -> bool:
+def _learnt(classifier: Classifier, folder: Path, split: str, labelled: LabelledImages) -> bool:
     contract = classifier.engine.contract
     data = contract.provenance.get("data") if contract else None
     return isinstance(data, Mapping) and trained_on(str(data.get("sha256")), folder, split, labelled)
 
 
-def _score(classifier: Classifier, labelled: LabelledPictures) -> tuple[Scores, list[tuple[str, InputError]]]:
+def _score(classifier: Classifier, labelled: LabelledImages) -> tuple[Scores, list[tuple[str, InputError]]]:
     scores = Scores(classifier.labels)
     errors: list[tuple[str, InputError]] = []
 
-    def pictures() -> Iterator[tuple[int, np.ndarray]]:
-        for name, index, picture in labelled:
+    def images() -> Iterator[tuple[int, np.ndarray]]:
+        for name, index, image in labelled:
             try:
-                decoded = decode_picture(picture, name)
+                decoded = decode_image(image, name)
             except InputError as error:
                 errors.append((name, error))
                 advance(1)
@@ -122,7 +122,7 @@ def _score(classifier: Classifier, labelled: LabelledPictures) -> tuple[Scores, 
                 yield index, decoded
 
     with progress_bar("evaluating", len(labelled)) as advance:
-        for true, prediction in classifier.predict_each(pictures()):
+        for true, prediction in classifier.predict_each(images()):
             scores.add(true, prediction.index, prediction.probability)
             advance(1)
     return scores, errors
@@ -131,7 +131,7 @@ def _score(classifier: Classifier, labelled: LabelledPictures) -> tuple[Scores, 
 def _json(scores: Scores, errors: list[tuple[str, InputError]]) -> dict[str, Any]:
     bins = zip(scores.bin_counts.tolist(), scores.bin_correct.tolist(), scores.bin_probability.tolist(), strict=True)
     return {
-        "pictures": scores.count,
+        "images": scores.count,
         "correct": scores.correct,
         "accuracy": scores.accuracy,
         "interval95": scores.interval,
@@ -141,7 +141,7 @@ def _json(scores: Scores, errors: list[tuple[str, InputError]]) -> dict[str, Any
             {
                 "above": i / BINS,
                 "up_to": (i + 1) / BINS,
-                "pictures": count,
+                "images": count,
                 "correct": correct,
                 "mean_probability": total / count if count else None,
             }
@@ -149,15 +149,15 @@ def _json(scores: Scores, errors: list[tuple[str, InputError]]) -> dict[str, Any
         ],
         "labels": scores.labels,
         "classes": [
-            {"label": c.label, "pictures": c.count, "correct": c.correct, "recall": c.recall, "precision": c.precision, "f1": c.f1}
+            {"label": c.label, "images": c.count, "correct": c.correct, "recall": c.recall, "precision": c.precision, "f1": c.f1}
             for c in scores.classes
         ],
         "confusion": scores.confusion.tolist(),
-        "errors": [{"picture": name, "error": str(error)} for name, error in errors],
+        "errors": [{"image": name, "error": str(error)} for name, error in errors],
     }
 
 
-def _print_scores(scores: Scores, about: Mapping[str, str | Text], picture: Path | None) -> None:
+def _print_scores(scores: Scores, about: Mapping[str, str | Text], plot: Path | None) -> None:
     console = stdout()
     low, high = scores.interval
     console.print(
@@ -170,25 +170,25 @@ def _print_scores(scores: Scores, about: Mapping[str, str | Text], picture: Path
             }
         )
     )
-    table = new_table("class", "pictures", "right", "recall", "precision", "F1", right=("pictures", "right", "recall", "precision", "F1"))
+    table = new_table("class", "images", "right", "recall", "precision", "F1", right=("images", "right", "recall", "precision", "F1"))
     for score in scores.classes:
         shares = (score.recall, score.precision, score.f1)
         table.add_row(plain(score.label), str(score.count), str(score.correct), *("-" if x is None else f"{x:.2%}" for x in shares))
     console.print(table)
-    if len(scores.labels) <= _MOST_COLUMNS:
+    if len(scores.labels) <= _MAX_COLUMNS:
         console.print(_confusion_table(scores))
     wrong = [f"{plain(c.true)} taken for {plain(c.predicted)} ({c.count})" for c in scores.confusions(5)]
     if wrong:
         console.print(f"most often wrong: {', '.join(wrong)}")
-    if picture:
-        console.print(f"confusion matrix: {plain(picture)}", soft_wrap=True)
+    if plot:
+        console.print(f"confusion matrix: {plain(plot)}", soft_wrap=True)
 
 
 def _confusion_table(scores: Scores) -> Table:
-    """Rows are what pictures are, columns what they were taken for; long labels head their columns by number."""
+    """Rows are what images are, columns what they were taken for; long labels head their columns by number."""
     numbered = max(map(len, scores.labels)) > 4
     heads = [str(i) if numbered else plain(label) for i, label in enumerate(scores.labels)]
-    table = new_table(title="Confusion matrix: a row is what pictures are, a column what they were taken for")
+    table = new_table(title="Confusion matrix: a row is what images are, a column what they were taken for")
     table.padding = (0, 1, 0, 0)
     table.add_column("is", overflow="fold")
     for head in heads:

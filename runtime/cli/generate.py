@@ -24,7 +24,7 @@ from onnxferry.runtime.cli.console import (
     stdout,
 )
 from onnxferry.runtime.tasks.load import load_as
-from onnxferry.runtime.tasks.text_generator import WRITE_AT_ONCE, TextGenerator
+from onnxferry.runtime.tasks.text_generator import WRITE_CHUNK, TextGenerator
 
 app = new_app()
 
@@ -65,7 +65,7 @@ def generate(
     given: str | bytes = sys.stdin.buffer.read() if prompt == STDIN else prompt
     with load_as(TextGenerator, model, device, threads) as generator:
         begun = time.perf_counter()
-        pieces = generator.stream(given, max_bytes, temperature, top_k, top_p, seed, bytes_at_once=None if stream else WRITE_AT_ONCE)
+        pieces = generator.stream(given, max_bytes, temperature, top_k, top_p, seed, bytes_at_once=None if stream else WRITE_CHUNK)
         shown = "" if as_json or not sys.stdout.isatty() else given if isinstance(given, str) else given.decode("utf-8", "replace")
         if shown:
             stdout().print(Text(printable(shown), "bold"), end="", soft_wrap=True)

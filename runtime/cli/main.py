@@ -20,12 +20,12 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "train": ("onnxferry.train.cli.app:app", "Train a model family."),
     "export": ("onnxferry.export.cli.export:app", "Carry a trained model to one proved .onnx file."),
     "check": ("onnxferry.runtime.cli.check:app", "Replay a file's golden samples on this machine."),
-    "evaluate": ("onnxferry.runtime.cli.evaluate:app", "Measure a recogniser on labelled pictures."),
+    "evaluate": ("onnxferry.runtime.cli.evaluate:app", "Measure a recogniser on labelled images."),
     "optimize": ("onnxferry.export.cli.optimize:app", "Make faster or smaller variants, each with its certificate."),
     "generate": ("onnxferry.runtime.cli.generate:app", "Write text."),
-    "predict": ("onnxferry.runtime.cli.predict:app", "Say what is on pictures."),
-    "sample": ("onnxferry.runtime.cli.sample:app", "Make pictures out of noise."),
-    "reconstruct": ("onnxferry.runtime.cli.reconstruct:app", "Pictures to a few numbers and back; how strange?"),
+    "predict": ("onnxferry.runtime.cli.predict:app", "Say what is on images."),
+    "sample": ("onnxferry.runtime.cli.sample:app", "Make images out of noise."),
+    "reconstruct": ("onnxferry.runtime.cli.reconstruct:app", "Images to a few numbers and back; how strange?"),
     "inspect": ("onnxferry.runtime.cli.inspect:app", "Show what an .onnx file takes, gives and promises."),
     "tune": ("onnxferry.runtime.cli.tune:app", "Find the fastest way to run a model on this machine."),
     "diff": ("onnxferry.export.cli.diff:app", "Show what two .onnx files do not have in common."),
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if isinstance(stream, io.TextIOWrapper):  # a terminal that knows few letters shows ? for the others
                 stream.reconfigure(errors="replace")
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Pictures beyond Pillow's limit are refused in words of our own; Pillow's warning about them would come before.
+    # Images beyond Pillow's limit are refused in words of our own; Pillow's warning about them would come before.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     try:
         code = _run(arguments)

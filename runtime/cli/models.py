@@ -61,7 +61,7 @@ def models(
         kinds = [_kind(model) for model in shipped]
         for model, kind in zip(shipped, kinds, strict=True):
             figures = model.card.get("figures")
-            # The first that is no count: cards begin with how many pictures were looked at, and go on with what matters most.
+            # The first that is no count: cards begin with how many images were looked at, and go on with what matters most.
             main = next((f"{key} {_words(value)}" for key, value in _items(figures) if isinstance(value, float)), "")
             verb = USES.get(kind, ("",))[0]
             about = re.split("[:;,]", str(model.card.get("description", "")), maxsplit=1)[0]  # the rest is the card's

@@ -1,4 +1,4 @@
-"""``onnxferry predict``: say what is on pictures."""
+"""``onnxferry predict``: say what is on images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from onnxferry.runtime.cli.console import (
     progress_bar,
     stdout,
 )
-from onnxferry.runtime.cli.picture_arguments import STDIN, picture_names, read_pictures
+from onnxferry.runtime.cli.image_arguments import STDIN, image_names, read_images
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.tasks.classifier import Classifier, Prediction
 from onnxferry.runtime.tasks.load import load_as
@@ -36,7 +36,7 @@ app = new_app()
 def predict(
     model: ModelArgument,
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Pictures, folders of pictures, or - for one on stdin.", show_default=False)
+        list[str], typer.Argument(metavar="IMAGE...", help="Images, folders of images, or - for one on stdin.", show_default=False)
     ],
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Below this probability it says: not sure.")] = 0.0,
     top: Annotated[int, typer.Option(min=1, metavar="K", help="Show the K likeliest classes.")] = 1,
@@ -44,9 +44,9 @@ def predict(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Say what is on pictures.
+    """Say what is on images.
 
-    A picture that cannot be read is reported by name and the others are still predicted; the exit code is then 1.
+    An image that cannot be read is reported by name and the others are still predicted; the exit code is then 1.
 
     ```
     onnxferry predict digits.onnx three.png seven.jpg
@@ -58,14 +58,14 @@ def predict(
 
     ```
     {"model": "digits.onnx", "device": "cpu", "threshold": 0.9,
-     "predictions": [{"picture": "three.png", "label": "3",
+     "predictions": [{"image": "three.png", "label": "3",
                       "index": 3, "probability": 0.998, "sure": true,
                       "top": [{"label": "3", "index": 3,
                                "probability": 0.998}]}],
-     "errors": [{"picture": "x.png", "error": "x.png: broken ..."}]}
+     "errors": [{"image": "x.png", "error": "x.png: broken ..."}]}
     ```
     """
-    names = picture_names(images)
+    names = image_names(images)
     with load_as(Classifier, model, device, threads) as classifier:
         predictions, errors = _predict_all(classifier, names)
         rows = [(names[i], predictions[i]) for i in sorted(predictions)]
@@ -76,7 +76,7 @@ def predict(
                     "device": classifier.engine.device,
                     "threshold": threshold,
                     "predictions": [_json(name, prediction, classifier.labels, threshold, top) for name, prediction in rows],
-                    "errors": [{"picture": name, "error": str(error)} for name, error in errors],
+                    "errors": [{"image": name, "error": str(error)} for name, error in errors],
                 }
             )
         elif rows:
@@ -89,11 +89,11 @@ def predict(
 
 
 def _predict_all(classifier: Classifier, names: Sequence[str]) -> tuple[dict[int, Prediction], list[tuple[str, InputError]]]:
-    """Predictions by position, and the pictures that cannot be read."""
+    """Predictions by position, and the images that cannot be read."""
     errors: list[tuple[str, InputError]] = []
     predictions = {}
     with progress_bar("predicting", len(names)) as advance:
-        for i, prediction in classifier.predict_each(read_pictures(names, errors, advance)):
+        for i, prediction in classifier.predict_each(read_images(names, errors, advance)):
             predictions[i] = prediction
             advance(1)
     return predictions, errors
@@ -107,12 +107,12 @@ def _likeliest(prediction: Prediction, top: int) -> list[int]:
 
 def _json(name: str, prediction: Prediction, labels: Sequence[str], threshold: float, top: int) -> dict[str, Any]:
     likeliest = [{"label": labels[i], "index": i, "probability": float(prediction.probabilities[i])} for i in _likeliest(prediction, top)]
-    return {"picture": name, **likeliest[0], "sure": prediction.probability >= threshold, "top": likeliest}
+    return {"image": name, **likeliest[0], "sure": prediction.probability >= threshold, "top": likeliest}
 
 
 def _print_table(rows: Sequence[tuple[str, Prediction]], labels: Sequence[str], threshold: float, top: int) -> None:
     others = ("then",) if top > 1 else ()
-    table = new_table("picture", "label", "probability", *others, right=("probability",))
+    table = new_table("image", "label", "probability", *others, right=("probability",))
     for name, prediction in rows:
         sure = prediction.probability >= threshold
         label = Text(plain(prediction.label), "bold") if sure else Text(f"not sure ({plain(prediction.label)}?)", "yellow")

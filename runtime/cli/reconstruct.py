@@ -1,4 +1,4 @@
-"""``onnxferry reconstruct``: what an autoencoder makes of pictures, and how strange they are."""
+"""``onnxferry reconstruct``: what an autoencoder makes of images, and how strange they are."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from onnxferry.runtime.cli.console import (
     stderr,
     stdout,
 )
-from onnxferry.runtime.cli.picture_arguments import picture_names, read_pictures
+from onnxferry.runtime.cli.image_arguments import image_names, read_images
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.images.decode import with_channels
-from onnxferry.runtime.images.grid import picture_grid, save_picture
+from onnxferry.runtime.images.grid import image_grid, save_image
 from onnxferry.runtime.tasks.autoencoder import Autoencoder
 from onnxferry.runtime.tasks.load import load_as
 
@@ -43,7 +43,7 @@ COLUMNS = 10
 def reconstruct(
     model: ModelArgument,
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Pictures, folders of pictures, or - for one on stdin.", show_default=False)
+        list[str], typer.Argument(metavar="IMAGE...", help="Images, folders of images, or - for one on stdin.", show_default=False)
     ],
     out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Originals above their reconstructions.", show_default=False)] = None,
     threshold: Annotated[
@@ -53,9 +53,9 @@ def reconstruct(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Show what an autoencoder makes of pictures, and how strange they are.
+    """Show what an autoencoder makes of images, and how strange they are.
 
-    The score is the mean squared error of the reconstruction, pixels in 0 to 1. Pictures of other sizes than the model's are
+    The score is the mean squared error of the reconstruction, pixels in 0 to 1. Images of other sizes than the model's are
     resampled in the graph. One that cannot be read is reported by name, the others are still run; the exit code is then 1.
 
     ```
@@ -67,38 +67,38 @@ def reconstruct(
 
     ```
     {"model": "digits-ae", "device": "cpu", "threshold": 0.016,
-     "results": [{"picture": "shoe.png", "anomaly_score": 0.08,
+     "results": [{"image": "shoe.png", "anomaly_score": 0.08,
                   "strange": true, "resampled": false,
                   "latent": [0.1, ...]}],
      "out": "pairs.png",
-     "errors": [{"picture": "x.png", "error": "x.png: broken ..."}]}
+     "errors": [{"image": "x.png", "error": "x.png: broken ..."}]}
     ```
     """
-    names = picture_names(images)
+    names = image_names(images)
     with load_as(Autoencoder, model, device, threads) as opened:
         limit = opened.threshold if threshold is None else threshold
         errors: list[tuple[str, InputError]] = []
         originals: dict[int, np.ndarray] = {}
         resampled: set[int] = set()
 
-        def pictures(advance: Callable[[int], None]) -> Iterator[tuple[int, np.ndarray]]:
-            for i, picture in read_pictures(names, errors, advance):
+        def decoded(advance: Callable[[int], None]) -> Iterator[tuple[int, np.ndarray]]:
+            for i, image in read_images(names, errors, advance):
                 if out is not None:
-                    originals[i] = centred_square(with_channels(picture, opened.channels), opened.size)
-                if picture.shape[:2] != (opened.size, opened.size):
+                    originals[i] = centred_square(with_channels(image, opened.channels), opened.size)
+                if image.shape[:2] != (opened.size, opened.size):
                     resampled.add(i)
-                yield i, picture
+                yield i, image
 
         made = {}
         with progress_bar("reconstructing", len(names)) as advance:
-            for i, row in opened.run_each(pictures(advance), ["reconstruction", "latent", "anomaly_score"]):
+            for i, row in opened.run_each(decoded(advance), ["reconstruction", "latent", "anomaly_score"]):
                 made[i] = row
                 advance(1)
         if out is not None and made:
-            save_picture(pairs([originals[i] for i in sorted(made)], [made[i]["reconstruction"] for i in sorted(made)]), out)
+            save_image(pairs([originals[i] for i in sorted(made)], [made[i]["reconstruction"] for i in sorted(made)]), out)
         results = [
             {
-                "picture": names[i],
+                "image": names[i],
                 "anomaly_score": float(made[i]["anomaly_score"]),
                 "strange": bool(made[i]["anomaly_score"] > limit),
                 "resampled": i in resampled,
@@ -114,7 +114,7 @@ def reconstruct(
                     "threshold": limit,
                     "results": results,
                     "out": str(out) if out is not None and made else None,
-                    "errors": [{"picture": name, "error": str(error)} for name, error in errors],
+                    "errors": [{"image": name, "error": str(error)} for name, error in errors],
                 }
             )
         elif results:
@@ -129,12 +129,12 @@ def reconstruct(
     return 1 if errors else 0
 
 
-def centred_square(picture: np.ndarray, side: int) -> np.ndarray:
+def centred_square(image: np.ndarray, side: int) -> np.ndarray:
     """uint8 (height, width, channels) → (side, side, channels), for looking at: nearly what the graph reads."""
     from PIL import Image, ImageOps
 
-    image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
-    return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BOX)).reshape(side, side, picture.shape[2])
+    opened = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    return np.asarray(ImageOps.fit(opened, (side, side), Image.Resampling.BOX)).reshape(side, side, image.shape[2])
 
 
 def pairs(originals: list[np.ndarray], made: list[np.ndarray]) -> np.ndarray:
@@ -146,12 +146,12 @@ def pairs(originals: list[np.ndarray], made: list[np.ndarray]) -> np.ndarray:
         for part in (originals, made):
             row = part[first : first + columns]
             cells += [*row, *[empty] * (columns - len(row))]
-    return picture_grid(np.stack(cells), columns, scale=2)
+    return image_grid(np.stack(cells), columns, scale=2)
 
 
 def _print_table(results: list[dict[str, Any]], limit: float) -> None:
-    table = new_table("picture", "anomaly score", f"verdict (at {limit:.4g})", right=("anomaly score",))
+    table = new_table("image", "anomaly score", f"verdict (at {limit:.4g})", right=("anomaly score",))
     for result in results:
         verdict = Text("strange", "bold yellow") if result["strange"] else Text("ordinary", "green")
-        table.add_row(plain(result["picture"]), f"{result['anomaly_score']:.5f}", verdict)
+        table.add_row(plain(result["image"]), f"{result['anomaly_score']:.5f}", verdict)
     stdout().print(table)

@@ -1,4 +1,4 @@
-"""``onnxferry sample``: pictures out of noise."""
+"""``onnxferry sample``: images out of noise."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ from onnxferry.runtime.cli.console import (
 )
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.files import written_whole
-from onnxferry.runtime.images.grid import picture_grid, save_picture
+from onnxferry.runtime.images.grid import image_grid, save_image
 from onnxferry.runtime.tasks.image_generator import ImageGenerator
 from onnxferry.runtime.tasks.load import load_as
 
 app = new_app()
 
 
-MOST_IN_GRID = 10_000
+MAX_IN_GRID = 10_000
 
 
 @app.command()
 def sample(
     model: ModelArgument,
     n: Annotated[
-        int | None, typer.Option("-n", min=1, metavar="N", help="Pictures to make; 10 a class if not given.", show_default=False)
+        int | None, typer.Option("-n", min=1, metavar="N", help="Images to make; 10 a class if not given.", show_default=False)
     ] = None,
     label: Annotated[
         list[str] | None,
         typer.Option("--label", help="A class, by name or index; several take turns. All, if not given.", show_default=False),
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same pictures.")] = 0,
-    grid: Annotated[Path | None, typer.Option(metavar="FILE.png", help="All of them in one picture.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
+    grid: Annotated[Path | None, typer.Option(metavar="FILE.png", help="All of them in one image.", show_default=False)] = None,
     columns: Annotated[int, typer.Option(min=1, help="Of the grid.")] = 10,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.npy", help="As an array, uint8 (n, height, width ...).", show_default=False)
     ] = None,
     walk: Annotated[
-        int | None, typer.Option(metavar="SEED", help="Walk from --seed's picture to this one's, in N steps.", show_default=False)
+        int | None, typer.Option(metavar="SEED", help="Walk from --seed's image to this one's, in N steps.", show_default=False)
     ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make pictures out of noise.
+    """Make images out of noise.
 
     ```
     onnxferry sample digits-gan -n 64 --label 7 --grid sevens.png
@@ -73,22 +73,22 @@ def sample(
     ```
     """
     if grid is None and out is None:
-        raise InputError("say where the pictures go: --grid FILE.png, or --out FILE.npy")
+        raise InputError("say where the images go: --grid FILE.png, or --out FILE.npy")
     with load_as(ImageGenerator, model, device, threads) as generator:
         asked = [word if word in generator.labels or not word.isdecimal() else int(word) for word in label or []] or None
         names = [generator.labels[i] for i in generator.class_indices(asked)]
         if walk is None:
             count = n or 10 * len(names)
-            if grid is not None and count > MOST_IN_GRID:
-                raise InputError(f"a grid holds at most {MOST_IN_GRID} pictures, got -n {count}; write an array with --out FILE.npy")
+            if grid is not None and count > MAX_IN_GRID:
+                raise InputError(f"a grid holds at most {MAX_IN_GRID} images, got -n {count}; write an array with --out FILE.npy")
             _write(generator, count, asked, seed, grid, out, columns)
         else:
             count = n or 10
-            if count > MOST_IN_GRID:
-                raise InputError(f"a walk has at most {MOST_IN_GRID} steps, got -n {count}")
+            if count > MAX_IN_GRID:
+                raise InputError(f"a walk has at most {MAX_IN_GRID} steps, got -n {count}")
             made = generator.walk(seed, walk, count, asked[0] if asked and len(asked) == 1 else asked)
             if grid is not None:
-                save_picture(picture_grid(made, columns, scale=2), grid)
+                save_image(image_grid(made, columns, scale=2), grid)
             if out is not None:
                 _save_array(out, made.shape, [made])
         if as_json:
@@ -107,18 +107,18 @@ def sample(
             )
             return
     stdout().print(
-        f"{count} pictures of {generator.size} x {generator.size} in {' and '.join(str(p) for p in (grid, out) if p)}", soft_wrap=True
+        f"{count} images of {generator.size} x {generator.size} in {' and '.join(str(p) for p in (grid, out) if p)}", soft_wrap=True
     )
     print_next(command("sample", model, "--seed", seed + 1, "--grid", grid or "samples.png"), command("inspect", model))
 
 
 def _write(generator: ImageGenerator, count: int, asked: object, seed: int, grid: Path | None, out: Path | None, columns: int) -> None:
-    """Batch by batch: what is held does not grow with their number, but for a grid's pictures."""
+    """Batch by batch: what is held does not grow with their number, but for a grid's images."""
     kept: list[np.ndarray] = []
     shape = (count, generator.size, generator.size, *((generator.channels,) if generator.channels > 1 else ()))
     batches = generator.sample_each(count, asked, seed)
 
-    with progress_bar("making pictures", count) as advance:
+    with progress_bar("making images", count) as advance:
 
         def passing() -> Iterator[np.ndarray]:
             for batch in batches:
@@ -134,7 +134,7 @@ def _write(generator: ImageGenerator, count: int, asked: object, seed: int, grid
             for _ in passing():
                 pass
     if grid is not None:
-        save_picture(picture_grid(np.concatenate(kept), min(columns, count), scale=2), grid)
+        save_image(image_grid(np.concatenate(kept), min(columns, count), scale=2), grid)
 
 
 def _save_array(path: Path, shape: tuple[int, ...], batches: Iterable[np.ndarray]) -> None:

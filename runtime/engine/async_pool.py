@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 
-class Workers:
+class AsyncPool:
     """At most ``most`` threads, made when the first run is awaited."""
 
     def __init__(self, most: int) -> None:

@@ -23,7 +23,7 @@ from onnxferry.runtime.arguments import given, instead, kind
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.artifact.metadata import contract_of
 from onnxferry.runtime.engine import ort
-from onnxferry.runtime.engine.async_pool import Workers
+from onnxferry.runtime.engine.async_pool import AsyncPool
 from onnxferry.runtime.engine.cuda.dlpack import DeviceArray, run_on_device, values_of
 from onnxferry.runtime.engine.cuda.graphs import GraphRunner, refuse_control_flow
 from onnxferry.runtime.engine.cuda.pinned import pinned_like
@@ -151,7 +151,7 @@ class Engine:
             self._graphs = GraphRunner(self._session, self._at, stream=self._stream, open_for=open_for)
         self._call: ort.RunCall | None = self._graphs.call if self._graphs else ort.run_call(self._session)
         self._spares = Spares()
-        self._workers = Workers(max(2, hardware.available_cpus() // self.threads))
+        self._workers = AsyncPool(max(2, hardware.available_cpus() // self.threads))
 
     def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Runs the graph once: arrays by input name in, arrays by output name out (``outputs`` asks for some of them only).

@@ -38,7 +38,7 @@ from onnxferry.runtime.machine.cpu import cpu_features
 from onnxferry.runtime.onnx_file.reader import file_sha256
 from onnxferry.runtime.onnx_file.summary import ModelSummary
 
-MOST_BYTES = 512 * 2**20
+MAX_BYTES = 512 * 2**20
 """Of all entries together; the ones used longest ago go first."""
 
 
@@ -133,7 +133,7 @@ class GraphCache:
             temporary.replace(self.folder / f"{key}-{_sha256(os.fspath(temporary))}.onnx")
         self.prune()
 
-    def prune(self, most: int = MOST_BYTES) -> None:
+    def prune(self, most: int = MAX_BYTES) -> None:
         """Deletes what was used longest ago until no more than ``most`` bytes are left, and what dead writers left behind."""
         files: list[tuple[float, int, Path]] = []
         for path in self._entries("*.onnx"):

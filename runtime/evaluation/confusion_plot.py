@@ -1,4 +1,4 @@
-"""A confusion matrix as a picture, drawn with Pillow alone."""
+"""A confusion matrix as an image, drawn with Pillow alone."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _RIGHT, _WRONG, _PAPER, _INK, _FAINT = (27, 110, 73), (178, 42, 42), (255, 255, 
 _LONGEST_SIDE = 8000  # pixels of the matrix, however many classes
 
 
-def write_confusion_picture(scores: Scores, path: str | os.PathLike[str]) -> None:
-    """Writes ``draw_confusion``'s picture as PNG, whatever the suffix. Nothing half-written is left behind."""
+def write_confusion_plot(scores: Scores, path: str | os.PathLike[str]) -> None:
+    """Writes ``draw_confusion``'s image as PNG, whatever the suffix. Nothing half-written is left behind."""
     with written_whole(Path(path)) as part:
         draw_confusion(scores).save(part, "PNG")
 
 
 def draw_confusion(scores: Scores) -> Image:
-    """RGB picture: a row for what pictures are, a column for what they were taken for, each row shaded by its own total.
+    """RGB image: a row for what images are, a column for what they were taken for, each row shaded by its own total.
 
     The diagonal is green and the mistakes are red; mistakes are shaded by the square root of their share, so that few show too.
     Counts and labels are written where they fit.

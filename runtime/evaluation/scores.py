@@ -17,12 +17,12 @@ _Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class. A ratio whose denominator is 0 (no such picture, no such answer) is None."""
+    """One class. A ratio whose denominator is 0 (no such image, no such answer) is None."""
 
     label: str
-    count: int  # pictures of this class
+    count: int  # images of this class
     correct: int
-    recall: float | None  # share of its pictures that were recognised
+    recall: float | None  # share of its images that were recognised
     precision: float | None  # share of the answers with its name that were right
     f1: float | None  # harmonic mean of the two
 
@@ -39,7 +39,7 @@ class Confusion:
 class Scores:
     """Counts of right and wrong answers, and of how sure they were.
 
-    ``confusion``: int64 (classes, classes), rows are what a picture is, columns what it was taken for.
+    ``confusion``: int64 (classes, classes), rows are what an image is, columns what it was taken for.
     """
 
     def __init__(self, labels: Sequence[str]) -> None:

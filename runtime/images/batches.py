@@ -1,4 +1,4 @@
-"""Pictures of one size, together."""
+"""Images of one size, together."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ BATCH = 64
 
 
 _HELD_BYTES = 16 * 2**20
-"""Decoded pictures wait for others of their size to fill a batch; beyond this many bytes, all that wait are run.
+"""Decoded images wait for others of their size to fill a batch; beyond this many bytes, all that wait are run.
 It also bounds a batch of large photos, of which the graph makes float32 copies."""
 
 
-def picture_batches(pictures: Iterable[tuple[Key, np.ndarray]], channels: int, batch_size: int) -> Iterator[list[tuple[Key, np.ndarray]]]:
-    """Pictures of one shape, brought to ``channels``, up to ``batch_size`` together, in the order in which such batches fill up.
+def image_batches(images: Iterable[tuple[Key, np.ndarray]], channels: int, batch_size: int) -> Iterator[list[tuple[Key, np.ndarray]]]:
+    """Images of one shape, brought to ``channels``, up to ``batch_size`` together, in the order in which such batches fill up.
 
     Raises InputError for a batch size that is none.
     """
@@ -31,16 +31,16 @@ def picture_batches(pictures: Iterable[tuple[Key, np.ndarray]], channels: int, b
         raise InputError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
     waiting: dict[tuple[int, ...], list[tuple[Key, np.ndarray]]] = {}  # by shape
     held = 0
-    for key, decoded in pictures:
-        picture = with_channels(decoded, channels)
-        group = waiting.setdefault(picture.shape, [])
-        group.append((key, picture))
-        held += picture.nbytes
+    for key, decoded in images:
+        image = with_channels(decoded, channels)
+        group = waiting.setdefault(image.shape, [])
+        group.append((key, image))
+        held += image.nbytes
         if held > _HELD_BYTES:
             yield from waiting.values()
             waiting.clear()
             held = 0
         elif len(group) == batch_size:
-            yield waiting.pop(picture.shape)
-            held -= picture.nbytes * batch_size
+            yield waiting.pop(image.shape)
+            held -= image.nbytes * batch_size
     yield from waiting.values()

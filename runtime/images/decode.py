@@ -1,4 +1,4 @@
-"""Pictures, whatever they come as, to uint8 arrays (height, width, channels): files, bytes, PIL images, arrays, folders, IDX files."""
+"""Images, whatever they come as, to uint8 arrays (height, width, channels): files, bytes, PIL images, arrays, folders, IDX files."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-Picture: TypeAlias = "str | os.PathLike[str] | bytes | Image | np.ndarray"
+ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | Image | np.ndarray"
 """A path, an encoded file's bytes, a PIL image, or an array (height, width) or (height, width, 1 | 3)."""
 
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pbm")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pbm")
 
 
 # Formats that are decoded in this process. Pillow knows more, but EPS runs Ghostscript, and each is attack surface.
@@ -34,52 +34,52 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
 _BROKEN = (SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, MemoryError, struct.error, zlib.error)
 
 
-def decode_pictures(pictures: Picture | list[Any] | tuple[Any, ...]) -> Iterator[np.ndarray]:
-    """One or many pictures, decoded one at a time: uint8 (height, width, channels) each, channels 1 or 3.
+def decode_images(images: ImageInput | list[Any] | tuple[Any, ...]) -> Iterator[np.ndarray]:
+    """One or many images, decoded one at a time: uint8 (height, width, channels) each, channels 1 or 3.
 
-    ``pictures``: one picture, a list of such of any sizes, or an array (n, height, width, 1 | 3).
+    ``images``: one image, a list of such of any sizes, or an array (n, height, width, 1 | 3).
     Raises InputError, which for lists names the position.
     """
-    if isinstance(pictures, np.ndarray) and pictures.ndim == 4:
-        yield from (_from_array(picture, f"picture {i}") for i, picture in enumerate(pictures))
-    elif isinstance(pictures, list | tuple):
-        yield from (decode_picture(picture, f"picture {i}") for i, picture in enumerate(pictures))
+    if isinstance(images, np.ndarray) and images.ndim == 4:
+        yield from (_from_array(image, f"image {i}") for i, image in enumerate(images))
+    elif isinstance(images, list | tuple):
+        yield from (decode_image(image, f"image {i}") for i, image in enumerate(images))
     else:
-        yield decode_picture(pictures)
+        yield decode_image(images)
 
 
-def decode_picture(picture: Picture, name: str = "the picture") -> np.ndarray:
+def decode_image(image: ImageInput, name: str = "the image") -> np.ndarray:
     """uint8 (height, width, channels), channels 1 for grey and 3 for red, green, blue.
 
     Transparency is laid over white, 16-bit values are scaled to 8, a photo is turned as its EXIF orientation says, palettes
     and CMYK become RGB, and of an animation the first frame is taken. ``name`` stands in messages for what has no path.
 
-    Raises InputError for a file that is missing, is no picture, is truncated, or has more pixels than
+    Raises InputError for a file that is missing, is no image, is truncated, or has more pixels than
     ``PIL.Image.MAX_IMAGE_PIXELS`` (89 million as Pillow ships it); and for an array of the wrong dtype or shape.
     """
-    if isinstance(picture, np.ndarray):
-        return _from_array(picture, name)
-    if isinstance(picture, str | os.PathLike):
-        return _from_file(Path(picture))
-    if isinstance(picture, bytes | bytearray | memoryview):
-        return _from_stream(BytesIO(picture), name)
+    if isinstance(image, np.ndarray):
+        return _from_array(image, name)
+    if isinstance(image, str | os.PathLike):
+        return _from_file(Path(image))
+    if isinstance(image, bytes | bytearray | memoryview):
+        return _from_stream(BytesIO(image), name)
     from PIL import Image
 
-    if isinstance(picture, Image.Image):
-        return _from_image(picture, name)
-    raise InputError(f"{name}: expected a path, bytes, a PIL image or a uint8 array (height, width, 1 | 3), got {type(picture).__name__}")
+    if isinstance(image, Image.Image):
+        return _from_image(image, name)
+    raise InputError(f"{name}: expected a path, bytes, a PIL image or a uint8 array (height, width, 1 | 3), got {type(image).__name__}")
 
 
-def with_channels(picture: np.ndarray, channels: int) -> np.ndarray:
+def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
     """uint8 (height, width, 1 | 3) to (height, width, channels): grey is repeated, colour becomes its luma.
 
     Luma as ITU-R BT.601 defines it, 0.299 R + 0.587 G + 0.114 B, rounded as Pillow does for its mode "L".
     """
-    if picture.shape[2] == channels:
-        return picture
+    if image.shape[2] == channels:
+        return image
     if channels == 3:
-        return np.repeat(picture, 3, axis=2)
-    red, green, blue = (picture[..., i].astype(np.uint32) for i in range(3))
+        return np.repeat(image, 3, axis=2)
+    red, green, blue = (image[..., i].astype(np.uint32) for i in range(3))
     return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)[..., np.newaxis]
 
 
@@ -108,9 +108,9 @@ def _shape_hint(array: np.ndarray) -> str:
     if array.ndim == 3 and array.shape[2] == 4:
         return "; for red, green, blue, alpha use PIL.Image.fromarray(x)"
     if array.ndim == 3:
-        return "; many grey pictures are an array (n, height, width, 1): use x[..., None]"
+        return "; many grey images are an array (n, height, width, 1): use x[..., None]"
     if array.ndim == 4:
-        return "; give many pictures alone, not inside a list"
+        return "; give many images alone, not inside a list"
     return ""
 
 
@@ -123,13 +123,13 @@ def _from_file(path: Path) -> np.ndarray:
         with path.open("rb") as stream:
             return _from_stream(stream, str(path))
     except FileNotFoundError:
-        raise InputError(f"no such picture: {path}") from None
+        raise InputError(f"no such image: {path}") from None
     except IsADirectoryError:
-        raise InputError(f"{path}: is a folder, expected a picture; list its pictures, [*Path({str(path)!r}).glob('*.png')]") from None
+        raise InputError(f"{path}: is a folder, expected an image; list its images, [*Path({str(path)!r}).glob('*.png')]") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:  # a name that no file can have
-        raise InputError(f"no such picture: {str(path)!r} ({error})") from error
+        raise InputError(f"no such image: {str(path)!r} ({error})") from error
 
 
 def _from_stream(stream: BinaryIO, name: str) -> np.ndarray:
@@ -139,7 +139,7 @@ def _from_stream(stream: BinaryIO, name: str) -> np.ndarray:
         with Image.open(stream, formats=FORMATS) as image:
             return _from_image(image, name)
     except UnidentifiedImageError:
-        raise InputError(f"{name}: not a picture, or broken at its start; expected {', '.join(FORMATS)}") from None
+        raise InputError(f"{name}: not an image, or broken at its start; expected {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError as error:
         raise _too_large(name, str(error)) from error
     except (OSError, *_BROKEN) as error:
@@ -195,4 +195,4 @@ def _too_large(name: str, size: str) -> InputError:
 
 
 def _unreadable(name: str, error: BaseException) -> InputError:
-    return InputError(f"{name}: broken or truncated picture ({error or type(error).__name__})")
+    return InputError(f"{name}: broken or truncated image ({error or type(error).__name__})")

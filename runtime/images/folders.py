@@ -1,4 +1,4 @@
-"""Folders of pictures."""
+"""Folders of images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxferry.runtime.errors import DataError
 
 if TYPE_CHECKING:
     pass
-from onnxferry.runtime.images.decode import PICTURE_SUFFIXES
+from onnxferry.runtime.images.decode import IMAGE_SUFFIXES
 
 
 def folder_sha256(folder: Path, digests: Mapping[Path, str]) -> str:
@@ -22,31 +22,31 @@ def folder_sha256(folder: Path, digests: Mapping[Path, str]) -> str:
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def list_pictures(folder: str | os.PathLike[str]) -> list[Path]:
-    """The pictures that lie in a folder, by suffix and sorted by name. Hidden files and sub-folders are passed over.
+def list_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """The images that lie in a folder, by suffix and sorted by name. Hidden files and sub-folders are passed over.
 
-    Raises DataError where there is no such folder, or no picture in it.
+    Raises DataError where there is no such folder, or no image in it.
     """
     folder = Path(folder)
     entries = _entries(folder)
-    pictures = [path for path in entries if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
-    if not pictures:
+    images = [path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    if not images:
         folders = [path.name for path in entries if path.is_dir()]
         inside = f"; it has sub-folders ({', '.join(folders[:5])}{', …' if len(folders) > 5 else ''}): name one of them" if folders else ""
-        raise DataError(f"{folder}: no picture lies in this folder, looked for {' '.join(PICTURE_SUFFIXES)}{inside}")
-    return pictures
+        raise DataError(f"{folder}: no image lies in this folder, looked for {' '.join(IMAGE_SUFFIXES)}{inside}")
+    return images
 
 
-def list_labelled_pictures(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
-    """Label to pictures, for a folder that has one sub-folder a label. Labels and pictures are sorted.
+def list_labelled_images(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
+    """Label to images, for a folder that has one sub-folder a label. Labels and images are sorted.
 
-    Raises DataError where there is no such folder, it has no sub-folders, or one of them has no picture.
+    Raises DataError where there is no such folder, it has no sub-folders, or one of them has no image.
     """
     folder = Path(folder)
     labels = [path for path in _entries(folder) if path.is_dir()]
     if not labels:
-        raise DataError(f"{folder}: expected one sub-folder of pictures for each label, named by the label, found no sub-folder")
-    return {path.name: list_pictures(path) for path in labels}
+        raise DataError(f"{folder}: expected one sub-folder of images for each label, named by the label, found no sub-folder")
+    return {path.name: list_images(path) for path in labels}
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Many small pictures in one, and pictures written whole or not at all."""
+"""Many small images in one, and images written whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.files import written_whole
 
 GROUND = 128
-"""Grey between the pictures."""
+"""Grey between the images."""
 
 
-def picture_grid(pictures: np.ndarray, columns: int, *, gap: int = 1, scale: int = 1) -> np.ndarray:
-    """uint8 (n, height, width) or (n, height, width, 1 | 3) → uint8 (rows, columns …) as one picture of the same kind.
+def image_grid(images: np.ndarray, columns: int, *, gap: int = 1, scale: int = 1) -> np.ndarray:
+    """uint8 (n, height, width) or (n, height, width, 1 | 3) → uint8 (rows, columns …) as one image of the same kind.
 
-    ``gap``: pixels between them. ``scale``: how many times each pixel is repeated. Cells without a picture stay grey.
+    ``gap``: pixels between them. ``scale``: how many times each pixel is repeated. Cells without an image stay grey.
     """
-    flat = pictures[..., None] if pictures.ndim == 3 else pictures
+    flat = images[..., None] if images.ndim == 3 else images
     n, height, width, channels = flat.shape
     rows = max(1, -(-n // columns))
     canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), GROUND, np.uint8)
-    for i, picture in enumerate(flat):
+    for i, image in enumerate(flat):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
-        canvas[top : top + height, left : left + width] = picture
+        canvas[top : top + height, left : left + width] = image
     canvas = canvas.repeat(scale, axis=0).repeat(scale, axis=1)
     return canvas[..., 0] if channels == 1 else canvas
 
 
-def save_picture(picture: np.ndarray, path: str | os.PathLike[str]) -> None:
+def save_image(image: np.ndarray, path: str | os.PathLike[str]) -> None:
     """Write uint8 (height, width) or (height, width, 3) as a .png, whole or not at all."""
     from PIL import Image
 
     target = Path(path)
     if target.suffix.lower() != ".png":
-        raise InputError(f"a picture is written as .png, got {target.name!r}")
+        raise InputError(f"an image is written as .png, got {target.name!r}")
     if not target.parent.is_dir():
         raise InputError(f"the folder {target.parent} does not exist: make it, or give another place")
     with written_whole(target) as part:
-        Image.fromarray(picture).save(part, format="PNG")
+        Image.fromarray(image).save(part, format="PNG")

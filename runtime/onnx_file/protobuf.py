@@ -30,7 +30,7 @@ _NO_RUNS: Mapping[int, re.Pattern[bytes]] = MappingProxyType({})
 _VARINT_BYTES = 10  # 64 bits, 7 a byte
 
 
-class WireError(Exception):
+class ProtobufError(Exception):
     """The bytes are no message. The text says why and where, and fits after "is not a readable ONNX file: "."""
 
 
@@ -38,7 +38,7 @@ class BudgetError(Exception):
     """The bytes hold more fields than the reader may look at."""
 
 
-class WireReader:
+class ProtobufReader:
     """Fields of the messages in ``data``; ``budget`` is how many may be looked at in all."""
 
     __slots__ = ("budget", "data")
@@ -80,15 +80,15 @@ class WireReader:
             elif kind == FIXED64:
                 value, stop = at, at + 8
             else:
-                raise WireError(f"byte {at - 1} starts no field")
+                raise ProtobufError(f"byte {at - 1} starts no field")
             if not 0 < number < 1 << 29:
-                raise WireError(f"byte {at - 1} starts no field")
+                raise ProtobufError(f"byte {at - 1} starts no field")
             if stop > end:
-                raise WireError(f"{stop - at} bytes are announced at byte {at}, but only {end - at} are there; it may be cut short")
+                raise ProtobufError(f"{stop - at} bytes are announced at byte {at}, but only {end - at} are there; it may be cut short")
             mask = wanted.get(number)
             if mask is not None:
                 if not mask & kind:
-                    raise WireError(f"field {number} at byte {at} is of the wrong type")
+                    raise ProtobufError(f"field {number} at byte {at} is of the wrong type")
                 yield number, kind, value, stop
             at = stop
 
@@ -99,13 +99,13 @@ class WireReader:
             return data[at], at + 1
         for shift in range(0, 7 * _VARINT_BYTES, 7):
             if at >= end:
-                raise WireError(f"it ends within a number, at byte {at}")
+                raise ProtobufError(f"it ends within a number, at byte {at}")
             byte = data[at]
             at += 1
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
                 return value & 0xFFFF_FFFF_FFFF_FFFF, at
-        raise WireError(f"the number before byte {at} has more than {_VARINT_BYTES} bytes")
+        raise ProtobufError(f"the number before byte {at} has more than {_VARINT_BYTES} bytes")
 
     def varints(self, start: int, end: int) -> Iterator[int]:
         """The numbers of a packed field."""
@@ -119,11 +119,11 @@ class WireReader:
     def text(self, start: int, end: int, limit: int) -> str:
         """A UTF-8 string of at most ``limit`` bytes."""
         if end - start > limit:
-            raise WireError(f"a name at byte {start} has {end - start} bytes, more than {limit}")
+            raise ProtobufError(f"a name at byte {start} has {end - start} bytes, more than {limit}")
         try:
             return self.data[start:end].decode("utf-8")
         except UnicodeDecodeError as error:
-            raise WireError(f"the text at byte {start} is not UTF-8") from error
+            raise ProtobufError(f"the text at byte {start} is not UTF-8") from error
 
 
 def signed(value: int) -> int:
@@ -137,5 +137,5 @@ _T = TypeVar("_T")
 def once(earlier: _T | None, now: _T, what: str) -> _T:
     """Refuses a message that stands twice: readers merge it or take the last, and no exporter writes it."""
     if earlier is not None:
-        raise WireError(f"{what} stands in it twice")
+        raise ProtobufError(f"{what} stands in it twice")
     return now

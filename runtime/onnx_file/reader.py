@@ -22,7 +22,7 @@ from pathlib import Path
 
 from onnxferry.runtime.errors import ArtifactError, UntrustedModelError
 from onnxferry.runtime.onnx_file.external_data import ExternalData
-from onnxferry.runtime.onnx_file.protobuf import LENGTH, VARINT, BudgetError, Buffer, Fields, WireError, WireReader, once, signed
+from onnxferry.runtime.onnx_file.protobuf import LENGTH, VARINT, BudgetError, Buffer, Fields, ProtobufError, ProtobufReader, once, signed
 from onnxferry.runtime.onnx_file.summary import OPERATOR_DOMAINS, REFUSED_OPERATORS, Initializer, Limits, ModelSummary
 from onnxferry.runtime.onnx_file.tensors import TensorHeader, read_pair, read_sparse, read_tensor
 from onnxferry.runtime.onnx_file.values import TensorSpec as TensorSpec
@@ -118,7 +118,7 @@ def _summary(data: Buffer, name: str, folder: Path | None, limits: Limits) -> Mo
         raise ArtifactError(f"{name} is in ONNX Runtime's own .ort format; expected the .onnx file it was made from")
     try:
         return _ModelReader(data, name, folder, limits).read()
-    except WireError as error:
+    except ProtobufError as error:
         raise ArtifactError(f"{name} is not a readable ONNX file: {error}; export or download it again") from error
     except BudgetError as error:
         raise _beyond(name, "fields", limits.fields + 1, limits) from error
@@ -173,7 +173,7 @@ class _ModelReader:
     """One pass over one model. Graphs that are found inside nodes go onto a list and are read in turn."""
 
     def __init__(self, data: Buffer, name: str, folder: Path | None, limits: Limits) -> None:
-        self.reader = WireReader(data, limits.fields)
+        self.reader = ProtobufReader(data, limits.fields)
         self.name = name
         self.limits = limits
         self.external = ExternalData(name, folder)
@@ -209,7 +209,7 @@ class _ModelReader:
             else:
                 self._function(value, stop)
         if graph is None or ir_version == 0:
-            raise WireError(f"it has no {'graph' if graph is None else 'ir_version'}")
+            raise ProtobufError(f"it has no {'graph' if graph is None else 'ir_version'}")
         top = self._graph(*graph, 0, None)
         # The graph's own come first; below, those of subgraphs follow.
         given = {each.name for each in self.initializers}

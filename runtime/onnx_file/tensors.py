@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from onnxferry.runtime.onnx_file.protobuf import FIXED32, FIXED64, LENGTH, VARINT, Fields, WireError, WireReader, signed
+from onnxferry.runtime.onnx_file.protobuf import FIXED32, FIXED64, LENGTH, VARINT, Fields, ProtobufError, ProtobufReader, signed
 
 MAX_RANK = 64  # numpy's
 
@@ -97,8 +97,8 @@ class TensorHeader:
     external: Mapping[str, str] | None  # where the data lies outside the file: location, offset, length
 
 
-def read_tensor(reader: WireReader, start: int, end: int, name_bytes: int) -> TensorHeader:
-    """The header of the TensorProto between two offsets. Raises WireError where data and shape disagree."""
+def read_tensor(reader: ProtobufReader, start: int, end: int, name_bytes: int) -> TensorHeader:
+    """The header of the TensorProto between two offsets. Raises ProtobufError where data and shape disagree."""
     name, code, location, raw = "", 0, 0, None
     dims: list[int] = []
     entries = dict.fromkeys(_TYPED_DATA, 0)
@@ -121,14 +121,14 @@ def read_tensor(reader: WireReader, start: int, end: int, name_bytes: int) -> Te
             entries[number] += _entries(reader, number, kind, value, stop)
     element = ELEMENT_TYPES.get(code)
     if element is None:
-        raise WireError(f"tensor {name[:80]!r} has the unknown element type {code}")
+        raise ProtobufError(f"tensor {name[:80]!r} has the unknown element type {code}")
     elements = math.prod(dims)
     header = TensorHeader(name, element, tuple(dims), (elements * element.bits + 7) // 8, None)
     if location not in (0, 1):
-        raise WireError(f"tensor {name[:80]!r} has the unknown data location {location}")
+        raise ProtobufError(f"tensor {name[:80]!r} has the unknown data location {location}")
     if location == 1:
         if code == _STRING:
-            raise WireError(f"tensor {name[:80]!r} keeps strings outside the file, which ONNX does not allow")
+            raise ProtobufError(f"tensor {name[:80]!r} keeps strings outside the file, which ONNX does not allow")
         return TensorHeader(name, element, header.shape, header.nbytes, external)
     _check_amount(header, elements, raw, entries)
     return header
@@ -145,10 +145,10 @@ def _check_amount(header: TensorHeader, elements: int, raw: int | None, entries:
         fits = typed == entries[element.field] == math.ceil(elements / per_entry)
     if not fits:
         found = f"{raw} bytes" if raw is not None else f"{typed} values"
-        raise WireError(f"tensor {header.name[:80]!r} holds {found}, which do not fill {element.numpy} {list(header.shape)[:8]}")
+        raise ProtobufError(f"tensor {header.name[:80]!r} holds {found}, which do not fill {element.numpy} {list(header.shape)[:8]}")
 
 
-def read_sparse(reader: WireReader, start: int, end: int, name_bytes: int) -> tuple[TensorHeader, TensorHeader, TensorHeader]:
+def read_sparse(reader: ProtobufReader, start: int, end: int, name_bytes: int) -> tuple[TensorHeader, TensorHeader, TensorHeader]:
     """Of a SparseTensorProto: the dense tensor it stands for (which ONNX Runtime makes of it), its values, its indices."""
     parts: dict[int, TensorHeader] = {}
     dims: list[int] = []
@@ -156,17 +156,17 @@ def read_sparse(reader: WireReader, start: int, end: int, name_bytes: int) -> tu
         if number == 3:
             _add_sizes(reader, dims, kind, value, stop)
         elif number in parts:
-            raise WireError(f"a sparse tensor at byte {start} has a part twice")
+            raise ProtobufError(f"a sparse tensor at byte {start} has a part twice")
         else:
             parts[number] = read_tensor(reader, value, stop, name_bytes)
     if len(parts) < 2:
-        raise WireError(f"the sparse tensor at byte {start} lacks its values or its indices")
+        raise ProtobufError(f"the sparse tensor at byte {start} lacks its values or its indices")
     values = parts[1]
     dense = TensorHeader(values.name, values.element, tuple(dims), (math.prod(dims) * values.element.bits + 7) // 8, None)
     return dense, values, parts[2]
 
 
-def read_pair(reader: WireReader, start: int, end: int, value_bytes: int) -> tuple[str, str]:
+def read_pair(reader: ProtobufReader, start: int, end: int, value_bytes: int) -> tuple[str, str]:
     """Key and value of a StringStringEntryProto."""
     texts = {1: "", 2: ""}
     for number, _, value, stop in reader.fields(start, end, PAIR):
@@ -174,15 +174,15 @@ def read_pair(reader: WireReader, start: int, end: int, value_bytes: int) -> tup
     return texts[1], texts[2]
 
 
-def _add_sizes(reader: WireReader, dims: list[int], kind: int, value: int, stop: int) -> None:
+def _add_sizes(reader: ProtobufReader, dims: list[int], kind: int, value: int, stop: int) -> None:
     for number in reader.varints(value, stop) if kind == LENGTH else (value,):
         size = signed(number)
         if size < 0 or len(dims) == MAX_RANK:
-            raise WireError(f"a tensor has {'a negative size' if size < 0 else f'more than {MAX_RANK} axes'}")
+            raise ProtobufError(f"a tensor has {'a negative size' if size < 0 else f'more than {MAX_RANK} axes'}")
         dims.append(size)
 
 
-def _entries(reader: WireReader, number: int, kind: int, value: int, stop: int) -> int:
+def _entries(reader: ProtobufReader, number: int, kind: int, value: int, stop: int) -> int:
     """How many values one field of typed data holds."""
     if number == 6 or kind != LENGTH:
         return 1
@@ -191,11 +191,11 @@ def _entries(reader: WireReader, number: int, kind: int, value: int, stop: int) 
     if width is None:
         return _count_varints(reader, value, stop)
     if size % width:
-        raise WireError(f"the {size} bytes of packed numbers at byte {value} are not a multiple of {width}")
+        raise ProtobufError(f"the {size} bytes of packed numbers at byte {value} are not a multiple of {width}")
     return size // width
 
 
-def _count_varints(reader: WireReader, start: int, stop: int, chunk: int = 2**20) -> int:
+def _count_varints(reader: ProtobufReader, start: int, stop: int, chunk: int = 2**20) -> int:
     """Each number ends in the one of its bytes that is below 0x80."""
     count = 0
     for at in range(start, stop, chunk):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from onnxferry.runtime.onnx_file.protobuf import LENGTH, VARINT, Fields, WireError, WireReader, once, signed
+from onnxferry.runtime.onnx_file.protobuf import LENGTH, VARINT, Fields, ProtobufError, ProtobufReader, once, signed
 from onnxferry.runtime.onnx_file.tensors import ELEMENT_TYPES, MAX_RANK
 
 Shape = tuple[int | str | None, ...]
@@ -60,7 +60,7 @@ _SHAPE: Fields = {1: LENGTH}
 _DIMENSION: Fields = {1: VARINT, 2: LENGTH}  # size, name
 
 
-def read_value(reader: WireReader, start: int, end: int, name_bytes: int) -> TensorSpec:
+def read_value(reader: ProtobufReader, start: int, end: int, name_bytes: int) -> TensorSpec:
     """The ValueInfoProto between two offsets."""
     name, place = "", None
     for number, _, value, stop in reader.fields(start, end, _VALUE):
@@ -78,7 +78,7 @@ def read_value(reader: WireReader, start: int, end: int, name_bytes: int) -> Ten
     return TensorSpec(name, element.numpy if element else "undefined", shape or (), ranked=shape is not None)
 
 
-def _which(reader: WireReader, start: int, end: int) -> tuple[int, int, int]:
+def _which(reader: ProtobufReader, start: int, end: int) -> tuple[int, int, int]:
     """Which of TypeProto's kinds this is, and the offsets of its message; kind 0 where it says none."""
     found = None
     for number, _, value, stop in reader.fields(start, end, _TYPE):
@@ -86,10 +86,10 @@ def _which(reader: WireReader, start: int, end: int) -> tuple[int, int, int]:
     return found or (0, start, start)
 
 
-def _spelling(reader: WireReader, start: int, end: int, name_bytes: int, depth: int = 0) -> str:
+def _spelling(reader: ProtobufReader, start: int, end: int, name_bytes: int, depth: int = 0) -> str:
     """A type as ONNX Runtime spells it: ``seq(map(int64,tensor(float)))``."""
     if depth > _MAX_DEPTH:
-        raise WireError(f"a type at byte {start} is nested deeper than {_MAX_DEPTH}")
+        raise ProtobufError(f"a type at byte {start} is nested deeper than {_MAX_DEPTH}")
     number, start, end = _which(reader, start, end)
     if number in (_TENSOR, _SPARSE):
         code, _ = _tensor_type(reader, start, end, name_bytes)
@@ -110,7 +110,7 @@ def _element(code: int) -> str:
     return element.onnx if element else "undefined"
 
 
-def _tensor_type(reader: WireReader, start: int, end: int, name_bytes: int) -> tuple[int, Shape | None]:
+def _tensor_type(reader: ProtobufReader, start: int, end: int, name_bytes: int) -> tuple[int, Shape | None]:
     """Element type and shape; None where any shape goes."""
     code, place = 0, None
     for number, _, value, stop in reader.fields(start, end, {1: VARINT, 2: LENGTH}):
@@ -121,7 +121,7 @@ def _tensor_type(reader: WireReader, start: int, end: int, name_bytes: int) -> t
     return code, None if place is None else _shape(reader, *place, name_bytes)
 
 
-def _shape(reader: WireReader, start: int, end: int, name_bytes: int) -> Shape:
+def _shape(reader: ProtobufReader, start: int, end: int, name_bytes: int) -> Shape:
     sizes: list[int | str | None] = []
     for _, _, value, stop in reader.fields(start, end, _SHAPE):
         size: int | str | None = None
@@ -130,6 +130,6 @@ def _shape(reader: WireReader, start: int, end: int, name_bytes: int) -> Shape:
         if size == "" or (isinstance(size, int) and size < 0):
             size = None  # some exporters write -1 for any size
         if len(sizes) == MAX_RANK:
-            raise WireError(f"a shape at byte {start} has more than {MAX_RANK} axes")
+            raise ProtobufError(f"a shape at byte {start} has more than {MAX_RANK} axes")
         sizes.append(size)
     return tuple(sizes)

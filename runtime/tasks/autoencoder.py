@@ -1,4 +1,4 @@
-"""Autoencoders: pictures to a few numbers and back, and how strange a picture is.
+"""Autoencoders: images to a few numbers and back, and how strange an image is.
 
     model = load("digits-ae")
     model.reconstruct("seven.png")              # uint8 (1, 28, 28)
@@ -20,8 +20,8 @@ import numpy as np
 from onnxferry.runtime.artifact.variants import decoder_path as decoder_path
 from onnxferry.runtime.artifact.variants import original_path
 from onnxferry.runtime.errors import ArtifactError, InputError
-from onnxferry.runtime.images.batches import Key, picture_batches
-from onnxferry.runtime.images.decode import Picture, decode_pictures
+from onnxferry.runtime.images.batches import Key, image_batches
+from onnxferry.runtime.images.decode import ImageInput, decode_images
 from onnxferry.runtime.onnx_file.values import is_size
 from onnxferry.runtime.tasks.model import Model, not_as_promised
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from onnxferry.runtime.engine.engine import Engine
 
 
-DECODED_AT_ONCE = 256
+DECODE_BATCH_SIZE = 256
 
 
 _OUTPUTS = {"reconstruction": ("uint8", 4), "latent": ("float32", 2), "anomaly_score": ("float32", 1)}
 
 
 class Autoencoder(Model):
-    """Encodes, decodes, reconstructs and scores pictures of any size; the graph resizes them to ``size``."""
+    """Encodes, decodes, reconstructs and scores images of any size; the graph resizes them to ``size``."""
 
     noun = "an autoencoder's encoder"
 
@@ -49,7 +49,7 @@ class Autoencoder(Model):
 
     @property
     def threshold(self) -> float:
-        """The anomaly score that 99 of 100 held-out pictures stay below (the contract says how many of 100)."""
+        """The anomaly score that 99 of 100 held-out images stay below (the contract says how many of 100)."""
         options = self.contract.options if self.contract else {}
         value = options.get("anomaly_threshold")
         try:
@@ -60,25 +60,25 @@ class Autoencoder(Model):
             raise ArtifactError(f"{self.engine.path} names no anomaly threshold in its contract; export it again")
         return threshold
 
-    def reconstruct(self, x: Picture | list[Any] | tuple[Any, ...], batch_size: int | None = None) -> np.ndarray:
-        """What becomes of pictures that are encoded and decoded: uint8 (n, size, size), in colour (n, size, size, 3).
+    def reconstruct(self, x: ImageInput | list[Any] | tuple[Any, ...], batch_size: int | None = None) -> np.ndarray:
+        """What becomes of images that are encoded and decoded: uint8 (n, size, size), in colour (n, size, size, 3).
 
         ``x``: as :meth:`Classifier.predict` takes it, of any sizes: the centred square of each is resampled in the graph.
-        Raises InputError for what cannot be read as a picture.
+        Raises InputError for what cannot be read as an image.
         """
         made = self._all(x, "reconstruction", (self.size, self.size, self.channels), np.uint8, batch_size)
         return made[..., 0] if self.channels == 1 else made
 
-    def encode(self, x: Picture | list[Any] | tuple[Any, ...], batch_size: int | None = None) -> np.ndarray:
+    def encode(self, x: ImageInput | list[Any] | tuple[Any, ...], batch_size: int | None = None) -> np.ndarray:
         """Latents, float32 (n, latent); of a variational one, their means. ``x`` as for :meth:`reconstruct`."""
         return self._all(x, "latent", (self.latent,), np.float32, batch_size)
 
-    def anomaly_score(self, x: Picture | list[Any] | tuple[Any, ...], batch_size: int | None = None) -> np.ndarray:
-        """How badly each picture is reconstructed, float32 (n,): the mean squared error, pixels in 0 to 1. Higher is stranger."""
+    def anomaly_score(self, x: ImageInput | list[Any] | tuple[Any, ...], batch_size: int | None = None) -> np.ndarray:
+        """How badly each image is reconstructed, float32 (n,): the mean squared error, pixels in 0 to 1. Higher is stranger."""
         return self._all(x, "anomaly_score", (), np.float32, batch_size)
 
     def decode(self, z: np.ndarray) -> np.ndarray:
-        """Latents, float (n, latent) → pictures, uint8 (n, size, size), in colour (n, size, size, 3).
+        """Latents, float (n, latent) → images, uint8 (n, size, size), in colour (n, size, size, 3).
 
         Raises InputError for latents of another width, ArtifactError where the decoder's file is not beside the encoder's.
         """
@@ -93,25 +93,25 @@ class Autoencoder(Model):
             raise InputError("latents must be finite numbers")
         latents = latents.astype(np.float32)
         parts = [np.zeros((0, self.size, self.size, self.channels), np.uint8)]
-        for start in range(0, len(latents), DECODED_AT_ONCE):
-            parts.append(self.decoder.run({"latent": latents[start : start + DECODED_AT_ONCE]}, ["image"])["image"])
+        for start in range(0, len(latents), DECODE_BATCH_SIZE):
+            parts.append(self.decoder.run({"latent": latents[start : start + DECODE_BATCH_SIZE]}, ["image"])["image"])
         made = np.concatenate(parts)
         return made[..., 0] if self.channels == 1 else made
 
     def run_each(
-        self, pictures: Iterable[tuple[Key, np.ndarray]], outputs: list[str], batch_size: int | None = None
+        self, images: Iterable[tuple[Key, np.ndarray]], outputs: list[str], batch_size: int | None = None
     ) -> Iterator[tuple[Key, dict[str, np.ndarray]]]:
-        """A stream of any length: keys and uint8 pictures (height, width, 1 | 3) in, keys and their row of the named outputs out.
+        """A stream of any length: keys and uint8 images (height, width, 1 | 3) in, keys and their row of the named outputs out.
 
         ``batch_size``: None for 64, or what tuning found best.
         """
-        for batch in picture_batches(pictures, self.channels, self.good_batch if batch_size is None else batch_size):
-            made = self.engine.run({"image": np.stack([picture for _, picture in batch])}, outputs)
+        for batch in image_batches(images, self.channels, self.good_batch if batch_size is None else batch_size):
+            made = self.engine.run({"image": np.stack([image for _, image in batch])}, outputs)
             for row, (key, _) in enumerate(batch):
                 yield key, {name: made[name][row] for name in outputs}
 
     def _all(self, x: Any, output: str, shape: tuple[int, ...], dtype: Any, batch_size: int | None) -> np.ndarray:
-        rows = dict(self.run_each(enumerate(decode_pictures(x)), [output], batch_size))
+        rows = dict(self.run_each(enumerate(decode_images(x)), [output], batch_size))
         made = np.zeros((len(rows), *shape), dtype)
         for position, row in rows.items():
             made[position] = row[output]
@@ -148,4 +148,4 @@ def _check_decoder(engine: Engine, decoder: Engine, latent: int, shape: tuple[in
         raise ArtifactError(f"{decoder.path} belongs to another encoder than {engine.path}; export the model again")
     drawn = next((spec for spec in decoder.outputs if spec.name == "image"), None)
     if drawn is None or drawn.dtype != "uint8" or drawn.shape[1:] != shape:
-        raise ArtifactError(f"{decoder.path} draws no pictures of {shape}, which {engine.path} reads; export the model again")
+        raise ArtifactError(f"{decoder.path} draws no images of {shape}, which {engine.path} reads; export the model again")

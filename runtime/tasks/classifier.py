@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxferry.runtime.errors import ArtifactError
-from onnxferry.runtime.images.batches import Key, picture_batches
-from onnxferry.runtime.images.decode import Picture, decode_pictures
+from onnxferry.runtime.images.batches import Key, image_batches
+from onnxferry.runtime.images.decode import ImageInput, decode_images
 from onnxferry.runtime.tasks.model import Model, not_as_promised
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
 class Prediction:
-    """What a recogniser says of one picture."""
+    """What a recogniser says of one image."""
 
     label: str  # name of the likeliest class
     index: int  # its place in the model's labels
@@ -31,9 +31,9 @@ class Prediction:
 
 
 class Classifier(Model):
-    """A recogniser: pictures of any size in, a class for each out.
+    """A recogniser: images of any size in, a class for each out.
 
-    The graph resizes and normalises; here pictures are only decoded, brought to its number of channels, and batched.
+    The graph resizes and normalises; here images are only decoded, brought to its number of channels, and batched.
     """
 
     noun = "a recogniser"
@@ -42,34 +42,34 @@ class Classifier(Model):
         super().__init__(engine)
         self.channels = _check_recogniser(engine)
 
-    def predict(self, x: Picture | list[Any] | tuple[Any, ...], batch_size: int | None = None) -> list[Prediction]:
-        """One :class:`Prediction` for each picture, in the order given, also for one.
+    def predict(self, x: ImageInput | list[Any] | tuple[Any, ...], batch_size: int | None = None) -> list[Prediction]:
+        """One :class:`Prediction` for each image, in the order given, also for one.
 
         ``x``: a path, an encoded file's bytes, a PIL image, a uint8 array (height, width) or (height, width, 1 | 3), a list of
-        such of any sizes, or an array (n, height, width, 1 | 3). Pictures of one size run together, up to ``batch_size`` at a time
+        such of any sizes, or an array (n, height, width, 1 | 3). Images of one size run together, up to ``batch_size`` at a time
         (None: 64, or what tuning found best).
-        Raises InputError for what cannot be read as a picture.
+        Raises InputError for what cannot be read as an image.
         """
-        predictions = dict(self.predict_each(enumerate(decode_pictures(x)), batch_size))
+        predictions = dict(self.predict_each(enumerate(decode_images(x)), batch_size))
         return [predictions[position] for position in range(len(predictions))]
 
-    def predict_each(self, pictures: Iterable[tuple[Key, np.ndarray]], batch_size: int | None = None) -> Iterator[tuple[Key, Prediction]]:
-        """A stream of any length: pairs of a key and a uint8 picture (height, width, 1 | 3) in, of the key and its prediction out.
+    def predict_each(self, images: Iterable[tuple[Key, np.ndarray]], batch_size: int | None = None) -> Iterator[tuple[Key, Prediction]]:
+        """A stream of any length: pairs of a key and a uint8 image (height, width, 1 | 3) in, of the key and its prediction out.
 
-        Comes out in the order in which batches of one size fill up. Holds a bounded number of pictures at a time.
+        Comes out in the order in which batches of one size fill up. Holds a bounded number of images at a time.
         """
-        for batch in picture_batches(pictures, self.channels, self.good_batch if batch_size is None else batch_size):
+        for batch in image_batches(images, self.channels, self.good_batch if batch_size is None else batch_size):
             yield from self._predict_batch(batch)
 
     def _predict_batch(self, batch: list[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, Prediction]]:
-        """``batch``: keys and uint8 pictures (height, width, channels) of one shape."""
-        image = np.stack([picture for _, picture in batch])  # (batch, height, width, channels)
-        outputs = self.engine.run({"image": image}, ["probabilities", "class_index"])
+        """``batch``: keys and uint8 images (height, width, channels) of one shape."""
+        stacked = np.stack([image for _, image in batch])  # (batch, height, width, channels)
+        outputs = self.engine.run({"image": stacked}, ["probabilities", "class_index"])
         probabilities, indices = outputs["probabilities"], outputs["class_index"]  # (batch, classes), (batch,)
         wanted = (len(batch), len(self.labels))
         if probabilities.shape != wanted or indices.shape != wanted[:1] or indices.min() < 0 or indices.max() >= wanted[1]:
             raise ArtifactError(
-                f"{self.engine.path} gives probabilities {probabilities.shape} and class_index {indices.shape} for {len(batch)} pictures "
+                f"{self.engine.path} gives probabilities {probabilities.shape} and class_index {indices.shape} for {len(batch)} images "
                 f"and {len(self.labels)} labels, expected {wanted} and {wanted[:1]}; export the model again"
             )
         if not np.isfinite(probabilities).all():

@@ -1,11 +1,11 @@
-"""Image generators: noise and a class in, pictures out.
+"""Image generators: noise and a class in, images out.
 
     model = load("digits-gan")
     model.sample(16, labels="7", seed=0)              # uint8 (16, 28, 28)
     model.sample(20, labels=[3, "8"])                 # three, eight, three, eight, …
-    model.walk(1, 2, steps=12, label="5")             # from one seed's picture to another's
+    model.walk(1, 2, steps=12, label="5")             # from one seed's image to another's
 
-The graph makes pictures of noise; here are only the noise (PCG64), the names of the classes, and batches.
+The graph makes images of noise; here are only the noise (PCG64), the names of the classes, and batches.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from onnxferry.runtime.engine.engine import Engine
 
 
-MADE_AT_ONCE = 256
+SAMPLE_BATCH_SIZE = 256
 
 
 class ImageGenerator(Model):
-    """Makes pictures of the classes it has learnt. The same arguments give the same pictures."""
+    """Makes images of the classes it has learnt. The same arguments give the same images."""
 
     noun = "an image generator"
 
@@ -39,10 +39,10 @@ class ImageGenerator(Model):
         self.noise, self.size, self.channels = _check_generator(engine)
 
     def sample(self, n: int, labels: Any = None, seed: int = 0) -> np.ndarray:
-        """``n`` pictures, uint8 (n, size, size), in colour (n, size, size, 3).
+        """``n`` images, uint8 (n, size, size), in colour (n, size, size, 3).
 
         ``labels``: a class's name or index, or a list of such, used again from its start where it is shorter than ``n``; None
-        for all classes in turn. Picture i is made of row i of PCG64(seed)'s standard normal numbers, so that fewer pictures are
+        for all classes in turn. Image i is made of row i of PCG64(seed)'s standard normal numbers, so that fewer images are
         the first of more. Raises InputError for a class that the model has not, and for n below 1.
         """
         batches = self.sample_each(n, labels, seed)
@@ -60,17 +60,17 @@ class ImageGenerator(Model):
         """
         count, asked, first = whole_number("n", n, 1), self.class_indices(labels), whole_number("seed", seed, 0)
         if labels is not None and len(asked) > count:
-            raise InputError(f"{len(asked)} labels for {count} pictures: give at most one for each")
+            raise InputError(f"{len(asked)} labels for {count} images: give at most one for each")
         return self._batches(count, asked, np.random.Generator(np.random.PCG64(first)))
 
     def _batches(self, count: int, asked: np.ndarray, generator: np.random.Generator) -> Iterator[np.ndarray]:
-        for start in range(0, count, MADE_AT_ONCE):
-            stop = min(count, start + MADE_AT_ONCE)
+        for start in range(0, count, SAMPLE_BATCH_SIZE):
+            stop = min(count, start + SAMPLE_BATCH_SIZE)
             noise = generator.standard_normal((stop - start, self.noise), dtype=np.float32)
             yield self.make(noise, asked[np.arange(start, stop) % len(asked)])
 
     def walk(self, first: int, last: int, steps: int = 10, label: Any = None) -> np.ndarray:
-        """Pictures on the way from one seed's noise to another's, both ends included: as :meth:`sample` returns them.
+        """Images on the way from one seed's noise to another's, both ends included: as :meth:`sample` returns them.
 
         On the great circle between the two, as all noise has about the same length (White 2016, arXiv 1609.04468).
         ``label``: the class, the first if None. Raises InputError for steps below 2.
@@ -85,7 +85,10 @@ class ImageGenerator(Model):
         ]
         noise = great_circle(ends[0], ends[1], np.linspace(0, 1, count))
         made = np.concatenate(
-            [self.make(noise[i : i + MADE_AT_ONCE], asked.repeat(len(noise[i : i + MADE_AT_ONCE]))) for i in range(0, count, MADE_AT_ONCE)]
+            [
+                self.make(noise[i : i + SAMPLE_BATCH_SIZE], asked.repeat(len(noise[i : i + SAMPLE_BATCH_SIZE])))
+                for i in range(0, count, SAMPLE_BATCH_SIZE)
+            ]
         )
         return made[..., 0] if self.channels == 1 else made
 

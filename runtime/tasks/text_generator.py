@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from onnxferry.runtime.engine.engine import Engine
 
 
-READ_AT_ONCE = 4096
+READ_CHUNK = 4096
 """Bytes of a prompt, or of a text that is scored, in one run: it bounds the memory for their 256 scores each."""
 
 
-WRITE_AT_ONCE = 1024
+WRITE_CHUNK = 1024
 """Bytes written in one run by ``generate``."""
 
 
-STREAM_AT_ONCE = 24
+STREAM_CHUNK = 24
 """Bytes written in one run by ``stream``, where the caller names no number; the first run writes fewer, to show something soon."""
 
 
@@ -88,7 +88,7 @@ class TextGenerator(Model):
         Raises InputError for arguments out of range.
         """
         decoder = _decoder()
-        pieces = self._pieces([prompt], max_bytes, temperature, top_k, top_p, seed, [WRITE_AT_ONCE])
+        pieces = self._pieces([prompt], max_bytes, temperature, top_k, top_p, seed, [WRITE_CHUNK])
         return "".join(decoder.decode(piece[0].tobytes()) for piece in pieces)
 
     def generate_batch(
@@ -108,7 +108,7 @@ class TextGenerator(Model):
             raise InputError("prompts must be a list of texts; for a single one use generate()")
         if not prompts:
             return []
-        pieces = list(self._pieces(prompts, max_bytes, temperature, top_k, top_p, seed, [WRITE_AT_ONCE]))
+        pieces = list(self._pieces(prompts, max_bytes, temperature, top_k, top_p, seed, [WRITE_CHUNK]))
         return [_decoder().decode(np.concatenate([piece[row] for piece in pieces]).tobytes()) for row in range(len(prompts))]
 
     def stream(
@@ -125,7 +125,7 @@ class TextGenerator(Model):
 
         ``bytes_at_once``: as many are written between two pieces; None for a few at first and then about 24.
         """
-        plan = [STREAM_AT_ONCE // 3, STREAM_AT_ONCE] if bytes_at_once is None else [whole_number("bytes_at_once", bytes_at_once, 1)]
+        plan = [STREAM_CHUNK // 3, STREAM_CHUNK] if bytes_at_once is None else [whole_number("bytes_at_once", bytes_at_once, 1)]
         return _decoded(self._pieces([prompt], max_bytes, temperature, top_k, top_p, seed, plan))
 
     def score(self, text: str | bytes) -> float:
@@ -137,8 +137,8 @@ class TextGenerator(Model):
         if not data.size:
             raise InputError("an empty text has no score: give at least one byte")
         total, feeds = 0.0, {"uniforms": np.zeros((1, 0), np.float32)}
-        for start in range(0, data.size, READ_AT_ONCE):
-            outputs = self._run({**feeds, "prompt": data[None, start : start + READ_AT_ONCE]}, ["log_probabilities", "state_after"])
+        for start in range(0, data.size, READ_CHUNK):
+            outputs = self._run({**feeds, "prompt": data[None, start : start + READ_CHUNK]}, ["log_probabilities", "state_after"])
             total -= float(outputs["log_probabilities"].sum(dtype=np.float64))
             feeds["state"] = outputs["state_after"]
         return total / data.size
@@ -169,10 +169,10 @@ class TextGenerator(Model):
         nothing = np.zeros((len(prompts), 0), np.float32)
         start = 0
         # All of a long prompt but its last stretch is read in runs that write nothing.
-        while longest - start > READ_AT_ONCE:
+        while longest - start > READ_CHUNK:
             feeds.update(_stretch(prompts, start), uniforms=nothing)
             feeds["state"] = self._run(feeds, ["state_after"])["state_after"]
-            start += READ_AT_ONCE
+            start += READ_CHUNK
         feeds.update(_stretch(prompts, start))
         done = turn = 0
         while done < wanted:
@@ -208,8 +208,8 @@ def _is_real(value: object) -> bool:
 
 
 def _stretch(prompts: list[np.ndarray], start: int) -> dict[str, np.ndarray]:
-    """Bytes ``start`` to ``start + READ_AT_ONCE`` of every prompt, padded, with their lengths."""
-    parts = [prompt[start : start + READ_AT_ONCE] for prompt in prompts]
+    """Bytes ``start`` to ``start + READ_CHUNK`` of every prompt, padded, with their lengths."""
+    parts = [prompt[start : start + READ_CHUNK] for prompt in prompts]
     padded = np.zeros((len(parts), max(len(part) for part in parts)), np.uint8)
     for row, part in zip(padded, parts, strict=True):
         row[: len(part)] = part

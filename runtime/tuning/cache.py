@@ -16,7 +16,7 @@ from typing import Any
 
 from onnxferry.runtime.files import cache_folder, write_text_whole
 
-_MOST_BYTES = 4 * 2**20
+_MAX_BYTES = 4 * 2**20
 
 
 _SCHEMA = 1
@@ -29,8 +29,8 @@ def read_entry(key: Mapping[str, Any]) -> dict[str, Any] | None:
         if path is None:
             return None
         with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-        document = json.loads(content) if len(content) <= _MOST_BYTES else None
+            content = file.read(_MAX_BYTES + 1)
+        document = json.loads(content) if len(content) <= _MAX_BYTES else None
         # The file's name is a hash cut short, and anybody may have written it: the key inside must be the same.
         if isinstance(document, dict) and document.get("schema") == _SCHEMA and document.get("key") == json.loads(json.dumps(key)):
             return document

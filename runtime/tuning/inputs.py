@@ -19,7 +19,7 @@ WRITTEN = 48
 """Bytes that a text generator writes in one timed run: its step loop is what takes the time."""
 
 
-_MOST_BYTES = 64 * 2**20  # of all feeds of one batch size together, unless two are more
+_MAX_BYTES = 64 * 2**20  # of all feeds of one batch size together, unless two are more
 
 
 Feeds = dict[str, np.ndarray]
@@ -48,7 +48,7 @@ def make_feeds(
         sample = known[len(feeds) % len(known)] if known else {}
         made = {spec.name: _array(spec, contract, axis, batch, sample, rng) for spec in inputs if not spec.dtype.startswith("optional(")}
         feeds.append(made)
-        if len(feeds) >= 2 and (len(feeds) + 1) * sum(array.nbytes for array in made.values()) > _MOST_BYTES:
+        if len(feeds) >= 2 and (len(feeds) + 1) * sum(array.nbytes for array in made.values()) > _MAX_BYTES:
             break
     return feeds
 
@@ -93,7 +93,7 @@ def _array(
     if kind == "image-generator" and spec.name == "label" and contract is not None and contract.labels:
         return rng.integers(0, len(contract.labels), batch, np.int64)
     if spec.name in sample:
-        return _varied(_resized(sample[spec.name], spec, axis, batch, rng), rng, picture=kind in ("recogniser", "encoder"))
+        return _varied(_resized(sample[spec.name], spec, axis, batch, rng), rng, image=kind in ("recogniser", "encoder"))
     size = options.get("image_size")
     if kind in ("recogniser", "encoder") and spec.name == "image" and isinstance(size, list) and all(type(side) is int for side in size):
         return _drawn(spec, (batch, *size, int(spec.shape[3] or 1)), rng)
@@ -110,9 +110,9 @@ def _resized(array: np.ndarray, spec: TensorSpec, axis: Any, batch: int, rng: np
     return np.ascontiguousarray(array)
 
 
-def _varied(array: np.ndarray, rng: np.random.Generator, picture: bool) -> np.ndarray:
+def _varied(array: np.ndarray, rng: np.random.Generator, image: bool) -> np.ndarray:
     """A little different each time, and as likely an input: pixels and floating-point numbers with noise, whole numbers as they are."""
-    if picture and array.dtype == np.uint8:
+    if image and array.dtype == np.uint8:
         pixels: np.ndarray = array.astype(np.int16) + rng.integers(-8, 9, array.shape)
         clipped: np.ndarray = np.clip(pixels, 0, 255)
         return clipped.astype(np.uint8)

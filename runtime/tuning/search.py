@@ -33,19 +33,19 @@ MARGIN = 1.02
 TURN_SECONDS = 1e-2  # of one turn of a fast model: after a rest, a core needs some milliseconds to be as fast as in a row of calls
 
 
-MOST_RUNS = 64  # in one turn
+MAX_RUNS = 64  # in one turn
 
 
-FEWEST_TURNS, MOST_TURNS = 4, 40  # that everybody gets before the slower half goes: as many as there is time for
+MIN_TURNS, MAX_TURNS = 4, 40  # that everybody gets before the slower half goes: as many as there is time for
 
 
 ROUND_SHARE = 0.08  # of all the time, for one such round
 
 
-MOST_PAIRS = 60
+MAX_PAIRS = 60
 
 
-FEWEST_PAIRS = 6  # with fewer, being faster every time may be luck
+MIN_PAIRS = 6  # with fewer, being faster every time may be luck
 
 
 REST_SECONDS = 4e-3  # before a turn of a fast model: the threads of whoever ran before spin on for a while, on the CPUs that this one needs
@@ -54,14 +54,14 @@ REST_SECONDS = 4e-3  # before a turn of a fast model: the threads of whoever ran
 SLOW = 0.1  # seconds: runs that take longer need no run to warm up before each turn
 
 
-MOST_FURTHER = 4.0
+MAX_FURTHER = 4.0
 """Times as far from its original as where it was certified, on thousands of samples: those few that are timed may be harder ones."""
 
 
-LEAST_SHARE = 0.01  # of an output's size: what is nearer than this is never too far
+MIN_SHARE = 0.01  # of an output's size: what is nearer than this is never too far
 
 
-MOST_OPEN_BYTES = 2**30  # of model files that are open at a time
+MAX_OPEN_BYTES = 2**30  # of model files that are open at a time
 
 
 NO_TIME, IN_NOISE = "no time left", "within noise"
@@ -104,7 +104,7 @@ class Pool:
         if setting in self.refused:
             raise self.refused[setting]
         if setting not in self.engines:
-            if self.engines and sum(self.sizes[other.variant] for other in self.engines) + self.sizes[setting.variant] > MOST_OPEN_BYTES:
+            if self.engines and sum(self.sizes[other.variant] for other in self.engines) + self.sizes[setting.variant] > MAX_OPEN_BYTES:
                 raise Unfit("too large: it would fill the memory")
             engine = self.open_engine(self.files[setting.variant], setting)
             try:
@@ -245,7 +245,7 @@ class Search:
     def timed(self, field: Sequence[Candidate], share: float) -> bool:
         """Some turns for everybody; False where the time did not suffice for all of them."""
         turns = int(ROUND_SHARE * self.seconds / sum(max(self.cost(candidate), 1e-9) for candidate in field))
-        for turn in range(min(max(turns, FEWEST_TURNS), MOST_TURNS)):
+        for turn in range(min(max(turns, MIN_TURNS), MAX_TURNS)):
             for candidate in field if turn % 2 else field[::-1]:
                 if self.left(share) < self.cost(candidate):
                     return False
@@ -256,18 +256,18 @@ class Search:
         """Times as fast as the default, from pairs of turns; 1 where that is not beyond the noise."""
         ratios: list[float] = []
         challenger.times, default.times, earlier = [], [], (challenger.times, default.times)
-        while len(ratios) < MOST_PAIRS and self.left(1.0) > self.cost(challenger) + self.cost(default):
+        while len(ratios) < MAX_PAIRS and self.left(1.0) > self.cost(challenger) + self.cost(default):
             pair = {}
             for candidate in (challenger, default) if len(ratios) % 2 else (default, challenger):
                 pair[candidate] = self.turn(candidate)
                 candidate.times.append(pair[candidate])
             ratios.append(pair[default] / pair[challenger])
             low, high = median_bounds(ratios)
-            if len(ratios) >= FEWEST_PAIRS and (low > MARGIN or high < MARGIN):
+            if len(ratios) >= MIN_PAIRS and (low > MARGIN or high < MARGIN):
                 break
         if not ratios:
             challenger.times, default.times = earlier
-        if len(ratios) < FEWEST_PAIRS:
+        if len(ratios) < MIN_PAIRS:
             challenger.verdict = NO_TIME
             return 1.0
         low, high = median_bounds(ratios)
@@ -281,7 +281,7 @@ class Search:
         return seconds * (self.repeats() + (self.estimate < SLOW)) + (REST_SECONDS if self.estimate < SLOW else 0)
 
     def repeats(self) -> int:
-        return max(1, min(MOST_RUNS, int(TURN_SECONDS / max(self.estimate, 1e-9))))
+        return max(1, min(MAX_RUNS, int(TURN_SECONDS / max(self.estimate, 1e-9))))
 
     def turn(self, candidate: Candidate, repeats: int = 0) -> float:
         """Seconds a run, mean of a few in a row, each on another feed. The first after the others' runs is not counted."""
@@ -321,7 +321,7 @@ def check_certified(
         if name not in expected[0] or isinstance(share, bool) or not isinstance(share, int | float):
             continue
         found = rms_share([each[name] for each in expected], [each[name] for each in actual])
-        if not found <= MOST_FURTHER * share + LEAST_SHARE:
+        if not found <= MAX_FURTHER * share + MIN_SHARE:
             raise Unfit(f"failed: output {name!r} is {found:.1%} off here, and was {share:.1%} off where it was certified")
 
 

@@ -5,8 +5,8 @@
 The recogniser, the image generator and the autoencoder's encoder, beside the networks that they were exported from; both sides compute
 the whole task, uint8 or noise in, answer out. ``device``: inputs lie on the GPU, 16 of them in turn, milliseconds between two CUDA
 events around a round, on one stream of torch's. Ours are ``run_dlpack`` on that stream, as it is and with ``cuda_graph`` (its copies
-in and out included: torch's answer is its graph's own memory, which the next run overwrites). ``host``: pictures a second at batch
-256, from uint8 in host memory to answers in host memory; where it says so, and always for torch, the pictures lie in page-locked
+in and out included: torch's answer is its graph's own memory, which the next run overwrites). ``host``: images a second at batch
+256, from uint8 in host memory to answers in host memory; where it says so, and always for torch, the images lie in page-locked
 memory. float32 is without TF32 on both sides; float16 is our variant beside torch's autocast. Everybody's answers, to all 16 inputs,
 are held to the plain file's on the CPU before anything is timed: in float32 nobody may differ, in float16 who differs by more than
 ``onnxferry bench`` allows is left out and named, and so is what torch cannot compile here.
@@ -213,7 +213,7 @@ def from_host(model: BenchModel, batch: int, rounds: int) -> dict[str, Any]:
     left_out = answered(ways, job, rebuilt.outputs, model)
     times = medians({name: call for name, call in ways.items() if name not in left_out}, rounds, to_the_end)
     return {
-        "pictures a second": {n: round(batch / each) for n, each in times.items()},
+        "images a second": {n: round(batch / each) for n, each in times.items()},
         "× as fast": ratios(times),
         "left out": left_out,
         "torch's graphs not recorded": graph_skips(),

@@ -6,7 +6,7 @@
 ``InferenceSession.run`` with the outputs' names, the fastest way to call it, and ``run_with_iobinding`` on arrays bound once.
 ``arun`` is one awaited run in an event loop that has nothing else to do, beside ONNX Runtime's own ``run_async``.
 
-``start``: seconds from the start of the process to its end for ``load("digits").predict(picture)``, and of CPU time, beside a process
+``start``: seconds from the start of the process to its end for ``load("digits").predict(image)``, and of CPU time, beside a process
 that imports numpy and onnxruntime and does nothing.
 
 ``graphs``: milliseconds to open shipped models, and a graph of many nodes, with and without the cache of rewritten graphs.

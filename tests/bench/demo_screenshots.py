@@ -1,4 +1,4 @@
-"""Takes the README's pictures of the demo's pages, with the models that are shipped: needs Chromium and ``pip install -e '.[dev]'``.
+"""Takes the README's images of the demo's pages, with the models that are shipped: needs Chromium and ``pip install -e '.[dev]'``.
 
 python tests/bench/demo_screenshots.py [--out demo/screenshots]
 
@@ -100,7 +100,7 @@ def shot(browser: Browser, url: str, name: str, scheme: str, width: int) -> byte
 
 def settle(page: Page) -> None:
     expect(page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')).to_be_attached(timeout=PATIENCE)
-    page.wait_for_timeout(700)  # pictures and fonts come after the script has ended
+    page.wait_for_timeout(700)  # images and fonts come after the script has ended
 
 
 def draw(page: Page) -> None:
@@ -116,7 +116,7 @@ def draw(page: Page) -> None:
         page.mouse.move(*point, steps=8)
     page.mouse.up()
     expect(page.locator(".of-answer strong")).to_have_text("7", timeout=PATIENCE)
-    expect(page.locator("figure.of-picture img")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("figure.of-image img")).to_have_count(1, timeout=PATIENCE)
 
 
 def save(data: bytes, path: Path) -> None:

@@ -63,8 +63,8 @@ def main() -> None:
     if not isinstance(model, Classifier):
         raise SystemExit(f"{arguments.model} is not a recogniser")
 
-    def accuracy(pictures: list[np.ndarray] | np.ndarray) -> float:
-        return float(np.mean([p.index for p in model.predict(pictures)] == labels))
+    def accuracy(images: list[np.ndarray] | np.ndarray) -> float:
+        return float(np.mean([p.index for p in model.predict(images)] == labels))
 
     rng = np.random.default_rng(0)
     figures: dict[str, object] = {

@@ -1,4 +1,4 @@
-"""A shipped image generator's figures, through the runtime: 10,000 pictures made, beside the 10,000 test images.
+"""A shipped image generator's figures, through the runtime: 10,000 images made, beside the 10,000 test images.
 
     python tests/bench/figures_gan.py --model digits-gan --data DIR      # the set's IDX files; without it they are looked up or fetched
     python tests/bench/figures_gan.py --model fashion-gan --checkpoint RUN      # and parity with PyTorch, on all of them

@@ -38,7 +38,7 @@ class Shipped:
 
     description: str
     family: str
-    data: str  # how the set was cut, after its name; {trained} and {held_out} are numbers of pictures
+    data: str  # how the set was cut, after its name; {trained} and {held_out} are numbers of images
     figures: str  # the script that measures
     extras: Callable[[Path, Places], dict[str, Any]]  # writes examples; what else stands in the card
     license: str = "Apache-2.0; the data set's licence stands in NOTICE"
@@ -98,7 +98,7 @@ def measure(shipped: Shipped, model: Path, places: Places) -> dict[str, Any]:
 
 
 def recogniser_examples(name: str, right: int, wrong: int) -> Callable[[Path, Places], dict[str, Any]]:
-    """The first ``right`` test pictures of each class that are read rightly, and at most ``wrong`` that are not."""
+    """The first ``right`` test images of each class that are read rightly, and at most ``wrong`` that are not."""
 
     def write(model: Path, places: Places) -> dict[str, Any]:
         test = load_images(name, places.data).test
@@ -150,20 +150,20 @@ def text_samples(model: Path, places: Places) -> dict[str, Any]:
     return {"samples": texts}
 
 
-PICTURES = "{trained} training images, {held_out} to choose the epoch by; tested on the 10,000 test images"
+IMAGES = "{trained} training images, {held_out} to choose the epoch by; tested on the 10,000 test images"
 
 MODELS = {
     "digits": Shipped(
-        "Reads a handwritten digit: any size, dark on light or light on dark, anywhere in the picture",
+        "Reads a handwritten digit: any size, dark on light or light on dark, anywhere in the image",
         "cnn",
-        PICTURES,
+        IMAGES,
         "figures_digits.py",
         recogniser_examples("mnist", 6, 10_000),
     ),
     "fashion": Shipped(
         "Recognises an article of clothing, light on a dark ground, ten kinds",
         "cnn",
-        PICTURES,
+        IMAGES,
         "figures_fashion.py",
         recogniser_examples("fashion-mnist", 4, 60),
     ),
@@ -176,19 +176,19 @@ MODELS = {
         "Apache-2.0; the plays are in the public domain (NOTICE)",
     ),
     "digits-gan": Shipped(
-        "Makes handwritten digits out of noise, the ones you ask for", "gan", PICTURES, "figures_gan.py", generator_examples("mnist")
+        "Makes handwritten digits out of noise, the ones you ask for", "gan", IMAGES, "figures_gan.py", generator_examples("mnist")
     ),
     "fashion-gan": Shipped(
-        "Makes pictures of clothing out of noise, of the kinds you ask for",
+        "Makes images of clothing out of noise, of the kinds you ask for",
         "gan",
-        PICTURES,
+        IMAGES,
         "figures_gan.py",
         generator_examples("fashion-mnist"),
     ),
     "digits-ae": Shipped(
-        "Handwritten digits to 32 numbers and back, and how strange a picture is among digits",
+        "Handwritten digits to 32 numbers and back, and how strange an image is among digits",
         "ae",
-        PICTURES,
+        IMAGES,
         "figures_latents.py",
         autoencoder_examples,
         "Apache-2.0; the data sets' licences stand in NOTICE",

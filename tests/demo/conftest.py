@@ -73,9 +73,9 @@ def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "card.json").write_text(json.dumps(card))
 
     recogniser = CnnConfig(labels=CLOTHES, framing="fit", width=4, blocks=(1, 1, 1))
-    pictures = torch.from_numpy(images.copy())
+    tensors = torch.from_numpy(images.copy())
     ship(
-        "fashion", "cnn", Cnn(recogniser), recogniser, {"image": pictures[:8]},
+        "fashion", "cnn", Cnn(recogniser), recogniser, {"image": tensors[:8]},
         images=images, labels=labels, predicted=(labels + (np.arange(len(labels)) % 5 == 0)) % 10,
     )  # fmt: skip
     maker = GanConfig(labels=tuple("0123456789"), noise=8, width=8)

@@ -103,7 +103,7 @@ def test_a_seven_drawn_with_the_mouse_is_read(visitor: Visitor) -> None:
     visitor.draw(*SEVEN)
     says(visitor, "7")
     expect(visitor.page.locator(".of-bars li")).to_have_count(10, timeout=PATIENCE)
-    expect(visitor.page.locator("figure.of-picture img")).to_have_count(1, timeout=PATIENCE)  # which pixels mattered
+    expect(visitor.page.locator("figure.of-image img")).to_have_count(1, timeout=PATIENCE)  # which pixels mattered
     visitor.page.get_by_role("button", name="Clear").click()
     says(visitor, "?")
     visitor.draw(*ONE)
@@ -199,7 +199,7 @@ def test_a_link_carries_prompt_and_seed(visitors) -> None:
     assert texts[0].startswith("JULIET:")
 
 
-def test_a_grid_of_sixteen_pictures_and_its_download(visitor: Visitor) -> None:
+def test_a_grid_of_sixteen_images_and_its_download(visitor: Visitor) -> None:
     visitor.open("imagine")
     made = visitor.page.get_by_role("group", name="Generated").get_by_role("img")
     expect(made).to_have_count(16, timeout=PATIENCE)
@@ -219,7 +219,7 @@ def test_a_model_that_is_not_shipped_is_one_line(visitor: Visitor) -> None:
     expect(visitor.page.get_by_text("does not ship with this version yet")).to_be_visible(timeout=PATIENCE)
 
 
-def test_a_latent_that_is_moved_draws_another_picture(visitor: Visitor) -> None:
+def test_a_latent_that_is_moved_draws_another_image(visitor: Visitor) -> None:
     visitor.open("compress")
     drawn = visitor.page.get_by_role("img", name="Drawn from the numbers below")
     expect(drawn).to_be_visible(timeout=PATIENCE)
@@ -228,7 +228,7 @@ def test_a_latent_that_is_moved_draws_another_picture(visitor: Visitor) -> None:
     slider.press("End")
     expect(visitor.page.get_by_text("your numbers")).to_be_visible(timeout=PATIENCE)
     expect(drawn).not_to_have_attribute("src", before, timeout=PATIENCE)
-    visitor.page.get_by_role("button", name="Back to the picture").click()
+    visitor.page.get_by_role("button", name="Back to the image").click()
     expect(drawn).to_have_attribute("src", before, timeout=PATIENCE)
     visitor.page.get_by_role("button", name="a handwritten 3").first.click()
     expect(drawn).not_to_have_attribute("src", before, timeout=PATIENCE)

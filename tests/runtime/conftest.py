@@ -44,7 +44,7 @@ def recogniser_contract(labels: Sequence[str] = LABELS, channels: int = 1, golde
         kind="recogniser",
         name="brightness",
         family="cnn",
-        description="Tells how bright a picture is.",
+        description="Tells how bright an image is.",
         labels=tuple(labels),
         options={"channels": channels, "image_size": [28, 28], "framing": "fit"},
         tolerances={"probabilities": Tolerance(1e-4, 1e-5), "features": Tolerance(1e-4, 1e-5)},
@@ -122,7 +122,7 @@ def certificate(original: Path, tag: str, **changes: Any) -> dict[str, Any]:
         "goal": "faster",
         "budget": "top1 -0.1pt",
         "score": {"metric": "top1", "source": 0.99, "variant": 0.9895, "n": 1000},
-        "data": "1000 pictures",
+        "data": "1000 images",
         "speed": {"1": 2.125, "64": 1.5},
         "bytes": [2000, 500],
         "machine": "a CPU",
@@ -153,7 +153,7 @@ def copy_zoo_model(name: str, folder: Path) -> Path:
 
 @pytest.fixture
 def recogniser(tmp_path: Path) -> Path:
-    """The file of a recogniser of grey pictures: black, dark, light or white."""
+    """The file of a recogniser of grey images: black, dark, light or white."""
     return write_recogniser(tmp_path / "brightness.onnx")
 
 

@@ -129,11 +129,11 @@ def test_results_are_the_caller_s_own(engine: Watched) -> None:
 @pytest.mark.parametrize("threads", [2, 16])
 def test_many_threads_get_what_single_calls_give(threads: int) -> None:
     rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (28, int(width)), np.uint8) for width in rng.choice([17, 28], 120)]
+    images = [rng.integers(0, 256, (28, int(width)), np.uint8) for width in rng.choice([17, 28], 120)]
     with load("digits", device="cpu") as model, Batcher(model, max_batch_size=7, max_wait=0.002) as batcher:
-        wanted = [model.predict(picture)[0] for picture in pictures]
+        wanted = [model.predict(image)[0] for image in images]
         with ThreadPoolExecutor(threads) as pool:
-            got = list(pool.map(batcher.run, pictures))
+            got = list(pool.map(batcher.run, images))
         for one, other in zip(wanted, got, strict=True):
             assert (one.label, one.index) == (other.label, other.index)
             np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
@@ -148,7 +148,7 @@ def test_coroutines_share_batches(engine: Watched) -> None:
     assert engine.batches == [50]
 
 
-def test_pictures_of_every_form_from_coroutines(recogniser: Path, tmp_path: Path) -> None:
+def test_images_of_every_form_from_coroutines(recogniser: Path, tmp_path: Path) -> None:
     Image.fromarray(np.full((6, 5), 250, np.uint8)).save(tmp_path / "white.png")
     forms = [
         tmp_path / "white.png",
@@ -167,7 +167,7 @@ def test_pictures_of_every_form_from_coroutines(recogniser: Path, tmp_path: Path
 
 def test_a_bad_item_is_refused_alone_at_the_call(recogniser: Path) -> None:
     with load(recogniser, device="cpu") as model, Batcher(model) as batcher:
-        for bad in ("no-such.png", b"not a picture", [np.zeros((3, 3), np.uint8)], np.zeros((2, 3, 3, 1), np.uint8), 5):
+        for bad in ("no-such.png", b"not an image", [np.zeros((3, 3), np.uint8)], np.zeros((2, 3, 3, 1), np.uint8), 5):
             with pytest.raises(InputError):
                 batcher.submit(bad)
             with pytest.raises(InputError):
@@ -468,8 +468,8 @@ def test_every_family_can_be_batched() -> None:
         "temperature": np.array(0, np.float32),
     }
     gan = {"noise": np.zeros((1, 64), np.float32), "label": np.array([3])}
-    picture = {"image": np.zeros((1, 28, 28, 1), np.uint8)}
-    for name, feeds in (("shakespeare", text), ("digits-gan", gan), ("digits-ae", picture), ("fashion", picture)):
+    image = {"image": np.zeros((1, 28, 28, 1), np.uint8)}
+    for name, feeds in (("shakespeare", text), ("digits-gan", gan), ("digits-ae", image), ("fashion", image)):
         with load(name, device="cpu", threads=1) as model:
             wanted = model.run(feeds)
             with Batcher(model.engine, max_batch_size=4, max_wait=PATIENCE) as batcher:

@@ -77,7 +77,7 @@ def test_every_verb_of_the_runtime_works(bare, recogniser: Path, tmp_path: Path,
     Image.new("L", (4, 4), 250).save(tmp_path / "data" / "white" / "1.png")
     arguments: dict[str, list[str | Path]] = {
         "predict": [recogniser, tmp_path / "data" / "white"],
-        "evaluate": [recogniser, "--data", tmp_path / "data", "--picture", tmp_path / "c.png"],
+        "evaluate": [recogniser, "--data", tmp_path / "data", "--plot", tmp_path / "c.png"],
         "check": [recogniser],
         "inspect": [recogniser],
     }

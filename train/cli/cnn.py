@@ -25,17 +25,17 @@ def cnn(
     out: Out = Path("runs/cnn"),
     preset: Preset = "full",
     epochs: Annotated[int | None, typer.Option(min=1, help="passes over the data")] = None,
-    batch: Annotated[int | None, typer.Option(min=2, help="pictures a step")] = None,
+    batch: Annotated[int | None, typer.Option(min=2, help="images a step")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0.0, help="highest of the cycle")] = None,
     width: Annotated[int | None, typer.Option(min=4, max=512, help="channels of the first stage")] = None,
-    size: Annotated[int, typer.Option(min=28, max=224, help="side of the network's square, pixels (folder of pictures)")] = 28,
-    color: Annotated[bool, typer.Option("--color", help="keep the colours (folder of pictures)")] = False,
-    framing: Annotated[str, typer.Option(help="ink: find the figure on a plain ground; fit: take the whole picture; auto")] = "auto",
-    augment: Annotated[bool, typer.Option(help="random crop, rotation, scaling, … of the training pictures")] = True,
+    size: Annotated[int, typer.Option(min=28, max=224, help="side of the network's square, pixels (folder of images)")] = 28,
+    color: Annotated[bool, typer.Option("--color", help="keep the colours (folder of images)")] = False,
+    framing: Annotated[str, typer.Option(help="ink: find the figure on a plain ground; fit: take the whole image; auto")] = "auto",
+    augment: Annotated[bool, typer.Option(help="random crop, rotation, scaling, … of the training images")] = True,
     validation: Annotated[
-        int | None, typer.Option(min=0, help="pictures held out to choose the best epoch; 0: none, the last epoch is kept")
+        int | None, typer.Option(min=0, help="images held out to choose the best epoch; 0: none, the last epoch is kept")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="train on at most so many pictures, evenly over the classes")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="train on at most so many images, evenly over the classes")] = None,
     init: Annotated[Path | None, typer.Option(help="a run of `train ae`: start from its encoder")] = None,
     few_labels: Annotated[
         str, typer.Option(help="with --init: accuracy at so many labels a class, with and without it, e.g. 10,100,1000; nothing else")
@@ -89,4 +89,4 @@ def cnn(
         seed=seed,
         init=encoder,
     )
-    train(learner, config, as_json=as_json, then="onnxferry predict model.onnx PICTURE.png")
+    train(learner, config, as_json=as_json, then="onnxferry predict model.onnx IMAGE.png")

@@ -19,7 +19,7 @@ from onnxferry.train.loop.loop import LoopConfig, fit
 from onnxferry.train.presets import cnn_learner, gan_learner
 
 JUDGES = {"mnist": "digits", "digits-5k": "digits", "fashion-mnist": "fashion"}
-"""Data set to the shipped recogniser in whose features its pictures are judged."""
+"""Data set to the shipped recogniser in whose features its images are judged."""
 
 
 def find_judge(name: str, splits: ImageSplits, out: Path, device: str) -> Judge:
@@ -48,16 +48,16 @@ def gan(
     judge: Annotated[
         str, typer.Option(help="a recogniser's .onnx file or a shipped one's name, in whose features quality is measured")
     ] = "",
-    noise: Annotated[int | None, typer.Option(min=1, max=4096, help="numbers that a picture is made of")] = None,
+    noise: Annotated[int | None, typer.Option(min=1, max=4096, help="numbers that an image is made of")] = None,
     width: Annotated[int | None, typer.Option(min=4, max=256, help="channels of the generator's last layers")] = None,
     discriminator_width: Annotated[int | None, typer.Option(min=4, max=256, help="channels of the discriminator's first layer")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="passes over the data")] = None,
-    batch: Annotated[int | None, typer.Option(min=2, help="pictures a step")] = None,
+    batch: Annotated[int | None, typer.Option(min=2, help="images a step")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0.0, help="both players'")] = None,
-    size: Annotated[int, typer.Option(help=f"side of the pictures: {', '.join(map(str, SIZES))}")] = 28,
-    color: Annotated[bool, typer.Option("--color", help="keep the colours (folder of pictures)")] = False,
-    validation: Annotated[int | None, typer.Option(min=0, help="pictures held out to choose the best epoch; 0: the last is kept")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="train on at most so many pictures, evenly over the classes")] = None,
+    size: Annotated[int, typer.Option(help=f"side of the images: {', '.join(map(str, SIZES))}")] = 28,
+    color: Annotated[bool, typer.Option("--color", help="keep the colours (folder of images)")] = False,
+    validation: Annotated[int | None, typer.Option(min=0, help="images held out to choose the best epoch; 0: the last is kept")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="train on at most so many images, evenly over the classes")] = None,
     seed: Annotated[int, typer.Option(help="of the order, the start and the noise")] = 0,
     device: Device = "auto",
     devices: Devices = 1,
@@ -66,7 +66,7 @@ def gan(
     save_seconds: SaveSeconds = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Train an image generator: noise and a class in, a picture out.
+    """Train an image generator: noise and a class in, an image out.
 
     Examples:
 

@@ -147,7 +147,7 @@ def _of_ones_own(paths: list[Path], arrays: list[np.ndarray], sha256: str) -> Id
         images, labels = arrays[images_at], arrays[labels_at]
         if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != arrays[0].shape[1:] or 0 in images.shape:
             raise DataError(
-                f"{paths[images_at]}: expected grey pictures, uint8 (n, height, width), all of the training pictures' size "
+                f"{paths[images_at]}: expected grey images, uint8 (n, height, width), all of the training images' size "
                 f"{arrays[0].shape[1:]}, got {images.dtype} {images.shape}"
             )
         if labels.dtype != np.uint8 or labels.shape != images.shape[:1]:

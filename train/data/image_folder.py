@@ -1,4 +1,4 @@
-"""A folder of one's own pictures, one sub-folder a class, read at one size.
+"""A folder of one's own images, one sub-folder a class, read at one size.
 
     DIR/cat/a.jpg        DIR/dog/b.png        …    one pile, still to be split
     DIR/train/cat/a.jpg  DIR/test/cat/c.jpg   …    split already; ``test`` and ``val`` may be missing
@@ -21,23 +21,23 @@ from rich.console import Console
 from rich.progress import track
 
 from onnxferry.runtime.errors import DataError, InputError
-from onnxferry.runtime.images.decode import decode_picture, with_channels
-from onnxferry.runtime.images.folders import folder_sha256, list_labelled_pictures
+from onnxferry.runtime.images.decode import decode_image, with_channels
+from onnxferry.runtime.images.folders import folder_sha256, list_labelled_images
 from onnxferry.runtime.machine.cpu import available_cpus
 from onnxferry.train.preprocessing import resample_fit
 
-# Part → names of its folder. The order decides which of several copies of a picture stays.
+# Part → names of its folder. The order decides which of several copies of an image stays.
 PART_FOLDERS = {"test": ("test",), "validation": ("val", "validation", "valid"), "train": ("train",)}
 
 
-MOST_READERS = 4  # threads: a photo of 12 megapixels takes some 300 MB while it is resampled
+MAX_READERS = 4  # threads: a photo of 12 megapixels takes some 300 MB while it is resampled
 
 
-MOST_NAMED = 10  # pictures in one message
+MAX_NAMED = 10  # images in one message
 
 
 @dataclass(frozen=True, eq=False)
-class PictureFolder:
+class ImageFolder:
     classes: tuple[str, ...]  # sorted
     # "train" and, where there are such folders, "validation" and "test" → uint8 (n, size, size, channels), int64 (n,)
     parts: dict[str, tuple[np.ndarray, np.ndarray]]
@@ -46,32 +46,32 @@ class PictureFolder:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _Image:
     path: Path
     part: str
     label: str
 
 
-def read_picture_folder(folder: Path, size: int, channels: int) -> PictureFolder:
-    """All pictures under ``folder``: their centred squares resampled to ``size``, in 1 or 3 ``channels``.
+def read_image_folder(folder: Path, size: int, channels: int) -> ImageFolder:
+    """All images under ``folder``: their centred squares resampled to ``size``, in 1 or 3 ``channels``.
 
-    Raises DataError for pictures that cannot be read or stand in two classes (it names them), a class that is empty or is
+    Raises DataError for images that cannot be read or stand in two classes (it names them), a class that is empty or is
     missing in one of the parts, and fewer than two classes.
     """
-    pictures = list(_list(folder))
-    classes = sorted({picture.label for picture in pictures if picture.part == "train"})
-    for part in dict.fromkeys(picture.part for picture in pictures):
-        odd = {picture.label for picture in pictures if picture.part == part}.symmetric_difference(classes)
+    images = list(_list(folder))
+    classes = sorted({image.label for image in images if image.part == "train"})
+    for part in dict.fromkeys(image.part for image in images):
+        odd = {image.label for image in images if image.part == part}.symmetric_difference(classes)
         if odd:
             raise DataError(f"{folder}: expected the same classes in train and {part}, found only in one of them: {', '.join(sorted(odd))}")
     if len(classes) < 2:
-        raise DataError(f"{folder}: expected at least two classes, each a sub-folder of pictures, found only {classes[0]!r}")
+        raise DataError(f"{folder}: expected at least two classes, each a sub-folder of images, found only {classes[0]!r}")
 
-    def read(picture: _Picture) -> tuple[str, np.ndarray | InputError]:
-        content = picture.path.read_bytes()
+    def read(image: _Image) -> tuple[str, np.ndarray | InputError]:
+        content = image.path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         try:
-            decoded = with_channels(decode_picture(content, str(picture.path)), channels)
+            decoded = with_channels(decode_image(content, str(image.path)), channels)
         except InputError as error:
             return digest, error
         return digest, resample_fit(torch.from_numpy(np.ascontiguousarray(decoded)), size).numpy()
@@ -79,27 +79,27 @@ def read_picture_folder(folder: Path, size: int, channels: int) -> PictureFolder
     console = Console(stderr=True)
     quiet = not console.is_terminal
     try:
-        with ThreadPoolExecutor(min(MOST_READERS, available_cpus())) as threads:
-            arriving = threads.map(read, pictures)
-            results = list(track(arriving, "reading pictures", len(pictures), console=console, transient=True, disable=quiet))
+        with ThreadPoolExecutor(min(MAX_READERS, available_cpus())) as threads:
+            arriving = threads.map(read, images)
+            results = list(track(arriving, "reading images", len(images), console=console, transient=True, disable=quiet))
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
     broken = [outcome for _, outcome in results if isinstance(outcome, InputError)]
     if broken:
-        many = f"{len(broken)} of {len(pictures)} pictures cannot be read, the first of them: " if len(broken) > 1 else ""
-        others = "".join(f"\n{error}" for error in broken[1:MOST_NAMED]) + ("\n…" if len(broken) > MOST_NAMED else "")
+        many = f"{len(broken)} of {len(images)} images cannot be read, the first of them: " if len(broken) > 1 else ""
+        others = "".join(f"\n{error}" for error in broken[1:MAX_NAMED]) + ("\n…" if len(broken) > MAX_NAMED else "")
         raise DataError(f"{many}{broken[0]}; replace or remove it{others}")
 
-    originals: dict[str, _Picture] = {}  # digest → the copy that stays
-    kept: dict[str, list[tuple[np.ndarray, int]]] = {picture.part: [] for picture in pictures}
-    for picture, (digest, pixels) in zip(pictures, results, strict=True):
-        original = originals.setdefault(digest, picture)
-        if original.label != picture.label:
-            raise DataError(f"{original.path} and {picture.path} are the same picture in two classes: remove the wrong one")
-        if original is picture and isinstance(pixels, np.ndarray):
-            kept[picture.part].append((pixels, classes.index(picture.label)))
-    copies = len(pictures) - len(originals)
-    return PictureFolder(
+    originals: dict[str, _Image] = {}  # digest → the copy that stays
+    kept: dict[str, list[tuple[np.ndarray, int]]] = {image.part: [] for image in images}
+    for image, (digest, pixels) in zip(images, results, strict=True):
+        original = originals.setdefault(digest, image)
+        if original.label != image.label:
+            raise DataError(f"{original.path} and {image.path} are the same image in two classes: remove the wrong one")
+        if original is image and isinstance(pixels, np.ndarray):
+            kept[image.part].append((pixels, classes.index(image.label)))
+    copies = len(images) - len(originals)
+    return ImageFolder(
         classes=tuple(classes),
         parts={
             part: (
@@ -108,19 +108,19 @@ def read_picture_folder(folder: Path, size: int, channels: int) -> PictureFolder
             )
             for part, taken in kept.items()
         },
-        sha256=folder_sha256(folder, {picture.path: digest for picture, (digest, _) in zip(pictures, results, strict=True)}),
-        source=f"a folder of {len(originals)} pictures" + (f" ({copies} copies left out)" if copies else ""),
+        sha256=folder_sha256(folder, {image.path: digest for image, (digest, _) in zip(images, results, strict=True)}),
+        source=f"a folder of {len(originals)} images" + (f" ({copies} copies left out)" if copies else ""),
     )
 
 
-def _list(folder: Path) -> Iterator[_Picture]:
-    """The pictures, part by part in the order of PART_FOLDERS, then by class and by name."""
+def _list(folder: Path) -> Iterator[_Image]:
+    """The images, part by part in the order of PART_FOLDERS, then by class and by name."""
     parts = {part: found for part, names in PART_FOLDERS.items() if (found := _part_folder(folder, names))}
-    if "train" not in parts:  # a class may be called so: then it holds pictures, not folders
+    if "train" not in parts:  # a class may be called so: then it holds images, not folders
         parts = {"train": folder}
     for part, part_folder in parts.items():
-        for label, paths in list_labelled_pictures(part_folder).items():
-            yield from (_Picture(path, part, label) for path in paths)
+        for label, paths in list_labelled_images(part_folder).items():
+            yield from (_Image(path, part, label) for path in paths)
 
 
 def _part_folder(folder: Path, names: tuple[str, ...]) -> Path | None:

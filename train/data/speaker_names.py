@@ -29,7 +29,7 @@ _STRETCH = (6_000, 40_000)  # bytes; scenes and acts lie between
 _INVENTED = 0.5  # share of the new names that no one bears: a head of one name and a tail of another
 
 
-def role_names(text: bytes) -> list[bytes]:
+def speaker_names(text: bytes) -> list[bytes]:
     """The names of the speakers, capitalised, in the order of the alphabet."""
     words = {word for heading in _HEADING.findall(text) for word in _WORD.findall(heading) if len(word) > 2}
     small = set(_SMALL.findall(text))
@@ -39,7 +39,7 @@ def role_names(text: bytes) -> list[bytes]:
 def renamed(text: np.ndarray, names: list[bytes], share: float, rng: np.random.Generator) -> np.ndarray:
     """``text`` uint8 (n,) with the speakers of a ``share`` of its stretches renamed: uint8 (about n,).
 
-    ``names``: from :func:`role_names`, of the text that is learnt from. Upper case stays upper case.
+    ``names``: from :func:`speaker_names`, of the text that is learnt from. Upper case stays upper case.
     """
     if share <= 0 or len(names) < 2:
         return text

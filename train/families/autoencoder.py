@@ -5,7 +5,7 @@ The encoder is the recogniser's trunk (residual blocks, He et al. 2015, arXiv 15
 enlarges by repeating pixels before a convolution (Odena et al. 2016, "Deconvolution and checkerboard artifacts").
 ``variational``: the encoder gives a normal distribution, drawn from by the reparameterisation of Kingma and Welling 2013
 (arXiv 1312.6114) and held near the standard one with the weight ``kl`` (Higgins et al. 2017, beta-VAE). ``denoise``: noise is
-added to what is read, and the clean picture is asked for (Vincent et al. 2008).
+added to what is read, and the clean image is asked for (Vincent et al. 2008).
 
 Each report has the error of PCA with as many components beside the network's: what a linear map could do.
 """
@@ -25,42 +25,42 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.images.grid import picture_grid, save_picture
+from onnxferry.runtime.images.grid import image_grid, save_image
 from onnxferry.train.data.images import ImageSplits
 from onnxferry.train.families.cnn import Block, frame_all, start_convolutions, trunk
 from onnxferry.train.families.pca import Pca, fit_pca
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
 from onnxferry.train.loop.learner import Learner
-from onnxferry.train.preprocessing import Framing, check_pictures
+from onnxferry.train.preprocessing import Framing, check_images
 
 LARGEST = 96
 """Greatest side of the inner square: beyond it the trunk would halve three times."""
 
 
 ANOMALY_QUANTILE = 0.99
-"""Share of the held-out pictures that the anomaly threshold lets pass."""
+"""Share of the held-out images that the anomaly threshold lets pass."""
 
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
     """Everything that rebuilds the network and its two graphs."""
 
-    channels: int = 1  # of the picture: 1 grey, 3 colour
+    channels: int = 1  # of the image: 1 grey, 3 colour
     size: int = 28  # side of the network's inner square, pixels; a multiple of 4
-    latent: int = 32  # numbers that a picture becomes
+    latent: int = 32  # numbers that an image becomes
     width: int = 16  # channels of the first stage; the stages are 1, 2 and 4 times as wide
     blocks: tuple[int, int, int] = (1, 1, 1)  # residual blocks a stage
-    framing: str = "fit"  # how a picture comes to the inner square: see framing.py
+    framing: str = "fit"  # how an image comes to the inner square: see framing.py
     variational: bool = False
-    mean: tuple[float, ...] = (0.5,)  # of the framed training pictures, a channel
+    mean: tuple[float, ...] = (0.5,)  # of the framed training images, a channel
     std: tuple[float, ...] = (0.5,)
 
     def __post_init__(self) -> None:
-        check_pictures(self.framing, self.channels, self.size)
+        check_images(self.framing, self.channels, self.size)
         pixels = self.channels * self.size**2
         if not 1 <= self.latent <= pixels:
-            raise InputError(f"latent must be from 1 to the picture's own {pixels} numbers, got {self.latent}")
+            raise InputError(f"latent must be from 1 to the image's own {pixels} numbers, got {self.latent}")
         if self.size % 4 or not 8 <= self.size <= LARGEST:
             raise InputError(f"an autoencoder takes a size that is a multiple of 4, from 8 to {LARGEST}, got {self.size}")
 
@@ -70,11 +70,11 @@ class AutoencoderOptions:
     """How it is trained."""
 
     epochs: int = 25
-    batch: int = 128  # pictures a step, over all devices together
+    batch: int = 128  # images a step, over all devices together
     learning_rate: float = 3e-3  # the cycle's highest
     weight_decay: float = 0.01
-    kl: float = 0.5  # weight of the divergence, against the squared error summed over a picture (variational)
-    denoise: float = 0.0  # standard deviation of the noise on what is read, pictures being 0 … 1
+    kl: float = 0.5  # weight of the divergence, against the squared error summed over an image (variational)
+    denoise: float = 0.0  # standard deviation of the noise on what is read, images being 0 … 1
     average: float = 0.998  # decay of the moving average, a step
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class AutoencoderOptions:
 
 
 class Encoder(nn.Module):
-    """Framed pictures float32 (batch, channels, size, size) in 0 … 1 → mean and log variance (batch, latent); no variance if plain."""
+    """Framed images float32 (batch, channels, size, size) in 0 … 1 → mean and log variance (batch, latent); no variance if plain."""
 
     mean: Tensor
     std: Tensor
@@ -101,8 +101,8 @@ class Encoder(nn.Module):
         self.variational = config.variational
         self.head = nn.Linear(few * (config.size // 4) ** 2, config.latent * (2 if config.variational else 1))
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor | None]:
-        latent = self.head(self.squeeze(self.stages(self.stem((pictures - self.mean) / self.std))).flatten(1))
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        latent = self.head(self.squeeze(self.stages(self.stem((images - self.mean) / self.std))).flatten(1))
         if not self.variational:
             return latent, None
         mean, log_variance = latent.chunk(2, dim=1)
@@ -110,7 +110,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents float32 (batch, latent) → pictures float32 (batch, channels, size, size) in 0 … 1."""
+    """Latents float32 (batch, latent) → images float32 (batch, channels, size, size) in 0 … 1."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Framed pictures → reconstruction of the same shape, mean and log variance of the latents.
+    """Framed images → reconstruction of the same shape, mean and log variance of the latents.
 
     In training, a variational one decodes a draw from that distribution, and otherwise its mean.
     """
@@ -143,17 +143,17 @@ class Autoencoder(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        mean, log_variance = self.encoder(pictures)
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        mean, log_variance = self.encoder(images)
         latent = mean
         if self.training and log_variance is not None:
             latent = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
         return self.decoder(latent), mean, log_variance
 
 
-def to_pixels(pictures: Tensor) -> Tensor:
+def to_pixels(images: Tensor) -> Tensor:
     """float32 (batch, channels, height, width) in 0 … 1 → uint8 (batch, height, width, channels)."""
-    return (pictures * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    return (images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 class EncoderTask(nn.Module):
@@ -201,15 +201,15 @@ class AutoencoderLearner(Learner):
         _, size, _, channels = data.train.images.shape
         self.config = AutoencoderConfig(channels=channels, size=size, latent=latent, width=width, variational=variational)
         frame = Framing(self.config.framing, size)
-        self.pictures = frame_all(data.train.images, frame)  # uint8 (n, c, size, size)
-        self.held_out = frame_all(data.validation.images, frame) if len(data.validation) else self.pictures[:0]
+        self.images = frame_all(data.train.images, frame)  # uint8 (n, c, size, size)
+        self.held_out = frame_all(data.validation.images, frame) if len(data.validation) else self.images[:0]
         self.tested = frame_all(data.test.images, frame)
-        scaled = self.pictures.float() / 255
+        scaled = self.images.float() / 255
         mean, std = scaled.mean(dim=(0, 2, 3)), scaled.std(dim=(0, 2, 3)).clamp(min=1e-3)
         self.config = dataclasses.replace(
             self.config, mean=tuple(round(v, 4) for v in mean.tolist()), std=tuple(round(v, 4) for v in std.tolist())
         )
-        self.pca: Pca = fit_pca(self.pictures, latent)
+        self.pca: Pca = fit_pca(self.images, latent)
 
     def setup(self, fabric: Fabric, total_steps: int) -> None:
         self.fabric = fabric
@@ -228,20 +228,20 @@ class AutoencoderLearner(Learner):
         return torch.channels_last if self.config.width % 8 == 0 else torch.contiguous_format
 
     def steps_per_epoch(self) -> int:
-        return max(1, len(self.pictures) // self.options.batch)
+        return max(1, len(self.images) // self.options.batch)
 
     def batches(self, epoch: int, start: int) -> Iterator[Tensor]:
-        order = torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(len(self.pictures)))
+        order = torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(len(self.images)))
         share = max(1, min(self.options.batch, len(order)) // self.fabric.world_size)
         for step in range(start, self.steps_per_epoch()):
             first = step * self.options.batch + self.fabric.global_rank * share
-            yield self.pictures[order[first : first + share]].to(self.fabric.device)
+            yield self.images[order[first : first + share]].to(self.fabric.device)
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
         clean = (batch.float() / 255).contiguous(memory_format=self.memory_format)
         read = clean + torch.randn_like(clean) * self.options.denoise if self.options.denoise else clean
         reconstruction, mean, log_variance = self.network(read)
-        # Summed over the picture, so that the divergence weighs the same at every size.
+        # Summed over the image, so that the divergence weighs the same at every size.
         error = ((reconstruction.float() - clean) ** 2).sum(dim=(1, 2, 3)).mean()
         loss, metrics = error, {}
         if log_variance is not None:
@@ -255,19 +255,19 @@ class AutoencoderLearner(Learner):
         self.average.update(self.network)
         return {"loss": loss.detach(), "mse": error.detach() / clean[0].numel(), **metrics}
 
-    def errors(self, pictures: Tensor) -> np.ndarray:
+    def errors(self, images: Tensor) -> np.ndarray:
         """uint8 (n, c, size, size) → each one's mean squared error, pixels in 0 … 1: float64 (n,)."""
         network = self.average.module.eval()
         found = [np.zeros(0)]
         with torch.inference_mode():
-            for start in range(0, len(pictures), 500):
-                framed = pictures[start : start + 500].to(self.fabric.device).float() / 255
+            for start in range(0, len(images), 500):
+                framed = images[start : start + 500].to(self.fabric.device).float() / 255
                 found.append(((network(framed)[0] - framed) ** 2).mean(dim=(1, 2, 3)).cpu().double().numpy())
         return np.concatenate(found)
 
-    def _score(self, pictures: Tensor) -> dict[str, float]:
-        mse, linear = float(self.errors(pictures).mean()), self.pca.mse(pictures)
-        return {"mse": mse, "pca_mse": linear, "of_pca": mse / max(linear, 1e-12), "n": len(pictures)}
+    def _score(self, images: Tensor) -> dict[str, float]:
+        mse, linear = float(self.errors(images).mean()), self.pca.mse(images)
+        return {"mse": mse, "pca_mse": linear, "of_pca": mse / max(linear, 1e-12), "n": len(images)}
 
     def validate(self) -> dict[str, float]:
         return self._score(self.held_out) if len(self.held_out) else {}
@@ -289,18 +289,18 @@ class AutoencoderLearner(Learner):
 
     def show(self, epoch: int, folder: Path) -> str:
         """reconstructions.png: originals, each above what became of it."""
-        pictures = (self.held_out if len(self.held_out) else self.pictures)[:20]
+        images = (self.held_out if len(self.held_out) else self.images)[:20]
         with torch.inference_mode():
-            made = to_pixels(self.average.module.eval()(pictures.to(self.fabric.device).float() / 255)[0].cpu()).numpy()
-        originals = pictures.permute(0, 2, 3, 1).numpy()
+            made = to_pixels(self.average.module.eval()(images.to(self.fabric.device).float() / 255)[0].cpu()).numpy()
+        originals = images.permute(0, 2, 3, 1).numpy()
         rows = [part for first in (0, 10) for part in (originals[first : first + 10], made[first : first + 10])]
-        save_picture(picture_grid(np.concatenate(rows), min(10, len(pictures)), scale=2), folder / "reconstructions.png")
+        save_image(image_grid(np.concatenate(rows), min(10, len(images)), scale=2), folder / "reconstructions.png")
         return ""
 
     def checkpoint(self) -> Checkpoint:
         weights = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in self.average.module.state_dict().items()}
-        # Where nothing is held out to choose by, the training pictures decide: a little too strict for new ones.
-        judged = self.held_out if len(self.held_out) else self.pictures[:5000]
+        # Where nothing is held out to choose by, the training images decide: a little too strict for new ones.
+        judged = self.held_out if len(self.held_out) else self.images[:5000]
         first = [int(np.flatnonzero(self.data.test.labels == c)[0]) for c in np.unique(self.data.test.labels)][:16]
         return Checkpoint(
             family=self.family,

@@ -26,7 +26,7 @@ from onnxferry.train.data.images import ImageSet, ImageSplits
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
 from onnxferry.train.loop.learner import Learner
-from onnxferry.train.preprocessing import Framing, check_pictures
+from onnxferry.train.preprocessing import Framing, check_images
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,17 @@ class CnnConfig:
     """Everything that rebuilds the network and its whole-task graph."""
 
     labels: tuple[str, ...]  # class names, in the order of the outputs
-    channels: int = 1  # of the picture: 1 grey, 3 colour
+    channels: int = 1  # of the image: 1 grey, 3 colour
     size: int = 28  # side of the network's inner square, pixels
-    framing: str = "fit"  # how a picture comes to that square: see framing.py
+    framing: str = "fit"  # how an image comes to that square: see framing.py
     width: int = 24  # channels of the first stage; the stages are 1, 2 and 4 times as wide
     blocks: tuple[int, int, int] = (1, 2, 2)  # residual blocks a stage
     dropout: float = 0.1  # share of the features that are dropped in training
-    mean: tuple[float, ...] = (0.5,)  # of the framed training pictures, a channel
+    mean: tuple[float, ...] = (0.5,)  # of the framed training images, a channel
     std: tuple[float, ...] = (0.5,)
 
     def __post_init__(self) -> None:
-        check_pictures(self.framing, self.channels, self.size)
+        check_images(self.framing, self.channels, self.size)
 
     @property
     def inner_channels(self) -> int:
@@ -56,7 +56,7 @@ class CnnOptions:
     """How it is trained."""
 
     epochs: int = 30
-    batch: int = 128  # pictures a step, over all devices together
+    batch: int = 128  # images a step, over all devices together
     learning_rate: float = 4e-3  # the cycle's highest
     weight_decay: float = 0.05
     label_smoothing: float = 0.05
@@ -85,7 +85,7 @@ class Block(nn.Module):
 
 def trunk(channels: int, size: int, width: int, blocks: tuple[int, int, int]) -> tuple[nn.Sequential, nn.Sequential]:
     """Stem and stages, which a recogniser and an encoder share: (batch, channels, size, size) → (batch, 4 width, size / 4, size / 4)."""
-    stride = max(1, size // 56)  # large pictures come down to at most 56 × 56 … 112 at once
+    stride = max(1, size // 56)  # large images come down to at most 56 × 56 … 112 at once
     kernel = 3 if stride == 1 else 2 * stride + 1
     stem = nn.Sequential(nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(width), nn.ReLU())
     stages: list[nn.Module] = []
@@ -109,7 +109,7 @@ def start_convolutions(*parts: nn.Module) -> None:
 
 
 class Cnn(nn.Module):
-    """Framed pictures float32 (batch, channels, size, size) in 0 … 1 → logits (batch, classes), features (batch, 4 width)."""
+    """Framed images float32 (batch, channels, size, size) in 0 … 1 → logits (batch, classes), features (batch, 4 width)."""
 
     mean: Tensor
     std: Tensor
@@ -124,8 +124,8 @@ class Cnn(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(4 * config.width, len(config.labels))
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.stages(self.stem((pictures - self.mean) / self.std))
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.stages(self.stem((images - self.mean) / self.std))
         features = x.mean(dim=(2, 3))
         return self.head(self.dropout(features)), features
 
@@ -167,7 +167,7 @@ class CnnLearner(Learner):
         self, data: ImageSplits, options: CnnOptions, *, framing: str, width: int = 24, seed: int = 0, init: Checkpoint | None = None
     ) -> None:
         """``init``: an autoencoder's checkpoint, whose encoder's trunk is where this network starts; then framing, width, blocks
-        and normalisation are its own. Raises InputError where it was made for other pictures."""
+        and normalisation are its own. Raises InputError where it was made for other images."""
         super().__init__(epochs=options.epochs, seed=seed)
         self.data = data
         self.options = options
@@ -177,14 +177,14 @@ class CnnLearner(Learner):
             made_for = (init.config["channels"], init.config["size"])
             if made_for != (channels, size):
                 raise InputError(
-                    f"the encoder was trained on pictures of {made_for[1]} pixels with {made_for[0]} channels, these have {size} pixels "
+                    f"the encoder was trained on images of {made_for[1]} pixels with {made_for[0]} channels, these have {size} pixels "
                     f"and {channels} channels: give the same --size and --color"
                 )
             framing, width = str(init.config["framing"]), int(init.config["width"])
         frame = Framing(framing, size)
-        self.pictures = frame_all(data.train.images, frame)  # uint8 (n, c, size, size)
+        self.images = frame_all(data.train.images, frame)  # uint8 (n, c, size, size)
         self.labels = torch.from_numpy(data.train.labels)
-        scaled = self.pictures.float() / 255
+        scaled = self.images.float() / 255
         mean, std = scaled.mean(dim=(0, 2, 3)), scaled.std(dim=(0, 2, 3)).clamp(min=1e-3)
         self.config = CnnConfig(
             labels=data.classes,
@@ -233,13 +233,13 @@ class CnnLearner(Learner):
         for step in range(start, self.steps_per_epoch()):
             first = step * self.options.batch + self.fabric.global_rank * share
             index = order[first : first + share]
-            yield self.pictures[index].to(self.fabric.device), self.labels[index].to(self.fabric.device)
+            yield self.images[index].to(self.fabric.device), self.labels[index].to(self.fabric.device)
 
     def step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        pictures, labels = batch
+        images, labels = batch
         with torch.no_grad():
-            pictures = augment(pictures.float() / 255, self.options.augment).contiguous(memory_format=self.memory_format)
-        logits, _ = self.network(pictures)
+            images = augment(images.float() / 255, self.options.augment).contiguous(memory_format=self.memory_format)
+        logits, _ = self.network(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.options.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
@@ -248,18 +248,18 @@ class CnnLearner(Learner):
         self.average.update(self.network)
         return {"loss": loss.detach(), "accuracy": (logits.detach().argmax(dim=1) == labels).float().mean()}
 
-    def _score(self, images: ImageSet) -> dict[str, float]:
+    def _score(self, split: ImageSet) -> dict[str, float]:
         network = self.average.module.eval()
         framing = Framing(self.config.framing, self.config.size)
-        pictures = frame_all(images.images, framing)
+        images = frame_all(split.images, framing)
         right, loss = 0, 0.0
         with torch.inference_mode():
-            for start in range(0, len(pictures), 500):
-                labels = torch.from_numpy(images.labels[start : start + 500]).to(self.fabric.device)
-                logits, _ = network(pictures[start : start + 500].to(self.fabric.device).float() / 255)
+            for start in range(0, len(images), 500):
+                labels = torch.from_numpy(split.labels[start : start + 500]).to(self.fabric.device)
+                logits, _ = network(images[start : start + 500].to(self.fabric.device).float() / 255)
                 loss += F.cross_entropy(logits, labels, reduction="sum").item()
                 right += int((logits.argmax(dim=1) == labels).sum())
-        return {"loss": loss / len(pictures), "accuracy": right / len(pictures), "n": len(pictures)}
+        return {"loss": loss / len(images), "accuracy": right / len(images), "n": len(images)}
 
     def validate(self) -> dict[str, float]:
         return self._score(self.data.validation) if len(self.data.validation.labels) else {}

@@ -8,7 +8,7 @@ reads the class by projection (Miyato and Koyama 2018, arXiv 1802.05637). They p
 1705.02894) with AdamW; what is judged and deployed is a moving average of the generator (Yazıcı et al. 2018, arXiv
 1806.04498).
 
-Which epoch is best is decided by the Fréchet distance to held-out pictures, in a recogniser's features: gan_quality.py.
+Which epoch is best is decided by the Fréchet distance to held-out images, in a recogniser's features: gan_quality.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.images.grid import picture_grid, save_picture
+from onnxferry.runtime.images.grid import image_grid, save_image
 from onnxferry.train.data.images import ImageSplits, draw_stratified
 from onnxferry.train.families.gan_quality import Judge, quality
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
@@ -37,8 +37,8 @@ from onnxferry.train.loop.learner import Learner
 SIZES = (28, 32, 64)
 
 
-MOST_JUDGED = 10_000
-"""Pictures of each kind that a quality is measured on, at the most."""
+MAX_JUDGED = 10_000
+"""Images of each kind that a quality is measured on, at the most."""
 
 
 FIRST_SUSPECT = 3
@@ -50,7 +50,7 @@ FINE = 8
 
 
 COLLAPSED = 0.1
-"""A generator whose pictures of a class spread less than this share of the real ones' spread has collapsed."""
+"""A generator whose images of a class spread less than this share of the real ones' spread has collapsed."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class GanConfig:
 
     labels: tuple[str, ...]  # class names, in order
     channels: int = 1  # 1 grey, 3 colour
-    size: int = 28  # side of the pictures, pixels: 28, 32 or 64
-    noise: int = 64  # numbers that a picture is made of
+    size: int = 28  # side of the images, pixels: 28, 32 or 64
+    noise: int = 64  # numbers that an image is made of
     width: int = 32  # channels before the last enlargement; twice as many before that
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
-            raise InputError(f"pictures are made at sizes {', '.join(map(str, SIZES))}, got {self.size}")
+            raise InputError(f"images are made at sizes {', '.join(map(str, SIZES))}, got {self.size}")
         if self.noise < 1:
             raise InputError(f"noise must be at least 1 number, got {self.noise}")
 
@@ -75,7 +75,7 @@ class GanOptions:
     """How it is trained."""
 
     epochs: int = 40
-    batch: int = 64  # pictures a step, over all devices together
+    batch: int = 64  # images a step, over all devices together
     learning_rate: float = 4e-4  # both players'; falls to zero over the last half
     weight_decay: float = 1e-4
     beta1: float = 0.0  # AdamW's; momentum makes the two circle each other
@@ -101,7 +101,7 @@ class ClassNorm(nn.Module):
 
 
 class Generator(nn.Module):
-    """Noise float32 (batch, noise), label int64 (batch,) → pictures float32 (batch, channels, size, size) in -1 … 1."""
+    """Noise float32 (batch, noise), label int64 (batch,) → images float32 (batch, channels, size, size) in -1 … 1."""
 
     def __init__(self, config: GanConfig) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Pictures float32 (batch, channels, size, size) in -1 … 1, label int64 (batch,) → how real each looks, (batch,)."""
+    """Images float32 (batch, channels, size, size) in -1 … 1, label int64 (batch,) → how real each looks, (batch,)."""
 
     def __init__(self, config: GanConfig, width: int) -> None:
         super().__init__()
@@ -147,8 +147,8 @@ class Discriminator(nn.Module):
         self.head = spectral_norm(nn.Linear(4 * width, 1))
         self.embed = spectral_norm(nn.Embedding(len(config.labels), 4 * width))
 
-    def forward(self, pictures: Tensor, label: Tensor) -> Tensor:
-        features = self.body(pictures).sum(dim=(2, 3))
+    def forward(self, images: Tensor, label: Tensor) -> Tensor:
+        features = self.body(images).sum(dim=(2, 3))
         score: Tensor = self.head(features)[:, 0] + (self.embed(label) * features).sum(dim=1)
         return score
 
@@ -164,9 +164,9 @@ class GeneratorTask(nn.Module):
         return to_pixels(self.network(noise, label))
 
 
-def to_pixels(pictures: Tensor) -> Tensor:
+def to_pixels(images: Tensor) -> Tensor:
     """float32 (batch, channels, height, width) in -1 … 1 → uint8 (batch, height, width, channels)."""
-    return ((pictures + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def model_from_config(config: Mapping[str, Any]) -> Generator:
@@ -184,7 +184,7 @@ class GanLearner(Learner):
         self.judge = judge
         _, size, _, channels = data.train.images.shape
         self.config = GanConfig(labels=data.classes, channels=channels, size=size, noise=noise, width=width)
-        self.pictures = torch.from_numpy(data.train.images).permute(0, 3, 1, 2).contiguous()  # uint8 (n, c, size, size)
+        self.images = torch.from_numpy(data.train.images).permute(0, 3, 1, 2).contiguous()  # uint8 (n, c, size, size)
         self.labels = torch.from_numpy(data.train.labels)
         self._real: dict[str, np.ndarray] = {}  # features by part
 
@@ -225,7 +225,7 @@ class GanLearner(Learner):
         for step in range(start, self.steps_per_epoch()):
             first = step * self.options.batch + self.fabric.global_rank * share
             index = order[first : first + share]
-            yield self.pictures[index].to(self.fabric.device), self.labels[index].to(self.fabric.device)
+            yield self.images[index].to(self.fabric.device), self.labels[index].to(self.fabric.device)
 
     def step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         real, labels = (batch[0].float() / 127.5 - 1).contiguous(memory_format=self.memory_format), batch[1]
@@ -238,7 +238,7 @@ class GanLearner(Learner):
         self.fabric.backward(discriminator_loss)
         self.discriminator_optimizer.step()
 
-        # The same pictures before the discriminator as it is now.
+        # The same images before the discriminator as it is now.
         self.bare_discriminator.requires_grad_(False)
         with self.fabric.autocast():
             generator_loss = -self.bare_discriminator(fake, labels).float().mean()
@@ -256,7 +256,7 @@ class GanLearner(Learner):
         return torch.randn(count, self.config.noise, device=self.fabric.device)
 
     def make(self, labels: np.ndarray, seed: int) -> np.ndarray:
-        """Pictures of the averaged generator, uint8 (n, size, size, channels), one for each label int64 (n,)."""
+        """Images of the averaged generator, uint8 (n, size, size, channels), one for each label int64 (n,)."""
         network = self.average.module.eval()
         noise = torch.from_numpy(np.random.default_rng(seed).standard_normal((len(labels), self.config.noise), dtype=np.float32))
         made = [np.zeros((0, self.config.size, self.config.size, self.config.channels), np.uint8)]
@@ -268,12 +268,12 @@ class GanLearner(Learner):
 
     def _features(self, part: str) -> np.ndarray:
         if part not in self._real:
-            self._real[part] = self.judge(getattr(self.data, part).images[:MOST_JUDGED])[0]
+            self._real[part] = self.judge(getattr(self.data, part).images[:MAX_JUDGED])[0]
         return self._real[part]
 
     def _quality(self, part: str, seed: int) -> dict[str, float]:
         held_out = getattr(self.data, part)
-        labels = held_out.labels[:MOST_JUDGED]
+        labels = held_out.labels[:MAX_JUDGED]
         features, read = self.judge(self.make(labels, seed))
         return {**quality(self._features(part), features), "agreement": float((read == labels).mean()), "n": len(labels)}
 
@@ -281,8 +281,8 @@ class GanLearner(Learner):
         return self._quality("validation", 1) if len(self.data.validation.labels) else {}
 
     def test(self) -> dict[str, float]:
-        """On the test's pictures, beside the floor: as many real training pictures instead of made ones."""
-        count = min(len(self.data.test), len(self.data.train), MOST_JUDGED)
+        """On the test's images, beside the floor: as many real training images instead of made ones."""
+        count = min(len(self.data.test), len(self.data.train), MAX_JUDGED)
         floor = quality(self._features("test"), self.judge(self.data.train.images[draw_stratified(self.data.train.labels, count, 0)])[0])
         return {**self._quality("test", 2), "floor_frechet": floor["frechet"], "floor_coverage": floor["coverage"]}
 
@@ -299,18 +299,18 @@ class GanLearner(Learner):
         return dict(self.schedules)
 
     def show(self, epoch: int, folder: Path) -> str:
-        """samples.png: ten pictures a class, a row each, of the same noise every epoch; a line where the generator has collapsed."""
+        """samples.png: ten images a class, a row each, of the same noise every epoch; a line where the generator has collapsed."""
         classes = min(len(self.config.labels), 10)
         labels = np.repeat(np.arange(classes), 10)
         made = self.make(labels, 3)
-        save_picture(picture_grid(made, 10, scale=2), folder / "samples.png")
+        save_image(image_grid(made, 10, scale=2), folder / "samples.png")
         index = [np.flatnonzero(self.data.train.labels == label)[:10] for label in range(classes)]
         real = spread([self.data.train.images[i] for i in index])
         ours = spread([made[labels == label] for label in range(classes)])
-        # The average of the first epochs still holds the random start, whose pictures are all alike.
+        # The average of the first epochs still holds the random start, whose images are all alike.
         if epoch >= FIRST_SUSPECT and real and ours < COLLAPSED * real:
             return (
-                f"the generator has collapsed: its pictures of a class differ by {ours:.3g} levels, real ones by {real:.3g}; "
+                f"the generator has collapsed: its images of a class differ by {ours:.3g} levels, real ones by {real:.3g}; "
                 "stop, and try another --seed or a lower --learning-rate"
             )
         return ""
@@ -330,4 +330,4 @@ class GanLearner(Learner):
 
 def spread(classes: list[np.ndarray]) -> float:
     """Mean standard deviation of a pixel within a class, in levels. ``classes``: uint8 (n, height, width, channels) each."""
-    return float(np.mean([pictures.astype(np.float64).std(axis=0).mean() for pictures in classes if len(pictures) > 1] or [0.0]))
+    return float(np.mean([images.astype(np.float64).std(axis=0).mean() for images in classes if len(images) > 1] or [0.0]))

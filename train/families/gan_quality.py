@@ -1,7 +1,7 @@
-"""How good generated pictures are, offline: distances between features of real and of made pictures, in a recogniser of ours.
+"""How good generated images are, offline: distances between features of real and of made images, in a recogniser of ours.
 
 Features of an ImageNet network, which are usual, say little of figures on a plain ground, and need a download. So figures
-compare only where the recogniser is the same, and beside the floor: the same measure between real pictures and other real
+compare only where the recogniser is the same, and beside the floor: the same measure between real images and other real
 ones. (torchmetrics and torch-fidelity have the Fréchet distance around a downloaded network, and no coverage.)
 """
 
@@ -20,7 +20,7 @@ from onnxferry.runtime.tasks.load import load_as
 from onnxferry.train.families.cnn import Cnn, Recogniser
 
 Judge: TypeAlias = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Pictures uint8 (n, height, width, channels) → features float32 (n, width), class indices int64 (n,)."""
+"""Images uint8 (n, height, width, channels) → features float32 (n, width), class indices int64 (n,)."""
 
 
 NEIGHBOURS = 5
@@ -34,12 +34,12 @@ def quality(real: np.ndarray, made: np.ndarray, k: int = NEIGHBOURS) -> dict[str
     """Features float (n, width) and (m, width) → frechet, precision, recall, coverage.
 
     ``frechet``: Heusel et al. 2017 (arXiv 1706.08500), squared distance of two normal distributions. ``precision``, ``recall``:
-    Kynkäänniemi et al. 2019 (arXiv 1904.06991), shares of made (real) pictures that lie within the k-neighbourhood of a real
-    (made) one. ``coverage``: Naeem et al. 2020 (arXiv 2002.09797), share of real pictures with a made one in their k-neighbourhood.
-    Raises InputError for fewer than k + 1 pictures.
+    Kynkäänniemi et al. 2019 (arXiv 1904.06991), shares of made (real) images that lie within the k-neighbourhood of a real
+    (made) one. ``coverage``: Naeem et al. 2020 (arXiv 2002.09797), share of real images with a made one in their k-neighbourhood.
+    Raises InputError for fewer than k + 1 images.
     """
     if min(len(real), len(made)) <= k:
-        raise InputError(f"quality needs more than {k} pictures of each kind, got {len(real)} real and {len(made)} made")
+        raise InputError(f"quality needs more than {k} images of each kind, got {len(real)} real and {len(made)} made")
     real_radius, made_radius = _radii(real, k), _radii(made, k)
     precise, recalled, nearest = np.zeros(len(made), bool), np.zeros(len(real), bool), np.full(len(real), np.inf)
     for start in range(0, len(made), AT_ONCE):
@@ -78,7 +78,7 @@ def _radii(features: np.ndarray, k: int) -> np.ndarray:
     """Distance of each to its k-th nearest other, (n,)."""
     radii = np.empty(len(features))
     for start in range(0, len(features), AT_ONCE):
-        # The nearest is the picture itself.
+        # The nearest is the image itself.
         radii[start : start + AT_ONCE] = np.partition(_distances(features[start : start + AT_ONCE], features), k, axis=1)[:, k]
     return radii
 
@@ -87,10 +87,10 @@ def judge_from_model(name_or_path: str | Path) -> Judge:
     """A recogniser's artifact, or a shipped one's name, as the judge."""
     model = load_as(Classifier, name_or_path, device="cpu")
 
-    def judge(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def judge(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         features, indices = [], []
-        for start in range(0, len(pictures), AT_ONCE):
-            batch = pictures[start : start + AT_ONCE]
+        for start in range(0, len(images), AT_ONCE):
+            batch = images[start : start + AT_ONCE]
             if batch.shape[3] < model.channels:
                 batch = batch.repeat(3, axis=3)
             outputs = model.run({"image": np.ascontiguousarray(batch)})
@@ -105,11 +105,11 @@ def judge_from_network(network: Cnn) -> Judge:
     """A recogniser that was just trained, as the judge."""
     recogniser = Recogniser(network).eval()
 
-    def judge(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def judge(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         features, indices = [], []
         with torch.inference_mode():
-            for start in range(0, len(pictures), AT_ONCE):
-                _, index, feature = recogniser(torch.from_numpy(np.ascontiguousarray(pictures[start : start + AT_ONCE])))
+            for start in range(0, len(images), AT_ONCE):
+                _, index, feature = recogniser(torch.from_numpy(np.ascontiguousarray(images[start : start + AT_ONCE])))
                 features.append(feature.numpy())
                 indices.append(index.numpy())
         return np.concatenate(features), np.concatenate(indices)

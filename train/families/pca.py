@@ -1,4 +1,4 @@
-"""Principal component analysis of pictures (Pearson 1901): the best that a linear map to as many numbers can do."""
+"""Principal component analysis of images (Pearson 1901): the best that a linear map to as many numbers can do."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 EXACT = 4096
-"""Up to so many numbers a picture the covariance is diagonalised; beyond, a randomised method finds the components."""
+"""Up to so many numbers an image the covariance is diagonalised; beyond, a randomised method finds the components."""
 
 
 FITTED_ON = 5000
-"""Pictures that the randomised method looks at."""
+"""Images that the randomised method looks at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,18 +20,18 @@ class Pca:
     mean: Tensor  # float64 (numbers,)
     components: Tensor  # float64 (numbers, count), orthonormal
 
-    def mse(self, pictures: Tensor) -> float:
+    def mse(self, images: Tensor) -> float:
         """Mean squared error of the reconstruction of uint8 (n, …), as pixels in 0 … 1."""
         total = 0.0
-        for start in range(0, len(pictures), 1000):
-            centred = pictures[start : start + 1000].flatten(1).double() / 255 - self.mean
+        for start in range(0, len(images), 1000):
+            centred = images[start : start + 1000].flatten(1).double() / 255 - self.mean
             total += float(((centred - centred @ self.components @ self.components.T) ** 2).sum())
-        return total / max(1, pictures.numel())
+        return total / max(1, images.numel())
 
 
-def fit_pca(pictures: Tensor, count: int) -> Pca:
-    """The first ``count`` components of uint8 pictures (n, …), or as many as there are."""
-    flat = pictures.flatten(1)
+def fit_pca(images: Tensor, count: int) -> Pca:
+    """The first ``count`` components of uint8 images (n, …), or as many as there are."""
+    flat = images.flatten(1)
     numbers = flat.shape[1]
     if numbers > EXACT:
         some = flat[torch.linspace(0, len(flat) - 1, min(len(flat), FITTED_ON)).long()].double() / 255

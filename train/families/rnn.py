@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.files import write_text_whole
-from onnxferry.train.data.speaker_names import renamed, role_names
+from onnxferry.train.data.speaker_names import renamed, speaker_names
 from onnxferry.train.data.text import TextSplits
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
@@ -277,7 +277,7 @@ class RnnLearner(Learner):
         # A short text is read in fewer and shorter streams.
         steps = min(options.steps, max(1, (len(data.train) - 1) // 4))
         self.options = dataclasses.replace(options, steps=steps, batch=min(options.batch, (len(data.train) - 1) // steps))
-        self.names = role_names(data.train.tobytes()) if options.rename_speakers else []
+        self.names = speaker_names(data.train.tobytes()) if options.rename_speakers else []
         if options.rename_speakers and len(self.names) < 2:
             raise InputError("--rename-speakers is for plays: no lines such as 'ROMEO:' stand in this text; leave it out")
         self.state = torch.empty(0)

@@ -65,7 +65,7 @@ class Learner(ABC):
         """Put a checkpoint's weights where ``test`` uses them."""
 
     def show(self, epoch: int, folder: Path) -> str:
-        """After a validation: write a picture into ``folder``, or return a line worth printing (a sample of text)."""
+        """After a validation: write an image into ``folder``, or return a line worth printing (a sample of text)."""
         return ""
 
     def extra_state(self) -> dict[str, Any]:

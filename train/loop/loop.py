@@ -4,7 +4,7 @@ A run lives in a folder:
 
     run.json        the exact command, the configuration, the data's name and hash, the versions
     metrics.jsonl   a line an epoch: training and validation metrics, learning rates, seconds; a last one with the test
-    curves.png      the same as a picture
+    curves.png      the same as an image
     best.pt         the checkpoint (checkpoint.py) that validated best, or the last where nothing is held out to choose by
     last.pt         everything that a continuation needs, saved every epoch and every ``save_seconds`` within one
 
@@ -376,5 +376,5 @@ def draw_curves(out: Path) -> None:
         axes.set_title(name)
         axes.grid(alpha=0.3)
         axes.legend()
-    with written_whole(out / "curves.png") as picture:
-        figure.savefig(picture, dpi=100)
+    with written_whole(out / "curves.png") as image:
+        figure.savefig(image, dpi=100)

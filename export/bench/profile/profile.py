@@ -36,7 +36,7 @@ PROFILED_S = 0.5
 """Seconds of runs that are profiled."""
 
 
-MOST_RUNS = 200
+MAX_RUNS = 200
 
 
 GRAPH = "optimised.onnx"
@@ -76,7 +76,7 @@ def profile(engine: Engine, feeds: Sequence[Mapping[str, np.ndarray]], trace: Pa
         engine.run(feeds[i % len(feeds)])
     times: list[float] = []
     until = time.perf_counter() + PROFILED_S
-    while not times or (time.perf_counter() < until and len(times) < MOST_RUNS):
+    while not times or (time.perf_counter() < until and len(times) < MAX_RUNS):
         begun = time.perf_counter()
         engine.run(feeds[len(times) % len(feeds)])
         times.append(time.perf_counter() - begun)

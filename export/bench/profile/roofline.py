@@ -33,7 +33,7 @@ LARGE = 256 * 2**20
 """Bytes that are read for the memory's bandwidth: more than most last-level caches hold."""
 
 
-LEAST_TURN = 16 * 2**20
+MIN_TURN = 16 * 2**20
 """Bytes that a turn of reading reads at least, again and again where there are fewer: starting its threads must not show."""
 
 
@@ -53,7 +53,7 @@ class Peaks:
 
 
 @dataclass(frozen=True)
-class Floor:
+class Roofline:
     """Seconds are of one run."""
 
     arithmetic_s: float
@@ -113,13 +113,13 @@ def named(operators: Sequence[str], most: int = 3) -> str:
     return ", ".join([*operators[:most], *(["…"] if len(operators) > most else [])])
 
 
-def floor_of(found: Profile, peaks: Peaks) -> Floor:
+def roofline_of(found: Profile, peaks: Peaks) -> Roofline:
     """Of a profile, by the peaks of the threads that it ran on. Measures how fast so many bytes of weights can be read."""
     work = found.work
     rate = reading(work.distinct_bytes, peaks.threads) if work.distinct_bytes else 0.0
     larger = [node for node in found.nodes if not _small(node)]
     other = [node for node in larger if node.name not in work.counted]
-    return Floor(
+    return Roofline(
         arithmetic_s=work.float32_ops / peaks.float32 + work.int8_ops / peaks.int8,
         weights_s=work.weight_bytes / rate if rate else 0.0,
         weights_rate=rate,
@@ -141,7 +141,7 @@ def measure_peaks(threads: int) -> Peaks:
 def reading(size: int, threads: int) -> float:
     """Bytes a second at which so many bytes are read again and again, a part a thread: where they fit a cache, that cache's speed."""
     parts = np.array_split(np.ones(max(size, threads), np.uint8), threads)
-    times = -(-LEAST_TURN // size)
+    times = -(-MIN_TURN // size)
 
     def read(part: np.ndarray) -> None:
         for _ in range(times):

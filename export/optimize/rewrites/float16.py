@@ -1,4 +1,4 @@
-"""Half precision: the network inside a model computes in float16; what frames its pictures and what decides stays float32.
+"""Half precision: the network inside a model computes in float16; what frames its images and what decides stays float32.
 
 The rule is that of mixed precision, Micikevicius et al. 2018, arXiv 1710.03740: layers in half, sums that decide in single. ONNX
 Runtime's own converter (``onnxruntime.transformers.float16``) is not used: it sends every number between two nodes that stay float32
@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnxferry.export.graphs.graph import Graph
-from onnxferry.export.optimize.rewrites.quantize import convolutional_layers, finished, half_precision, with_names
+from onnxferry.export.optimize.rewrites.quantize import convolutional_layers, finished, float16_precision, with_names
 from onnxferry.runtime.errors import ExportError
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -41,7 +41,7 @@ def float16(model: onnx.ModelProto) -> onnx.ModelProto:
     The cut at the front is that of the 8 bits (:func:`~onnxferry.export.optimize.rewrites.quantize.convolutional_layers`).
     Inputs and outputs keep
     their names, dtypes and shapes; what comes before (framing, resampling, indices, normalising) and after (softmax, the sigmoid of
-    a picture and its rounding, scores, the choice of a class) computes as it did. Weights are rounded to nearest, subnormals kept.
+    an image and its rounding, scores, the choice of a class) computes as it did. Weights are rounded to nearest, subnormals kept.
 
     Raises ExportError where there is no convolution with constant weights, or one of the weights is beyond 65,504.
     """
@@ -62,7 +62,7 @@ def float16(model: onnx.ModelProto) -> onnx.ModelProto:
     def half(name: str) -> str:
         if name not in halves:
             if name in graph.constants:
-                halves[name] = graph.constant(f"{name}_half", half_precision(graph.constants[name], name))
+                halves[name] = graph.constant(f"{name}_half", float16_precision(graph.constants[name], name))
             else:
                 halves[name] = graph.name(f"{name}_half")
                 cast(name, halves[name], TensorProto.FLOAT16)

@@ -2,7 +2,7 @@
 
 A layer's answer is a sum. Once one weight is rounded, those still to be rounded are moved a little so that, over the inputs that
 the layer really gets, the sum stays. Nothing is learnt, no answer is known: only the layer's own inputs on the calibration data.
-Of a convolution these are patches of the picture. It costs seconds, and the file neither a byte nor a moment.
+Of a convolution these are patches of the image. It costs seconds, and the file neither a byte nor a moment.
 
 Source: Frantar, Ashkboos, Hoefler and Alistarh 2022, "GPTQ: accurate post-training quantization for generative pre-trained
 transformers", arXiv 2210.17323, algorithm 1.

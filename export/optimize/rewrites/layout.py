@@ -1,8 +1,8 @@
 """Exact rewrites for graphs that run in 8 bits: what lies between convolutions, in the order in which they keep their numbers.
 
-ONNX Runtime's 8-bit convolutions take and give pictures with their channels last. An operator that it has only for channels
+ONNX Runtime's 8-bit convolutions take and give images with their channels last. An operator that it has only for channels
 first (DepthToSpace, Resize) costs two transpositions, and is slow by itself: together more than the convolutions around it.
-As Transpose and Reshape of pictures with channels last they move whole rows of channels, and the transpositions cancel.
+As Transpose and Reshape of images with channels last they move whole rows of channels, and the transpositions cancel.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FEW_OUTPUTS = 4
 """A convolution that makes no more channels runs a row at once."""
 
 
-MOST_ROW_WEIGHTS = 2**19
+MAX_ROW_WEIGHTS = 2**19
 """Of such a convolution; beyond it, zeros cost more than they save."""
 
 
@@ -107,10 +107,10 @@ def _repeat_in_convolution(graph: Graph, node: onnx.NodeProto) -> bool:
 
 
 def _whole_rows(graph: Graph, node: onnx.NodeProto) -> bool:
-    """A convolution to few channels, a row of the picture at once: its pixels' numbers are channels of a picture one pixel wide.
+    """A convolution to few channels, a row of the image at once: its pixels' numbers are channels of an image one pixel wide.
 
     Kernels make 16 channels in the time of one. Zeros in the weights cost less than that, and copies are of whole rows. Where
-    DepthToSpace and a norm by label come before, that one goes: a row of the small picture gives all the large one's rows.
+    DepthToSpace and a norm by label come before, that one goes: a row of the small image gives all the large one's rows.
     """
     weight, facts = graph.constants.get(node.input[1]), attributes(node)
     if weight is None or weight.ndim != 4 or weight.shape[0] > FEW_OUTPUTS:
@@ -130,7 +130,7 @@ def _whole_rows(graph: Graph, node: onnx.NodeProto) -> bool:
     columns = shape[3] if len(shape) == 4 else 0
     # The pixel at block * j + phase reads by tap q the one at offset phase + q - size // 2 from block * j.
     low, high = -(-(size // 2) // block), (block - 1 + size // 2) // block
-    if not 0 < (columns * block) ** 2 * channels * outputs * (low + high + 1) <= MOST_ROW_WEIGHTS:
+    if not 0 < (columns * block) ** 2 * channels * outputs * (low + high + 1) <= MAX_ROW_WEIGHTS:
         return False
     wide = np.zeros((block, columns, block, outputs, columns, block, block, channels, low + high + 1), weight.dtype)
     for a, x, b, q, p in np.ndindex(block, columns, block, size, size):
@@ -207,7 +207,7 @@ def _copied(graph: Graph, node: onnx.NodeProto, source: str) -> onnx.NodeProto:
 
 
 def _dense_last(graph: Graph, node: onnx.NodeProto) -> bool:
-    """A dense layer whose numbers become a picture gives them with channels last: only its weights' order changes."""
+    """A dense layer whose numbers become an image gives them with channels last: only its weights' order changes."""
     dense = _producer(graph, node.input[0], "Gemm")
     shape = graph.constants.get(node.input[1])
     if dense is None or shape is None or shape.size != 4 or graph.readers[node.input[0]] != 1 or min(shape[1:]) < 1:
@@ -279,7 +279,7 @@ def _scalar(graph: Graph, name: str) -> float | None:
 
 
 def _interleave(graph: Graph, node: onnx.NodeProto) -> bool:
-    """DepthToSpace (and a crop of rows and columns) of channels that come last; it needs to know the picture's width."""
+    """DepthToSpace (and a crop of rows and columns) of channels that come last; it needs to know the image's width."""
     facts = attributes(node)
     block = int(facts["blocksize"])
     shape = graph.shape(node.input[0])

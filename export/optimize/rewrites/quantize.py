@@ -23,7 +23,7 @@ from onnxferry.export.graphs.nodes import RUNTIME_DOMAIN, all_nodes
 from onnxferry.export.optimize.rewrites.gptq import compensate, layer_moments
 from onnxferry.runtime.errors import ExportError, InputError, first_line
 
-CALIBRATED_AT_ONCE = 16
+CALIBRATION_BATCH_SIZE = 16
 """Samples a calibration run: every inner value of them is held in memory."""
 
 
@@ -35,7 +35,7 @@ SIGMOID_RANGE = 6.5
 """Beyond it, a sigmoid is within half a level of 0 or 255: 255 / (1 + exp(6.5)) is 0.4."""
 
 
-LEAST_HALF_ELEMENTS = 256
+MIN_HALF_ELEMENTS = 256
 """Smaller tensors are left in float32: shapes, biases and scales weigh nothing."""
 
 
@@ -46,7 +46,7 @@ def convolutional_layers(model: onnx.ModelProto) -> list[str]:
     if not found:
         return []
     first = next(index for index, node in enumerate(model.graph.node) if node.output[0] == found[0].output[0])
-    # What comes before (framing of a picture, embedding of a label) counts in places and exact numbers, not in brightness.
+    # What comes before (framing of an image, embedding of a label) counts in places and exact numbers, not in brightness.
     reached = set(found[0].input[:1])
     names = []
     for node in list(model.graph.node)[first:]:
@@ -174,11 +174,11 @@ def float16_storage(model: onnx.ModelProto) -> onnx.ModelProto:
         if tensor.data_type != TensorProto.FLOAT or tensor.name in fed:
             continue
         array = numpy_helper.to_array(tensor)
-        if array.size < LEAST_HALF_ELEMENTS:
+        if array.size < MIN_HALF_ELEMENTS:
             continue
         name = f"{tensor.name}_half"
         casts.append(helper.make_node("Cast", [name], [tensor.name], name=f"{name}_cast", to=TensorProto.FLOAT))
-        tensor.CopyFrom(numpy_helper.from_array(half_precision(array, tensor.name), name))
+        tensor.CopyFrom(numpy_helper.from_array(float16_precision(array, tensor.name), name))
         changed += 1
     if not changed:
         raise ExportError("no float32 weight of the model is large enough to be worth storing in half precision")
@@ -188,7 +188,7 @@ def float16_storage(model: onnx.ModelProto) -> onnx.ModelProto:
     return halved
 
 
-def half_precision(array: np.ndarray, name: str) -> np.ndarray:
+def float16_precision(array: np.ndarray, name: str) -> np.ndarray:
     """float32 as float16. Raises ExportError, which names it, where a number is beyond half precision's range (65,504)."""
     if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
         raise ExportError(f"the weight {name!r} holds numbers beyond half precision's range, {np.finfo(np.float16).max:.0f}")
@@ -269,7 +269,7 @@ def _reader(feeds: Mapping[str, np.ndarray]) -> object:
     rows = min((len(array) for array in feeds.values() if array.ndim), default=0)
     if not rows:
         raise InputError("the calibration data hold no samples")
-    at_once = min(CALIBRATED_AT_ONCE, rows)
+    at_once = min(CALIBRATION_BATCH_SIZE, rows)
     batches = [{n: a[i : i + at_once] if a.ndim else a for n, a in feeds.items()} for i in range(0, rows - at_once + 1, at_once)]
 
     class Reader(_Reader, CalibrationDataReader):  # type: ignore[misc]

@@ -29,7 +29,7 @@ def split_transposed_convolutions(model: onnx.ModelProto) -> int:
 
 
 def join_upsampling(model: onnx.ModelProto) -> int:
-    """A convolution after nearest-neighbour upsampling as one on the small picture: the taps that read the same pixel are summed.
+    """A convolution after nearest-neighbour upsampling as one on the small image: the taps that read the same pixel are summed.
 
     Doubling before 3 × 3 reads every pixel two or four times: 9 products a pixel become 4. A 1 × 1 convolution just goes first.
     """
@@ -52,7 +52,7 @@ def _split_transposed(graph: Graph, node: onnx.NodeProto) -> bool:
     taps = []
     for axis in range(2):
         low, high = pads[axis], pads[axis + 2]
-        # As many as the kernel needs, and as many that the picture reaches as far as it is asked to.
+        # As many as the kernel needs, and as many that the image reaches as far as it is asked to.
         taps.append(max(math.ceil(kernel[axis] / stride), math.ceil((kernel[axis] + extra[axis] - high) / stride)))
         if low < 0 or high < 0:
             return False
@@ -118,7 +118,7 @@ def _join_upsampled(graph: Graph, node: onnx.NodeProto) -> bool:
 
 
 def _slots(offsets: Sequence[int], factor: int, shift: int) -> list[int]:
-    """Where each phase stands among the interleaved ones, if the picture starts ``shift`` pixels in."""
+    """Where each phase stands among the interleaved ones, if the image starts ``shift`` pixels in."""
     return [phase + shift - factor * offset for phase, offset in enumerate(offsets)]
 
 

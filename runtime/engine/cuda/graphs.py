@@ -3,7 +3,7 @@
 A replay writes to the very addresses that were recorded, so each set of shapes has buffers of its own, which are filled before and
 read after. Runs take turns. Source: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#using-cuda-graphs-preview
 
-Where a graph computes with its own sizes, as pictures of any size make it, those sums run on the CPU and their results are copied
+Where a graph computes with its own sizes, as images of any size make it, those sums run on the CPU and their results are copied
 to the GPU in the middle of the run, which cannot be recorded: ONNX Runtime refuses to open such a session. With the sizes settled
 they are folded away when the session is opened, so that each set of shapes gets a session of its own.
 """
@@ -25,7 +25,7 @@ from onnxferry.runtime.engine.inputs import numpy_name
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.onnx_file.summary import ModelSummary
 
-MOST_SHAPES = 8
+MAX_SHAPES = 8
 """Sets of shapes that are kept recorded; the one used longest ago goes first."""
 
 
@@ -74,7 +74,7 @@ class GraphRunner:
     """
 
     def __init__(
-        self, session: Any, device: tuple[str, int], most: int = MOST_SHAPES, *, stream: int | None = None, open_for: OpenFor | None = None
+        self, session: Any, device: tuple[str, int], most: int = MAX_SHAPES, *, stream: int | None = None, open_for: OpenFor | None = None
     ) -> None:
         self._session = session
         self._device = device

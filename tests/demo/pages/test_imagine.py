@@ -1,0 +1,87 @@
+"""Imagine, by AppTest."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from onnxferry.demo.pages.imagine import WALK_STEPS, real_images
+from onnxferry.demo.shipped.models import Examples
+from onnxferry.runtime import ImageGenerator, load
+
+Show = Callable[..., AppTest]
+
+
+def images(html: str, alt: str) -> list[np.ndarray]:
+    found = re.findall(rf'<img alt="{alt}[^"]*" src="data:image/png;base64,([^"]*)"', html)
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(each)))) for each in found]
+
+
+def test_a_grid_of_the_class_and_seed_asked_for(show: Show, well, html, tiny_zoo: Path) -> None:
+    page = show("imagine", **{"class": "3", "from_seed": "5", "count": "9"})
+    well(page)
+    with load(tiny_zoo / "digits-gan" / "digits-gan.onnx") as model:
+        assert isinstance(model, ImageGenerator)
+        expected = model.sample(9, labels="3", seed=5)
+    np.testing.assert_array_equal(images(html(page), "Generated image of 3"), expected)
+    assert len(images(html(page), "Real image of 3")) == 3
+
+
+def test_all_classes_in_turn_and_the_next_seed(show: Show, well, html) -> None:
+    page = show("imagine")
+    well(page)
+    before = images(html(page), "Generated")
+    assert len(before) == 16
+    page.button[0].click().run()
+    well(page)
+    assert page.session_state["from_seed"] == 1
+    assert not np.array_equal(before, images(html(page), "Generated"))
+
+
+def test_a_single_image(show: Show, well, html) -> None:
+    page = show("imagine", count="1")
+    well(page)
+    assert len(images(html(page), "Generated")) == 1
+
+
+def test_the_walk_begins_and_ends_at_its_seeds(show: Show, well, html, tiny_zoo: Path) -> None:
+    with load(tiny_zoo / "digits-gan" / "digits-gan.onnx") as model:
+        assert isinstance(model, ImageGenerator)
+        ends = [model.sample(1, labels="8", seed=seed)[0] for seed in (11, 12)]
+    for step, expected in ((0, ends[0]), (WALK_STEPS - 1, ends[1])):
+        page = show("imagine", walk_from="11", walk_to="12", walk_class="8", step=str(step))
+        well(page)
+        (here,) = images(html(page), f"8 at step {step} of {WALK_STEPS - 1}")
+        assert np.abs(here.astype(int) - expected).max() <= 1
+
+
+def test_a_walk_between_one_and_the_same_seed(show: Show, well) -> None:
+    well(show("imagine", walk_from="3", walk_to="3"))
+
+
+@pytest.mark.parametrize("query", [{"class": "nobody"}, {"count": "0"}, {"from_seed": "x"}, {"step": "999"}, {"maker": "../../etc"}])
+def test_an_address_out_of_range_is_forgiven(show: Show, well, query: dict[str, str]) -> None:
+    well(show("imagine", **query))
+
+
+def test_a_model_that_is_not_there_is_one_line(show: Show, well) -> None:
+    page = show("imagine", maker="fashion-gan")
+    well(page)
+    assert "does not ship" in page.info[0].value
+
+
+def test_real_images_come_class_by_class_in_turn() -> None:
+    images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
+    nothing = np.zeros(0, np.int64)
+    examples = Examples(images, np.array([0, 0, 1, 1, 1, 2]), nothing, images[:0])
+    chosen = real_images(examples, np.array([0, 1]), 4)
+    assert [(int(image[0, 0, 0]), label) for image, label in chosen] == [(0, 0), (2, 1), (1, 0), (3, 1)]
+    assert real_images(Examples(images, nothing, nothing, images[:0]), np.array([0]), 4) == []

@@ -1,0 +1,413 @@
+"""``onnxferry bench``: real processes on a tiny model, answers that are judged before anything is timed, results that are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnxferry.export.bench import race as reference_bench
+from onnxferry.export.bench import synthetic as bench_made
+from onnxferry.export.bench import workloads as bench_jobs
+from onnxferry.export.bench.contenders.base import CONTENDERS, PEERS, fastest
+from onnxferry.export.bench.correctness import judge
+from onnxferry.export.bench.footprint import installed_size
+from onnxferry.export.bench.race import Bench
+from onnxferry.export.bench.report import Results, duration, geometric_mean, geometric_means, load_results, machine, save_plot
+from onnxferry.export.bench.results import Measured, Row
+from onnxferry.export.bench.verdicts import shipped_rows, verdicts
+from onnxferry.export.bench.worker import Turn, WorkerError
+from onnxferry.export.bench.workloads import FEEDS, BenchModel, bench_model, make_job
+from onnxferry.export.cli import bench as bench_command
+from onnxferry.runtime.artifact.contract import Contract, Golden, Tolerance
+from onnxferry.runtime.cli.main import main
+from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.errors import ArtifactError, CheckFailedError, InputError
+
+
+@pytest.fixture(autouse=True)
+def own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONNXFERRY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ONNXFERRY_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, scale_model: bytes) -> Path:
+    path = tmp_path / "tiny.onnx"
+    path.write_bytes(scale_model)
+    return path
+
+
+class Stub:
+    """A worker that answers as it is told to, in this process."""
+
+    answer: dict[str, Callable[[np.ndarray], np.ndarray]] = {}  # noqa: RUF012
+    precision: dict[str, str] = {}  # noqa: RUF012
+    turns: list[str] = []  # noqa: RUF012
+    milliseconds: dict[str, int] = {}  # noqa: RUF012
+
+    def __init__(self, name: str, model: BenchModel, threads: int | None, log: Path) -> None:
+        self.name = name
+
+    def open(self) -> None:
+        if self.name == "openvino":
+            raise WorkerError("it cannot read this")
+
+    def prepare(self, feeds: list[dict[str, np.ndarray]]) -> dict[str, str]:
+        self.feeds = feeds
+        return {"precision": self.precision.get(self.name, "float32"), "how": "as told"}
+
+    def answers(self) -> list[dict[str, np.ndarray]]:
+        return [{"y": self.answer.get(self.name, lambda y: y)(feed["x"] * np.float32(2))} for feed in self.feeds]
+
+    def turn(self, seconds: float) -> Turn:
+        self.turns.append(self.name)
+        return Turn((self.milliseconds[self.name] * 1_000_000,) * 3, 0.0)
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def stubs(monkeypatch: pytest.MonkeyPatch) -> type[Stub]:
+    names = ("onnxferry", "onnxruntime", "torch")
+    monkeypatch.setattr(reference_bench, "Worker", Stub)
+    for name, value in (("answer", {}), ("precision", {}), ("turns", []), ("milliseconds", dict(zip(names, (2, 4, 3), strict=True)))):
+        monkeypatch.setattr(Stub, name, value)
+    return Stub
+
+
+def test_two_contenders_in_processes_of_their_own(tiny: Path) -> None:
+    (row,) = Bench(rounds=2, turn_s=0.001).rows(bench_model(str(tiny)), [3], "1", ["onnxferry", "onnxruntime"])
+    assert (row.model, row.batch, row.threads, row.feeds) == ("tiny", 3, "1", FEEDS)
+    assert {name: (m.status, m.precision, len(m.round_medians_s)) for name, m in row.contenders.items()} == {
+        "onnxferry": ("timed", "float32", 2),
+        "onnxruntime": ("timed", "float32", 2),
+    }
+    assert all(m.runs >= 2 and m.p10_s is not None and m.p90_s is not None and m.p10_s <= m.p90_s for m in row.contenders.values())
+    assert row.best_peer == "onnxruntime"
+    assert "load(tune=True)" in row.contenders["onnxferry"].how
+    assert row.ratio is not None
+    assert row.ratio > 0
+
+
+def test_a_contender_that_dies_is_a_row_and_not_the_end(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(reference_bench.__dict__, "version_of", lambda name: "")
+    # In the child the name is looked up again, and there is no such contender: it fails by itself.
+    (row,) = Bench(rounds=1, turn_s=0.001).rows(bench_model(str(tiny)), [1], "1", ["nobody", "onnxruntime"])
+    assert row.contenders["nobody"].status == "failed"
+    assert "nobody" in row.contenders["nobody"].words
+    assert row.contenders["onnxruntime"].timed
+
+
+def test_wrong_answers_are_caught_and_not_timed(tiny: Path, stubs: type[Stub]) -> None:
+    stubs.answer["onnxruntime"] = lambda y: y + np.float32(0.01)
+    (row,) = Bench(rounds=3).rows(bench_model(str(tiny)), [2], "all", ["onnxferry", "onnxruntime", "openvino", "torch"])
+    wrong, failed = row.contenders["onnxruntime"], row.contenders["openvino"]
+    assert (wrong.status, wrong.median_s) == ("wrong", None)
+    assert wrong.words.startswith("y: ")
+    assert (failed.status, failed.words) == ("failed", "it cannot read this")
+    # In turns, each round beginning with another.
+    assert stubs.turns == ["onnxferry", "torch", "torch", "onnxferry", "onnxferry", "torch"]
+    assert (row.best_peer, row.ratio) == ("torch", 1.5)
+
+
+def test_checking_alone_times_nothing(tiny: Path, stubs: type[Stub]) -> None:
+    (row,) = Bench(rounds=0).rows(bench_model(str(tiny)), [1], "1", ["onnxferry", "torch"])
+    assert stubs.turns == []
+    assert [m.status for m in row.contenders.values()] == ["right", "right"]
+    assert row.best_peer is None
+    assert row.ratio is None
+
+
+def test_reduced_precision_is_held_to_its_own_budget_and_reported(tiny: Path, stubs: type[Stub]) -> None:
+    stubs.answer["torch"] = lambda y: y * np.float32(1.01)
+    (row,) = Bench(rounds=1).rows(bench_model(str(tiny)), [2], "1", ["onnxferry", "torch"])
+    assert row.contenders["torch"].status == "wrong"
+    stubs.precision["torch"] = "bfloat16"
+    (row,) = Bench(rounds=1).rows(bench_model(str(tiny)), [2], "1", ["onnxferry", "torch"])
+    assert row.contenders["torch"].status == "timed"
+    assert row.contenders["torch"].words == "y off by 1.00%"
+
+
+@pytest.mark.parametrize(
+    ("actual", "reduced", "words"),
+    [
+        ({}, False, "it gives no probabilities"),
+        ({"probabilities": np.zeros((2, 2), np.float32)}, False, "expected float32 (2, 3)"),
+        ({"probabilities": np.full((2, 3), np.nan, np.float32)}, False, "probabilities"),
+        ({"probabilities": np.full((2, 3), np.nan, np.float32)}, True, "at most"),
+        ({"class_index": np.array([1, 1])}, False, "class_index"),
+        ({"class_index": np.array([1, 0])}, True, "expected 98%"),
+        ({"image": np.zeros((2, 4, 4, 1), np.uint8)}, False, "image"),
+        ({"image": np.zeros((2, 4, 4, 1), np.uint8)}, True, "dB"),
+    ],
+)
+def test_what_is_wrong_with_answers(actual: dict[str, np.ndarray], reduced: bool, words: str) -> None:
+    right = {
+        "probabilities": np.array([[0.9, 0.1, 0], [0.1, 0.2, 0.7]], np.float32),
+        "class_index": np.array([0, 2]),
+        "image": np.full((2, 4, 4, 1), 200, np.uint8),
+    }
+    contract = Contract("recogniser", "x", tolerances={"probabilities": Tolerance(0, 1e-5), "image": Tolerance(0, 1)})
+    given = {**right, **actual} if actual else {name: array for name, array in right.items() if name != "probabilities"}
+    found = judge([right], [given], contract, reduced)
+    assert not found.passed
+    assert words in found.problem
+    assert judge([right], [right], contract, reduced).passed
+
+
+def test_a_decision_between_equals_may_go_either_way() -> None:
+    tied = {"probabilities": np.array([[0.5, 0.5]], np.float32), "class_index": np.array([0])}
+    assert judge([tied], [{**tied, "class_index": np.array([1])}], None, False).passed
+    clear = {"probabilities": np.array([[0.6, 0.4]], np.float32), "class_index": np.array([0])}
+    assert not judge([clear], [{**clear, "class_index": np.array([1])}], None, False).passed
+
+
+def test_feeds_are_the_same_each_time_and_differ_from_each_other() -> None:
+    model = bench_model("digits")
+    one, again = (make_job(model, 2, count=3) for _ in range(2))
+    assert [feed["image"].shape for feed in one.feeds] == [(2, 28, 28, 1)] * 3
+    assert all(np.array_equal(a["image"], b["image"]) for a, b in zip(one.feeds, again.feeds, strict=True))
+    assert not np.array_equal(one.feeds[0]["image"], one.feeds[1]["image"])
+
+
+def test_text_is_written_with_draws_that_rounding_does_not_tip() -> None:
+    model = bench_model("shakespeare")
+    job = make_job(model, 2, count=1)
+    feed = job.feeds[0]
+    with Engine(model.path, device="cpu") as engine:
+        for nudge in (-1e-4, 1e-4):
+            moved = {**feed, "uniforms": (feed["uniforms"] + nudge).astype(np.float32)}
+            assert np.array_equal(engine.run(moved, ["bytes"])["bytes"], job.answers[0]["bytes"])
+
+
+@pytest.mark.parametrize("name", shipped_rows())
+def test_every_shipped_model_has_feeds(name: str) -> None:
+    job = make_job(bench_model(name), 2, count=1)
+    assert all(len(array) == 2 for feed in job.feeds for array in feed.values() if array.ndim)
+
+
+def test_images_that_are_misread_are_not_measured_with() -> None:
+    model = bench_model("fashion")
+    contract = make_job(model, 1, count=1).contract
+    assert contract is not None
+    with np.load(model.path.with_name("examples.npz")) as arrays:
+        right = arrays["images"][arrays["labels"] == arrays["predicted"]]
+        assert 0 < len(right) < len(arrays["images"])
+    np.testing.assert_array_equal(bench_jobs._images(model, contract), right)
+    assert len(bench_jobs._images(bench_model("digits-ae"), contract)) == 20, "images that nobody predicted anything of are all taken"
+
+
+def test_a_file_that_fails_its_own_golden_samples_is_not_measured(tmp_path: Path, scale_model: bytes) -> None:
+    import onnx
+
+    from onnxferry.runtime.artifact.metadata import metadata_from_contract
+
+    golden = Golden({"x": np.ones((1, 3), np.float32)}, {"y": np.ones((1, 3), np.float32)})
+    model = onnx.load_from_string(scale_model)
+    onnx.helper.set_model_props(model, metadata_from_contract(Contract("model", "bad", goldens=(golden,))))
+    onnx.save(model, tmp_path / "bad.onnx")
+    with pytest.raises(CheckFailedError, match=r"bad\.onnx does not give what it should"):
+        make_job(bench_model(str(tmp_path / "bad.onnx")), 1)
+
+
+def test_feeds_of_somebodys_own(tiny: Path) -> None:
+    job = make_job(bench_model(str(tiny)), 4, {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}, count=2)
+    assert job.feeds[0]["x"].shape == (4, 3)
+    with pytest.raises(InputError, match="'z', which is no input"):
+        make_job(bench_model(str(tiny)), 1, {"z": np.zeros(3, np.float32)})
+
+
+def test_a_fixed_batch(tmp_path: Path) -> None:
+    model = bench_model("one-node")
+    assert make_job(model, 1, count=1).answers[0]["y"].shape == (1,)
+    with pytest.raises(InputError, match="measure it at --batch 1"):
+        make_job(model, 8)
+
+
+def row(model: str = "m", batch: int = 1, threads: str = "1", **seconds: float) -> Row:
+    return Row(
+        model, batch, threads, "0" * 64, 16, 0, {name.replace("_", "-"): Measured("timed", median_s=s) for name, s in seconds.items()}
+    )
+
+
+def test_results_survive_a_round_trip(tmp_path: Path) -> None:
+    results = Results(machine(), more={"cold_start": {"m": {"onnxferry": 0.25}}})
+    results.add(row(onnxferry=1e-3, torch=2e-3, openvino_f32=1.5e-3))
+    results.add(dataclasses.replace(row(batch=64), contenders={"torch": Measured("failed", "no", round_medians_s=(1.0, math.inf))}))
+    path = tmp_path / "r.json"
+    results.save(path)
+    read = load_results(path)
+    assert read.rows[("m", 1, "1")] == results.rows[("m", 1, "1")]
+    assert read.more == results.more
+    document = json.loads(path.read_text())
+    assert (document["rows"][0]["best_peer"], document["rows"][0]["ratio"]) == ("openvino-f32", 1.5)
+    assert [file.name for file in tmp_path.glob(".*")] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "is no result of onnxferry bench"),
+        ("[]", "is no result of onnxferry bench"),
+        ('{"schema": 99}', "has schema 99"),
+        ('{"schema": 1, "machine": {}, "rows": [{"model": "m"}]}', "is no result of onnxferry bench"),
+        ('{"schema": 1, "machine": {"cpu": "another"}, "rows": []}', "was measured elsewhere"),
+    ],
+)
+def test_results_that_cannot_be_gone_on_with(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words):
+        load_results(path)
+
+
+def test_resuming_measures_what_is_missing(
+    tiny: Path, tmp_path: Path, stubs: type[Stub], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "r.json"
+    command = ["bench", str(tiny), "--peers", "onnxruntime", "--threads", "1", "--rounds", "1", "--json", str(path), "--resume"]
+    assert main([*command, "--batch", "1"]) == 0
+    assert main([*command, "--batch", "1", "--batch", "4", "--plot", str(tmp_path / "p.png")]) == 0
+    assert stubs.turns == ["onnxferry", "onnxruntime"] * 2  # batch 1 once, then batch 4 alone
+    assert [r["batch"] for r in json.loads(path.read_text())["rows"]] == [1, 4]
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    assert "2.00 ×" in capsys.readouterr().out
+    # Another file under the same name is another model.
+    tiny.write_bytes(tiny.read_bytes() + b"\x12\x00")
+    assert main([*command, "--batch", "1"]) == 0
+    assert len(stubs.turns) == 6
+
+
+def test_an_interrupted_run_leaves_the_rows_that_it_has(
+    tiny: Path, tmp_path: Path, stubs: type[Stub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: Stub, seconds: float) -> Turn:
+        self.turns.append(self.name)
+        if len(self.turns) > 2:
+            raise KeyboardInterrupt
+        return Turn((1000,), 0.0)
+
+    monkeypatch.setattr(stubs, "turn", interrupted)
+    path = tmp_path / "r.json"
+    command = ["bench", str(tiny), "--peers", "onnxruntime", "--batch", "1", "--batch", "2", "--rounds", "1", "--json", str(path)]
+    assert main(command) == 130
+    assert [r["batch"] for r in json.loads(path.read_text())["rows"]] == [1]
+    assert list(tmp_path.glob(".*")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "name a model"),
+        (["digits", "--batch", "0"], "a batch must be from 1"),
+        (["digits", "--peers", "onnxruntime,tflite"], "unknown peer 'tflite'; expected some of"),
+        (["digits", "--threads", "many"], "threads must be a whole number"),
+        (["digits", "--resume"], "name it with --json FILE"),
+        (["digits", "--trace", "t.json"], "give both"),
+        (["digits", "--profile", "--trace", "t.json"], "a trace is of one model"),
+        (["digits", "--profile", "--json", "r.json"], "keep a race"),
+        (["digit"], "did you mean 'digits'"),
+        (["digits.decoder"], "has no decoder"),
+        (["digits", "--feeds", "missing.npz"], "is no .npz"),
+    ],
+)
+def test_command_lines_that_make_no_sense(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *arguments]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_a_model_without_inputs(tmp_path: Path, build_onnx: Callable, capsys: pytest.CaptureFixture[str]) -> None:
+    from onnx import TensorProto, helper
+
+    node = helper.make_node("Constant", [], ["y"], value_float=1.0)
+    (tmp_path / "c.onnx").write_bytes(build_onnx([node], [], [("y", TensorProto.FLOAT, [])]).SerializeToString())
+    assert main(["bench", str(tmp_path / "c.onnx")]) == 1
+    assert "takes no inputs" in capsys.readouterr().err
+
+
+def test_a_peer_that_is_asked_for_and_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(bench_command, "installed", lambda name: name != "openvino")
+    assert main(["bench", "digits", "--peers", "openvino"]) == 1
+    assert "pip install 'onnxferry[bench]'" in capsys.readouterr().err
+    assert "openvino" not in bench_command._contenders(None)  # left out where it was not asked for
+
+
+def test_every_contender_names_a_class_that_is_there() -> None:
+    for name, (_, package, words) in CONTENDERS.items():
+        assert package
+        assert words
+        assert (name in PEERS) == (name in ("onnxruntime", "openvino", "openvino-f32", "torch", "torch-compile"))
+
+
+@pytest.mark.slow
+def test_a_made_network_is_made_again_and_answers_as_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its export folds weights away (mean and std, all normalisations), so that they cannot be taken from the file."""
+    monkeypatch.setattr(bench_made, "SIDE", 32)  # smaller images, the same network
+    path = tmp_path / "resnet18.onnx"
+    bench_made.make("resnet18", path)
+    monkeypatch.setattr(bench_jobs, "_made", lambda name: path)
+    command = ["bench", "resnet18", "--peers", "torch", "--batch", "2", "--threads", "1", "--rounds", "0"]
+    assert main([*command, "--json", str(tmp_path / "r.json")]) == 0
+    (found,) = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert found["contenders"]["torch"]["status"] == "right", found["contenders"]["torch"]["words"]
+    assert "torch right" in capsys.readouterr().out
+
+
+def test_verdicts_say_what_is_open_met_and_missed() -> None:
+    results = Results(machine())
+    assert {verdict.met for verdict in verdicts(results, "1")} == {None}
+    for name in shipped_rows():
+        for batch in (1, 64):
+            results.add(row(name, batch, onnxferry=1.0, onnxruntime=1.2))
+    found = {verdict.must: verdict.met for verdict in verdicts(results, "1")}
+    assert found == {"≥ 0.98 ×": True, "≥ 1.15 ×": True, "≥ 1.4 ×": False}
+    results.add(row("digits", 1, onnxferry=1.0, onnxruntime=0.9))
+    assert [verdict.met for verdict in verdicts(results, "1")] == [False, False, False, True]
+    results.add(dataclasses.replace(row("lstm-2x512", 1, onnxferry=1.0, one_step=1.0), bytes_per_run=32))
+    results.add(row("one-node", 1, onnxferry=9e-6, onnxruntime=5e-6))
+    results.more["cold_start"] = {"digits": {"onnxferry": 0.3}}
+    assert [verdict.met for verdict in verdicts(results, "1")[4:]] == [True, False, True]
+
+
+def test_arithmetic() -> None:
+    assert geometric_mean([1.0, 4.0]) == pytest.approx(2.0)
+    results = Results(machine())
+    results.add(row("a", 1, onnxferry=1.0, torch=4.0))
+    results.add(row("b", 1, onnxferry=1.0, torch=1.0))
+    assert geometric_means(results) == {(1, "1"): pytest.approx(2.0)}
+    assert [duration(s) for s in (4.12e-4, 1.234e-3, 12.34)] == ["412 µs", "1.23 ms", "12.3 s"]
+    with pytest.raises(InputError, match="nothing was timed"):
+        save_plot(Results(machine()), Path("x.png"))
+
+
+def test_the_fastest_way_is_found() -> None:
+    called: list[str] = []
+
+    def slow(i: int) -> None:
+        called.append("slow")
+        sum(range(200_000))
+
+    assert fastest({"slow": slow, "fast": lambda i: None}, 4) == "fast"
+    assert len(called) >= 4
+
+
+def test_installed_sizes_count_dependencies_and_an_editable_install() -> None:
+    sizes = installed_size("onnxferry")
+    assert {"onnxferry", "numpy", "pillow"} <= set(sizes)
+    assert "torch" not in sizes  # an extra
+    assert sizes["onnxferry"] > 5_000_000  # the shipped models are in it
+    with pytest.raises(InputError, match="is not installed"):
+        installed_size("no-such-package")
+
+
+def test_a_decoder_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError):
+        bench_model("nothing.decoder")

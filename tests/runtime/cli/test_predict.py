@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onnxferry.runtime.cli.image_arguments import image_names
+from onnxferry.runtime.cli.main import main
+from onnxferry.runtime.machine import nvidia
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with a black, a white and an in-between image, of different sizes, and some text."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, value, size in [("black", 20, (4, 3)), ("between", 128, (9, 9)), ("white", 240, (4, 3))]:
+        Image.new("L", size, value).save(folder / f"{name}.png")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def test_a_table(recogniser: Path, images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(images)
+    assert main(["predict", str(recogniser), "white.png", "black.png"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert [line.split() for line in out.splitlines() if "%" in line] == [
+        ["white.png", "white", "100.00%"],
+        ["black.png", "black", "100.00%"],
+    ]
+    assert "Next:" in out
+
+
+def test_a_folder_as_json(recogniser: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(recogniser), str(images), "--json", "--top", "2", "--threshold", "0.9", "--device", "cpu"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {key: document[key] for key in ("model", "device", "threshold", "errors")} == {
+        "model": str(recogniser),
+        "device": "cpu",
+        "threshold": 0.9,
+        "errors": [],
+    }
+    between, black, white = document["predictions"]
+    assert [Path(p["image"]).name for p in document["predictions"]] == ["between.png", "black.png", "white.png"]
+    assert (black["label"], black["index"], black["sure"]) == ("black", 0, True)
+    assert (white["label"], white["index"], white["sure"]) == ("white", 3, True)
+    assert between["sure"] is False
+    assert 0.4 < between["probability"] < 0.9
+    for prediction in document["predictions"]:
+        assert [set(each) for each in prediction["top"]] == [{"label", "index", "probability"}] * 2
+        assert prediction["top"][0]["label"] == prediction["label"]
+        assert prediction["top"][0]["probability"] == prediction["probability"] >= prediction["top"][1]["probability"]
+
+
+def test_below_the_threshold_it_is_not_sure(recogniser: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(recogniser), str(images / "between.png"), "--threshold", "0.9", "--top", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "not sure" in out
+    assert main(["predict", str(recogniser), str(images / "between.png"), "--threshold", "0.3"]) == 0
+    assert "not sure" not in capsys.readouterr().out
+
+
+def test_more_classes_than_there_are(recogniser: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(recogniser), str(images / "black.png"), "--top", "99", "--json"]) == 0
+    (prediction,) = json.loads(capsys.readouterr().out)["predictions"]
+    assert [each["label"] for each in prediction["top"]] == ["black", "dark", "light", "white"]
+
+
+def test_a_image_on_stdin(recogniser: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (5, 5), "white").save(stream, "PNG")
+    process = subprocess.run(
+        [sys.executable, "-m", "onnxferry.runtime", "predict", str(recogniser), "-", "--json"],
+        input=stream.getvalue(),
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    (prediction,) = json.loads(process.stdout)["predictions"]
+    assert (prediction["image"], prediction["label"]) == ("-", "white")
+    assert main(["predict", str(recogniser), "-", "-"]) == 1
+    assert "give - once" in capsys.readouterr().err
+
+
+def test_one_unreadable_image_among_many(recogniser: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = (images / "white.png").read_bytes()
+    (images / "cut.png").write_bytes(whole[:50])
+    absent = str(images / "absent.png")
+    assert main(["predict", str(recogniser), str(images), absent]) == 1
+    out, err = capsys.readouterr()
+    assert [name in out for name in ("between.png", "black.png", "white.png", "cut.png")] == [True, True, True, False]
+    lines = err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith(f"error: {images / 'cut.png'}: ")
+    assert lines[1] == f"error: no such image: {absent}"
+
+    assert main(["predict", str(recogniser), str(images), absent, "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert len(document["predictions"]) == 3
+    assert [error["image"] for error in document["errors"]] == [str(images / "cut.png"), absent]
+
+
+def test_nothing_but_unreadable_images(recogniser: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(recogniser), str(tmp_path / "absent.png")]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"error: no such image: {tmp_path / 'absent.png'}\n"
+
+
+def test_an_empty_folder(recogniser: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["predict", str(recogniser), str(tmp_path / "empty")]) == 1
+    assert "no image lies in this folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"not onnx at all", b"PK\x03\x04 a checkpoint"])
+def test_a_model_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+    (tmp_path / "m.onnx").write_bytes(content)
+    assert main(["predict", str(tmp_path / "m.onnx"), "x.png"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "m.onnx" in err
+
+
+def test_a_truncated_model(recogniser: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = recogniser.read_bytes()
+    for length in (1, 20, len(content) // 2, len(content) - 1):
+        recogniser.write_bytes(content[:length])
+        assert main(["predict", str(recogniser), "x.png"]) == 1
+        err = capsys.readouterr().err
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+
+
+def test_a_foreign_model(doubler: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(doubler), "x.png"]) == 1
+    err = capsys.readouterr().err
+    assert "is not a recogniser, it carries no onnxferry contract" in err
+    assert f"onnxferry inspect {doubler}" in err
+
+
+def test_a_device_that_is_not_there(recogniser: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+
+    monkeypatch.setattr(nvidia, "cuda_devices", lambda: 0)
+    assert main(["predict", str(recogniser), "x.png", "--device", "cuda"]) == 1
+    assert capsys.readouterr().err.startswith("error: device='cuda' cannot be used here: ")
+
+
+def test_names_that_would_drive_a_terminal(recogniser: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "[red]\x1b[2Jevil.png"
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(path)
+    assert main(["predict", str(recogniser), str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "[red]" in out.replace("\n", "")
+
+
+def test_patterns_that_the_shell_left(images: Path) -> None:
+    assert [Path(name).name for name in image_names([str(images / "b*.png")])] == ["between.png", "black.png"]
+    assert image_names([str(images / "z*.png")]) == [str(images / "z*.png")]
+    odd = images / "[1].png"
+    odd.touch()
+    assert image_names([str(odd)]) == [str(odd)]

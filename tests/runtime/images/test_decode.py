@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onnxferry.runtime.errors import DataError, InputError
+from onnxferry.runtime.images.decode import decode_image, decode_images, with_channels
+from onnxferry.runtime.images.folders import list_images, list_labelled_images
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+class TestArrays:
+    def test_grey_and_colour_pass_as_they_are(self) -> None:
+        for shape in [(4, 5), (4, 5, 1), (4, 5, 3)]:
+            array = noise(shape)
+            np.testing.assert_array_equal(decode_image(array), array.reshape(4, 5, -1))
+
+    def test_many_come_out_in_order(self) -> None:
+        batch = noise((3, 4, 5, 1))
+        np.testing.assert_array_equal(np.stack(list(decode_images(batch))), batch)
+        mixed = [noise((2, 3)), encoded(Image.fromarray(noise((4, 5, 3)))), Image.fromarray(noise((6, 7)))]
+        assert [p.shape for p in decode_images(mixed)] == [(2, 3, 1), (4, 5, 3), (6, 7, 1)]
+        assert list(decode_images([])) == []
+        assert list(decode_images(batch[:0])) == []
+
+    def test_bool_is_black_and_white_and_uint16_is_scaled(self) -> None:
+        np.testing.assert_array_equal(decode_image(np.array([[True, False]])), [[[255], [0]]])
+        np.testing.assert_array_equal(decode_image(np.array([[0, 128, 129, 257, 65535]], np.uint16)), [[[0], [0], [1], [1], [255]]])
+
+    @pytest.mark.parametrize(
+        ("array", "says"),
+        [
+            (np.zeros((4, 4), np.float32), r"uint8.*float32.*\* 255"),
+            (np.zeros((4, 4), np.int64), r"uint8.*int64; use x.astype\('uint8'\)"),
+            (np.zeros((4, 4, 2), np.uint8), r"1 \| 3.*\(4, 4, 2\)"),
+            (np.zeros((4, 4, 4), np.uint8), "alpha"),
+            (np.zeros((3, 8, 8), np.uint8), "transpose"),
+            (np.zeros((10, 28, 28), np.uint8), r"x\[\.\.\., None\]"),
+            (np.zeros(7, np.uint8), r"\(7,\)"),
+            (np.zeros((0, 4), np.uint8), "no pixels"),
+            (np.zeros((2, 2), object), "object"),
+        ],
+    )
+    def test_wrong_arrays_say_what_to_do(self, array: np.ndarray, says: str) -> None:
+        with pytest.raises(InputError, match=says):
+            decode_image(array)
+
+    def test_a_list_names_the_position(self) -> None:
+        with pytest.raises(InputError, match=r"image 1: .*float64"):
+            list(decode_images([noise((2, 2)), np.zeros((2, 2))]))
+        with pytest.raises(InputError, match=r"image 0: expected a path.*got list"):
+            list(decode_images([[1, 2]]))
+        with pytest.raises(InputError, match="not inside a list"):
+            list(decode_images([noise((2, 4, 4, 1))]))
+
+
+class TestFiles:
+    @pytest.mark.parametrize(
+        ("kind", "options"),
+        [("PNG", {}), ("BMP", {}), ("GIF", {}), ("PPM", {}), ("TIFF", {}), ("WEBP", {"lossless": True}), ("JPEG", {"quality": 95})],
+    )
+    def test_every_format(self, tmp_path: Path, kind: str, options: dict[str, object]) -> None:
+        image = np.kron(noise((2, 3)), np.ones((8, 8), np.uint8))  # flat blocks survive JPEG
+        path = tmp_path / "image.bin"  # the suffix tells nothing
+        path.write_bytes(encoded(Image.fromarray(image), kind, **options))
+        decoded = with_channels(decode_image(path), 1)
+        assert decoded.dtype == np.uint8
+        np.testing.assert_allclose(decoded[..., 0].astype(int), image, atol=3 if kind == "JPEG" else 0)
+        np.testing.assert_array_equal(decoded, with_channels(decode_image(str(path)), 1))
+        np.testing.assert_array_equal(decoded, with_channels(decode_image(path.read_bytes()), 1))
+
+    def test_transparency_lies_over_white(self) -> None:
+        rgba = np.zeros((1, 3, 4), np.uint8)
+        rgba[0, :, 3] = [255, 128, 0]  # black: opaque, half, invisible
+        decoded = decode_image(encoded(Image.fromarray(rgba)))
+        np.testing.assert_array_equal(decoded[0], [[0] * 3, [127] * 3, [255] * 3])
+        grey = Image.fromarray(rgba).convert("LA")
+        np.testing.assert_array_equal(decode_image(encoded(grey))[0, :, 0], [0, 127, 255])
+        np.testing.assert_array_equal(decode_image(Image.fromarray(rgba).convert("RGBa"))[0], [[0] * 3, [127] * 3, [255] * 3])
+
+    def test_transparent_palette_entries_and_key_colours(self) -> None:
+        palette = Image.new("P", (2, 1))
+        palette.putpalette([10, 20, 30, 40, 50, 60])
+        palette.putpixel((1, 0), 1)
+        np.testing.assert_array_equal(decode_image(encoded(palette))[0], [[10, 20, 30], [40, 50, 60]])
+        np.testing.assert_array_equal(decode_image(encoded(palette, transparency=1))[0], [[10, 20, 30], [255] * 3])
+        grey = Image.fromarray(np.array([[7, 9]], np.uint8))
+        np.testing.assert_array_equal(decode_image(encoded(grey, transparency=7))[0], [[255], [9]])
+        deep = Image.fromarray(np.array([[700, 65535, 0]], np.uint16))
+        np.testing.assert_array_equal(decode_image(encoded(deep, transparency=700))[0], [[255], [255], [0]])
+
+    @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+    def test_16_bits_are_scaled_not_clipped(self, kind: str) -> None:
+        deep = np.array([[0, 257 * 100, 257 * 200 + 100, 65535]], np.uint16)
+        np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(deep), kind))[0, :, 0], [0, 100, 200, 255])
+
+    def test_pixels_of_unknown_range_are_refused(self) -> None:
+        for values in (np.zeros((2, 2), np.float32), np.full((2, 2), 10**6, np.int32), np.full((2, 2), -1, np.int32)):
+            with pytest.raises(InputError, match="unknown range"):
+                decode_image(encoded(Image.fromarray(values), "TIFF"))
+
+    def test_black_and_white_bits(self) -> None:
+        bits = Image.fromarray(np.array([[0, 255, 0]], np.uint8)).convert("1")
+        np.testing.assert_array_equal(decode_image(encoded(bits))[0, :, 0], [0, 255, 0])
+
+    def test_cmyk_becomes_rgb(self) -> None:
+        red = Image.new("RGB", (8, 8), (255, 0, 0)).convert("CMYK")
+        decoded = decode_image(encoded(red, "JPEG", quality=95))
+        assert decoded.shape == (8, 8, 3)
+        np.testing.assert_allclose(decoded[4, 4].astype(int), [255, 0, 0], atol=6)
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_exif_orientation_is_undone(self, orientation: int) -> None:
+        upright = np.kron(noise((2, 3)), np.ones((16, 16), np.uint8))
+        # How a camera stores the scene for each orientation; EXIF 2.32, tag 0x0112.
+        stored = {
+            1: upright,
+            2: upright[:, ::-1],
+            3: upright[::-1, ::-1],
+            4: upright[::-1],
+            5: upright.T,
+            6: np.rot90(upright, 1),
+            7: upright[::-1, ::-1].T,
+            8: np.rot90(upright, -1),
+        }[orientation]
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        photo = encoded(Image.fromarray(np.ascontiguousarray(stored)), "JPEG", quality=95, exif=exif)
+        for given in (photo, Image.open(io.BytesIO(photo))):
+            decoded = decode_image(given)
+            assert decoded.shape == (32, 48, 1)
+            np.testing.assert_allclose(decoded[..., 0].astype(int), upright, atol=3)
+
+    def test_an_animation_gives_its_first_frame(self) -> None:
+        frames = [Image.new("L", (3, 2), value) for value in (10, 200)]
+        decoded = decode_image(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+        np.testing.assert_array_equal(np.unique(decoded), [10])
+
+    def test_the_callers_image_is_left_alone(self) -> None:
+        image = Image.fromarray(noise((3, 4, 4)))
+        before = image.tobytes(), image.mode
+        decode_image(image)
+        assert (image.tobytes(), image.mode) == before
+
+
+class TestBadFiles:
+    def test_missing_folder_empty_and_foreign(self, tmp_path: Path) -> None:
+        (tmp_path / "empty.png").touch()
+        (tmp_path / "text.png").write_text("not an image")
+        for name, says in [
+            ("absent.png", "no such image"),
+            ("", "is a folder"),
+            ("empty.png", "not an image"),
+            ("text.png", "not an image"),
+        ]:
+            with pytest.raises(InputError, match=says) as caught:
+                decode_image(tmp_path / name)
+            assert str(tmp_path / name) in str(caught.value)
+            assert "\n" not in str(caught.value)
+        with pytest.raises(InputError, match="the image: not an image"):
+            decode_image(b"")
+
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+    def test_truncated(self, tmp_path: Path, kind: str) -> None:
+        path = tmp_path / "cut"
+        whole = encoded(Image.fromarray(noise((64, 64, 3))), kind)
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(InputError, match=r"broken or truncated|not an image"):
+            decode_image(path)
+
+    def test_postscript_is_not_run(self) -> None:
+        script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+        with pytest.raises(InputError, match="not an image"):
+            decode_image(script)
+
+    @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+    def test_decompression_bombs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        bomb = encoded(Image.new("L", (60, 40)))
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2400)
+        assert decode_image(bomb).shape == (40, 60, 1)
+        for limit in (2399, 100):  # Pillow itself only warns up to twice the limit
+            monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+            with pytest.raises(InputError, match="too many pixels"):
+                decode_image(bomb)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+        assert decode_image(bomb).shape == (40, 60, 1)
+
+    @pytest.mark.filterwarnings("ignore")
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+    def test_broken_bytes_raise_nothing_but_input_errors(self, kind: str) -> None:
+        whole = encoded(Image.fromarray(noise((20, 20, 3))), kind)
+        rng = random.Random(0)
+        for _ in range(300):
+            broken = bytearray(whole)
+            for _ in range(rng.randint(1, 12)):
+                broken[rng.randrange(min(len(broken), 200))] = rng.randrange(256)
+            with contextlib.suppress(InputError):
+                decoded = decode_image(bytes(broken))
+                assert decoded.dtype == np.uint8
+                assert decoded.ndim == 3
+
+
+def test_luma_is_pillows() -> None:
+    colour = noise((50, 50, 3))
+    np.testing.assert_array_equal(with_channels(colour, 1)[..., 0], np.asarray(Image.fromarray(colour).convert("L")))
+    grey = noise((4, 4, 1))
+    np.testing.assert_array_equal(with_channels(grey, 3), np.concatenate([grey] * 3, axis=2))
+    assert with_channels(grey, 1) is grey
+
+
+class TestFolders:
+    def test_images_are_sorted_and_others_passed_over(self, tmp_path: Path) -> None:
+        for name in ("b.PNG", "a.jpg", "._a.jpg", ".DS_Store", "notes.txt"):
+            (tmp_path / name).touch()
+        (tmp_path / "folder.png").mkdir()
+        assert [path.name for path in list_images(tmp_path)] == ["a.jpg", "b.PNG"]
+
+    def test_labelled(self, tmp_path: Path) -> None:
+        for label, names in {"dog": ["1.png"], "cat": ["2.png", "1.png"], ".git": ["x.png"]}.items():
+            (tmp_path / label).mkdir()
+            for name in names:
+                (tmp_path / label / name).touch()
+        (tmp_path / "readme.md").touch()
+        found = list_labelled_images(tmp_path)
+        assert {label: [p.name for p in paths] for label, paths in found.items()} == {"cat": ["1.png", "2.png"], "dog": ["1.png"]}
+
+    def test_nothing_there_is_a_data_error(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="no image lies in this folder"):
+            list_images(tmp_path)
+        with pytest.raises(DataError, match="no such folder"):
+            list_images(tmp_path / "absent")
+        (tmp_path / "file").touch()
+        with pytest.raises(DataError, match="cannot be read as a folder"):
+            list_images(tmp_path / "file")
+        with pytest.raises(DataError, match="one sub-folder of images for each label"):
+            list_labelled_images(tmp_path)
+        (tmp_path / "cat").mkdir()
+        with pytest.raises(DataError, match=r"cat.*no image"):
+            list_labelled_images(tmp_path)
+        with pytest.raises(DataError, match=r"sub-folders \(cat\)"):
+            list_images(tmp_path)
+
+
+def test_a_name_that_no_file_can_have_is_told() -> None:
+    with pytest.raises(InputError, match="no such image"):
+        decode_image("a\0b.png")
