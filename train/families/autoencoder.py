@@ -16,12 +16,11 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from onnxferry.runtime.errors import InputError
@@ -33,6 +32,9 @@ from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
 from onnxferry.train.loop.learner import Learner
 from onnxferry.train.preprocessing import Framing, check_images
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 LARGEST = 96
 """Greatest side of the inner square: beyond it the trunk would halve three times."""

@@ -21,12 +21,11 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from onnxferry.runtime.errors import InputError
@@ -36,6 +35,9 @@ from onnxferry.train.data.text import TextSplits
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
 from onnxferry.train.loop.learner import Learner
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 VOCABULARY = 256
 

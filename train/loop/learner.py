@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from onnxferry.train.loop.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class Learner(ABC):

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from onnxferry.export import export_checkpoint
-from onnxferry.export.pipeline import export as exporting
+from onnxferry.export.graphs import cleanup
 from onnxferry.runtime import Autoencoder, load
 from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.engine.engine import Engine
@@ -172,7 +172,7 @@ def test_what_does_not_fit_is_said(
 def test_a_graph_that_differs_leaves_the_older_files(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "latents.onnx").write_bytes(b"older")
     (tmp_path / "latents.decoder.onnx").write_bytes(b"older")
-    clean = exporting.graph_cleanup.clean
+    clean = cleanup.clean
 
     def spoiled(model: onnx.ModelProto, *rest: object) -> onnx.ModelProto:
         model = clean(model, *rest)  # type: ignore[arg-type]
@@ -182,7 +182,7 @@ def test_a_graph_that_differs_leaves_the_older_files(run: Path, tmp_path: Path, 
                 tensor.CopyFrom(onnx.numpy_helper.from_array(array + np.float32(0.1), tensor.name))
         return model
 
-    monkeypatch.setattr(exporting.graph_cleanup, "clean", spoiled)
+    monkeypatch.setattr(cleanup, "clean", spoiled)
     with pytest.raises(ParityError, match="image"):
         export_checkpoint(run, tmp_path / "latents.onnx")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["latents.decoder.onnx", "latents.onnx"]

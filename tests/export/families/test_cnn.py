@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from onnxferry.export import export_checkpoint
-from onnxferry.export.pipeline import export as exporting
+from onnxferry.export.graphs import cleanup
 from onnxferry.runtime import Classifier, load
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import CheckpointError, OnnxFerryError, ParityError
@@ -101,7 +101,7 @@ def test_no_goldens_for_private_data(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_that_differs_is_not_written(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clean = exporting.graph_cleanup.clean
+    clean = cleanup.clean
 
     def spoiled(model: onnx.ModelProto, *rest: object) -> onnx.ModelProto:
         model = clean(model, *rest)  # type: ignore[arg-type]
@@ -112,7 +112,7 @@ def test_a_file_that_differs_is_not_written(run: Path, tmp_path: Path, monkeypat
                 tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
         return model
 
-    monkeypatch.setattr(exporting.graph_cleanup, "clean", spoiled)
+    monkeypatch.setattr(cleanup, "clean", spoiled)
     older = tmp_path / "digits.onnx"
     older.write_bytes(b"older")
     with pytest.raises(ParityError, match="probabilities") as caught:
