@@ -29,7 +29,7 @@ from onnxferry.runtime.engine.cuda.graphs import GraphRunner, refuse_control_flo
 from onnxferry.runtime.engine.cuda.pinned import pinned_like
 from onnxferry.runtime.engine.inputs import Feed, as_dict, never_empty, open_sizes, specs_of
 from onnxferry.runtime.engine.io_binding import Binding, Spares, bound_arrays, output_arrays
-from onnxferry.runtime.engine.open import CudaChoices, cache_for, open_for_graphs, open_on, open_recorded
+from onnxferry.runtime.engine.open import CudaChoices, open_for_graphs, open_on, open_recorded
 from onnxferry.runtime.engine.placement import Placement, fallback_words, placements
 from onnxferry.runtime.engine.placement import PlacementWarning as PlacementWarning
 from onnxferry.runtime.engine.threads import threads_for
@@ -59,9 +59,6 @@ class Engine:
     :func:`onnx_file.read_model` before ONNX Runtime opens it.
 
     ``graph_level``: how far ONNX Runtime rewrites the graph first: ``"off"``, ``"basic"``, ``"extended"`` or ``"all"``.
-    ``cache``: whether the rewritten graph is kept for the next process, in ``ONNXFERRY_CACHE`` or the user's cache folder: None
-    only where that is expected to pay (:mod:`onnxferry.runtime.engine.graph_cache` says when), True wherever it can be, False never, or a
-    folder. ``cached`` says whether it came from there. A damaged entry is made again, a folder that cannot be written is no error.
 
     ``sizes``: of axes that the file leaves open, by the axes' names (``{"batch": 1, "height": 28, "width": 28}``). What the graph
     derives from them is then computed once, when it is opened; feeds of other sizes are refused.
@@ -86,7 +83,6 @@ class Engine:
         providers: Sequence[ort.Provider] | None = None,
         limits: Limits | None = None,
         graph_level: str = "all",
-        cache: bool | str | os.PathLike[str] | None = None,
         sizes: Mapping[str, int] | None = None,
         tf32: bool = False,
         cuda_graph: bool = False,
@@ -118,10 +114,9 @@ class Engine:
         if cuda.graph:
             opened, recordable = open_for_graphs(model, self._name, settings, device, cuda)
         else:
-            opened = open_on(model, self._name, settings, device, providers, None if fixed else cache_for(cache, summary), cuda)
+            opened = open_on(model, self._name, settings, device, providers, cuda)
         self._session = opened.session
         self.device_reason: str = opened.reason
-        self.cached: bool = opened.cached
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         self.device: str = ort.device_of(self.providers)
         self._at = (self.device, ort.device_number(self._session) if self.device == "cuda" else 0)

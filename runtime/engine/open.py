@@ -1,19 +1,14 @@
-"""Which session a model gets: on the device that was asked for, from the file itself or from this machine's cache of rewritten graphs."""
+"""Which session a model gets: on the device that was asked for."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from onnxferry.runtime.engine import graph_cache, ort
-from onnxferry.runtime.engine.graph_cache import GraphCache
-from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
-from onnxferry.runtime.files import cache_folder
-from onnxferry.runtime.onnx_file.summary import ModelSummary
+from onnxferry.runtime.engine import ort
+from onnxferry.runtime.errors import DeviceError, InputError
 from onnxferry.runtime.onnx_file.values import TensorSpec
 
 
@@ -23,7 +18,6 @@ class Opened:
 
     session: Any  # onnxruntime.InferenceSession
     reason: str  # why it runs where it runs
-    cached: bool = False  # whether its graph came from the cache
 
 
 @dataclass(frozen=True)
@@ -57,16 +51,6 @@ class CudaChoices:
             raise InputError(f"{asked[0]} is a choice for CUDA; with device='cpu' leave it out")
 
 
-def cache_for(choice: bool | str | os.PathLike[str] | None, summary: ModelSummary) -> GraphCache | None:
-    """The cache that a model's graph goes to. ``choice``: None where it pays, True wherever it can, False never, or a folder."""
-    if choice is not None and not isinstance(choice, bool | str | os.PathLike):
-        raise InputError(f"cache must be None, True, False or a folder, got {choice!r}")
-    if choice is False or not graph_cache.can_hold(summary) or (choice is None and not graph_cache.pays(summary)):
-        return None
-    folder = cache_folder() if choice is None or choice is True else choice
-    return None if folder is None else GraphCache(Path(folder))
-
-
 def runs_on(device: str, providers: Sequence[ort.Provider] | None) -> str:
     """Where :func:`open_on` will run a model: ``cpu``, ``cuda``, or another provider's short name. Errors as of the arguments there."""
     _check_device(device)
@@ -83,7 +67,6 @@ def open_on(
     settings: ort.SessionSettings,
     device: str,
     providers: Sequence[ort.Provider] | None,
-    cache: GraphCache | None = None,
     cuda: CudaChoices | None = None,
 ) -> Opened:
     """Opens a model where it was asked for. ``name`` stands for it in messages."""
@@ -96,22 +79,22 @@ def open_on(
             problem = ort.provider_problem(full) if full != ort.CPU else None
             if problem:
                 raise DeviceError(f"the provider {ort.short_name(full)!r} cannot be used here: {problem}")
-        return _open(model, name, settings, requested, "as asked for", cache)
+        return Opened(ort.open_session(model, name, settings, requested), "as asked for")
     on_cpu: list[ort.Requested] = [(ort.CPU, {})]
     on_cuda = [(ort.CUDA, (cuda or CudaChoices()).options()), *on_cpu]
     if device == "cpu":
-        return _open(model, name, settings, on_cpu, "as asked for", cache)
+        return Opened(ort.open_session(model, name, settings, on_cpu), "as asked for")
     problem = ort.cuda_problem()
     if device == "cuda":
         if problem:
             raise DeviceError(f"device='cuda' cannot be used here: {problem}")
-        return _open(model, name, settings, on_cuda, "as asked for", cache)
+        return Opened(ort.open_session(model, name, settings, on_cuda), "as asked for")
     if problem is None:
         try:
-            return _open(model, name, settings, on_cuda, "CUDA works here", cache)
+            return Opened(ort.open_session(model, name, settings, on_cuda), "CUDA works here")
         except DeviceError as error:
             problem = str(error)
-    return _open(model, name, settings, on_cpu, f"CUDA cannot be used: {problem}", cache)
+    return Opened(ort.open_session(model, name, settings, on_cpu), f"CUDA cannot be used: {problem}")
 
 
 def open_for_graphs(model: str | bytes, name: str, settings: ort.SessionSettings, device: str, cuda: CudaChoices) -> tuple[Opened, bool]:
@@ -119,12 +102,12 @@ def open_for_graphs(model: str | bytes, name: str, settings: ort.SessionSettings
     if device == "auto" and ort.cuda_problem() is None:
         device = "cuda"
     try:
-        return open_on(model, name, settings, device, None, None, cuda), True
+        return open_on(model, name, settings, device, None, cuda), True
     except DeviceError:
         if device != "cuda":
             raise
     # Whatever else is wrong is wrong here too.
-    return open_on(model, name, settings, device, None, None, dataclasses.replace(cuda, graph=False)), False
+    return open_on(model, name, settings, device, None, dataclasses.replace(cuda, graph=False)), False
 
 
 def open_recorded(
@@ -140,7 +123,7 @@ def open_recorded(
     open_axes = {axis: size for pairs in axes for axis, size in pairs if isinstance(axis, str)}
     sizes = tuple(sorted((dict(settings.sizes) | open_axes).items()))
     try:
-        return open_on(model, name, dataclasses.replace(settings, sizes=sizes, record_placement=False), "cuda", None, None, cuda).session
+        return open_on(model, name, dataclasses.replace(settings, sizes=sizes, record_placement=False), "cuda", None, cuda).session
     except DeviceError as error:
         reason = ort.words(error.__cause__ or error)
         raise InputError(f"{name} cannot be recorded as a CUDA graph: {reason}; open it without cuda_graph=True") from error
@@ -149,43 +132,3 @@ def open_recorded(
 def _check_device(device: str) -> None:
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}; other providers go into providers=[...]")
-
-
-def _open(
-    model: str | bytes, name: str, settings: ort.SessionSettings, requested: Sequence[ort.Requested], reason: str, cache: GraphCache | None
-) -> Opened:
-    # Other providers rewrite graphs for themselves, or compile them, and have caches of their own.
-    if cache is not None and list(requested) == [(ort.CPU, {})] and settings.graph_level != "off":
-        opened = _open_cached(model, name, settings, requested, reason, cache)
-        if opened is not None:
-            return opened
-    return Opened(ort.open_session(model, name, settings, requested), reason)
-
-
-def _open_cached(
-    model: str | bytes, name: str, settings: ort.SessionSettings, requested: Sequence[ort.Requested], reason: str, cache: GraphCache
-) -> Opened | None:
-    """From the cache, or from the file and into the cache; None where neither works, for whatever reason."""
-    key = cache.key(model, settings.graph_level)
-    if key is None:
-        return None
-    entry = cache.find(key)
-    if entry is not None:
-        try:
-            session = ort.open_session(os.fspath(entry), name, dataclasses.replace(settings, graph_level="off"), requested)
-        except ArtifactError:
-            cache.drop(entry)
-        else:
-            return Opened(session, reason, cached=True)
-    temporary = cache.temporary()
-    if temporary is None:
-        return None
-    try:
-        session = ort.open_session(model, name, dataclasses.replace(settings, save_to=os.fspath(temporary)), requested)
-        if cache.key(model, settings.graph_level) == key:  # else the file was exchanged meanwhile
-            cache.keep(temporary, key)
-        return Opened(session, reason)
-    except ArtifactError:
-        return None  # the file's fault, or no room for the entry: opening it without one tells
-    finally:
-        cache.drop(temporary)

@@ -208,7 +208,6 @@ class SessionSettings:
     threads: int = 1  # that share one operator's work, the calling one included
     graph_level: str = "all"  # one of GRAPH_LEVELS
     sizes: Sizes = ()  # of axes that the file leaves open: the graph is rewritten for these
-    save_to: str | None = None  # a file that the rewritten graph is written to
     record_placement: bool = False  # whether the session can say which node runs where
 
 
@@ -223,8 +222,6 @@ def open_session(model: str | bytes, name: str, settings: SessionSettings, provi
     for axis, size in settings.sizes:
         options.add_free_dimension_override_by_name(axis, size)
     options.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, GRAPH_LEVELS[settings.graph_level])
-    if settings.save_to is not None:
-        options.optimized_model_filepath = settings.save_to
     if settings.record_placement:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     options.inter_op_num_threads = 1  # used in parallel execution mode only, which is slower for all but very wide graphs

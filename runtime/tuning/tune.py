@@ -133,7 +133,6 @@ def open_as(
     device: str,
     providers: Sequence[ort.Provider] | None = None,
     limits: Limits | None = None,
-    cache: bool | None = None,
 ) -> Engine:
     """``file``: that of the setting's variant."""
     return Engine(
@@ -143,7 +142,6 @@ def open_as(
         providers=providers,
         limits=limits,
         graph_level=setting.graph_level,
-        cache=cache,
         sizes=dict(setting.sizes),
     )
 

@@ -62,7 +62,7 @@ class TunedEngine(Engine):
         smallest = next(iter(tuning.plans.values()))
         main = self._engine(smallest.setting)
         self.threads, self.graph_level = main.threads, main.graph_level
-        self.cached, self.placement = main.cached, main.placement
+        self.placement = main.placement
         self.device, self.device_reason, self.providers = main.device, main.device_reason, main.providers
         # A session for some sizes only knows no others; the file does.
         of: Any = summary if smallest.setting.sizes else main

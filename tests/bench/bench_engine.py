@@ -8,8 +8,6 @@
 
 ``start``: seconds from the start of the process to its end for ``load("digits").predict(image)``, and of CPU time, beside a process
 that imports numpy and onnxruntime and does nothing.
-
-``graphs``: milliseconds to open shipped models, and a graph of many nodes, with and without the cache of rewritten graphs.
 """
 
 from __future__ import annotations
@@ -23,16 +21,13 @@ import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
 from onnxferry.runtime import Engine
-from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.machine.cpu import cpu_name
 
@@ -71,7 +66,7 @@ def one_node(rounds: int) -> dict[str, float]:
 
     def bound_with_new_outputs() -> None:
         session.run_with_iobinding(fresh)
-        fresh.copy_outputs_to_cpu_name()
+        fresh.copy_outputs_to_cpu()
 
     ways: dict[str, Callable[[], object]] = {
         "bare run": lambda: session.run(["y"], feeds),
@@ -133,70 +128,18 @@ def starts(times: int) -> dict[str, float]:
     return result
 
 
-def many_nodes(layers: int = 24, width: int = 64) -> bytes:
-    """Layer norms and dense layers, written out as exporters do: 17 nodes a layer, and few weights."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    rng = np.random.default_rng(0)
-    nodes, initializers = [], []
-
-    def constant(name: str, value: object) -> str:
-        initializers.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def node(operator: str, *inputs: str, **attributes: object) -> str:
-        nodes.append(helper.make_node(operator, list(inputs), [f"t{len(nodes)}"], **attributes))
-        return f"t{len(nodes) - 1}"
-
-    for name, value in (("two", 2), ("eps", 1e-5), ("half", 0.5), ("one", 1), ("root", 2**0.5)):
-        constant(name, np.float32(value))
-    last = constant("last", np.array([-1]))
-    x = "x"
-    for layer in range(layers):
-        centred = node("Sub", x, node("ReduceMean", x, last))
-        spread = node("Sqrt", node("Add", node("ReduceMean", node("Pow", centred, "two"), last), "eps"))
-        normed = node("Mul", node("Div", centred, spread), constant(f"g{layer}", np.ones(width, np.float32)))
-        dense = node("MatMul", normed, constant(f"w{layer}", rng.standard_normal((width, width)).astype(np.float32) * 0.05))
-        dense = node("Add", dense, constant(f"b{layer}", np.zeros(width, np.float32)))
-        gelu = node("Mul", node("Mul", dense, node("Add", node("Erf", node("Div", dense, "root")), "one")), "half")
-        x = node("Add", x, gelu)
-    nodes.append(helper.make_node("Identity", [x], ["y"]))
-    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", width])] for name in ("x", "y")]
-    graph = helper.make_graph(nodes, "many", ends[0], ends[1], initializers)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
-
-
-def graphs(times: int, folder: Path) -> dict[str, dict[str, float]]:
-    result = {}
-    models: dict[str, Path | bytes] = {name: find_model(name) for name in ("digits", "fashion", "digits-gan", "digits-ae")}
-    models |= {f"many nodes x{layers}": many_nodes(layers) for layers in (24, 96, 192)}
-    for name, model in models.items():
-        measured: dict[str, list[float]] = {"plain": [], "cached": []}
-        Engine(model, device="cpu", cache=folder)
-        for _ in range(times):
-            for way, cache in (("plain", False), ("cached", folder)):
-                started = time.perf_counter()
-                engine = Engine(model, device="cpu", cache=cache)
-                measured[way].append(1e3 * (time.perf_counter() - started))
-                assert engine.cached is (way == "cached")
-        result[name] = {way: round(statistics.median(each), 2) for way, each in measured.items()}
-    return result
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=1000, help=f"of {CALLS} calls of each way")
     parser.add_argument("--starts", type=int, default=15)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        figures = {
-            "machine": {"cpu": cpu_name(), "cpus": len(os.sched_getaffinity(0)), "python": platform.python_version()},
-            "versions": {"onnxruntime": onnxruntime.__version__, "numpy": np.__version__},
-            "one_node_us": one_node(arguments.rounds),
-            "awaited_us": awaited(arguments.rounds),
-            "start_s": starts(arguments.starts),
-            "graphs_ms": graphs(arguments.starts, Path(folder)),
-        }
+    figures = {
+        "machine": {"cpu": cpu_name(), "cpus": len(os.sched_getaffinity(0)), "python": platform.python_version()},
+        "versions": {"onnxruntime": onnxruntime.__version__, "numpy": np.__version__},
+        "one_node_us": one_node(arguments.rounds),
+        "awaited_us": awaited(arguments.rounds),
+        "start_s": starts(arguments.starts),
+    }
     print(json.dumps(figures, indent=2))
 
 

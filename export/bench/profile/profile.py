@@ -99,8 +99,7 @@ def open_as_tuned(path: Path, feeds: Mapping[str, np.ndarray], threads: int | No
     with open_tuned(path, device="cpu", threads=threads) as tuned:
         setting = tuned.setting_for(feeds)
     files = {variant.tag: variant.path for variant in certified_variants(path)}
-    # A graph that was rewritten before tells the profiler nothing else, but has lost its file's path.
-    return open_as(setting, files.get(setting.variant, path), device="cpu", cache=False)
+    return open_as(setting, files.get(setting.variant, path), device="cpu")
 
 
 def _profiled_session(engine: Engine, folder: Path) -> Any:

@@ -444,7 +444,7 @@ def test_sizes_that_are_fixed(build_onnx):
     np.testing.assert_array_equal(engine.run({"x": np.ones((2, 5), np.float32)})["y"], np.full((2, 5), 2))
     with pytest.raises(InputError, match=r"input 'x' must have size 2 on axis 0, \(2, n\), got \(3, 5\)"):
         engine.run({"x": np.ones((3, 5), np.float32)})
-    assert Engine(content, device="cpu", sizes={}, cache=True).inputs[0].shape == ("batch", "n")
+    assert Engine(content, device="cpu", sizes={}).inputs[0].shape == ("batch", "n")
     for sizes, words in (
         ({"bach": 2}, "the model has no open axis 'bach'; did you mean 'batch'?"),
         ({"batch": 0}, "the size of 'batch' must be a whole number >= 1, got 0"),
@@ -729,7 +729,7 @@ def test_without_onnxruntime(scale_model, monkeypatch):
 )
 def test_a_broken_onnxruntime(tmp_path, body, words):
     (tmp_path / "onnxruntime.py").write_text(body)
-    code = "from onnxferry.runtime import ort, errors\ntry: ort.onnxruntime()\nexcept errors.DeviceError as e: print(e)"
+    code = "from onnxferry.runtime import errors\nfrom onnxferry.runtime.engine import ort\ntry: ort.onnxruntime()\nexcept errors.DeviceError as e: print(e)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in done.stdout
