@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from onnxferry.runtime.errors import CheckpointError
+from onnxferry.train.families.autoencoder import Autoencoder, AutoencoderConfig
 from onnxferry.train.families.cnn import Cnn, CnnConfig
+from onnxferry.train.families.gan import GanConfig, Generator
+from onnxferry.train.families.rnn import Rnn, RnnConfig
 from onnxferry.train.loop import checkpoint as module
 from onnxferry.train.loop.checkpoint import Checkpoint, load_checkpoint
 
@@ -34,6 +40,31 @@ def test_round_trip_rebuilds_the_same_function(made: tuple[Cnn, Path]) -> None:
             assert torch.equal(read.model()(x)[0], network(x)[0])
         assert read.metrics == {"accuracy": 0.5}
     assert [p.name for p in path.parent.iterdir()] == ["best.pt"]
+
+
+def test_networks_are_rebuilt_without_what_only_training_needs(tmp_path: Path) -> None:
+    small: dict[str, tuple[Any, Any]] = {
+        "cnn": (Cnn, CnnConfig(labels=("a", "b"), width=4)),
+        "rnn": (Rnn, RnnConfig(depth=1, width=4, embedding=2)),
+        "ae": (Autoencoder, AutoencoderConfig(width=4, latent=2)),
+        "gan": (Generator, GanConfig(labels=("a", "b"), width=4, noise=2)),
+    }
+    for family, (network, config) in small.items():
+        Checkpoint(family, dataclasses.asdict(config), network(config).state_dict()).save(tmp_path / f"{family}.pt")
+    assert set(small) == set(module.FAMILIES)
+    child = subprocess.run([sys.executable, "-c", REBUILD, *map(str, tmp_path.iterdir())], capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    assert sorted(child.stdout.split()) == ["Autoencoder", "Cnn", "Generator", "Rnn"]
+
+
+REBUILD = """
+import sys
+for package in ("lightning_fabric", "mlxtend", "matplotlib", "sklearn", "pandas"):
+    sys.modules[package] = None  # makes its import an ImportError
+from onnxferry.train.loop.checkpoint import load_checkpoint
+for path in sys.argv[1:]:
+    print(type(load_checkpoint(path).model()).__name__)
+"""
 
 
 class Bomb:
