@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     from onnxferry.runtime.artifact.contract import Contract as Contract
     from onnxferry.runtime.artifact.contract import Golden as Golden
     from onnxferry.runtime.artifact.contract import Tolerance as Tolerance
+    from onnxferry.runtime.artifact.zoo import zoo_names as zoo_names
     from onnxferry.runtime.batcher import Batcher as Batcher
     from onnxferry.runtime.engine.cuda.dlpack import DeviceArray as DeviceArray
     from onnxferry.runtime.engine.engine import Engine as Engine
     from onnxferry.runtime.engine.engine import TensorSpec as TensorSpec
     from onnxferry.runtime.engine.placement import PlacementWarning as PlacementWarning
+    from onnxferry.runtime.onnx_file.summary import Limits as Limits
+    from onnxferry.runtime.sandbox.child import SandboxLimits as SandboxLimits
+    from onnxferry.runtime.sandbox.jobs import check_file as check_file
+    from onnxferry.runtime.sandbox.jobs import run_file as run_file
     from onnxferry.runtime.tasks.autoencoder import Autoencoder as Autoencoder
     from onnxferry.runtime.tasks.classifier import Classifier as Classifier
     from onnxferry.runtime.tasks.classifier import Prediction as Prediction
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from onnxferry.runtime.tasks.load import load as load
     from onnxferry.runtime.tasks.model import Model as Model
     from onnxferry.runtime.tasks.text_generator import TextGenerator as TextGenerator
+    from onnxferry.runtime.tuning.tune import tune as tune
 
     __version__: str
 
@@ -43,13 +49,19 @@ _MODULES = {
     "Engine": "engine.engine",
     "Golden": "artifact.contract",
     "ImageGenerator": "tasks.image_generator",
+    "Limits": "onnx_file.summary",
     "Model": "tasks.model",
     "PlacementWarning": "engine.placement",
     "Prediction": "tasks.classifier",
+    "SandboxLimits": "sandbox.child",
     "TensorSpec": "engine.engine",
     "TextGenerator": "tasks.text_generator",
     "Tolerance": "artifact.contract",
+    "check_file": "sandbox.jobs",
     "load": "tasks.load",
+    "run_file": "sandbox.jobs",
+    "tune": "tuning.tune",
+    "zoo_names": "artifact.zoo",
 }
 
 
@@ -62,15 +74,21 @@ __all__ = [
     "Engine",
     "Golden",
     "ImageGenerator",
+    "Limits",
     "Model",
     "PlacementWarning",
     "Prediction",
+    "SandboxLimits",
     "TensorSpec",
     "TextGenerator",
     "Tolerance",
     "__version__",
+    "check_file",
     "errors",
     "load",
+    "run_file",
+    "tune",
+    "zoo_names",
 ]
 
 

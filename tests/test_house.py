@@ -38,7 +38,8 @@ TOP_LEVEL = {
 
 # What other people's programs rely on. A name may join its package's __all__ freely; one that leaves breaks somebody.
 PROMISED = {
-    "onnxferry.runtime": {"Classifier", "Contract", "Engine", "Model", "Prediction", "__version__", "errors", "load"},
+    "onnxferry": {"__version__", "errors", "export_checkpoint", "export_model", "load"},
+    "onnxferry.runtime": {"Classifier", "Contract", "Engine", "Model", "Prediction", "__version__", "errors", "load", "tune"},
     "onnxferry.export": {"ParityError", "export_checkpoint", "export_model"},
 }
 PROMISED_ERRORS = {

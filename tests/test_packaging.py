@@ -19,7 +19,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-FOLDERS = {name.removeprefix("onnxferry."): folder for name, folder in PROJECT["tool"]["setuptools"]["package-dir"].items()}
+FOLDERS = {name.removeprefix("onnxferry").lstrip("."): folder for name, folder in PROJECT["tool"]["setuptools"]["package-dir"].items()}
+FACE = FOLDERS.pop("")  # the two modules of `onnxferry` itself
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +32,16 @@ def source_modules() -> dict[str, Path]:
         for path in (ROOT / folder).rglob("*.py"):
             parts = path.relative_to(ROOT / folder).with_suffix("").parts
             modules[".".join(("onnxferry", name, *(part for part in parts if part != "__init__")))] = path
-    return modules
+    face = {name: path for name, path in modules.items() if path.parent == ROOT / FACE}
+    return {name: path for name, path in modules.items() if name not in face} | {
+        name.replace(FACE.replace("/", "."), "").replace("..", ".").rstrip("."): path for name, path in face.items()
+    }
+
+
+def place_in_wheel(path: Path) -> str:
+    """Where a source file lies in the wheel."""
+    name = path.relative_to(ROOT).as_posix()
+    return f"onnxferry/{name.removeprefix(f'{FACE}/')}"
 
 
 def zoo_files() -> list[str]:
@@ -90,13 +100,16 @@ def test_every_source_package_is_listed() -> None:
     """Says which line is missing, before the tests below show what that does."""
     packages = {name if path.name == "__init__.py" else name.rpartition(".")[0] for name, path in source_modules().items()}
     assert packages == set(PROJECT["tool"]["setuptools"]["packages"])
-    assert [name for name in packages if not (ROOT / name.replace("onnxferry.", "", 1).replace(".", "/") / "__init__.py").is_file()] == []
+    folders = [ROOT / (FACE if name == "onnxferry" else name.replace("onnxferry.", "", 1).replace(".", "/")) for name in packages]
+    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
 
 
 def test_wheel_holds_every_module_and_nothing_else(built: dict[str, Path]) -> None:
     names = set(zipfile.ZipFile(built["wheel"]).namelist())
-    wanted = {f"onnxferry/{path.relative_to(ROOT).as_posix()}" for path in source_modules().values()}
+    wanted = {place_in_wheel(path) for path in source_modules().values()}
+    assert {"onnxferry/__init__.py", "onnxferry/__main__.py", "onnxferry/runtime/__init__.py"} <= wanted
     assert wanted - names == set()
+    assert {"onnxferry/__init__.pyi", "onnxferry/py.typed"} <= names
     assert {name for name in names if name.endswith(".py")} - wanted == set()
     assert {f"onnxferry/{folder}/py.typed" for folder in FOLDERS.values()} <= names
     assert {f"onnxferry/runtime/zoo/{name}" for name in zoo_files()} <= names
@@ -136,11 +149,13 @@ print(json.dumps({{name: importlib.import_module(name).__file__ for name in {nam
 """
     files = json.loads(away(installed, program, cwd=tmp_path).splitlines()[-1])
     assert [name for name, file in files.items() if not Path(file).is_relative_to(installed)] == []
-    assert len(files) == len(names) - 1  # __main__ runs the command line when imported; it is tried below
+    assert len(files) == len(names) - 2  # both __main__ run the command line when imported; they are tried below
+    assert Path(files["onnxferry"]).parent == installed / "onnxferry"
 
 
-def test_command_line_and_version_from_the_installed_wheel(installed: Path, tmp_path: Path) -> None:
-    program = "import runpy, sys; sys.argv = ['onnxferry', '--version']; runpy.run_module('onnxferry.runtime', run_name='__main__')"
+@pytest.mark.parametrize("package", ["onnxferry", "onnxferry.runtime"])
+def test_command_line_and_version_from_the_installed_wheel(installed: Path, tmp_path: Path, package: str) -> None:
+    program = f"import runpy, sys; sys.argv = ['onnxferry', '--version']; runpy.run_module({package!r}, run_name='__main__')"
     environment_free = f"try:\n    {program}\nexcept SystemExit as end:\n    assert not end.code"
     assert away(installed, environment_free, cwd=tmp_path).split() == ["onnxferry", PROJECT["project"]["version"]]
     entry_points = next(installed.glob("onnxferry-*.dist-info")) / "entry_points.txt"
@@ -153,9 +168,8 @@ def test_every_zoo_file_opens_from_the_installed_wheel(installed: Path, tmp_path
 import json
 from importlib import resources
 import numpy as np
-from onnxferry.runtime.catalog import zoo_names
-from onnxferry.runtime import load
-from onnxferry.runtime.golden import replay_goldens
+from onnxferry import load, zoo_names
+from onnxferry.runtime.engine.replay import replay_goldens
 zoo = resources.files("onnxferry.runtime.zoo")
 assert str(zoo).startswith({str(installed)!r}), zoo
 opened = []
@@ -176,6 +190,34 @@ print(json.dumps([opened, zoo_names()]))
     assert opened == zoo_files()
     assert "digits" in names
     assert names == sorted({file.partition("/")[0] for file in zoo_files()})
+
+
+def test_an_editable_install_finds_every_package(built: dict[str, Path], tmp_path: Path) -> None:
+    """`onnxferry` is a package of two modules, and the folders are found beside it, each as one package and under one name."""
+    import setuptools.build_meta
+
+    tree = built["direct"].parent.parent / "tree"
+    here = Path.cwd()
+    try:
+        os.chdir(tree)
+        name = setuptools.build_meta.build_editable(str(tmp_path))
+    finally:
+        os.chdir(here)
+    with zipfile.ZipFile(tmp_path / name) as archive:
+        archive.extractall(tmp_path / "site")
+    program = f"""
+import importlib, json, site
+site.addsitedir({str(tmp_path / "site")!r})
+import onnxferry
+assert onnxferry.load.__module__ == "onnxferry.runtime.tasks.load"
+print(json.dumps({{name: importlib.import_module(name).__file__ for name in ("onnxferry", "onnxferry.train", "onnxferry.runtime.errors")}}))
+"""
+    files = json.loads(away(tmp_path / "site", program, cwd=tmp_path).splitlines()[-1])
+    assert files == {
+        "onnxferry": str(tree / FACE / "__init__.py"),
+        "onnxferry.train": str(tree / "train" / "__init__.py"),
+        "onnxferry.runtime.errors": str(tree / "runtime" / "errors.py"),
+    }
 
 
 def test_nothing_is_taken_from_this_folder(installed: Path, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+../../runtime/face/__init__.pyi
