@@ -90,7 +90,7 @@ def ask(request: Request, limits: SandboxLimits | None = None, tick: Callable[[f
         if function is _run:
             arguments |= {"names": list(request.feeds), "arrays": list(request.feeds.values()), "repeats": request.repeats}
         try:
-            report = sandbox.call(function, arguments, limits, name="the model", tick=tick)
+            report = sandbox.call(function, arguments, limits, name="the model", model=path, file_limits=_FILE_LIMITS, tick=tick)
         except OnnxFerryError as error:
             if str(path) not in str(error):
                 raise

@@ -35,6 +35,7 @@ from onnxferry.runtime.engine.replay import GoldenReport, replay
 from onnxferry.runtime.errors import CheckFailedError, InputError
 from onnxferry.runtime.onnx_file.summary import Limits, raised_limits
 from onnxferry.runtime.sandbox.child import SandboxLimits, memory_is_limited
+from onnxferry.runtime.sandbox.confinement import can_confine
 from onnxferry.runtime.sandbox.jobs import check_file
 from onnxferry.runtime.tasks.autoencoder import decoder_path
 
@@ -196,6 +197,8 @@ def _checked_in_child(
     )
     if not memory_is_limited():
         stderr().print("note: this system does not limit a process's memory; only its time is limited", soft_wrap=True)
+    if not can_confine().files:
+        stderr().print("note: this system has no Landlock; the child process may read and write what you may", soft_wrap=True)
     checked = check_file(path, child, limits)
     report, samples, unproved = checked.report, checked.samples, False
     if checked.kind == "encoder" and decoder_path(path).is_file():

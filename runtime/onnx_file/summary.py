@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,13 @@ class Limits:
     metadata_bytes: int = 64 * 2**20  # of all metadata together
     fields: int = 2**24  # of the wire format that are looked at: bounds the time, some ten seconds at the most
     domains: frozenset[str] = frozenset({"", "ai.onnx.ml", "com.microsoft"})  # where operators may come from; "" is ai.onnx
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "domains": sorted(self.domains)}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Limits:
+        return Limits(**{**values, "domains": frozenset(values["domains"])})
 
 
 def raised_limits(texts: Iterable[str]) -> Limits:

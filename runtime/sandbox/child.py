@@ -5,8 +5,9 @@
 The function runs in a fresh interpreter; arguments and answer travel as JSON with arrays (never as pickles, as the answer may
 be written by whatever took the child over). NaN and infinities travel too, in arrays and as plain numbers: they are what a
 model may give, and both ends are Python. What the function raises of ours is raised here again; a crash, a hang and too much
-memory are an UntrustedModelError. This bounds accidents and greed. It is no wall against code that was written to break out:
-the child may read and write what its user may.
+memory are an UntrustedModelError. On Linux the child is confined before it opens the file (:mod:`.confinement`): it can read the
+model and its libraries, write no file, start no program and open no connection. Elsewhere, and on kernels without Landlock, it may do
+what its user may: only time is limited there.
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import IO, Any
 
 from onnxferry.runtime import errors
 from onnxferry.runtime.errors import InputError, OnnxFerryError, UntrustedModelError
 from onnxferry.runtime.formats import human_bytes
+from onnxferry.runtime.onnx_file.reader import read_model
+from onnxferry.runtime.onnx_file.summary import Limits
+from onnxferry.runtime.sandbox.confinement import confine, library_paths
 
 MIN_MEMORY_BYTES = 2**30
 """Less than this does not hold Python and ONNX Runtime themselves, whose libraries are mapped whole."""
@@ -86,10 +91,15 @@ def call(
     limits: SandboxLimits | None = None,
     *,
     name: str = "the file",
+    model: str | os.PathLike[str] | None = None,
+    file_limits: Limits | None = None,
+    confined: bool = True,
     tick: Callable[[float], None] | None = None,
 ) -> Any:
     """``function(**arguments)`` in a child. The function stands at the top of a module; arguments and answer are JSON and arrays.
 
+    ``model``: the file that the child may read, with its weight files, which :func:`read_model` finds within ``file_limits``.
+    ``confined=False`` leaves files, programs and connections to the child: limits of time and memory hold all the same.
     ``name`` stands for the file in messages. ``tick`` is called about ten times a second with the seconds that have passed; what it
     raises ends the child and goes on up. Raises what the function raises of ours, and UntrustedModelError where the child crashed,
     took too long, or gave no answer or one that is too large.
@@ -99,6 +109,9 @@ def call(
         "function": f"{function.__module__}:{function.__qualname__}",
         "arguments": dict(arguments),
         "name": name,
+        "model": None if model is None else str(Path(model).absolute()),
+        "confined": confined,
+        "file_limits": (file_limits or Limits()).to_json(),
         "memory_bytes": limits.memory_bytes,
         # Ends of its own, should this process die before it.
         "seconds": limits.seconds + 1,
@@ -234,6 +247,17 @@ def _limit_this_process(request: Mapping[str, Any]) -> None:
     signal.setitimer(signal.ITIMER_REAL, request["seconds"])
 
 
+def _model_files(request: Mapping[str, Any]) -> list[Path]:
+    """The model and its weight files. Whatever is wrong with the file is reported by the function that opens it."""
+    if request["model"] is None:
+        return []
+    path = Path(request["model"])
+    try:
+        return [path, *read_model(path, Limits.from_json(request["file_limits"])).weight_files(path)]
+    except (OnnxFerryError, OSError):
+        return [path]
+
+
 def _serve() -> int:
     """The child's part: one request from stdin, one answer to stdout."""
     answer = os.fdopen(os.dup(1), "wb")
@@ -241,9 +265,12 @@ def _serve() -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     request = json.load(sys.stdin.buffer, object_hook=_decoded)
     module, _, attribute = request["function"].partition(":")
+    function = getattr(import_module(module), attribute)
     _limit_this_process(request)
+    if request["confined"]:
+        confine([*library_paths(), *_model_files(request)])
     try:
-        reply = _encoded({"value": getattr(import_module(module), attribute)(**request["arguments"])})
+        reply = _encoded({"value": function(**request["arguments"])})
         if len(reply) > request["file_bytes"]:
             sizes = f"{human_bytes(len(reply))}, and at most {human_bytes(request['file_bytes'])} are taken"
             raise UntrustedModelError(f"{request['name']} is refused: what it gives takes {sizes}; give it smaller inputs")

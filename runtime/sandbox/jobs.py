@@ -44,7 +44,8 @@ def check_file(path: str | os.PathLike[str], limits: SandboxLimits | None = None
     """Open the file and replay its golden samples in a child. Raises as :class:`Engine` does, and UntrustedModelError where the
     child broke down or ran out of its limits.
     """
-    answer = sandbox.call(_check, {"path": _absolute(path), "limits": _to_json(file_limits)}, limits, name=str(path))
+    arguments = {"path": _absolute(path), "limits": (file_limits or Limits()).to_json()}
+    answer = sandbox.call(_check, arguments, limits, name=str(path), model=path, file_limits=file_limits)
     try:
         return CheckedFile(
             kind=None if answer["kind"] is None else str(answer["kind"]),
@@ -62,8 +63,9 @@ def run_file(
     path: str | os.PathLike[str], feeds: Mapping[str, np.ndarray], limits: SandboxLimits | None = None, file_limits: Limits | None = None
 ) -> dict[str, np.ndarray]:
     """Run the file once in a child: arrays of numbers by input name in, by output name out."""
-    arguments = {"path": _absolute(path), "limits": _to_json(file_limits), "names": list(feeds), "arrays": list(feeds.values())}
-    answer = sandbox.call(_run, arguments, limits, name=str(path))
+    arguments: dict[str, Any] = {"path": _absolute(path), "limits": (file_limits or Limits()).to_json()}
+    arguments |= {"names": list(feeds), "arrays": list(feeds.values())}
+    answer = sandbox.call(_run, arguments, limits, name=str(path), model=path, file_limits=file_limits)
     try:
         outputs = dict(zip(map(str, answer["names"]), answer["arrays"], strict=True))
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
@@ -75,7 +77,7 @@ def run_file(
 
 def _check(path: str, limits: Mapping[str, Any]) -> dict[str, Any]:
     """In the child."""
-    with Engine(path, device="cpu", threads=1, limits=_from_json(limits)) as engine:
+    with Engine(path, device="cpu", threads=1, limits=Limits.from_json(limits)) as engine:
         contract = engine.contract
         report = replay(engine)
         return {
@@ -90,7 +92,7 @@ def _check(path: str, limits: Mapping[str, Any]) -> dict[str, Any]:
 
 def _run(path: str, limits: Mapping[str, Any], names: Sequence[str], arrays: Sequence[np.ndarray]) -> dict[str, Any]:
     """In the child. A name of the stranger's is never a key of what travels, where it might be taken for one of ours."""
-    with Engine(path, device="cpu", threads=1, limits=_from_json(limits)) as engine:
+    with Engine(path, device="cpu", threads=1, limits=Limits.from_json(limits)) as engine:
         outputs = engine.run(dict(zip(names, arrays, strict=True)))
     return {"names": list(outputs), "arrays": list(outputs.values())}
 
@@ -117,15 +119,6 @@ def _comparison(fields: Mapping[str, Any]) -> Comparison:
 
 def _absolute(path: str | os.PathLike[str]) -> str:
     return str(Path(path).absolute())
-
-
-def _to_json(limits: Limits | None) -> dict[str, Any]:
-    fields = dataclasses.asdict(limits or Limits())
-    return {**fields, "domains": sorted(fields["domains"])}
-
-
-def _from_json(limits: Mapping[str, Any]) -> Limits:
-    return Limits(**{**limits, "domains": frozenset(limits["domains"])})
 
 
 def _not_understood(path: str | os.PathLike[str]) -> UntrustedModelError:
