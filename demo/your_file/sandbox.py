@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from onnxferry.runtime.machine.cpu import default_threads
 from onnxferry.runtime.onnx_file.reader import TensorSpec, read_model
 from onnxferry.runtime.onnx_file.summary import Limits, ModelSummary
 from onnxferry.runtime.sandbox import child as sandbox
+from onnxferry.runtime.timing import clock, repeat_for, time_call
 
 # Tighter than for a file on one's own disk: what is larger has another place than a demo.
 _FILE_LIMITS = Limits(file_bytes=256 * 2**20, nodes=50_000, initializers=50_000, tensor_bytes=2 * 2**30, fields=2**22)
@@ -138,16 +138,12 @@ def _check(path: str) -> dict[str, Any]:
 def _run(path: str, names: Sequence[str], arrays: Sequence[np.ndarray], repeats: int) -> dict[str, Any]:
     """Runs once for the outputs, then again and again for the time."""
     feeds = dict(zip(names, arrays, strict=True))
-    started = time.perf_counter()
+    started = clock()
     with _open(path) as engine:
-        opened = time.perf_counter()
+        opened = clock()
         outputs = engine.run(feeds)
-        first = time.perf_counter() - opened
-        times: list[float] = []
-        while len(times) < repeats and sum(times) < _TIMING_SECONDS:
-            before = time.perf_counter()
-            engine.run(feeds)
-            times.append(time.perf_counter() - before)
+        first = clock() - opened
+        times = [time_call(engine.run, feeds) for _ in repeat_for(_TIMING_SECONDS, at_least=0, at_most=repeats)]
         device, threads = engine.device, engine.threads
     # What is no tensor (lists, maps) and strings are told of by their kind; only numbers travel.
     kept = {name: value for name, value in outputs.items() if isinstance(value, np.ndarray) and value.dtype.kind in "biuf"}

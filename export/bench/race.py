@@ -21,6 +21,7 @@ from onnxferry.export.bench.correctness import judge
 from onnxferry.export.bench.results import Measured, Row
 from onnxferry.export.bench.worker import Turn, Worker, WorkerError
 from onnxferry.export.bench.workloads import TEXT_STEPS, BenchModel, Feeds, Job, make_job
+from onnxferry.runtime.timing import rotated
 
 LARGE = 64 * 2**20
 """Bytes of feeds beyond which fewer rotate: there, one does not fit any cache, and checking them all would take minutes."""
@@ -85,9 +86,7 @@ class Bench:
         turns: dict[str, list[Turn]] = {name: [] for name in racing}
         for number in range(self.rounds):
             say(f"{model.name}, batch {batch}, {threads} threads: round {number + 1} of {self.rounds}")
-            order = list(racing)
-            shift = number % len(order) if order else 0
-            for name in order[shift:] + order[:shift]:
+            for name in rotated(list(racing), number):
                 try:
                     turns[name].append(racing[name].turn(self.turn_s))
                 except WorkerError as error:
@@ -114,7 +113,7 @@ def _checked(name: str, worker: Worker, job: Job) -> Measured:
 
 
 def _summed(measured: Measured, turns: Sequence[Turn]) -> Measured:
-    times = sorted(time / 1e9 for turn in turns for time in turn.times)
+    times = sorted(time for turn in turns for time in turn.times)
     return Measured(
         "timed",
         measured.words,
@@ -124,7 +123,7 @@ def _summed(measured: Measured, turns: Sequence[Turn]) -> Measured:
         median_s=statistics.median(times),
         p10_s=times[len(times) // 10],
         p90_s=times[(len(times) * 9) // 10],
-        round_medians_s=tuple(statistics.median(turn.times) / 1e9 for turn in turns),
+        round_medians_s=tuple(statistics.median(turn.times) for turn in turns),
         runs=len(times),
         idle_cpu_s=statistics.median(turn.idle_cpu_s for turn in turns),
     )

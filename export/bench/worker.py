@@ -22,6 +22,7 @@ import numpy as np
 
 from onnxferry.export.bench.contenders.base import Call, open_contender
 from onnxferry.export.bench.workloads import BenchModel
+from onnxferry.runtime.timing import repeat_for, time_call
 
 SET_UP_S = 900.0
 """Seconds a contender may take to open, compile and answer; a longer one counts as failed."""
@@ -44,9 +45,9 @@ class WorkerError(Exception):
 
 @dataclass(frozen=True)
 class Turn:
-    """Nanoseconds of every run, and the CPU time that was used after the last one until the process came to rest."""
+    """Seconds of every run, and the CPU time that was used after the last one until the process came to rest."""
 
-    times: tuple[int, ...]
+    times: tuple[float, ...]
     idle_cpu_s: float
 
 
@@ -168,30 +169,15 @@ def _one_line(error: BaseException) -> str:
 
 
 def _turn(call: Call, feeds: int, seconds: float) -> Turn:
-    clock = time.perf_counter_ns
-    begun = clock()
-    for i in range(WARM_RUNS):
+    for i in repeat_for(seconds, at_most=WARM_RUNS):  # fewer where one run takes longer than a turn: it is warm
         call(i % feeds)
-        if clock() - begun > seconds * 1e9:  # one run takes longer than a turn: it is warm
-            break
-    times: list[int] = []
-    until = clock() + int(seconds * 1e9)
-    while True:
-        i = len(times) % feeds
-        before = clock()
-        call(i)
-        after = clock()
-        times.append(after - before)
-        if after >= until:
-            break
-    return Turn(tuple(times), _rest())
+    return Turn(tuple(time_call(call, i % feeds) for i in repeat_for(seconds)), _rest())
 
 
 def _rest() -> float:
     """Waits until this process uses no CPU any more; returns the CPU seconds that it still used."""
     first = last = time.process_time()
-    until = time.perf_counter() + MAX_REST_S
-    while time.perf_counter() < until:
+    for _ in repeat_for(MAX_REST_S):
         time.sleep(REST_S)
         now = time.process_time()
         if now - last < REST_S / 10:

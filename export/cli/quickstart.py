@@ -10,7 +10,6 @@ import json
 import shlex
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +28,7 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.files import write_text_whole, written_whole
 from onnxferry.runtime.formats import human_bytes
 from onnxferry.runtime.images.grid import save_image
+from onnxferry.runtime.timing import time_in_turns
 from onnxferry.train.cli.run import run_learner
 from onnxferry.train.data.images import load_images
 from onnxferry.train.families.cnn import Recogniser
@@ -171,22 +171,16 @@ def _latency(classifier: Classifier, source: torch.nn.Module, images: np.ndarray
     tensor = torch.from_numpy(images.copy())
     threads = torch.get_num_threads()
     torch.set_num_threads(classifier.engine.threads)
-    times: dict[str, list[float]] = {"onnxferry": [], "pytorch": []}
     calls: dict[str, Callable[[], object]] = {"onnxferry": lambda: classifier.run(feeds), "pytorch": lambda: source(tensor)}
     try:
         with torch.inference_mode():
             for call in calls.values():
                 for _ in range(3):
                     call()
-            end = time.perf_counter() + seconds
-            while time.perf_counter() < end or len(times["pytorch"]) < 5:
-                for name, call in calls.items():
-                    begun = time.perf_counter()
-                    call()
-                    times[name].append((time.perf_counter() - begun) * 1e3)
+            times = time_in_turns(calls, seconds, min_rounds=5)
     finally:
         torch.set_num_threads(threads)
-    return {name: round(statistics.median(values), 3) for name, values in times.items()}
+    return {name: round(1e3 * statistics.median(values), 3) for name, values in times.items()}
 
 
 def _write_samples(images: np.ndarray, labels: np.ndarray, folder: Path) -> list[Path]:

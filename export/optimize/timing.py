@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from onnxferry.export.optimize.samples import count_rows, rows_of
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.machine.cpu import cpu_name
 from onnxferry.runtime.machine.nvidia import device_names
+from onnxferry.runtime.timing import median_and_error, ratios, repeat_for, time_in_turns
 
 FEEDS = 16
 """Different inputs that take turns, so that no answer is in a cache."""
@@ -44,34 +46,22 @@ class Speed:
 
 def compare_speed(original: Engine, variant: Engine, feeds: Sequence[Feeds], *, rows_alone: bool = False, seconds: float = 1.0) -> Speed:
     """Medians of rounds in which each runs all of ``feeds`` once, in turns; ``rows_alone``: the variant takes a row at a time."""
-    alone = [_rows(each) for each in feeds] if rows_alone else [[each] for each in feeds]
+    sides = {"original": (original, [[each] for each in feeds]), "variant": (variant, [[each] for each in feeds])}
+    if rows_alone:
+        sides["variant"] = variant, [_rows(each) for each in feeds]
+    for engine, runs in sides.values():
+        for _ in repeat_for(min(WARM_SECONDS, seconds)):
+            _run_each(engine, runs[0])
+    calls = {side: partial(_run_each, engine, list(chain.from_iterable(runs))) for side, (engine, runs) in sides.items()}
+    times = time_in_turns(calls, seconds, MIN_ROUNDS)
+    ratio, error = median_and_error(ratios(times["original"], times["variant"]))
+    medians = {side: statistics.median(spent) / len(feeds) for side, spent in times.items()}
+    return Speed(ratio, error, medians["original"], medians["variant"])
 
-    def run_original(index: int) -> None:
-        original.run(feeds[index])
 
-    def run_variant(index: int) -> None:
-        for each in alone[index]:
-            variant.run(each)
-
-    sides: tuple[Callable[[int], None], ...] = (run_original, run_variant)
-    for side in sides:
-        start = time.perf_counter()
-        while time.perf_counter() - start < min(WARM_SECONDS, seconds):
-            side(0)
-    spent: tuple[list[float], list[float]] = ([], [])
-    start, rounds = time.perf_counter(), 0
-    while rounds < MIN_ROUNDS or time.perf_counter() - start < seconds:
-        for index in (0, 1) if rounds % 2 else (1, 0):
-            begin = time.perf_counter()
-            for feed in range(len(feeds)):
-                sides[index](feed)
-            spent[index].append((time.perf_counter() - begin) / len(feeds))
-        rounds += 1
-    ratios = [a / b for a, b in zip(*spent, strict=True)]
-    ratio = statistics.median(ratios)
-    deviation = 1.4826 * statistics.median(abs(each - ratio) for each in ratios)
-    # The standard error of a median is 1.2533 times that of a mean.
-    return Speed(ratio, 1.2533 * deviation / len(ratios) ** 0.5, statistics.median(spent[0]), statistics.median(spent[1]))
+def _run_each(engine: Engine, feeds: Sequence[Feeds]) -> None:
+    for each in feeds:
+        engine.run(each)
 
 
 def rotating(feeds: Feeds, batch: int, count: int = FEEDS) -> list[dict[str, np.ndarray]]:

@@ -22,6 +22,7 @@ from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.ort import Sizes
 from onnxferry.runtime.engine.replay import replay
 from onnxferry.runtime.errors import OnnxFerryError
+from onnxferry.runtime.timing import alternating, clock, median_bounds, ratios
 from onnxferry.runtime.tuning.bound_run import BoundRun, can_be_bound
 from onnxferry.runtime.tuning.inputs import Feeds
 from onnxferry.runtime.tuning.plan import Plan, Setting, Trial
@@ -65,9 +66,6 @@ MAX_OPEN_BYTES = 2**30  # of model files that are open at a time
 
 
 NO_TIME, IN_NOISE = "no time left", "within noise"
-
-
-clock = time.perf_counter
 
 
 Runs = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
@@ -236,17 +234,17 @@ class Search:
         best = min([first, *others], key=lambda candidate: candidate.median)
         for candidate, times in beside.items():
             if times and beside[first] and beside[best]:
-                ratios = in_turns(beside[first], times)
-                candidate.ratio = statistics.median(ratios)
-                beaten = median_bounds(in_turns(times, beside[best]))[0] > 1
-                candidate.verdict = IN_NOISE if not beaten else "slower" if median_bounds(ratios)[1] < 1 else "not fastest"
+                faster = ratios(beside[first], times)
+                candidate.ratio = statistics.median(faster)
+                beaten = median_bounds(ratios(times, beside[best]))[0] > 1
+                candidate.verdict = IN_NOISE if not beaten else "slower" if median_bounds(faster)[1] < 1 else "not fastest"
         return best
 
     def timed(self, field: Sequence[Candidate], share: float) -> bool:
         """Some turns for everybody; False where the time did not suffice for all of them."""
         turns = int(ROUND_SHARE * self.seconds / sum(max(self.cost(candidate), 1e-9) for candidate in field))
         for turn in range(min(max(turns, MIN_TURNS), MAX_TURNS)):
-            for candidate in field if turn % 2 else field[::-1]:
+            for candidate in alternating(field, turn):
                 if self.left(share) < self.cost(candidate):
                     return False
                 candidate.times.append(self.turn(candidate))
@@ -254,24 +252,24 @@ class Search:
 
     def duel(self, challenger: Candidate, default: Candidate) -> float:
         """Times as fast as the default, from pairs of turns; 1 where that is not beyond the noise."""
-        ratios: list[float] = []
+        faster: list[float] = []
         challenger.times, default.times, earlier = [], [], (challenger.times, default.times)
-        while len(ratios) < MAX_PAIRS and self.left(1.0) > self.cost(challenger) + self.cost(default):
+        while len(faster) < MAX_PAIRS and self.left(1.0) > self.cost(challenger) + self.cost(default):
             pair = {}
-            for candidate in (challenger, default) if len(ratios) % 2 else (default, challenger):
+            for candidate in alternating((challenger, default), len(faster)):
                 pair[candidate] = self.turn(candidate)
                 candidate.times.append(pair[candidate])
-            ratios.append(pair[default] / pair[challenger])
-            low, high = median_bounds(ratios)
-            if len(ratios) >= MIN_PAIRS and (low > MARGIN or high < MARGIN):
+            faster.append(pair[default] / pair[challenger])
+            low, high = median_bounds(faster)
+            if len(faster) >= MIN_PAIRS and (low > MARGIN or high < MARGIN):
                 break
-        if not ratios:
+        if not faster:
             challenger.times, default.times = earlier
-        if len(ratios) < MIN_PAIRS:
+        if len(faster) < MIN_PAIRS:
             challenger.verdict = NO_TIME
             return 1.0
-        low, high = median_bounds(ratios)
-        challenger.ratio = statistics.median(ratios)
+        low, high = median_bounds(faster)
+        challenger.ratio = statistics.median(faster)
         challenger.verdict = f"under {MARGIN - 1:.0%}" if low > 1 and high < MARGIN else "slower" if high < 1 else IN_NOISE
         return challenger.ratio if low > MARGIN else 1.0
 
@@ -334,15 +332,3 @@ def time_runs(candidate: Candidate, feeds: Sequence[Feeds], warm: bool) -> float
     for each in feeds:
         runs(each)
     return max(clock() - start, 1e-9) / len(feeds)
-
-
-def in_turns(times: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Times over others, turn by turn, for as many turns as both had."""
-    return [one / other for one, other in zip(times, others, strict=False)]
-
-
-def median_bounds(values: Sequence[float]) -> tuple[float, float]:
-    """Between which the median of what the values are drawn from lies, with 99% (all of them where they are few)."""
-    ordered = sorted(values)
-    outside = max(0, math.floor((len(ordered) - 2.576 * math.sqrt(len(ordered))) / 2))
-    return ordered[outside], ordered[-1 - outside]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +18,7 @@ import numpy as np
 from onnxferry.export.bench.workloads import BenchModel
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.machine.cpu import available_cpus
+from onnxferry.runtime.timing import repeat_for, time_call
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -151,13 +151,7 @@ def fastest(ways: Mapping[str, Call], feeds: int) -> str:
     for name, call in ways.items():
         for i in range(3):
             call(i % feeds)
-        times: list[float] = []
-        until = time.perf_counter() + TRIAL_S
-        while not times or time.perf_counter() < until:
-            begun = time.perf_counter()
-            call(len(times) % feeds)
-            times.append(time.perf_counter() - begun)
-        medians[name] = statistics.median(times)
+        medians[name] = statistics.median(time_call(call, i % feeds) for i in repeat_for(TRIAL_S))
     return min(medians, key=medians.__getitem__)
 
 

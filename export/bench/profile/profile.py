@@ -11,7 +11,6 @@ import json
 import shutil
 import statistics
 import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import DeviceError
 from onnxferry.runtime.files import written_whole
+from onnxferry.runtime.timing import repeat_for, time_call
 from onnxferry.runtime.tuning.tune import open_as
 from onnxferry.runtime.tuning.tuned_engine import open_tuned
 
@@ -74,12 +74,7 @@ def profile(engine: Engine, feeds: Sequence[Mapping[str, np.ndarray]], trace: Pa
     outputs = [spec.name for spec in engine.outputs]
     for i in range(WARM_RUNS):
         engine.run(feeds[i % len(feeds)])
-    times: list[float] = []
-    until = time.perf_counter() + PROFILED_S
-    while not times or (time.perf_counter() < until and len(times) < MAX_RUNS):
-        begun = time.perf_counter()
-        engine.run(feeds[len(times) % len(feeds)])
-        times.append(time.perf_counter() - begun)
+    times = [time_call(engine.run, feeds[i % len(feeds)]) for i in repeat_for(PROFILED_S, at_most=MAX_RUNS)]
     with tempfile.TemporaryDirectory(prefix="onnxferry-profile-") as folder:
         session = _profiled_session(engine, Path(folder))
         for i in range(WARM_RUNS + len(times)):

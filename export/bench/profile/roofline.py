@@ -7,7 +7,6 @@ doi 10.1145/1498765.1498785.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from onnxferry.export.bench.profile.op_counts import INNER
 from onnxferry.export.bench.profile.profile import Profile, Share
 from onnxferry.export.graphs.nodes import OPSET, ir_version
 from onnxferry.runtime.engine import ort
+from onnxferry.runtime.timing import repeat_for, time_call
 
 SIDE = 1024
 """Of the square matrices whose product is the peak of arithmetic."""
@@ -184,15 +184,7 @@ def _product(kind: str, left: type[np.generic], right: type[np.generic], threads
 def _best(turn: Callable[[], object]) -> float:
     """Seconds of the fastest turn within PEAK_S, after one that warms up."""
     turn()
-    best = float("inf")
-    until = time.perf_counter() + PEAK_S
-    while True:
-        begun = time.perf_counter()
-        turn()
-        ended = time.perf_counter()
-        best = min(best, ended - begun)
-        if ended >= until:
-            return best
+    return min(time_call(turn) for _ in repeat_for(PEAK_S))
 
 
 def _operator(node: Share) -> str:

@@ -67,7 +67,7 @@ class Stub:
 
     def turn(self, seconds: float) -> Turn:
         self.turns.append(self.name)
-        return Turn((self.milliseconds[self.name] * 1_000_000,) * 3, 0.0)
+        return Turn((self.milliseconds[self.name] / 1e3,) * 3, 0.0)
 
     def close(self) -> None: ...
 
@@ -291,7 +291,7 @@ def test_an_interrupted_run_leaves_the_rows_that_it_has(
         self.turns.append(self.name)
         if len(self.turns) > 2:
             raise KeyboardInterrupt
-        return Turn((1000,), 0.0)
+        return Turn((1e-6,), 0.0)
 
     monkeypatch.setattr(stubs, "turn", interrupted)
     path = tmp_path / "r.json"

@@ -28,7 +28,7 @@ from onnxferry.runtime.tuning import search as tune_search
 from onnxferry.runtime.tuning import tune as tune_module
 from onnxferry.runtime.tuning.inputs import fixed_sizes, make_feeds
 from onnxferry.runtime.tuning.plan import Plan, Setting, Trial, Tuning, plan_from_json, plan_to_json
-from onnxferry.runtime.tuning.search import Candidate, median_bounds
+from onnxferry.runtime.tuning.search import Candidate
 from onnxferry.runtime.tuning.tune import SECONDS, forget, tune
 from onnxferry.runtime.tuning.tuned_engine import TunedEngine, _Fixed
 
@@ -296,12 +296,6 @@ def test_the_time_is_kept(recogniser: Path, certify: Make, monkeypatch: pytest.M
     assert now[0] <= 3 + 2 * 0.7  # a first look at the default is always taken
     assert plan.setting == Setting(threads=2)
     assert {trial.verdict for trial in plan.trials} == {"chosen", tune_search.NO_TIME}
-
-
-@pytest.mark.parametrize(("n", "outside"), [(1, 0), (6, 0), (10, 0), (20, 4), (60, 20)])
-def test_the_bounds_of_a_median(n: int, outside: int) -> None:
-    values = list(np.random.default_rng(0).permutation(n).astype(float))
-    assert median_bounds(values) == (outside, n - 1 - outside)
 
 
 def test_what_was_found_is_remembered(recogniser: Path, certify: Make, timings: Timings, cache: Path) -> None:
