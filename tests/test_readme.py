@@ -104,7 +104,7 @@ def test_the_two_commands_come_first() -> None:
     install, tests = (block.strip().splitlines() for block in blocks("bash")[:2])
     assert install[-1].startswith("onnxferry quickstart")
     assert any(line.startswith("pip install ") for line in install)
-    assert tests[-1] == "python -m pytest"
+    assert tests[-1] == "python -m pytest -n 2"
     assert not any(line.startswith(("#", "$")) for line in install + tests)
 
 

@@ -729,7 +729,10 @@ def test_without_onnxruntime(scale_model, monkeypatch):
 )
 def test_a_broken_onnxruntime(tmp_path, body, words):
     (tmp_path / "onnxruntime.py").write_text(body)
-    code = "from onnxferry.runtime import errors\nfrom onnxferry.runtime.engine import ort\ntry: ort.onnxruntime()\nexcept errors.DeviceError as e: print(e)"
+    code = (
+        "from onnxferry.runtime import errors\nfrom onnxferry.runtime.engine import ort\n"
+        "try: ort.onnxruntime()\nexcept errors.DeviceError as e: print(e)"
+    )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in done.stdout
