@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from onnxferry.runtime.cli.main import VERBS
+from onnxferry.runtime.kinds import FAMILIES, KINDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -145,6 +146,14 @@ def test_tests_mirror_the_folders() -> None:
     folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in project_files() if path.match("tests/*/**/test_*.py")}
     assert "runtime/engine" in folders
     assert [folder for folder in sorted(folders) if not (ROOT / folder).is_dir()] == []
+
+
+def test_kinds_and_families_are_named_in_one_place() -> None:
+    """A string compared elsewhere is a place that a new family would have to be added to."""
+    names = "|".join(name for name in (*KINDS, *FAMILIES) if name not in ("model", "encoder", "decoder"))  # words of other things too
+    quoted = re.compile(rf"""["'](?:{names})["']""")
+    found = {path.relative_to(ROOT).as_posix() for path, text in texts().items() if path.suffix == ".py" and quoted.search(text)}
+    assert {name for name in found if not name.startswith("tests/")} == {"runtime/kinds.py"}, "use the rows of runtime/kinds.py"
 
 
 def test_temporary_names_are_made_in_one_place() -> None:

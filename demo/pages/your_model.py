@@ -16,6 +16,7 @@ from onnxferry.demo.your_file import inputs as feeds
 from onnxferry.demo.your_file.report import check_rows, facts_of, output_rows, parity_words, shape_words, value_rows
 from onnxferry.demo.your_file.sandbox import Answer, Request, SandboxLimits, ask
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.kinds import TEXT_GENERATOR
 
 _LIMITS = SandboxLimits()
 
@@ -147,14 +148,14 @@ def _choose(spec: feeds.Input, kind: str) -> Any:
             return feeds.from_text(text)
         made = feeds.made_up(spec, sizes, zeros=fill == "zeros")
         # The text generator takes shares in [0, 1): anything else would choose no byte.
-        return np.abs(np.mod(made, 1)).astype(made.dtype) if kind == "text-generator" and spec.name == "uniforms" else made
+        return np.abs(np.mod(made, 1)).astype(made.dtype) if kind == TEXT_GENERATOR.name and spec.name == "uniforms" else made
 
     return make
 
 
 def _usual_size(spec: feeds.Input, axis: int, kind: str) -> int:
     """A first axis is a batch; an axis of an image or of text is longer."""
-    if kind == "text-generator" and spec.name == "uniforms" and axis == 1:
+    if kind == TEXT_GENERATOR.name and spec.name == "uniforms" and axis == 1:
         return 100
     return 1 if axis == 0 else 28 if spec.takes_image else 16
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxferry.runtime.kinds import AUTOENCODER, CNN, GAN, RNN
+
 
 @dataclass(frozen=True)
 class Family:
@@ -15,11 +17,10 @@ class Family:
     formula: str
     symbols: str  # what stands in the formula
     papers: tuple[tuple[str, str], ...]  # name, address
-    page: str  # the demo's page that shows it: its path
 
 
 FAMILIES: dict[str, Family] = {
-    "cnn": Family(
+    CNN.name: Family(
         title="Convolutional network: recognises",
         what=(
             "A small window slides over the image and reacts to one pattern, an edge or a curve, wherever it stands. Layers of such "
@@ -37,9 +38,8 @@ FAMILIES: dict[str, Family] = {
             ("He et al. 2015, residual learning", "https://arxiv.org/abs/1512.03385"),
             ("Loshchilov & Hutter 2017, AdamW", "https://arxiv.org/abs/1711.05101"),
         ),
-        page="recognise",
     ),
-    "rnn": Family(
+    RNN.name: Family(
         title="Recurrent network: writes",
         what=(
             "It reads a text one byte at a time and keeps a *state*, a few thousand numbers that stand for all it has read. *Gates* decide "
@@ -62,9 +62,8 @@ FAMILIES: dict[str, Family] = {
             ("Hochreiter & Schmidhuber 1997, long short-term memory", "https://doi.org/10.1162/neco.1997.9.8.1735"),
             ("Merity et al. 2017, weight-dropped LSTM", "https://arxiv.org/abs/1708.02182"),
         ),
-        page="write",
     ),
-    "gan": Family(
+    GAN.name: Family(
         title="Generative adversarial network: imagines",
         what=(
             "Two networks play against each other. The *generator* turns random numbers and a class into an image; the *discriminator* "
@@ -84,9 +83,8 @@ FAMILIES: dict[str, Family] = {
             ("Goodfellow et al. 2014, generative adversarial nets", "https://arxiv.org/abs/1406.2661"),
             ("Miyato & Koyama 2018, projection discriminator", "https://arxiv.org/abs/1802.05637"),
         ),
-        page="imagine",
     ),
-    "ae": Family(
+    AUTOENCODER.name: Family(
         title="Autoencoder: compresses",
         what=(
             "An *encoder* squeezes an image through a bottleneck of a few numbers, and a *decoder* has to draw it again from those alone. "
@@ -103,31 +101,30 @@ FAMILIES: dict[str, Family] = {
             ("Hinton & Salakhutdinov 2006, reducing the dimensionality", "https://doi.org/10.1126/science.1127647"),
             ("Kingma & Welling 2013, variational Bayes", "https://arxiv.org/abs/1312.6114"),
         ),
-        page="compress",
     ),
 }
 
 
 _SNIPPETS = {
-    "cnn": """from onnxferry.runtime import load
+    CNN.name: """from onnxferry.runtime import load
 
 model = load("{name}")
 for prediction in model.predict(["one.png", "another.jpg"]):  # paths, bytes, PIL images, arrays
     print(prediction.label, f"{{prediction.probability:.3f}}")
 """,
-    "rnn": """from onnxferry.runtime import load
+    RNN.name: """from onnxferry.runtime import load
 
 model = load("{name}")
 for piece in model.stream("To be, ", max_bytes=300, temperature=0.8, seed=0):
     print(piece, end="", flush=True)
 """,
-    "gan": """from onnxferry.runtime import load
+    GAN.name: """from onnxferry.runtime import load
 
 model = load("{name}")
 images = model.sample(16, labels={label!r}, seed=0)  # uint8 (16, 28, 28)
 on_the_way = model.walk(1, 2, steps=12, label={label!r})
 """,
-    "ae": """from onnxferry.runtime import load
+    AUTOENCODER.name: """from onnxferry.runtime import load
 
 model = load("{name}")
 latents = model.encode(["one.png", "another.png"])  # float32 (2, n)

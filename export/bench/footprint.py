@@ -28,6 +28,7 @@ import numpy as np
 from onnxferry.export.bench.contenders.base import CONTENDERS
 from onnxferry.export.bench.workloads import BenchModel, Feeds
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.kinds import MODEL
 
 COLD_S = 300.0
 """Seconds after which a cold start is given up."""
@@ -118,7 +119,7 @@ def cold_start(name: str, model: BenchModel, feeds: Feeds, starts: int = 5) -> C
 
 def can_start(name: str, model: BenchModel) -> bool:
     """torch.compile compiles anew in most processes, and a text generator of PyTorch's is a loop of somebody's own: neither is measured."""
-    return name in _PROGRAMS and not (name == "torch" and (model.writes or model.kind == "model"))
+    return name in _PROGRAMS and not (name == "torch" and (model.writes or model.kind == MODEL.name))
 
 
 def _trace_aside(model: BenchModel, feeds: Feeds, path: Path) -> None:

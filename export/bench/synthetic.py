@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from onnxferry.export.families.checkpoint import export_checkpoint
 from onnxferry.export.pipeline.export import export_module
 from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.kinds import RNN
 from onnxferry.train.families.cnn import Block, start_convolutions
 from onnxferry.train.families.rnn import Rnn, RnnConfig
 from onnxferry.train.loop.checkpoint import Checkpoint
@@ -89,7 +90,7 @@ def _make_lstm(path: Path) -> None:
             parameter.copy_(parameter.half().float())
     source = path.with_suffix(".pt")
     examples = {"text": torch.arange(256, dtype=torch.uint8)}
-    Checkpoint("rnn", vars(config), dict(network.state_dict()), data={"name": "none"}, examples=examples).save(source)
+    Checkpoint(RNN.name, vars(config), dict(network.state_dict()), data={"name": "none"}, examples=examples).save(source)
     try:
         export_checkpoint(source, path, name="lstm-2x512", description="Random weights, for measuring")
     finally:

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.contract import Contract, kind_of
 from onnxferry.runtime.artifact.zoo import find_model, zoo_names
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.ort import ONE_NODE_MODEL
 from onnxferry.runtime.engine.replay import replay
 from onnxferry.runtime.errors import ArtifactError, ExportError, InputError
 from onnxferry.runtime.files import downloads_folder, written_whole
+from onnxferry.runtime.kinds import KINDS
 from onnxferry.runtime.onnx_file.reader import file_sha256
 from onnxferry.runtime.tasks.autoencoder import decoder_path
 
@@ -51,7 +52,7 @@ class BenchModel:
     name: str  # as in the tables
     path: Path  # the plain float32 file, which peers run
     sha256: str  # of that file
-    kind: str  # of its contract, "model" where it has none
+    kind: str  # of its contract: a name of KINDS
     load_name: str  # what ``load`` takes
     size: int | None = None  # side of the images, pixels
     factory: str = ""  # pkg.module:make_model of the network, where the file does not tell
@@ -60,7 +61,7 @@ class BenchModel:
 
     @property
     def writes(self) -> bool:
-        return self.kind == "text-generator"
+        return KINDS[self.kind].returns == "text"
 
 
 def bench_model(name: str, factory: str = "", weights: str = "") -> BenchModel:
@@ -81,7 +82,7 @@ def bench_model(name: str, factory: str = "", weights: str = "") -> BenchModel:
         name=name if not name.endswith(".onnx") else path.stem,
         path=path,
         sha256=file_sha256(path),
-        kind=contract.kind if contract else "model",
+        kind=kind_of(contract).name,
         load_name=name if name in zoo_names() else os.fspath(path),
         size=int(image_size[0]) if isinstance(image_size, list) and image_size and isinstance(image_size[0], int) else None,
         factory="onnxferry.export.bench.synthetic:resnet18" if seeded else factory,
@@ -160,15 +161,16 @@ def _made_for(
     """Feeds of a task that we know."""
     if contract is None:
         return None
-    if contract.kind in ("recogniser", "encoder") and model.size is not None:
+    takes = kind_of(contract).takes
+    if takes == "image" and model.size is not None:
         images = _images(model, contract)
         return [{"image": _moved(images[rng.integers(0, len(images), batch)], rng)} for _ in range(count)]
-    if contract.kind == "image-generator":
+    if takes == "noise":
         noise, classes = int(contract.options["noise"]), len(contract.labels)
         return [
             {"noise": rng.standard_normal((batch, noise), dtype=np.float32), "label": rng.integers(0, classes, batch)} for _ in range(count)
         ]
-    if contract.kind == "decoder" and contract.goldens:
+    if takes == "latent" and contract.goldens:
         known = np.concatenate([golden.inputs["latent"] for golden in contract.goldens])
         spread = known.std(axis=0) + known.std()
         middle = known.mean(axis=0)

@@ -122,10 +122,11 @@ def export(
     print_report(report, f"{out} ({human_bytes(size)})")
     if report_file is not None:
         stdout().print(f"the report: {plain(report_file)}", soft_wrap=True)
+    from onnxferry.runtime.artifact.contract import kind_of
     from onnxferry.runtime.engine.engine import Engine
 
     with Engine(out, device="cpu") as engine:
-        kind = engine.contract.kind if engine.contract else "model"
+        kind = kind_of(engine.contract)
         proved = bool(engine.contract and engine.contract.goldens)
     print_next(*([command("check", out)] if proved else ()), command("inspect", out), *try_command(kind, str(out)))
 

@@ -19,6 +19,7 @@ from onnxferry.export.pipeline.export import export_module
 from onnxferry.export.pipeline.provenance import without_paths
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.errors import CheckpointError, ExportError, InputError
+from onnxferry.runtime.kinds import AUTOENCODER, DECODER, ENCODER
 from onnxferry.runtime.tasks.autoencoder import decoder_path
 from onnxferry.train.families.autoencoder import Autoencoder, DecoderTask, EncoderTask
 from onnxferry.train.loop.checkpoint import EXPECTED, Checkpoint
@@ -57,9 +58,9 @@ def export_autoencoder(
         "pair": _digest(checkpoint),  # the same in both files: a decoder of another model would give nonsense
     }
     contract = Contract(
-        kind="encoder",
+        kind=ENCODER.name,
         name=name,
-        family="ae",
+        family=AUTOENCODER.name,
         description=description or f"Images of any size to {config.latent} numbers and back, and how strange they are",
         options={
             **shared,
@@ -96,7 +97,7 @@ def export_autoencoder(
             {"latent": torch.randn(3, config.latent, generator=torch.Generator().manual_seed(0))},
             decoder_path(made),
             contract=contract.replace(
-                kind="decoder", description=f"Makes an image of {config.latent} numbers: the second half of {name}", options=shared
+                kind=DECODER.name, description=f"Makes an image of {config.latent} numbers: the second half of {name}", options=shared
             ),
             dynamic_shapes={"latent": {0: "batch"}},
             output_names=["image"],

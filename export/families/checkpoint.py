@@ -13,12 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxferry.export.families.autoencoder import export_autoencoder
-from onnxferry.export.families.cnn import _export_recogniser
-from onnxferry.export.families.gan import export_generator
-from onnxferry.export.families.rnn.export import export_text
 from onnxferry.export.parity.judge import ParityReport
-from onnxferry.runtime.errors import ExportError, InputError
+from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.kinds import FAMILIES, imported
 from onnxferry.train.loop.checkpoint import load_checkpoint
 
 
@@ -43,10 +40,9 @@ def export_checkpoint(
     Raises CheckpointError for a file that is none, ParityError (and leaves no file) where the graph does something else.
     """
     read = load_checkpoint(checkpoint)
-    exporter = _EXPORTERS.get(read.family)
-    if exporter is None:
-        raise ExportError(f"no exporter for the family {read.family!r}; this version exports {', '.join(_EXPORTERS)}")
-    more = {"bits": bits} if read.family == "rnn" else {}
+    family = FAMILIES[read.family]
+    exporter: Callable[..., ParityReport] = imported(family.exporter)
+    more = {"bits": bits} if family.kind.returns == "text" else {}
     if bits is not None and not more:
         raise InputError(f"--bits is for text generators, and this run's family is {read.family!r}; see onnxferry optimize for 8 bits")
     return exporter(
@@ -60,11 +56,3 @@ def export_checkpoint(
         command=command,
         **more,
     )
-
-
-_EXPORTERS: dict[str, Callable[..., ParityReport]] = {
-    "cnn": _export_recogniser,
-    "rnn": export_text,
-    "ae": export_autoencoder,
-    "gan": export_generator,
-}

@@ -15,6 +15,7 @@ from onnxferry.export.pipeline.export import export_module
 from onnxferry.export.pipeline.provenance import without_paths
 from onnxferry.runtime.artifact.contract import Contract, Tolerance
 from onnxferry.runtime.errors import ExportError
+from onnxferry.runtime.kinds import CNN, RECOGNISER
 from onnxferry.train.families.cnn import Cnn, Recogniser
 from onnxferry.train.loop.checkpoint import Checkpoint
 
@@ -22,7 +23,7 @@ from onnxferry.train.loop.checkpoint import Checkpoint
 PROBABILITY_TOLERANCE = Tolerance(rtol=0.0, atol=1e-5)
 
 
-def _export_recogniser(
+def export_recogniser(
     checkpoint: Checkpoint,
     path: str | os.PathLike[str],
     *,
@@ -39,9 +40,9 @@ def _export_recogniser(
     config = network.config
     examples = checkpoint.example("image", torch.uint8, None, None, config.channels)
     contract = Contract(
-        kind="recogniser",
+        kind=RECOGNISER.name,
         name=name,
-        family="cnn",
+        family=CNN.name,
         description=description or f"Recognises {len(config.labels)} classes in images of any size",
         labels=config.labels,
         options={

@@ -14,6 +14,7 @@ from onnxferry.export.pipeline.export import export_module
 from onnxferry.export.pipeline.provenance import without_paths
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.errors import CheckpointError, ExportError, InputError
+from onnxferry.runtime.kinds import GAN, IMAGE_GENERATOR
 from onnxferry.train.families.gan import Generator, GeneratorTask
 from onnxferry.train.loop.checkpoint import EXPECTED, Checkpoint
 
@@ -42,9 +43,9 @@ def export_generator(
     if len(noise) != len(label) or label.min() < 0 or label.max() >= len(config.labels):
         raise CheckpointError(f"the checkpoint's examples are no {len(config.labels)} classes' noise and labels, row by row; {EXPECTED}")
     contract = Contract(
-        kind="image-generator",
+        kind=IMAGE_GENERATOR.name,
         name=name,
-        family="gan",
+        family=GAN.name,
         description=description or f"Makes {config.size} x {config.size} images of {len(config.labels)} classes out of noise",
         labels=config.labels,
         options={"channels": config.channels, "image_size": [config.size, config.size], "noise": config.noise, "random": RANDOM},

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.kinds import Kind
 
 Outputs = Mapping[str, np.ndarray]
 
@@ -32,28 +33,6 @@ Judge = Callable[[Outputs, Outputs], bool]
 
 
 EXAMPLES = '"top1 -0.1pt", "psnr 40", "nats +0.005", "rtol 1e-3", or "package.module:function"'
-
-
-DEFAULTS = {
-    "recogniser": "top1 -0.1pt",
-    "image-generator": "psnr 35",
-    "encoder": "psnr 35",
-    "decoder": "psnr 35",
-    "text-generator": "nats +0.005",
-    "model": "rtol 1e-3",
-}
-"""By kind of model. 35 dB is a mean difference of some 3 of 255 levels, which nobody sees in an image of this size."""
-
-
-METRICS = {
-    "recogniser": ("top1", "rtol", "function"),
-    "image-generator": ("psnr", "rtol", "function"),
-    "encoder": ("psnr", "rtol", "function"),
-    "decoder": ("psnr", "rtol", "function"),
-    "text-generator": ("nats", "rtol", "function"),
-    "model": ("rtol", "psnr", "function"),
-}
-"""What each kind of model can be judged by."""
 
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
@@ -78,11 +57,14 @@ class Budget:
     function: Judge | None = None
     words: str = ""  # as it was given
 
-    def check_kind(self, kind: str) -> None:
-        """Raises InputError where a model of this kind gives nothing that the budget speaks of."""
-        if self.metric not in METRICS[kind]:
-            names = [name if name != "function" else "a function" for name in METRICS[kind]]
-            raise InputError(f"the budget {self.words!r} does not fit a model of the kind {kind}: expected {', '.join(names)}")
+    def check_kind(self, kind: Kind) -> None:
+        """Raises InputError where the budget's metric does not apply to the outputs of a model of this kind."""
+        own = kind.budget.split()[0]
+        metrics = (own, "psnr" if own == "rtol" else "rtol")
+        if self.metric not in (*metrics, "function"):
+            raise InputError(
+                f"the budget {self.words!r} does not fit a model of the kind {kind.name}: expected {', '.join(metrics)}, a function"
+            )
 
 
 def parse_budget(budget: str | Judge | Budget) -> Budget:

@@ -20,6 +20,7 @@ from onnxferry.export.optimize.rewrites.quantize import convolutional_layers, dy
 from onnxferry.export.optimize.rewrites.quantize_text import eight_bit_loop
 from onnxferry.export.optimize.rewrites.upsampling import join_upsampling, split_transposed_convolutions
 from onnxferry.export.optimize.samples import Samples
+from onnxferry.runtime.kinds import Kind
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Candidate:
     rung: str = ""  # how much of the model it takes, where a tag has several; the best one is written
 
 
-def candidates_for(model: onnx.ModelProto, kind: str, goal: str, calibration: Samples, device: str = "cpu") -> list[Candidate]:
+def candidates_for(model: onnx.ModelProto, kind: Kind, goal: str, calibration: Samples, device: str = "cpu") -> list[Candidate]:
     """In the order in which they are tried; tags are those of the files that ``device`` ("cpu" or "cuda") has of its own.
 
     Half precision is tried on CUDA alone: on the CPU ONNX Runtime casts to float32 and back around every operator. Text generators
@@ -48,13 +49,13 @@ def candidates_for(model: onnx.ModelProto, kind: str, goal: str, calibration: Sa
     if goal == "smaller":
         found.append(Candidate("half", "weights stored in half precision", lambda: float16_storage(model)))
     operators = {node.op_type for node in model.graph.node}
-    if kind == "text-generator":
+    if kind.returns == "text":
         found.append(Candidate("int8", "the loop's weights in 8 bits, a scale a block", lambda: eight_bit_loop(model)))
-    if "LSTM" in operators and kind != "text-generator":
+    if "LSTM" in operators and kind.returns != "text":
         found.append(Candidate("int8", "LSTM in 8 bits as it runs", lambda: dynamic_lstm(model), rows_alone=True, rung="lstm"))
     base = with_names(arranged(model))
     layers = convolutional_layers(base)
-    if layers and kind != "text-generator":
+    if layers and kind.returns != "text":
         feeds = calibration.feeds
         moments = functools.cache(lambda: layer_moments(base, feeds))  # the same for all rungs
         steps: list[tuple[str, str, dict[str, Any]]] = [
@@ -76,7 +77,7 @@ def candidates_for(model: onnx.ModelProto, kind: str, goal: str, calibration: Sa
         return found
     # A file certified for the CPU may lie there already.
     found = [replace(candidate, tag=f"{candidate.tag}-{device}") for candidate in found]
-    if layers and kind != "text-generator":
+    if layers and kind.returns != "text":
         exact = rewritten(model)
         found.append(Candidate("float16", "the network in half precision", lambda: float16(model), rung="plain"))
         if exact is not None:

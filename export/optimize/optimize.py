@@ -21,18 +21,19 @@ import numpy as np
 import onnx
 
 from onnxferry.export.graphs.writer import checked_target, write_artifact
-from onnxferry.export.optimize.budget import DEFAULTS, Budget, Judge, parse_budget
+from onnxferry.export.optimize.budget import Budget, Judge, parse_budget
 from onnxferry.export.optimize.candidates import Candidate, candidates_for
 from onnxferry.export.optimize.samples import SCORED, Samples, samples_for
 from onnxferry.export.optimize.score import Score, outputs_of, score, written_score
 from onnxferry.export.optimize.timing import Speed, compare_speed, machine_name, ort_version, rotating
 from onnxferry.runtime.artifact.comparison import rms_share
-from onnxferry.runtime.artifact.contract import Contract, Golden, Tolerance
+from onnxferry.runtime.artifact.contract import Contract, Golden, Tolerance, kind_of
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.engine.engine import Engine, PlacementWarning
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import InputError, OnnxFerryError, first_line
 from onnxferry.runtime.formats import finite
+from onnxferry.runtime.kinds import MODEL, Kind
 from onnxferry.runtime.onnx_file.reader import file_sha256, read_model
 
 GOALS = ("faster", "smaller")
@@ -105,7 +106,7 @@ class _Bench:
     """What all candidates are measured by."""
 
     original: Engine
-    kind: str
+    kind: Kind
     goal: str
     budget: Budget
     calibration: Samples
@@ -117,7 +118,7 @@ class _Bench:
     device: str
 
     def text(self) -> bool:
-        return self.kind == "text-generator"
+        return self.kind.returns == "text"
 
 
 def optimize(
@@ -136,10 +137,10 @@ def optimize(
 ) -> Optimized:
     """Try every variant of ``model`` (a path or a shipped name) and write the ones that win as ``NAME.TAG.onnx`` into ``folder``.
 
-    ``budget``: see :mod:`onnxferry.export.optimize.budget`; None for the kind's own (``DEFAULTS``). ``data``: what is scored on: a named
-    set, a folder of images, an .npz, for text a file; its training part (or first half) calibrates unless ``calibration`` is
-    given. ``folder``: made if need be; None for the model's own. ``seconds``: of timing, a candidate and batch size. ``samples``:
-    scored at most.
+    ``budget``: see :mod:`onnxferry.export.optimize.budget`; None for the default of the kind, in ``onnxferry.runtime.kinds``.
+    ``data``: what is scored on: a named set, a folder of images, an .npz, for text a file; its training part (or first half)
+    calibrates unless ``calibration`` is given. ``folder``: made if need be; None for the model's own. ``seconds``: of timing, a
+    candidate and batch size. ``samples``: scored at most.
     ``device``: ``"cpu"`` or ``"cuda"``, where everything is scored and timed; a certificate holds for that device alone.
     Kept is what is inside the budget and faster by more than the noise at one of ``batches`` at least (goal ``smaller``: smaller
     by a twentieth), and not beaten by another kept one at all of them. Nothing else is written, and no file half.
@@ -156,26 +157,25 @@ def optimize(
     path = find_model(model)
     asked = parse_budget(budget) if budget is not None else None
     with Engine(path, device=device) as engine:
-        contract = engine.contract or Contract(kind="model", name=path.stem)
+        contract = engine.contract or Contract(kind=MODEL.name, name=path.stem)
         if contract.certificate:
             raise InputError(f"{path.name} is a variant itself; optimize the original, {contract.name}.onnx")
         for output in engine.outputs:
             if not output.of_numbers:
                 raise InputError(f"{path.name} gives {output}: only tensors of numbers can be scored; optimize the model without it")
-        asked = asked or parse_budget(DEFAULTS[contract.kind])
-        asked.check_kind(contract.kind)
-        first, second = samples_for(engine, contract.kind, data, calibration, samples)
+        kind = kind_of(contract)
+        asked = asked or parse_budget(kind.budget)
+        asked.check_kind(kind)
+        first, second = samples_for(engine, kind, data, calibration, samples)
         target = _made(path.parent if folder is None else Path(folder))
-        if contract.kind == "text-generator":
+        if kind.returns == "text":
             second = Samples({**second.feeds, "uniforms": np.zeros((len(second), 0), np.float32)}, second.words)
         # Rows longer than one take the original's own batches: its answers do not depend on them.
         expected = outputs_of(engine, second.feeds)
-        bench = _Bench(
-            engine, contract.kind, goal, asked, first, second, expected, tuple(sorted(set(batches))), seconds, _size(path), device
-        )
+        bench = _Bench(engine, kind, goal, asked, first, second, expected, tuple(sorted(set(batches))), seconds, _size(path), device)
         source = onnx.load(path)
         tried = []
-        for candidate in candidates_for(source, contract.kind, goal, first, device):
+        for candidate in candidates_for(source, kind, goal, first, device):
             if progress is not None:
                 progress(f"{candidate.tag} {candidate.rung}".strip())
             tried.append(_tried(candidate, bench, contract))
@@ -289,7 +289,7 @@ def _goldens(
     gone = [engine.run(golden.inputs) for golden in contract.goldens]
     for golden, actual in zip(contract.goldens, gone, strict=True):
         outputs = dict(golden.outputs)
-        if contract.kind == "text-generator" and not np.array_equal(actual["bytes"], outputs.get("bytes", actual["bytes"])):
+        if kind_of(contract).returns == "text" and not np.array_equal(actual["bytes"], outputs.get("bytes", actual["bytes"])):
             outputs = {name: array for name, array in outputs.items() if name in ("log_probabilities", "next_logits")}
         for name, array in outputs.items():
             decided = array.dtype.kind in "iub" and not (array.dtype == np.uint8 and array.ndim >= 3)

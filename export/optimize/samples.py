@@ -16,6 +16,7 @@ import numpy as np
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import DataError, InputError
 from onnxferry.runtime.files import UNREADABLE, read_npz
+from onnxferry.runtime.kinds import Kind
 from onnxferry.runtime.tasks.autoencoder import decoder_path
 
 CALIBRATED = 256
@@ -58,17 +59,15 @@ def rows_of(feeds: Mapping[str, np.ndarray], rows: slice | np.ndarray) -> dict[s
 
 
 def samples_for(
-    engine: Engine, kind: str, data: str | os.PathLike[str] | None, calibration: str | os.PathLike[str] | None, limit: int = SCORED
+    engine: Engine, kind: Kind, data: str | os.PathLike[str] | None, calibration: str | os.PathLike[str] | None, limit: int = SCORED
 ) -> tuple[Samples, Samples]:
     """What to calibrate on, and what to score on. Raises InputError, DataError in one line for what does not fit the model."""
-    if kind == "text-generator":
+    if kind.returns == "text":
         scored = _text(data)
         return scored, scored  # nothing is calibrated: its ranges are taken as it runs
-    if kind == "image-generator":
+    if kind.takes == "noise":
         return _noise(engine, seed=1, count=CALIBRATED), _noise(engine, seed=2, count=min(limit, 512))
-    if data is None and kind == "recogniser":
-        data = "digits-5k"
-    if data is None and kind in ("encoder", "decoder"):
+    if data is None and kind.takes in ("image", "latent"):
         data = "digits-5k"
     if data is None:
         given = _own_examples(engine)
@@ -84,35 +83,35 @@ def samples_for(
     return first, second
 
 
-def _read(engine: Engine, kind: str, data: str | os.PathLike[str]) -> tuple[Samples, Samples]:
+def _read(engine: Engine, kind: Kind, data: str | os.PathLike[str]) -> tuple[Samples, Samples]:
     path = Path(data)
     if path.suffix.lower() == ".npz":
         whole = _npz(engine, path)
         half = max(1, len(whole) // 2)
         pair = (whole.take(slice(0, half)), whole.take(slice(half, None))) if len(whole) > 1 else (whole, whole)
-    elif kind in ("recogniser", "encoder", "decoder"):
+    elif kind.takes in ("image", "latent"):
         pair = _images(engine, kind, str(data))
     else:
         raise InputError(f"data for a model of this kind come as an .npz with an array for each input, got {path.name!r}")
     return pair
 
 
-def _images(engine: Engine, kind: str, data: str) -> tuple[Samples, Samples]:
+def _images(engine: Engine, kind: Kind, data: str) -> tuple[Samples, Samples]:
     """The training part to calibrate on, the test part to score on."""
     from onnxferry.train.data.images import NAMES, load_images
 
     labels = engine.contract.labels if engine.contract else ()
-    color = kind != "decoder" and engine.inputs[0].shape[-1] == 3
+    color = kind.takes == "image" and engine.inputs[0].shape[-1] == 3
     size = _side(engine)
     splits = load_images(data, size=size, color=color) if data in NAMES else load_images(None, data, size=size, color=color)
-    with_labels = kind == "recogniser"
+    with_labels = kind.returns == "class"
     if with_labels and labels and splits.classes != labels:
         raise DataError(f"{splits.name} has the classes {', '.join(splits.classes)}, and the model knows {', '.join(labels)}")
     made = []
     for part in (splits.train, splits.test):
-        name = "image" if kind == "decoder" else engine.inputs[0].name
+        name = "image" if kind.takes == "latent" else engine.inputs[0].name
         made.append(Samples({name: part.images}, splits.source, part.labels if with_labels else None))
-    if kind == "decoder":
+    if kind.takes == "latent":
         return _latents(engine, made[0].take(slice(0, 4 * CALIBRATED))), _farther(_latents(engine, made[1].take(slice(0, SCORED))))
     return made[0], made[1]
 

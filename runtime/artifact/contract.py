@@ -18,13 +18,10 @@ from typing import Any
 import numpy as np
 
 from onnxferry.runtime.errors import ArtifactError
+from onnxferry.runtime.kinds import KINDS, MODEL, Kind
 
 SCHEMA = 1
 """Newest contract schema this runtime reads. A newer file is refused, an older one always loads."""
-
-
-KINDS = ("recogniser", "text-generator", "image-generator", "encoder", "decoder", "model")
-"""What an artifact does. ``model`` is any other graph: arrays in, arrays out."""
 
 
 MAX_VALUE_BYTES = 2**20
@@ -78,9 +75,9 @@ class Golden:
 class Contract:
     """What an artifact promises: what it does, how to call it, how it was made, and samples that prove it."""
 
-    kind: str  # one of KINDS
+    kind: str  # a name of runtime/kinds.py's KINDS
     name: str  # short name of the model, e.g. "digits"
-    family: str = ""  # cnn, rnn, gan, ae, or "" for a user's own model
+    family: str = ""  # a name of runtime/kinds.py's FAMILIES, or "" for a user's own model
     description: str = ""
     labels: tuple[str, ...] = ()  # class names in order; empty where there are no classes
     options: Mapping[str, Any] = field(default_factory=dict)  # kind's own facts: channels, image size, vocabulary, threshold …
@@ -109,6 +106,11 @@ class Contract:
 
     def replace(self, **changes: Any) -> Contract:
         return dataclasses.replace(self, **changes)
+
+
+def kind_of(contract: Contract | None) -> Kind:
+    """The row of a contract's kind; ``MODEL`` for a file without a contract."""
+    return MODEL if contract is None else KINDS[contract.kind]
 
 
 def _nbytes(array: np.ndarray) -> int:

@@ -33,6 +33,7 @@ from onnxferry.runtime.cli.console import (
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.replay import GoldenReport, replay
 from onnxferry.runtime.errors import CheckFailedError, InputError
+from onnxferry.runtime.kinds import ENCODER, KINDS
 from onnxferry.runtime.onnx_file.summary import Limits, raised_limits
 from onnxferry.runtime.sandbox.child import SandboxLimits, memory_is_limited
 from onnxferry.runtime.sandbox.confinement import can_confine
@@ -156,7 +157,7 @@ def check(
         stdout().print(Text(f"passed: {count} of {count} on {found.device}", "bold green"))
         if device == "auto":
             stdout().print(Text(f"why {found.device}: {found.reason}", "dim"), soft_wrap=True)
-        print_next(command("inspect", model), *try_command(found.kind, model))
+        print_next(command("inspect", model), *try_command(KINDS[found.kind], model))
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def _checked_here(path: Path, device: str, threads: int | None, limits: Limits) 
         report = replay(engine)
         device_used, reason = engine.device, engine.device_reason
     samples, unproved = len(contract.goldens) if contract else 0, False
-    if contract is not None and contract.kind == "encoder" and decoder_path(path).is_file():
+    if contract is not None and contract.kind == ENCODER.name and decoder_path(path).is_file():
         with Engine(decoder_path(path), device=device, threads=threads, limits=limits) as engine:
             decoder = replay(engine)
             more = len(engine.contract.goldens) if engine.contract else 0
@@ -201,7 +202,7 @@ def _checked_in_child(
         stderr().print("note: this system has no Landlock; the child process may read and write what you may", soft_wrap=True)
     checked = check_file(path, child, limits)
     report, samples, unproved = checked.report, checked.samples, False
-    if checked.kind == "encoder" and decoder_path(path).is_file():
+    if checked.kind == ENCODER.name and decoder_path(path).is_file():
         decoder = check_file(decoder_path(path), child, limits)
         report, samples, unproved = _with_decoder(report, decoder.report), samples + decoder.samples, not decoder.report.comparisons
     return _Found(checked.kind, samples, "cpu", report, unproved_decoder=unproved)

@@ -24,6 +24,7 @@ from rich.text import Text
 
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.formats import finite
+from onnxferry.runtime.kinds import Kind
 
 
 def _known_device(device: str) -> str:
@@ -99,21 +100,9 @@ def print_json(document: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(finite(document), indent=2, allow_nan=False) + "\n")
 
 
-USES = {
-    "recogniser": ("predict", "IMAGE.png"),
-    "text-generator": ("generate", "--stream"),
-    "image-generator": ("sample", "--grid", "samples.png"),
-    "encoder": ("reconstruct", "IMAGE.png"),
-}
-"""Kind of a contract to the verb that puts such a model to use, and what stands after the model."""
-
-
-def try_command(kind: str, model: str) -> tuple[str, ...]:
-    """The command that puts a model of this kind (as its contract says) to use; none for a kind that has no verb."""
-    if kind not in USES:
-        return ()
-    verb, *rest = USES[kind]
-    return (command(verb, model, *rest),)
+def try_command(kind: Kind, model: str) -> tuple[str, ...]:
+    """An example of the command that runs a model of this kind; none for a kind that has no verb."""
+    return (command(kind.verb, model, *kind.arguments),) if kind.verb else ()
 
 
 def command(*words: object) -> str:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.contract import Contract, kind_of
 from onnxferry.runtime.artifact.metadata import contract_from_metadata
 from onnxferry.runtime.artifact.variants import Ignored, Variant, variants_beside
 from onnxferry.runtime.artifact.zoo import find_model
@@ -90,7 +90,7 @@ def inspect(
     if placed:
         _print_placement(console, placed)
     if contract:
-        print_next(command("check", model), *try_command(contract.kind, model))
+        print_next(command("check", model), *try_command(kind_of(contract), model))
     else:
         print_next(command("check", model, "--allow-none"))
 

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from onnxferry.runtime.artifact.contract import kind_of
 from onnxferry.runtime.artifact.metadata import contract_from_metadata
 from onnxferry.runtime.artifact.variants import Variant, certified_variants, decoder_path
 from onnxferry.runtime.artifact.zoo import ZooModel, zoo_model, zoo_names
 from onnxferry.runtime.cli.console import (
-    USES,
     JsonOption,
     command,
     facts_table,
@@ -26,6 +26,7 @@ from onnxferry.runtime.cli.console import (
     try_command,
 )
 from onnxferry.runtime.formats import human_bytes
+from onnxferry.runtime.kinds import Kind
 from onnxferry.runtime.onnx_file.reader import read_model
 
 app = new_app()
@@ -63,30 +64,28 @@ def models(
             figures = model.card.get("figures")
             # The first that is no count: cards begin with how many images were looked at, and go on with what matters most.
             main = next((f"{key} {_words(value)}" for key, value in _items(figures) if isinstance(value, float)), "")
-            verb = USES.get(kind, ("",))[0]
             about = re.split("[:;,]", str(model.card.get("description", "")), maxsplit=1)[0]  # the rest is the card's
-            table.add_row(plain(model.name), plain(about), verb, human_bytes(model.size), plain(main))
+            table.add_row(plain(model.name), plain(about), kind.verb, human_bytes(model.size), plain(main))
         stdout().print(table)
         stdout().print("A whole card, with all figures, data and variants: onnxferry models NAME", soft_wrap=True)
         print_next(command("models", shipped[0].name), *try_command(kinds[0], shipped[0].name))
 
 
-def _print_card(model: ZooModel, kind: str) -> None:
+def _print_card(model: ZooModel, kind: Kind) -> None:
     """All of a card: what is no section stands first, in its order."""
     console = stdout()
     variants = {_name(variant, model): f"{human_bytes(variant.variant_bytes)}, {variant.words()}" for variant in _variants(model)}
     sections = {key: value for key, value in model.card.items() if isinstance(value, Mapping) and value}
     facts = {key: _words(value) for key, value in model.card.items() if not isinstance(value, Mapping)}
-    console.print(facts_table({"name": model.name, "kind": kind, "size": human_bytes(model.size), **facts}))
+    console.print(facts_table({"name": model.name, "kind": kind.name, "size": human_bytes(model.size), **facts}))
     for title, section in {**sections, "variants": variants}.items():
         if section:
             console.print(Text(f"\n{plain(title)}", "bold"))
             console.print(facts_table({key: _words(value) for key, value in section.items()}))
 
 
-def _kind(model: ZooModel) -> str:
-    contract = contract_from_metadata(read_model(model.path).metadata)
-    return contract.kind if contract else ""
+def _kind(model: ZooModel) -> Kind:
+    return kind_of(contract_from_metadata(read_model(model.path).metadata))
 
 
 def _items(value: object) -> list[tuple[Any, Any]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from onnxferry.runtime.artifact.contract import kind_of
 from onnxferry.runtime.artifact.variants import rows_alone
 from onnxferry.runtime.onnx_file.values import TensorSpec
 
@@ -68,7 +69,7 @@ class Runs(Protocol):
 def row_by_row(engine: Engine) -> Runs:
     """The engine's ``run``; of a text generator whose rows must run alone, one that does so."""
     contract = engine.contract
-    if contract is None or contract.kind != "text-generator" or not rows_alone(contract):
+    if kind_of(contract).returns != "text" or not rows_alone(contract):
         return engine.run
     if not all(spec.ranked and spec.shape for spec in engine.outputs):  # it only says that it writes text
         return engine.run

@@ -12,8 +12,9 @@ Two files make one model: ``NAME.onnx``, the encoder, which also reconstructs an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from onnxferry.runtime.artifact.variants import original_path
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.images.batches import Key, image_batches
 from onnxferry.runtime.images.decode import ImageInput, decode_images
+from onnxferry.runtime.kinds import DECODER, ENCODER
 from onnxferry.runtime.onnx_file.values import is_size
 from onnxferry.runtime.tasks.model import Model, not_as_promised
 
@@ -38,7 +40,7 @@ _OUTPUTS = {"reconstruction": ("uint8", 4), "latent": ("float32", 2), "anomaly_s
 class Autoencoder(Model):
     """Encodes, decodes, reconstructs and scores images of any size; the graph resizes them to ``size``."""
 
-    noun = "an autoencoder's encoder"
+    noun = ENCODER.noun
 
     def __init__(self, engine: Engine, decoder: Engine | None) -> None:
         super().__init__(engine)
@@ -46,6 +48,12 @@ class Autoencoder(Model):
         self.channels, self.size, self.latent = _check_encoder(engine)
         if decoder is not None:
             _check_decoder(engine, decoder, self.latent, (self.size, self.size, self.channels))
+
+    @classmethod
+    def from_engine(cls, engine: Engine, open_engine: Callable[[Path], Engine]) -> Self:
+        """With the decoder whose file lies beside the encoder's, if there is one."""
+        beside = None if engine.path is None else decoder_path(original_path(engine.path, engine.contract))
+        return cls(engine, open_engine(beside) if beside is not None and beside.is_file() else None)
 
     @property
     def threshold(self) -> float:
@@ -142,7 +150,7 @@ def _check_encoder(engine: Engine) -> tuple[int, int, int]:
 
 def _check_decoder(engine: Engine, decoder: Engine, latent: int, shape: tuple[int, int, int]) -> None:
     theirs, ours = decoder.contract, engine.contract
-    if theirs is None or theirs.kind != "decoder" or [spec.name for spec in decoder.inputs] != ["latent"]:
+    if theirs is None or theirs.kind != DECODER.name or [spec.name for spec in decoder.inputs] != ["latent"]:
         raise ArtifactError(f"{decoder.path} is not a decoder; export the model again")
     if decoder.inputs[0].shape[1:] != (latent,) or (ours is not None and ours.options.get("pair") != theirs.options.get("pair")):
         raise ArtifactError(f"{decoder.path} belongs to another encoder than {engine.path}; export the model again")

@@ -11,6 +11,7 @@ import numpy as np
 from onnxferry.runtime.errors import ArtifactError
 from onnxferry.runtime.images.batches import Key, image_batches
 from onnxferry.runtime.images.decode import ImageInput, decode_images
+from onnxferry.runtime.kinds import RECOGNISER
 from onnxferry.runtime.tasks.model import Model, not_as_promised
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Classifier(Model):
     The graph resizes and normalises; here images are only decoded, brought to its number of channels, and batched.
     """
 
-    noun = "a recogniser"
+    noun = RECOGNISER.noun
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)

@@ -19,6 +19,7 @@ import numpy as np
 
 from onnxferry.runtime.arguments import whole_number
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.kinds import IMAGE_GENERATOR
 from onnxferry.runtime.onnx_file.values import is_size
 from onnxferry.runtime.tasks.model import Model, not_as_promised
 
@@ -32,7 +33,7 @@ SAMPLE_BATCH_SIZE = 256
 class ImageGenerator(Model):
     """Makes images of the classes it has learnt. The same arguments give the same images."""
 
-    noun = "an image generator"
+    noun = IMAGE_GENERATOR.noun
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)

@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from onnxferry.runtime.artifact.variants import decoder_path, original_path, variants_of
+from onnxferry.runtime.artifact.contract import kind_of
+from onnxferry.runtime.artifact.variants import decoder_path, variants_of
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.open import runs_on
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.onnx_file.summary import Limits
-from onnxferry.runtime.tasks.classifier import Classifier
 from onnxferry.runtime.tasks.model import Model
 
 Task = TypeVar("Task", bound="Model")
@@ -45,7 +45,8 @@ def load(
     that has such a variant.
     ``limits``: how much a file may hold; raise them (``Limits(depth=40)`` of :mod:`onnxferry.runtime.onnx_file.reader`) for one you trust.
 
-    Returns a :class:`Classifier` for a recogniser, a :class:`~onnxferry.runtime.tasks.text_generator.TextGenerator`, an
+    Returns a :class:`~onnxferry.runtime.tasks.classifier.Classifier` for a recogniser, a
+    :class:`~onnxferry.runtime.tasks.text_generator.TextGenerator`, an
     :class:`~onnxferry.runtime.tasks.image_generator.ImageGenerator`, an
     :class:`~onnxferry.runtime.tasks.autoencoder.Autoencoder` (its decoder's file is found beside it), or a plain :class:`Model` for a file
     that carries no contract of ours.
@@ -80,7 +81,8 @@ def load(
 
 
 def load_as(task: type[Task], name_or_path: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> Task:
-    """As :func:`load`, for what must be of one kind, such as a :class:`Classifier`. Raises ArtifactError for any other file."""
+    """As :func:`load`, for what must be of one kind, such as a
+    :class:`~onnxferry.runtime.tasks.classifier.Classifier`. Raises ArtifactError for any other file."""
     model = load(name_or_path, device, threads)
     if isinstance(model, task):
         return model
@@ -106,20 +108,5 @@ def _model_from_engine(engine: Engine, open_engine: Callable[[Path], Engine]) ->
 
 
 def _as_its_kind(engine: Engine, open_engine: Callable[[Path], Engine]) -> Model:
-    kind = engine.contract.kind if engine.contract else "model"
-    if kind == "recogniser":
-        return Classifier(engine)
-    if kind == "text-generator":
-        from onnxferry.runtime.tasks.text_generator import TextGenerator
-
-        return TextGenerator(engine)
-    if kind == "image-generator":
-        from onnxferry.runtime.tasks.image_generator import ImageGenerator
-
-        return ImageGenerator(engine)
-    if kind == "encoder":
-        from onnxferry.runtime.tasks.autoencoder import Autoencoder
-
-        beside = None if engine.path is None else decoder_path(original_path(engine.path, engine.contract))
-        return Autoencoder(engine, open_engine(beside) if beside is not None and beside.is_file() else None)
-    return Model(engine)
+    task: type[Model] = kind_of(engine.contract).task_class
+    return task.from_engine(engine, open_engine)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -11,6 +12,7 @@ import numpy as np
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.errors import ArtifactError
 from onnxferry.runtime.images.batches import BATCH
+from onnxferry.runtime.kinds import MODEL
 
 if TYPE_CHECKING:
     from onnxferry.runtime.engine.engine import Engine, TensorSpec
@@ -19,10 +21,15 @@ if TYPE_CHECKING:
 class Model:
     """An open model: any ONNX file, dict of arrays in, dict of arrays out. Task classes add to it."""
 
-    noun: ClassVar[str] = "a model"
+    noun: ClassVar[str] = MODEL.noun
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+
+    @classmethod
+    def from_engine(cls, engine: Engine, open_engine: Callable[[Path], Engine]) -> Self:
+        """The model on an open engine. ``open_engine`` opens another file, in the same way, for a model of several files."""
+        return cls(engine)
 
     @property
     def contract(self) -> Contract | None:

@@ -21,6 +21,7 @@ import numpy as np
 from onnxferry.runtime.arguments import whole_number
 from onnxferry.runtime.engine.batches import row_by_row
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.kinds import TEXT_GENERATOR
 from onnxferry.runtime.tasks.model import Model, not_as_promised
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class TextGenerator(Model):
     whose activations share one scale over the batch) runs row by row, so that no text depends on its neighbours.
     """
 
-    noun = "a text generator"
+    noun = TEXT_GENERATOR.noun
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)

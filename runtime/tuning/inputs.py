@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.contract import Contract, kind_of
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.onnx_file.values import TensorSpec, shape_words
 
@@ -84,18 +84,18 @@ def _array(
     spec: TensorSpec, contract: Contract | None, axis: Any, batch: int, sample: Mapping[str, np.ndarray], rng: np.random.Generator
 ) -> np.ndarray:
     options = contract.options if contract else {}
-    kind = contract.kind if contract else ""
-    if kind == "text-generator" and spec.name == "uniforms":
+    kind = kind_of(contract)
+    if kind.returns == "text" and spec.name == "uniforms":
         return rng.random((batch, WRITTEN), dtype=np.float32)
-    if kind == "text-generator" and spec.name == "prompt":
+    if kind.returns == "text" and spec.name == "prompt":
         known = sample["prompt"] if "prompt" in sample and sample["prompt"].size else np.array([10], np.uint8)
         return rng.choice(known.reshape(-1), (batch, 1))  # one byte: reading it costs little beside the writing
-    if kind == "image-generator" and spec.name == "label" and contract is not None and contract.labels:
+    if kind.takes == "noise" and spec.name == "label" and contract is not None and contract.labels:
         return rng.integers(0, len(contract.labels), batch, np.int64)
     if spec.name in sample:
-        return _varied(_resized(sample[spec.name], spec, axis, batch, rng), rng, image=kind in ("recogniser", "encoder"))
+        return _varied(_resized(sample[spec.name], spec, axis, batch, rng), rng, image=kind.takes == "image")
     size = options.get("image_size")
-    if kind in ("recogniser", "encoder") and spec.name == "image" and isinstance(size, list) and all(type(side) is int for side in size):
+    if kind.takes == "image" and spec.name == "image" and isinstance(size, list) and all(type(side) is int for side in size):
         return _drawn(spec, (batch, *size, int(spec.shape[3] or 1)), rng)
     return _drawn(spec, _shape(spec, axis, batch), rng)
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxferry.runtime.artifact.contract import kind_of
 from onnxferry.runtime.artifact.metadata import contract_of
 from onnxferry.runtime.artifact.variants import Variant, certified_variants
 from onnxferry.runtime.artifact.zoo import find_model
@@ -101,7 +102,7 @@ def tune(
 
         pool = Pool(files, open_engine)
         default = Setting(threads=most)
-        text = contract is not None and contract.kind == "text-generator"  # whose prompts are of any length
+        text = kind_of(contract).returns == "text"  # prompts are of any length
         try:
             for position, size in enumerate(missing):
                 left = (seconds - (time.perf_counter() - start)) / (len(missing) - position)
@@ -119,7 +120,7 @@ def tune(
         plans=dict(sorted(plans.items())),
         machine=cpu.machine_name(),
         rows_alone=frozenset(variant.tag for variant in variants if variant.rows_alone),
-        text=contract is not None and contract.kind == "text-generator",
+        text=kind_of(contract).returns == "text",
         remembered=not missing,
         not_kept=not_kept,
         seconds=time.perf_counter() - start,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.kinds import AUTOENCODER
 from onnxferry.train.cli.run import AsJson, Device, Devices, Out, Precision, Preset, Resume, SaveSeconds, command_line, train
 from onnxferry.train.data.images import ImageSplits, load_images
 from onnxferry.train.families.cnn import CnnLearner
@@ -67,7 +68,7 @@ def cnn(
     if framing not in ("auto", "ink", "fit"):
         raise InputError(f"unknown framing {framing!r}; expected auto, ink or fit")
     figures = splits.name in FIGURES if framing == "auto" else framing == "ink"
-    encoder = None if init is None else load_checkpoint(init, "ae")
+    encoder = None if init is None else load_checkpoint(init, AUTOENCODER.name)
     if few_labels:
         if encoder is None:
             raise InputError("--few-labels compares with and without a trained encoder: give one with --init RUN")

@@ -9,6 +9,7 @@ import typer
 
 from onnxferry.runtime.artifact.zoo import zoo_names
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.kinds import CNN
 from onnxferry.train.cli.run import AsJson, Device, Devices, Out, Precision, Preset, Resume, SaveSeconds, command_line, train
 from onnxferry.train.data.images import ImageSplits, load_images
 from onnxferry.train.families.cnn import Cnn
@@ -28,11 +29,11 @@ def find_judge(name: str, splits: ImageSplits, out: Path, device: str) -> Judge:
     if name or chosen in zoo_names():
         return judge_from_model(chosen)
     folder = out / "judge"
-    if not (folder / "best.pt").exists() or "test" not in load_checkpoint(folder, "cnn").metrics:
+    if not (folder / "best.pt").exists() or "test" not in load_checkpoint(folder, CNN.name).metrics:
         resume = (folder / "last.pt").exists()
         learner = cnn_learner(splits, "quick", figures=False, epochs=8 if len(splits.train) > 10_000 else None)
         fit(learner, LoopConfig(out=folder, command="the judge of train gan", device=device, resume=resume))
-    network = load_checkpoint(folder, "cnn").model()
+    network = load_checkpoint(folder, CNN.name).model()
     if not isinstance(network, Cnn):
         raise InputError(f"{folder} holds no recogniser; name another --out")
     return judge_from_network(network)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.images.grid import image_grid, save_image
+from onnxferry.runtime.kinds import AUTOENCODER
 from onnxferry.train.data.images import ImageSplits
 from onnxferry.train.families.cnn import Block, frame_all, start_convolutions, trunk
 from onnxferry.train.families.pca import Pca, fit_pca
@@ -191,7 +192,7 @@ def model_from_config(config: Mapping[str, Any]) -> Autoencoder:
 
 
 class AutoencoderLearner(Learner):
-    family = "ae"
+    family = AUTOENCODER.name
     criterion = "mse"
 
     def __init__(

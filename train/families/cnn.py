@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.kinds import CNN
 from onnxferry.train.data.augment import AugmentConfig, augment
 from onnxferry.train.data.images import ImageSet, ImageSplits
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
@@ -161,7 +162,7 @@ def frame_all(images: np.ndarray, framing: Framing, chunk: int = 1000) -> Tensor
 
 
 class CnnLearner(Learner):
-    family = "cnn"
+    family = CNN.name
     criterion = "accuracy"
     higher_is_better = True
 

@@ -27,6 +27,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.images.grid import image_grid, save_image
+from onnxferry.runtime.kinds import GAN
 from onnxferry.train.data.images import ImageSplits, draw_stratified
 from onnxferry.train.families.gan_quality import Judge, quality
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
@@ -176,7 +177,7 @@ def model_from_config(config: Mapping[str, Any]) -> Generator:
 
 
 class GanLearner(Learner):
-    family = "gan"
+    family = GAN.name
     criterion = "frechet"
 
     def __init__(self, data: ImageSplits, options: GanOptions, judge: Judge, *, noise: int = 64, width: int = 32, seed: int = 0) -> None:

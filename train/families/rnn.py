@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.files import write_text_whole
+from onnxferry.runtime.kinds import RNN
 from onnxferry.train.data.speaker_names import renamed, speaker_names
 from onnxferry.train.data.text import TextSplits
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
@@ -269,7 +270,7 @@ def one_cycle(done: float, warm_up: float = 0.05) -> float:
 class RnnLearner(Learner):
     """``state`` is the carried state of the streams that this process reads: float32 (batch, slots, width)."""
 
-    family = "rnn"
+    family = RNN.name
     criterion = "loss"
 
     def __init__(self, data: TextSplits, config: RnnConfig, options: RnnOptions, *, seed: int = 0) -> None:

@@ -23,20 +23,12 @@ from torch import Tensor, nn
 
 from onnxferry.runtime.errors import CheckpointError, InputError, first_line
 from onnxferry.runtime.files import written_whole
+from onnxferry.runtime.kinds import FAMILIES
 
 Config = TypeVar("Config")
 
 
 SCHEMA = 1
-
-
-FAMILIES = {
-    "cnn": "onnxferry.train.families.cnn",
-    "rnn": "onnxferry.train.families.rnn",
-    "ae": "onnxferry.train.families.autoencoder",
-    "gan": "onnxferry.train.families.gan",
-}
-"""Family → the module whose ``model_from_config(config)`` rebuilds its network."""
 
 
 EXPECTED = "the file is damaged or was changed; give the best.pt of a run of onnxferry train"
@@ -49,7 +41,7 @@ MAX_BYTES = 4 * 2**30  # a checkpoint's members, unpacked; a larger one is taken
 class Checkpoint:
     """What training leaves behind for the exporter."""
 
-    family: str
+    family: str  # a name of runtime/kinds.py's FAMILIES
     config: Mapping[str, Any]  # the family's configuration, JSON types only
     weights: Mapping[str, Tensor]  # state dict of the deployed network, on the CPU
     metrics: Mapping[str, Any] = field(default_factory=dict)  # of the validation that chose it, and of the final test
@@ -63,7 +55,7 @@ class Checkpoint:
 
     def model(self) -> nn.Module:
         """The network with its weights, in eval mode, on the CPU."""
-        module = importlib.import_module(FAMILIES[self.family])
+        module = importlib.import_module(FAMILIES[self.family].training)
         try:
             network: nn.Module = module.model_from_config(self.config)
         except (InputError, ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError) as error:

@@ -25,6 +25,7 @@ from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.artifact.metadata import contract_from_metadata
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import CheckFailedError, ExportError
+from onnxferry.runtime.kinds import DECODER, ENCODER, IMAGE_GENERATOR, RECOGNISER, TEXT_GENERATOR
 from onnxferry.train.families.autoencoder import Autoencoder, AutoencoderConfig, DecoderTask, EncoderTask
 from onnxferry.train.families.cnn import Cnn, CnnConfig, Recogniser
 from onnxferry.train.families.gan import GanConfig, Generator, GeneratorTask
@@ -74,15 +75,15 @@ def _module(contract: Contract, weights: Weights) -> nn.Module:
     options = contract.options
     size = int(options["image_size"][0]) if "image_size" in options else 0
     channels = int(options.get("channels", 1))
-    if contract.kind == "recogniser":
+    if contract.kind == RECOGNISER.name:
         width = _first(weights, "network.stem.0.weight").shape[0]
         config = CnnConfig(contract.labels, channels, size, str(options["framing"]), width, _blocks(weights, "network.stages", width))
         return Recogniser(Cnn(config))
-    if contract.kind == "image-generator":
+    if contract.kind == IMAGE_GENERATOR.name:
         noise, width = int(options["noise"]), _first(weights, "network.fine.weight").shape[0]
         return GeneratorTask(Generator(GanConfig(contract.labels, channels, size, noise, width)))
-    if contract.kind in ("encoder", "decoder"):
-        encoding = contract.kind == "encoder"
+    if contract.kind in (ENCODER.name, DECODER.name):
+        encoding = contract.kind == ENCODER.name
         name = "network.encoder.stem.0.weight" if encoding else "decoder.fine.conv1.weight"
         width = _first(weights, name).shape[0]
         blocks = _blocks(weights, "network.encoder.stages", width) if encoding else (1, 1, 1)
@@ -176,7 +177,7 @@ def rebuild_text(path: str | os.PathLike[str]) -> tuple[Rnn, Tensor]:
     model = onnx.load(Path(path))
     stored = stored_values(model.graph.initializer)
     contract = contract_from_metadata({entry.key: entry.value for entry in model.metadata_props})
-    if contract is None or contract.kind != "text-generator" or not contract.goldens:
+    if contract is None or contract.kind != TEXT_GENERATOR.name or not contract.goldens:
         raise ExportError(f"{Path(path).name} is no text generator with golden samples")
     cell, depth, width = (contract.options[name] for name in ("cell", "depth", "width"))
     embedding, tied = _first(stored, "embedding").shape[1], "projection" in stored

@@ -23,6 +23,7 @@ from onnxferry.runtime.artifact.contract import Contract, Golden, Tolerance
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.replay import replay
 from onnxferry.runtime.errors import ExportError, InputError, ParityError
+from onnxferry.runtime.kinds import RNN, TEXT_GENERATOR
 from onnxferry.runtime.tasks.text_generator import OPTIONAL, REQUIRED
 from onnxferry.train.families.rnn import START, VOCABULARY, Rnn, RnnConfig, state_after
 from onnxferry.train.loop.checkpoint import Checkpoint
@@ -85,9 +86,9 @@ def export_text(
     if command:
         provenance["command"] = " ".join(shortened(command))
     contract = Contract(
-        kind="text-generator",
+        kind=TEXT_GENERATOR.name,
         name=name,
-        family="rnn",
+        family=RNN.name,
         description=description
         or f"Writes text byte by byte ({network.config.cell.upper()}, {network.config.depth} x {network.config.width})",
         options=options(network.config),

@@ -22,6 +22,7 @@ from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError
+from onnxferry.runtime.kinds import MODEL, TEXT_GENERATOR
 from onnxferry.runtime.machine import nvidia
 
 ZOO = Path(find_model("digits")).parents[1]
@@ -145,11 +146,11 @@ def test_what_has_no_network_to_halve_is_refused(scale_model: bytes) -> None:
 def test_it_is_tried_on_cuda_alone_and_never_on_text() -> None:
     model = network()
     calibration = Samples({"x": np.zeros((4, 1, 6, 6), np.float32)}, "zeros")
-    on_cpu = {candidate.tag for candidate in candidates_for(model, "model", "faster", calibration)}
-    on_cuda = {candidate.tag for candidate in candidates_for(model, "model", "faster", calibration, "cuda")}
+    on_cpu = {candidate.tag for candidate in candidates_for(model, MODEL, "faster", calibration)}
+    on_cuda = {candidate.tag for candidate in candidates_for(model, MODEL, "faster", calibration, "cuda")}
     assert on_cpu == {"slim", "ort", "exact", "int8"}
     assert on_cuda == {"slim-cuda", "ort-cuda", "exact-cuda", "int8-cuda", "float16"}, "no file of the CPU's is overwritten"
-    assert not any("float16" in candidate.tag for candidate in candidates_for(model, "text-generator", "faster", calibration, "cuda"))
+    assert not any("float16" in candidate.tag for candidate in candidates_for(model, TEXT_GENERATOR, "faster", calibration, "cuda"))
 
 
 @pytest.mark.skipif(nvidia.cuda_devices() > 0, reason="there is a GPU here")

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from onnxferry.runtime.artifact.contract import GOLDEN_BYTES, KINDS, MAX_GOLDENS, MAX_VALUE_BYTES, SCHEMA, Contract, Golden, Tolerance
+from onnxferry.runtime.artifact.contract import GOLDEN_BYTES, MAX_GOLDENS, MAX_VALUE_BYTES, SCHEMA, Contract, Golden, Tolerance
 from onnxferry.runtime.artifact.metadata import contract_from_metadata, metadata_from_contract
 from onnxferry.runtime.errors import ArtifactError, OnnxFerryError
 
@@ -337,10 +337,6 @@ def with_oddity(value: object, rng: random.Random, oddities: list[object]) -> ob
         at = rng.randrange(len(value))
         return [*value[:at], with_oddity(value[at], rng, oddities), *value[at + 1 :]]
     return rng.choice(oddities)
-
-
-def test_kinds_are_those_of_the_design():
-    assert KINDS == ("recogniser", "text-generator", "image-generator", "encoder", "decoder", "model")
 
 
 def test_int_conversion_limit_is_not_what_protects():
