@@ -17,6 +17,7 @@ from onnxferry.export.bench.race import Bench
 from onnxferry.export.bench.report import Results, load_results, machine, row_title, save_plot, wanted_rows
 from onnxferry.export.bench.verdicts import shipped_rows
 from onnxferry.export.bench.workloads import MADE, BenchModel, bench_model, make_job
+from onnxferry.export.cli.plots import check_plot
 from onnxferry.export.cli.print_bench import print_profile, print_results, print_roofline, print_verdicts
 from onnxferry.runtime.cli.console import command, new_app, plain, print_next, stderr, stdout
 from onnxferry.runtime.errors import InputError, MissingExtraError
@@ -90,6 +91,7 @@ def bench(
         raise InputError("--trace keeps what --profile measures: give both")
     if trace is not None and (len(names), len(batches), len(counts)) != (1, 1, 1):
         raise InputError("a trace is of one model at one --batch and one --threads")
+    check_plot(plot)
     wanted = [bench_model(name, module, weights) for name in names]
     if profiled:
         _profile(wanted, batches, counts, given, trace)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from onnxferry.export.cli.plots import check_plot
 from onnxferry.export.optimize.chart import save_chart
 from onnxferry.export.optimize.optimize import Optimized, Verdict, optimize
 from onnxferry.export.optimize.samples import SCORED
@@ -49,6 +50,7 @@ def optimize_command(
         Path | None, typer.Option("-o", "--out", help="Folder for the variants, made if need be; the model's own if not given.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="The table as JSON; NAME.optimize.json beside the variants.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the speeds as a bar chart, .png or .svg.", show_default=False)] = None,
     samples: Annotated[int, typer.Option(min=1, help="Samples that are scored at most.")] = SCORED,
     device: Annotated[str, typer.Option(help="cpu or cuda: where all is scored and timed, and what the certificates hold for.")] = "cpu",
     seconds: Annotated[float, typer.Option(min=0.01, help="Of timing, a candidate and batch size.")] = 1.0,
@@ -61,7 +63,7 @@ def optimize_command(
     every other.
 
     ```
-    onnxferry optimize digits --data mnist -o variants
+    onnxferry optimize digits --data mnist -o variants --plot speeds.png
     onnxferry optimize model.onnx --data samples.npz --budget "rtol 1e-2" --batch 1 --batch 16
     onnxferry optimize writer.onnx --data held-out.txt --goal smaller
     onnxferry optimize digits --data mnist --device cuda -o variants
@@ -72,6 +74,7 @@ def optimize_command(
     """
     if report is not None and not report.parent.is_dir():
         raise InputError(f"the folder {report.parent} does not exist: make it, or give another --report")
+    check_plot(plot)
     console = stderr()
     with console.status("reading") as status:
         result = optimize(
@@ -93,7 +96,8 @@ def optimize_command(
     target = report or (folder / name if folder is not None else None)
     if target is not None:
         write_text_whole(target, json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n")
-        save_chart(result, target.with_suffix(".png"))
+    if plot is not None:
+        save_chart(result, plot)
     if as_json:
         print_json(result.to_json())
         return

@@ -1,4 +1,4 @@
-"""All candidates of a model as an image: how much faster at each batch size, kept ones in colour."""
+"""All candidates of a model as a bar chart: how much faster each is at each batch size, kept ones in color."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from onnxferry.runtime.files import written_whole
 
 
 def save_chart(result: Optimized, path: Path) -> None:
-    """A PNG of bars; candidates that were not timed are named without one."""
+    """A bar chart, PNG or SVG by the suffix of ``path``; candidates that were not timed are listed without a bar.
+
+    Raises ModuleNotFoundError without matplotlib.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -33,4 +36,4 @@ def save_chart(result: Optimized, path: Path) -> None:
     axes.set_xlabel(f"times as fast as {result.model}; green: kept ({result.budget})")
     axes.margins(x=0.2)
     with written_whole(path) as part:
-        figure.savefig(part, dpi=120, format="png")
+        figure.savefig(part, dpi=120, format=path.suffix.lower().removeprefix("."))

@@ -43,3 +43,41 @@ def test_a_checkpoint_is_exported_without_what_only_training_needs(tmp_path: Pat
     result = child(TRAINING_ONLY, CHECKPOINT, tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "gan.onnx").is_file()
+
+
+OPTIMIZE = """
+import sys
+import numpy as np, onnx
+from onnx import TensorProto, helper
+from onnxferry.runtime.cli.main import main
+
+graph = helper.make_graph(
+    [helper.make_node("Relu", ["x"], ["y"])],
+    "graph",
+    [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])],
+    [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+)
+onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), "mine.onnx")
+np.savez("samples.npz", x=np.ones((4, 3), np.float32))
+sys.exit(main(["optimize", "mine.onnx", "--data", "samples.npz", "--batch", "1", "--seconds", "0.01", "-o", "out", *sys.argv[1:]]))
+"""
+
+
+def test_a_model_with_samples_is_optimized_without_what_only_training_needs(tmp_path: Path) -> None:
+    result = child(("torch", *TRAINING_ONLY), OPTIMIZE, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["mine.optimize.json"]
+
+
+def test_a_chart_that_cannot_be_drawn_is_refused_before_the_work(tmp_path: Path) -> None:
+    result = child(TRAINING_ONLY, OPTIMIZE.replace("*sys.argv[1:]", '"--plot", "speeds.png"'), tmp_path)
+    assert result.returncode == 1
+    assert "--plot needs the package 'matplotlib', which is not installed: pip install 'onnxferry[train]'" in result.stderr
+    assert not (tmp_path / "out").exists()
+    result = child(
+        TRAINING_ONLY,
+        "import sys\nfrom onnxferry.runtime.cli.main import main\nsys.exit(main(['bench', 'digits', '--plot', 'p.svg']))",
+        tmp_path,
+    )
+    assert result.returncode == 1
+    assert "--plot needs the package 'matplotlib'" in result.stderr

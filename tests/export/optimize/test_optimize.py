@@ -216,6 +216,16 @@ def test_bad_input_is_one_clear_line(network: Path, capsys: pytest.CaptureFixtur
         assert lines[0].startswith("error: ")
 
 
+@pytest.mark.parametrize(
+    ("plot", "words"), [("speeds.txt", "--plot writes .png or .svg, got 'speeds.txt'"), ("none/speeds.png", "none does not exist")]
+)
+def test_a_chart_that_cannot_be_written_is_refused_before_the_work(
+    network: Path, plot: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["optimize", str(network), "--plot", plot]) == 1
+    assert words in capsys.readouterr().err
+
+
 def test_calibration_of_another_shape_is_told(network: Path) -> None:
     np.savez(network.with_name("wrong.npz"), x=np.zeros((4, 3, 9, 8), np.float32))
     with pytest.raises(DataError, match="size 9 on axis 2"):
@@ -231,7 +241,8 @@ def test_a_score_that_is_no_number_is_null_in_the_report(network: Path, monkeypa
     monkeypatch.setattr(module, "score", lambda *a: Score("psnr", None, float("nan"), 24, False, "not finite"))
     report = network.with_name("report.json")
     arguments = ["--data", str(network.with_name("data.npz")), "--budget", "psnr 20", "--batch", "1", "--seconds", "0.01"]
-    assert main(["optimize", str(network), *arguments, "--report", str(report)]) == 0
+    assert main(["optimize", str(network), *arguments, "--report", str(report), "--plot", str(network.with_name("speeds.svg"))]) == 0
+    assert "<svg" in network.with_name("speeds.svg").read_text()
     verdicts = json.loads(report.read_text())["verdicts"]
     assert [v["score"]["variant"] for v in verdicts if v["tag"] == "int8"] == [None] * 4
 
