@@ -1,49 +1,82 @@
-"""Errors that are the user's to mend. Anything else that is raised is a bug of ours.
+"""Errors that the user can fix. Anything else that is raised is a bug of onnxferry.
 
     OnnxFerryError                    the root: ``except OnnxFerryError`` catches all of them
-    ├── MissingExtraError             an optional dependency is not installed; the message has the install line
-    ├── InputError                    a feed, an image, a prompt or an option has the wrong name, dtype, shape or value
-    ├── DataError                     a data set is missing, empty, unreadable or not what its checksum says
+    ├── MissingExtraError             an optional dependency is not installed; the message has the install line (an ImportError too)
+    ├── InputError                    an input, an image, a prompt or an option has the wrong name, dtype, shape or value (a ValueError too)
+    │   └── InputNotFoundError        … or names a file that does not exist
+    ├── DataError                     a data set is missing, empty, unreadable or does not have its checksum
+    │   └── DataNotFoundError         its file or folder does not exist
     ├── CheckpointError               a checkpoint is unreadable, unsafe, or of another family
+    │   └── CheckpointNotFoundError   its file does not exist
     ├── TrainingError                 training cannot go on (loss is not finite, nothing to resume, …)
     ├── ArtifactError                 an .onnx file or its contract is missing, broken, too new, or not what was asked for
-    │   └── UntrustedModelError       an .onnx file holds something that is refused from a stranger
+    │   ├── ArtifactNotFoundError     the file does not exist
+    │   └── UntrustedModelError       an untrusted .onnx file holds something that is refused
+    ├── NotFoundError                 the root of the four …NotFoundErrors (a FileNotFoundError too)
     ├── DeviceError                   the device or provider that was asked for cannot be used here
-    ├── ExportError                   a model cannot be carried to ONNX
-    │   └── ParityError               it was carried, and does not do the same; ``.report`` says where and by how much
+    ├── ExportError                   a model cannot be exported to ONNX
+    │   └── ParityError               it was exported, and does not do the same; ``.report`` says where and by how much
     ├── CheckFailedError              a file's own golden samples do not come out as they should on this machine
-    └── BusyError                     a batcher's queue is full: come back later
+    └── BusyError                     a batcher's queue is full: try again later
 
 Every message says what was wrong, what was expected, and what to do, and its first line can stand alone.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+
 
 class OnnxFerryError(Exception):
-    """Root of every error that the user can mend."""
+    """Root of every error that the user can fix."""
 
 
-class MissingExtraError(OnnxFerryError):
-    """An optional dependency is not installed."""
+class MissingExtraError(OnnxFerryError, ImportError):
+    """An optional dependency is not installed. ``name`` and ``package``: which; ``extra``: what to install."""
 
     def __init__(self, package: str, extra: str, purpose: str, note: str = "") -> None:
         line = f"{purpose} needs the package {package!r}, which is not installed: pip install 'onnxferry[{extra}]'"
         super().__init__(f"{line} ({note})" if note else line)
+        self.name = package
         self.package = package
         self.extra = extra
 
 
-class InputError(OnnxFerryError):
-    """A feed, image, prompt or option has the wrong name, dtype, shape or value."""
+class NotFoundError(OnnxFerryError, FileNotFoundError):
+    """A file or folder does not exist. ``filename``: which, where that is known."""
+
+    def __init__(self, message: str, path: str | os.PathLike[str] | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno.ENOENT
+        self.filename = None if path is None else os.fspath(path)
+
+    def __str__(self) -> str:  # OSError's own would begin with the number
+        return str(self.args[0])
+
+
+class InputError(OnnxFerryError, ValueError):
+    """An input, image, prompt or option has the wrong name, dtype, shape or value."""
+
+
+class InputNotFoundError(InputError, NotFoundError):
+    """An image or another file that was given as input does not exist."""
 
 
 class DataError(OnnxFerryError):
-    """A data set is missing, empty, unreadable or not what its checksum says."""
+    """A data set is missing, empty, unreadable or does not have its checksum."""
+
+
+class DataNotFoundError(DataError, NotFoundError):
+    """A data set's file or folder does not exist."""
 
 
 class CheckpointError(OnnxFerryError):
     """A checkpoint is unreadable, unsafe, or of another family."""
+
+
+class CheckpointNotFoundError(CheckpointError, NotFoundError):
+    """A checkpoint's file does not exist."""
 
 
 class TrainingError(OnnxFerryError):
@@ -54,8 +87,12 @@ class ArtifactError(OnnxFerryError):
     """An .onnx file or its contract is missing, broken, too new, or not what was asked for."""
 
 
+class ArtifactNotFoundError(ArtifactError, NotFoundError):
+    """An .onnx file does not exist."""
+
+
 class UntrustedModelError(ArtifactError):
-    """An .onnx file holds something that is refused from a stranger."""
+    """An untrusted .onnx file holds something that is refused."""
 
 
 class DeviceError(OnnxFerryError):
@@ -63,7 +100,7 @@ class DeviceError(OnnxFerryError):
 
 
 class ExportError(OnnxFerryError):
-    """A model cannot be carried to ONNX."""
+    """A model cannot be exported to ONNX."""
 
 
 class ParityError(ExportError):
@@ -86,5 +123,5 @@ class BusyError(OnnxFerryError):
 
 
 def first_line(error: BaseException, otherwise: str | None = None) -> str:
-    """Of an error's message, for a message of ours that has one line; of one without a message its class's name, or ``otherwise``."""
+    """The first line of an error's message; where it has none, ``otherwise``, or else the name of its class."""
     return (str(error).strip() or otherwise or type(error).__name__).splitlines()[0]

@@ -40,6 +40,8 @@ def read_upload(data: bytes, name: str, limits: ImageLimits | None = None) -> np
                 return shrink(decode_image(image, name), limits.side)
     except Image.DecompressionBombError as error:
         raise InputError(f"{name}: too many pixels; shrink it to at most {limits.pixels // 10**6} megapixels") from error
+    except InputError:
+        raise
     except (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError) as error:
         raise InputError(f"{name} is not an image that can be read; expected PNG, JPEG, GIF, BMP, TIFF or WebP") from error
 

@@ -131,6 +131,8 @@ def from_file(data: bytes, inputs: Sequence[Input], limit: int = 64 * 2**20) -> 
         else:
             _check_header(BytesIO(data), min(len(data), limit))
             arrays = {names[0] if len(names) == 1 else "": np.load(BytesIO(data), allow_pickle=False)}
+    except InputError:
+        raise
     except UNREADABLE as error:
         raise InputError("the file holds no arrays that can be read; expected numpy's .npy or .npz, without objects") from error
     strange = [name for name in arrays if name not in names]

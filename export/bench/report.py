@@ -55,6 +55,8 @@ def load_results(path: Path) -> Results:
         rows = [row_from_document(entry) for entry in entries]
         known = ("schema", "machine", "rows", "geometric_means")
         results = Results(dict(document["machine"]), {row.key: row for row in rows}, {k: v for k, v in document.items() if k not in known})
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); leave --resume out to begin it") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxferry.runtime.engine.engine import Engine
-from onnxferry.runtime.errors import DataError, InputError
+from onnxferry.runtime.errors import DataError, DataNotFoundError, InputError
 from onnxferry.runtime.files import UNREADABLE, read_npz
 from onnxferry.runtime.kinds import Kind
 from onnxferry.runtime.tasks.autoencoder import decoder_path
@@ -176,7 +176,7 @@ def _npz(engine: Engine, path: Path) -> Samples:
     try:
         arrays = read_npz(path)
     except FileNotFoundError as error:
-        raise DataError(f"no such file: {path.name}") from error
+        raise DataNotFoundError(f"no such file: {path.name}", path) from error
     except UNREADABLE as error:
         raise DataError(f"{path.name} cannot be read as an .npz archive of arrays ({error})") from error
     feeds = {}

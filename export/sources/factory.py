@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from onnxferry.export.source import is_sklearn
-from onnxferry.runtime.errors import CheckpointError, ExportError, InputError, MissingExtraError, first_line
+from onnxferry.runtime.errors import CheckpointError, CheckpointNotFoundError, ExportError, InputError, MissingExtraError, first_line
 
 FACTORY = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 
@@ -127,7 +127,7 @@ def load_weights(module: torch.nn.Module, path: str | os.PathLike[str]) -> None:
     """
     file = Path(path)
     if not file.is_file():
-        raise CheckpointError(f"there is no file {path}; --weights takes a state dict, .safetensors or .pt")
+        raise CheckpointNotFoundError(f"there is no file {path}; --weights takes a state dict, .safetensors or .pt", path)
     state = _state_dict(file)
     names = set(module.state_dict())
     if state and all(name.startswith("module.") for name in state) and not any(name.startswith("module.") for name in names):

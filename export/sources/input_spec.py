@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxferry.export.source import as_array
-from onnxferry.runtime.errors import DataError, InputError, MissingExtraError, first_line
+from onnxferry.runtime.errors import DataError, DataNotFoundError, InputError, MissingExtraError, first_line
 from onnxferry.runtime.files import UNREADABLE
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64", "bool")
@@ -102,7 +102,7 @@ def _parsed(text: str, sizes: dict[str, int]) -> InputDescription:
 def samples_from_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """One sample, input name to array, from an .npz file, or column name to values from a .csv file. Raises DataError where it is none."""
     if not Path(path).is_file():
-        raise DataError(f"there is no file {path}; --samples takes .npz files with one array for every input")
+        raise DataNotFoundError(f"there is no file {path}; --samples takes .npz files with one array for every input", path)
     if Path(path).suffix.lower() == ".csv":
         return _columns_from_csv(Path(path))
     try:

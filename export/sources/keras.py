@@ -17,7 +17,7 @@ import torch
 
 from onnxferry.export.sources.pytorch.call import CallPlan
 from onnxferry.export.sources.pytorch.module import TorchSource
-from onnxferry.runtime.errors import CheckpointError, ExportError, InputError, MissingExtraError, first_line
+from onnxferry.runtime.errors import CheckpointError, CheckpointNotFoundError, ExportError, InputError, MissingExtraError, first_line
 
 BACKEND = "torch"
 
@@ -110,7 +110,7 @@ def keras_from_file(path: str | os.PathLike[str]) -> Any:
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "keras", "keras", "reading .keras files") from error
     if not Path(path).is_file():
-        raise CheckpointError(f"there is no file {path}")
+        raise CheckpointNotFoundError(f"there is no file {path}", path)
     try:
         # Keras' safe mode: no code out of the file is run.
         return keras.models.load_model(path, compile=False, safe_mode=True)

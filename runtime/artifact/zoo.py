@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxferry.runtime.errors import ArtifactError
+from onnxferry.runtime.errors import ArtifactError, ArtifactNotFoundError
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
         raise ArtifactError(f"{path} is a folder, expected an .onnx file{f', such as {inside[0]} in it' if inside else ''}")
     if not isinstance(name_or_path, str) or path.suffix.lower() == ".onnx" or len(path.parts) > 1:
         near = difflib.get_close_matches(path.stem, _neighbours(path), n=1)
-        raise ArtifactError(f"no such file: {path}{f'; did you mean {path.with_name(near[0])}.onnx?' if near else ''}")
+        raise ArtifactNotFoundError(f"no such file: {path}{f'; did you mean {path.with_name(near[0])}.onnx?' if near else ''}", path)
     return zoo_model(text).path
 
 

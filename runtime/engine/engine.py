@@ -164,6 +164,8 @@ class Engine:
         ready = self._checked(feeds)
         try:
             results = call(names, ready, None)
+        except InputError:
+            raise
         except self._errors as error:
             raise self._run_error(error, ready) from error
         return dict(zip(names, results, strict=True))
@@ -224,6 +226,8 @@ class Engine:
         ready = self._checked(feeds)
         try:
             results = await self._workers.run(call, names, dict(ready))
+        except InputError:
+            raise
         except self._errors as error:
             raise self._run_error(error, ready) from error
         return dict(zip(names, results, strict=True))
@@ -254,6 +258,8 @@ class Engine:
                 answers = zip(names, graphs.call_on_device(names, values), strict=True)
                 return {name: DeviceArray(value, self._stream) for name, value in answers}
             return run_on_device(session, ready, names, self._feeds, self._at, self._stream)
+        except InputError:
+            raise
         except self._errors as error:
             raise self._run_error(error, ready) from error
 

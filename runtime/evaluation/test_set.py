@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxferry.runtime.errors import DataError
+from onnxferry.runtime.errors import DataError, DataNotFoundError
 from onnxferry.runtime.files import downloads_folder
 from onnxferry.runtime.images.folders import folder_sha256, list_labelled_images
 from onnxferry.runtime.images.idx import idx_sha256, read_idx
@@ -51,7 +51,7 @@ def find_labelled_images(folder: str | os.PathLike[str], labels: Sequence[str], 
         hint = ""
         if len(folder.parts) == 1 and not folder.suffix:
             hint = f"; give a folder, not a data set's name: what training fetched lies in {downloads_folder() / 'datasets'}"
-        raise DataError(f"no such folder: {folder}{hint}")
+        raise DataNotFoundError(f"no such folder: {folder}{hint}", folder)
     image_file, classes = (_find_idx(folder, f"{SPLITS[split]}-{part}") for part in ("images-idx3-ubyte", "labels-idx1-ubyte"))
     if image_file and classes:
         return _from_idx(image_file, classes, labels)

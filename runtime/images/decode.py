@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 
-from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.errors import InputError, InputNotFoundError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -123,9 +123,11 @@ def _from_file(path: Path) -> np.ndarray:
         with path.open("rb") as stream:
             return _from_stream(stream, str(path))
     except FileNotFoundError:
-        raise InputError(f"no such image: {path}") from None
+        raise InputNotFoundError(f"no such image: {path}", path) from None
     except IsADirectoryError:
         raise InputError(f"{path}: is a folder, expected an image; list its images, [*Path({str(path)!r}).glob('*.png')]") from None
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:  # a name that no file can have
@@ -142,6 +144,8 @@ def _from_stream(stream: BinaryIO, name: str) -> np.ndarray:
         raise InputError(f"{name}: not an image, or broken at its start; expected {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError as error:
         raise _too_large(name, str(error)) from error
+    except InputError:
+        raise
     except (OSError, *_BROKEN) as error:
         raise _unreadable(name, error) from error
 
@@ -163,6 +167,8 @@ def _from_image(image: Image, name: str) -> np.ndarray:
             return _over_white(image)
         grey = image.mode in ("1", "L")
         return np.array(image.convert("L" if grey else "RGB")).reshape(image.height, image.width, 1 if grey else 3)
+    except InputError:
+        raise
     except (OSError, *_BROKEN) as error:
         raise _unreadable(name, error) from error
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxferry.runtime.errors import DataError
+from onnxferry.runtime.errors import DataError, DataNotFoundError
 
 if TYPE_CHECKING:
     pass
@@ -53,6 +53,6 @@ def _entries(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except FileNotFoundError:
-        raise DataError(f"no such folder: {folder}") from None
+        raise DataNotFoundError(f"no such folder: {folder}", folder) from None
     except OSError as error:
         raise DataError(f"{folder}: cannot be read as a folder ({error.strerror})") from error

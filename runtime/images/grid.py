@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.errors import InputError, InputNotFoundError
 from onnxferry.runtime.files import written_whole
 
 GROUND = 128
@@ -38,6 +38,6 @@ def save_image(image: np.ndarray, path: str | os.PathLike[str]) -> None:
     if target.suffix.lower() != ".png":
         raise InputError(f"an image is written as .png, got {target.name!r}")
     if not target.parent.is_dir():
-        raise InputError(f"the folder {target.parent} does not exist: make it, or give another place")
+        raise InputNotFoundError(f"the folder {target.parent} does not exist: make it, or give another place", target.parent)
     with written_whole(target) as part:
         Image.fromarray(image).save(part, format="PNG")

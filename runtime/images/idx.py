@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from onnxferry.runtime.errors import DataError
+from onnxferry.runtime.errors import DataError, DataNotFoundError
 
 if TYPE_CHECKING:
     pass
@@ -60,7 +60,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
             raw.seek(0)
             return _read_idx(raw, path, size)
     except FileNotFoundError:
-        raise DataError(f"no such IDX file: {path}") from None
+        raise DataNotFoundError(f"no such IDX file: {path}", path) from None
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read as an IDX file ({error}); fetch it again") from error
 

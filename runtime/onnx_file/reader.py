@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from onnxferry.runtime.errors import ArtifactError, UntrustedModelError
+from onnxferry.runtime.errors import ArtifactError, ArtifactNotFoundError, UntrustedModelError
 from onnxferry.runtime.onnx_file.external_data import ExternalData
 from onnxferry.runtime.onnx_file.protobuf import LENGTH, VARINT, BudgetError, Buffer, Fields, ProtobufError, ProtobufReader, once, signed
 from onnxferry.runtime.onnx_file.summary import OPERATOR_DOMAINS, REFUSED_OPERATORS, Initializer, Limits, ModelSummary
@@ -91,7 +91,7 @@ def _contents(path: Path, limits: Limits) -> Buffer:
                 return bytes(file.read())
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError as error:
-        raise ArtifactError(f"there is no file {path}") from error
+        raise ArtifactNotFoundError(f"there is no file {path}", path) from error
     except IsADirectoryError as error:
         raise ArtifactError(f"{path} is a folder; expected an .onnx file") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL within the path

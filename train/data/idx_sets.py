@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxferry.runtime.errors import DataError
+from onnxferry.runtime.errors import DataError, DataNotFoundError
 from onnxferry.runtime.files import downloads_folder
 from onnxferry.runtime.images.idx import idx_sha256, read_idx
 from onnxferry.train.data.download import fetch
@@ -111,7 +111,7 @@ def _find(name: str | None, data: Path | None) -> list[Path]:
     known = IDX_SETS[name] if name is not None else None
     if data is not None:
         if not data.is_dir():
-            raise DataError(f"no such folder: {data}")
+            raise DataNotFoundError(f"no such folder: {data}", data)
         folders = [data, *(data / sub for sub in (known.subfolders if known else ()))]
         folder = next((folder for folder in folders if has_idx_files(folder)), data)
         found = {part: find_part(folder, part) for part in PARTS}

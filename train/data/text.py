@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxferry.runtime.errors import DataError, InputError
+from onnxferry.runtime.errors import DataError, DataNotFoundError, InputError
 from onnxferry.runtime.files import downloads_folder
 from onnxferry.train.data.download import fetch
 
@@ -112,7 +112,7 @@ def _read(path: Path) -> bytes:
     elif path.is_file():
         files = [path]
     else:
-        raise DataError(f"no text at {path}: expected a file, a folder of files, or one of {', '.join(NAMES)}")
+        raise DataNotFoundError(f"no text at {path}: expected a file, a folder of files, or one of {', '.join(NAMES)}", path)
     size = sum(file.stat().st_size for file in files)
     if size > MAX_BYTES:
         raise DataError(f"{path.name} holds {size} bytes of text; at most {MAX_BYTES} are read into memory: give a part of it")

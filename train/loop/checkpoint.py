@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onnxferry.runtime.errors import CheckpointError, InputError, first_line
+from onnxferry.runtime.errors import CheckpointError, CheckpointNotFoundError, InputError, first_line
 from onnxferry.runtime.files import written_whole
 from onnxferry.runtime.kinds import FAMILIES
 
@@ -123,7 +123,7 @@ def _is_of(value: object, hint: Any) -> bool:
 def load_plain(path: Path) -> dict[str, Any]:
     """The dict in a .pt file: tensors and plain containers only. Raises CheckpointError for anything else."""
     if not path.exists():
-        raise CheckpointError(f"no checkpoint at {path}; train one with: onnxferry train cnn --out {path.parent}")
+        raise CheckpointNotFoundError(f"no checkpoint at {path}; train one with: onnxferry train cnn --out {path.parent}", path)
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())

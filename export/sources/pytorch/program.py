@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from onnxferry.export.source import Strategy
 from onnxferry.export.sources.pytorch.call import CallPlan, path_name, unique
 from onnxferry.export.sources.pytorch.module import TorchSource
-from onnxferry.runtime.errors import ExportError, InputError, first_line
+from onnxferry.runtime.errors import ExportError, InputError, InputNotFoundError, first_line
 
 
 class ProgramCall(CallPlan):
@@ -88,7 +88,7 @@ def program_from_file(path: str | os.PathLike[str]) -> torch.export.ExportedProg
     A .pt2 file is data and not code, but torch does not promise that a stranger's is harmless: load what you trust.
     """
     if not Path(path).is_file():
-        raise InputError(f"there is no file {path}")
+        raise InputNotFoundError(f"there is no file {path}", path)
     try:
         return torch.export.load(path)
     except Exception as error:

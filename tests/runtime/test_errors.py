@@ -1,0 +1,62 @@
+"""The tree of errors as other programs catch it: Python's own classes beside ours, and always our words."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+from pathlib import Path
+
+import pytest
+
+from onnxferry.runtime import errors, load
+from onnxferry.runtime.images.decode import decode_image
+from onnxferry.runtime.images.folders import list_images
+from onnxferry.runtime.images.idx import read_idx
+from onnxferry.runtime.onnx_file.reader import read_model
+
+NOT_FOUND = [errors.InputNotFoundError, errors.DataNotFoundError, errors.CheckpointNotFoundError, errors.ArtifactNotFoundError]
+
+
+def test_an_input_error_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="device must be"):
+        load("digits", device="gpu")
+
+
+def test_a_missing_extra_is_an_import_error() -> None:
+    error = errors.MissingExtraError("onnx", "export", "export")
+    assert isinstance(error, ImportError)
+    assert not isinstance(error, ModuleNotFoundError)
+    assert str(error) == "export needs the package 'onnx', which is not installed: pip install 'onnxferry[export]'"
+    assert (error.name, error.package, error.extra) == ("onnx", "onnx", "export")
+
+
+@pytest.mark.parametrize("kind", NOT_FOUND)
+def test_a_missing_file_is_a_file_not_found_error(kind: type[errors.NotFoundError]) -> None:
+    error = kind("no such image: a.png", Path("a.png"))
+    assert isinstance(error, FileNotFoundError)
+    assert isinstance(error, errors.NotFoundError)
+    assert str(error) == "no such image: a.png"
+    assert (error.errno, error.filename) == (errno.ENOENT, "a.png")
+    assert kind("only words").filename is None
+    assert str(pickle.loads(pickle.dumps(error))) == "no such image: a.png"  # noqa: S301 (made here)
+
+
+def test_what_is_missing_keeps_its_own_class_too(tmp_path: Path) -> None:
+    gone = tmp_path / "gone.onnx"
+    for kind, attempt in (
+        (errors.ArtifactError, lambda: load(gone)),
+        (errors.ArtifactError, lambda: read_model(gone)),
+        (errors.InputError, lambda: decode_image(gone)),
+        (errors.DataError, lambda: list_images(gone)),
+        (errors.DataError, lambda: read_idx(gone)),
+    ):
+        with pytest.raises(FileNotFoundError, match=r"no such|there is no file") as caught:
+            attempt()
+        assert isinstance(caught.value, kind)
+        assert str(gone) in str(caught.value)
+
+
+def test_the_first_line() -> None:
+    assert errors.first_line(errors.InputError("one\ntwo")) == "one"
+    assert errors.first_line(errors.InputError("")) == "InputError"
+    assert errors.first_line(errors.InputError(" "), "nothing") == "nothing"
