@@ -85,8 +85,8 @@ def ends_itself() -> Callable[[str, int, signal.Signals], Sequence[str]]:
 
 ENDS_ITSELF = """
 import os
-from onnxferry.runtime.cli import main
-from onnxferry.train.{module} import {name}
+from onnxferry.runtime.cli.main import main
+from onnxferry.train.families.{module} import {name}
 
 step, seen = {name}.step, []
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onnxferry.train.cli.run import AsJson, Device, Devices, Out, Precision, Preset, Resume, SaveSeconds, command_line, train
+from onnxferry.train.cli.run import AsJson, Device, Devices, Out, Precision, Preset, Resume, SaveSeconds, command_line, data_progress, train
 from onnxferry.train.data.images import load_images
 from onnxferry.train.loop.loop import LoopConfig
 from onnxferry.train.presets import ae_learner
@@ -51,7 +51,10 @@ def ae(
     config = LoopConfig(
         out=out, command=command_line(), device=device, devices=devices, precision=precision, resume=resume, save_seconds=save_seconds
     )
-    splits = load_images(dataset or None, data, size=size, color=color, seed=seed, limit=limit, validation=validation)
+    with data_progress() as progress:
+        splits = load_images(
+            dataset or None, data, size=size, color=color, seed=seed, limit=limit, validation=validation, progress=progress
+        )
     options = {"epochs": epochs, "batch": batch, "learning_rate": learning_rate, "kl": kl, "denoise": denoise}
     learner = ae_learner(splits, preset, latent=latent, width=width, variational=variational, options=options, seed=seed)
     train(learner, config, as_json=as_json, then="onnxferry reconstruct model.onnx IMAGE.png")

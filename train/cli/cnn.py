@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from onnxferry.runtime.cli.console import new_table, print_json, stdout
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.kinds import AUTOENCODER
-from onnxferry.train.cli.run import AsJson, Device, Devices, Out, Precision, Preset, Resume, SaveSeconds, command_line, train
+from onnxferry.train.cli.run import AsJson, Device, Devices, Out, Precision, Preset, Resume, SaveSeconds, command_line, data_progress, train
 from onnxferry.train.data.images import ImageSplits, load_images
 from onnxferry.train.families.cnn import CnnLearner
 from onnxferry.train.few_labels import compare_few_labels
@@ -64,7 +65,10 @@ def cnn(
     config = LoopConfig(
         out=out, command=command_line(), device=device, devices=devices, precision=precision, resume=resume, save_seconds=save_seconds
     )
-    splits = load_images(dataset or None, data, size=size, color=color, seed=seed, limit=limit, validation=validation)
+    with data_progress() as progress:
+        splits = load_images(
+            dataset or None, data, size=size, color=color, seed=seed, limit=limit, validation=validation, progress=progress
+        )
     if framing not in ("auto", "ink", "fit"):
         raise InputError(f"unknown framing {framing!r}; expected auto, ink or fit")
     figures = splits.name in FIGURES if framing == "auto" else framing == "ink"
@@ -76,7 +80,8 @@ def cnn(
         def make(few: ImageSplits, epochs: int, batch: int) -> CnnLearner:
             return cnn_learner(few, "quick", figures=figures, epochs=epochs, batch=batch, augment=augment, seed=seed, init=encoder)
 
-        compare_few_labels(splits, encoder, few_labels, config, make, seed=seed, as_json=as_json)
+        rows = compare_few_labels(splits, encoder, _counts(few_labels), config, make, seed=seed)
+        _print_few_labels(out, rows, as_json=as_json)
         return
     learner = cnn_learner(
         splits,
@@ -91,3 +96,21 @@ def cnn(
         init=encoder,
     )
     train(learner, config, as_json=as_json, then="onnxferry predict model.onnx IMAGE.png")
+
+
+def _counts(text: str) -> list[int]:
+    """Of --few-labels: "10,100" → [10, 100]."""
+    for word in (words := text.split(",")):
+        if not word.strip().isdecimal():
+            raise InputError(f"--few-labels takes whole numbers separated by commas, got {word!r}")
+    return [int(word) for word in words]
+
+
+def _print_few_labels(run: Path, rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"run": str(run), "rows": rows})
+        return
+    table = new_table("labels a class", "accuracy without", "with the encoder", right=("accuracy without", "with the encoder"))
+    for row in rows:
+        table.add_row(str(row["labels_a_class"]), f"{row['without']:.2%}", f"{row['with']:.2%}")
+    stdout().print(table)

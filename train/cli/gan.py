@@ -10,7 +10,7 @@ import typer
 from onnxferry.runtime.artifact.zoo import zoo_names
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.kinds import CNN
-from onnxferry.train.cli.run import AsJson, Device, Devices, Out, Precision, Preset, Resume, SaveSeconds, command_line, train
+from onnxferry.train.cli.run import AsJson, Device, Devices, Out, Precision, Preset, Resume, SaveSeconds, command_line, data_progress, train
 from onnxferry.train.data.images import ImageSplits, load_images
 from onnxferry.train.families.cnn import Cnn
 from onnxferry.train.families.gan import SIZES
@@ -82,7 +82,10 @@ def gan(
     config = LoopConfig(
         out=out, command=command_line(), device=device, devices=devices, precision=precision, resume=resume, save_seconds=save_seconds
     )
-    splits = load_images(dataset or None, data, size=size, color=color, seed=seed, limit=limit, validation=validation)
+    with data_progress() as progress:
+        splits = load_images(
+            dataset or None, data, size=size, color=color, seed=seed, limit=limit, validation=validation, progress=progress
+        )
     options = {"epochs": epochs, "batch": batch, "learning_rate": learning_rate, "discriminator_width": discriminator_width}
     features = find_judge(judge, splits, out, device)
     learner = gan_learner(splits, preset, features, noise=noise, width=width, options=options, seed=seed)

@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-from onnxferry.train.cli.run import AsJson, Device, Devices, Out, Precision, Preset, Resume, SaveSeconds, command_line, is_first, train
+from onnxferry.train.cli.run import (
+    AsJson,
+    Device,
+    Devices,
+    Out,
+    Precision,
+    Preset,
+    Resume,
+    SaveSeconds,
+    command_line,
+    data_progress,
+    is_first,
+    train,
+)
 from onnxferry.train.data.text import EMBEDDED, NAMES, doubts, load_text
 from onnxferry.train.loop.loop import LoopConfig
 from onnxferry.train.presets import rnn_learner
@@ -59,7 +72,8 @@ def rnn(
     config = LoopConfig(
         out=out, command=command_line(), device=device, devices=devices, precision=precision, resume=resume, save_seconds=save_seconds
     )
-    splits = load_text(dataset or ("" if data is not None else EMBEDDED), data, validation=validation)
+    with data_progress() as progress:
+        splits = load_text(dataset or ("" if data is not None else EMBEDDED), data, validation=validation, progress=progress)
     if data is not None and is_first() and (why := doubts(splits.train)):
         sys.stderr.write(f"warning: is {data.name} text? {why}; training goes on with its bytes as they are\n")
     learner = rnn_learner(

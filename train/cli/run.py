@@ -6,15 +6,27 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
+from onnxferry.train.data.progress import Progress as DataProgress
 from onnxferry.train.loop.learner import Learner
 from onnxferry.train.loop.loop import DEVICES, PRECISIONS, LoopConfig, Observer, fit
 
@@ -90,6 +102,34 @@ class ProgressBar(Observer):
         self.console.print(line, soft_wrap=True)
         if shown:
             self.console.print(shown, markup=False, highlight=False, style="dim")
+
+
+class _AmountColumn(ProgressColumn):
+    """``2.1/9.9 MB`` for bytes, ``21/99`` for anything else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.columns = {"bytes": DownloadColumn()}
+        self.other = MofNCompleteColumn()
+
+    def render(self, task: Task) -> Text:
+        return self.columns.get(task.fields["unit"], self.other).render(task)
+
+
+@contextmanager
+def data_progress(console: Console | None = None) -> Iterator[DataProgress]:
+    """A callback that shows a bar for each download and each folder that is read. On stderr, and only where that is a terminal."""
+    console = console or Console(stderr=True, quiet=not is_first())
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), _AmountColumn(), TimeRemainingColumn()
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+
+        def show(label: str, done: int, total: int | None, unit: str) -> None:
+            if label not in tasks:
+                tasks[label] = bars.add_task(label, total=total, unit=unit)
+            bars.update(tasks[label], completed=done, total=total)
+
+        yield show
 
 
 def _fields(title: str, metrics: Mapping[str, float]) -> list[str]:

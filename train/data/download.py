@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from onnxferry.runtime.errors import DataError
+from onnxferry.train.data.progress import Progress, no_progress
 
 TIMEOUT = 30.0  # seconds without a byte
 
@@ -45,13 +44,13 @@ def is_offline() -> bool:
     return os.environ.get("ONNXFERRY_OFFLINE", "").lower() not in ("", "0", "false", "no")
 
 
-def fetch(name: str, urls: Sequence[str], sha256: str, destination: Path) -> Path:
+def fetch(name: str, urls: Sequence[str], sha256: str, destination: Path, progress: Progress = no_progress) -> Path:
     """``destination``, downloaded from the first of ``urls`` that has it, unless it is there already.
 
     ``name``: what it is, for people. ``sha256``: hex, of the *unpacked* bytes if the file is gzipped (mirrors compress
     differently), else of the file. The file is kept as it came. An interrupted download leaves a ``.part`` file, which
     the next call resumes. Several processes may ask at once: one downloads, the others wait for it.
-    A progress bar is shown on stderr where that is a terminal.
+    ``progress`` is called with the bytes so far.
 
     Raises DataError, which says what to put where, if the file cannot be had.
     """
@@ -68,7 +67,7 @@ def fetch(name: str, urls: Sequence[str], sha256: str, destination: Path) -> Pat
                 return destination
             for url in urls:
                 try:
-                    return _fetch_from(url, name, sha256, destination)
+                    return _fetch_from(url, sha256, destination, lambda done, total: progress(name, done, total, "bytes"))
                 except _MirrorError as error:
                     failures.append(f"  {url}: {error}")
     except OSError as error:
@@ -77,22 +76,14 @@ def fetch(name: str, urls: Sequence[str], sha256: str, destination: Path) -> Pat
     raise DataError(f"{name} could not be downloaded: check the network, or {by_hand}. Tried:\n" + "\n".join(failures))
 
 
-def _fetch_from(url: str, name: str, sha256: str, destination: Path) -> Path:
+def _fetch_from(url: str, sha256: str, destination: Path, show: Callable[[int, int | None], None]) -> Path:
     # A part belongs to its address: another mirror may have compressed the file differently.
     part = destination.with_name(f"{destination.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part")
     had_part = part.exists()
-    columns = TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(name, total=None)
-
-        def show(done: int, total: int | None) -> None:
-            progress.update(task, completed=done, total=total)
-
+    _download(url, part, show)
+    if had_part and not _holds(part, sha256):  # the file may have changed on the server since the part was begun
+        part.unlink()
         _download(url, part, show)
-        if had_part and not _holds(part, sha256):  # the file may have changed on the server since the part was begun
-            part.unlink()
-            _download(url, part, show)
     if not _holds(part, sha256):
         size = part.stat().st_size
         part.unlink()

@@ -11,6 +11,7 @@ from onnxferry.runtime.errors import DataError, DataNotFoundError
 from onnxferry.runtime.files import downloads_folder
 from onnxferry.runtime.images.idx import idx_sha256, read_idx
 from onnxferry.train.data.download import fetch
+from onnxferry.train.data.progress import Progress, no_progress
 
 PARTS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -82,13 +83,13 @@ def find_part(folder: Path, part: str) -> Path | None:
     return next((path for path in spellings if path.is_file()), None)
 
 
-def read_idx_set(name: str | None, data: Path | None) -> IdxData:
+def read_idx_set(name: str | None, data: Path | None, progress: Progress = no_progress) -> IdxData:
     """The set ``name`` of IDX_SETS, or with None the four files in the folder ``data``, whatever set they are.
 
     With ``data`` it is looked for there and nowhere else, else in the system's place, in the cache, and on the mirrors.
     Raises DataError where files are missing, broken, or not the published ones.
     """
-    paths = _find(name, data)
+    paths = _find(name, data, progress)
     arrays = [read_idx(path) for path in paths]
     digests, whole = [idx_sha256([array]) for array in arrays], idx_sha256(arrays)
     if name is None:
@@ -106,7 +107,7 @@ def read_idx_set(name: str | None, data: Path | None) -> IdxData:
     return IdxData(name, known.classes, _pair(arrays[0], arrays[1]), _pair(arrays[2], arrays[3]), whole, source)
 
 
-def _find(name: str | None, data: Path | None) -> list[Path]:
+def _find(name: str | None, data: Path | None, progress: Progress) -> list[Path]:
     """The four files, in the order of PARTS."""
     known = IDX_SETS[name] if name is not None else None
     if data is not None:
@@ -128,12 +129,13 @@ def _find(name: str | None, data: Path | None) -> list[Path]:
             return parts
     cache = downloads_folder() / "datasets" / name
     expected = zip(PARTS, known.sha256, strict=True)
-    return [find_part(cache, part) or _fetch_part(name, known, part, sha256, cache) for part, sha256 in expected]
+    return [find_part(cache, part) or _fetch_part(name, known, part, sha256, cache, progress) for part, sha256 in expected]
 
 
-def _fetch_part(name: str, known: IdxSet, part: str, sha256: str, cache: Path) -> Path:
+def _fetch_part(name: str, known: IdxSet, part: str, sha256: str, cache: Path, progress: Progress) -> Path:
+    file = f"{part}.gz"
     try:
-        return fetch(f"{known.title}'s {part}.gz", [f"{mirror}/{part}.gz" for mirror in known.mirrors], sha256, cache / f"{part}.gz")
+        return fetch(f"{known.title}'s {file}", [f"{mirror}/{file}" for mirror in known.mirrors], sha256, cache / file, progress)
     except DataError as error:
         raise DataError(
             f"{error}\nAll that is needed: {', '.join(f'{part}.gz' for part in PARTS)} (or unpacked), in {cache}, "

@@ -17,13 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from onnxferry.runtime.errors import DataError, InputError
 from onnxferry.runtime.images.decode import decode_image, with_channels
 from onnxferry.runtime.images.folders import folder_sha256, list_labelled_images
 from onnxferry.runtime.machine.cpu import available_cpus
+from onnxferry.train.data.progress import Progress, no_progress
 from onnxferry.train.preprocessing import resample_fit
 
 # Part → names of its folder. The order decides which of several copies of an image stays.
@@ -52,13 +51,35 @@ class _Image:
     label: str
 
 
-def read_image_folder(folder: Path, size: int, channels: int) -> ImageFolder:
+def read_image_folder(folder: Path, size: int, channels: int, progress: Progress = no_progress) -> ImageFolder:
     """All images under ``folder``: their centred squares resampled to ``size``, in 1 or 3 ``channels``.
 
-    Raises DataError for images that cannot be read or stand in two classes (it names them), a class that is empty or is
+    Raises DataError for images that cannot be read or are in two classes (it names them), a class that is empty or is
     missing in one of the parts, and fewer than two classes.
     """
     images = list(_list(folder))
+    classes = _classes_of(folder, images)
+    read = _read_all(images, size, channels, progress)
+    kept, copies = _without_copies(images, read)
+    index = {label: i for i, label in enumerate(classes)}
+
+    def arrays(part: str) -> tuple[np.ndarray, np.ndarray]:
+        taken = [(pixels, index[image.label]) for image, pixels in kept if image.part == part]
+        return (
+            np.array([pixels for pixels, _ in taken], np.uint8).reshape(-1, size, size, channels),
+            np.array([label for _, label in taken], np.int64),
+        )
+
+    return ImageFolder(
+        classes=classes,
+        parts={part: arrays(part) for part in dict.fromkeys(image.part for image in images)},
+        sha256=folder_sha256(folder, {image.path: digest for image, (digest, _) in zip(images, read, strict=True)}),
+        source=f"a folder of {len(kept)} images" + (f" ({copies} copies left out)" if copies else ""),
+    )
+
+
+def _classes_of(folder: Path, images: list[_Image]) -> tuple[str, ...]:
+    """The training part's classes, sorted. Raises DataError for fewer than two, or where another part has other classes."""
     classes = sorted({image.label for image in images if image.part == "train"})
     for part in dict.fromkeys(image.part for image in images):
         odd = {image.label for image in images if image.part == part}.symmetric_difference(classes)
@@ -66,6 +87,11 @@ def read_image_folder(folder: Path, size: int, channels: int) -> ImageFolder:
             raise DataError(f"{folder}: expected the same classes in train and {part}, found only in one of them: {', '.join(sorted(odd))}")
     if len(classes) < 2:
         raise DataError(f"{folder}: expected at least two classes, each a sub-folder of images, found only {classes[0]!r}")
+    return tuple(classes)
+
+
+def _read_all(images: list[_Image], size: int, channels: int, progress: Progress) -> list[tuple[str, np.ndarray]]:
+    """The SHA-256 of each file, and its pixels uint8 (size, size, channels). Raises DataError if any cannot be read."""
 
     def read(image: _Image) -> tuple[str, np.ndarray | InputError]:
         content = image.path.read_bytes()
@@ -76,41 +102,36 @@ def read_image_folder(folder: Path, size: int, channels: int) -> ImageFolder:
             return digest, error
         return digest, resample_fit(torch.from_numpy(np.ascontiguousarray(decoded)), size).numpy()
 
-    console = Console(stderr=True)
-    quiet = not console.is_terminal
+    results: list[tuple[str, np.ndarray]] = []
+    errors: list[InputError] = []
     try:
         with ThreadPoolExecutor(min(MAX_READERS, available_cpus())) as threads:
-            arriving = threads.map(read, images)
-            results = list(track(arriving, "reading images", len(images), console=console, transient=True, disable=quiet))
+            for done, (digest, outcome) in enumerate(threads.map(read, images), start=1):
+                if isinstance(outcome, InputError):
+                    errors.append(outcome)
+                else:
+                    results.append((digest, outcome))
+                progress("reading images", done, len(images), "images")
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    broken = [outcome for _, outcome in results if isinstance(outcome, InputError)]
-    if broken:
-        many = f"{len(broken)} of {len(images)} images cannot be read, the first of them: " if len(broken) > 1 else ""
-        others = "".join(f"\n{error}" for error in broken[1:MAX_NAMED]) + ("\n…" if len(broken) > MAX_NAMED else "")
-        raise DataError(f"{many}{broken[0]}; replace or remove it{others}")
+    if errors:
+        many = f"{len(errors)} of {len(images)} images cannot be read, the first of them: " if len(errors) > 1 else ""
+        others = "".join(f"\n{error}" for error in errors[1:MAX_NAMED]) + ("\n…" if len(errors) > MAX_NAMED else "")
+        raise DataError(f"{many}{errors[0]}; replace or remove it{others}")
+    return results
 
+
+def _without_copies(images: list[_Image], read: list[tuple[str, np.ndarray]]) -> tuple[list[tuple[_Image, np.ndarray]], int]:
+    """The images with their pixels, each content once, and how many copies were left out. Raises DataError for one in two classes."""
     originals: dict[str, _Image] = {}  # digest → the copy that stays
-    kept: dict[str, list[tuple[np.ndarray, int]]] = {image.part: [] for image in images}
-    for image, (digest, pixels) in zip(images, results, strict=True):
+    kept = []
+    for image, (digest, pixels) in zip(images, read, strict=True):
         original = originals.setdefault(digest, image)
         if original.label != image.label:
             raise DataError(f"{original.path} and {image.path} are the same image in two classes: remove the wrong one")
-        if original is image and isinstance(pixels, np.ndarray):
-            kept[image.part].append((pixels, classes.index(image.label)))
-    copies = len(images) - len(originals)
-    return ImageFolder(
-        classes=tuple(classes),
-        parts={
-            part: (
-                np.array([pixels for pixels, _ in taken], np.uint8).reshape(-1, size, size, channels),
-                np.array([label for _, label in taken], np.int64),
-            )
-            for part, taken in kept.items()
-        },
-        sha256=folder_sha256(folder, {image.path: digest for image, (digest, _) in zip(images, results, strict=True)}),
-        source=f"a folder of {len(originals)} images" + (f" ({copies} copies left out)" if copies else ""),
-    )
+        if original is image:
+            kept.append((image, pixels))
+    return kept, len(images) - len(kept)
 
 
 def _list(folder: Path) -> Iterator[_Image]:

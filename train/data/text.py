@@ -22,6 +22,7 @@ import numpy as np
 from onnxferry.runtime.errors import DataError, DataNotFoundError, InputError
 from onnxferry.runtime.files import downloads_folder
 from onnxferry.train.data.download import fetch
+from onnxferry.train.data.progress import Progress, no_progress
 
 EMBEDDED = "pydoc-topics"
 
@@ -39,6 +40,9 @@ SHAKESPEARE_BYTES = 1_115_394
 
 
 NAMES = (EMBEDDED, SHAKESPEARE)
+
+
+VALIDATION = 0.05  # share of the first nine tenths that is held out to choose by
 
 
 MIN_BYTES = 200  # fewer cannot be cut into three pieces that mean anything
@@ -59,16 +63,19 @@ class TextSplits:
     source: str  # in short words, without a local path
 
 
-def load_text(name: str = EMBEDDED, data: Path | None = None, *, validation: float = 0.05) -> TextSplits:
+def load_text(
+    name: str = EMBEDDED, data: Path | None = None, *, validation: float = VALIDATION, progress: Progress = no_progress
+) -> TextSplits:
     """The text called ``name`` (see the module), or the file or folder ``name``; ``data``: where a named text's file is.
 
-    ``validation``: share of the first nine tenths that is held out to choose by, 0 … 0.5. Raises DataError for a text that
-    is missing, unreadable, too short or not what its checksum says, InputError for a share out of range.
+    ``validation``: share of the first nine tenths that is held out to choose by, 0 … 0.5. ``progress``: called during a download.
+    Raises DataError for a text that is missing, unreadable, too short or not what its checksum says, InputError for a share out
+    of range.
     """
     if not 0 <= validation <= 0.5:
         raise InputError(f"the share of text held out for validation must be 0 … 0.5, got {validation}")
     if name == SHAKESPEARE:
-        text, source = _shakespeare(data), "Tiny Shakespeare (Karpathy, char-rnn), public domain"
+        text, source = _shakespeare(data, progress), "Tiny Shakespeare (Karpathy, char-rnn), public domain"
     elif name == EMBEDDED and data is None:
         text, source = _topics(), "CPython's pydoc_data.topics (PSF licence)"
     else:
@@ -126,12 +133,13 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _shakespeare(data: Path | None) -> bytes:
+def _shakespeare(data: Path | None, progress: Progress) -> bytes:
     if data is not None:
         text = _read(data / "tinyshakespeare.txt" if data.is_dir() else data)
         _verify(text, data.name)
         return text
-    return fetch("Tiny Shakespeare", [SHAKESPEARE_URL], SHAKESPEARE_SHA256, downloads_folder() / "tinyshakespeare.txt").read_bytes()
+    destination = downloads_folder() / "tinyshakespeare.txt"
+    return fetch("Tiny Shakespeare", [SHAKESPEARE_URL], SHAKESPEARE_SHA256, destination, progress).read_bytes()
 
 
 def _verify(text: bytes, what: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from onnxferry.train.cli.run import ProgressBar
+from onnxferry.train.cli.run import ProgressBar, data_progress
 
 CNN = {
     "epoch": 1,
@@ -52,3 +52,13 @@ def test_a_line_of_an_epoch_breaks_between_fields(record: Mapping[str, Any], bes
     said = io.StringIO()
     ProgressBar(40, Console(file=said, width=width)).validated(record, best, "")
     assert said.getvalue().splitlines() == rows
+
+
+@pytest.mark.parametrize(("terminal", "shown"), [(True, ["MNIST", "1.0/2.0 MB", "reading images", "3/7"]), (False, [])])
+def test_data_progress_is_shown_on_a_terminal_only(terminal: bool, shown: list[str]) -> None:
+    said = io.StringIO()
+    with data_progress(Console(file=said, width=120, force_terminal=terminal, color_system=None)) as progress:
+        progress("MNIST", 1_000_000, 2_000_000, "bytes")
+        progress("reading images", 3, 7, "images")
+    assert [word for word in shown if word not in said.getvalue()] == []
+    assert bool(said.getvalue()) is terminal

@@ -206,3 +206,14 @@ def test_a_full_disk(mirror, wanted) -> None:
     with pytest.raises(DataError, match="No space left on device"):
         fetch("the file", [url], SHA256, wanted)
     assert not wanted.exists()
+
+
+def test_progress_goes_to_the_callback_and_nothing_is_printed(mirror, wanted, capfd) -> None:
+    mirror.files["/file"] = CONTENT
+    mirror.cuts = [300_000]
+    calls = []
+    fetch("the file", [f"{mirror.address}/file"], SHA256, wanted, lambda *call: calls.append(call))
+    assert calls[0] == ("the file", 0, len(CONTENT), "bytes")
+    assert calls[-1] == ("the file", len(CONTENT), len(CONTENT), "bytes")
+    assert [done for _, done, _, _ in calls] == sorted(done for _, done, _, _ in calls)
+    assert capfd.readouterr() == ("", "")

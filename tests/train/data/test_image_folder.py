@@ -55,6 +55,13 @@ def test_images_are_what_the_graph_makes_of_them(tmp_path) -> None:
     assert {image.tobytes() for part in (splits.train, splits.validation, splits.test) for image in part.images} == expected
 
 
+def test_progress_counts_the_images_and_nothing_is_printed(tmp_path, capfd) -> None:
+    calls = []
+    load_images(data=make(tmp_path / "photos", 5), progress=lambda *call: calls.append(call))
+    assert calls == [("reading images", done, 15, "images") for done in range(1, 16)]
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_hash_is_that_of_the_files(tmp_path) -> None:
     folder = make(tmp_path / "photos", 5)
     lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n" for path in sorted(folder.glob("*/*"))]
