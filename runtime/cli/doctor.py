@@ -8,7 +8,7 @@ from itertools import groupby
 from rich.text import Text
 
 from onnxferry.runtime.cli.console import JsonOption, command, new_app, new_table, plain, print_json, print_next, stdout
-from onnxferry.runtime.cli.diagnosis import Diagnosis, diagnose
+from onnxferry.runtime.engine.diagnosis import Diagnosis, diagnose
 
 app = new_app()
 

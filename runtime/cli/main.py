@@ -31,6 +31,8 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "diff": ("onnxferry.export.cli.diff:app", "Show what two .onnx files do not have in common."),
     "bench": ("onnxferry.export.cli.bench:app", "Measure a model beside what else could run it."),
     "doctor": ("onnxferry.runtime.cli.doctor:app", "Find out what this machine can run, and mend it."),
+    "sign": ("onnxferry.runtime.cli.sign:signing_app", "Sign a model file or folder with a private key."),
+    "verify-signature": ("onnxferry.runtime.cli.sign:verifying_app", "Verify who signed a model, and that nothing has changed."),
     "models": ("onnxferry.runtime.cli.models:app", "List the shipped models."),
     "demo": ("onnxferry.demo.cli:app", "Show the models in a browser, and one of your own."),
 }
@@ -48,6 +50,7 @@ _EXTRAS = {
     "onnx_ir": "export",
     "onnxscript": "export",
     "onnxslim": "export",
+    "cryptography": "sign",
     "streamlit": "demo",
     "openvino": "bench",
 }

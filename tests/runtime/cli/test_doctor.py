@@ -5,8 +5,8 @@ import json
 import pytest
 
 from onnxferry.runtime.cli import doctor as doctor_command
-from onnxferry.runtime.cli.diagnosis import Diagnosis, Finding
 from onnxferry.runtime.cli.main import main
+from onnxferry.runtime.engine.diagnosis import Diagnosis, Finding
 
 SOUND = Finding("system", "Python", "3.11")
 BROKEN = Finding("ONNX Runtime", "wheel", "two are installed [sic]", "problem", "pip uninstall both")

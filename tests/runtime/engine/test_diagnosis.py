@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from onnxferry.runtime.cli import diagnosis
-from onnxferry.runtime.cli.diagnosis import (
+from onnxferry.runtime.engine import diagnosis, ort
+from onnxferry.runtime.engine.diagnosis import (
     Finding,
     cuda_findings,
     diagnose,
@@ -19,7 +19,6 @@ from onnxferry.runtime.cli.diagnosis import (
     thread_findings,
     wheel_findings,
 )
-from onnxferry.runtime.engine import ort
 from onnxferry.runtime.machine import cpu as hardware
 from onnxferry.runtime.machine import nvidia as cuda_libraries
 
