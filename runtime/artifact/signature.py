@@ -237,7 +237,10 @@ def _signed_digests(payload: bytes, path: Path) -> tuple[dict[str, str], set[str
 
 
 def _private_key(path: Path, password: str | None) -> ec.EllipticCurvePrivateKey:
-    serialization, curves = _cryptography()
+    _need_cryptography()
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     data = _key_bytes(path)
     try:
         key = serialization.load_pem_private_key(data, password.encode() if password is not None else None)
@@ -245,18 +248,21 @@ def _private_key(path: Path, password: str | None) -> ec.EllipticCurvePrivateKey
         raise InputError(f"{path}: {error}") from error
     except ValueError as error:
         raise InputError(f"{path} is no private key in PEM, or the password is wrong") from error
-    if not isinstance(key, curves.EllipticCurvePrivateKey) or key.curve.name not in CURVES:
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name not in CURVES:
         raise InputError(f"{path} is no key on one of the curves P-256, P-384, P-521: make one with {_MAKE_KEY}")
     return key
 
 
 def _public_key(path: Path) -> ec.EllipticCurvePublicKey:
-    serialization, curves = _cryptography()
+    _need_cryptography()
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     try:
         key = serialization.load_pem_public_key(_key_bytes(path))
     except ValueError as error:
         raise InputError(f"{path} is no public key in PEM: make it with openssl ec -in private.pem -pubout -out public.pem") from error
-    if not isinstance(key, curves.EllipticCurvePublicKey) or key.curve.name not in CURVES:
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in CURVES:
         raise InputError(f"{path} is no key on one of the curves P-256, P-384, P-521: make one with {_MAKE_KEY}")
     return key
 
@@ -272,7 +278,8 @@ def _key_bytes(path: Path) -> bytes:
 
 
 def _key_sha256(public: ec.EllipticCurvePublicKey) -> str:
-    serialization, _ = _cryptography()
+    from cryptography.hazmat.primitives import serialization
+
     pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(pem).hexdigest()
 
@@ -285,10 +292,8 @@ def _algorithm(public: ec.EllipticCurvePublicKey) -> ec.ECDSA:
     return ec.ECDSA({256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}[public.curve.key_size])
 
 
-def _cryptography() -> tuple[Any, Any]:
+def _need_cryptography() -> None:
     try:
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
+        import cryptography.hazmat.primitives  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingExtraError("cryptography", "sign", "signing and verifying models") from error
-    return serialization, ec
