@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.table import Table
 from rich.text import Text
@@ -31,7 +30,6 @@ from onnxferry.runtime.errors import DataError, InputError
 from onnxferry.runtime.evaluation.confusion_plot import write_confusion_plot
 from onnxferry.runtime.evaluation.scores import BINS, Scores
 from onnxferry.runtime.evaluation.test_set import LabelledImages, find_labelled_images, trained_on
-from onnxferry.runtime.images.decode import decode_image
 from onnxferry.runtime.tasks.classifier import Classifier
 from onnxferry.runtime.tasks.load import load_as
 
@@ -111,19 +109,13 @@ def _score(classifier: Classifier, labelled: LabelledImages) -> tuple[Scores, li
     scores = Scores(classifier.labels)
     errors: list[tuple[str, InputError]] = []
 
-    def images() -> Iterator[tuple[int, np.ndarray]]:
-        for name, index, image in labelled:
-            try:
-                decoded = decode_image(image, name)
-            except InputError as error:
-                errors.append((name, error))
-                advance(1)
-            else:
-                yield index, decoded
+    def unreadable(position: int, error: InputError) -> None:
+        errors.append((labelled.names[position], error))
+        advance(1)
 
     with progress_bar("evaluating", len(labelled)) as advance:
-        for true, prediction in classifier.predict_each(images()):
-            scores.add(true, prediction.index, prediction.probability)
+        for position, prediction in classifier.predict_each(enumerate(labelled.images), on_error=unreadable):
+            scores.add(labelled.indices[position], prediction.index, prediction.probability)
             advance(1)
     return scores, errors
 

@@ -7,17 +7,19 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.images.decode import decode_image
+from onnxferry.runtime.images.decode import ImageInput
 from onnxferry.runtime.images.folders import list_images
 
 STDIN = "-"
 
 
+STDIN_NAME = "stdin"
+"""What it is called in messages."""
+
+
 def image_names(images: Sequence[str]) -> list[str]:
-    """Folders become the images in them, and patterns that the shell left as they are (on Windows) what they match."""
+    """The images meant: those in each folder, and those that match a pattern which the shell did not expand (on Windows)."""
     names: list[str] = []
     for image in images:
         if image != STDIN and Path(image).is_dir():
@@ -31,15 +33,24 @@ def image_names(images: Sequence[str]) -> list[str]:
     return names
 
 
-def read_images(
-    names: Sequence[str], errors: list[tuple[str, InputError]], advance: Callable[[int], None]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Positions and images; those that cannot be read go to ``errors`` and advance the bar."""
-    for i, name in enumerate(names):
-        try:
-            image = decode_image(sys.stdin.buffer.read(), "stdin") if name == STDIN else decode_image(name)
-        except InputError as error:
-            errors.append((name, error))
-            advance(1)
-        else:
-            yield i, image
+def opened_images(names: Sequence[str]) -> Iterator[tuple[str, ImageInput]]:
+    """Each name once, with what is there to be decoded: keys and images for ``predict_each``."""
+    for name in dict.fromkeys(names):
+        yield (STDIN_NAME, sys.stdin.buffer.read()) if name == STDIN else (name, name)
+
+
+def key_of(name: str) -> str:
+    """The key that ``opened_images`` gives an image of this name."""
+    return STDIN_NAME if name == STDIN else name
+
+
+class Unreadable:
+    """The images that could not be read, as ``on_error`` of ``predict_each``; each also advances the progress bar."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self.advance = advance
+        self.errors: list[tuple[str, InputError]] = []
+
+    def __call__(self, name: str, error: InputError) -> None:
+        self.errors.append((STDIN if name == STDIN_NAME else name, error))
+        self.advance(1)

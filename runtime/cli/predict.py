@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import typer
 from rich.text import Text
 
@@ -24,7 +23,7 @@ from onnxferry.runtime.cli.console import (
     progress_bar,
     stdout,
 )
-from onnxferry.runtime.cli.image_arguments import STDIN, image_names, read_images
+from onnxferry.runtime.cli.image_arguments import Unreadable, image_names, key_of, opened_images
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.tasks.classifier import Classifier, Prediction
 from onnxferry.runtime.tasks.load import load_as
@@ -59,28 +58,31 @@ def predict(
     ```
     {"model": "digits.onnx", "device": "cpu", "threshold": 0.9,
      "predictions": [{"image": "three.png", "label": "3",
-                      "index": 3, "probability": 0.998, "sure": true,
-                      "top": [{"label": "3", "index": 3,
-                               "probability": 0.998}]}],
+                      "index": 3, "probability": 0.998,
+                      "top": [{"label": "3", "probability": 0.998,
+                               "index": 3}],
+                      "sure": true}],
      "errors": [{"image": "x.png", "error": "x.png: broken ..."}]}
     ```
     """
     names = image_names(images)
     with load_as(Classifier, model, device, threads) as classifier:
         predictions, errors = _predict_all(classifier, names)
-        rows = [(names[i], predictions[i]) for i in sorted(predictions)]
+        rows = [(name, predictions[key_of(name)]) for name in names if key_of(name) in predictions]
         if as_json:
             print_json(
                 {
                     "model": model,
                     "device": classifier.engine.device,
                     "threshold": threshold,
-                    "predictions": [_json(name, prediction, classifier.labels, threshold, top) for name, prediction in rows],
+                    "predictions": [
+                        {"image": name, **prediction.to_dict(top), "sure": prediction.probability >= threshold} for name, prediction in rows
+                    ],
                     "errors": [{"image": name, "error": str(error)} for name, error in errors],
                 }
             )
         elif rows:
-            _print_table(rows, classifier.labels, threshold, top)
+            _print_table(rows, threshold, top)
     for _, error in errors:
         print_error(str(error))
     if not errors and not as_json:
@@ -88,36 +90,23 @@ def predict(
     return 1 if errors else 0
 
 
-def _predict_all(classifier: Classifier, names: Sequence[str]) -> tuple[dict[int, Prediction], list[tuple[str, InputError]]]:
-    """Predictions by position, and the images that cannot be read."""
-    errors: list[tuple[str, InputError]] = []
+def _predict_all(classifier: Classifier, names: Sequence[str]) -> tuple[dict[str, Prediction], list[tuple[str, InputError]]]:
+    """Predictions by key, and the images that cannot be read."""
     predictions = {}
     with progress_bar("predicting", len(names)) as advance:
-        for i, prediction in classifier.predict_each(read_images(names, errors, advance)):
-            predictions[i] = prediction
+        unreadable = Unreadable(advance)
+        for key, prediction in classifier.predict_each(opened_images(names), on_error=unreadable):
+            predictions[key] = prediction
             advance(1)
-    return predictions, errors
+    return predictions, unreadable.errors
 
 
-def _likeliest(prediction: Prediction, top: int) -> list[int]:
-    """The predicted class first, whatever ties there are, then the others by probability."""
-    order = np.argsort(-prediction.probabilities, kind="stable").tolist()
-    return [prediction.index, *(index for index in order if index != prediction.index)][:top]
-
-
-def _json(name: str, prediction: Prediction, labels: Sequence[str], threshold: float, top: int) -> dict[str, Any]:
-    likeliest = [{"label": labels[i], "index": i, "probability": float(prediction.probabilities[i])} for i in _likeliest(prediction, top)]
-    return {"image": name, **likeliest[0], "sure": prediction.probability >= threshold, "top": likeliest}
-
-
-def _print_table(rows: Sequence[tuple[str, Prediction]], labels: Sequence[str], threshold: float, top: int) -> None:
+def _print_table(rows: Sequence[tuple[str, Prediction]], threshold: float, top: int) -> None:
     others = ("then",) if top > 1 else ()
     table = new_table("image", "label", "probability", *others, right=("probability",))
     for name, prediction in rows:
         sure = prediction.probability >= threshold
         label = Text(plain(prediction.label), "bold") if sure else Text(f"not sure ({plain(prediction.label)}?)", "yellow")
-        then = [f"{plain(labels[i])} {prediction.probabilities[i]:.2%}" for i in _likeliest(prediction, top)[1:]]
-        table.add_row(
-            "stdin" if name == STDIN else plain(name), label, f"{prediction.probability:.2%}", *(["  ".join(then)] if others else [])
-        )
+        then = [f"{plain(ranked.label)} {ranked.probability:.2%}" for ranked in prediction.top(top)[1:]]
+        table.add_row(plain(key_of(name)), label, f"{prediction.probability:.2%}", *(["  ".join(then)] if others else []))
     stdout().print(table)

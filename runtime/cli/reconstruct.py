@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,10 +26,10 @@ from onnxferry.runtime.cli.console import (
     stderr,
     stdout,
 )
-from onnxferry.runtime.cli.image_arguments import image_names, read_images
-from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.cli.image_arguments import Unreadable, image_names, key_of, opened_images
 from onnxferry.runtime.images.decode import with_channels
 from onnxferry.runtime.images.grid import image_grid, save_image
+from onnxferry.runtime.images.inputs import decode_each
 from onnxferry.runtime.tasks.autoencoder import Autoencoder
 from onnxferry.runtime.tasks.load import load_as
 
@@ -77,34 +77,37 @@ def reconstruct(
     names = image_names(images)
     with load_as(Autoencoder, model, device, threads) as opened:
         limit = opened.threshold if threshold is None else threshold
-        errors: list[tuple[str, InputError]] = []
-        originals: dict[int, np.ndarray] = {}
-        resampled: set[int] = set()
+        originals: dict[str, np.ndarray] = {}
+        resampled: set[str] = set()
 
-        def decoded(advance: Callable[[int], None]) -> Iterator[tuple[int, np.ndarray]]:
-            for i, image in read_images(names, errors, advance):
+        def noted(decoded: Iterator[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+            for key, image in decoded:
                 if out is not None:
-                    originals[i] = centred_square(with_channels(image, opened.channels), opened.size)
+                    originals[key] = centred_square(with_channels(image, opened.channels), opened.size)
                 if image.shape[:2] != (opened.size, opened.size):
-                    resampled.add(i)
-                yield i, image
+                    resampled.add(key)
+                yield key, image
 
         made = {}
         with progress_bar("reconstructing", len(names)) as advance:
-            for i, row in opened.run_each(decoded(advance), ["reconstruction", "latent", "anomaly_score"]):
-                made[i] = row
+            unreadable = Unreadable(advance)
+            decoded = noted(decode_each(opened_images(names), unreadable))
+            for key, row in opened.run_each(decoded, ["reconstruction", "latent", "anomaly_score"]):
+                made[key] = row
                 advance(1)
+        errors = unreadable.errors
+        read = [(name, key_of(name)) for name in names if key_of(name) in made]
         if out is not None and made:
-            save_image(pairs([originals[i] for i in sorted(made)], [made[i]["reconstruction"] for i in sorted(made)]), out)
+            save_image(pairs([originals[key] for _, key in read], [made[key]["reconstruction"] for _, key in read]), out)
         results = [
             {
-                "image": names[i],
-                "anomaly_score": float(made[i]["anomaly_score"]),
-                "strange": bool(made[i]["anomaly_score"] > limit),
-                "resampled": i in resampled,
-                "latent": [float(value) for value in made[i]["latent"]],
+                "image": name,
+                "anomaly_score": float(made[key]["anomaly_score"]),
+                "strange": bool(made[key]["anomaly_score"] > limit),
+                "resampled": key in resampled,
+                "latent": [float(value) for value in made[key]["latent"]],
             }
-            for i in sorted(made)
+            for name, key in read
         ]
         if as_json:
             print_json(

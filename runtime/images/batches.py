@@ -7,28 +7,30 @@ from typing import TypeVar
 
 import numpy as np
 
-from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.arguments import whole_number
 from onnxferry.runtime.images.decode import with_channels
 
 Key = TypeVar("Key")
 
 
 BATCH = 64
-"""Inputs that run together where nobody says how many."""
+"""Inputs that run together by default."""
 
 
 _HELD_BYTES = 16 * 2**20
 """Decoded images wait for others of their size to fill a batch; beyond this many bytes, all that wait are run.
-It also bounds a batch of large photos, of which the graph makes float32 copies."""
+This also bounds a batch of large photos, of which the graph makes float32 copies."""
 
 
 def image_batches(images: Iterable[tuple[Key, np.ndarray]], channels: int, batch_size: int) -> Iterator[list[tuple[Key, np.ndarray]]]:
-    """Images of one shape, brought to ``channels``, up to ``batch_size`` together, in the order in which such batches fill up.
+    """Images of one shape, converted to ``channels``, up to ``batch_size`` together, in the order in which such batches fill up.
 
-    Raises InputError for a batch size that is none.
+    ``images``: keys and uint8 (height, width, 1 | 3). Raises InputError, at the call, for a batch size that is not a number above 0.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
+    return _batches(images, channels, whole_number("batch_size", batch_size, 1))
+
+
+def _batches(images: Iterable[tuple[Key, np.ndarray]], channels: int, batch_size: int) -> Iterator[list[tuple[Key, np.ndarray]]]:
     waiting: dict[tuple[int, ...], list[tuple[Key, np.ndarray]]] = {}  # by shape
     held = 0
     for key, decoded in images:

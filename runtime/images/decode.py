@@ -1,14 +1,13 @@
-"""Images, whatever they come as, to uint8 arrays (height, width, channels): files, bytes, PIL images, arrays, folders, IDX files."""
+"""One image, as a file, bytes, a PIL image or an array, to a uint8 array (height, width, channels)."""
 
 from __future__ import annotations
 
 import os
 import struct
 import zlib
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import numpy as np
 
@@ -34,20 +33,6 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
 _BROKEN = (SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, MemoryError, struct.error, zlib.error)
 
 
-def decode_images(images: ImageInput | list[Any] | tuple[Any, ...]) -> Iterator[np.ndarray]:
-    """One or many images, decoded one at a time: uint8 (height, width, channels) each, channels 1 or 3.
-
-    ``images``: one image, a list of such of any sizes, or an array (n, height, width, 1 | 3).
-    Raises InputError, which for lists names the position.
-    """
-    if isinstance(images, np.ndarray) and images.ndim == 4:
-        yield from (_from_array(image, f"image {i}") for i, image in enumerate(images))
-    elif isinstance(images, list | tuple):
-        yield from (decode_image(image, f"image {i}") for i, image in enumerate(images))
-    else:
-        yield decode_image(images)
-
-
 def decode_image(image: ImageInput, name: str = "the image") -> np.ndarray:
     """uint8 (height, width, channels), channels 1 for grey and 3 for red, green, blue.
 
@@ -67,7 +52,10 @@ def decode_image(image: ImageInput, name: str = "the image") -> np.ndarray:
 
     if isinstance(image, Image.Image):
         return _from_image(image, name)
-    raise InputError(f"{name}: expected a path, bytes, a PIL image or a uint8 array (height, width, 1 | 3), got {type(image).__name__}")
+    hint = "; use numpy.asarray(x)" if hasattr(image, "__array__") else ""
+    raise InputError(
+        f"{name}: expected a path, bytes, a PIL image or a uint8 array (height, width, 1 | 3), got {type(image).__name__}{hint}"
+    )
 
 
 def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
@@ -107,10 +95,8 @@ def _shape_hint(array: np.ndarray) -> str:
         return "; channels come last: use x.transpose(1, 2, 0)"
     if array.ndim == 3 and array.shape[2] == 4:
         return "; for red, green, blue, alpha use PIL.Image.fromarray(x)"
-    if array.ndim == 3:
-        return "; many grey images are an array (n, height, width, 1): use x[..., None]"
-    if array.ndim == 4:
-        return "; give many images alone, not inside a list"
+    if array.ndim in (3, 4):
+        return "; give an array of many images alone, not inside a list"
     return ""
 
 
@@ -125,7 +111,7 @@ def _from_file(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise InputNotFoundError(f"no such image: {path}", path) from None
     except IsADirectoryError:
-        raise InputError(f"{path}: is a folder, expected an image; list its images, [*Path({str(path)!r}).glob('*.png')]") from None
+        raise InputError(f"{path}: is a folder, expected an image; give a folder alone, not inside a list, for all images in it") from None
     except InputError:
         raise
     except OSError as error:

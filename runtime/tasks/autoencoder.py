@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 
@@ -22,7 +22,8 @@ from onnxferry.runtime.artifact.variants import decoder_path as decoder_path
 from onnxferry.runtime.artifact.variants import original_path
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.images.batches import Key, image_batches
-from onnxferry.runtime.images.decode import ImageInput, decode_images
+from onnxferry.runtime.images.decode import ImageInput
+from onnxferry.runtime.images.inputs import ImagesInput, OnError, decode_each, decode_images
 from onnxferry.runtime.kinds import DECODER, ENCODER
 from onnxferry.runtime.onnx_file.values import is_size
 from onnxferry.runtime.tasks.model import Model, not_as_promised
@@ -68,20 +69,21 @@ class Autoencoder(Model):
             raise ArtifactError(f"{self.engine.path} names no anomaly threshold in its contract; export it again")
         return threshold
 
-    def reconstruct(self, x: ImageInput | list[Any] | tuple[Any, ...], batch_size: int | None = None) -> np.ndarray:
+    def reconstruct(self, x: ImagesInput, batch_size: int | None = None) -> np.ndarray:
         """What becomes of images that are encoded and decoded: uint8 (n, size, size), in colour (n, size, size, 3).
 
-        ``x``: as :meth:`Classifier.predict` takes it, of any sizes: the centred square of each is resampled in the graph.
-        Raises InputError for what cannot be read as an image.
+        ``x``: one image, a folder, an iterable or an array of images, as :meth:`Classifier.predict` takes them, of any sizes: the
+        centred square of each is resampled in the graph.
+        Raises InputError for what cannot be read as an image, DataError for a folder without images.
         """
         made = self._all(x, "reconstruction", (self.size, self.size, self.channels), np.uint8, batch_size)
         return made[..., 0] if self.channels == 1 else made
 
-    def encode(self, x: ImageInput | list[Any] | tuple[Any, ...], batch_size: int | None = None) -> np.ndarray:
+    def encode(self, x: ImagesInput, batch_size: int | None = None) -> np.ndarray:
         """Latents, float32 (n, latent); of a variational one, their means. ``x`` as for :meth:`reconstruct`."""
         return self._all(x, "latent", (self.latent,), np.float32, batch_size)
 
-    def anomaly_score(self, x: ImageInput | list[Any] | tuple[Any, ...], batch_size: int | None = None) -> np.ndarray:
+    def anomaly_score(self, x: ImagesInput, batch_size: int | None = None) -> np.ndarray:
         """How badly each image is reconstructed, float32 (n,): the mean squared error, pixels in 0 to 1. Higher is stranger."""
         return self._all(x, "anomaly_score", (), np.float32, batch_size)
 
@@ -106,20 +108,40 @@ class Autoencoder(Model):
         made = np.concatenate(parts)
         return made[..., 0] if self.channels == 1 else made
 
+    @overload
     def run_each(
-        self, images: Iterable[tuple[Key, np.ndarray]], outputs: list[str], batch_size: int | None = None
-    ) -> Iterator[tuple[Key, dict[str, np.ndarray]]]:
-        """A stream of any length: keys and uint8 images (height, width, 1 | 3) in, keys and their row of the named outputs out.
+        self, images: Iterable[tuple[Key, ImageInput]], outputs: list[str], batch_size: int | None = None, *, on_error: OnError = "raise"
+    ) -> Iterator[tuple[Key, dict[str, np.ndarray]]]: ...
 
-        ``batch_size``: None for 64, or what tuning found best.
+    @overload
+    def run_each(
+        self, images: ImagesInput, outputs: list[str], batch_size: int | None = None, *, on_error: OnError = "raise"
+    ) -> Iterator[tuple[Any, dict[str, np.ndarray]]]: ...
+
+    def run_each(
+        self,
+        images: ImagesInput | Iterable[tuple[Any, ImageInput]],
+        outputs: list[str],
+        batch_size: int | None = None,
+        *,
+        on_error: OnError = "raise",
+    ) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
+        """A stream of any length: keys and each image's row of the named outputs, while a bounded number of images is held in memory.
+
+        ``images`` and ``on_error``: as :meth:`Classifier.predict_each` takes them. ``outputs``: of ``reconstruction``, ``latent`` and
+        ``anomaly_score``. ``batch_size``: None for 64, or what tuning found best.
         """
-        for batch in image_batches(images, self.channels, self.good_batch if batch_size is None else batch_size):
+        decoded = decode_each(images, on_error, self.channels)
+        return self._run_each(image_batches(decoded, self.channels, self.good_batch if batch_size is None else batch_size), outputs)
+
+    def _run_each(self, batches: Iterator[list[tuple[Any, np.ndarray]]], outputs: list[str]) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
+        for batch in batches:
             made = self.engine.run({"image": np.stack([image for _, image in batch])}, outputs)
             for row, (key, _) in enumerate(batch):
                 yield key, {name: made[name][row] for name in outputs}
 
     def _all(self, x: Any, output: str, shape: tuple[int, ...], dtype: Any, batch_size: int | None) -> np.ndarray:
-        rows = dict(self.run_each(enumerate(decode_images(x)), [output], batch_size))
+        rows = dict(self.run_each(enumerate(decode_images(x, self.channels)), [output], batch_size))
         made = np.zeros((len(rows), *shape), dtype)
         for position, row in rows.items():
             made[position] = row[output]

@@ -1,16 +1,18 @@
-"""predict."""
+"""Recognisers: images in, a class with its probability out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
+from onnxferry.runtime.arguments import whole_number
 from onnxferry.runtime.errors import ArtifactError
 from onnxferry.runtime.images.batches import Key, image_batches
-from onnxferry.runtime.images.decode import ImageInput, decode_images
+from onnxferry.runtime.images.decode import ImageInput
+from onnxferry.runtime.images.inputs import ImagesInput, OnError, decode_each, decode_images
 from onnxferry.runtime.kinds import RECOGNISER
 from onnxferry.runtime.tasks.model import Model, not_as_promised
 
@@ -18,14 +20,45 @@ if TYPE_CHECKING:
     from onnxferry.runtime.engine.engine import Engine
 
 
+class Ranked(NamedTuple):
+    """One class of a prediction."""
+
+    label: str
+    probability: float  # 0 to 1
+    index: int  # its place in the model's labels
+
+
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
 class Prediction:
-    """What a recogniser says of one image."""
+    """What a recogniser says about one image.
+
+    prediction.label, prediction.probability
+    prediction.top(3)                   # the likeliest three
+    json.dumps(prediction.to_dict(top=3))
+    """
 
     label: str  # name of the likeliest class
     index: int  # its place in the model's labels
     probability: float  # of that class, 0 to 1
     probabilities: np.ndarray  # float32 (classes,), in the order of the model's labels
+    labels: tuple[str, ...] = ()  # the model's, one a class
+
+    def top(self, k: int = 5) -> list[Ranked]:
+        """The ``k`` likeliest classes, best first (all of them where there are fewer).
+
+        The predicted class is always the first, also where another one is exactly as likely. Raises InputError for k below 1.
+        """
+        order = np.argsort(-self.probabilities, kind="stable").tolist()
+        ranked = [self.index, *(index for index in order if index != self.index)][: whole_number("k", k, 1)]
+        return [Ranked(self._label(index), float(self.probabilities[index]), index) for index in ranked]
+
+    def to_dict(self, top: int | None = None) -> dict[str, Any]:
+        """For JSON: ``label``, ``index`` and ``probability``; with ``top`` also the list ``top`` of as many such dicts, best first."""
+        best: dict[str, Any] = {"label": self.label, "index": self.index, "probability": self.probability}
+        return best if top is None else {**best, "top": [ranked._asdict() for ranked in self.top(top)]}
+
+    def _label(self, index: int) -> str:
+        return self.label if index == self.index else self.labels[index] if self.labels else str(index)
 
     def __repr__(self) -> str:
         return f"Prediction(label={self.label!r}, probability={self.probability:.4f})"
@@ -34,7 +67,7 @@ class Prediction:
 class Classifier(Model):
     """A recogniser: images of any size in, a class for each out.
 
-    The graph resizes and normalises; here images are only decoded, brought to its number of channels, and batched.
+    The graph resizes and normalizes; this class decodes images, converts them to the number of channels, and batches them.
     """
 
     noun = RECOGNISER.noun
@@ -43,40 +76,75 @@ class Classifier(Model):
         super().__init__(engine)
         self.channels = _check_recogniser(engine)
 
-    def predict(self, x: ImageInput | list[Any] | tuple[Any, ...], batch_size: int | None = None) -> list[Prediction]:
-        """One :class:`Prediction` for each image, in the order given, also for one.
+    def predict(self, x: ImagesInput, batch_size: int | None = None) -> list[Prediction]:
+        """One :class:`Prediction` for each image, in the order given; a list also for one image.
 
-        ``x``: a path, an encoded file's bytes, a PIL image, a uint8 array (height, width) or (height, width, 1 | 3), a list of
-        such of any sizes, or an array (n, height, width, 1 | 3). Images of one size run together, up to ``batch_size`` at a time
-        (None: 64, or what tuning found best).
-        Raises InputError for what cannot be read as an image.
+            model.predict("three.png")
+            model.predict(["three.png", "seven.jpg"])
+            model.predict("photos/")                # all images in a folder, sorted by name
+            model.predict(x_test[:100])             # uint8 (100, 28, 28)
+
+        ``x``: a path, the bytes of an encoded file, a PIL image, a uint8 array (height, width) or (height, width, 1 | 3), a folder
+        of images; a list, generator or other iterable of such images, of any sizes; or an array of many images, (n, height, width)
+        or (n, height, width, 1 | 3).
+        An array with three axes is one image where its last axis is 1 or 3, and else n grey images. Grey images whose width
+        is 1, 3 or 4 are given as (n, height, width, 1). A model that takes colour refuses (3, height, width), which may be one image
+        with its channels first.
+        ``batch_size``: that many images of one size run together at most; None for 64, or what tuning found best.
+
+        Raises InputError for what cannot be read as an image (:meth:`predict_each` can go on with the others), DataError for a
+        folder without images.
         """
-        predictions = dict(self.predict_each(enumerate(decode_images(x)), batch_size))
+        images = decode_images(x, self.channels)
+        predictions = dict(self.predict_each(enumerate(images), batch_size))
         return [predictions[position] for position in range(len(predictions))]
 
-    def predict_each(self, images: Iterable[tuple[Key, np.ndarray]], batch_size: int | None = None) -> Iterator[tuple[Key, Prediction]]:
-        """A stream of any length: pairs of a key and a uint8 image (height, width, 1 | 3) in, of the key and its prediction out.
+    @overload
+    def predict_each(
+        self, images: Iterable[tuple[Key, ImageInput]], batch_size: int | None = None, *, on_error: OnError = "raise"
+    ) -> Iterator[tuple[Key, Prediction]]: ...
 
-        Comes out in the order in which batches of one size fill up. Holds a bounded number of images at a time.
+    @overload
+    def predict_each(
+        self, images: ImagesInput, batch_size: int | None = None, *, on_error: OnError = "raise"
+    ) -> Iterator[tuple[Any, Prediction]]: ...
+
+    def predict_each(
+        self, images: ImagesInput | Iterable[tuple[Any, ImageInput]], batch_size: int | None = None, *, on_error: OnError = "raise"
+    ) -> Iterator[tuple[Any, Prediction]]:
+        """A stream of any length: keys and predictions, while only a bounded number of images is held in memory.
+
+            for path, prediction in model.predict_each("photos/", on_error="skip"):
+                print(path, prediction.label)
+
+        ``images``: pairs of a key and an image, or images as :meth:`predict` takes them, whose key is the path for a path and
+        else the position. The predictions come in the order in which batches of images of one size fill up.
+        ``on_error``: what happens for an image that cannot be read: ``"raise"`` InputError, ``"skip"`` it, or a function that is
+        called with its key and the error. Errors of the model itself are always raised.
         """
-        for batch in image_batches(images, self.channels, self.good_batch if batch_size is None else batch_size):
+        decoded = decode_each(images, on_error, self.channels)
+        return self._predict_each(image_batches(decoded, self.channels, self.good_batch if batch_size is None else batch_size))
+
+    def _predict_each(self, batches: Iterator[list[tuple[Any, np.ndarray]]]) -> Iterator[tuple[Any, Prediction]]:
+        for batch in batches:
             yield from self._predict_batch(batch)
 
     def _predict_batch(self, batch: list[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, Prediction]]:
         """``batch``: keys and uint8 images (height, width, channels) of one shape."""
         stacked = np.stack([image for _, image in batch])  # (batch, height, width, channels)
         outputs = self.engine.run({"image": stacked}, ["probabilities", "class_index"])
+        labels = self.labels
         probabilities, indices = outputs["probabilities"], outputs["class_index"]  # (batch, classes), (batch,)
-        wanted = (len(batch), len(self.labels))
+        wanted = (len(batch), len(labels))
         if probabilities.shape != wanted or indices.shape != wanted[:1] or indices.min() < 0 or indices.max() >= wanted[1]:
             raise ArtifactError(
                 f"{self.engine.path} gives probabilities {probabilities.shape} and class_index {indices.shape} for {len(batch)} images "
-                f"and {len(self.labels)} labels, expected {wanted} and {wanted[:1]}; export the model again"
+                f"and {len(labels)} labels, expected {wanted} and {wanted[:1]}; export the model again"
             )
         if not np.isfinite(probabilities).all():
             raise ArtifactError(f"{self.engine.path} gives probabilities that are not finite; `onnxferry check` may say more")
         for (key, _), index, row in zip(batch, indices.tolist(), probabilities, strict=True):
-            yield key, Prediction(self.labels[index], index, float(row[index]), row)
+            yield key, Prediction(labels[index], index, float(row[index]), row, labels)
 
 
 def _check_recogniser(engine: Engine) -> int:

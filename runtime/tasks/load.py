@@ -28,6 +28,7 @@ Task = TypeVar("Task", bound="Model")
 
 def load(
     name_or_path: str | os.PathLike[str],
+    *,
     device: str = "auto",
     threads: int | None = None,
     providers: Sequence[str | tuple[str, Mapping[str, Any]]] | None = None,
@@ -83,7 +84,7 @@ def load(
 def load_as(task: type[Task], name_or_path: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> Task:
     """As :func:`load`, for what must be of one kind, such as a
     :class:`~onnxferry.runtime.tasks.classifier.Classifier`. Raises ArtifactError for any other file."""
-    model = load(name_or_path, device, threads)
+    model = load(name_or_path, device=device, threads=threads)
     if isinstance(model, task):
         return model
     model.close()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -183,6 +184,65 @@ def test_probabilities_that_are_not_numbers(make_recogniser: Make) -> None:
 def test_prediction_is_a_plain_value() -> None:
     prediction = Prediction("a", 0, 0.5, np.array([0.5, 0.5], np.float32))
     assert not hasattr(prediction, "__dict__")
+
+
+def test_the_likeliest_classes_best_first_and_the_predicted_one_before_its_equals() -> None:
+    prediction = Prediction("c", 2, 0.375, np.array([0.125, 0.375, 0.375, 0.125], np.float32), ("a", "b", "c", "d"))
+    assert prediction.top(3) == [("c", 0.375, 2), ("b", 0.375, 1), ("a", 0.125, 0)]
+    assert [ranked.label for ranked in prediction.top(99)] == ["c", "b", "a", "d"]
+    with pytest.raises(InputError, match="k must be a whole number >= 1, got 0"):
+        prediction.top(0)
+    assert prediction.to_dict() == {"label": "c", "index": 2, "probability": 0.375}
+    assert json.loads(json.dumps(prediction.to_dict(top=2))) == {
+        "label": "c",
+        "index": 2,
+        "probability": 0.375,
+        "top": [{"label": "c", "probability": 0.375, "index": 2}, {"label": "b", "probability": 0.375, "index": 1}],
+    }
+    assert Prediction("x", 1, 0.75, np.array([0.25, 0.75], np.float32)).top(2) == [("x", 0.75, 1), ("0", 0.25, 0)]
+
+
+def test_predict_takes_grey_arrays_folders_and_generators(recogniser: Path, tmp_path: Path) -> None:
+    values = np.array([10, 90, 150, 250, 20], np.uint8)
+    labels = ["black", "dark", "light", "white", "black"]
+    many = np.repeat(values, 30).reshape(5, 6, 5)  # (n, height, width)
+    for i, value in enumerate(values):
+        Image.fromarray(grey(int(value))).save(tmp_path / f"{i}.png")
+    (tmp_path / "readme.txt").write_text("")
+    with load_as(Classifier, recogniser) as model:
+        for form in (many, many[..., None], tmp_path, str(tmp_path), (image for image in many), iter(many), sorted(tmp_path.glob("*.png"))):
+            assert [prediction.label for prediction in model.predict(form)] == labels
+        assert [prediction.label for prediction in model.predict(many[:3])] == labels[:3]
+        assert len(model.predict(many[:, :, :3])) == 1  # (5, 6, 3) is one image in colour
+        (best, *_) = model.predict(many)[1].top(2)
+        assert best.label == "dark"
+
+
+def test_predict_each_keeps_keys_and_goes_on_after_a_broken_image(recogniser: Path, tmp_path: Path) -> None:
+    good, broken = tmp_path / "good.png", tmp_path / "broken.png"
+    Image.fromarray(grey(250)).save(good)
+    broken.write_bytes(b"no image")
+    with load_as(Classifier, recogniser) as model:
+        assert [(key, prediction.label) for key, prediction in model.predict_each([("a", good), ("b", grey(0))])] == [
+            ("a", "white"),
+            ("b", "black"),
+        ]
+        assert [key for key, _ in model.predict_each([good, broken], on_error="skip")] == [good]
+        errors: dict[Path, str] = {}
+        stream = model.predict_each(tmp_path, on_error=lambda key, error: errors.update({key: str(error)}))
+        assert [key for key, _ in stream] == [good]
+        assert list(errors) == [broken]
+        with pytest.raises(InputError, match=r"broken.png: not an image"):
+            list(model.predict_each([good, broken]))
+        with pytest.raises(InputError, match="on_error must be"):
+            model.predict_each([good], on_error="log")  # type: ignore[call-overload]
+        with pytest.raises(InputError, match="batch_size must be"):
+            model.predict_each([good], 0)
+
+
+def test_options_of_load_are_keywords(recogniser: Path) -> None:
+    with pytest.raises(TypeError, match="positional"):
+        load(recogniser, "cpu")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("sizes", [1, 200])
