@@ -41,6 +41,9 @@ def generate(
     top_k: Annotated[int | None, typer.Option(help="Only the K likeliest bytes.", show_default=False)] = None,
     top_p: Annotated[float | None, typer.Option(help="Only the likeliest bytes that hold this share.", show_default=False)] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", metavar="TEXT", help="End before this text. Repeat for more.", show_default=False)
+    ] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print while writing.")] = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -51,6 +54,7 @@ def generate(
     ```
     onnxferry generate shakespeare "To be" --stream
     onnxferry generate shakespeare --temperature 0.5 --seed 7 --max-bytes 1000
+    onnxferry generate shakespeare "ROMEO:" --max-bytes 1000 --stop JULIET --stop TYBALT
     onnxferry generate model.onnx - < letter.txt
     ```
 
@@ -65,7 +69,8 @@ def generate(
     given: str | bytes = sys.stdin.buffer.read() if prompt == STDIN else prompt
     with load_as(TextGenerator, model, device, threads) as generator:
         begun = time.perf_counter()
-        pieces = generator.stream(given, max_bytes, temperature, top_k, top_p, seed, bytes_at_once=None if stream else WRITE_CHUNK)
+        at_once = None if stream or stop else WRITE_CHUNK
+        pieces = generator.stream(given, max_bytes, temperature, top_k, top_p, seed, at_once, stop=stop)
         shown = "" if as_json or not sys.stdout.isatty() else given if isinstance(given, str) else given.decode("utf-8", "replace")
         if shown:
             stdout().print(Text(printable(shown), "bold"), end="", soft_wrap=True)
@@ -78,7 +83,8 @@ def generate(
                     sys.stdout.flush()
         seconds = time.perf_counter() - begun
         text = "".join(written)
-        rate = max_bytes / max(seconds, 1e-9)
+        count = len(text.encode()) if stop else max_bytes
+        rate = count / max(seconds, 1e-9)
         if as_json:
             print_json(
                 {
@@ -94,7 +100,7 @@ def generate(
             return
         sys.stdout.write("\n")
         sys.stdout.flush()
-        stderr().print(Text(f"{max_bytes} bytes in {seconds:.3f} s, {rate:,.0f} bytes a second", "dim"))
+        stderr().print(Text(f"{count} bytes in {seconds:.3f} s, {rate:,.0f} bytes a second", "dim"))
         if sys.stdout.isatty():
             print_next(command("generate", model, plain(shown) or "To be", "--seed", seed + 1), command("inspect", model))
 

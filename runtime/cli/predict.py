@@ -59,8 +59,8 @@ def predict(
     {"model": "digits.onnx", "device": "cpu", "threshold": 0.9,
      "predictions": [{"image": "three.png", "label": "3",
                       "index": 3, "probability": 0.998,
-                      "top": [{"label": "3", "probability": 0.998,
-                               "index": 3}],
+                      "top": [{"label": "3", "index": 3,
+                               "probability": 0.998}],
                       "sure": true}],
      "errors": [{"image": "x.png", "error": "x.png: broken ..."}]}
     ```

@@ -25,7 +25,6 @@ class Ranked(NamedTuple):
 
     label: str
     probability: float  # 0 to 1
-    index: int  # its place in the model's labels
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
@@ -44,18 +43,24 @@ class Prediction:
     labels: tuple[str, ...] = ()  # the model's, one a class
 
     def top(self, k: int = 5) -> list[Ranked]:
-        """The ``k`` likeliest classes, best first (all of them where there are fewer).
+        """The ``k`` likeliest classes as pairs (label, probability), best first; all of them where there are fewer.
 
         The predicted class is always the first, also where another one is exactly as likely. Raises InputError for k below 1.
         """
-        order = np.argsort(-self.probabilities, kind="stable").tolist()
-        ranked = [self.index, *(index for index in order if index != self.index)][: whole_number("k", k, 1)]
-        return [Ranked(self._label(index), float(self.probabilities[index]), index) for index in ranked]
+        return [Ranked(self._label(index), float(self.probabilities[index])) for index in self._likeliest(k)]
 
     def to_dict(self, top: int | None = None) -> dict[str, Any]:
         """For JSON: ``label``, ``index`` and ``probability``; with ``top`` also the list ``top`` of as many such dicts, best first."""
         best: dict[str, Any] = {"label": self.label, "index": self.index, "probability": self.probability}
-        return best if top is None else {**best, "top": [ranked._asdict() for ranked in self.top(top)]}
+        if top is None:
+            return best
+        indices = self._likeliest(top)
+        ranked = [{"label": self._label(i), "index": i, "probability": float(self.probabilities[i])} for i in indices]
+        return {**best, "top": ranked}
+
+    def _likeliest(self, k: int) -> list[int]:
+        order = np.argsort(-self.probabilities, kind="stable").tolist()
+        return [self.index, *(index for index in order if index != self.index)][: whole_number("k", k, 1)]
 
     def _label(self, index: int) -> str:
         return self.label if index == self.index else self.labels[index] if self.labels else str(index)

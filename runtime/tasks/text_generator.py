@@ -13,8 +13,8 @@ byte), and the state that is handed from one run to the next.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -34,6 +34,10 @@ READ_CHUNK = 4096
 
 WRITE_CHUNK = 1024
 """Bytes written in one run by ``generate``."""
+
+
+STOP_PLAN = (64, 128, 256, 512, WRITE_CHUNK)
+"""Bytes written run by run where a stop text may come: at most about half of them were not needed."""
 
 
 STREAM_CHUNK = 24
@@ -80,17 +84,23 @@ class TextGenerator(Model):
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 0,
+        *,
+        stop: str | Sequence[str] | None = None,
     ) -> str:
         """The continuation of ``prompt`` alone, of at most ``max_bytes`` bytes of UTF-8.
 
-        ``temperature``: 1 samples as the model believes, lower is safer, 0 always takes the likeliest byte. ``top_k``: only the
-        k likeliest bytes; ``top_p``: only the likeliest that hold this share. The same arguments give the same text, on one machine
-        to the byte. A character that ``max_bytes`` would cut is left out; bytes that are no UTF-8 become U+FFFD.
+            model.generate("ROMEO:", max_bytes=500, stop="\n\n")    # one speech
+
+        ``temperature``: 1 samples from the model's distribution, lower is safer, 0 always takes the likeliest byte. ``top_k``: only
+        the k likeliest bytes; ``top_p``: only the likeliest that hold this share. The same arguments give the same text, on one
+        machine to the byte. A character that ``max_bytes`` would cut is left out; bytes that are not UTF-8 become U+FFFD.
+        ``stop``: one text or several; generation ends before the first of them that is complete.
+
         Raises InputError for arguments out of range.
         """
-        decoder = _decoder()
-        pieces = self._pieces([prompt], max_bytes, temperature, top_k, top_p, seed, [WRITE_CHUNK])
-        return "".join(decoder.decode(piece[0].tobytes()) for piece in pieces)
+        text = _Text(_stops(stop))
+        pieces = self._run_all(self._steps([prompt], max_bytes, temperature, top_k, top_p, seed, STOP_PLAN if stop else [WRITE_CHUNK]))
+        return "".join(_shown(pieces, text))
 
     def generate_batch(
         self,
@@ -100,17 +110,26 @@ class TextGenerator(Model):
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 0,
+        *,
+        stop: str | Sequence[str] | None = None,
     ) -> list[str]:
         """The continuations of several prompts, of any lengths, written side by side: row r as by ``generate(…, seed=seed + r)``.
 
-        (Of a tuned model, one text and several may be written by different ones of its certified files.)
+        (A tuned model may write one text and several with different ones of its certified files.)
         """
         if isinstance(prompts, str | bytes):
             raise InputError("prompts must be a list of texts; for a single one use generate()")
+        stops = _stops(stop)
         if not prompts:
             return []
-        pieces = list(self._pieces(prompts, max_bytes, temperature, top_k, top_p, seed, [WRITE_CHUNK]))
-        return [_decoder().decode(np.concatenate([piece[row] for piece in pieces]).tobytes()) for row in range(len(prompts))]
+        texts = [_Text(stops) for _ in prompts]
+        written: list[list[str]] = [[] for _ in prompts]
+        for piece in self._run_all(self._steps(prompts, max_bytes, temperature, top_k, top_p, seed, STOP_PLAN if stop else [WRITE_CHUNK])):
+            for text, parts, row in zip(texts, written, piece, strict=True):
+                parts.append(text.add(row))
+            if all(text.done for text in texts):
+                break
+        return ["".join((*parts, text.end())) for text, parts in zip(texts, written, strict=True)]
 
     def stream(
         self,
@@ -121,13 +140,40 @@ class TextGenerator(Model):
         top_p: float | None = None,
         seed: int = 0,
         bytes_at_once: int | None = None,
+        *,
+        stop: str | Sequence[str] | None = None,
     ) -> Iterator[str]:
         """What :meth:`generate` returns, piece by piece, each of whole characters. Arguments are checked at the call.
 
-        ``bytes_at_once``: as many are written between two pieces; None for a few at first and then about 24.
+        ``bytes_at_once``: as many are written between two pieces; None for a few at first and then about 24. What may be the
+        beginning of a ``stop`` is held back until it is known.
         """
-        plan = [STREAM_CHUNK // 3, STREAM_CHUNK] if bytes_at_once is None else [whole_number("bytes_at_once", bytes_at_once, 1)]
-        return _decoded(self._pieces([prompt], max_bytes, temperature, top_k, top_p, seed, plan))
+        text = _Text(_stops(stop))
+        steps = self._steps([prompt], max_bytes, temperature, top_k, top_p, seed, _stream_plan(bytes_at_once))
+        return _shown(self._run_all(steps), text)
+
+    def astream(
+        self,
+        prompt: str | bytes = "",
+        max_bytes: int = 200,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        bytes_at_once: int | None = None,
+        *,
+        stop: str | Sequence[str] | None = None,
+    ) -> AsyncIterator[str]:
+        """:meth:`stream` for coroutines: the event loop goes on while the model writes.
+
+            async for piece in model.astream("To be"):
+                await response.write(piece)
+
+        Cancelling the task that iterates stops the model before its next operator; leaving the loop stops it between two pieces.
+        """
+        text = _Text(_stops(stop))
+        steps = self._steps([prompt], max_bytes, temperature, top_k, top_p, seed, _stream_plan(bytes_at_once))
+        return self._astream(steps, text)
 
     def score(self, text: str | bytes) -> float:
         """Mean negative log-likelihood of a text's bytes, each given all before it (the first: the start of a line): nats a byte.
@@ -144,7 +190,7 @@ class TextGenerator(Model):
             feeds["state"] = outputs["state_after"]
         return total / data.size
 
-    def _pieces(
+    def _steps(
         self,
         prompts: Sequence[str | bytes],
         max_bytes: int,
@@ -152,37 +198,124 @@ class TextGenerator(Model):
         top_k: int | None,
         top_p: float | None,
         seed: int,
-        plan: list[int],
-    ) -> Iterator[np.ndarray]:
-        """Checks everything now; gives uint8 (batch, n) run by run, n as in ``plan``, whose last goes on."""
+        plan: Sequence[int],
+    ) -> _Steps:
+        """Checks everything now; then the runs that write, as many bytes in each as ``plan`` says, whose last number is repeated."""
         read = [np.frombuffer(_bytes("prompt", prompt), np.uint8) for prompt in prompts]
         wanted = whole_number("max_bytes", max_bytes, 1)
         options = sampling_feeds(temperature, top_k, top_p)
         first = whole_number("seed", seed, 0)
         generators = [np.random.Generator(np.random.PCG64(first + row)) for row in range(len(prompts))]
-        return self._write(read, wanted, options, generators, plan)
+        return _steps(read, wanted, options, generators, plan)
 
-    def _write(
-        self, prompts: list[np.ndarray], wanted: int, options: dict[str, np.ndarray], generators: list[np.random.Generator], plan: list[int]
-    ) -> Iterator[np.ndarray]:
-        feeds = {**options}
-        longest = max(len(prompt) for prompt in prompts)
-        nothing = np.zeros((len(prompts), 0), np.float32)
-        start = 0
-        # All of a long prompt but its last stretch is read in runs that write nothing.
-        while longest - start > READ_CHUNK:
-            feeds.update(_stretch(prompts, start), uniforms=nothing)
-            feeds["state"] = self._run(feeds, ["state_after"])["state_after"]
-            start += READ_CHUNK
-        feeds.update(_stretch(prompts, start))
-        done = turn = 0
-        while done < wanted:
-            count = min(wanted - done, plan[min(turn, len(plan) - 1)])
-            feeds["uniforms"] = np.stack([generator.random(count, dtype=np.float32) for generator in generators])
-            outputs = self._run(feeds, ["bytes", "state_after"])
-            yield outputs["bytes"]
-            feeds.update(_stretch(prompts, longest), state=outputs["state_after"])
-            done, turn = done + count, turn + 1
+    def _run_all(self, steps: _Steps) -> Iterator[np.ndarray]:
+        """Runs the steps; yields what each writes, uint8 (batch, n)."""
+        outputs: dict[str, np.ndarray] | None = None
+        while (step := _next(steps, outputs)) is not None:
+            outputs = self._run(*step)
+            if "bytes" in outputs:
+                yield outputs["bytes"]
+
+    async def _astream(self, steps: _Steps, text: _Text) -> AsyncIterator[str]:
+        outputs: dict[str, np.ndarray] | None = None
+        while not text.done and (step := _next(steps, outputs)) is not None:
+            outputs = await self.engine.arun(*step)
+            if "bytes" in outputs and (shown := text.add(outputs["bytes"][0])):
+                yield shown
+        if rest := text.end():
+            yield rest
+
+
+_Steps: TypeAlias = "Generator[tuple[dict[str, np.ndarray], list[str]], dict[str, np.ndarray], None]"
+"""Gives the inputs of each run and the outputs that are wanted, and is sent what came out."""
+
+
+def _next(steps: _Steps, outputs: dict[str, np.ndarray] | None) -> tuple[dict[str, np.ndarray], list[str]] | None:
+    try:
+        return next(steps) if outputs is None else steps.send(outputs)
+    except StopIteration:
+        return None
+
+
+def _steps(
+    prompts: list[np.ndarray], wanted: int, options: dict[str, np.ndarray], generators: list[np.random.Generator], plan: Sequence[int]
+) -> _Steps:
+    feeds = {**options}
+    longest = max(len(prompt) for prompt in prompts)
+    nothing = np.zeros((len(prompts), 0), np.float32)
+    start = 0
+    # All of a long prompt but its last stretch is read in runs that write nothing.
+    while longest - start > READ_CHUNK:
+        feeds.update(_stretch(prompts, start), uniforms=nothing)
+        outputs = yield feeds, ["state_after"]
+        feeds["state"] = outputs["state_after"]
+        start += READ_CHUNK
+    feeds.update(_stretch(prompts, start))
+    done = turn = 0
+    while done < wanted:
+        count = min(wanted - done, plan[min(turn, len(plan) - 1)])
+        feeds["uniforms"] = np.stack([generator.random(count, dtype=np.float32) for generator in generators])
+        outputs = yield feeds, ["bytes", "state_after"]
+        feeds.update(_stretch(prompts, longest), state=outputs["state_after"])
+        done, turn = done + count, turn + 1
+
+
+class _Text:
+    """One text that is being written: whole characters, up to the first of ``stops`` that is complete."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        # Holds back the bytes of a character until it is whole; what is held back at the end is never shown.
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._stops = stops
+        self._held = ""  # may be the beginning of a stop
+        self.done = False
+
+    def add(self, piece: np.ndarray) -> str:
+        """``piece``: uint8 (n,). Returns the text that is now certain."""
+        if self.done:
+            return ""
+        text = self._held + self._decoder.decode(piece.tobytes())
+        # The first that is complete, and of those that end together the longest: so it does not depend on how the text is cut.
+        found = min(((start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0), default=None)
+        if found is not None:
+            self.done, self._held = True, ""
+            return text[: found[1]]
+        certain = len(text) - self._beginning(text)
+        self._held = text[certain:]
+        return text[:certain]
+
+    def end(self) -> str:
+        """The rest, when nothing more is written."""
+        rest, self._held = self._held, ""
+        return rest
+
+    def _beginning(self, text: str) -> int:
+        """How many characters at the end of ``text`` a stop may begin with."""
+        longest = max(map(len, self._stops), default=1) - 1
+        return next((n for n in range(min(longest, len(text)), 0, -1) if any(stop.startswith(text[-n:]) for stop in self._stops)), 0)
+
+
+def _shown(pieces: Iterator[np.ndarray], text: _Text) -> Iterator[str]:
+    """The text of the first row, piece by piece."""
+    for piece in pieces:
+        if shown := text.add(piece[0]):
+            yield shown
+        if text.done:
+            return
+    if rest := text.end():
+        yield rest
+
+
+def _stops(stop: object) -> tuple[str, ...]:
+    stops = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, Sequence) else (stop,)
+    for each in stops:
+        if not isinstance(each, str) or not each:
+            raise InputError(f"stop must be a text or a list of texts, none of them empty, got {stop!r}")
+    return stops
+
+
+def _stream_plan(bytes_at_once: int | None) -> list[int]:
+    return [STREAM_CHUNK // 3, STREAM_CHUNK] if bytes_at_once is None else [whole_number("bytes_at_once", bytes_at_once, 1)]
 
 
 def sampling_feeds(temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> dict[str, np.ndarray]:
@@ -215,19 +348,6 @@ def _stretch(prompts: list[np.ndarray], start: int) -> dict[str, np.ndarray]:
     for row, part in zip(padded, parts, strict=True):
         row[: len(part)] = part
     return {"prompt": padded, "prompt_length": np.array([len(part) for part in parts], np.int64)}
-
-
-def _decoder() -> codecs.IncrementalDecoder:
-    """Holds back the bytes of a character until it is whole; what is held back at the end is never shown."""
-    return codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-
-def _decoded(pieces: Iterator[np.ndarray]) -> Iterator[str]:
-    decoder = _decoder()
-    for piece in pieces:
-        text = decoder.decode(piece[0].tobytes())
-        if text:
-            yield text
 
 
 def _bytes(name: str, text: object) -> bytes:

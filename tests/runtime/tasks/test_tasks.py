@@ -188,7 +188,7 @@ def test_prediction_is_a_plain_value() -> None:
 
 def test_the_likeliest_classes_best_first_and_the_predicted_one_before_its_equals() -> None:
     prediction = Prediction("c", 2, 0.375, np.array([0.125, 0.375, 0.375, 0.125], np.float32), ("a", "b", "c", "d"))
-    assert prediction.top(3) == [("c", 0.375, 2), ("b", 0.375, 1), ("a", 0.125, 0)]
+    assert prediction.top(3) == [("c", 0.375), ("b", 0.375), ("a", 0.125)]
     assert [ranked.label for ranked in prediction.top(99)] == ["c", "b", "a", "d"]
     with pytest.raises(InputError, match="k must be a whole number >= 1, got 0"):
         prediction.top(0)
@@ -197,9 +197,9 @@ def test_the_likeliest_classes_best_first_and_the_predicted_one_before_its_equal
         "label": "c",
         "index": 2,
         "probability": 0.375,
-        "top": [{"label": "c", "probability": 0.375, "index": 2}, {"label": "b", "probability": 0.375, "index": 1}],
+        "top": [{"label": "c", "index": 2, "probability": 0.375}, {"label": "b", "index": 1, "probability": 0.375}],
     }
-    assert Prediction("x", 1, 0.75, np.array([0.25, 0.75], np.float32)).top(2) == [("x", 0.75, 1), ("0", 0.25, 0)]
+    assert Prediction("x", 1, 0.75, np.array([0.25, 0.75], np.float32)).top(2) == [("x", 0.75), ("0", 0.25)]
 
 
 def test_predict_takes_grey_arrays_folders_and_generators(recogniser: Path, tmp_path: Path) -> None:

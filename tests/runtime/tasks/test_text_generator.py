@@ -6,6 +6,7 @@ bytes when it is greedy, and whose every probability is known.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from pathlib import Path
@@ -387,3 +388,112 @@ def test_models_of_another_kind_are_told_apart(path: Path, tmp_path: Path, capsy
     other = write_echo(tmp_path / "plain.onnx", kind="model")
     assert cli.main(["generate", str(other)]) == 1
     assert "plain.onnx is not a text generator, its contract says model" in capsys.readouterr().err
+
+
+TEXT = "añ日🎭\n" * 3  # what the model writes greedily, from the start of its cycle
+
+STOPS: list[tuple[str | list[str], str]] = [
+    ("日", "añ"),
+    ("🎭\na", "añ日"),
+    ("\nañ日🎭\n", "añ日🎭"),
+    ("x", TEXT),
+    (["x", "日", "ñ日"], "a"),  # 日 and ñ日 are complete together: before the longer one
+    (["日🎭\nx", "🎭"], "añ日"),  # the first is never complete
+    ("\n" * 2, TEXT),
+    (TEXT + "a", TEXT),  # held back to the end, then shown
+    ("a", ""),
+]
+
+
+@pytest.mark.parametrize(("stop", "before"), STOPS)
+@pytest.mark.parametrize("at_once", [1, 2, 3, 5, 100])
+def test_a_stop_text_ends_the_text_before_it_however_it_is_cut(
+    model: TextGenerator, stop: str | list[str], before: str, at_once: int
+) -> None:
+    options = {"max_bytes": len(TEXT.encode()), "temperature": 0, "stop": stop}
+    assert "".join(model.stream("", bytes_at_once=at_once, **options)) == before  # type: ignore[arg-type]
+    assert model.generate("", **options) == before  # type: ignore[arg-type]
+
+
+def test_a_piece_that_may_begin_a_stop_is_held_back(model: TextGenerator) -> None:
+    pieces = model.stream("", max_bytes=22, temperature=0, bytes_at_once=1, stop="🎭\nx")
+    assert [next(pieces) for _ in range(5)] == ["a", "ñ", "日", "🎭\na", "ñ"]
+
+
+def test_nothing_is_written_after_a_stop(model: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    run = model._run
+    monkeypatch.setattr(model, "_run", lambda feeds, outputs: written.append(feeds["uniforms"].shape[1]) or run(feeds, outputs))
+    assert model.generate("", max_bytes=100_000, temperature=0, stop="日") == "añ"
+    assert written == [64]
+    written.clear()
+    assert model.generate_batch(["", "a"], max_bytes=100_000, temperature=0, stop=["日"]) == ["añ", "ñ"]
+    assert written == [64]
+
+
+@pytest.mark.parametrize("stop", ["", [""], ["a", ""], 5, [5], b"a", [b"a"]])
+def test_a_stop_that_is_none_is_refused_at_the_call(model: TextGenerator, stop: object) -> None:
+    for method in (model.generate, model.stream, model.astream):
+        with pytest.raises(InputError, match="stop must be a text or a list of texts, none of them empty"):
+            method("", stop=stop)  # type: ignore[operator]
+    with pytest.raises(InputError, match="stop must be"):
+        model.generate_batch([""], stop=stop)  # type: ignore[arg-type]
+
+
+def test_an_async_stream_is_the_stream(model: TextGenerator) -> None:
+    async def pieces(**options: object) -> list[str]:
+        return [piece async for piece in model.astream("To be", **options)]  # type: ignore[arg-type]
+
+    for options in ({}, {"seed": 3, "bytes_at_once": 7}, {"temperature": 0, "stop": "日"}, {"max_bytes": 5}):
+        assert asyncio.run(pieces(**options)) == list(model.stream("To be", **options))  # type: ignore[arg-type]
+    long = "x" * (READ_CHUNK + 10)
+
+    async def after_a_long_prompt() -> str:
+        return "".join([piece async for piece in model.astream(long)])
+
+    assert asyncio.run(after_a_long_prompt()) == model.generate(long)
+    with pytest.raises(InputError, match="max_bytes"):
+        model.astream("", max_bytes=0)  # at the call
+
+
+def test_cancelling_an_async_stream_stops_the_work(model: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, cancelled = [], []
+    arun = type(model.engine).arun
+
+    async def noted(self: object, feeds: object, outputs: object) -> object:
+        runs.append(1)
+        try:
+            if len(runs) == 3:
+                await asyncio.sleep(60)  # a long run
+            return await arun(self, feeds, outputs)  # type: ignore[arg-type]
+        except asyncio.CancelledError:
+            cancelled.append(1)
+            raise
+
+    monkeypatch.setattr(type(model.engine), "arun", noted)
+
+    async def read() -> None:
+        async for piece in model.astream("", max_bytes=10**9):
+            seen.append(piece)
+
+    async def cancel_after_two_pieces() -> None:
+        task = asyncio.create_task(read())
+        while len(runs) < 3:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    seen: list[str] = []
+    asyncio.run(cancel_after_two_pieces())
+    assert (len(runs), len(cancelled)) == (3, 1)
+    assert len(seen) <= 2
+
+
+def test_the_command_stops(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["generate", str(path), "--temperature", "0", "--stop", "x", "--stop", "日", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["text"] == "añ"
+    assert cli.main(["generate", str(path), "--temperature", "0", "--stop", "日", "--stream"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "añ\n"
+    assert err.startswith("3 bytes in ")
