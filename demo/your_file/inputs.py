@@ -15,6 +15,7 @@ from PIL import Image
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.files import UNREADABLE
 from onnxferry.runtime.formats import human_bytes
+from onnxferry.runtime.onnx_file.made_inputs import random_array
 
 MAX_ELEMENTS = 16 * 2**20
 """Elements of one input that are made here: what a file declares may be any number."""
@@ -58,23 +59,16 @@ def sized(spec: Input, sizes: Mapping[int, int]) -> tuple[int, ...]:
 
 
 def made_up(spec: Input, sizes: Mapping[int, int], *, seed: int = 0, zeros: bool = False) -> np.ndarray:
-    """Zeros; or standard normal numbers for floats, small whole numbers for integers, coin flips for booleans.
+    """Random values as :func:`onnxferry.runtime.onnx_file.made_inputs.random_array` draws them, or zeros.
 
-    Raises InputError for a dtype that is none of these, and for a shape beyond MAX_ELEMENTS.
+    Raises InputError for a dtype that is no number or flag, and for a shape beyond MAX_ELEMENTS.
     """
     shape = sized(spec, sizes)
     try:
-        dtype = np.dtype(spec.dtype)
-    except TypeError:
-        dtype = np.dtype(object)
-    if dtype.kind not in "biuf":
-        raise InputError(f"input {spec.name!r} is {spec.dtype}, which is not made up here; upload arrays instead")
-    generator = np.random.Generator(np.random.PCG64(seed))
-    if zeros:
-        return np.zeros(shape, dtype)
-    if dtype.kind == "f":
-        return generator.standard_normal(shape, dtype=np.float32).astype(dtype)
-    return generator.integers(0, 2, shape).astype(dtype)
+        made = random_array(spec.dtype, shape, np.random.default_rng(seed))
+    except InputError as error:
+        raise InputError(f"cannot generate values for the input {spec.name!r} ({error}); upload arrays instead") from error
+    return np.zeros_like(made) if zeros else made
 
 
 def from_image(spec: Input, image: np.ndarray, *, sizes: Mapping[int, int] | None = None) -> np.ndarray:

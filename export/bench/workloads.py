@@ -23,6 +23,7 @@ from onnxferry.runtime.engine.replay import replay
 from onnxferry.runtime.errors import ArtifactError, ExportError, InputError
 from onnxferry.runtime.files import downloads_folder, written_whole
 from onnxferry.runtime.kinds import KINDS
+from onnxferry.runtime.onnx_file.made_inputs import example_inputs, noise_inputs, varied
 from onnxferry.runtime.onnx_file.reader import file_sha256
 from onnxferry.runtime.tasks.autoencoder import decoder_path
 
@@ -148,17 +149,16 @@ def make_job(model: BenchModel, batch: int, given: Feeds | None = None, count: i
             feeds = [_draws(engine, batch, rng) for _ in range(count)]
             outputs: Sequence[str] | None = ["bytes"]
         else:
-            made = _made_for(model, contract, batch, rng, count)
-            feeds = made if made is not None else _varied(engine, batch, rng, count, _examples(engine, model, given))
+            made = _made_for(model, engine, batch, rng, count)
+            feeds = made if made is not None else _variations(engine, batch, rng, count, _examples(engine, model, given))
             outputs = None
         answers = tuple(engine.run(feed, outputs) for feed in feeds)
     return Job(tuple(feeds), answers, contract)
 
 
-def _made_for(
-    model: BenchModel, contract: Contract | None, batch: int, rng: np.random.Generator, count: int
-) -> list[dict[str, np.ndarray]] | None:
-    """Feeds of a task that we know."""
+def _made_for(model: BenchModel, engine: Engine, batch: int, rng: np.random.Generator, count: int) -> list[dict[str, np.ndarray]] | None:
+    """Inputs of a kind of model that is known; None for any other."""
+    contract = engine.contract
     if contract is None:
         return None
     takes = kind_of(contract).takes
@@ -166,10 +166,7 @@ def _made_for(
         images = _images(model, contract)
         return [{"image": _moved(images[rng.integers(0, len(images), batch)], rng)} for _ in range(count)]
     if takes == "noise":
-        noise, classes = int(contract.options["noise"]), len(contract.labels)
-        return [
-            {"noise": rng.standard_normal((batch, noise), dtype=np.float32), "label": rng.integers(0, classes, batch)} for _ in range(count)
-        ]
+        return [noise_inputs(engine.inputs, batch, len(contract.labels), rng) for _ in range(count)]
     if takes == "latent" and contract.goldens:
         known = np.concatenate([golden.inputs["latent"] for golden in contract.goldens])
         spread = known.std(axis=0) + known.std()
@@ -232,12 +229,10 @@ def _examples(engine: Engine, model: BenchModel, given: Feeds | None) -> dict[st
         return dict(given)
     if engine.contract is not None and engine.contract.goldens:
         return dict(engine.contract.goldens[0].inputs)
-    from onnxferry.export.sources.onnx_file import declared_examples
-
-    return declared_examples(engine.inputs, {})
+    return example_inputs(engine.inputs)
 
 
-def _varied(
+def _variations(
     engine: Engine, batch: int, rng: np.random.Generator, count: int, examples: Mapping[str, np.ndarray]
 ) -> list[dict[str, np.ndarray]]:
     """``examples`` brought to ``batch`` rows along the axes that are free to vary, and changed a little from feed to feed."""
@@ -255,16 +250,4 @@ def _varied(
         rows[spec.name] = np.resize(array, (batch, *array.shape[1:])) if varies else array
     if not free and batch != 1:
         raise InputError(f"the batch of {engine.path} is fixed, so that it cannot be measured at {batch}; measure it at --batch 1")
-    feeds = []
-    for _ in range(count):
-        feed = {}
-        for name, array in rows.items():
-            if array.dtype.kind == "f" and array.ndim:
-                noise = rng.standard_normal(array.shape) * 0.05 * (float(np.abs(array).mean()) or 1.0)
-                feed[name] = (array + noise).astype(array.dtype)
-            elif array.dtype == np.uint8 and array.ndim > 2:
-                feed[name] = np.roll(array, int(rng.integers(0, array.shape[1])), axis=1)
-            else:
-                feed[name] = array
-        feeds.append(feed)
-    return feeds
+    return [{name: varied(array, rng, image=array.ndim > 2) for name, array in rows.items()} for _ in range(count)]

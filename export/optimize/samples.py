@@ -17,6 +17,7 @@ from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import DataError, DataNotFoundError, InputError
 from onnxferry.runtime.files import UNREADABLE, read_npz
 from onnxferry.runtime.kinds import Kind
+from onnxferry.runtime.onnx_file.made_inputs import noise_inputs
 from onnxferry.runtime.tasks.autoencoder import decoder_path
 
 CALIBRATED = 256
@@ -144,15 +145,8 @@ def _farther(latents: Samples) -> Samples:
 
 def _noise(engine: Engine, seed: int, count: int) -> Samples:
     """What an image generator is fed, as its contract says: standard normal noise, all labels in turn."""
-    rng = np.random.default_rng(seed)
-    feeds: dict[str, np.ndarray] = {}
-    for spec in engine.inputs:
-        sizes = [size for size in spec.shape[1:] if isinstance(size, int)]
-        if spec.dtype == "float32":
-            feeds[spec.name] = rng.standard_normal((count, *sizes), dtype=np.float32)
-        else:
-            classes = max(1, len(engine.contract.labels) if engine.contract else 1)
-            feeds[spec.name] = (np.arange(count) % classes).astype(spec.dtype)
+    classes = len(engine.contract.labels) if engine.contract else 1
+    feeds = noise_inputs(engine.inputs, count, classes, np.random.default_rng(seed))
     return Samples(feeds, f"noise of its own, seed {seed}")
 
 

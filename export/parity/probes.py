@@ -6,13 +6,13 @@ negative values go to real inputs only. Everything is drawn with a fixed seed: t
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnxferry.export.source import Feeds, InputSpec, dynamic_axes
+from onnxferry.runtime.onnx_file.made_inputs import random_like
 
 # A probe larger than this is left out: judging must stay cheap beside the export itself.
 MAX_PROBE_BYTES = 64 * 2**20
@@ -58,11 +58,11 @@ def probes(inputs: Sequence[InputSpec], examples: Feeds, ranges: Mapping[str, tu
         number += 1
         rng = np.random.default_rng((SEED, number))
         name = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
-        yield Case(name, {s.name: _draw(s, examples[s.name], s.shape_at(sizes), rng) for s in inputs}, sizes, generated=True)
+        yield Case(name, {s.name: _random(s, examples[s.name], s.shape_at(sizes), rng) for s in inputs}, sizes, generated=True)
     if any(spec.dtype.startswith("float") for spec in inputs):
         rng = np.random.default_rng(SEED)
         for name, factor in (("zeros", 0.0), ("values x10", 10.0), ("values negated", -1.0)):
-            feeds = {spec.name: _scaled(_draw(spec, examples[spec.name], spec.traced, rng), factor) for spec in inputs}
+            feeds = {spec.name: _scaled(_random(spec, examples[spec.name], spec.traced, rng), factor) for spec in inputs}
             yield Case(name, feeds, traced, generated=True)
 
 
@@ -72,7 +72,7 @@ def variations(inputs: Sequence[InputSpec], examples: Feeds) -> Iterator[Case]:
     for number in range(8):
         rng = np.random.default_rng((SEED, 1000 + number))
         for factor in (1.0, -1.0, 10.0, -10.0):
-            feeds = {spec.name: _scaled(_draw(spec, examples[spec.name], spec.traced, rng), factor) for spec in inputs}
+            feeds = {spec.name: _scaled(_random(spec, examples[spec.name], spec.traced, rng), factor) for spec in inputs}
             yield Case(f"values drawn again ({number}) x{factor:g}", feeds, traced, generated=True)
 
 
@@ -112,31 +112,7 @@ def _bytes_at(inputs: Sequence[InputSpec], sizes: Mapping[str, int]) -> int:
     return sum(int(np.prod(spec.shape_at(sizes), dtype=np.int64)) * np.dtype(spec.dtype).itemsize for spec in inputs)
 
 
-def _draw(spec: InputSpec, example: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    if spec.by_column and spec.dtype != "str" and shape[-1] > 1:
-        column = dataclasses.replace(spec, by_column=False)
-        return np.stack([_draw(column, example[..., i], shape[:-1], rng) for i in range(shape[-1])], axis=-1)
-    if spec.dtype == "str":
-        return rng.choice(example.ravel(), shape) if example.size else np.full(shape, "")
-    dtype = np.dtype(spec.dtype)
-    if dtype.kind == "f":
-        finite = example[np.isfinite(example)]
-        low, high = (float(finite.min()), float(finite.max())) if finite.size else (-1.0, 1.0)
-        if low == high == 0.0:
-            # All zeros, as in a fresh recurrent state: zeros would hide what the state does. Beside infinities they are a mask's.
-            values = rng.standard_normal(shape) if finite.size == example.size else np.zeros(shape)
-        else:
-            if low == high:
-                low, high = sorted((0.0, low))
-            values = rng.uniform(low, high, shape)
-        if finite.size < example.size:
-            # Masks of -inf: keep such values, as often as the example has them.
-            odd = example[~np.isfinite(example)]
-            where = rng.random(shape) < odd.size / example.size
-            values = np.where(where, rng.choice(odd.astype(np.float64).ravel(), shape), values)
-        return values.astype(dtype)
-    if dtype.kind == "b":
-        share = float(example.mean()) if example.size else 0.5
-        return np.asarray(rng.random(shape) < share)
-    low, high = (int(example.min()), int(example.max())) if example.size else (0, 1)
-    return rng.integers(low, high, shape, dtype=dtype, endpoint=True)
+def _random(spec: InputSpec, example: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    if spec.dtype != "str":
+        example = example.astype(spec.dtype, copy=False)
+    return random_like(example, shape, rng, spec.by_column)

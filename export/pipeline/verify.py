@@ -26,10 +26,10 @@ from onnxferry.export.pipeline.export import checked_feeds
 from onnxferry.export.source import Candidate, Feeds, Source, is_keras, is_sklearn
 from onnxferry.export.sources.choose import model_source, torch_source
 from onnxferry.export.sources.factory import as_called
-from onnxferry.export.sources.onnx_file import declared_examples
 from onnxferry.runtime.artifact.contract import Tolerance
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ExportError
+from onnxferry.runtime.onnx_file.made_inputs import example_inputs
 from onnxferry.runtime.onnx_file.summary import Limits
 
 # A contract's tolerance that exceeds the default by more than its rounding was asked for at the export.
@@ -56,7 +56,7 @@ def judge_file(
     """
     with Engine(path, device=device, threads=threads, limits=limits) as engine:
         known = [dict(golden.inputs) for golden in engine.contract.goldens] if engine.contract else []
-        example = next(iter((*samples, *known)), None) or declared_examples(engine.inputs, {})
+        example = next(iter((*samples, *known)), None) or example_inputs(engine.inputs)
         source = _source(model, example, engine)
         cases = [given_case("the example", checked_feeds(source, example, "the example"), source.inputs)]
         for what, group in (("golden sample", known), ("sample", samples)):

@@ -13,22 +13,12 @@ import numpy as np
 from onnxferry.export.source import as_array
 from onnxferry.runtime.errors import DataError, DataNotFoundError, InputError, MissingExtraError, first_line
 from onnxferry.runtime.files import UNREADABLE
+from onnxferry.runtime.onnx_file.made_inputs import SEED, open_axis, random_array
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64", "bool")
 
 
 FORM = "name:dtype[axis,axis,…], as image:float32[batch,3,224,224] or ids:int64[batch,time=16]=0..30521"
-
-
-# Traced sizes of axes that are named without one. Different from one another, so that none can be mistaken for another,
-# and large enough for a few strided convolutions.
-FIRST_AXIS = 2
-
-
-OTHER_AXES = (32, 40, 48, 56)
-
-
-SEED = 7
 
 
 @dataclass(frozen=True)
@@ -44,17 +34,7 @@ class InputDescription:
 
     def example(self, number: int = 0) -> np.ndarray:
         """Values to trace with: normal for floats, else even over the range."""
-        rng = np.random.default_rng((SEED, number))
-        dtype = np.dtype(self.dtype)
-        if dtype.kind == "f":
-            if self.low is None or self.high is None:
-                return rng.standard_normal(self.shape).astype(dtype)
-            return rng.uniform(self.low, self.high, self.shape).astype(dtype)
-        if dtype.kind == "b":
-            return np.asarray(rng.random(self.shape) < 0.5)
-        low = int(self.low) if self.low is not None else 0
-        high = int(self.high) if self.high is not None else (255 if self.dtype == "uint8" else 1)
-        return rng.integers(low, high, self.shape, dtype=dtype, endpoint=True)
+        return random_array(self.dtype, self.shape, np.random.default_rng((SEED, number)), self.low, self.high)
 
 
 def parsed_inputs(texts: Sequence[str]) -> list[InputDescription]:
@@ -89,9 +69,7 @@ def _parsed(text: str, sizes: dict[str, int]) -> InputDescription:
             raise InputError(f"--input gives the axis {label!r} two sizes, {sizes[label]} and {size}")
         if size is not None:
             sizes[label] = int(size)
-        elif label not in sizes:
-            sizes[label] = FIRST_AXIS if place == 0 else OTHER_AXES[len(set(sizes.values()) & set(OTHER_AXES)) % len(OTHER_AXES)]
-        shape.append(sizes[label])
+        shape.append(open_axis(label, place, sizes))
         axes[place] = label
     bounds = (float(low), float(high)) if low is not None else (None, None)
     if bounds[0] is not None and bounds[1] is not None and bounds[0] > bounds[1]:

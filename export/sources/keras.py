@@ -18,6 +18,7 @@ import torch
 from onnxferry.export.sources.pytorch.call import CallPlan
 from onnxferry.export.sources.pytorch.module import TorchSource
 from onnxferry.runtime.errors import CheckpointError, CheckpointNotFoundError, ExportError, InputError, MissingExtraError, first_line
+from onnxferry.runtime.onnx_file.made_inputs import random_array
 
 BACKEND = "torch"
 
@@ -26,8 +27,8 @@ BACKEND = "torch"
 _NUMBERED = re.compile(r"(?:keras_tensor|input_layer|input)(?:_\d+)?")
 
 
-_DRAWN = {"batch": 4, "other": 24}
-"""Sizes of open axes where nobody gives an example."""
+# Sizes of open axes where no example is given. One for all axes but the batch: inputs that are added or joined must agree in them.
+BATCH_SIZE, AXIS_SIZE = 4, 24
 
 
 class KerasCall(torch.nn.Module):
@@ -139,7 +140,7 @@ def _arrays(
     """The examples by name, in the dtypes that the model declares."""
     if examples is None:
         rng = np.random.default_rng(0)
-        examples = {name: _drawn(shapes[name], dtypes[name], rng) for name in names}
+        examples = {name: random_array(dtypes[name], _sizes(shapes[name]), rng) for name in names}
     elif not isinstance(examples, Mapping):
         several = examples if isinstance(examples, list | tuple) else [examples]
         if len(several) != len(names):
@@ -161,6 +162,5 @@ def _arrays(
     return found
 
 
-def _drawn(shape: tuple[int | None, ...], dtype: str, rng: np.random.Generator) -> np.ndarray:
-    sizes = [size or (_DRAWN["other"] if axis else _DRAWN["batch"]) for axis, size in enumerate(shape)]
-    return rng.standard_normal(sizes) if dtype.startswith("float") else rng.integers(0, 2, sizes)
+def _sizes(shape: tuple[int | None, ...]) -> list[int]:
+    return [size or (AXIS_SIZE if axis else BATCH_SIZE) for axis, size in enumerate(shape)]

@@ -17,8 +17,8 @@ from onnxferry.export.source import Candidate, Feeds, InputSpec, Strategy, as_ar
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError
+from onnxferry.runtime.onnx_file.made_inputs import example_inputs
 from onnxferry.runtime.onnx_file.reader import file_sha256
-from onnxferry.runtime.onnx_file.values import TensorSpec
 
 
 class OnnxSource:
@@ -31,7 +31,7 @@ class OnnxSource:
         self._path = Path(path)
         # The engine looks at the file before onnx or ONNX Runtime do: it may be a stranger's.
         self._engine = Engine(path, device="cpu")
-        self.examples = declared_examples(self._engine.inputs, {**self._text(), **examples})
+        self.examples = example_inputs(self._engine.inputs, {**self._text(), **examples})
         self.output_names = tuple(spec.name for spec in self._engine.outputs)
         self.inputs = tuple(self._input(spec, (axes or {}).get(spec.name)) for spec in self._engine.inputs)
         self.notes: Sequence[str] = [f"the optional input {spec.name!r} keeps its default" for spec in self._engine.optional_inputs]
@@ -45,7 +45,7 @@ class OnnxSource:
         return self._engine.contract
 
     def _text(self) -> dict[str, np.ndarray]:
-        """What a golden sample has for inputs of text, which cannot be made up, and for those beside it, so that their rows match."""
+        """What a golden sample has for inputs of text, which cannot be generated, and for those beside it, so that their rows match."""
         goldens = self.contract.goldens if self.contract else ()
         has_text = any(spec.dtype == "str" for spec in self._engine.inputs)
         return {name: as_array(array) for name, array in goldens[0].inputs.items()} if goldens and has_text else {}
@@ -77,27 +77,3 @@ class OnnxSource:
     def provenance(self) -> dict[str, Any]:
         digest = file_sha256(self._path)
         return {"framework": "onnx", "versions": {"onnx": str(onnx.__version__)}, "model": self._path.name, "file_sha256": digest}
-
-
-def declared_examples(declared: Sequence[TensorSpec], given: Feeds) -> dict[str, np.ndarray]:
-    """Values for an engine's inputs: the given ones, and for the others drawn ones, as the file declares them."""
-    from onnxferry.export.sources.input_spec import FIRST_AXIS, OTHER_AXES, InputDescription
-
-    sizes: dict[str, int] = {}
-    examples = {}
-    for number, spec in enumerate(declared):
-        if spec.name in given:
-            examples[spec.name] = given[spec.name]
-            continue
-        if not (spec.of_numbers and spec.ranked):
-            raise InputError(f"values for the input {spec} cannot be made up: give them with --samples")
-        shape = []
-        for axis, size in enumerate(spec.shape):
-            if isinstance(size, int):
-                shape.append(size)
-                continue
-            label = size or f"{spec.name}_dim{axis}"
-            default = FIRST_AXIS if axis == 0 else OTHER_AXES[len(sizes) % len(OTHER_AXES)]
-            shape.append(sizes.setdefault(label, default))
-        examples[spec.name] = InputDescription(spec.name, spec.dtype, tuple(shape), {}).example(number)
-    return examples

@@ -5,7 +5,6 @@ Several different ones are made for each batch size and used in turn, so that no
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from onnxferry.runtime.artifact.contract import Contract, kind_of
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.onnx_file.made_inputs import random_array, varied
 from onnxferry.runtime.onnx_file.values import TensorSpec, shape_words
 
 WRITTEN = 48
@@ -93,11 +93,11 @@ def _array(
     if kind.takes == "noise" and spec.name == "label" and contract is not None and contract.labels:
         return rng.integers(0, len(contract.labels), batch, np.int64)
     if spec.name in sample:
-        return _varied(_resized(sample[spec.name], spec, axis, batch, rng), rng, image=kind.takes == "image")
+        return varied(_resized(sample[spec.name], spec, axis, batch, rng), rng, image=kind.takes == "image")
     size = options.get("image_size")
     if kind.takes == "image" and spec.name == "image" and isinstance(size, list) and all(type(side) is int for side in size):
-        return _drawn(spec, (batch, *size, int(spec.shape[3] or 1)), rng)
-    return _drawn(spec, _shape(spec, axis, batch), rng)
+        return _random(spec, (batch, *size, int(spec.shape[3] or 1)), rng)
+    return _random(spec, _shape(spec, axis, batch), rng)
 
 
 def _resized(array: np.ndarray, spec: TensorSpec, axis: Any, batch: int, rng: np.random.Generator) -> np.ndarray:
@@ -108,19 +108,6 @@ def _resized(array: np.ndarray, spec: TensorSpec, axis: Any, batch: int, rng: np
             drawn: np.ndarray = np.take(array, rng.integers(0, array.shape[i], batch), axis=i)
             array = drawn
     return np.ascontiguousarray(array)
-
-
-def _varied(array: np.ndarray, rng: np.random.Generator, image: bool) -> np.ndarray:
-    """A little different each time, and as likely an input: pixels and floating-point numbers with noise, whole numbers as they are."""
-    if image and array.dtype == np.uint8:
-        pixels: np.ndarray = array.astype(np.int16) + rng.integers(-8, 9, array.shape)
-        clipped: np.ndarray = np.clip(pixels, 0, 255)
-        return clipped.astype(np.uint8)
-    if array.dtype.kind == "f" and array.size:
-        spread = float(np.nanstd(array.astype(np.float64)))
-        noise: np.ndarray = array + 0.05 * spread * rng.standard_normal(array.shape)
-        return noise.astype(array.dtype)
-    return array
 
 
 def _shape(spec: TensorSpec, axis: Any, batch: int) -> tuple[int, ...]:
@@ -142,21 +129,11 @@ def _shape(spec: TensorSpec, axis: Any, batch: int) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _drawn(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def _random(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     try:
-        dtype = np.dtype(spec.dtype)
-    except TypeError:
-        dtype = np.dtype(object)
-    if math.prod(shape) * max(1, dtype.itemsize) > 2**31:
-        raise InputError(f"input {spec.name!r} would take {shape} {spec.dtype}, more than 2 GiB; choose a smaller batch")
-    if dtype.kind == "f":
-        drawn: np.ndarray = rng.standard_normal(shape)
-        return drawn.astype(dtype)
-    if dtype == np.uint8:
-        return rng.integers(0, 256, shape).astype(np.uint8)
-    if dtype.kind in "iub":
-        return rng.integers(0, 2, shape).astype(dtype)  # indices of something, most likely: the first two are there
-    raise InputError(f"input {spec.name!r} is {spec.dtype}, of which no values can be made up; {_GIVE}")
+        return random_array(spec.dtype, shape, rng)
+    except InputError as error:
+        raise InputError(f"cannot generate random values for the input {spec.name!r} ({error}); {_GIVE}") from error
 
 
 _GIVE = "give some inputs: feeds=[{name: array}] in Python, or --feeds FILE.npz"
