@@ -27,12 +27,10 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from onnxferry.runtime.arguments import whole_number
-from onnxferry.runtime.artifact.variants import rows_alone, shares_scales
 from onnxferry.runtime.engine.batches import BatchAxis, batch_axis
-from onnxferry.runtime.engine.engine import Engine
-from onnxferry.runtime.errors import BusyError, InputError, OnnxFerryError
+from onnxferry.runtime.engine.runner import Runner
+from onnxferry.runtime.errors import BusyError, InputError
 from onnxferry.runtime.images.decode import decode_image, with_channels
-from onnxferry.runtime.onnx_file.reader import read_model
 from onnxferry.runtime.tasks.classifier import Classifier
 from onnxferry.runtime.tasks.model import Model
 
@@ -44,7 +42,7 @@ class Batcher:
     """Merges concurrent calls of one model. The results are those of single calls, up to float32's rounding.
 
     ``model``: a :class:`Classifier`, whose items are single images, as ``predict`` takes them, and whose results are
-    :class:`Prediction`; or any other model or :class:`Engine`, whose items are feeds as ``run`` takes them, with a leading batch
+    :class:`Prediction`; or any other model or engine, whose items are feeds as ``run`` takes them, with a leading batch
     axis of one or more rows, and whose results are its outputs for those rows.
     ``max_batch_size``: most rows in one run. ``max_wait``: seconds that a call waits for company at most; 0 merges only what
     comes while another batch runs. ``max_queue``: calls that may wait; one more raises :class:`BusyError`.
@@ -56,14 +54,14 @@ class Batcher:
     (of those two only where ``max_batch_size`` is above 1).
     """
 
-    def __init__(self, model: Model | Engine, *, max_batch_size: int = 32, max_wait: float = 0.005, max_queue: int = 1024) -> None:
+    def __init__(self, model: Model | Runner, *, max_batch_size: int = 32, max_wait: float = 0.005, max_queue: int = 1024) -> None:
         self.max_batch_size = whole_number("max_batch_size", max_batch_size)
         self.max_queue = whole_number("max_queue", max_queue)
         if isinstance(max_wait, bool) or not isinstance(max_wait, int | float) or not 0 <= max_wait < math.inf:
             raise InputError(f"max_wait must be a number of seconds >= 0, got {max_wait!r}")
         self.max_wait = float(max_wait)
         engine = model.engine if isinstance(model, Model) else model
-        if not isinstance(engine, Engine):
+        if not isinstance(engine, Runner):
             raise InputError(f"a batcher takes an open model or engine, got {type(model).__name__}; open it with load(...) first")
         axis = _joinable(engine) if self.max_batch_size > 1 else None
         self._work: _Work = _Images(model) if isinstance(model, Classifier) else _Feeds(model, axis)
@@ -155,7 +153,7 @@ class _Images:
 class _Feeds:
     """Any model's: feeds in, outputs out."""
 
-    def __init__(self, model: Model | Engine, axis: BatchAxis | None) -> None:
+    def __init__(self, model: Model | Runner, axis: BatchAxis | None) -> None:
         self.model, self.axis = model, axis  # None: every item runs by itself
 
     def __repr__(self) -> str:
@@ -195,10 +193,10 @@ class _Feeds:
         return [{name: array[start:end].copy() for name, array in outputs.items()} for start, end in parts]
 
 
-def _joinable(engine: Engine) -> BatchAxis:
+def _joinable(engine: Runner) -> BatchAxis:
     """Where calls are joined. Raises InputError where they cannot be, or would change each other's results."""
     name = engine.path or "the model"
-    if rows_alone(engine.contract) or _shares_scales(engine):
+    if engine.per_row:
         raise InputError(
             f"{name} chooses the scale of its int8 activations by the whole batch, so that calls would change each other's results; "
             "use max_batch_size=1, or another variant of the model"
@@ -209,16 +207,6 @@ def _joinable(engine: Engine) -> BatchAxis:
         which = f"output {without[0]!r}" if axis else "no input"
         raise InputError(f"{name} has no open batch axis ({which}), so calls cannot be merged; use max_batch_size=1")
     return axis
-
-
-def _shares_scales(engine: Engine) -> bool:
-    """Looked for in the file, where there is one and it can be read again."""
-    if engine.path is None:
-        return False
-    try:
-        return shares_scales(read_model(engine.path))
-    except OnnxFerryError:  # it was opened with limits of the caller's own, who knows it then
-        return False
 
 
 def _is_array(value: Any) -> bool:

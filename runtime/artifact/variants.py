@@ -18,18 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from onnxferry.runtime.artifact.contract import Contract
-from onnxferry.runtime.artifact.metadata import contract_from_metadata
+from onnxferry.runtime.artifact.describe import Description, describe
 from onnxferry.runtime.errors import ArtifactError, OnnxFerryError
-from onnxferry.runtime.onnx_file.reader import file_sha256, read_model
-from onnxferry.runtime.onnx_file.summary import Limits, ModelSummary
+from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.onnx_file.values import TensorSpec
 
 DECODER = "decoder"
 """Never a variant's tag: ``NAME.decoder.onnx`` is the other half of an autoencoder."""
-
-
-SHARED_SCALES = ("ai.onnx::DynamicQuantizeLinear", "com.microsoft::DynamicQuantizeLSTM", "com.microsoft::DynamicQuantizeMatMul")
-"""Operators that choose one scale for a whole batch, so that a row is changed by its neighbours."""
 
 
 _TAG = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
@@ -43,7 +38,7 @@ class Variant:
     """One certified file beside its original, not opened. What it says of itself was measured when it was made."""
 
     tag: str  # "int8", "float16", "slim", …
-    path: Path
+    file: Description
     goal: str  # what it had to be: "faster" or "smaller"
     budget: str  # how far it may differ, such as "top1 -0.1pt"
     data: str  # what it was scored on, in words
@@ -54,7 +49,15 @@ class Variant:
     device: str  # "cpu" or "cuda": where that was measured, and what the certificate holds for
     machine: str  # CPU or GPU on which its speed was measured
     onnxruntime: str  # version with which its speed was measured
-    rows_alone: bool  # its answer for one row depends on the batch around it: rows must run one by one
+
+    @property
+    def path(self) -> Path:
+        return self.file.source if isinstance(self.file.source, Path) else Path()
+
+    @property
+    def per_row(self) -> bool:
+        """True if its rows must run one by one, because the result for a row depends on the batch around it."""
+        return self.file.per_row
 
     def words(self) -> str:
         """One line: ``within top1 -0.1pt, 2.1 × as fast at batch 1, 1.5 × at 64, 27% of the bytes``."""
@@ -74,28 +77,28 @@ class Ignored:
     reason: str  # in words
 
 
-def certified_variants(path: Path, limits: Limits | None = None, device: str | None = None) -> tuple[Variant, ...]:
-    """The certified variants that lie beside the model's file, by tag; of ``device`` ("cpu", "cuda") alone where it is given.
+def certified_variants(model: Path | Description, limits: Limits | None = None, device: str | None = None) -> tuple[Variant, ...]:
+    """The certified variants beside the model's file, by tag; only those for ``device`` ("cpu" or "cuda") if it is given.
 
-    Never fails for what somebody else put there.
+    ``model``: the file, or its description, which is not read again. Files that only look like a variant are left out, without an error.
     """
-    return tuple(variant for variant in variants_beside(path, limits)[0] if device in (None, variant.device))
+    return tuple(variant for variant in variants_beside(model, limits)[0] if device in (None, variant.device))
 
 
-def variants_beside(path: Path, limits: Limits | None = None) -> tuple[tuple[Variant, ...], tuple[Ignored, ...]]:
+def variants_beside(model: Path | Description, limits: Limits | None = None) -> tuple[tuple[Variant, ...], tuple[Ignored, ...]]:
     """The certified variants beside a model's file, and the files that are only named like one, with the reason.
 
-    Raises ArtifactError where the model's own file cannot be read, and only if there is something beside it.
+    Raises ArtifactError if the model's own file cannot be read; it is read only if there is such a file beside it.
     """
-    files = _named_like_variants(path)
+    path = model.path if isinstance(model, Description) else model
+    files = [] if path is None else _named_like_variants(path)
     if not files:
         return (), ()
-    original = read_model(path, limits)
-    of = file_sha256(path)
+    original = model if isinstance(model, Description) else describe(model, limits)
     variants, ignored = [], []
     for tag, file in files:
         try:
-            variants.append(_variant(tag, file, original, of, limits))
+            variants.append(_variant(tag, describe(file, original.limits), original))
         except OnnxFerryError as error:
             ignored.append(Ignored(tag, file, str(error).partition("\n")[0]))
     return tuple(variants), tuple(ignored)
@@ -138,16 +141,6 @@ def original_path(path: Path, contract: Contract | None) -> Path:
     return path
 
 
-def rows_alone(contract: Contract | None) -> bool:
-    """True where the file says that its rows must run one by one, as an int8 recurrent graph's, whose activations share one scale."""
-    return contract is not None and True in (contract.certificate.get("rows_alone"), contract.options.get("rows_alone"))
-
-
-def shares_scales(summary: ModelSummary) -> bool:
-    """True for a graph in which the batch around a row decides how it is rounded."""
-    return any(name in summary.operators for name in SHARED_SCALES)
-
-
 def _named_like_variants(path: Path) -> list[tuple[str, Path]]:
     """(tag, file), by tag: what lies beside and is named ``NAME.TAG.onnx``."""
     found = []
@@ -160,42 +153,41 @@ def _named_like_variants(path: Path) -> list[tuple[str, Path]]:
     return sorted(found)
 
 
-def _variant(tag: str, path: Path, original: ModelSummary, of: str, limits: Limits | None) -> Variant:
-    """Raises an OnnxFerryError with the reason where the file is no certified variant of the original."""
-    summary = read_model(path, limits)
-    contract = contract_from_metadata(summary.metadata)
+def _variant(tag: str, file: Description, original: Description) -> Variant:
+    """Raises ArtifactError with the reason where the file is no certified variant of the original."""
+    contract = file.contract
     certificate = contract.certificate if contract else {}
     if contract is None or not certificate:
         raise ArtifactError("it carries no certificate")
     if certificate.get("variant") != tag:
         raise ArtifactError(f"its certificate is for a variant {_text(certificate, 'variant')!r}, not {tag!r}")
-    if certificate.get("of") != of:
+    if certificate.get("of") != original.digest:
         raise ArtifactError("it was made of other bytes than this original; run `onnxferry optimize` again")
-    _check_same_task(contract, summary, original)
+    _check_same_task(file, original)
     sizes = certificate.get("bytes")
     original_bytes = sizes[0] if isinstance(sizes, list) and sizes and type(sizes[0]) is int and sizes[0] > 0 else 0
     score = certificate.get("score")
     return Variant(
         tag=tag,
-        path=path,
+        file=file,
         goal=_text(certificate, "goal"),
         budget=_text(certificate, "budget"),
         data=_text(certificate, "data"),
         score=dict(score) if isinstance(score, Mapping) else {},
         speed=_speed(certificate.get("speed")),
         original_bytes=original_bytes,
-        variant_bytes=summary.file_bytes,
+        variant_bytes=file.summary.file_bytes,
         device=_text(certificate, "device") or "cpu",  # the first certificates did not say
         machine=_text(certificate, "machine"),
         onnxruntime=_text(certificate, "onnxruntime"),
-        rows_alone=rows_alone(contract) or shares_scales(summary),
     )
 
 
-def _check_same_task(contract: Contract, variant: ModelSummary, original: ModelSummary) -> None:
-    """A variant stands in for its original: the same task, inputs that take the same feeds, outputs of the same names and dtypes."""
-    source = contract_from_metadata(original.metadata)
-    if source is not None and (source.kind, source.labels) != (contract.kind, contract.labels):
+def _check_same_task(file: Description, described: Description) -> None:
+    """A variant replaces its original, so it has the same task, takes the same inputs and has outputs of the same names and dtypes."""
+    source, contract = described.contract, file.contract
+    variant, original = file.summary, described.summary
+    if source is not None and contract is not None and (source.kind, source.labels) != (contract.kind, contract.labels):
         raise ArtifactError("its contract promises another task or other labels than the original's")
     for what, theirs, ours in (
         ("inputs", variant.inputs, original.inputs),

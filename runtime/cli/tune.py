@@ -100,7 +100,11 @@ def tune_model(
         return
     for tuning in tunings:
         _print_tuning(tuning)
-    print_next(f'python -c "from onnxferry.runtime import load; load({model!r}, tune=True)"', command("inspect", model))
+    # With another device or another number of threads load() would look for another entry.
+    options = [f"device={device!r}"] if device != "auto" else []
+    options += [f"threads={threads}"] if threads is not None else []
+    call = ", ".join([f"load({model!r}", *options, "tune=True)"])
+    print_next(f'python -c "from onnxferry.runtime import load; {call}"', command("inspect", model))
 
 
 def _read_feeds(path: Path) -> dict[str, np.ndarray]:

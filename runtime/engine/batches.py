@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from onnxferry.runtime.artifact.contract import kind_of
-from onnxferry.runtime.artifact.variants import rows_alone
+from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.onnx_file.values import TensorSpec
-
-if TYPE_CHECKING:
-    from onnxferry.runtime.engine.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -61,21 +58,20 @@ _BY_ROW = ("prompt", "uniforms", "prompt_length", "state")
 
 
 class Runs(Protocol):
-    """As :meth:`Engine.run`."""
+    """As :meth:`Runner.run`."""
 
     def __call__(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]: ...
 
 
-def row_by_row(engine: Engine) -> Runs:
-    """The engine's ``run``; of a text generator whose rows must run alone, one that does so."""
-    contract = engine.contract
-    if kind_of(contract).returns != "text" or not rows_alone(contract):
-        return engine.run
-    if not all(spec.ranked and spec.shape for spec in engine.outputs):  # it only says that it writes text
-        return engine.run
+def per_row_run(runner: Runner) -> Runs:
+    """The runner's ``run``; for a text generator whose rows must run one by one, a run that does that."""
+    if kind_of(runner.contract).returns != "text" or not runner.per_row:
+        return runner.run
+    if not all(spec.ranked and spec.shape for spec in runner.outputs):  # a graph that is not what its contract says
+        return runner.run
 
     def run(feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        return _run_rows_alone(engine, feeds, outputs) if _rows(feeds) > 1 else engine.run(feeds, outputs)
+        return _run_per_row(runner, feeds, outputs) if _rows(feeds) > 1 else runner.run(feeds, outputs)
 
     return run
 
@@ -90,7 +86,7 @@ def _rows(feeds: Mapping[str, np.ndarray]) -> int:
     return rows if all(np.ndim(side) and len(side) in (1, rows) for side in sides) and len(sides[0]) == rows else 0
 
 
-def _run_rows_alone(engine: Engine, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None) -> dict[str, np.ndarray]:
+def _run_per_row(runner: Runner, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None) -> dict[str, np.ndarray]:
     """Each text in a run of its own, without the padding that its neighbours asked for; outputs as of one run."""
     prompt = feeds["prompt"]
     width = prompt.shape[1]
@@ -100,7 +96,7 @@ def _run_rows_alone(engine: Engine, feeds: Mapping[str, np.ndarray], outputs: Se
         if "prompt_length" in own:
             length = int(own.pop("prompt_length")[0])
             own["prompt"] = own["prompt"][:, : width if length < 0 else length]
-        made = engine.run(own, outputs)
+        made = runner.run(own, outputs)
         if "log_probabilities" in made:
             read = made["log_probabilities"]
             made["log_probabilities"] = np.pad(read, ((0, 0), (0, width - read.shape[1])))

@@ -19,23 +19,22 @@ from typing import Any, Self
 
 import numpy as np
 
-from onnxferry.runtime.arguments import given, instead, kind
+from onnxferry.runtime.arguments import given, instead
 from onnxferry.runtime.artifact.contract import Contract
-from onnxferry.runtime.artifact.metadata import contract_of
+from onnxferry.runtime.artifact.describe import Description, describe
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.async_pool import AsyncPool
 from onnxferry.runtime.engine.cuda.dlpack import DeviceArray, run_on_device, values_of
 from onnxferry.runtime.engine.cuda.graphs import GraphRunner, refuse_control_flow
 from onnxferry.runtime.engine.cuda.pinned import pinned_like
-from onnxferry.runtime.engine.inputs import Feed, as_dict, never_empty, open_sizes, specs_of
+from onnxferry.runtime.engine.inputs import TensorCheck, as_dict, never_empty, open_sizes, specs_of
 from onnxferry.runtime.engine.io_binding import Binding, Spares, bound_arrays, output_arrays
 from onnxferry.runtime.engine.open import CudaChoices, open_for_graphs, open_on, open_recorded
 from onnxferry.runtime.engine.placement import Placement, fallback_words, placements
 from onnxferry.runtime.engine.placement import PlacementWarning as PlacementWarning
 from onnxferry.runtime.engine.threads import threads_for
 from onnxferry.runtime.errors import DeviceError, InputError
-from onnxferry.runtime.machine import cpu as hardware
-from onnxferry.runtime.onnx_file.reader import read_model
+from onnxferry.runtime.machine import cpu
 from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.onnx_file.values import TensorSpec as TensorSpec
 
@@ -49,9 +48,10 @@ GPU_FAILED = ("CUDA", "CUDNN", "CUBLAS", "GPU memory", "Failed to allocate memor
 class Engine:
     """An open model. One engine serves any number of threads at a time; a forked process needs one of its own.
 
-    ``path``: a file, or the file's bytes. ``device``: ``"cuda"`` runs there or raises DeviceError, ``"auto"`` takes CUDA only
-    where it truly works; ``device_reason`` says why it chose. ``threads``: None for
-    :func:`threads.threads_for`: as many as the process may use, one for tiny recurrent models.
+    ``path``: a file, a file's bytes, or what :func:`~onnxferry.runtime.artifact.describe.describe` made of one, which is not read again
+    (``limits`` are then those that it was read with).
+    ``device``: ``"cuda"`` runs there or raises DeviceError, ``"auto"`` uses CUDA only where it works; ``device_reason`` says why it was
+    chosen. ``threads``: None for :func:`threads.threads_for`: as many as the process may use, one for tiny recurrent models.
     ``providers``: instead of ``device``, ONNX Runtime's execution providers in order, short or full names, each alone or with
     its options: ``["openvino"]``, ``[("cuda", {"device_id": 1}), "cpu"]``; one that does not come up raises DeviceError.
 
@@ -76,7 +76,7 @@ class Engine:
 
     def __init__(
         self,
-        path: str | os.PathLike[str] | bytes,
+        path: str | os.PathLike[str] | bytes | Description,
         *,
         device: str = "auto",
         threads: int | None = None,
@@ -89,18 +89,19 @@ class Engine:
         cuda_stream: int | None = None,
         record_placement: bool = False,
     ) -> None:
-        if not isinstance(path, str | os.PathLike | bytes):
-            raise InputError(f"a model is opened by its path or from bytes, got {kind(path)}")
-        self.path: Path | None = None if isinstance(path, bytes) else Path(path)
         if not isinstance(graph_level, str) or graph_level not in ort.GRAPH_LEVELS:
             raise InputError(f"graph_level must be one of {', '.join(map(repr, ort.GRAPH_LEVELS))}, got {graph_level!r}")
         self.graph_level: str = graph_level
         wanted = None if threads is None else _thread_count(threads)
-        summary = read_model(path, limits)
-        self.threads: int = threads_for(summary) if wanted is None else wanted
+        model = path if isinstance(path, Description) else describe(path, limits)
+        summary = model.summary
+        self.path: Path | None = model.path
+        self._name = model.name
+        self.contract: Contract | None = model.contract
         self.metadata: dict[str, str] = dict(summary.metadata)
-        self.contract: Contract | None = contract_of(self.metadata, self._name)
-        model = path if isinstance(path, bytes) else os.fspath(path)
+        self.per_row: bool = model.per_row
+        self.best_batch: int | None = None
+        self.threads: int = threads_for(summary) if wanted is None else wanted
         cuda = CudaChoices(bool(tf32), bool(cuda_graph), cuda_stream)
         cuda.check(device, providers)
         if cuda.graph:
@@ -108,13 +109,15 @@ class Engine:
         # With device='cuda' a node that falls to the CPU is told of.
         record = record_placement or device == "cuda"
         fixed = open_sizes(sizes or {}, summary.inputs)
+        model.check_unchanged()
+        source = model.source if isinstance(model.source, bytes) else os.fspath(model.source)
         settings = ort.SessionSettings(self.threads, graph_level, fixed, record_placement=record)
         self._session: Any
         recordable = True
         if cuda.graph:
-            opened, recordable = open_for_graphs(model, self._name, settings, device, cuda)
+            opened, recordable = open_for_graphs(source, self._name, settings, device, cuda)
         else:
-            opened = open_on(model, self._name, settings, device, providers, cuda)
+            opened = open_on(source, self._name, settings, device, providers, cuda)
         self._session = opened.session
         self.device_reason: str = opened.reason
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
@@ -133,20 +136,19 @@ class Engine:
         self.outputs: tuple[TensorSpec, ...] = specs_of(self._session.get_outputs(), unranked)
         # A graph that is still to be judged, or was rewritten, has no contract yet.
         ours = self.contract is not None or summary.producer == "onnxferry"
-        self._feeds = {
-            spec.name: Feed(spec, never_empty=never_empty(spec, summary.operators, ours)) for spec in (*self.inputs, *self.optional_inputs)
-        }
-        self._fetches = {spec.name: Feed(spec, "output") for spec in self.outputs}
+        fed = (*self.inputs, *self.optional_inputs)
+        self._input_checks = {spec.name: TensorCheck(spec, never_empty=never_empty(spec, summary.operators, ours)) for spec in fed}
+        self._output_checks = {spec.name: TensorCheck(spec, "output") for spec in self.outputs}
         self._required = tuple(spec.name for spec in self.inputs if not spec.dtype.startswith("optional("))
         self._output_names = [spec.name for spec in self.outputs]
         self._errors = ort.error_classes()
         self._graphs: GraphRunner | None = None
         if cuda.graph:
-            open_for = None if recordable else partial(open_recorded, model, self._name, settings, cuda, self.inputs)
+            open_for = None if recordable else partial(open_recorded, source, self._name, settings, cuda, self.inputs)
             self._graphs = GraphRunner(self._session, self._at, stream=self._stream, open_for=open_for)
         self._call: ort.RunCall | None = self._graphs.call if self._graphs else ort.run_call(self._session)
         self._spares = Spares()
-        self._workers = AsyncPool(max(2, hardware.available_cpus() // self.threads))
+        self._async_pool = AsyncPool(max(2, cpu.available_cpus() // self.threads))
 
     def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Runs the graph once: arrays by input name in, arrays by output name out (``outputs`` asks for some of them only).
@@ -189,7 +191,7 @@ class Engine:
         if type(outputs) is not dict:
             outputs = as_dict(outputs, "outputs")
         if self._graphs is not None:  # which has buffers of its own
-            output_arrays(outputs, self._fetches, bound_arrays(self._feeds, self._checked(feeds)))
+            output_arrays(outputs, self._output_checks, bound_arrays(self._input_checks, self._checked(feeds)))
             self._copy_into(outputs, self.run(feeds, list(outputs)))
             return
         for binding in spares.bindings:
@@ -225,7 +227,7 @@ class Engine:
         names = self._output_names if outputs is None else self._chosen(outputs)
         ready = self._checked(feeds)
         try:
-            results = await self._workers.run(call, names, dict(ready))
+            results = await self._async_pool.run(call, names, dict(ready))
         except InputError:
             raise
         except self._errors as error:
@@ -254,10 +256,10 @@ class Engine:
         graphs = self._graphs
         try:
             if graphs is not None:
-                values = values_of(ready, self._feeds, self._at, self._stream)
+                values = values_of(ready, self._input_checks, self._at, self._stream)
                 answers = zip(names, graphs.call_on_device(names, values), strict=True)
                 return {name: DeviceArray(value, self._stream) for name, value in answers}
-            return run_on_device(session, ready, names, self._feeds, self._at, self._stream)
+            return run_on_device(session, ready, names, self._input_checks, self._at, self._stream)
         except InputError:
             raise
         except self._errors as error:
@@ -269,7 +271,7 @@ class Engine:
         self._call = None
         self._graphs = None
         self._spares = Spares()
-        self._workers.close()
+        self._async_pool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -282,10 +284,6 @@ class Engine:
         sides = [", ".join(map(str, specs)) for specs in (self.inputs, self.outputs)]
         return f"Engine({self._name}, {state}, inputs=[{sides[0]}], outputs=[{sides[1]}])"
 
-    @property
-    def _name(self) -> str:
-        return "the model" if self.path is None else str(self.path)
-
     def _closed(self) -> InputError:
         return InputError(f"{self._name} is closed; open it again with Engine(...)")
 
@@ -293,11 +291,11 @@ class Engine:
         """The feeds as ONNX Runtime takes them."""
         ready: Mapping[str, Any] = feeds if type(feeds) is dict else as_dict(feeds)
         for name, array in ready.items():
-            feed = self._feeds.get(name)
+            feed = self._input_checks.get(name)
             if feed is None:
-                raise InputError(f"the model has no input {name!r}{instead(name, list(self._feeds))}")
+                raise InputError(f"the model has no input {name!r}{instead(name, list(self._input_checks))}")
             if not feed.accepts(array):
-                mended = feed.mend(array)
+                mended = feed.convert(array)
                 if mended is not array:
                     ready = {**ready, name: mended}  # the loop goes on over the caller's own
         for name in self._required:
@@ -307,8 +305,8 @@ class Engine:
 
     def _check_names(self, feeds: Mapping[str, Any]) -> None:
         for name in feeds:
-            if name not in self._feeds:
-                raise InputError(f"the model has no input {name!r}{instead(name, list(self._feeds))}")
+            if name not in self._input_checks:
+                raise InputError(f"the model has no input {name!r}{instead(name, list(self._input_checks))}")
         for name in self._required:
             if name not in feeds:
                 raise self._missing(name)
@@ -334,8 +332,8 @@ class Engine:
 
     def _bound(self, session: Any, feeds: Mapping[str, Any], outputs: Mapping[str, Any]) -> Binding:
         self._checked(feeds)
-        arrays = bound_arrays(self._feeds, feeds)
-        output_arrays(outputs, self._fetches, arrays)
+        arrays = bound_arrays(self._input_checks, feeds)
+        output_arrays(outputs, self._output_checks, arrays)
         try:
             return Binding(session, arrays, outputs)
         except self._errors as error:

@@ -15,11 +15,11 @@ from onnxferry.runtime.onnx_file.values import TensorSpec, shape_words
 _NUMPY_NAMES = {element.onnx: element.numpy for element in ELEMENT_TYPES.values()}
 
 
-_ENDED_BY_NOTHING = frozenset({"ai.onnx::LSTM", "ai.onnx::GRU", "com.microsoft::DynamicQuantizeLSTM"})
+_ABORT_ON_EMPTY = frozenset({"ai.onnx::LSTM", "ai.onnx::GRU", "com.microsoft::DynamicQuantizeLSTM"})
 """Operators whose kernels call std::terminate for an empty batch, the GRU also for no steps (ONNX Runtime 1.31.1)."""
 
 
-class Feed:
+class TensorCheck:
     """One input's (or output's) expectations, laid out so that a right array passes at little cost."""
 
     __slots__ = ("dtype", "fixed", "never_empty", "rank", "role", "spec")
@@ -50,15 +50,15 @@ class Feed:
         return True
 
     def as_tensor(self, value: object) -> np.ndarray:
-        """As :meth:`mend`, for what is bound by its address: refuses what is no array of numbers."""
+        """As :meth:`convert`, for what is bound by its address: refuses what is no array of numbers."""
         if self.dtype is None or self.dtype.kind not in "biufc":
             raise InputError(f"{self.role} {self.spec.name!r} is {self.spec.dtype}, which has no memory to bind; use run()")
-        array = self.mend(value)
+        array = self.convert(value)
         if not isinstance(array, np.ndarray):
-            raise TypeError(f"mend() gave {kind(array)} for a tensor")
+            raise TypeError(f"convert() gave {kind(array)} for a tensor")
         return array if array.flags.aligned else array.copy()
 
-    def mend(self, value: object) -> object:
+    def convert(self, value: object) -> object:
         """The array as ONNX Runtime takes it, copied only where its memory layout demands it; InputError where it is wrong."""
         spec = self.spec
         if "(" in spec.dtype:  # a sequence, map or optional: ONNX Runtime checks those
@@ -150,6 +150,6 @@ def never_empty(spec: TensorSpec, operators: Collection[str], ours: bool) -> tup
     ``ours``: of a file with a contract, or a graph made by this package, it is known that the batch comes first, and that no step
     at all is fine. Of any other nothing is known.
     """
-    if not spec.ranked or _ENDED_BY_NOTHING.isdisjoint(operators):
+    if not spec.ranked or _ABORT_ON_EMPTY.isdisjoint(operators):
         return ()
     return tuple(range(len(spec.shape))[: 1 if ours else None])

@@ -15,7 +15,7 @@ import numpy as np
 
 from onnxferry.runtime.arguments import given, instead
 from onnxferry.runtime.engine import ort
-from onnxferry.runtime.engine.inputs import Feed
+from onnxferry.runtime.engine.inputs import TensorCheck
 from onnxferry.runtime.errors import InputError
 
 KEPT = 2
@@ -72,13 +72,13 @@ class Spares(threading.local):
         self.bindings = (binding, *self.bindings[: KEPT - 1])
 
 
-def bound_arrays(feeds: Mapping[str, Feed], ready: Mapping[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def bound_arrays(feeds: Mapping[str, TensorCheck], ready: Mapping[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Checks inputs for binding. Raises InputError for what does not fit, or has no memory to bind (text, sequences)."""
     return {name: (array, feeds[name].as_tensor(array)) for name, array in ready.items()}
 
 
 def output_arrays(
-    outputs: Mapping[str, np.ndarray], known: Mapping[str, Feed], inputs: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    outputs: Mapping[str, np.ndarray], known: Mapping[str, TensorCheck], inputs: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> None:
     """Raises InputError for an array that an output cannot be written into. Sizes that the graph leaves open show in the run."""
     if not outputs:

@@ -283,7 +283,7 @@ def bind(session: Any, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, n
     return (values, binding), native, inner.run_with_iobinding if outputs else None
 
 
-_opening = threading.Lock()
+_session_lock = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -294,7 +294,7 @@ def _files_set_no_options() -> Iterator[None]:
     nothing, since opening a session holds Python's lock anyway.
     """
     name = "ORT_LOAD_CONFIG_FROM_MODEL"
-    with _opening:
+    with _session_lock:
         value = os.environ.pop(name, None)
         try:
             yield

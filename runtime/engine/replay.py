@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxferry.runtime.artifact.comparison import EXACT, Comparison, compare_output
 from onnxferry.runtime.artifact.contract import Contract, Tolerance
-from onnxferry.runtime.engine.batches import row_by_row
+from onnxferry.runtime.engine.batches import per_row_run
+from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.errors import CheckFailedError
 
-if TYPE_CHECKING:
-    from onnxferry.runtime.engine.engine import Engine
-
-
 Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
-"""Arrays by input name to arrays by output name, such as :meth:`onnxferry.runtime.Engine.run`."""
+"""Arrays by input name to arrays by output name, such as :meth:`onnxferry.runtime.engine.runner.Runner.run`."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,6 @@ def replay_goldens(run: Run, contract: Contract) -> GoldenReport:
     return GoldenReport(tuple(comparisons))
 
 
-def replay(engine: Engine) -> GoldenReport:
-    """The golden samples that an open file carries, none where it carries none. Rows run alone where the file says that they must."""
-    return replay_goldens(row_by_row(engine), engine.contract) if engine.contract else GoldenReport(())
+def replay(runner: Runner) -> GoldenReport:
+    """The golden samples of an open model, none where it has none. Rows run one by one where they must."""
+    return replay_goldens(per_row_run(runner), runner.contract) if runner.contract else GoldenReport(())

@@ -23,7 +23,7 @@ sequences of 64 steps: 1.8 for the LSTM) want more: say ``threads=``, or tune.
 
 from __future__ import annotations
 
-from onnxferry.runtime.machine import cpu as hardware
+from onnxferry.runtime.machine import cpu
 from onnxferry.runtime.onnx_file.summary import ModelSummary
 
 _LSTMS = ("ai.onnx::LSTM", "com.microsoft::DynamicQuantizeLSTM")
@@ -43,7 +43,7 @@ TINY_GRU_BYTES = 3 * 2**20
 
 
 def threads_for(summary: ModelSummary) -> int:
-    """One for a tiny recurrent model, else :func:`hardware.default_threads`."""
+    """One for a tiny recurrent model, else :func:`cpu.default_threads`."""
     operators = summary.operators
     if not any(name in operators for name in _WIDE_OPERATORS):
         weights = sum(each.nbytes for each in summary.initializers)
@@ -51,4 +51,4 @@ def threads_for(summary: ModelSummary) -> int:
         gru = any(name in operators for name in _GRUS)
         if (lstm or gru) and weights <= (TINY_LSTM_BYTES if lstm else TINY_GRU_BYTES):
             return 1
-    return hardware.default_threads()
+    return cpu.default_threads()

@@ -29,7 +29,7 @@ from onnxferry.runtime.onnx_file.values import is_size
 from onnxferry.runtime.tasks.model import Model, not_as_promised
 
 if TYPE_CHECKING:
-    from onnxferry.runtime.engine.engine import Engine
+    from onnxferry.runtime.engine.runner import Runner
 
 
 DECODE_BATCH_SIZE = 256
@@ -43,7 +43,7 @@ class Autoencoder(Model):
 
     noun = ENCODER.noun
 
-    def __init__(self, engine: Engine, decoder: Engine | None) -> None:
+    def __init__(self, engine: Runner, decoder: Runner | None) -> None:
         super().__init__(engine)
         self.decoder = decoder
         self.channels, self.size, self.latent = _check_encoder(engine)
@@ -51,7 +51,7 @@ class Autoencoder(Model):
             _check_decoder(engine, decoder, self.latent, (self.size, self.size, self.channels))
 
     @classmethod
-    def from_engine(cls, engine: Engine, open_engine: Callable[[Path], Engine]) -> Self:
+    def from_engine(cls, engine: Runner, open_engine: Callable[[Path], Runner]) -> Self:
         """With the decoder whose file lies beside the encoder's, if there is one."""
         beside = None if engine.path is None else decoder_path(original_path(engine.path, engine.contract))
         return cls(engine, open_engine(beside) if beside is not None and beside.is_file() else None)
@@ -153,7 +153,7 @@ class Autoencoder(Model):
             self.decoder.close()
 
 
-def _check_encoder(engine: Engine) -> tuple[int, int, int]:
+def _check_encoder(engine: Runner) -> tuple[int, int, int]:
     """Channels, side and latents. Raises ArtifactError where the graph is not what its contract says."""
     inputs, outputs = {spec.name: spec for spec in engine.inputs}, {spec.name: spec for spec in engine.outputs}
     image = inputs.get("image")
@@ -170,7 +170,7 @@ def _check_encoder(engine: Engine) -> tuple[int, int, int]:
     return int(image.shape[3] or 0), side, latent
 
 
-def _check_decoder(engine: Engine, decoder: Engine, latent: int, shape: tuple[int, int, int]) -> None:
+def _check_decoder(engine: Runner, decoder: Runner, latent: int, shape: tuple[int, int, int]) -> None:
     theirs, ours = decoder.contract, engine.contract
     if theirs is None or theirs.kind != DECODER.name or [spec.name for spec in decoder.inputs] != ["latent"]:
         raise ArtifactError(f"{decoder.path} is not a decoder; export the model again")

@@ -17,7 +17,7 @@ from onnxferry.runtime.kinds import RECOGNISER
 from onnxferry.runtime.tasks.model import Model, not_as_promised
 
 if TYPE_CHECKING:
-    from onnxferry.runtime.engine.engine import Engine
+    from onnxferry.runtime.engine.runner import Runner
 
 
 class Ranked(NamedTuple):
@@ -77,7 +77,7 @@ class Classifier(Model):
 
     noun = RECOGNISER.noun
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Runner) -> None:
         super().__init__(engine)
         self.channels = _check_recogniser(engine)
 
@@ -152,7 +152,7 @@ class Classifier(Model):
             yield key, Prediction(labels[index], index, float(row[index]), row, labels)
 
 
-def _check_recogniser(engine: Engine) -> int:
+def _check_recogniser(engine: Runner) -> int:
     """The number of channels that the graph takes, 1 or 3. Raises ArtifactError where it is not the recogniser it says it is."""
     inputs = {spec.name: spec for spec in engine.inputs}
     outputs = {spec.name: spec for spec in engine.outputs}

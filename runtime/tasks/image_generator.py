@@ -24,7 +24,7 @@ from onnxferry.runtime.onnx_file.values import is_size
 from onnxferry.runtime.tasks.model import Model, not_as_promised
 
 if TYPE_CHECKING:
-    from onnxferry.runtime.engine.engine import Engine
+    from onnxferry.runtime.engine.runner import Runner
 
 
 SAMPLE_BATCH_SIZE = 256
@@ -35,7 +35,7 @@ class ImageGenerator(Model):
 
     noun = IMAGE_GENERATOR.noun
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Runner) -> None:
         super().__init__(engine)
         self.noise, self.size, self.channels = _check_generator(engine)
 
@@ -143,7 +143,7 @@ def great_circle(first: np.ndarray, last: np.ndarray, shares: np.ndarray) -> np.
     return points.astype(np.float32)
 
 
-def _check_generator(engine: Engine) -> tuple[int, int, int]:
+def _check_generator(engine: Runner) -> tuple[int, int, int]:
     """Numbers of noise, side and channels. Raises ArtifactError where the graph is not what its contract says."""
     inputs, outputs = {spec.name: spec for spec in engine.inputs}, {spec.name: spec for spec in engine.outputs}
     noise, label, image = inputs.get("noise"), inputs.get("label"), outputs.get("image")

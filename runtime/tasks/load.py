@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from onnxferry.runtime.artifact.contract import kind_of
-from onnxferry.runtime.artifact.variants import decoder_path, variants_of
+from onnxferry.runtime.artifact.describe import Description, describe
+from onnxferry.runtime.artifact.variants import Variant, decoder_path, variants_of
 from onnxferry.runtime.artifact.zoo import find_model
+from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.open import runs_on
+from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.tasks.model import Model
@@ -54,31 +57,41 @@ def load(
     Raises ArtifactError for a file that cannot be opened or a variant that is not there or not for ``device``, DeviceError where the
     device asked for cannot be used here; with ``tune``, what :func:`onnxferry.runtime.tuning.tune.tune` raises.
     """
-
     path = find_model(name_or_path)
     if variant is not None and tune:
         raise InputError("give either variant=..., to choose one, or tune=True, to have it chosen")
-    chosen = {} if variant is None else variants_of(path, variant, limits)
-    for each in chosen.values():  # what a certificate says was seen on one device
+    chosen = {} if variant is None else _chosen_variants(path, variant, device, providers, limits)
+
+    def open_file(file: Path) -> Runner:
+        if tune:
+            share = 0.5 if decoder_path(path).is_file() else 1.0  # an autoencoder's two files share the time
+            return _open_tuned(describe(file, limits), device, threads, providers, share)
+        certified = chosen.get(file)
+        where = certified.device if certified and providers is None else device
+        model = certified.file if certified else describe(file, limits)
+        return Engine(model, device=where, threads=threads, providers=providers)
+
+    return _model_from_runner(open_file(path), open_file)
+
+
+def _chosen_variants(
+    path: Path, tag: str, device: str, providers: Sequence[ort.Provider] | None, limits: Limits | None
+) -> dict[Path, Variant]:
+    """The variants of that tag, by their original's file. Raises ArtifactError if there is none, or it is for another device."""
+    chosen = variants_of(path, tag, limits)
+    for each in chosen.values():  # what a certificate says was measured on one device
         if (device != "auto" or providers is not None) and runs_on(device, providers) != each.device:
             raise ArtifactError(
                 f"{each.path.name} is certified for {each.device} alone; leave the device out, or say device={each.device!r}"
             )
+    return chosen
 
-    def open_engine(original: Path) -> Engine:
-        if tune:
-            from onnxferry.runtime.tuning.tune import SECONDS
-            from onnxferry.runtime.tuning.tuned_engine import open_tuned
 
-            seconds = SECONDS / 2 if decoder_path(path).is_file() else SECONDS  # of an autoencoder, each half
-            return open_tuned(original, device=device, threads=threads, providers=providers, limits=limits, seconds=seconds)
-        if original in chosen:
-            certified = chosen[original]
-            where = certified.device if providers is None else device
-            return Engine(certified.path, device=where, threads=threads, providers=providers, limits=limits)
-        return Engine(original, device=device, threads=threads, providers=providers, limits=limits)
+def _open_tuned(model: Description, device: str, threads: int | None, providers: Sequence[ort.Provider] | None, share: float) -> Runner:
+    from onnxferry.runtime.tuning.tune import SECONDS
+    from onnxferry.runtime.tuning.tuned_engine import open_tuned
 
-    return _model_from_engine(open_engine(path), open_engine)
+    return open_tuned(model, device=device, threads=threads, providers=providers, seconds=share * SECONDS)
 
 
 def load_as(task: type[Task], name_or_path: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> Task:
@@ -93,21 +106,17 @@ def load_as(task: type[Task], name_or_path: str | os.PathLike[str], device: str 
     raise ArtifactError(f"{os.fspath(name_or_path)} is not {task.noun}, {what}; see what it takes and gives: {look}")
 
 
-def _model_from_engine(engine: Engine, open_engine: Callable[[Path], Engine]) -> Model:
-    opened = [engine]
+def _model_from_runner(runner: Runner, open_file: Callable[[Path], Runner]) -> Model:
+    opened = [runner]
 
-    def open_and_note(path: Path) -> Engine:
-        opened.append(open_engine(path))
+    def open_and_note(path: Path) -> Runner:
+        opened.append(open_file(path))
         return opened[-1]
 
     try:
-        return _as_its_kind(engine, open_and_note)
-    except BaseException:  # a graph that is not what its contract says: nobody else could close its sessions
+        task: type[Model] = kind_of(runner.contract).task_class
+        return task.from_engine(runner, open_and_note)
+    except BaseException:  # a graph that is not what its contract says: the caller has nothing to close
         for each in opened:
             each.close()
         raise
-
-
-def _as_its_kind(engine: Engine, open_engine: Callable[[Path], Engine]) -> Model:
-    task: type[Model] = kind_of(engine.contract).task_class
-    return task.from_engine(engine, open_engine)

@@ -15,7 +15,8 @@ from onnxferry.runtime.images.batches import BATCH
 from onnxferry.runtime.kinds import MODEL
 
 if TYPE_CHECKING:
-    from onnxferry.runtime.engine.engine import Engine, TensorSpec
+    from onnxferry.runtime.engine.runner import Runner
+    from onnxferry.runtime.onnx_file.values import TensorSpec
 
 
 class Model:
@@ -23,11 +24,11 @@ class Model:
 
     noun: ClassVar[str] = MODEL.noun
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Runner) -> None:
         self.engine = engine
 
     @classmethod
-    def from_engine(cls, engine: Engine, open_engine: Callable[[Path], Engine]) -> Self:
+    def from_engine(cls, engine: Runner, open_engine: Callable[[Path], Runner]) -> Self:
         """The model on an open engine. ``open_engine`` opens another file, in the same way, for a model of several files."""
         return cls(engine)
 
@@ -44,10 +45,10 @@ class Model:
     @property
     def good_batch(self) -> int:
         """As many inputs as are best run together: what tuning found where the model is tuned, else 64."""
-        return getattr(self.engine, "best_batch", BATCH)
+        return self.engine.best_batch or BATCH
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays by input name to arrays by output name, as :meth:`Engine.run`. Raises InputError for feeds that do not fit."""
+        """Arrays by input name to arrays by output name, as :meth:`Runner.run`. Raises InputError for feeds that do not fit."""
         return self.engine.run(feeds)
 
     def close(self) -> None:
@@ -66,7 +67,7 @@ class Model:
         return f"{type(self).__name__}({name or str(self.engine.path)!r}, device={self.engine.device!r}{classes})"
 
 
-def not_as_promised(engine: Engine, noun: str, expected: str, specs: Sequence[TensorSpec] | None = None) -> ArtifactError:
+def not_as_promised(engine: Runner, noun: str, expected: str, specs: Sequence[TensorSpec] | None = None) -> ArtifactError:
     """For a graph that is not the ``noun`` that its contract says it is. ``specs``: what it has in place of ``expected``; None for all."""
     found = (*engine.inputs, *engine.optional_inputs, *engine.outputs) if specs is None else specs
     got = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in found) or "none"

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from onnxferry.runtime.arguments import whole_number
-from onnxferry.runtime.engine.batches import row_by_row
+from onnxferry.runtime.engine.batches import per_row_run
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.kinds import TEXT_GENERATOR
 from onnxferry.runtime.tasks.model import Model, not_as_promised
 
 if TYPE_CHECKING:
-    from onnxferry.runtime.engine.engine import Engine
+    from onnxferry.runtime.engine.runner import Runner
 
 
 READ_CHUNK = 4096
@@ -68,10 +68,10 @@ class TextGenerator(Model):
 
     noun = TEXT_GENERATOR.noun
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Runner) -> None:
         super().__init__(engine)
         _check_generator(engine)
-        self._run = row_by_row(engine)
+        self._run = per_row_run(engine)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return self._run(feeds)
@@ -361,7 +361,7 @@ def _bytes(name: str, text: object) -> bytes:
     raise InputError(f"the {name} must be a str or bytes, got {type(text).__name__}")
 
 
-def _check_generator(engine: Engine) -> None:
+def _check_generator(engine: Runner) -> None:
     """Raises ArtifactError where the graph is not the text generator that its contract says it is."""
     required = {spec.name: spec for spec in engine.inputs}
     optional = {spec.name: spec for spec in engine.optional_inputs}

@@ -15,7 +15,7 @@ import numpy as np
 from onnxferry.runtime.onnx_file.values import TensorSpec
 
 if TYPE_CHECKING:
-    from onnxferry.runtime.engine.engine import Engine
+    from onnxferry.runtime.engine.runner import BufferRunner, Runner
 
 
 KEPT = 2
@@ -31,7 +31,7 @@ _Buffers = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 class BoundRun:
     """``run`` of an engine by way of ``run_into``: the same arguments, results and errors."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: BufferRunner) -> None:
         self.engine = engine
         self._own = _Own()
 
@@ -64,7 +64,7 @@ class _Own(threading.local):
         self.buffers: dict[_Key, _Buffers] = {}
 
 
-def can_be_bound(engine: Engine) -> bool:
+def can_be_bound(engine: Runner) -> bool:
     """True where the inputs' shapes settle the outputs' and all have memory to bind: then buffers can be used again."""
     specs: tuple[TensorSpec, ...] = (*engine.inputs, *engine.outputs)
     if engine.device not in ("cpu", "cuda") or not all(spec.ranked and _is_number(spec.dtype) for spec in specs):

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onnxferry.runtime.artifact.describe import Description
 from onnxferry.runtime.engine.ort import GRAPH_LEVELS, Sizes
 
 BINDINGS = ("run", "run_into")
@@ -54,11 +55,12 @@ class Tuning:
     path: Path
     plans: Mapping[int, Plan]
     machine: str
-    rows_alone: frozenset[str] = frozenset()  # tags of variants that take one row at a time
-    text: bool = False  # the runs write text: tune_feeds.WRITTEN bytes a row each
+    per_row: frozenset[str] = frozenset()  # tags of variants that run one row at a time
+    text: bool = False  # the runs write text: inputs.WRITTEN bytes a row each
     remembered: bool = False  # all of it was found before
     not_kept: str = ""  # why the next time will not remember it; "" where it will
     seconds: float = field(default=0.0, compare=False)  # that finding it took
+    files: Mapping[str, Description] = field(default_factory=dict, compare=False, repr=False)  # as read; the model itself under ""
 
     @property
     def best_batch(self) -> int:

@@ -11,13 +11,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from onnxferry.runtime.artifact.comparison import compare_output, rms_share
 from onnxferry.runtime.artifact.contract import Tolerance
+from onnxferry.runtime.artifact.describe import Description
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.ort import Sizes
 from onnxferry.runtime.engine.replay import replay
@@ -76,16 +76,16 @@ class Unfit(Exception):  # noqa: N818 (not an error: a verdict, which never leav
 
 
 class Opener(Protocol):
-    def __call__(self, path: Path, setting: Setting, /) -> Engine: ...
+    def __call__(self, file: Description, setting: Setting, /) -> Engine: ...
 
 
 class Pool:
     """Engines by setting, opened when first asked for, with their golden samples replayed."""
 
-    def __init__(self, files: Mapping[str, Path], open_engine: Opener) -> None:
+    def __init__(self, files: Mapping[str, Description], open_engine: Opener) -> None:
         """``files``: by tag of the variant, the file itself under ""."""
         self.files, self.open_engine = files, open_engine
-        self.sizes = {tag: path.stat().st_size for tag, path in files.items()}
+        self.sizes = {tag: file.summary.file_bytes for tag, file in files.items()}
         self.engines: dict[Setting, Engine] = {}
         self.refused: dict[Setting, OnnxFerryError] = {}  # what failed its golden samples
 
@@ -150,7 +150,7 @@ class Search:
     def __init__(self, pool: Pool, feeds: Sequence[Feeds], seconds: float) -> None:
         self.pool, self.feeds, self.seconds = pool, feeds, seconds
         self.start = clock()
-        self.opening = self.estimate = 0.0  # seconds that the default took to be opened and checked, and takes to run
+        self.open_seconds = self.estimate = 0.0  # seconds that the default took to be opened and checked, and takes to run
         self.turns = 0
         self.tried: list[Candidate] = []
 
@@ -163,7 +163,7 @@ class Search:
         self.tried.append(first)
         opened = clock()
         first.runs(self.feeds[0])
-        self.opening, self.estimate = opened - self.start, clock() - opened
+        self.open_seconds, self.estimate = opened - self.start, clock() - opened
         if self.estimate < SLOW:  # a first run says too much of a fast model
             self.estimate = self.turn(first, 1)
         best = self.halved(first, [first, *self.opened(others, first, 0.4)], 0.5)
@@ -194,7 +194,7 @@ class Search:
                 continue
             candidate = Candidate(setting, dict)
             self.tried.append(candidate)
-            if self.left(share) < self.opening + self.estimate:
+            if self.left(share) < self.open_seconds + self.estimate:
                 candidate.verdict = NO_TIME
                 continue
             try:

@@ -5,7 +5,7 @@
     load("digits.onnx", tune=True)              # the same, and runs that way from then on
 
 Before a setting may win, it must give the model's golden samples within their tolerances; where it does not win by more than the
-noise, the default stays. :mod:`tune_search` says how it is timed, :mod:`tune_cache` where it is remembered.
+noise, the default stays. :mod:`.search` says how it is timed, :mod:`cache` where it is remembered.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import operator
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from onnxferry.runtime.artifact.contract import kind_of
-from onnxferry.runtime.artifact.metadata import contract_of
+from onnxferry.runtime.artifact.describe import Description, describe
 from onnxferry.runtime.artifact.variants import Variant, certified_variants
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.engine import ort
@@ -30,10 +31,9 @@ from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.open import runs_on
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.machine import cpu
-from onnxferry.runtime.machine import cpu as hardware
-from onnxferry.runtime.onnx_file.reader import file_sha256, read_model
+from onnxferry.runtime.onnx_file.reader import file_sha256
 from onnxferry.runtime.onnx_file.summary import Limits, ModelSummary
-from onnxferry.runtime.tuning import cache as tune_cache
+from onnxferry.runtime.tuning import cache
 from onnxferry.runtime.tuning.inputs import fixed_sizes, make_feeds
 from onnxferry.runtime.tuning.plan import Plan, Setting, Tuning, plan_from_json, plan_to_json
 from onnxferry.runtime.tuning.search import Pool, Search
@@ -76,72 +76,148 @@ def tune(
     Raises InputError for batch sizes that make no sense and for inputs that cannot be made up, CheckFailedError where the file's
     golden samples do not come out even as it is, and what :class:`Engine` raises.
     """
-    start = time.perf_counter()
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
         raise InputError(f"seconds must be a number above 0, got {seconds!r}")
     if isinstance(feeds, Mapping) or not all(isinstance(each, Mapping) for each in feeds):
         raise InputError("feeds must be a list of dicts of arrays by input name, as run() takes them")
-    path = find_model(name_or_path)
-    summary = read_model(path, limits)
-    contract = contract_of(summary.metadata, str(path))
-    sizes = _batch_sizes(batches, summary)
-    where = runs_on(device, providers)
-    variants = certified_variants(path, limits, where)
-    most = hardware.default_threads() if threads is None else threads
-    counts = _thread_counts(most) if threads is None and where != "cuda" else [most]  # of the CPU
-    key = _key(path, summary, variants, (device, where), providers, counts)
-    known = _known_plans(key, variants) if remember and not feeds else {}  # what was found with other inputs need not hold for these
-    plans = {size: known[size] for size in sizes if size in known}
-    missing = [size for size in sizes if size not in known]
-    not_kept = "" if remember else "asked not to"
-    if missing:
-        files = {"": path, **{variant.tag: variant.path for variant in variants}}
-
-        def open_engine(file: Path, setting: Setting) -> Engine:
-            return open_as(setting, file, device=device, providers=providers, limits=limits)
-
-        pool = Pool(files, open_engine)
-        default = Setting(threads=most)
-        text = kind_of(contract).returns == "text"  # prompts are of any length
-        try:
-            for position, size in enumerate(missing):
-                left = (seconds - (time.perf_counter() - start)) / (len(missing) - position)
-                made = make_feeds(contract, summary.inputs, size, samples=feeds, optional=[spec.name for spec in summary.optional_inputs])
-                others = _settings([v for v in variants if size == 1 or not v.rows_alone], counts, default)
-                fixed = () if text else fixed_sizes(summary.inputs, made)
-                plans[size] = Search(pool, made, left).plan(size, default, others, LEVELS, fixed)
-        finally:
-            pool.close()
-        if remember:
-            kept = {**known, **plans}
-            not_kept = tune_cache.write_entry(key, {"plans": {str(size): plan_to_json(kept[size]) for size in sorted(kept)}})
-    return Tuning(
-        path=path,
-        plans=dict(sorted(plans.items())),
-        machine=cpu.machine_name(),
-        rows_alone=frozenset(variant.tag for variant in variants if variant.rows_alone),
-        text=kind_of(contract).returns == "text",
-        remembered=not missing,
-        not_kept=not_kept,
-        seconds=time.perf_counter() - start,
-    )
+    model = describe(find_model(name_or_path), limits)
+    sizes = _batch_sizes(batches, model.summary)
+    return _tune(situation_of(model, device, threads, providers), sizes, seconds, feeds, remember)
 
 
-def open_as(
-    setting: Setting,
-    file: Path,
+def tuning_for(
+    model: Description,
     *,
-    device: str,
+    device: str = "auto",
+    threads: int | None = None,
     providers: Sequence[ort.Provider] | None = None,
-    limits: Limits | None = None,
-) -> Engine:
+    seconds: float = SECONDS,
+) -> Tuning:
+    """All plans that were measured before, for whatever batch sizes; if there are none, :func:`tune` for the default sizes."""
+    situation = situation_of(model, device, threads, providers)
+    known = situation.known_plans()
+    return situation.tuning(known, remembered=True) if known else _tune(situation, _batch_sizes(None, model.summary), seconds)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a plan is valid for: a model with its variants, the device, and the numbers of threads to choose from."""
+
+    model: Description
+    variants: tuple[Variant, ...]  # those certified for the device
+    device: str  # "auto", "cpu" or "cuda", as asked for
+    where: str  # the device that this is on this machine
+    providers: Sequence[ort.Provider] | None
+    threads: tuple[int, ...]  # to try; the first is the default
+
+    @property
+    def files(self) -> dict[str, Description]:
+        """By the variant's tag; the model itself under ""."""
+        return {"": self.model, **{variant.tag: variant.file for variant in self.variants}}
+
+    @property
+    def writes_text(self) -> bool:
+        return kind_of(self.model.contract).returns == "text"
+
+    def key(self) -> dict[str, Any]:
+        """Everything that the plans depend on."""
+        path = self.model.path
+        outside = [] if path is None else self.model.summary.weight_files(path)
+        return {
+            "file": self.model.digest,
+            # Too large to hash at each start.
+            "outside": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in outside],
+            "variants": {variant.tag: variant.file.digest for variant in self.variants},
+            "machine": cpu.machine_name(),
+            "onnxruntime": str(ort.onnxruntime().__version__),
+            "device": self.where,
+            "providers": None if self.providers is None else repr(list(self.providers)),
+            "threads": list(self.threads),
+        }
+
+    def known_plans(self) -> dict[int, Plan]:
+        """Plans that were kept, by the batch size they were measured for."""
+        document = cache.read_entry(self.key())
+        entries = document.get("plans") if document else None
+        tags = frozenset(variant.tag for variant in self.variants)
+        plans = {}
+        for text, entry in entries.items() if isinstance(entries, dict) else ():
+            batch = int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else 0
+            plan = plan_from_json(entry, batch, tags)
+            if plan is not None:
+                plans[batch] = plan
+        return plans
+
+    def keep(self, plans: Mapping[int, Plan]) -> str:
+        """Keeps plans for the next time. Returns why that was not possible, "" where it was."""
+        return cache.write_entry(self.key(), {"plans": {str(size): plan_to_json(plans[size]) for size in sorted(plans)}})
+
+    def tuning(self, plans: Mapping[int, Plan], *, remembered: bool, not_kept: str = "", seconds: float = 0.0) -> Tuning:
+        return Tuning(
+            path=self.model.path or Path(),
+            plans=dict(sorted(plans.items())),
+            machine=cpu.machine_name(),
+            per_row=frozenset(variant.tag for variant in self.variants if variant.per_row),
+            text=self.writes_text,
+            remembered=remembered,
+            not_kept=not_kept,
+            seconds=seconds,
+            files=self.files,
+        )
+
+
+def situation_of(model: Description, device: str, threads: int | None, providers: Sequence[ort.Provider] | None) -> Situation:
+    """Raises what :class:`Engine` raises for a device or providers that cannot be used."""
+    where = runs_on(device, providers)
+    most = cpu.default_threads() if threads is None else threads
+    counts = _thread_counts(most) if threads is None and where != "cuda" else [most]  # threads are the CPU's
+    return Situation(model, certified_variants(model, device=where), device, where, providers, tuple(counts))
+
+
+def _tune(
+    situation: Situation, sizes: Sequence[int], seconds: float, feeds: Sequence[Mapping[str, np.ndarray]] = (), remember: bool = True
+) -> Tuning:
+    start = time.perf_counter()
+    kept = situation.known_plans() if remember else {}
+    known = {} if feeds else kept  # what was measured with other inputs need not be true of these
+    missing = [size for size in sizes if size not in known]
+    measured = _measured(situation, missing, feeds, start + seconds)
+    not_kept = "asked not to" if not remember else situation.keep({**kept, **measured}) if measured else ""
+    plans = {size: measured.get(size) or known[size] for size in sizes}
+    return situation.tuning(plans, remembered=not missing, not_kept=not_kept, seconds=time.perf_counter() - start)
+
+
+def _measured(situation: Situation, sizes: Sequence[int], feeds: Sequence[Mapping[str, np.ndarray]], deadline: float) -> dict[int, Plan]:
+    """A plan for each batch size, each with an equal share of the time left until ``deadline`` (of ``time.perf_counter``)."""
+    if not sizes:
+        return {}
+    contract, summary = situation.model.contract, situation.model.summary
+    default = Setting(threads=situation.threads[0])
+
+    def open_engine(file: Description, setting: Setting) -> Engine:
+        return open_as(setting, file, device=situation.device, providers=situation.providers)
+
+    pool = Pool(situation.files, open_engine)
+    plans = {}
+    try:
+        for position, size in enumerate(sizes):
+            left = (deadline - time.perf_counter()) / (len(sizes) - position)
+            made = make_feeds(contract, summary.inputs, size, samples=feeds, optional=[spec.name for spec in summary.optional_inputs])
+            others = _settings([v for v in situation.variants if size == 1 or not v.per_row], situation.threads, default)
+            fixed = () if situation.writes_text else fixed_sizes(summary.inputs, made)  # prompts are of any length
+            plans[size] = Search(pool, made, left).plan(size, default, others, LEVELS, fixed)
+    finally:
+        pool.close()
+    return plans
+
+
+def open_as(setting: Setting, file: Description, *, device: str, providers: Sequence[ort.Provider] | None = None) -> Engine:
     """``file``: that of the setting's variant."""
     return Engine(
         file,
         device=device,
         threads=setting.threads,
         providers=providers,
-        limits=limits,
         graph_level=setting.graph_level,
         sizes=dict(setting.sizes),
     )
@@ -149,7 +225,7 @@ def open_as(
 
 def forget(name_or_path: str | os.PathLike[str]) -> int:
     """Forgets all that was found for a model's file, for whatever settings. Returns how many entries there were."""
-    return tune_cache.forget_entries(file_sha256(find_model(name_or_path)))
+    return cache.forget_entries(file_sha256(find_model(name_or_path)))
 
 
 def _batch_sizes(batches: Iterable[int] | None, summary: ModelSummary) -> list[int]:
@@ -188,38 +264,3 @@ def _settings(variants: Sequence[Variant], counts: Sequence[int], default: Setti
     promised = sorted(variants, key=lambda variant: -max(variant.speed.values(), default=1.0))
     settings = [Setting(tag, count) for count in counts for tag in (*(variant.tag for variant in promised), "")]
     return [setting for setting in settings if setting != default]
-
-
-def _key(
-    path: Path,
-    summary: ModelSummary,
-    variants: Sequence[Variant],
-    device: tuple[str, str],
-    providers: Sequence[ort.Provider] | None,
-    counts: Sequence[int],
-) -> dict[str, Any]:
-    """Everything that the answer depends on. ``device``: as asked for, and what that is here."""
-    return {
-        "file": file_sha256(path),
-        # Too large to be read each time.
-        "outside": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in summary.weight_files(path)],
-        "variants": {variant.tag: file_sha256(variant.path) for variant in variants},
-        "machine": cpu.machine_name(),
-        "onnxruntime": str(ort.onnxruntime().__version__),
-        "device": list(device),
-        "providers": None if providers is None else repr(list(providers)),
-        "threads": list(counts),
-    }
-
-
-def _known_plans(key: Mapping[str, Any], variants: Sequence[Variant]) -> dict[int, Plan]:
-    document = tune_cache.read_entry(key)
-    entries = document.get("plans") if document else None
-    tags = frozenset(variant.tag for variant in variants)
-    plans = {}
-    for text, entry in entries.items() if isinstance(entries, dict) else ():
-        batch = int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else 0
-        plan = plan_from_json(entry, batch, tags)
-        if plan is not None:
-            plans[batch] = plan
-    return plans

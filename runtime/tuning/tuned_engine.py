@@ -7,32 +7,35 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 
-from onnxferry.runtime.artifact.metadata import contract_from_metadata
+from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.describe import Description, describe
 from onnxferry.runtime.artifact.variants import certified_variants
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.batches import batch_axis
 from onnxferry.runtime.engine.cuda.dlpack import DeviceArray
-from onnxferry.runtime.engine.engine import Engine, TensorSpec
+from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.engine.placement import Placement
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.onnx_file.reader import read_model
 from onnxferry.runtime.onnx_file.summary import Limits
+from onnxferry.runtime.onnx_file.values import TensorSpec
 from onnxferry.runtime.tuning.bound_run import BoundRun
 from onnxferry.runtime.tuning.plan import Setting, Tuning
-from onnxferry.runtime.tuning.tune import SECONDS, open_as, tune
+from onnxferry.runtime.tuning.tune import SECONDS, open_as, tuning_for
 
 _KNOWN_SIZES = 4096  # batch sizes whose setting is looked up but once
 
 
-class TunedEngine(Engine):
-    """An :class:`Engine` in every way that callers see. Its contract and path are those of the file that was tuned.
+class TunedEngine:
+    """Runs each batch size the way that tuning found fastest. Used as an :class:`Engine`; contract and path are the tuned file's.
 
-    A batch goes to the setting of the tuned size that is nearest in ratio. Sessions are opened when a batch first asks for them;
-    that of the smallest tuned size at once, so that what cannot be opened fails here. ``device`` and the rest: as of
-    :class:`Engine`, and as they were for :func:`tune`.
+    A batch goes to the setting of the tuned size that is nearest in ratio. Sessions are opened when a batch first needs them;
+    that of the smallest tuned size at once, so that a file that cannot be opened fails here. ``device`` and the rest: as of
+    :class:`Engine`, and as they were for :func:`tune`; ``limits`` only count for a ``tuning`` without ``files``.
     """
 
     def __init__(
@@ -44,28 +47,29 @@ class TunedEngine(Engine):
         limits: Limits | None = None,
     ) -> None:
         self.tuning = tuning
-        self._device, self._asked, self._limits = device, providers, limits
+        self._asked_device, self._asked_providers = device, providers
         self._switch = threading.Lock()
         self._sessions: dict[Setting, Engine] = {}
         self._buffered: dict[Setting, BoundRun] = {}
-        self._by_rows: dict[int, Setting] = {}
+        self._setting_of_rows: dict[int, Setting] = {}
         self._fixed: dict[Setting, _Fixed] = {}
         self._is_closed = False
-        self.path = tuning.path
-        summary = read_model(tuning.path, limits)
-        self.metadata = dict(summary.metadata)
-        self.contract = contract_from_metadata(self.metadata)
-        wanted = {plan.setting.variant for plan in tuning.plans.values()} - {""}
-        self._files: dict[str, Path] = {"": tuning.path}
-        if wanted:
-            self._files |= {variant.tag: variant.path for variant in certified_variants(tuning.path, limits)}
+        self._files = tuning.files or _files(tuning.path, limits)
+        model = self._files[""]
+        self.path: Path | None = model.path
+        self.contract: Contract | None = model.contract
+        self.metadata: dict[str, str] = dict(model.summary.metadata)
+        self.per_row: bool = model.per_row
         smallest = next(iter(tuning.plans.values()))
         main = self._engine(smallest.setting)
-        self.threads, self.graph_level = main.threads, main.graph_level
-        self.placement = main.placement
-        self.device, self.device_reason, self.providers = main.device, main.device_reason, main.providers
-        # A session for some sizes only knows no others; the file does.
-        of: Any = summary if smallest.setting.sizes else main
+        self.threads: int = main.threads
+        self.graph_level: str = main.graph_level
+        self.placement: tuple[Placement, ...] = main.placement
+        self.device: str = main.device
+        self.device_reason: str = main.device_reason
+        self.providers: tuple[str, ...] = main.providers
+        # A session for fixed sizes knows only those; the file has them open.
+        of: Any = model.summary if smallest.setting.sizes else main
         self.inputs: tuple[TensorSpec, ...] = of.inputs
         self.optional_inputs: tuple[TensorSpec, ...] = of.optional_inputs
         self.outputs: tuple[TensorSpec, ...] = of.outputs
@@ -78,14 +82,14 @@ class TunedEngine(Engine):
 
     def setting(self, rows: int) -> Setting:
         """How a batch of so many rows is run."""
-        found = self._by_rows.get(rows)
+        found = self._setting_of_rows.get(rows)
         if found is None:
             found = self.tuning.nearest(rows).setting
-            if rows != 1 and found.variant in self.tuning.rows_alone:  # its rows would change each other
-                others = {size: plan for size, plan in self.tuning.plans.items() if plan.setting.variant not in self.tuning.rows_alone}
+            if rows != 1 and found.variant in self.tuning.per_row:  # its rows would change each other
+                others = {size: plan for size, plan in self.tuning.plans.items() if plan.setting.variant not in self.tuning.per_row}
                 found = replace(self.tuning, plans=others).nearest(rows).setting if others else self._plain(found)
-            if len(self._by_rows) < _KNOWN_SIZES:
-                self._by_rows[rows] = found
+            if len(self._setting_of_rows) < _KNOWN_SIZES:
+                self._setting_of_rows[rows] = found
         return found
 
     def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -120,6 +124,12 @@ class TunedEngine(Engine):
             self._buffered.clear()
         for engine in engines:
             engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
     def __repr__(self) -> str:
         plans = ", ".join(f"{size}: {plan.setting.variant or 'as it is'}" for size, plan in self.tuning.plans.items())
@@ -158,7 +168,7 @@ class TunedEngine(Engine):
         for other, engine in self._sessions.items():
             if replace(other, binding=setting.binding) == setting:
                 return engine
-        return open_as(setting, self._files[setting.variant], device=self._device, providers=self._asked, limits=self._limits)
+        return open_as(setting, self._files[setting.variant], device=self._asked_device, providers=self._asked_providers)
 
 
 class _Fixed:
@@ -184,15 +194,19 @@ def _matches(shape: tuple[int, ...], declared: tuple[Any, ...]) -> bool:
     return len(shape) == len(declared) and all(want is None or want == size for want, size in zip(declared, shape, strict=True))
 
 
+def _files(path: Path, limits: Limits | None) -> dict[str, Description]:
+    model = describe(path, limits)
+    return {"": model, **{variant.tag: variant.file for variant in certified_variants(model)}}
+
+
 def open_tuned(
-    path: Path,
+    model: Description,
     *,
     device: str = "auto",
     threads: int | None = None,
     providers: Sequence[ort.Provider] | None = None,
-    limits: Limits | None = None,
     seconds: float = SECONDS,
 ) -> TunedEngine:
-    """Tunes a model's file, or remembers how it was tuned, and opens it that way. Errors as of :func:`tune`."""
-    tuning = tune(path, device=device, threads=threads, providers=providers, limits=limits, seconds=seconds)
-    return TunedEngine(tuning, device=device, providers=providers, limits=limits)
+    """Opens a model the way it was tuned, for whatever batch sizes; tunes it first if it was not. Errors as of :func:`tune`."""
+    tuning = tuning_for(model, device=device, threads=threads, providers=providers, seconds=seconds)
+    return TunedEngine(tuning, device=device, providers=providers)

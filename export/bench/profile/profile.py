@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 
 from onnxferry.export.bench.profile.op_counts import KERNEL, Work, count, label
-from onnxferry.runtime.artifact.variants import certified_variants
+from onnxferry.runtime.artifact.describe import describe
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import DeviceError
@@ -91,10 +91,9 @@ def profile(engine: Engine, feeds: Sequence[Mapping[str, np.ndarray]], trace: Pa
 
 def open_as_tuned(path: Path, feeds: Mapping[str, np.ndarray], threads: int | None) -> Engine:
     """The engine that a tuned model runs such feeds on. Errors as of :func:`onnxferry.runtime.tuning.tune.tune`."""
-    with open_tuned(path, device="cpu", threads=threads) as tuned:
-        setting = tuned.setting_for(feeds)
-    files = {variant.tag: variant.path for variant in certified_variants(path)}
-    return open_as(setting, files.get(setting.variant, path), device="cpu")
+    with open_tuned(describe(path), device="cpu", threads=threads) as tuned:
+        setting, files = tuned.setting_for(feeds), tuned.tuning.files
+    return open_as(setting, files[setting.variant], device="cpu")
 
 
 def _profiled_session(engine: Engine, folder: Path) -> Any:

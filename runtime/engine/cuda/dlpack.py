@@ -16,7 +16,7 @@ import numpy as np
 from onnxferry.runtime.arguments import kind
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.cuda import driver as cuda_driver
-from onnxferry.runtime.engine.inputs import Feed, numpy_name
+from onnxferry.runtime.engine.inputs import TensorCheck, numpy_name
 from onnxferry.runtime.errors import InputError
 
 _DEVICE_TYPES = {1: "cpu", 2: "cuda"}  # DLDeviceType
@@ -85,13 +85,18 @@ class _OnStream:
         return self._array.__dlpack__() if self._stream is None else self._array.__dlpack__(stream=self._stream)
 
 
-def values_of(feeds: Mapping[str, Any], known: Mapping[str, Feed], device: tuple[str, int], stream: int | None) -> dict[str, Any]:
+def values_of(feeds: Mapping[str, Any], known: Mapping[str, TensorCheck], device: tuple[str, int], stream: int | None) -> dict[str, Any]:
     """The OrtValues that share the arrays' memory. Raises InputError for an array that does not fit."""
     return {name: _value(array, known[name], device, stream) for name, array in feeds.items()}
 
 
 def run_on_device(
-    session: Any, feeds: Mapping[str, Any], names: Sequence[str], known: Mapping[str, Feed], device: tuple[str, int], stream: int | None
+    session: Any,
+    feeds: Mapping[str, Any],
+    names: Sequence[str],
+    known: Mapping[str, TensorCheck],
+    device: tuple[str, int],
+    stream: int | None,
 ) -> dict[str, DeviceArray]:
     """Runs once on arrays that lie on ``device`` (kind, number). Names of feeds are checked already."""
     values = values_of(feeds, known, device, stream)
@@ -111,7 +116,7 @@ def run_on_device(
     return {name: DeviceArray(value, stream) for name, value in zip(names, binding.get_outputs(), strict=True)}
 
 
-def _value(array: Any, feed: Feed, device: tuple[str, int], stream: int | None) -> Any:
+def _value(array: Any, feed: TensorCheck, device: tuple[str, int], stream: int | None) -> Any:
     """The OrtValue that shares an array's memory, checked."""
     name, spec = feed.spec.name, feed.spec
     if not hasattr(array, "__dlpack__") or not hasattr(array, "__dlpack_device__"):

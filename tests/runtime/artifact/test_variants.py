@@ -17,8 +17,9 @@ from onnx import helper
 from onnxferry.runtime import Autoencoder, Classifier, load
 from onnxferry.runtime.artifact import zoo as catalog
 from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.describe import runs_per_row
 from onnxferry.runtime.artifact.metadata import contract_from_metadata
-from onnxferry.runtime.artifact.variants import certified_variants, original_path, rows_alone, variants_beside
+from onnxferry.runtime.artifact.variants import certified_variants, original_path, variants_beside
 from onnxferry.runtime.artifact.zoo import zoo_model
 from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.errors import ArtifactError, InputError
@@ -43,7 +44,7 @@ def test_a_variant_is_found_with_what_its_certificate_says(recogniser: Path, cer
     assert first.speed == {1: 2.125, 64: 1.5}
     assert (first.original_bytes, first.variant_bytes) == (2000, int8.stat().st_size)
     assert first.score["variant"] == 0.9895
-    assert (first.rows_alone, second.rows_alone) == (False, True)
+    assert (first.per_row, second.per_row) == (False, True)
     assert first.words().startswith("within top1 -0.1pt, 2.1 × as fast at batch 1, 1.5 × at 64, ")
 
 
@@ -224,9 +225,9 @@ def test_the_original_of_a_variant(recogniser: Path, tmp_path: Path, certify: Ma
 @pytest.mark.parametrize(("value", "alone"), [(True, True), (False, False), ("yes", False), (1, True), (None, False)])
 def test_rows_alone_in_certificate_or_options(recogniser: Path, value: object, alone: bool) -> None:
     plain = contract(recogniser)
-    assert rows_alone(plain.replace(certificate={"rows_alone": value})) is alone
-    assert rows_alone(plain.replace(options={**plain.options, "rows_alone": value})) is alone
-    assert not rows_alone(None)
+    assert runs_per_row(plain.replace(certificate={"rows_alone": value})) is alone
+    assert runs_per_row(plain.replace(options={**plain.options, "rows_alone": value})) is alone
+    assert not runs_per_row(None)
 
 
 def test_a_graph_that_shares_scales_runs_alone_whatever_it_says(recogniser: Path, certify: Make, tmp_path: Path) -> None:
@@ -239,7 +240,7 @@ def test_a_graph_that_shares_scales_runs_alone_whatever_it_says(recogniser: Path
     onnx.save(model, tmp_path / "dynamic.onnx")
     certify(recogniser, "int8", tmp_path / "dynamic.onnx")
     (variant,) = certified_variants(recogniser)
-    assert variant.rows_alone
+    assert variant.per_row
 
 
 def test_the_zoo_with_variants(

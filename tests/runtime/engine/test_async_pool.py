@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.machine import cpu as hardware
+from onnxferry.runtime.machine import cpu
 
 FLOAT = TensorProto.FLOAT
 
@@ -113,7 +113,7 @@ def test_as_many_threads_as_cpus_at_most(endless):
         before = threading.active_count()
         tasks = [asyncio.ensure_future(endless.arun({"n": np.array(2000)})) for _ in range(30)]
         await asyncio.sleep(0)
-        assert threading.active_count() - before <= max(2, hardware.available_cpus())
+        assert threading.active_count() - before <= max(2, cpu.available_cpus())
         await asyncio.gather(*tasks)
 
     asyncio.run(main())

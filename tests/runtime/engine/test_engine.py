@@ -25,8 +25,7 @@ from onnxferry.runtime.artifact.zoo import find_model, zoo_names
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.engine import Engine, TensorSpec
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError, MissingExtraError, UntrustedModelError
-from onnxferry.runtime.machine import cpu as hardware
-from onnxferry.runtime.machine import nvidia
+from onnxferry.runtime.machine import cpu, nvidia
 from onnxferry.runtime.onnx_file.summary import Limits
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
@@ -413,7 +412,7 @@ def test_the_file_sets_no_session_options(build_onnx, monkeypatch):
 def test_threads(scale_model, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     engine = Engine(scale_model, device="cpu")
-    assert engine.threads == hardware.available_cpus()
+    assert engine.threads == cpu.available_cpus()
     for threads in (1, 3, np.int64(2)):
         engine = Engine(scale_model, device="cpu", threads=threads)
         assert engine.threads == threads == engine._session.get_session_options().intra_op_num_threads

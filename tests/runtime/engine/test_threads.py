@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxferry.runtime.artifact.zoo import find_model, zoo_names
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.engine import Engine
-from onnxferry.runtime.machine import cpu as hardware
+from onnxferry.runtime.machine import cpu
 
 FLOAT = TensorProto.FLOAT
 
@@ -29,7 +29,7 @@ def recurrent(build_onnx, operator: str, width: int, extra: str | None = None) -
 
 @pytest.fixture(autouse=True)
 def many_cpus(monkeypatch):
-    monkeypatch.setattr(hardware, "default_threads", lambda: 5)
+    monkeypatch.setattr(cpu, "default_threads", lambda: 5)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.errors import ArtifactError, CheckFailedError, InputError
 from onnxferry.runtime.machine import cpu
-from onnxferry.runtime.machine import cpu as hardware
 from onnxferry.runtime.onnx_file.values import TensorSpec
 from onnxferry.runtime.tuning import cache as tune_cache
 from onnxferry.runtime.tuning import search as tune_search
@@ -40,7 +39,7 @@ Speeds = Callable[[Setting], float]
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("ONNXFERRY_CACHE", str(folder))
-    monkeypatch.setattr(hardware, "default_threads", lambda: 2)
+    monkeypatch.setattr(cpu, "default_threads", lambda: 2)
     return folder
 
 
@@ -273,7 +272,7 @@ def test_rows_that_must_run_alone_are_tried_at_batch_1_only(recogniser: Path, ce
     tuning = tune(recogniser)
     assert {size: plan.setting.variant for size, plan in tuning.plans.items()} == {1: "int8", 64: ""}
     assert {trial.setting.variant for trial in tuning.plans[64].trials} == {""}
-    assert tuning.rows_alone == {"int8"}
+    assert tuning.per_row == {"int8"}
 
 
 def test_the_time_is_kept(recogniser: Path, certify: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,7 +328,7 @@ def test_everything_that_the_answer_depends_on_is_in_the_key(
     variant.unlink()
     assert tune(recogniser, [1]).remembered
     assert not tune(recogniser, [1], threads=1).remembered
-    assert not tune(recogniser, [1], device="cpu").remembered
+    assert tune(recogniser, [1], device="cpu").remembered is (ort.cuda_problem() is not None)  # what "auto" is here counts
     assert not tune(recogniser, [1], providers=["cpu"]).remembered
     monkeypatch.setattr(cpu, "machine_name", lambda: "another CPU")
     assert not tune(recogniser, [1]).remembered
@@ -439,6 +438,38 @@ def test_without_a_folder_for_caches(recogniser: Path, timings: Timings, monkeyp
     assert not tune(recogniser, [1]).remembered
     assert forget(recogniser) == 0
     assert not cache.exists()
+
+
+def test_load_uses_what_was_tuned_for_other_batch_sizes(recogniser: Path, certify: Make, timings: Timings, cache: Path) -> None:
+    certify(recogniser, "int8")
+    timings.seconds = by_variant(itself=3e-3, int8=1e-3)
+    tune(recogniser, [16])
+    asked = len(timings.asked)
+    with load(recogniser, tune=True) as model:
+        assert isinstance(model.engine, TunedEngine)
+        assert list(model.engine.tuning.plans) == [16]
+        assert model.engine.tuning.remembered
+        assert model.engine.setting(16).variant == model.engine.setting(1).variant == "int8"
+        assert model.good_batch == 16
+    assert len(timings.asked) == asked  # nothing was measured again
+    assert list(json.loads(entry(cache).read_text())["plans"]) == ["16"]
+
+
+def test_load_uses_what_the_verb_found(recogniser: Path, timings: Timings, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune", str(recogniser), "--batch", "16"]) == 0
+    assert main(["tune", str(recogniser), "--batch", "3", "--device", "cpu"]) == 0
+    assert f"load({str(recogniser)!r}, device='cpu', tune=True)" in capsys.readouterr().out
+    asked = len(timings.asked)
+    with load(recogniser, tune=True, device="cpu") as model:
+        assert isinstance(model.engine, TunedEngine)
+        assert list(model.engine.tuning.plans) == ([3, 16] if ort.cuda_problem() else [3])
+    assert len(timings.asked) == asked
+
+
+def test_measuring_with_other_inputs_keeps_the_other_sizes(doubler: Path, timings: Timings) -> None:
+    tune(doubler, [1, 4])
+    tune(doubler, [1], feeds=[{"x": np.full((1, 3), 5, np.float32)}])
+    assert tune(doubler, [4]).remembered
 
 
 def test_forgetting(recogniser: Path, timings: Timings, cache: Path, doubler: Path) -> None:
@@ -598,8 +629,8 @@ def plan(batch: int, seconds: float = 1e-3, **setting: Any) -> Plan:
     return Plan(batch, Setting(threads=1, **setting), seconds, 2e-3, 2.0, (Trial(Setting(), None, None, "no time left"),))
 
 
-def tuning_of(path: Path, *plans: Plan, rows_alone: frozenset[str] = frozenset()) -> Tuning:
-    return Tuning(path, {each.batch: each for each in plans}, "a CPU", rows_alone)
+def tuning_of(path: Path, *plans: Plan, per_row: frozenset[str] = frozenset()) -> Tuning:
+    return Tuning(path, {each.batch: each for each in plans}, "a CPU", per_row)
 
 
 def test_plans_survive_json() -> None:
@@ -722,7 +753,7 @@ def test_bound_runs_give_each_caller_arrays_of_its_own(recogniser: Path) -> None
         np.testing.assert_array_equal(engine.run({"image": cut[0]})["features"], engine.run({"image": cut[0].copy()})["features"])
 
 
-def test_rows_alone_never_share_a_run(recogniser: Path, certify: Make) -> None:
+def test_per_row_variants_never_share_a_run(recogniser: Path, certify: Make) -> None:
     certify(recogniser, "int8", rows_alone=True)
     alone = frozenset({"int8"})
     for plans, wanted in (
@@ -730,7 +761,7 @@ def test_rows_alone_never_share_a_run(recogniser: Path, certify: Make) -> None:
         ([plan(1, variant="int8"), plan(64, variant="slim")], {1: "int8", 2: "slim", 64: "slim"}),
         ([plan(1), plan(64, variant="int8")], {1: "", 40: ""}),
     ):
-        with TunedEngine(tuning_of(recogniser, *plans, rows_alone=alone), device="cpu") as engine:
+        with TunedEngine(tuning_of(recogniser, *plans, per_row=alone), device="cpu") as engine:
             assert {rows: engine.setting(rows).variant for rows in wanted} == wanted
 
 
@@ -801,7 +832,7 @@ def test_predicting_many_uses_the_tuned_batch(recogniser: Path, monkeypatch: pyt
 
 
 def test_threads_to_try(recogniser: Path, timings: Timings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "default_threads", lambda: 6)
+    monkeypatch.setattr(cpu, "default_threads", lambda: 6)
     tune(recogniser, [1])
     assert {setting.threads for setting in timings.asked} == {1, 2, 4, 6}
     assert timings.asked[0].threads == 6  # the default is what load() does

@@ -139,7 +139,7 @@ def test_the_callers_stream(monkeypatch, scale):
             return 2, 0
 
     monkeypatch.setattr(cuda_driver, "wait_for", lambda stream, device: waited.append((stream, device)))
-    feed = scale._feeds["x"]
+    feed = scale._input_checks["x"]
     for stream in (None, 1234):
         device_arrays._value(Producer(), feed, ("cuda", 0), stream)
     assert asked == [None, 1234]
