@@ -1,44 +1,52 @@
-"""What each family trains by default."""
+"""What each family trains by default: the preset ``full`` is its dataclasses' defaults, ``quick`` is what stands here."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.kinds import AUTOENCODER, CNN, GAN, RNN
 from onnxferry.train.data.augment import AugmentConfig
 from onnxferry.train.data.images import ImageSplits
 from onnxferry.train.data.text import TextSplits
-from onnxferry.train.families.autoencoder import AutoencoderLearner, AutoencoderOptions
-from onnxferry.train.families.cnn import CnnLearner, CnnOptions
-from onnxferry.train.families.gan import GanLearner, GanOptions
+from onnxferry.train.families.autoencoder import AutoencoderConfig, AutoencoderLearner, AutoencoderOptions
+from onnxferry.train.families.cnn import CnnConfig, CnnLearner, CnnOptions
+from onnxferry.train.families.gan import GanConfig, GanLearner, GanOptions
 from onnxferry.train.families.gan_quality import Judge
 from onnxferry.train.families.rnn import RnnConfig, RnnLearner, RnnOptions
 from onnxferry.train.loop.checkpoint import Checkpoint
+from onnxferry.train.options import options_of
+
+C = TypeVar("C")
 
 
-def gan_learner(
-    splits: ImageSplits,
-    preset: str,
-    judge: Judge,
-    *,
-    noise: int | None = None,
-    width: int | None = None,
-    options: Mapping[str, object] | None = None,
-    seed: int = 0,
-) -> GanLearner:
-    """The learner for a preset (``quick``: readable in minutes on two cores, ``full``: the best), with what the user set instead.
+PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    CNN.name: {"quick": {"epochs": 18, "batch": 50, "learning_rate": 6e-3, "average": 0.99, "width": 16}, "full": {}},
+    RNN.name: {
+        "quick": {
+            "depth": 1,
+            "width": 256,
+            "epochs": 3,
+            "learning_rate": 6e-3,
+            "dropout": 0.05,
+            "weight_dropout": 0.0,
+            "average": 0.99,
+        },
+        "full": {},
+    },
+    AUTOENCODER.name: {"quick": {"epochs": 15, "batch": 50, "average": 0.99}, "full": {}},
+    GAN.name: {"quick": {"batch": 50, "average": 0.99, "discriminator_width": 24}, "full": {}},
+}
+"""Family → preset → the fields of its configuration and its training options that differ from their defaults.
 
-    ``options`` holds fields of GanOptions; None leaves the preset's.
-    """
-    if preset not in ("quick", "full"):
-        raise InputError(f"unknown preset {preset!r}; expected quick or full")
-    how = GanOptions(epochs=40, batch=50, average=0.99, discriminator_width=24) if preset == "quick" else GanOptions()
-    how = dataclasses.replace(how, **{k: v for k, v in (options or {}).items() if v is not None})  # type: ignore[arg-type]
-    return GanLearner(splits, how, judge, noise=64 if noise is None else noise, width=width or 32, seed=seed)
+``quick`` takes minutes on two cores, ``full`` gives the best result.
+"""
 
 
-FIGURES = ("digits-5k", "mnist")  # sets of single figures on a plain ground: framed by their ink
+FIGURES = ("digits-5k", "mnist")
+"""Sets of single figures on a plain background, whose foreground is found before anything else."""
 
 
 PHOTO_AUGMENT = AugmentConfig(rotation=8, scale=0.15, shear=0.05, shift=0.06, elastic=0.0, blur=0.2, erase=0.25, mirror=True)
@@ -47,81 +55,66 @@ PHOTO_AUGMENT = AugmentConfig(rotation=8, scale=0.15, shear=0.05, shift=0.06, el
 FASHION_AUGMENT = AugmentConfig(rotation=0, scale=0, shear=0, shift=0, elastic=0, blur=0, erase=0.5, mirror=True, crop=2)
 
 
+NO_AUGMENT = AugmentConfig(rotation=0, scale=0, shear=0, shift=0, elastic=0, blur=0)
+
+
 def cnn_learner(
     splits: ImageSplits,
     preset: str,
     *,
     figures: bool,
-    epochs: int | None = None,
-    batch: int | None = None,
-    learning_rate: float | None = None,
-    width: int | None = None,
     augment: bool = True,
     seed: int = 0,
     init: Checkpoint | None = None,
+    **given: Any,
 ) -> CnnLearner:
-    """The learner for a preset (``quick``: minutes on two cores, ``full``: the best), with what the user set instead."""
-    if preset not in ("quick", "full"):
-        raise InputError(f"unknown preset {preset!r}; expected quick or full")
-    options = CnnOptions(epochs=18, batch=50, learning_rate=6e-3, average=0.99) if preset == "quick" else CnnOptions()
+    """The learner for ``preset``, with the fields of CnnConfig and CnnOptions in ``given`` instead (None: the preset's).
+
+    ``figures``: find the foreground of each image, for single figures on a plain background. ``init``: see CnnLearner.
+    Raises InputError for an unknown preset, as all functions here.
+    """
+    values = _values(CNN.name, preset, given, CnnConfig, CnnOptions)
     if not augment:
-        augmentation = AugmentConfig(rotation=0, scale=0, shear=0, shift=0, elastic=0, blur=0)
-    elif figures:
-        augmentation = options.augment
-    else:
-        augmentation = FASHION_AUGMENT if splits.name == "fashion-mnist" else PHOTO_AUGMENT
-    options = dataclasses.replace(
-        options,
-        augment=augmentation,
-        epochs=epochs or options.epochs,
-        batch=batch or options.batch,
-        learning_rate=learning_rate or options.learning_rate,
-    )
-    wide = width or (16 if preset == "quick" else 24)
-    return CnnLearner(splits, options, framing="ink" if figures else "fit", width=wide, seed=seed, init=init)
+        values["augment"] = NO_AUGMENT
+    elif not figures:
+        values["augment"] = FASHION_AUGMENT if splits.name == "fashion-mnist" else PHOTO_AUGMENT
+    options = _filled(CnnOptions, values)
+    return CnnLearner(splits, options, framing="ink" if figures else "fit", seed=seed, init=init, **_network(CnnConfig, values))
 
 
-def ae_learner(
-    splits: ImageSplits,
-    preset: str,
-    *,
-    latent: int | None = None,
-    width: int | None = None,
-    variational: bool = False,
-    options: Mapping[str, object] | None = None,
-    seed: int = 0,
-) -> AutoencoderLearner:
-    """The learner for a preset (``quick``: a minute or two on two cores, ``full``: the best), with what the user set instead.
-
-    ``options`` holds fields of AutoencoderOptions; None leaves the preset's.
-    """
-    if preset not in ("quick", "full"):
-        raise InputError(f"unknown preset {preset!r}; expected quick or full")
-    how = AutoencoderOptions(epochs=15, batch=50, average=0.99) if preset == "quick" else AutoencoderOptions()
-    how = dataclasses.replace(how, **{k: v for k, v in (options or {}).items() if v is not None})  # type: ignore[arg-type]
-    latents = 32 if latent is None else latent
-    return AutoencoderLearner(splits, how, latent=latents, width=width or 16, variational=variational, seed=seed)
+def rnn_learner(splits: TextSplits, preset: str, *, seed: int = 0, **given: Any) -> RnnLearner:
+    """The learner for ``preset``, with the fields of RnnConfig and RnnOptions in ``given`` instead (None: the preset's)."""
+    values = _values(RNN.name, preset, given, RnnConfig, RnnOptions)
+    return RnnLearner(splits, _filled(RnnConfig, values), _filled(RnnOptions, values), seed=seed)
 
 
-def rnn_learner(
-    splits: TextSplits,
-    preset: str,
-    *,
-    config: Mapping[str, object] | None = None,
-    options: Mapping[str, object] | None = None,
-    seed: int = 0,
-) -> RnnLearner:
-    """The learner for a preset (``quick``: words in minutes on two cores, ``full``: the best), with what the user set instead.
+def ae_learner(splits: ImageSplits, preset: str, *, seed: int = 0, **given: Any) -> AutoencoderLearner:
+    """The learner for ``preset``, with fields of AutoencoderConfig and AutoencoderOptions in ``given`` instead (None: the preset's)."""
+    values = _values(AUTOENCODER.name, preset, given, AutoencoderConfig, AutoencoderOptions)
+    return AutoencoderLearner(splits, _filled(AutoencoderOptions, values), seed=seed, **_network(AutoencoderConfig, values))
 
-    ``config`` and ``options`` hold fields of RnnConfig and RnnOptions; None leaves the preset's.
-    """
-    if preset == "quick":
-        network = RnnConfig(depth=1, width=256)
-        how = RnnOptions(epochs=3, learning_rate=6e-3, dropout=0.05, weight_dropout=0.0, average=0.99)
-    elif preset == "full":
-        network, how = RnnConfig(), RnnOptions()
-    else:
-        raise InputError(f"unknown preset {preset!r}; expected quick or full")
-    network = dataclasses.replace(network, **{k: v for k, v in (config or {}).items() if v is not None})  # type: ignore[arg-type]
-    how = dataclasses.replace(how, **{k: v for k, v in (options or {}).items() if v is not None})  # type: ignore[arg-type]
-    return RnnLearner(splits, network, how, seed=seed)
+
+def gan_learner(splits: ImageSplits, preset: str, judge: Judge, *, seed: int = 0, **given: Any) -> GanLearner:
+    """The learner for ``preset``, with the fields of GanConfig and GanOptions in ``given`` instead (None: the preset's)."""
+    values = _values(GAN.name, preset, given, GanConfig, GanOptions)
+    return GanLearner(splits, _filled(GanOptions, values), judge, seed=seed, **_network(GanConfig, values))
+
+
+def _values(family: str, preset: str, given: Mapping[str, Any], config: type, options: type) -> dict[str, Any]:
+    """Of ``preset``, and over them those of ``given`` that are not None."""
+    known = PRESETS[family]
+    if preset not in known:
+        raise InputError(f"unknown preset {preset!r}; expected {' or '.join(known)}")
+    names = {found.name for found in options_of(config)} | {field.name for field in dataclasses.fields(options)}
+    if unknown := sorted(set(given) - names):
+        raise TypeError(f"{unknown[0]!r} cannot be set: expected one of {', '.join(sorted(names))}")
+    return {**known[preset], **{name: value for name, value in given.items() if value is not None}}
+
+
+def _filled(kind: type[C], values: Mapping[str, Any]) -> C:
+    return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values})  # type: ignore[arg-type]
+
+
+def _network(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a learner takes of its network's configuration; the rest follows from the data."""
+    return {found.name: values[found.name] for found in options_of(config) if found.name in values}

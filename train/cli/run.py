@@ -1,4 +1,4 @@
-"""What the verbs of all families share: the options of a run, its progress, and how it ends."""
+"""What the commands of all families share: a run's progress, and what is printed when it ends."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -28,30 +27,7 @@ from rich.text import Text
 
 from onnxferry.train.data.progress import Progress as DataProgress
 from onnxferry.train.loop.learner import Learner
-from onnxferry.train.loop.loop import DEVICES, PRECISIONS, LoopConfig, Observer, fit
-
-Out = Annotated[Path, typer.Option(help="the run's folder")]
-
-
-Preset = Annotated[str, typer.Option(help="quick or full")]
-
-
-Device = Annotated[str, typer.Option(help=" or ".join((", ".join(DEVICES[:-1]), DEVICES[-1])))]
-
-
-Devices = Annotated[int, typer.Option(min=1, help="processes, each on a device of its own")]
-
-
-Precision = Annotated[str, typer.Option(help=f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]} (on CUDA)")]
-
-
-Resume = Annotated[bool, typer.Option("--resume", help="continue the run in --out where it was cut off")]
-
-
-SaveSeconds = Annotated[float, typer.Option(min=0.0, help="between two saves within an epoch")]
-
-
-AsJson = Annotated[bool, typer.Option("--json", help="the result as one JSON line on stdout")]
+from onnxferry.train.loop.loop import LoopConfig, Observer, fit
 
 
 class ProgressBar(Observer):

@@ -32,12 +32,13 @@ from onnxferry.train.families.pca import Pca, fit_pca
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
 from onnxferry.train.loop.learner import Learner
+from onnxferry.train.options import check_positive, option
 from onnxferry.train.preprocessing import Framing, check_images
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-LARGEST = 96
+MAX_SIZE = 96
 """Greatest side of the inner square: beyond it the trunk would halve three times."""
 
 
@@ -51,11 +52,11 @@ class AutoencoderConfig:
 
     channels: int = 1  # of the image: 1 grey, 3 colour
     size: int = 28  # side of the network's inner square, pixels; a multiple of 4
-    latent: int = 32  # numbers that an image becomes
-    width: int = 16  # channels of the first stage; the stages are 1, 2 and 4 times as wide
+    latent: int = option(32, "numbers that an image becomes")
+    width: int = option(16, "channels of the first stage; the stages are 1, 2 and 4 times as wide", min=4, max=256)
     blocks: tuple[int, int, int] = (1, 1, 1)  # residual blocks a stage
     framing: str = "fit"  # how an image comes to the inner square: see framing.py
-    variational: bool = False
+    variational: bool = option(False, "learn a distribution of latents")
     mean: tuple[float, ...] = (0.5,)  # of the framed training images, a channel
     std: tuple[float, ...] = (0.5,)
 
@@ -64,23 +65,24 @@ class AutoencoderConfig:
         pixels = self.channels * self.size**2
         if not 1 <= self.latent <= pixels:
             raise InputError(f"latent must be from 1 to the image's own {pixels} numbers, got {self.latent}")
-        if self.size % 4 or not 8 <= self.size <= LARGEST:
-            raise InputError(f"an autoencoder takes a size that is a multiple of 4, from 8 to {LARGEST}, got {self.size}")
+        if self.size % 4 or not 8 <= self.size <= MAX_SIZE:
+            raise InputError(f"an autoencoder takes a size that is a multiple of 4, from 8 to {MAX_SIZE}, got {self.size}")
 
 
 @dataclass(frozen=True)
 class AutoencoderOptions:
     """How it is trained."""
 
-    epochs: int = 25
-    batch: int = 128  # images a step, over all devices together
-    learning_rate: float = 3e-3  # the cycle's highest
+    epochs: int = option(25, "passes over the data", min=1)
+    batch: int = option(128, "images per step, over all devices together", min=2)
+    learning_rate: float = option(3e-3, "highest learning rate of the cycle", min=0.0)
     weight_decay: float = 0.01
-    kl: float = 0.5  # weight of the divergence, against the squared error summed over an image (variational)
-    denoise: float = 0.0  # standard deviation of the noise on what is read, images being 0 … 1
+    kl: float = option(0.5, "weight of the divergence, against the squared error summed over an image (variational)")
+    denoise: float = option(0.0, "standard deviation of the noise that is added to the input and to be removed, images being 0 to 1")
     average: float = 0.998  # decay of the moving average, a step
 
     def __post_init__(self) -> None:
+        check_positive(self, "learning_rate")
         for name in ("kl", "denoise"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must be at least 0, got {getattr(self, name)}")
@@ -196,7 +198,14 @@ class AutoencoderLearner(Learner):
     criterion = "mse"
 
     def __init__(
-        self, data: ImageSplits, options: AutoencoderOptions, *, latent: int = 32, width: int = 16, variational: bool = False, seed: int = 0
+        self,
+        data: ImageSplits,
+        options: AutoencoderOptions,
+        *,
+        latent: int = AutoencoderConfig.latent,
+        width: int = AutoencoderConfig.width,
+        variational: bool = AutoencoderConfig.variational,
+        seed: int = 0,
     ) -> None:
         super().__init__(epochs=options.epochs, seed=seed)
         self.data = data

@@ -26,6 +26,7 @@ from onnxferry.train.data.images import ImageSet, ImageSplits
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
 from onnxferry.train.loop.learner import Learner
+from onnxferry.train.options import check_positive, option
 from onnxferry.train.preprocessing import Framing, check_images
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class CnnConfig:
     channels: int = 1  # of the image: 1 grey, 3 colour
     size: int = 28  # side of the network's inner square, pixels
     framing: str = "fit"  # how an image comes to that square: see framing.py
-    width: int = 24  # channels of the first stage; the stages are 1, 2 and 4 times as wide
+    width: int = option(24, "channels of the first stage; the stages are 1, 2 and 4 times as wide", min=4, max=512)
     blocks: tuple[int, int, int] = (1, 2, 2)  # residual blocks a stage
     dropout: float = 0.1  # share of the features that are dropped in training
     mean: tuple[float, ...] = (0.5,)  # of the framed training images, a channel
@@ -58,13 +59,16 @@ class CnnConfig:
 class CnnOptions:
     """How it is trained."""
 
-    epochs: int = 30
-    batch: int = 128  # images a step, over all devices together
-    learning_rate: float = 4e-3  # the cycle's highest
+    epochs: int = option(30, "passes over the data", min=1)
+    batch: int = option(128, "images per step, over all devices together", min=2)
+    learning_rate: float = option(4e-3, "highest learning rate of the cycle", min=0.0)
     weight_decay: float = 0.05
     label_smoothing: float = 0.05
     average: float = 0.998  # decay of the moving average, a step
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        check_positive(self, "learning_rate")
 
 
 class Block(nn.Module):
@@ -167,7 +171,14 @@ class CnnLearner(Learner):
     higher_is_better = True
 
     def __init__(
-        self, data: ImageSplits, options: CnnOptions, *, framing: str, width: int = 24, seed: int = 0, init: Checkpoint | None = None
+        self,
+        data: ImageSplits,
+        options: CnnOptions,
+        *,
+        framing: str,
+        width: int = CnnConfig.width,
+        seed: int = 0,
+        init: Checkpoint | None = None,
     ) -> None:
         """``init``: an autoencoder's checkpoint, whose encoder's trunk is where this network starts; then framing, width, blocks
         and normalisation are its own. Raises InputError where it was made for other images."""

@@ -33,6 +33,7 @@ from onnxferry.train.families.gan_quality import Judge, quality
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
 from onnxferry.train.loop.learner import Learner
+from onnxferry.train.options import check_positive, option
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -63,8 +64,8 @@ class GanConfig:
     labels: tuple[str, ...]  # class names, in order
     channels: int = 1  # 1 grey, 3 colour
     size: int = 28  # side of the images, pixels: 28, 32 or 64
-    noise: int = 64  # numbers that an image is made of
-    width: int = 32  # channels before the last enlargement; twice as many before that
+    noise: int = option(64, "numbers that an image is made from", min=1, max=4096)
+    width: int = option(32, "channels before the last upsampling; twice as many before that", min=4, max=256)
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
@@ -77,14 +78,17 @@ class GanConfig:
 class GanOptions:
     """How it is trained."""
 
-    epochs: int = 40
-    batch: int = 64  # images a step, over all devices together
-    learning_rate: float = 4e-4  # both players'; falls to zero over the last half
+    epochs: int = option(40, "passes over the data", min=1)
+    batch: int = option(64, "images per step, over all devices together", min=2)
+    learning_rate: float = option(4e-4, "learning rate of both networks; it falls to a hundredth over the last half", min=0.0)
     weight_decay: float = 1e-4
     beta1: float = 0.0  # AdamW's; momentum makes the two circle each other
     beta2: float = 0.99
     average: float = 0.999  # decay of the moving average, a step
-    discriminator_width: int = 32
+    discriminator_width: int = option(32, "channels of the discriminator's first layer", min=4, max=256)
+
+    def __post_init__(self) -> None:
+        check_positive(self, "learning_rate")
 
 
 class ClassNorm(nn.Module):
@@ -180,7 +184,16 @@ class GanLearner(Learner):
     family = GAN.name
     criterion = "frechet"
 
-    def __init__(self, data: ImageSplits, options: GanOptions, judge: Judge, *, noise: int = 64, width: int = 32, seed: int = 0) -> None:
+    def __init__(
+        self,
+        data: ImageSplits,
+        options: GanOptions,
+        judge: Judge,
+        *,
+        noise: int = GanConfig.noise,
+        width: int = GanConfig.width,
+        seed: int = 0,
+    ) -> None:
         super().__init__(epochs=options.epochs, seed=seed)
         self.data = data
         self.options = options

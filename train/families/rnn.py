@@ -36,6 +36,7 @@ from onnxferry.train.data.text import TextSplits
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
 from onnxferry.train.loop.learner import Learner
+from onnxferry.train.options import check_positive, option
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -63,13 +64,13 @@ START = b"\n"
 class RnnConfig:
     """Everything that rebuilds the network and its whole-task graph."""
 
-    cell: str = "gru"  # lstm or gru
-    depth: int = 2  # layers
-    width: int = 384  # of each layer's state
-    embedding: int = 64  # of a byte
-    tied: bool = False  # the head's last matrix is the embedding's
-    skip: bool = True  # a layer reads all below it, the head all layers
-    half: bool = True  # deployed weights are rounded to half precision: half the file, and no loss at export
+    cell: str = option("gru", "lstm or gru")
+    depth: int = option(2, "layers", min=1, max=16)
+    width: int = option(384, "numbers in each layer's state", min=4, max=4096)
+    embedding: int = option(64, "numbers in a byte's embedding", min=2, max=1024)
+    tied: bool = option(False, "the output's weights are the embedding's")
+    skip: bool = option(True, "a layer reads the sum of all layers below it, the output the sum of all layers")
+    half: bool = option(True, "round the deployed weights to float16: half the file size, and no loss at export")
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
@@ -92,18 +93,19 @@ class RnnConfig:
 class RnnOptions:
     """How it is trained."""
 
-    epochs: int = 16
-    batch: int = 32  # streams that are read side by side, over all devices together
-    steps: int = 64  # bytes that an update looks back
-    learning_rate: float = 4e-3  # the cycle's highest
-    weight_decay: float = 0.01
-    clip: float = 1.0  # highest norm of the gradient
-    dropout: float = 0.15  # of what a layer or the head reads
-    variational: bool = True  # one mask for all times, of the bytes' embeddings too; otherwise fresh ones, and those are read whole
-    weight_dropout: float = 0.1  # of the recurrent weights, one mask a step
-    reset: float = 0.01  # chance that a stream's carried state is forgotten before a step: cold starts must work too
-    average: float = 0.998  # decay of the moving average, a step
-    rename_speakers: float = 0.0  # share of a play's stretches in which the speakers get other names, others each epoch (see roles)
+    epochs: int = option(16, "passes over the text", min=1)
+    batch: int = option(32, "streams that are read side by side, over all devices together", min=1)
+    steps: int = option(64, "bytes through which an update is back-propagated", min=1)
+    learning_rate: float = option(4e-3, "highest learning rate of the cycle", min=0.0)
+    weight_decay: float = option(0.01, "AdamW's weight decay", min=0.0)
+    clip: float = option(1.0, "highest norm of the gradient", min=0.0)
+    dropout: float = option(0.15, "share of a layer's and the output's inputs that are dropped", min=0.0, max=0.95)
+    # With it the bytes' embeddings are dropped too.
+    variational: bool = option(True, "dropout masks that stay the same over time, instead of new ones at each byte")
+    weight_dropout: float = option(0.1, "share of the recurrent weights that are dropped, one mask per step", min=0.0, max=0.95)
+    reset: float = 0.01  # chance that a stream's carried state is cleared before a step, so that cold starts work too
+    average: float = option(0.998, "decay of the weights' moving average, per step", min=0.0, max=0.99999)
+    rename_speakers: float = option(0.0, "share of a play in which the speakers get other names, new ones each epoch", min=0.0, max=1.0)
 
     def __post_init__(self) -> None:
         if not 0 <= self.rename_speakers <= 1:
@@ -114,9 +116,7 @@ class RnnOptions:
         for name in ("epochs", "batch", "steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "clip"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
+        check_positive(self, "learning_rate", "clip")
 
 
 class Rnn(nn.Module):

@@ -21,7 +21,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ from onnxferry.runtime.files import write_text_whole, written_whole
 from onnxferry.runtime.formats import finite
 from onnxferry.train.loop.checkpoint import load_plain, save_atomically
 from onnxferry.train.loop.learner import Learner
+from onnxferry.train.options import option
 
 
 class Observer:
@@ -57,22 +58,28 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Fabric's names: float32 throughout, or networks computed in half precision over float32 weights."""
 
 
+def one_of(words: Sequence[str]) -> str:
+    """``a, b or c``."""
+    return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
 @dataclass(frozen=True)
 class LoopConfig:
     """Where and how a run is made. Raises InputError for a device or a precision that is none of those."""
 
     out: Path
     command: str = ""
-    device: str = "auto"  # one of DEVICES
-    devices: int = 1  # processes, each with a device of its own (DDP: gloo on the CPU, nccl on CUDA)
-    precision: str = "32-true"  # one of PRECISIONS
-    resume: bool = False
-    save_seconds: float = 60.0  # between two saves within an epoch
+    device: str = option("auto", one_of(DEVICES))
+    # DDP: gloo on the CPU, nccl on CUDA.
+    devices: int = option(1, "processes, each on a device of its own", min=1)
+    precision: str = option("32-true", f"{one_of(PRECISIONS)} (on CUDA)")
+    resume: bool = option(False, "continue the run in --out where it was cut off")
+    save_seconds: float = option(60.0, "seconds between two saves within an epoch", min=0.0)
 
     def __post_init__(self) -> None:
         for name, value, known in (("device", self.device, DEVICES), ("precision", self.precision, PRECISIONS)):
             if value not in known:
-                raise InputError(f"unknown {name} {value!r}; expected {', '.join(known[:-1])} or {known[-1]}")
+                raise InputError(f"unknown {name} {value!r}; expected {one_of(known)}")
 
 
 class InterruptedTrainingError(TrainingError):

@@ -164,8 +164,9 @@ def test_few_labels_with_and_without_the_encoder(
     [
         (lambda splits: ae_learner(splits, "quick", latent=0), "latent must be from 1 to the image's own 784 numbers, got 0"),
         (lambda splits: ae_learner(splits, "quick", latent=785), "latent must be from 1 to the image's own 784 numbers, got 785"),
+        (lambda splits: ae_learner(splits, "quick", learning_rate=0.0), "learning_rate must be above 0, got 0.0"),
         (lambda splits: ae_learner(splits, "best"), "unknown preset 'best'; expected quick or full"),
-        (lambda splits: ae_learner(splits, "quick", options={"denoise": -1.0}), "denoise must be at least 0"),
+        (lambda splits: ae_learner(splits, "quick", denoise=-1.0), "denoise must be at least 0"),
         (lambda splits: AutoencoderConfig(size=30), "a multiple of 4, from 8 to 96, got 30"),
     ],
 )

@@ -13,12 +13,12 @@ import torch
 from lightning_fabric import Fabric
 
 from onnxferry.runtime.errors import ArtifactError, DataError, InputError, TrainingError
-from onnxferry.train.cli import gan as gan_command
+from onnxferry.train import gan_judge
 from onnxferry.train.cli.app import app
-from onnxferry.train.cli.gan import find_judge
 from onnxferry.train.data.images import ImageSplits, load_images
 from onnxferry.train.families.gan import Discriminator, GanConfig, GanLearner, GanOptions, Generator, spread, to_pixels
 from onnxferry.train.families.gan_quality import frechet, judge_from_model, quality
+from onnxferry.train.gan_judge import find_judge
 from onnxferry.train.loop.checkpoint import load_checkpoint
 from onnxferry.train.loop.loop import LoopConfig, fit
 from onnxferry.train.presets import cnn_learner, gan_learner
@@ -173,7 +173,7 @@ def folder_of(path: Path, classes: dict[str, int], size: int = 30) -> Path:
 @pytest.mark.slow
 def test_a_folder_of_one_s_own_gets_a_judge_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, out = folder_of(tmp_path / "data", {"cat": 40, "dog": 40}), tmp_path / "run"
-    monkeypatch.setattr(gan_command, "cnn_learner", lambda *a, **k: cnn_learner(*a, **{**k, "epochs": 1, "width": 4}))
+    monkeypatch.setattr(gan_judge, "cnn_learner", lambda *a, **k: cnn_learner(*a, **{**k, "epochs": 1, "width": 4}))
     more = ["--device", "cpu", "--preset", "quick"]
     app(
         ["gan", "--data", str(data), "--size", "32", "--color", "--epochs", "1", "--batch", "10", "--width", "4", "--out", str(out), *more],
@@ -222,4 +222,4 @@ def test_the_presets_differ_and_the_shipped_judge_is_found(splits: ImageSplits, 
     assert not (tmp_path / "run").exists()
     quick, full = (gan_learner(splits, preset, judge) for preset in ("quick", "full"))
     assert quick.options != full.options
-    assert gan_learner(splits, "quick", judge, noise=5, options={"epochs": 7}).options.epochs == 7
+    assert gan_learner(splits, "quick", judge, noise=5, epochs=7).options.epochs == 7

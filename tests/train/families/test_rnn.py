@@ -238,7 +238,7 @@ def test_streams_read_the_text_in_order_and_an_epoch_is_a_function_of_seed_and_n
 def test_a_short_text_is_learnt_all_the_same(length: int, tmp_path: Path) -> None:
     path = tmp_path / "short.txt"
     path.write_bytes((b"abcdefghijklmnop" * 100)[:length])
-    learner = rnn_learner(load_text("", path), "quick", config={"width": 8, "embedding": 4}, options={"epochs": 1})
+    learner = rnn_learner(load_text("", path), "quick", width=8, embedding=4, epochs=1)
     result = fit(learner, LoopConfig(out=tmp_path / "run", device="cpu"))
     assert result["test"]["n"] == length - length * 9 // 10
 
