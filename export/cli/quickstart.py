@@ -22,7 +22,7 @@ from rich.table import Table
 
 from onnxferry.export.families.checkpoint import export_checkpoint
 from onnxferry.runtime import Classifier, Prediction, load
-from onnxferry.runtime.cli.console import command
+from onnxferry.runtime.cli.console import command, print_json
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.files import write_text_whole, written_whole
@@ -107,7 +107,7 @@ def quickstart(
     _draw(splits.test.images, splits.test.labels, predictions, out / "predictions.png")
     write_text_whole(out / "report.json", json.dumps(report, indent=2) + "\n")
     if as_json:
-        sys.stdout.write(json.dumps({"out": str(out), **report}) + "\n")
+        print_json({"out": str(out), **report}, indent=None)
     else:
         _show(report, out, samples)
 

@@ -95,9 +95,18 @@ def print_next(*commands: str) -> None:
         console.print(Text(f"  {plain(command)}"), soft_wrap=True)
 
 
-def print_json(document: Mapping[str, Any]) -> None:
-    """One JSON document on stdout, in ASCII whatever the terminal's encoding; not-a-number and infinities, which JSON lacks, as null."""
-    sys.stdout.write(json.dumps(finite(document), indent=2, allow_nan=False) + "\n")
+documents_printed = 0
+"""JSON documents that have gone to stdout: see ``main``, which prints an error as one only where there was none yet."""
+
+
+def print_json(document: Mapping[str, Any], *, indent: int | None = 2) -> None:
+    """One JSON document on stdout, in ASCII whatever the terminal's encoding; not-a-number and infinities, which JSON lacks, as null.
+
+    ``indent``: None for all of it in one line.
+    """
+    global documents_printed
+    sys.stdout.write(json.dumps(finite(document), indent=indent, allow_nan=False) + "\n")
+    documents_printed += 1
 
 
 def try_command(kind: Kind, model: str) -> tuple[str, ...]:

@@ -39,6 +39,10 @@ VERBS: Mapping[str, tuple[str, str]] = {
 """Verb to "module:attribute" (a typer app) and one line of help, in the order of the help."""
 
 
+JSON_FILE_VERBS = ("bench",)
+"""Verbs whose --json names a file to write, while stdout stays for people."""
+
+
 _EXTRAS = {
     "onnxruntime": "cpu",
     "torch": "train",
@@ -57,27 +61,35 @@ _EXTRAS = {
 """Package to the extra that brings it, for verbs that need more than the base install."""
 
 
+class _UsageError(Exception):
+    """A command line that makes no sense."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line, ``sys.argv`` if not given, and returns its exit code: 0 only on success.
 
-    1 for an error that the user can mend, told in one line on stderr; 2 for a command line that makes no sense; 130 for
-    Ctrl-C. Any other exception is a bug of ours and keeps its traceback.
+    1 for an error that the user can fix, reported in one line on stderr; 2 for a command line that makes no sense; 130 for
+    Ctrl-C. With ``--json``, an error is a JSON document on stdout too: ``{"error": {"type": "InputError", "message": "…"}}``.
+    Any other exception is a bug and keeps its traceback.
     """
     if argv is None:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a terminal that knows few letters shows ? for the others
                 stream.reconfigure(errors="replace")
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Images beyond Pillow's limit are refused in words of our own; Pillow's warning about them would come before.
+    # Images beyond Pillow's limit are refused with a message of our own; Pillow's warning about them would come before.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+    begun = _documents_printed()
     try:
         code = _run(arguments)
         sys.stdout.flush()
         return code
     except OnnxFerryError as error:
-        return _fail(str(error))
+        failure = type(error).__name__, str(error), 1
+    except _UsageError as error:
+        failure = "UsageError", str(error), 2
     except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED)
+        failure = "Interrupted", "interrupted", INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does. Python flushes stdout once more on its way out: give it somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -86,9 +98,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRAS:
             raise
-        return _fail(str(MissingExtraError(package, _EXTRAS[package], f"onnxferry {arguments[0]}")))
+        failure = "MissingExtraError", str(MissingExtraError(package, _EXTRAS[package], f"onnxferry {arguments[0]}")), 1
     except OSError as error:  # a full disk, a folder that may not be written, …
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        failure = type(error).__name__, f"{error.filename}: {error.strerror}" if error.filename else str(error), 1
+    return _fail(*failure, as_json=_wants_json(arguments) and _documents_printed() == begun)
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Whether stdout is read by a program, which also holds where the command line cannot be parsed."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # of several training processes, which share one stdout
+    return "--json" in options and arguments[0] not in JSON_FILE_VERBS and first
+
+
+def _documents_printed() -> int:
+    """How many JSON documents have gone to stdout: one is the answer, and an error after it goes to stderr alone."""
+    console = sys.modules.get("onnxferry.runtime.cli.console")
+    return 0 if console is None else console.documents_printed
 
 
 def _run(arguments: list[str]) -> int:
@@ -109,7 +135,7 @@ def _call(verb: str, arguments: list[str]) -> int:
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean `onnxferry {near[0]}`?" if near else f"expected one of {', '.join(VERBS)}"
-        return _fail(f"unknown {'option' if verb.startswith('-') else 'verb'} {verb!r}; {hint}", 2)
+        raise _UsageError(f"unknown {'option' if verb.startswith('-') else 'verb'} {verb!r}; {hint}")
     from typer import Abort, BadParameter
 
     # typer used to import click and now carries a copy of it: its base class of all usage errors is reached through the one
@@ -119,26 +145,28 @@ def _call(verb: str, arguments: list[str]) -> int:
     app = getattr(import_module(module), attribute)
     try:
         result = app(arguments, prog_name=f"onnxferry {verb}", standalone_mode=False)
-    except Abort:
-        return _fail("interrupted", INTERRUPTED)
+    except Abort as error:
+        raise KeyboardInterrupt from error
     except usage_error as error:
-        return _usage(error, verb)
-    if result == INTERRUPTED:  # typer's own end of a Ctrl-C, without a word
-        return _fail("interrupted", INTERRUPTED)
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help has been printed
+            return 2
+        raise _UsageError(_usage(error, verb)) from error
+    if result == INTERRUPTED:  # typer's own end of a Ctrl-C, without a message
+        raise KeyboardInterrupt
     return result if isinstance(result, int) else 0
 
 
-def _usage(error: BaseException, verb: str) -> int:
-    if type(error).__name__ == "NoArgsIsHelpError":  # the help has been printed
-        return 2
+def _usage(error: BaseException, verb: str) -> str:
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     context = getattr(error, "ctx", None)
-    return _fail(f"{message.rstrip('.?')}; see `{context.command_path if context else f'onnxferry {verb}'} --help`", 2)
+    return f"{message.rstrip('.?')}; see `{context.command_path if context else f'onnxferry {verb}'} --help`"
 
 
-def _fail(message: str, code: int = 1) -> int:
-    from onnxferry.runtime.cli.console import print_error
+def _fail(kind: str, message: str, code: int, *, as_json: bool) -> int:
+    from onnxferry.runtime.cli.console import print_error, print_json
 
+    if as_json:
+        print_json({"error": {"type": kind, "message": message}})
     print_error(message)
     return code
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -25,6 +24,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from onnxferry.runtime.cli.console import print_json
 from onnxferry.train.data.progress import Progress as DataProgress
 from onnxferry.train.loop.learner import Learner
 from onnxferry.train.loop.loop import LoopConfig, Observer, fit
@@ -139,7 +139,7 @@ def run_learner(learner: Learner, config: LoopConfig, *, as_json: bool, console:
         result = fit(learner, config, observer)
     if first:
         if as_json:
-            sys.stdout.write(json.dumps({"run": str(config.out), **result}) + "\n")
+            print_json({"run": str(config.out), **result}, indent=None)
         else:
             on = f"on {result['test']['n']} held-out samples (epoch {result['epoch']})"
             line = Text(_wrapped("", [[*_fields("test", result["test"]), on]], console.width))
