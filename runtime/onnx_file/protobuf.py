@@ -20,8 +20,13 @@ Buffer = bytes | mmap.mmap
 VARINT, FIXED64, LENGTH, FIXED32 = 1 << 0, 1 << 1, 1 << 2, 1 << 5
 
 
+REPEATED = 1 << 8
+"""In a mask: the field may appear more than once. Every other field is singular, and a second one is refused: protobuf merges a
+second message into the first and lets a second scalar win, so two readers could see two different models. No exporter writes one."""
+
+
 Fields = Mapping[int, int]
-"""The fields of a message that a reader wants: number → mask of wire types."""
+"""The fields of a message that a reader wants: number → mask of wire types, and REPEATED."""
 
 
 _NO_RUNS: Mapping[int, re.Pattern[bytes]] = MappingProxyType({})
@@ -55,7 +60,7 @@ class ProtobufReader:
         A varint's value is its unsigned 64-bit number. Of every other field, value and stop are the offsets between which its
         bytes lie. ``runs`` passes over long lists of numbers at C's speed: by key byte, a pattern that matches such fields whole.
         """
-        data, at = self.data, start
+        data, at, seen = self.data, start, 0
         while at < end:
             self.budget -= 1
             if self.budget < 0:
@@ -89,6 +94,10 @@ class ProtobufReader:
             if mask is not None:
                 if not mask & kind:
                     raise ProtobufError(f"field {number} at byte {at} is of the wrong type")
+                if not mask & REPEATED:
+                    if seen >> number & 1:
+                        raise ProtobufError(f"field {number} of the message at byte {start} appears twice, but may appear once")
+                    seen |= 1 << number
                 yield number, kind, value, stop
             at = stop
 
@@ -131,11 +140,17 @@ def signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
+def int32(value: int) -> int:
+    """A varint's unsigned value as an int32 field holds it: its low 32 bits."""
+    value &= 0xFFFF_FFFF
+    return value - (1 << 32) if value >= 1 << 31 else value
+
+
 _T = TypeVar("_T")
 
 
-def once(earlier: _T | None, now: _T, what: str) -> _T:
-    """Refuses a message that stands twice: readers merge it or take the last, and no exporter writes it."""
+def only_one(earlier: _T | None, now: _T, what: str) -> _T:
+    """For the fields of a oneof: refuses a second one, which would replace the first."""
     if earlier is not None:
-        raise ProtobufError(f"{what} stands in it twice")
+        raise ProtobufError(f"{what} appears twice, but may appear once")
     return now

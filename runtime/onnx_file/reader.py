@@ -22,7 +22,17 @@ from pathlib import Path
 
 from onnxferry.runtime.errors import ArtifactError, ArtifactNotFoundError, UntrustedModelError
 from onnxferry.runtime.onnx_file.external_data import ExternalData
-from onnxferry.runtime.onnx_file.protobuf import LENGTH, VARINT, BudgetError, Buffer, Fields, ProtobufError, ProtobufReader, once, signed
+from onnxferry.runtime.onnx_file.protobuf import (
+    LENGTH,
+    REPEATED,
+    VARINT,
+    BudgetError,
+    Buffer,
+    Fields,
+    ProtobufError,
+    ProtobufReader,
+    signed,
+)
 from onnxferry.runtime.onnx_file.summary import OPERATOR_DOMAINS, REFUSED_OPERATORS, Initializer, Limits, ModelSummary
 from onnxferry.runtime.onnx_file.tensors import TensorHeader, read_pair, read_sparse, read_tensor
 from onnxferry.runtime.onnx_file.values import TensorSpec as TensorSpec
@@ -138,22 +148,44 @@ def _beyond(name: str, limit: str, found: int, limits: Limits) -> UntrustedModel
 
 
 # Fields by number that are read of each message, and the wire types they may have.
-_MODEL: Fields = {1: VARINT, 2: LENGTH, 3: LENGTH, 7: LENGTH, 8: LENGTH, 14: LENGTH, 25: LENGTH}
+_MODEL: Fields = {
+    1: VARINT,  # ir_version
+    2: LENGTH,  # producer_name
+    3: LENGTH,  # producer_version
+    7: LENGTH,  # graph
+    8: LENGTH | REPEATED,  # opset_import
+    14: LENGTH | REPEATED,  # metadata_props
+    25: LENGTH | REPEATED,  # functions
+}
 
 
-_OPSET: Fields = {1: LENGTH, 2: VARINT}
+_OPSET: Fields = {1: LENGTH, 2: VARINT}  # domain, version
 
 
-_GRAPH: Fields = {1: LENGTH, 2: LENGTH, 5: LENGTH, 11: LENGTH, 12: LENGTH, 15: LENGTH}
+_GRAPH: Fields = {
+    1: LENGTH | REPEATED,  # node
+    2: LENGTH,  # name
+    5: LENGTH | REPEATED,  # initializer
+    11: LENGTH | REPEATED,  # input
+    12: LENGTH | REPEATED,  # output
+    15: LENGTH | REPEATED,  # sparse_initializer
+}
 
 
-_NODE: Fields = {4: LENGTH, 5: LENGTH, 7: LENGTH}
+_NODE: Fields = {4: LENGTH, 5: LENGTH | REPEATED, 7: LENGTH}  # op_type, attribute, domain
 
 
-_ATTRIBUTE: Fields = {5: LENGTH, 6: LENGTH, 10: LENGTH, 11: LENGTH, 22: LENGTH, 23: LENGTH}
+_ATTRIBUTE: Fields = {
+    5: LENGTH,  # t
+    6: LENGTH,  # g
+    10: LENGTH | REPEATED,  # tensors
+    11: LENGTH | REPEATED,  # graphs
+    22: LENGTH,  # sparse_tensor
+    23: LENGTH | REPEATED,  # sparse_tensors
+}
 
 
-_FUNCTION: Fields = {1: LENGTH, 7: LENGTH, 10: LENGTH, 11: LENGTH}
+_FUNCTION: Fields = {1: LENGTH, 7: LENGTH | REPEATED, 10: LENGTH, 11: LENGTH | REPEATED}  # name, node, domain, attribute_proto
 
 
 _Operator = tuple[str, str]  # domain, name; ONNX's own domain is ""
@@ -192,11 +224,11 @@ class _ModelReader:
         metadata_bytes = 0
         for number, _, value, stop in reader.fields(0, len(reader.data), _MODEL):
             if number == 1:
-                ir_version = value
+                ir_version = signed(value)
             elif number in (2, 3):
                 producer[number - 2] = self._text(value, stop)
             elif number == 7:
-                graph = once(graph, (value, stop), "the graph")
+                graph = value, stop
             elif number == 8:
                 domain, version = self._opset(value, stop)
                 opsets[domain or "ai.onnx"] = version

@@ -12,7 +12,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from onnxferry.runtime.onnx_file.protobuf import FIXED32, FIXED64, LENGTH, VARINT, Fields, ProtobufError, ProtobufReader, signed
+from onnxferry.runtime.onnx_file.protobuf import (
+    FIXED32,
+    FIXED64,
+    LENGTH,
+    REPEATED,
+    VARINT,
+    Fields,
+    ProtobufError,
+    ProtobufReader,
+    int32,
+    signed,
+)
 
 MAX_RANK = 64  # numpy's
 
@@ -60,21 +71,21 @@ ELEMENT_TYPES: Mapping[int, ElementType] = {
 }
 
 
-_NUMBERS = VARINT | LENGTH
+_NUMBERS = VARINT | LENGTH | REPEATED
 
 
 _TENSOR: Fields = {
     1: _NUMBERS,  # dims
     2: VARINT,  # data_type
-    4: FIXED32 | LENGTH,  # float_data
+    4: FIXED32 | LENGTH | REPEATED,  # float_data
     5: _NUMBERS,  # int32_data
-    6: LENGTH,  # string_data
+    6: LENGTH | REPEATED,  # string_data
     7: _NUMBERS,  # int64_data
     8: LENGTH,  # name
     9: LENGTH,  # raw_data
-    10: FIXED64 | LENGTH,  # double_data
+    10: FIXED64 | LENGTH | REPEATED,  # double_data
     11: _NUMBERS,  # uint64_data
-    13: LENGTH,  # external_data
+    13: LENGTH | REPEATED,  # external_data
     14: VARINT,  # data_location
 }
 
@@ -107,13 +118,15 @@ def read_tensor(reader: ProtobufReader, start: int, end: int, name_bytes: int) -
         if number == 1:
             _add_sizes(reader, dims, kind, value, stop)
         elif number == 2:
-            code = value
+            code = int32(value)
         elif number == 8:
             name = reader.text(value, stop, name_bytes)
         elif number == 9:
             raw = stop - value
         elif number == 13:
             key, text = read_pair(reader, value, stop, name_bytes)
+            if key in external:
+                raise ProtobufError(f"the external data of the tensor at byte {start} has {key[:40]!r} twice")
             external[key] = text
         elif number == 14:
             location = value
@@ -129,6 +142,8 @@ def read_tensor(reader: ProtobufReader, start: int, end: int, name_bytes: int) -
     if location == 1:
         if code == _STRING:
             raise ProtobufError(f"tensor {name[:80]!r} keeps strings outside the file, which ONNX does not allow")
+        if raw or any(entries.values()):
+            raise ProtobufError(f"tensor {name[:80]!r} has data both in the file and outside it")
         return TensorHeader(name, element, header.shape, header.nbytes, external)
     _check_amount(header, elements, raw, entries)
     return header
@@ -155,8 +170,6 @@ def read_sparse(reader: ProtobufReader, start: int, end: int, name_bytes: int) -
     for number, kind, value, stop in reader.fields(start, end, _SPARSE):
         if number == 3:
             _add_sizes(reader, dims, kind, value, stop)
-        elif number in parts:
-            raise ProtobufError(f"a sparse tensor at byte {start} has a part twice")
         else:
             parts[number] = read_tensor(reader, value, stop, name_bytes)
     if len(parts) < 2:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from onnxferry.runtime.onnx_file.protobuf import LENGTH, VARINT, Fields, ProtobufError, ProtobufReader, once, signed
+from onnxferry.runtime.onnx_file.protobuf import LENGTH, REPEATED, VARINT, Fields, ProtobufError, ProtobufReader, int32, only_one, signed
 from onnxferry.runtime.onnx_file.tensors import ELEMENT_TYPES, MAX_RANK
 
 Shape = tuple[int | str | None, ...]
@@ -45,16 +45,25 @@ def is_size(size: int | str | None) -> TypeGuard[int]:
 _MAX_DEPTH = 8  # optional(seq(map(…)))
 
 
-_TENSOR, _SEQUENCE, _MAP, _SPARSE, _OPTIONAL = 1, 4, 5, 8, 9
+_TENSOR, _SEQUENCE, _MAP, _OPAQUE, _SPARSE, _OPTIONAL = 1, 4, 5, 7, 8, 9
 
 
 _VALUE: Fields = {1: LENGTH, 2: LENGTH}  # name, type
 
 
-_TYPE: Fields = dict.fromkeys((_TENSOR, _SEQUENCE, _MAP, _SPARSE, _OPTIONAL), LENGTH)
+_TYPE: Fields = dict.fromkeys((_TENSOR, _SEQUENCE, _MAP, _OPAQUE, _SPARSE, _OPTIONAL), LENGTH)
 
 
-_SHAPE: Fields = {1: LENGTH}
+_TENSOR_TYPE: Fields = {1: VARINT, 2: LENGTH}  # elem_type, shape; of dense and sparse tensors
+
+
+_MAP_TYPE: Fields = {1: VARINT, 2: LENGTH}  # key_type, value_type
+
+
+_ELEMENT_TYPE: Fields = {1: LENGTH}  # elem_type, of sequences and optionals
+
+
+_SHAPE: Fields = {1: LENGTH | REPEATED}
 
 
 _DIMENSION: Fields = {1: VARINT, 2: LENGTH}  # size, name
@@ -67,7 +76,7 @@ def read_value(reader: ProtobufReader, start: int, end: int, name_bytes: int) ->
         if number == 1:
             name = reader.text(value, stop, name_bytes)
         else:
-            place = once(place, (value, stop), f"the type of {name[:80]!r}")
+            place = value, stop
     if place is None:
         return TensorSpec(name, "undefined", (), ranked=False)
     number, start, end = _which(reader, *place)
@@ -82,7 +91,7 @@ def _which(reader: ProtobufReader, start: int, end: int) -> tuple[int, int, int]
     """Which of TypeProto's kinds this is, and the offsets of its message; kind 0 where it says none."""
     found = None
     for number, _, value, stop in reader.fields(start, end, _TYPE):
-        found = once(found, (number, value, stop), "a type")
+        found = only_one(found, (number, value, stop), f"the type at byte {start}")
     return found or (0, start, start)
 
 
@@ -94,12 +103,12 @@ def _spelling(reader: ProtobufReader, start: int, end: int, name_bytes: int, dep
     if number in (_TENSOR, _SPARSE):
         code, _ = _tensor_type(reader, start, end, name_bytes)
         return f"{'tensor' if number == _TENSOR else 'sparse_tensor'}({_element(code)})"
+    if number == _OPAQUE:
+        return "opaque"
     key, inner = "", "undefined"
-    # A map's first field is the type of its keys; of a sequence and an optional, it is what they hold.
-    wanted: Fields = {1: VARINT, 2: LENGTH} if number == _MAP else {1: LENGTH}
-    for _, kind, value, stop in reader.fields(start, end, wanted):
+    for _, kind, value, stop in reader.fields(start, end, _MAP_TYPE if number == _MAP else _ELEMENT_TYPE):
         if kind == VARINT:
-            key = _element(value) + ","
+            key = _element(int32(value)) + ","
         else:
             inner = _spelling(reader, value, stop, name_bytes, depth + 1)
     return f"{ {_SEQUENCE: 'seq', _MAP: 'map', _OPTIONAL: 'optional'}.get(number, 'undefined') }({key}{inner})"
@@ -113,11 +122,11 @@ def _element(code: int) -> str:
 def _tensor_type(reader: ProtobufReader, start: int, end: int, name_bytes: int) -> tuple[int, Shape | None]:
     """Element type and shape; None where any shape goes."""
     code, place = 0, None
-    for number, _, value, stop in reader.fields(start, end, {1: VARINT, 2: LENGTH}):
+    for number, _, value, stop in reader.fields(start, end, _TENSOR_TYPE):
         if number == 1:
-            code = value
+            code = int32(value)
         else:
-            place = once(place, (value, stop), "a shape")
+            place = value, stop
     return code, None if place is None else _shape(reader, *place, name_bytes)
 
 
@@ -126,7 +135,8 @@ def _shape(reader: ProtobufReader, start: int, end: int, name_bytes: int) -> Sha
     for _, _, value, stop in reader.fields(start, end, _SHAPE):
         size: int | str | None = None
         for number, _, at, until in reader.fields(value, stop, _DIMENSION):
-            size = reader.text(at, until, name_bytes) if number == 2 else signed(at)
+            given = reader.text(at, until, name_bytes) if number == 2 else signed(at)
+            size = only_one(size, given, f"the size at byte {value}")
         if size == "" or (isinstance(size, int) and size < 0):
             size = None  # some exporters write -1 for any size
         if len(sizes) == MAX_RANK:

@@ -1,10 +1,9 @@
-"""The reader against the onnx package's own, against damage, lies and bombs, and against mutants."""
+"""The reader against the onnx package's own, and against damage, lies and bombs."""
 
 from __future__ import annotations
 
 import mmap
 import os
-import random
 import struct
 import time
 from collections import Counter
@@ -13,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.runtime.errors import ArtifactError, OnnxFerryError, UntrustedModelError
+from onnxferry.runtime.errors import ArtifactError, UntrustedModelError
 from onnxferry.runtime.onnx_file import reader as onnx_file
 from onnxferry.runtime.onnx_file import summary
 from onnxferry.runtime.onnx_file.reader import read_model
@@ -240,6 +238,24 @@ def test_maps_what_is_large(build_onnx, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # numpy's, from the onnx package's own reference implementations
+def found_by_protobuf(model: onnx.ModelProto) -> tuple[Counter[str], Counter[str]]:
+    """Operators and initializers' names that the onnx package finds, to compare with."""
+    operators: Counter[str] = Counter()
+    names: Counter[str] = Counter()
+    graphs, nodes = [model.graph], [node for function in model.functions for node in function.node]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            nodes += graph.node
+            names.update([each.name for each in graph.initializer] + [each.values.name for each in graph.sparse_initializer])
+        else:
+            node = nodes.pop()
+            operators[f"{'ai.onnx' if node.domain in ('', 'ai.onnx') else node.domain}::{node.op_type}"] += 1
+            for attribute in node.attribute:
+                graphs += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+    return operators, names
+
+
 def test_the_models_that_onnx_is_tested_with():
     """A model for every operator and type of ONNX, some 1,800: the same is found in each as the onnx package finds."""
     from onnx.backend.test.case.node import collect_testcases
@@ -327,7 +343,7 @@ def test_every_truncation_is_refused(build_onnx):
         (message(5, message(2, b"1")), "wrong type"),
         (message(15, b""), "lacks its values"),
         (message(11, message(1, b"\xff\xfe")), "not UTF-8"),
-        (message(11, message(2, b"") + message(2, b"")), "stands in it twice"),
+        (message(11, message(2, b"") + message(2, b"")), "appears twice"),
         (message(11, message(1, b"x" * 20_000)), "20000 bytes"),
         (message(11, message(2, message(1, message(2, message(1, b"") * 65)))), "more than 64 axes"),
         (b"\x0b", "starts no field"),  # a group
@@ -345,7 +361,7 @@ def test_lies_within_the_graph(build_onnx, field, words):
 def test_a_graph_that_stands_twice_is_refused(build_onnx):
     """Protocol Buffers would merge the two: what one reader looks at is not what the other runs."""
     model = one_node(build_onnx).SerializeToString()
-    with pytest.raises(ArtifactError, match="the graph stands in it twice"):
+    with pytest.raises(ArtifactError, match=r"field 7 .* appears twice"):
         read_model(model + message(7, b""))
 
 
@@ -570,82 +586,3 @@ def test_external_data_hides_in_attributes_too(build_onnx, tmp_path):
     path.write_bytes(build_onnx([helper.make_node("Constant", [], ["y"], value=tensor)], [], [("y", FLOAT, [4])]).SerializeToString())
     with pytest.raises(UntrustedModelError, match="relative path"):
         read_model(path)
-
-
-# Mutants
-
-
-def mutant(data: bytes, rng: random.Random) -> bytes:
-    out = bytearray(data)
-    for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
-        at, other = rng.randrange(max(len(out), 1)), rng.randrange(max(len(out), 1))
-        out = out or bytearray(b"\x08")  # all may have been deleted
-        match rng.choice((0, 0, 0, 1, 1, 1, 2, 3, 4, 5)):
-            case 0:
-                out[at] = rng.randrange(256)
-            case 1:
-                out[at] ^= 1 << rng.randrange(8)
-            case 2:
-                del out[at : at + rng.choice((1, 2, 8, 64))]
-            case 3:
-                out[at:at] = out[other : other + rng.choice((1, 4, 32, 256))]
-            case 4:
-                out[at:at] = rng.choice((b"\x00", b"\xff" * 5, b"\xff" * 9 + b"\x01", b"\x80" * 11, b"\x0b", varint(2**31), varint(2**63)))
-            case 5:
-                out = out[: max(at, 1)]
-    return bytes(out)
-
-
-def found_by_protobuf(model: onnx.ModelProto) -> tuple[Counter[str], Counter[str]]:
-    """Operators and initializers' names that the onnx package finds, to compare with."""
-    operators: Counter[str] = Counter()
-    names: Counter[str] = Counter()
-    graphs, nodes = [model.graph], [node for function in model.functions for node in function.node]
-    while graphs or nodes:
-        if graphs:
-            graph = graphs.pop()
-            nodes += graph.node
-            names.update([each.name for each in graph.initializer] + [each.values.name for each in graph.sparse_initializer])
-        else:
-            node = nodes.pop()
-            operators[f"{'ai.onnx' if node.domain in ('', 'ai.onnx') else node.domain}::{node.op_type}"] += 1
-            for attribute in node.attribute:
-                graphs += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-    return operators, names
-
-
-@pytest.mark.parametrize("seed", [1, 2, 3, "fresh"])
-@pytest.mark.timeout(120)
-def test_mutants_give_our_errors_or_what_protobuf_reads(build_onnx, seed):
-    """500 a seed. Where both read a mutant they must find the same in it: looking harmless here and not there is the attack."""
-    if seed == "fresh":
-        seed = random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}")  # shown where the test fails
-    rng = random.Random(seed)
-    sources = [rich_model(build_onnx).SerializeToString(), nested(build_onnx, 5).SerializeToString()]
-    verdicts: Counter[str] = Counter()
-    for number in range(500):
-        data = mutant(rng.choice(sources), rng)
-        what = f"seed {seed}, mutant {number}"
-        started = time.monotonic()
-        try:
-            summary = read_model(data)
-        except OnnxFerryError as error:
-            verdicts[type(error).__name__] += 1
-            summary = None
-        assert time.monotonic() - started < 10, what
-        if summary is None:
-            continue
-        try:
-            model = onnx.load_from_string(data)
-        except DecodeError:  # damage in parts that the reader passes over: ONNX Runtime will refuse it
-            verdicts["read here only"] += 1
-            continue
-        verdicts["read"] += 1
-        operators, names = found_by_protobuf(model)
-        assert summary.operators == operators, what
-        assert Counter(each.name for each in summary.initializers) == names, what
-        assert summary.metadata == {each.key: each.value for each in model.metadata_props}, what
-        assert {spec.name for spec in summary.outputs} == {each.name for each in model.graph.output}, what
-    assert verdicts["ArtifactError"] > 50, verdicts
-    assert verdicts["read"] > 20, verdicts
