@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from onnxferry.export.source import Strategy
 from onnxferry.export.sources.pytorch.call import CallPlan, path_name, unique
 from onnxferry.export.sources.pytorch.module import TorchSource
+from onnxferry.export.sources.pytorch.pt2_archive import check_archive, weights_only
 from onnxferry.runtime.errors import ExportError, InputError, InputNotFoundError, first_line
 
 
@@ -83,14 +84,19 @@ class ProgramSource(TorchSource):
 
 
 def program_from_file(path: str | os.PathLike[str]) -> torch.export.ExportedProgram:
-    """A program from a .pt2 file. Raises ExportError where it is none.
+    """A program from a .pt2 file. Raises ExportError where it is none, or where loading it would run code.
 
-    A .pt2 file is data and not code, but torch does not promise that a stranger's is harmless: load what you trust.
+    ``torch.export.load`` alone runs code that a file brings. The ways that are known are refused here (see :mod:`.pt2_archive`), and
+    what is pickled is read as weights only; torch does not promise that these are all. Load files of people whom you trust.
     """
     if not Path(path).is_file():
         raise InputNotFoundError(f"there is no file {path}", path)
     try:
-        return torch.export.load(path)
+        with Path(path).open("rb") as file, weights_only():
+            check_archive(file, Path(path).name)
+            return torch.export.load(file)
+    except ExportError:
+        raise
     except Exception as error:
         first = first_line(error)
         raise ExportError(
