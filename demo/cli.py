@@ -38,7 +38,7 @@ def demo(
     """Show the shipped models, and one of your own, in the browser.
 
     Draw a digit and see it read, let the model write, make images, squeeze them, drop any .onnx file and see what it is.
-    Everything runs on this machine; no usage statistics are sent. Ends with Ctrl-C.
+    Everything runs on this machine; no usage statistics are sent, ONNX Runtime's neither. Ends with Ctrl-C.
 
     ```
     onnxferry demo

@@ -11,11 +11,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from onnxferry.runtime.errors import ExportError, MissingExtraError, ParityError
+from onnxferry.runtime.machine.telemetry import disable_telemetry
 
 if TYPE_CHECKING:
     from onnxferry.export.families.checkpoint import export_checkpoint
     from onnxferry.export.parity.judge import ParityReport
     from onnxferry.export.pipeline.export import export_model, export_module
+
+
+disable_telemetry()  # before onnxslim, skl2onnx or anything else here imports ONNX Runtime
 
 
 __all__ = ["ExportError", "ParityError", "ParityReport", "export_checkpoint", "export_model", "export_module"]

@@ -62,10 +62,12 @@ import onnxruntime
 onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, feeds)
 """,
     "openvino": """
+sys.modules["openvino_telemetry"] = None
 import openvino
 openvino.Core().compile_model(path, "CPU", {{"PERFORMANCE_HINT": "LATENCY"}}).create_infer_request().infer(feeds)
 """,
     "openvino-f32": """
+sys.modules["openvino_telemetry"] = None
 import openvino
 settings = {{"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}}
 openvino.Core().compile_model(path, "CPU", settings).create_infer_request().infer(feeds)

@@ -15,6 +15,7 @@ from onnxferry.runtime.errors import OnnxFerryError
 from onnxferry.runtime.machine import cpu as hardware
 from onnxferry.runtime.machine import nvidia
 from onnxferry.runtime.machine import nvidia as cuda_libraries
+from onnxferry.runtime.machine.telemetry import TELEMETRY_OFF
 
 OLDEST_ORT = (1, 20)
 
@@ -64,6 +65,7 @@ def diagnose() -> Diagnosis:
         *provider_findings(works, devices),
         *(cuda_findings(cuda_libraries.cuda_of_wheel(module), devices) if module else ()),
         *thread_findings(),
+        telemetry_finding(),
         *extra_findings(metadata.requires("onnxferry") or []),
     ]
     return Diagnosis(tuple(findings), cpu_works)
@@ -179,6 +181,14 @@ def thread_findings() -> Iterator[Finding]:
         yield Finding(area, "a model gets", value, "problem", f"unset OMP_NUM_THREADS, or set it to {usable}")
     else:
         yield Finding(area, "a model gets", f"{default} by default")
+
+
+def telemetry_finding() -> Finding:
+    """Whether ONNX Runtime may send usage data. Reads the environment that it was imported with."""
+    if os.environ.get(TELEMETRY_OFF) == "1":
+        return Finding("privacy", "telemetry", f"ONNX Runtime's is off ({TELEMETRY_OFF}=1); onnxferry has none")
+    value = f"{TELEMETRY_OFF} is {os.environ.get(TELEMETRY_OFF)!r}: ONNX Runtime 1.29 and newer may send usage data"
+    return Finding("privacy", "telemetry", value, "note", f"unset {TELEMETRY_OFF}, or set it to 1")
 
 
 def extra_findings(requirements: Iterable[str]) -> Iterator[Finding]:

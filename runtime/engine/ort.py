@@ -23,6 +23,7 @@ import numpy as np
 
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError, MissingExtraError
 from onnxferry.runtime.machine import nvidia
+from onnxferry.runtime.machine.telemetry import disable_telemetry
 
 CUDA = "CUDAExecutionProvider"
 
@@ -78,7 +79,8 @@ _REINSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'on
 
 @functools.cache
 def onnxruntime() -> Any:
-    """The onnxruntime module. Raises MissingExtraError where no wheel is installed, DeviceError where it is broken."""
+    """The onnxruntime module, its telemetry off. Raises MissingExtraError where no wheel is installed, DeviceError for a broken one."""
+    disable_telemetry()
     try:
         module = importlib.import_module("onnxruntime")
     except ModuleNotFoundError as error:

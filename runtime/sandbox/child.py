@@ -33,6 +33,7 @@ from typing import IO, Any
 from onnxferry.runtime import errors
 from onnxferry.runtime.errors import InputError, OnnxFerryError, UntrustedModelError
 from onnxferry.runtime.formats import human_bytes
+from onnxferry.runtime.machine.telemetry import TELEMETRY_OFF
 from onnxferry.runtime.onnx_file.reader import read_model
 from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.sandbox.confinement import confine, library_paths
@@ -128,7 +129,7 @@ def call(
             stdin=question,
             stdout=answer,
             stderr=complaints,
-            env={key: os.environ[key] for key in _ENVIRONMENT if key in os.environ},
+            env={key: os.environ[key] for key in _ENVIRONMENT if key in os.environ} | {TELEMETRY_OFF: "1"},
             start_new_session=os.name == "posix",
         )
         try:

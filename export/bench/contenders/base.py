@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -104,6 +105,7 @@ class OpenVino:
     """A compiled model and one infer request that shares its memory with numpy, for the shape that runs or for any, whichever is faster."""
 
     def __init__(self, model: BenchModel, threads: int | None, precision: str = "") -> None:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # not importable: OpenVINO then sends nothing
         import openvino
 
         self.core = openvino.Core()
