@@ -15,7 +15,7 @@ from onnxferry.runtime.machine.telemetry import disable_telemetry
 
 if TYPE_CHECKING:
     from onnxferry.export.families.checkpoint import export_checkpoint
-    from onnxferry.export.parity.judge import ParityReport
+    from onnxferry.export.parity.report import ParityReport
     from onnxferry.export.pipeline.export import export_model, export_module
 
 
@@ -29,7 +29,7 @@ _LAZY = {
     "export_checkpoint": "onnxferry.export.families.checkpoint",
     "export_model": "onnxferry.export.pipeline.export",
     "export_module": "onnxferry.export.pipeline.export",
-    "ParityReport": "onnxferry.export.parity.judge",
+    "ParityReport": "onnxferry.export.parity.report",
 }
 
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 Feeds = Mapping[str, np.ndarray]
 
 
+NUDGE = 1e-6
+"""Relative change of weights and inputs that shows whether a decision is a tie: about ten float32 roundings."""
+
+
 class FinalExportError(ExportError):
     """No other strategy can mend this, and one might hide it."""
 
@@ -104,7 +108,7 @@ class Source(Protocol):
         """The same, computed in float64: shows how much of a difference is float32's own. None where that is not possible."""
 
     def run_nudged(self, feeds: Feeds, seed: int) -> dict[str, np.ndarray] | None:
-        """The same with weights and real inputs moved by about 1e-6 of themselves: a decision that this changes is a tie.
+        """The same with weights and real inputs changed by about NUDGE of themselves: a decision that this changes is a tie.
 
         None where that is not possible.
         """

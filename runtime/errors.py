@@ -106,7 +106,7 @@ class ExportError(OnnxFerryError):
 class ParityError(ExportError):
     """The exported model does not do what its source does.
 
-    ``report`` is the export's parity report (:class:`onnxferry.export.parity.judge.ParityReport`).
+    ``report`` is the export's parity report (:class:`onnxferry.export.parity.report.ParityReport`).
     """
 
     def __init__(self, message: str, report: object = None) -> None:

@@ -156,6 +156,16 @@ def test_kinds_and_families_are_named_in_one_place() -> None:
     assert {name for name in found if not name.startswith("tests/")} == {"runtime/kinds.py"}, "use the rows of runtime/kinds.py"
 
 
+def test_tolerances_stand_in_two_modules_with_their_reasons() -> None:
+    """Numbers in ``rtol=``, ``atol=``, ``Tolerance(…)`` or a numpy comparison: a tolerance that nobody finds is loosened unseen."""
+    homes = {"runtime/artifact/tolerances.py", "export/parity/tolerances.py"}
+    number = re.compile(r"""\b[ra]tol\b\s*(?::\s*float\s*)?=\s*[\d.]|\bTolerance\(\s*[\d.]|\b(?:allclose|isclose|assert_allclose)\(""")
+    assert number.search("Tolerance(rtol=0.0, atol=1e-5)")
+    assert number.search("Tolerance(1e-3, x)")
+    found = {path.relative_to(ROOT).as_posix() for path, text in texts().items() if path.suffix == ".py" and number.search(text)}
+    assert {name for name in found if not name.startswith("tests/")} == homes, "use or extend export/parity/tolerances.py"
+
+
 def test_temporary_names_are_made_in_one_place() -> None:
     # The others write several files at once, or resume a download.
     homes = {"runtime/files.py", "export/graphs/writer.py", "train/data/download.py"}

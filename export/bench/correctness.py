@@ -12,23 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxferry.export.parity.tolerances import default_tolerance, magnitude, psnr
-from onnxferry.runtime.artifact.comparison import compare_output
-from onnxferry.runtime.artifact.contract import Contract, Tolerance
+from onnxferry.export.parity.measures import magnitude, psnr
+from onnxferry.export.parity.tolerances import REDUCED_DECISIONS, REDUCED_ERROR, REDUCED_PSNR, default_tolerance
+from onnxferry.runtime.artifact.comparison import compare_output, rms_share
+from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.tolerances import Tolerance
 
 Answers = Sequence[Mapping[str, np.ndarray]]
-
-
-MIN_DECISIONS = 0.98
-"""Reduced precision: share of decisions that must be the same. One that changes need not be wrong: most that do were doubtful before."""
-
-
-MIN_PSNR = 35.0
-"""Reduced precision: decibels of images against the reference's."""
-
-
-MAX_ERROR = 0.05
-"""Reduced precision: root mean square error of an output of numbers, as a share of the output's own root mean square."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +74,14 @@ def _loosely(
 ) -> tuple[str, str]:
     if want.dtype == np.uint8 and rank == 4:
         ratio = psnr(want, got)
-        return "" if ratio >= MIN_PSNR else f"{name} has {ratio:.1f} dB, expected {MIN_PSNR:g}", f"{name} {ratio:.0f} dB"
+        return "" if ratio >= REDUCED_PSNR else f"{name} has {ratio:.1f} dB, expected {REDUCED_PSNR:g}", f"{name} {ratio:.0f} dB"
     if want.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):
-            size = float(np.sqrt(np.mean(np.square(want, dtype=np.float64)))) or 1.0
-            error = float(np.sqrt(np.mean(np.square(want.astype(np.float64) - got.astype(np.float64))))) / size
+        error = rms_share([want], [got])
         words = f"{name} off by {error:.2%}"
-        return "" if error <= MAX_ERROR else f"{words}, at most {MAX_ERROR:.0%} is allowed", words
+        return "" if error <= REDUCED_ERROR else f"{words}, at most {REDUCED_ERROR:.0%} is allowed", words
     same = float(np.mean(want == got))
     words = f"{name} {same:.1%} the same"
-    return "" if same >= MIN_DECISIONS else f"{words}, expected {MIN_DECISIONS:.0%}", words if same < 1 else ""
+    return "" if same >= REDUCED_DECISIONS else f"{words}, expected {REDUCED_DECISIONS:.0%}", words if same < 1 else ""
 
 
 def _clear_decisions(expected: Answers, contract: Contract | None) -> np.ndarray | None:

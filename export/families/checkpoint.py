@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxferry.export.parity.judge import ParityReport
+from onnxferry.export.parity.report import ParityReport
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.kinds import FAMILIES, imported
 from onnxferry.train.loop.checkpoint import load_checkpoint

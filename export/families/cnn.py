@@ -10,17 +10,15 @@ import onnx
 import torch
 
 from onnxferry.export.families.image_probes import image_probes
-from onnxferry.export.parity.judge import ParityReport
+from onnxferry.export.parity.report import ParityReport
+from onnxferry.export.parity.tolerances import PROBABILITIES
 from onnxferry.export.pipeline.export import export_module
 from onnxferry.export.pipeline.provenance import without_paths
-from onnxferry.runtime.artifact.contract import Contract, Tolerance
+from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.errors import ExportError
 from onnxferry.runtime.kinds import CNN, RECOGNISER
 from onnxferry.train.families.cnn import Cnn, Recogniser
 from onnxferry.train.loop.checkpoint import Checkpoint
-
-# What float32 alone makes: the softmax of logits that agree to about 1e-5. A probability that is off by more is a fault.
-PROBABILITY_TOLERANCE = Tolerance(rtol=0.0, atol=1e-5)
 
 
 def export_recogniser(
@@ -73,7 +71,7 @@ def export_recogniser(
         output_names=["probabilities", "class_index", "features"],
         probes=image_probes(config.channels, examples),
         golden_inputs=goldens,
-        tolerances={"probabilities": PROBABILITY_TOLERANCE},
+        tolerances={"probabilities": PROBABILITIES},
         decisions={"probabilities"},
         command=command,
         finish=(lambda model: add_label_output(model, config.labels)) if with_labels else None,

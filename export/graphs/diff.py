@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 
 from onnxferry.export.graphs.nodes import subgraphs
+from onnxferry.runtime.artifact.comparison import absolute_difference
 from onnxferry.runtime.onnx_file.reader import read_model
 from onnxferry.runtime.onnx_file.summary import Limits, ModelSummary
 
@@ -216,8 +217,7 @@ def _changed_weight(name: str, a: np.ndarray, b: np.ndarray) -> Change | None:
         return None
     if a.dtype == object:  # strings
         return WeightChange(name, _kind(a), _kind(b), int(np.count_nonzero(a != b)), a.size, float("nan"))
-    with np.errstate(invalid="ignore"):
-        apart = np.abs(a.astype(np.float64) - b.astype(np.float64)) if a.dtype.kind != "c" else np.abs(a - b)
+    apart = absolute_difference(a, b) if a.dtype.kind != "c" else np.abs(a - b)
     differing = (a != b) & ~((a != a) & (b != b))  # NaN in both is no difference
     if not differing.any():
         return None  # zeros of another sign, NaN with other bits

@@ -26,8 +26,9 @@ from onnxferry.export.optimize.candidates import Candidate, candidates_for
 from onnxferry.export.optimize.samples import SCORED, Samples, samples_for
 from onnxferry.export.optimize.score import Score, outputs_of, score, written_score
 from onnxferry.export.optimize.timing import Speed, compare_speed, machine_name, ort_version, rotating
-from onnxferry.runtime.artifact.comparison import rms_share
-from onnxferry.runtime.artifact.contract import Contract, Golden, Tolerance, kind_of
+from onnxferry.runtime.artifact.comparison import absolute_difference, rms_share
+from onnxferry.runtime.artifact.contract import Contract, Golden, kind_of
+from onnxferry.runtime.artifact.tolerances import Tolerance, golden_tolerance
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.engine.engine import Engine, PlacementWarning
 from onnxferry.runtime.engine.replay import replay_goldens
@@ -302,8 +303,8 @@ def _goldens(
             seen.append((expected[name], variant[name]))
         if all(a.dtype.kind in "ib" for a, _ in seen):
             continue
-        off = max((float(np.abs(a.astype(np.float64) - b).max()) for a, b in seen if a.size), default=0.0)
-        old = tolerances.get(name, Tolerance() if seen[0][0].dtype.kind == "f" else Tolerance(0.0, 0.0))
+        off = max((float(absolute_difference(b, a).max()) for a, b in seen if a.size), default=0.0)
+        old = tolerances.get(name) or golden_tolerance(seen[0][0].dtype)
         if off > old.atol:
             tolerances[name] = Tolerance(old.rtol, float(f"{2 * off:.3g}"))
     return tuple(kept), tolerances

@@ -10,7 +10,9 @@ import numpy as np
 
 from onnxferry.export.optimize.budget import Budget
 from onnxferry.export.optimize.samples import Samples, count_rows, rows_of
-from onnxferry.export.parity.tolerances import psnr
+from onnxferry.export.parity.measures import psnr
+from onnxferry.export.parity.tolerances import BUDGET_ROUNDING, WRITTEN_NATS
+from onnxferry.runtime.artifact.comparison import absolute_difference
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import InputError
 
@@ -25,11 +27,6 @@ WRITTEN_BYTES = 128
 
 
 WRITTEN_ROWS = 16
-
-
-WRITTEN_NATS = 0.15
-"""Nats a byte by which what a variant writes may be less likely, to the original, than what the original writes with the same
-numbers: some four standard errors of 16 texts of 128 bytes. A loop that is wrong writes texts that are nats away."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +85,10 @@ def _top1(
     a, b = _classes(original), _classes(variant)
     if labels is None:
         share = 100 * float((a == b).mean())
-        inside = 100 - share <= budget.limit + 1e-9
+        inside = 100 - share <= budget.limit + BUDGET_ROUNDING
         return Score("agreement", 100.0, share, n, inside, f"{share:.2f} % of {n} answers are the original's")
     source, made = 100 * float((a == labels).mean()), 100 * float((b == labels).mean())
-    inside = source - made <= budget.limit + 1e-9
+    inside = source - made <= budget.limit + BUDGET_ROUNDING
     return Score("top1", source, made, n, inside, f"{made:.2f} % of {n} right, the original {source:.2f} %")
 
 
@@ -111,7 +108,7 @@ def _nats(budget: Budget, original: Mapping[str, np.ndarray], variant: Mapping[s
         raise InputError("the model gives no log_probabilities, so nats say nothing of it; give another --budget")
     source, made = (-float(o["log_probabilities"].mean(dtype=np.float64)) for o in (original, variant))
     count = original["log_probabilities"].size
-    inside = made - source <= budget.limit + 1e-9
+    inside = made - source <= budget.limit + BUDGET_ROUNDING
     return Score("nats", source, made, count, inside, f"{made:.4f} nats a byte on {count} bytes, the original {source:.4f}")
 
 
@@ -123,7 +120,7 @@ def _rtol(budget: Budget, original: Mapping[str, np.ndarray], variant: Mapping[s
             if not np.array_equal(a, b):
                 return Score("rtol", None, 1.0, n, False, f"the output {name!r} gives other {a.dtype} numbers")
             continue
-        difference = np.abs(a.astype(np.float64) - b)
+        difference = absolute_difference(b, a)
         if budget.atol is None:
             relative = float(difference.max() / max(float(np.abs(a).max()), np.finfo(np.float32).tiny))
         else:

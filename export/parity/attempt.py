@@ -14,7 +14,7 @@ from onnxferry.export.graphs import cleanup as graph_cleanup
 from onnxferry.export.graphs import nodes
 from onnxferry.export.graphs.branches import Branches
 from onnxferry.export.graphs.writer import opened
-from onnxferry.export.parity.judge import judge
+from onnxferry.export.parity.compare import compare
 from onnxferry.export.parity.probes import Case, probes, variations
 from onnxferry.export.parity.reference import SourceRun, run_source
 from onnxferry.export.parity.report import Failure, ParityReport
@@ -34,7 +34,7 @@ class Attempt:
     runs: Sequence[SourceRun]
 
 
-def proved(
+def try_strategy(
     source: Source,
     strategy: Strategy,
     given: Sequence[Case],
@@ -61,14 +61,14 @@ def proved(
             text = f"the graph holds {drawn[0]}, whose answer changes from run to run: take random numbers as an input"
             report = ParityReport(failures=[Failure("random", text)])
         else:
-            report, runs = _judged(source, model, runs, given, tolerances, decisions)
+            report, runs = _opened_and_compared(source, model, runs, given, tolerances, decisions)
     report.strategy = strategy.name
     report.mends = [*candidate.mends, *mended, *report.mends]
     report.notes = [*source.notes, *dict.fromkeys(report.notes)]
     return Attempt(candidate, model, report, runs)
 
 
-def _judged(
+def _opened_and_compared(
     source: Source,
     model: onnx.ModelProto,
     runs: list[SourceRun],
@@ -82,7 +82,7 @@ def _judged(
         except OnnxFerryError as error:
             text = f"ONNX Runtime cannot load the exported graph: {str(error).splitlines()[0]}{_other_dtype(model, str(error))}"
             return ParityReport(failures=[Failure("runtime", text)]), runs
-        return judged(source, model, engine, runs, given, tolerances, decisions)
+        return compare_branches(source, model, engine, runs, given, tolerances, decisions)
 
 
 # How ONNX Runtime says that it lacks an operator in a dtype: when it loads the graph, or, of a few operators, when it runs them.
@@ -106,7 +106,7 @@ def _dtypes(model: onnx.ModelProto) -> list[int]:
     return [*(t.data_type for t in model.graph.initializer), *declared, *casts]
 
 
-def judged(
+def compare_branches(
     source: Source,
     model: onnx.ModelProto,
     engine: Engine,
@@ -116,7 +116,7 @@ def judged(
     decisions: Collection[str] = (),
 ) -> tuple[ParityReport, list[SourceRun]]:
     """The open file beside what its source gave, and whether every side of its branches was taken: the report, and all runs."""
-    report = judge(source, engine, runs, tolerances=tolerances, decisions=decisions)
+    report = compare(source, engine, runs, tolerances=tolerances, decisions=decisions)
     report.failures = [
         dataclasses.replace(failure, message=f"{failure.message}{_other_dtype(model, failure.message)}") for failure in report.failures
     ]
@@ -128,7 +128,7 @@ def judged(
         if more:
             added, _ = run_source(source, [*given, *more], len(given))
             runs = [*runs, *added[len(given) :]]
-            report = judge(source, engine, runs, tolerances=tolerances, decisions=decisions)
+            report = compare(source, engine, runs, tolerances=tolerances, decisions=decisions)
         for branch, side in branches.untaken():
             text = (
                 f"the {side} side of the branch {branch!r} was never taken, so it is not proved: "

@@ -15,11 +15,13 @@ import onnx
 
 from onnxferry.export.graphs.nodes import copied
 from onnxferry.export.graphs.writer import opened
-from onnxferry.export.parity.tolerances import default_tolerance, magnitude
+from onnxferry.export.parity.measures import magnitude
+from onnxferry.export.parity.tolerances import default_tolerance
 from onnxferry.export.source import Feeds, Trace
+from onnxferry.runtime.artifact.comparison import absolute_difference, outside
 from onnxferry.runtime.errors import OnnxFerryError
 
-AT_ONCE = 64
+VALUES_PER_RUN = 64
 """Values that are asked for in one run: all of a large model's would fill the memory."""
 
 
@@ -55,9 +57,9 @@ def first_difference(model: onnx.ModelProto, feeds: Feeds, trace: Trace) -> Diff
         return None
     low, high = 0, len(order)  # the first difference lies in order[low:high], if there is one
     wrong: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    while high - low > AT_ONCE:
+    while high - low > VALUES_PER_RUN:
         # Differences stay, as a rule: look at some that are spread evenly, and go on before the first that differs.
-        places = sorted({low + (high - low) * i // AT_ONCE for i in range(1, AT_ONCE + 1)} - {high})
+        places = sorted({low + (high - low) * i // VALUES_PER_RUN for i in range(1, VALUES_PER_RUN + 1)} - {high})
         wrong = _differing(model, feeds, trace, [order[i] for i in places])
         first = next((i for i in places if order[i] in wrong), None)
         if first is None:
@@ -70,12 +72,7 @@ def first_difference(model: onnx.ModelProto, feeds: Feeds, trace: Trace) -> Diff
         return None
     want, got = wrong[name]
     node = made_by[name]
-    apart = None
-    if want.shape == got.shape:
-        with np.errstate(invalid="ignore", over="ignore"):
-            apart = float(
-                np.nan_to_num(np.abs(want.astype(np.float64) - got.astype(np.float64)), nan=np.inf, posinf=np.inf).max(initial=0.0)
-            )
+    apart = float(absolute_difference(got, want, equal_nan=True).max(initial=0.0)) if want.shape == got.shape else None
     line = next((trace.lines[n] for n in reversed(order[: order.index(name) + 1]) if n in trace.lines), "")
     return Difference(name, node.name or name, node.op_type, trace.lines.get(name, line), apart, (want.shape, got.shape))
 
@@ -96,9 +93,7 @@ def differs(want: np.ndarray, got: np.ndarray) -> bool:
         return True
     kind = want.dtype if want.dtype.kind == "f" else np.dtype(np.float32) if got.dtype.kind == "f" else want.dtype
     tolerance, _ = default_tolerance(kind, magnitude(want))
-    with np.errstate(invalid="ignore"):
-        a, b = want.astype(np.float64), got.astype(np.float64)
-    return not np.allclose(b, a, rtol=tolerance.rtol, atol=tolerance.atol, equal_nan=True)
+    return bool(outside(got, want, tolerance, equal_nan=True).any())
 
 
 def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

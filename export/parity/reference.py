@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxferry.export.parity.measures import all_finite, repeated
 from onnxferry.export.parity.probes import Case
 from onnxferry.export.parity.report import Failure
-from onnxferry.export.parity.tolerances import all_finite, repeated
 from onnxferry.export.source import Source
 from onnxferry.runtime.errors import first_line
 

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 
 from onnxferry.export.graphs.writer import checked_target, write_artifact
-from onnxferry.export.parity.attempt import Attempt, proved
+from onnxferry.export.parity.attempt import Attempt, try_strategy
 from onnxferry.export.parity.explain import explain
 from onnxferry.export.parity.probes import Case, given_case
 from onnxferry.export.parity.report import Failure, ParityReport
@@ -203,7 +203,7 @@ def export_source(
     first_error: ExportError | None = None
     for strategy in source.strategies(opset):
         try:
-            attempt = proved(source, strategy, given, tolerances, decisions)
+            attempt = try_strategy(source, strategy, given, tolerances, decisions)
         except FinalExportError:
             raise
         except ExportError as error:

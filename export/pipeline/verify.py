@@ -16,12 +16,13 @@ import onnx
 import torch
 
 from onnxferry.export.graphs import nodes
-from onnxferry.export.parity.attempt import judged
+from onnxferry.export.parity.attempt import compare_branches
 from onnxferry.export.parity.explain import explain
+from onnxferry.export.parity.measures import magnitude
 from onnxferry.export.parity.probes import given_case, probes
 from onnxferry.export.parity.reference import SourceRun, run_source
 from onnxferry.export.parity.report import ParityReport
-from onnxferry.export.parity.tolerances import default_tolerance, magnitude
+from onnxferry.export.parity.tolerances import default_tolerance
 from onnxferry.export.pipeline.export import checked_feeds
 from onnxferry.export.source import Candidate, Feeds, Source, is_keras, is_sklearn
 from onnxferry.export.sources.choose import model_source, torch_source
@@ -68,7 +69,7 @@ def judge_file(
         report = ParityReport(failures=failures)
         proto = onnx.load(Path(path))  # the engine has looked at it before
         if not failures:
-            report, runs = judged(source, proto, engine, runs, cases, _asked_for(engine, runs))
+            report, runs = compare_branches(source, proto, engine, runs, cases, _asked_for(engine, runs))
     report.strategy = f"the file {Path(path).name}"
     report.notes = [*source.notes, *dict.fromkeys(report.notes)]
     if not report.passed:

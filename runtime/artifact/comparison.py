@@ -1,4 +1,7 @@
-"""Two outputs, one tolerance."""
+"""Comparing arrays: how far they are apart, element by element, and where that is more than a tolerance allows.
+
+Everything that compares the outputs of two runs uses these functions; reports are built on them.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxferry.runtime.artifact.contract import Tolerance
-
-EXACT = Tolerance(rtol=0.0, atol=0.0)
-"""For integers and booleans, where the contract names no tolerance: decisions and bytes are right or wrong."""
+from onnxferry.runtime.artifact.tolerances import EXACT, Tolerance
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,35 @@ class Comparison:
     worst: tuple[int, ...] | None  # index of the element that is furthest outside, or nearest to, its tolerance
     actual: float | None  # that element
     expected: float | None
+
+
+def absolute_difference(actual: np.ndarray, expected: np.ndarray, equal_nan: bool = False) -> np.ndarray:
+    """``|actual - expected|`` in float64, of two arrays of one shape.
+
+    0 where they are equal, also infinities; infinite where either is not a number, unless both are and ``equal_nan`` is true.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):  # arithmetic with infinities and not-a-number, which is decided here
+        a, e = actual.astype(np.float64), expected.astype(np.float64)
+        equal = actual == expected
+        if equal_nan:
+            equal = equal | (np.isnan(a) & np.isnan(e))
+        difference: np.ndarray = np.where(equal, 0.0, np.abs(a - e))
+    difference[np.isnan(difference)] = np.inf
+    return difference
+
+
+def allowed_difference(expected: np.ndarray, tolerance: Tolerance) -> np.ndarray:
+    """``atol + rtol * |expected|`` in float64; 0 where ``expected`` is not finite, which must be equal."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        allowed = tolerance.atol + tolerance.rtol * np.abs(expected.astype(np.float64))
+    return np.where(np.isfinite(allowed), allowed, 0.0)
+
+
+def outside(actual: np.ndarray, expected: np.ndarray, tolerance: Tolerance, equal_nan: bool = False) -> np.ndarray:
+    """Where two arrays of one shape differ by more than the tolerance allows: a mask of that shape."""
+    if tolerance == EXACT and expected.dtype.kind in "iub":
+        return np.asarray(actual != expected)  # float64 shows two large 64-bit integers that differ as the same number
+    return np.asarray(absolute_difference(actual, expected, equal_nan) > allowed_difference(expected, tolerance))
 
 
 def rms_share(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> float:
@@ -64,27 +93,20 @@ def compare_output(sample: int, output: str, actual: np.ndarray | None, expected
     if actual.size == 0:
         return Comparison(sample, output, True, "", 0.0, tolerance, None, None, None)
 
-    equal = actual == expected
-    # Arithmetic with infinities and not-a-number, which are decided below; a difference beyond a tolerance of 0 is infinitely far.
-    with np.errstate(invalid="ignore", over="ignore"):
-        a, e = actual.astype(np.float64), expected.astype(np.float64)
-        difference = np.where(equal, 0.0, np.abs(a - e))
-        difference[np.isnan(difference)] = np.inf
-        allowed = tolerance.atol + tolerance.rtol * np.abs(e)
-        near = (difference <= allowed) & np.isfinite(e)
-        excess = np.where(equal, 0.0, difference / np.maximum(allowed, np.finfo(np.float64).tiny))
-    # Float64 shows two large 64-bit integers that differ as the same number, so without a tolerance only equality counts.
-    outside = ~equal if tolerance == EXACT else ~equal & ~near
-    excess = np.where(np.isnan(excess), np.inf, excess)
-    index = tuple(int(i) for i in np.unravel_index(int(np.argmax(np.where(outside, excess, -1.0) if outside.any() else excess)), a.shape))
+    difference, allowed = absolute_difference(actual, expected), allowed_difference(expected, tolerance)
+    beyond = outside(actual, expected, tolerance)
+    with np.errstate(over="ignore"):  # a difference beyond a tolerance of 0 is infinitely far
+        excess = difference / np.maximum(allowed, np.finfo(np.float64).tiny)
+    place = int(np.argmax(np.where(beyond, excess, -1.0) if beyond.any() else excess))
+    index = tuple(int(i) for i in np.unravel_index(place, actual.shape))
     values = actual[index].item(), expected[index].item()
     problem = ""
-    if outside.any():
+    if beyond.any():
         where = f"[{', '.join(map(str, index))}]" if index else "the value"
-        within = f" within {allowed[index]:.3g}" if np.isfinite(allowed[index]) and allowed[index] else ""
+        within = f" within {allowed[index]:.3g}" if allowed[index] else ""
         problem = f"{where} is {_number(values[0])}, expected {_number(values[1])}{within}"
-        problem += f" ({int(outside.sum())} of {outside.size} elements differ too much)"
-    return Comparison(sample, output, not outside.any(), problem, float(difference.max()), tolerance, index, *values)
+        problem += f" ({int(beyond.sum())} of {beyond.size} elements differ too much)"
+    return Comparison(sample, output, not beyond.any(), problem, float(difference.max()), tolerance, index, *values)
 
 
 def _number(value: float) -> str:

@@ -9,7 +9,6 @@ stranger's until proved otherwise.
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxferry.runtime.artifact.tolerances import Tolerance as Tolerance
 from onnxferry.runtime.errors import ArtifactError
 from onnxferry.runtime.kinds import KINDS, MODEL, Kind
 
@@ -43,21 +43,7 @@ TEXT = "str"
 """The dtype of text in a golden sample; its data is a list of strings instead of base64."""
 
 
-_GOLDEN_DTYPES = ("float32", "float64", "float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """|actual - expected| <= atol + rtol * |expected|, element by element."""
-
-    rtol: float = 1e-4
-    atol: float = 1e-5
-
-    def __post_init__(self) -> None:
-        for name in ("rtol", "atol"):
-            value = getattr(self, name)
-            if not math.isfinite(value) or value < 0:
-                raise ArtifactError(f"a tolerance's {name} must be a finite number >= 0, got {value!r}")
+GOLDEN_DTYPES = ("float32", "float64", "float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 
 
 @dataclass(frozen=True, eq=False)

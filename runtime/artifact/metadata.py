@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from onnxferry.runtime.arguments import is_text
-from onnxferry.runtime.artifact.contract import _GOLDEN_DTYPES, GOLDEN_BYTES, MAX_VALUE_BYTES, SCHEMA, TEXT, Contract, Golden, Tolerance
+from onnxferry.runtime.artifact.contract import GOLDEN_BYTES, GOLDEN_DTYPES, MAX_VALUE_BYTES, SCHEMA, TEXT, Contract, Golden, Tolerance
 from onnxferry.runtime.errors import ArtifactError
 
 
@@ -198,8 +198,8 @@ def _json_from_array(array: np.ndarray) -> dict[str, Any]:
     array = np.asarray(array, order="C")  # ascontiguousarray would give a scalar an axis
     if is_text(array):
         return {"dtype": TEXT, "shape": list(array.shape), "data": array.ravel().tolist()}
-    if array.dtype.name not in _GOLDEN_DTYPES:
-        raise ArtifactError(f"a golden sample of dtype {array.dtype} cannot be carried; expected one of {', '.join(_GOLDEN_DTYPES)}")
+    if array.dtype.name not in GOLDEN_DTYPES:
+        raise ArtifactError(f"a golden sample of dtype {array.dtype} cannot be carried; expected one of {', '.join(GOLDEN_DTYPES)}")
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     return {"dtype": array.dtype.name, "shape": list(array.shape), "data": base64.b64encode(little.tobytes()).decode("ascii")}
 
@@ -209,7 +209,7 @@ def _array_from_json(value: Any) -> np.ndarray:
     if not isinstance(value, dict):
         raise _broken(key, "an array must be an object")
     dtype, shape, data = value.get("dtype"), value.get("shape"), value.get("data")
-    if dtype != TEXT and dtype not in _GOLDEN_DTYPES:
+    if dtype != TEXT and dtype not in GOLDEN_DTYPES:
         raise _broken(key, f"unknown dtype {str(dtype)[:40]!r}")
     if not isinstance(shape, list) or len(shape) > 16 or not all(type(n) is int and 0 <= n <= GOLDEN_BYTES for n in shape):
         raise _broken(key, "a shape must be a list of small whole numbers")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxferry.runtime.artifact.comparison import EXACT, Comparison, compare_output
-from onnxferry.runtime.artifact.contract import Contract, Tolerance
+from onnxferry.runtime.artifact.comparison import Comparison, compare_output
+from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.tolerances import golden_tolerance
 from onnxferry.runtime.engine.batches import per_row_run
 from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.errors import CheckFailedError
@@ -43,14 +44,13 @@ class GoldenReport:
 def replay_goldens(run: Run, contract: Contract) -> GoldenReport:
     """Runs every golden sample and compares every output by the contract's tolerance for it.
 
-    Floating-point outputs that the contract names no tolerance for are held to Tolerance()'s own, others must be equal.
+    Floating-point outputs without a tolerance in the contract are held to that of float32 (rtol 1e-4, atol 1e-5); others must be equal.
     """
     comparisons = []
     for sample, golden in enumerate(contract.goldens):
         actual = run(golden.inputs)
         for output, expected in golden.outputs.items():
-            default = Tolerance() if expected.dtype.kind == "f" else EXACT
-            tolerance = contract.tolerances.get(output, default)
+            tolerance = contract.tolerances.get(output) or golden_tolerance(expected.dtype)
             comparisons.append(compare_output(sample, output, actual.get(output), expected, tolerance))
     return GoldenReport(tuple(comparisons))
 

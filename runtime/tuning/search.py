@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from onnxferry.runtime.artifact.comparison import compare_output, rms_share
-from onnxferry.runtime.artifact.contract import Tolerance
 from onnxferry.runtime.artifact.describe import Description
+from onnxferry.runtime.artifact.tolerances import VARIANT_FACTOR, VARIANT_SHARE, setting_tolerance
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.ort import Sizes
 from onnxferry.runtime.engine.replay import replay
@@ -53,13 +53,6 @@ REST_SECONDS = 4e-3  # before a turn of a fast model: the threads of whoever ran
 
 
 SLOW = 0.1  # seconds: runs that take longer need no run to warm up before each turn
-
-
-MAX_FURTHER = 4.0
-"""Times as far from its original as where it was certified, on thousands of samples: those few that are timed may be harder ones."""
-
-
-MIN_SHARE = 0.01  # of an output's size: what is nearer than this is never too far
 
 
 MAX_OPEN_BYTES = 2**30  # of model files that are open at a time
@@ -298,9 +291,7 @@ def check_same(outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndar
     for name, array in outputs.items():
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
             continue  # text, sequences and maps: no rewrite of numbers changes them
-        spread = float(np.abs(expected[name]).max(initial=0)) if array.dtype.kind == "f" else 0.0
-        tolerance = Tolerance(1e-3, 1e-4 * spread) if array.dtype.kind == "f" and math.isfinite(spread) else Tolerance(0, 1)
-        compared = compare_output(0, name, array, expected[name], tolerance)
+        compared = compare_output(0, name, array, expected[name], setting_tolerance(expected[name]))
         if not compared.passed:
             raise Unfit(f"failed: output {name!r} differs from the default's: {compared.problem}")
 
@@ -319,7 +310,7 @@ def check_certified(
         if name not in expected[0] or isinstance(share, bool) or not isinstance(share, int | float):
             continue
         found = rms_share([each[name] for each in expected], [each[name] for each in actual])
-        if not found <= MAX_FURTHER * share + MIN_SHARE:
+        if not found <= VARIANT_FACTOR * share + VARIANT_SHARE:
             raise Unfit(f"failed: output {name!r} is {found:.1%} off here, and was {share:.1%} off where it was certified")
 
 

@@ -13,13 +13,14 @@ from onnxferry.export.families.rnn.bits import rounded
 from onnxferry.export.families.rnn.graph import text_graph
 from onnxferry.export.families.rnn.source import TextSource, clear_draws, prompt_batch
 from onnxferry.export.graphs.writer import checked_target, write_artifact
-from onnxferry.export.parity.judge import judge
+from onnxferry.export.parity.compare import compare
 from onnxferry.export.parity.probes import Case, probes
 from onnxferry.export.parity.reference import SourceRun, run_source
 from onnxferry.export.parity.report import ParityReport
+from onnxferry.export.parity.tolerances import TEXT
 from onnxferry.export.pipeline.provenance import shortened, without_paths
 from onnxferry.export.source import Feeds
-from onnxferry.runtime.artifact.contract import Contract, Golden, Tolerance
+from onnxferry.runtime.artifact.contract import Contract, Golden
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.replay import replay
 from onnxferry.runtime.errors import ExportError, InputError, ParityError
@@ -27,17 +28,6 @@ from onnxferry.runtime.kinds import RNN, TEXT_GENERATOR
 from onnxferry.runtime.tasks.text_generator import OPTIONAL, REQUIRED
 from onnxferry.train.families.rnn import START, VOCABULARY, Rnn, RnnConfig, state_after
 from onnxferry.train.loop.checkpoint import Checkpoint
-
-# Recurrence feeds its own rounding back: after hundreds of steps states differ by some 1e-6, and logits by ten times that.
-# An LSTM's cell is a running sum without bound, and one that counts reaches hundreds within a few hundred bytes: its last bits
-# weigh more as it grows. After 300 bytes file and PyTorch were 23 units in the last place apart (2.7e-6 of the value), and
-# equally far from the same network in double precision; 1e-5 leaves room for texts four times as long.
-TOLERANCES = {
-    "log_probabilities": Tolerance(rtol=0.0, atol=2e-4),
-    "next_logits": Tolerance(rtol=0.0, atol=2e-4),
-    "state_after": Tolerance(rtol=1e-5, atol=5e-5),
-}
-
 
 SHORTEST = 18
 """Bytes of real text that the comparisons need."""
@@ -77,7 +67,7 @@ def export_text(
     report = ParityReport(failures=failures)
     if not failures:
         with Engine(model.SerializeToString(deterministic=True), device="cpu") as engine:
-            report = judge(source, engine, runs, tolerances=TOLERANCES)
+            report = compare(source, engine, runs, tolerances=TEXT)
     report.strategy = "made by hand"
     if not report.passed:
         raise ParityError(f"{report.first_line()}\n{report.explain()}", report)
@@ -92,7 +82,7 @@ def export_text(
         description=description
         or f"Writes text byte by byte ({network.config.cell.upper()}, {network.config.depth} x {network.config.width})",
         options=options(network.config),
-        tolerances=TOLERANCES,
+        tolerances=TEXT,
         goldens=tuple(_goldens(runs, goldens)),
         metrics=dict(checkpoint.metrics),
         provenance=provenance,

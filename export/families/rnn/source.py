@@ -15,15 +15,10 @@ import torch
 from torch import Tensor
 
 from onnxferry.export.families.rnn.graph import text_graph
-from onnxferry.export.source import Candidate, Feeds, InputSpec, Strategy
+from onnxferry.export.parity.tolerances import CLEAR_DRAW, CLEAR_LOGITS
+from onnxferry.export.source import NUDGE, Candidate, Feeds, InputSpec, Strategy
 from onnxferry.runtime.errors import InputError
 from onnxferry.train.families.rnn import START, Rnn, choose, running_weights, sample, state_after
-
-NUDGE = 1e-6  # relative, of the weights: a decision that this changes is a tie
-
-
-CLEAR = 2e-5
-"""A draw nearer than this (a share of the total) to the border between two bytes is a tie: float32 may tip it either way."""
 
 
 class TextSource:
@@ -127,7 +122,7 @@ def clear_draws(network: Rnn, start: Tensor, feeds: Feeds, steps: int, seed: int
         logits = network.logits_of(state)
         if options["temperature"] <= 0:
             best = logits.topk(2, dim=1).values
-            if bool(((best[:, 0] - best[:, 1]) < 1e-3).any()):
+            if bool(((best[:, 0] - best[:, 1]) < CLEAR_LOGITS).any()):
                 break
             draw = np.zeros(len(state), np.float32)
         else:
@@ -137,7 +132,7 @@ def clear_draws(network: Rnn, start: Tensor, feeds: Feeds, steps: int, seed: int
             for _attempt in range(100):
                 distance = ((running / total) - torch.from_numpy(draw)[:, None]).abs().amin(dim=1).numpy()
                 # The end of the scale is no border: what lies beyond the total is never drawn.
-                tied = (distance < CLEAR) & (draw < 1 - CLEAR)
+                tied = (distance < CLEAR_DRAW) & (draw < 1 - CLEAR_DRAW)
                 if not tied.any():
                     break
                 draw = np.where(tied, generator.random(len(state), dtype=np.float32), draw)

@@ -16,17 +16,13 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from onnxferry.export.source import Feeds, InputSpec, Strategy
+from onnxferry.export.source import NUDGE, Feeds, InputSpec, Strategy
 from onnxferry.export.sources.pytorch.call import CallPlan, _array, _numpy_dtype, path_name, unique
 from onnxferry.export.sources.pytorch.modes import evaluation_mode, exact_cuda, no_warnings_of_torch
 from onnxferry.runtime.errors import ExportError, InputError, first_line
 
 # Beyond this many parameters a second copy in float64 costs more memory than the extra evidence is worth.
 FLOAT64_PARAMETER_LIMIT = 200_000_000
-
-
-# The relative size of the nudge that shows whether a decision is a tie: a few float32 roundings.
-NUDGE = 1e-6
 
 
 class TorchSource:

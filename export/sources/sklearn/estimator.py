@@ -18,7 +18,7 @@ from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_re
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from onnxferry.export.source import Feeds, InputSpec, Strategy, as_array, dtype_name
+from onnxferry.export.source import NUDGE, Feeds, InputSpec, Strategy, as_array, dtype_name
 from onnxferry.export.sources.sklearn.steps import words
 from onnxferry.runtime.errors import ExportError, InputError, first_line
 
@@ -27,9 +27,6 @@ BATCH = "batch"
 
 EXAMPLE_ROWS = 16
 """Of the rows given, so many are the example, spread evenly; the others are compared too."""
-
-
-NUDGE = 1e-6
 
 
 Answer = Callable[[Any, Any], np.ndarray]

@@ -190,10 +190,11 @@ def test_a_graph_that_differs_leaves_the_older_files(run: Path, tmp_path: Path, 
 
 
 def test_pixels_a_level_apart_are_counted() -> None:
-    from onnxferry.export.parity.judge import PIXEL_SHARE, _Judge
+    from onnxferry.export.parity.compare import _Comparer
     from onnxferry.export.parity.report import OutputParity, ParityReport
+    from onnxferry.export.parity.tolerances import PIXEL_SHARE
 
-    judge = _Judge.__new__(_Judge)
+    judge = _Comparer.__new__(_Comparer)
     judge.report = ParityReport()
     entry = OutputParity("image", "uint8", 0.0, 1.0, "given", elements=100_000, differing=int(100_000 * PIXEL_SHARE))
     judge.report.outputs["image"] = entry

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from onnxferry.export import ParityError, export_model
 from onnxferry.export.parity.explain import explain
-from onnxferry.export.parity.locate import AT_ONCE, first_difference
+from onnxferry.export.parity.locate import VALUES_PER_RUN, first_difference
 from onnxferry.export.parity.probes import Case
 from onnxferry.export.parity.reference import SourceRun
 from onnxferry.export.parity.report import Failure, ParityReport
@@ -52,13 +52,13 @@ def test_the_first_of_many_nodes_is_found(deep: tuple[TorchSource, Candidate], w
     model = onnx.ModelProto()
     model.CopyFrom(candidate.model)
     sines = [node for node in model.graph.node if node.op_type == "Sin"]
-    assert len(model.graph.node) > 2 * AT_ONCE
+    assert len(model.graph.node) > 2 * VALUES_PER_RUN
     assert first_difference(model, source.examples, candidate.trace(source.examples)) is None
     sines[wrong].op_type = "Tanh"
     found = first_difference(model, source.examples, candidate.trace(source.examples))
     assert found is not None
     assert (found.operator, found.value) == ("Tanh", sines[wrong].output[0])
-    assert "test_explanations.py, line" in found.line
+    assert f"{Path(__file__).name}, line" in found.line
 
 
 def explained(model: nn.Module, example: Tensor, breaks: Any, failure: str = "difference") -> dict[str, Any]:

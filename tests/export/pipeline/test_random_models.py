@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from onnxferry.export import export_model
-from onnxferry.export.parity.judge import judge
+from onnxferry.export.parity.compare import compare
 from onnxferry.export.parity.probes import given_case
 from onnxferry.export.parity.reference import run_source
 from onnxferry.export.source import Feeds
@@ -336,4 +336,4 @@ def test_rounding_alone_is_no_measure_and_excuses_no_wrong_file(given: float, pa
     cases = [given_case(name, {"x": value * np.ones((3, 4), np.float32)}, source.inputs) for name, value in (("ones", 1), ("zeros", 0))]
     runs, failures = run_source(source, cases, 2)
     assert failures == []
-    assert judge(source, File(), runs).passed is passed
+    assert compare(source, File(), runs).passed is passed

@@ -7,8 +7,9 @@ import warnings
 import numpy as np
 import pytest
 
-from onnxferry.runtime.artifact.comparison import EXACT, compare_output, rms_share
+from onnxferry.runtime.artifact.comparison import absolute_difference, allowed_difference, compare_output, outside, rms_share
 from onnxferry.runtime.artifact.contract import Contract, Golden, Tolerance
+from onnxferry.runtime.artifact.tolerances import EXACT, golden_tolerance, setting_tolerance
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import CheckFailedError
 
@@ -159,3 +160,27 @@ def test_what_is_no_array_fails_and_is_infinitely_far() -> None:
     assert (found.passed, found.problem) == (False, "it is no tensor but a list")
     assert rms_share([one], [[one]]) == math.inf  # type: ignore[list-item]
     assert rms_share([np.array(["a"])], [np.array(["a"])]) == math.inf
+
+
+def test_difference_of_what_is_not_finite() -> None:
+    nan, inf = np.nan, np.inf
+    actual = np.array([1.0, inf, inf, nan, nan, 3.0], np.float32)
+    expected = np.array([1.5, inf, -inf, nan, 1.0, nan], np.float32)
+    assert absolute_difference(actual, expected).tolist() == [0.5, 0.0, inf, inf, inf, inf]
+    assert absolute_difference(actual, expected, equal_nan=True).tolist() == [0.5, 0.0, inf, 0.0, inf, inf]
+    wide = Tolerance(rtol=1.0, atol=1.0)
+    assert allowed_difference(expected, wide).tolist() == [2.5, 0.0, 0.0, 0.0, 2.0, 0.0]
+    assert outside(actual, expected, wide, equal_nan=True).tolist() == [False, False, True, False, True, True]
+
+
+def test_exact_comparison_tells_large_integers_apart() -> None:
+    large = np.array([2**62, 2**62 + 1])
+    assert outside(large, large[::-1], EXACT).tolist() == [True, True]
+    assert not outside(large, large.copy(), EXACT).any()
+
+
+def test_tolerances_by_dtype() -> None:
+    assert golden_tolerance(np.dtype("float32")) == Tolerance()
+    assert golden_tolerance(np.dtype("int64")) == EXACT
+    assert setting_tolerance(np.array([-5.0, 2.0], np.float32)) == Tolerance(1e-3, 5e-4)
+    assert setting_tolerance(np.zeros(3, np.uint8)) == setting_tolerance(np.array([np.inf])) == Tolerance(0, 1)

@@ -1,6 +1,6 @@
-"""The judge: does the file do what its source does? Element by element, decision by decision, at sizes never traced.
+"""Compares a file with its source: element by element, decision by decision, at sizes never traced.
 
-    report = judge(source, engine, runs)      # compares; never raises for a difference
+    report = compare(source, engine, runs)      # never raises for a difference
     report.passed, report.failures, report.explain()
 
 What is compared is the file as users will run it: ONNX Runtime with all its optimisations. Tolerances come by dtype
@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from onnxferry.export.parity.measures import magnitude, repeated, ulp_distance, ulps_between
 from onnxferry.export.parity.probes import Case
 from onnxferry.export.parity.reference import SourceRun
 from onnxferry.export.parity.report import CaseRecord as CaseRecord
@@ -22,31 +23,19 @@ from onnxferry.export.parity.report import Failure as Failure
 from onnxferry.export.parity.report import OutputParity as OutputParity
 from onnxferry.export.parity.report import ParityReport as ParityReport
 from onnxferry.export.parity.report import Worst
-from onnxferry.export.parity.tolerances import EXACT, GivenTolerance, magnitude, repeated, resolved_tolerance, ulp_distance, ulps_between
+from onnxferry.export.parity.tolerances import (
+    FLOAT64_CAP,
+    FLOAT64_FACTOR,
+    NOISE_SHARE,
+    NUDGES,
+    PIXEL_SHARE,
+    GivenTolerance,
+    resolved_tolerance,
+)
 from onnxferry.export.source import Feeds, Source, dynamic_axes
-from onnxferry.runtime.artifact.contract import Tolerance
+from onnxferry.runtime.artifact.comparison import absolute_difference, allowed_difference, outside
+from onnxferry.runtime.artifact.tolerances import EXACT, Tolerance
 from onnxferry.runtime.errors import OnnxFerryError
-
-# A difference beyond the default tolerance is float32's own where the file is no farther from float64 than this times
-# the source …
-FLOAT64_FACTOR = 4.0
-
-
-# … and the source's own error is itself no larger than this times the tolerance: beyond it, it would prove nothing.
-FLOAT64_CAP = 100.0
-
-
-# Where the source is off by this share of its largest true value, its answer is rounding alone.
-NOISE_SHARE = 0.5
-
-
-# Nudged runs of the source that a changed decision must survive to count. A tie of two survives them all once in 256 times.
-NUDGES = 8
-
-
-# Pixels that may be a level apart, where a tolerance of 1 allows it: rounding decides what lies within some 1e-5 of a half level.
-PIXEL_SHARE = 1e-4
-
 
 # Points of (magnitude, error) kept for an output's plot, and the most that one case adds: its worst, and some spread evenly.
 PLOT_POINTS = 400
@@ -61,7 +50,7 @@ class Runner(Protocol):
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]: ...
 
 
-def judge(
+def compare(
     source: Source,
     runner: Runner,
     runs: Sequence[SourceRun],
@@ -74,10 +63,10 @@ def judge(
     ``tolerances`` by output name hold as they are given; other outputs get the default of their dtype. The argmax along the last
     axis of the outputs in ``decisions`` must not change.
     """
-    return _Judge(source, runner, tolerances or {}, decisions, _scales(runs)).verdict(runs)
+    return _Comparer(source, runner, tolerances or {}, decisions, _scales(runs)).report_of(runs)
 
 
-class _Judge:
+class _Comparer:
     def __init__(
         self,
         source: Source,
@@ -94,7 +83,7 @@ class _Judge:
         self.traced = dynamic_axes(source.inputs)
         self.report = ParityReport()
 
-    def verdict(self, runs: Sequence[SourceRun]) -> ParityReport:
+    def report_of(self, runs: Sequence[SourceRun]) -> ParityReport:
         compared: dict[str, set[int]] = {axis: set() for axis in self.traced}
         first: tuple[Case, dict[str, np.ndarray]] | None = None
         for run in runs:
@@ -295,16 +284,10 @@ def _measure(entry: OutputParity, case: Case, want: np.ndarray, got: np.ndarray,
     entry.elements += want.size
     if want.size == 0:
         return np.zeros(want.shape, dtype=bool)
-    a, b = want.astype(np.float64), got.astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        equal = (a == b) | (np.isnan(a) & np.isnan(b))
-        # What is left of NaN or infinity against something else counts as infinitely far.
-        difference = np.nan_to_num(np.where(equal, 0.0, np.abs(a - b)), nan=np.inf, posinf=np.inf)
-        allowed = np.nan_to_num(tolerance.atol + tolerance.rtol * np.abs(a), nan=0.0, posinf=0.0)
-    beyond = difference > allowed
-    if want.dtype.kind in "iub" and tolerance == EXACT[0]:
-        beyond = want != got  # float64 cannot tell large int64 apart
-    entry.differing += int(np.count_nonzero(~equal))
+    difference = absolute_difference(got, want, equal_nan=True)
+    allowed = allowed_difference(want, tolerance)
+    beyond = outside(got, want, tolerance, equal_nan=True)
+    entry.differing += int(np.count_nonzero(difference))
     scale = magnitude(want)
     entry.scale = max(entry.scale, scale)
     largest = float(difference.max())
@@ -315,14 +298,15 @@ def _measure(entry: OutputParity, case: Case, want: np.ndarray, got: np.ndarray,
     entry.max_abs = max(entry.max_abs, largest)
     entry.p99_abs = max(entry.p99_abs, float(np.percentile(difference, 99, method="lower")))
     # Relative figures of what is nearly zero beside its neighbours say nothing.
-    large = np.isfinite(difference) & (np.abs(a) > 1e-3 * scale)
+    size = np.abs(want.astype(np.float64))
+    large = np.isfinite(difference) & (size > 1e-3 * scale)
     if large.any():
-        entry.max_rel = max(entry.max_rel, float((difference[large] / np.abs(a[large])).max()))
+        entry.max_rel = max(entry.max_rel, float((difference[large] / size[large]).max()))
         if want.dtype.kind == "f":
             entry.max_ulp = max(entry.max_ulp, int(ulp_distance(want[large], got[large]).max(initial=0)))
     if want.dtype.kind == "f":
-        _keep_points(entry, np.abs(a).ravel(), difference.ravel())
-    return np.asarray(beyond)
+        _keep_points(entry, size.ravel(), difference.ravel())
+    return beyond
 
 
 def _keep_points(entry: OutputParity, values: np.ndarray, difference: np.ndarray) -> None:
@@ -358,8 +342,8 @@ def _against_float64(entry: OutputParity, want: np.ndarray, got: np.ndarray, exa
     usable = np.isfinite(exact) & np.isfinite(want) & np.isfinite(got)
     if not usable.any():
         return False
-    source_error = float(np.abs(want[usable].astype(np.float64) - exact[usable]).max())
-    file_error = float(np.abs(got[usable].astype(np.float64) - exact[usable]).max())
+    source_error = float(absolute_difference(want[usable], exact[usable]).max())
+    file_error = float(absolute_difference(got[usable], exact[usable]).max())
     entry.float64_source = max(entry.float64_source or 0.0, source_error)
     entry.float64_file = max(entry.float64_file or 0.0, file_error)
     cap = FLOAT64_CAP * (tolerance.atol + tolerance.rtol * magnitude(want))
@@ -372,15 +356,13 @@ def _against_float64(entry: OutputParity, want: np.ndarray, got: np.ndarray, exa
 
 
 def _difference(entry: OutputParity, case: Case, want: np.ndarray, got: np.ndarray, beyond: np.ndarray, tolerance: Tolerance) -> Failure:
-    with np.errstate(invalid="ignore"):
-        difference = np.abs(want.astype(np.float64) - got.astype(np.float64))
-    ranked = np.where(beyond, np.nan_to_num(difference, nan=np.inf), -1.0)
-    place = tuple(int(i) for i in np.unravel_index(int(np.argmax(ranked)), want.shape))
+    difference = absolute_difference(got, want, equal_nan=True)
+    place = tuple(int(i) for i in np.unravel_index(int(np.argmax(np.where(beyond, difference, -1.0))), want.shape))
     if want.dtype.kind == "f":
         allowed = tolerance.atol + tolerance.rtol * abs(float(want[place]))
         size = f"{difference[place]:.3g} apart ({ulps_between(want[place], got[place])} ulp), allowed {allowed:.3g}"
     else:
-        size = "they must be equal" if tolerance == EXACT[0] else f"allowed {tolerance.atol:g}"
+        size = "they must be equal" if tolerance == EXACT else f"allowed {tolerance.atol:g}"
     return Failure(
         "difference",
         f"output {entry.name!r} differs at {list(place)} of case {case.name!r}: {want[place].item()!r} in the model, "

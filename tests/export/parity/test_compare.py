@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from onnxferry.export.parity.judge import judge
+from onnxferry.export.parity.compare import compare
 from onnxferry.export.parity.probes import given_case, probes
 from onnxferry.export.parity.reference import run_source
 from onnxferry.export.parity.report import ParityReport
@@ -45,13 +45,13 @@ class File:
 X = np.array([[0.5, -1, 0.25], [1, 0, -0.125]], np.float32)
 
 
-def judged(
+def compared(
     file: Any, module: nn.Module | None = None, x: np.ndarray = X, axes: Any = None, generated: bool = True, **options: Any
 ) -> ParityReport:
     source = TorchSource(module or Scores(), torch.from_numpy(x), dynamic_shapes={"x": axes if axes is not None else {0: "batch"}})
     cases = [given_case("the example", source.examples, source.inputs)]
     runs, failures = run_source(source, [*cases, *(probes(source.inputs, source.examples) if generated else ())], 1)
-    return ParityReport(failures=failures) if failures else judge(source, file, runs, **options)
+    return ParityReport(failures=failures) if failures else compare(source, file, runs, **options)
 
 
 def only(report: ParityReport) -> tuple[str, str]:
@@ -69,14 +69,14 @@ def put(name: str, place: tuple[int, ...], value: float) -> Callable[[Feeds, Out
 
 
 def test_a_right_file_passes() -> None:
-    report = judged(File())
+    report = compared(File())
     assert report.passed
     assert report.outputs["scores"].max_abs == 0
     assert sum(not case.traced for case in report.compared) >= 4
 
 
 def test_a_difference_is_told_with_place_values_and_ulps() -> None:
-    report = judged(File(lambda feeds, outputs: put("scores", (1, 0), 2.5)(feeds, outputs) if len(feeds["x"]) > 1 else None))
+    report = compared(File(lambda feeds, outputs: put("scores", (1, 0), 2.5)(feeds, outputs) if len(feeds["x"]) > 1 else None))
     kind, words = only(report)
     assert kind == "difference"
     assert "[1, 0] of case 'the example': 2.0 in the model, 2.5 in the file" in words
@@ -87,14 +87,14 @@ def test_a_difference_is_told_with_place_values_and_ulps() -> None:
 
 
 def test_a_difference_at_sizes_never_traced_alone_is_found() -> None:
-    kind, words = only(judged(File(lambda feeds, outputs: put("scores", (0, 0), 99)(feeds, outputs) if len(feeds["x"]) != 2 else None)))
+    kind, words = only(compared(File(lambda feeds, outputs: put("scores", (0, 0), 99)(feeds, outputs) if len(feeds["x"]) != 2 else None)))
     assert kind == "difference"
     assert "batch=1" in words
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_in_the_file_alone(value: float) -> None:
-    kind, words = only(judged(File(put("scores", (0, 1), value))))
+    kind, words = only(compared(File(put("scores", (0, 1), value))))
     assert kind == "not-finite"
     assert "[0, 1]" in words
 
@@ -110,7 +110,7 @@ def test_what_is_not_finite_in_the_file_alone(value: float) -> None:
     ],
 )
 def test_another_dtype_a_missing_and_an_extra_output(kind: str, change: Any, words: str) -> None:
-    found, text = only(judged(File(change)))
+    found, text = only(compared(File(change)))
     assert found == kind
     assert words in text
 
@@ -118,8 +118,8 @@ def test_another_dtype_a_missing_and_an_extra_output(kind: str, change: Any, wor
 @pytest.mark.parametrize("asked", [FloatTolerance(1.0, 100.0), FloatTolerance(None, 100.0)])
 def test_a_tolerance_that_was_asked_for_is_for_floats_and_whole_numbers_stay_equal(asked: FloatTolerance) -> None:
     tolerances = {"scores": asked, "best": asked}
-    assert judged(File(put("scores", (0, 0), 9.0)), tolerances=tolerances).passed
-    found, words = only(judged(File(lambda _, o: {**o, "best": o["best"] + 1}), tolerances=tolerances))
+    assert compared(File(put("scores", (0, 0), 9.0)), tolerances=tolerances).passed
+    found, words = only(compared(File(lambda _, o: {**o, "best": o["best"] + 1}), tolerances=tolerances))
     assert (found, "they must be equal" in words) == ("difference", True)
 
 
@@ -132,13 +132,13 @@ def test_the_half_of_a_tolerance_that_was_not_asked_for_is_the_dtype_s() -> None
 
 
 def test_another_shape() -> None:
-    kind, words = only(judged(File(lambda _, o: {**o, "scores": o["scores"][:, :2]}), axes={}))
+    kind, words = only(compared(File(lambda _, o: {**o, "scores": o["scores"][:, :2]}), axes={}))
     assert kind == "shape"
     assert "(2, 2) in the file and (2, 3) in the model" in words
 
 
 def test_a_frozen_axis_by_its_shape_or_because_the_file_cannot_run() -> None:
-    report = judged(File(lambda _, o: {**o, "scores": np.resize(o["scores"], (2, 3))}))
+    report = compared(File(lambda _, o: {**o, "scores": np.resize(o["scores"], (2, 3))}))
     frozen = [failure.message for failure in report.failures if failure.kind == "frozen-axis"]
     assert any("froze something at the traced size of batch" in words for words in frozen)
 
@@ -146,7 +146,7 @@ def test_a_frozen_axis_by_its_shape_or_because_the_file_cannot_run() -> None:
         if len(feeds["x"]) != 2:
             raise InputError("input 'x' must have size 2 on axis 0")
 
-    kind, words = only(judged(File(fixed)))
+    kind, words = only(compared(File(fixed)))
     assert kind == "frozen-axis"
     assert "batch from 2 to 1" in words
 
@@ -154,7 +154,7 @@ def test_a_frozen_axis_by_its_shape_or_because_the_file_cannot_run() -> None:
 def test_a_file_that_draws_random_numbers() -> None:
     rng = np.random.default_rng(0)
     noisy = File(lambda _, o: {**o, "scores": o["scores"] + rng.normal(0, 1e-4, o["scores"].shape).astype(np.float32)})
-    kind, words = only(judged(noisy, tolerances={"scores": Tolerance(0, 1e-3)}))
+    kind, words = only(compared(noisy, tolerances={"scores": Tolerance(0, 1e-3)}))
     assert kind == "random"
     assert "changes from run to run" in words
 
@@ -164,7 +164,7 @@ def test_a_source_that_is_all_nan_proves_nothing() -> None:
         def forward(self, x: Tensor) -> dict[str, Tensor]:
             return {"scores": x * float("nan"), "best": x.argmax(-1)}
 
-    kind, words = only(judged(File(lambda feeds, o: {**o, "scores": feeds["x"] * np.float32(np.nan)}), Nothing()))
+    kind, words = only(compared(File(lambda feeds, o: {**o, "scores": feeds["x"] * np.float32(np.nan)}), Nothing()))
     assert kind == "all-nan"
     assert "proves nothing" in words
 
@@ -174,7 +174,7 @@ def test_nothing_compared() -> None:
         def forward(self, x: Tensor) -> dict[str, Tensor]:
             return {"scores": x[:, :0]}
 
-    kind, words = only(judged(File(lambda feeds, _: {"scores": feeds["x"][:, :0]}), Empty()))
+    kind, words = only(compared(File(lambda feeds, _: {"scores": feeds["x"][:, :0]}), Empty()))
     assert kind == "nothing-compared"
     assert "no element" in words
 
@@ -193,17 +193,17 @@ class Picky(Scores):
 
 
 def test_probes_that_the_source_cannot_take_are_dropped_and_counted() -> None:
-    report = judged(File(), Picky(2, 3, 4))
+    report = compared(File(), Picky(2, 3, 4))
     assert report.passed
     assert any("another number of rows" in case.why_dropped for case in report.dropped)
     assert {case.shapes["x"][0] for case in report.compared} == {2, 3, 4}
 
 
 def test_an_axis_of_which_no_other_size_was_compared_is_refused() -> None:
-    kind, words = only(judged(File(), Picky(2)))
+    kind, words = only(compared(File(), Picky(2)))
     assert kind == "axis-untested"
     assert "the axis 'batch' was named dynamic, and no other size than the traced 2" in words
-    assert only(judged(File(), generated=False))[0] == "axis-untested"
+    assert only(compared(File(), generated=False))[0] == "axis-untested"
 
 
 def test_probes_on_which_the_source_is_not_finite_are_dropped_and_counted() -> None:
@@ -212,7 +212,7 @@ def test_probes_on_which_the_source_is_not_finite_are_dropped_and_counted() -> N
             return {"scores": torch.sqrt(x)}
 
     file = File(lambda feeds, _: {"scores": np.sqrt(np.abs(feeds["x"]))})  # wrong for what is negative, which is outside of its domain
-    report = judged(file, Root(), np.abs(X))
+    report = compared(file, Root(), np.abs(X))
     assert report.passed
     assert [case.name for case in report.dropped] == ["values negated"]
     assert "not finite" in report.dropped[0].why_dropped
@@ -227,7 +227,7 @@ def test_each_dtype_has_its_tolerance_with_a_reason(dtype: str) -> None:
     assert reason.startswith(dtype)
     x = X.astype(dtype)
     for off, passed in ((tolerance.atol, True), (5 * (tolerance.atol + tolerance.rtol), False)):  # the largest value is 2
-        report = judged(File(lambda _, o, off=off: {**o, "scores": (o["scores"] + off).astype(dtype)}), x=x, axes={}, generated=False)  # type: ignore[misc]
+        report = compared(File(lambda _, o, off=off: {**o, "scores": (o["scores"] + off).astype(dtype)}), x=x, axes={}, generated=False)  # type: ignore[misc]
         assert report.passed is passed
         assert report.outputs["scores"].reason == reason
 
@@ -241,7 +241,7 @@ class Cancels(nn.Module):
 
 def test_float64_shows_what_is_float32s_own() -> None:
     # The file computes it without the loss: 4e-4 from the model, and nearer to the truth.
-    report = judged(File(lambda feeds, _: {"scores": feeds["x"].copy()}), Cancels(), X * 1.01)
+    report = compared(File(lambda feeds, _: {"scores": feeds["x"].copy()}), Cancels(), X * 1.01)
     assert report.passed, report.failures
     entry = report.outputs["scores"]
     assert entry.float64_source is not None
@@ -250,7 +250,7 @@ def test_float64_shows_what_is_float32s_own() -> None:
     assert any("float32's own" in note for note in report.notes)
     assert "against float64" in report.explain()
     # What the user gives as a tolerance holds as it stands.
-    strict = judged(File(lambda feeds, _: {"scores": feeds["x"].copy()}), Cancels(), X * 1.01, tolerances={"scores": Tolerance(0, 1e-5)})
+    strict = compared(File(lambda feeds, _: {"scores": feeds["x"].copy()}), Cancels(), X * 1.01, tolerances={"scores": Tolerance(0, 1e-5)})
     assert only(strict)[0] == "difference"
 
 
@@ -261,7 +261,7 @@ def test_decisions_that_change_are_counted() -> None:
     def swapped(feeds: Feeds, outputs: Outputs) -> None:
         outputs["scores"] = outputs["scores"][:, [1, 0, 2]]
 
-    report = judged(File(swapped), axes={}, generated=False, decisions=["scores"])
+    report = compared(File(swapped), axes={}, generated=False, decisions=["scores"])
     words = [failure.message for failure in report.failures if failure.kind == "decision"]
     assert words == ["2 of 2 decisions change in 'scores': at [0] of case 'the example' the model says 0 and the file 1"]
     assert (report.outputs["scores"].decisions, report.outputs["scores"].decisions_changed) == (2, 2)
@@ -269,7 +269,7 @@ def test_decisions_that_change_are_counted() -> None:
 
 def test_a_tie_is_no_decision() -> None:
     x = np.array([[1, 1, 0], [0, 2, 1], [3, 0, 1], [0, 1, 5]], np.float32)
-    report = judged(
+    report = compared(
         File(lambda feeds, o: {**o, "best": np.where(feeds["x"][:, 0] == feeds["x"][:, 1], 1, o["best"])}), x=x, axes={}, generated=False
     )
     assert report.passed

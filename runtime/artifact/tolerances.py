@@ -1,0 +1,53 @@
+"""How far numbers may be apart: every tolerance of the runtime, with its reason. Those of the export are in export/parity/tolerances.py."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onnxferry.runtime.errors import ArtifactError
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """|actual - expected| <= atol + rtol * |expected|, element by element.
+
+    The defaults are those of float32, for sums in another order and polynomial sigmoid, tanh and exp through some tens of layers.
+    """
+
+    rtol: float = 1e-4
+    atol: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name in ("rtol", "atol"):
+            value = getattr(self, name)
+            if not math.isfinite(value) or value < 0:
+                raise ArtifactError(f"a tolerance's {name} must be a finite number >= 0, got {value!r}")
+
+
+EXACT = Tolerance(rtol=0.0, atol=0.0)
+"""For integers and booleans, where the contract names no tolerance: decisions and bytes are right or wrong."""
+
+
+def golden_tolerance(dtype: np.dtype[Any]) -> Tolerance:
+    """Of an output that the contract names no tolerance for, in a replay of its golden samples."""
+    return Tolerance() if dtype.kind == "f" else EXACT
+
+
+def setting_tolerance(expected: np.ndarray) -> Tolerance:
+    """Of an output of the same file with other settings (threads, graph optimizations), when a model is tuned.
+
+    Ten times what golden samples are held to, with an atol relative to the output's largest number: fused kernels sum in another
+    order. Whole numbers may differ by 1, as pixels do that are rounded from such numbers.
+    """
+    largest = float(np.abs(expected).max(initial=0)) if expected.dtype.kind == "f" else math.inf
+    return Tolerance(1e-3, 1e-4 * largest) if math.isfinite(largest) else Tolerance(0, 1)
+
+
+# A certified variant may be this many times as far from its original as where it was certified, plus this share of the output's size.
+# Kernels differ between CPUs; it was certified on thousands of samples, and the few that are timed may be harder ones.
+VARIANT_FACTOR = 4.0
+VARIANT_SHARE = 0.01
