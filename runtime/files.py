@@ -1,7 +1,8 @@
-"""Files written whole or not at all."""
+"""The folders of caches and downloads, and files that are written as a whole or not at all."""
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import sys
@@ -11,34 +12,42 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from onnxferry.runtime.errors import DataError
+from onnxferry.runtime.formats import json_safe
 
 
 def cache_folder() -> Path | None:
-    """Of what is found out again where it is lost: ``ONNXFERRY_CACHE``, else the user's cache folder.
+    """The folder for what can be computed again: ``ONNXFERRY_CACHE``, else the user's cache folder. ``~`` is expanded.
 
     None where the variable is set and empty, or this user has no home folder.
     """
     chosen = os.environ.get("ONNXFERRY_CACHE")
-    if chosen is not None:
-        return Path(chosen) if chosen else None
-    return _users_folder()
+    if chosen is None:
+        return _users_folder()
+    return _expanded(chosen) if chosen else None
 
 
 def downloads_folder() -> Path:
-    """Of downloads and what is made of them: ``ONNXFERRY_HOME``, else the user's cache folder. It need not exist.
+    """The folder for downloads and what is made of them: ``ONNXFERRY_HOME``, else the user's cache folder. It need not exist.
 
     Raises DataError for a user without a home folder.
     """
-    if own := os.environ.get("ONNXFERRY_HOME"):
-        return Path(own).expanduser()
-    folder = _users_folder()
+    chosen = os.environ.get("ONNXFERRY_HOME")
+    folder = _expanded(chosen) if chosen else _users_folder()
     if folder is None:
         raise DataError("this user has no home folder to keep downloads in: set ONNXFERRY_HOME to a folder")
     return folder
+
+
+def _expanded(path: str) -> Path | None:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # ~ of a user without a home folder
+        return None
 
 
 def _users_folder() -> Path | None:
@@ -70,7 +79,7 @@ UNREADABLE: tuple[type[Exception], ...] = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""To be told as "this is no file of arrays", by whoever knows which file and what for."""
+"""What ``read_npz`` may raise. The caller knows which file it is and what for, and says so in its own error."""
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -84,10 +93,10 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Gives a name beside ``path`` to write under; what is there at the end gets the name ``path``, after an error nothing does.
+    """Yields a temporary path in the same folder to write to; at the end it is renamed to ``path``, after an error it is removed.
 
-    A kill in between leaves the older file as it was, and two that write at once do not mix. The name ends as ``path`` does,
-    since some libraries choose a format by it.
+    A process that is killed in between leaves the older file as it was, and two writers at once do not mix. The temporary name has
+    the suffix of ``path``, since some libraries choose a format by it.
     """
     part = path.with_name(f".{path.stem}.{os.urandom(4).hex()}.tmp{path.suffix}")
     try:
@@ -101,3 +110,8 @@ def write_text_whole(path: Path, text: str) -> None:
     """UTF-8, whole or not at all."""
     with written_whole(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, document: Any, indent: int = 2) -> None:
+    """A file of one JSON document, whole or not at all; NaN and infinities, which JSON lacks, as null."""
+    write_text_whole(path, json.dumps(json_safe(document), indent=indent, allow_nan=False) + "\n")

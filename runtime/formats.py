@@ -1,4 +1,4 @@
-"""Sizes in bytes, in words."""
+"""Sizes in bytes as text, and documents as JSON can hold them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def human_bytes(size: int) -> str:
     raise AssertionError("the last unit takes every size")
 
 
-def finite(value: Any) -> Any:
-    """The document with not-a-number and infinities, which JSON lacks, as None."""
+def json_safe(value: Any) -> Any:
+    """The document with NaN and infinities, which JSON lacks, as None."""
     if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
+        return {str(key): json_safe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [json_safe(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

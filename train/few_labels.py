@@ -6,14 +6,13 @@ The study behind ``onnxferry train cnn --init RUN --few-labels 10,100``.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.files import write_text_whole
+from onnxferry.runtime.files import write_json
 from onnxferry.train.data.images import ImageSplits, draw_stratified
 from onnxferry.train.families.cnn import CnnLearner, CnnOptions
 from onnxferry.train.loop.checkpoint import Checkpoint
@@ -65,7 +64,7 @@ def compare_few_labels(
     defaults = CnnOptions()
     options = {"weight_decay": defaults.weight_decay, "label_smoothing": defaults.label_smoothing}
     report = {"encoder": dict(encoder.data), "rows": rows, "steps": STEPS, "options": options}
-    write_text_whole(config.out / "few_labels.json", json.dumps(report, indent=2) + "\n")
+    write_json(config.out / "few_labels.json", report)
     return rows
 
 

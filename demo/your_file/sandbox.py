@@ -23,7 +23,7 @@ from onnxferry.runtime.artifact.metadata import contract_from_metadata
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.replay import replay
 from onnxferry.runtime.errors import InputError, OnnxFerryError, UntrustedModelError
-from onnxferry.runtime.formats import human_bytes
+from onnxferry.runtime.formats import human_bytes, json_safe
 from onnxferry.runtime.machine.cpu import default_threads
 from onnxferry.runtime.onnx_file.reader import TensorSpec, read_model
 from onnxferry.runtime.onnx_file.summary import Limits, ModelSummary
@@ -126,7 +126,7 @@ def _check(path: str) -> dict[str, Any]:
             "output": c.output,
             "passed": c.passed,
             "problem": c.problem,
-            "max_abs": _finite(c.max_abs),
+            "max_abs": json_safe(c.max_abs),
             "rtol": c.tolerance.rtol,
             "atol": c.tolerance.atol,
         }
@@ -207,11 +207,6 @@ def _contract(contract: Contract | None) -> dict[str, Any] | None:
         "goldens": len(contract.goldens),
         "framework": framework if isinstance(framework, str) else "",
     }
-
-
-def _finite(value: float | None) -> float | None:
-    """A page shows None as a dash."""
-    return value if value is not None and np.isfinite(value) else None
 
 
 _TASKS: Mapping[str, Callable[..., dict[str, Any]]] = {"inspect": _inspect, "check": _check, "run": _run}

@@ -13,8 +13,7 @@ from typing import Any
 
 from onnxferry.export.bench.results import Row, row_from_document
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.files import write_text_whole, written_whole
-from onnxferry.runtime.formats import finite
+from onnxferry.runtime.files import write_json, written_whole
 from onnxferry.runtime.machine.cpu import available_cpus, cpu_name
 
 SCHEMA = 1
@@ -42,7 +41,7 @@ class Results:
 
     def save(self, path: Path) -> None:
         """Writes it whole, or not at all."""
-        write_text_whole(path, json.dumps(finite(self.document()), indent=1, allow_nan=False) + "\n")
+        write_json(path, self.document(), indent=1)
 
 
 def load_results(path: Path) -> Results:

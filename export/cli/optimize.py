@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +24,7 @@ from onnxferry.runtime.cli.console import (
     stdout,
 )
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.files import write_text_whole
+from onnxferry.runtime.files import write_json
 from onnxferry.runtime.formats import human_bytes
 
 app = new_app()
@@ -95,7 +94,7 @@ def optimize_command(
     name = f"{stem}.optimize.json" if device == "cpu" else f"{stem}.optimize-{device}.json"
     target = report or (folder / name if folder is not None else None)
     if target is not None:
-        write_text_whole(target, json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n")
+        write_json(target, result.to_json())
     if plot is not None:
         save_chart(result, plot)
     if as_json:

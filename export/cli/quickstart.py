@@ -25,7 +25,7 @@ from onnxferry.runtime import Classifier, Prediction, load
 from onnxferry.runtime.cli.console import command, print_json
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.files import write_text_whole, written_whole
+from onnxferry.runtime.files import write_json, written_whole
 from onnxferry.runtime.formats import human_bytes
 from onnxferry.runtime.images.grid import save_image
 from onnxferry.runtime.timing import time_in_turns
@@ -105,7 +105,7 @@ def quickstart(
         }
     samples = _write_samples(splits.test.images, splits.test.labels, out / "samples")
     _draw(splits.test.images, splits.test.labels, predictions, out / "predictions.png")
-    write_text_whole(out / "report.json", json.dumps(report, indent=2) + "\n")
+    write_json(out / "report.json", report)
     if as_json:
         print_json({"out": str(out), **report}, indent=None)
     else:

@@ -33,7 +33,7 @@ from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.engine.engine import Engine, PlacementWarning
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import InputError, OnnxFerryError, first_line
-from onnxferry.runtime.formats import finite
+from onnxferry.runtime.formats import json_safe
 from onnxferry.runtime.kinds import MODEL, Kind
 from onnxferry.runtime.onnx_file.reader import file_sha256, read_model
 
@@ -76,7 +76,7 @@ class Verdict:
         """As strict JSON has it: a score that is not a number is null."""
         speed = {str(b): dataclasses.asdict(s) for b, s in self.speed.items()}
         score = None if self.score is None else dataclasses.asdict(self.score)
-        return dataclasses.asdict(self) | {"speed": speed, "score": finite(score)}
+        return dataclasses.asdict(self) | {"speed": speed, "score": json_safe(score)}
 
 
 @dataclass(frozen=True)

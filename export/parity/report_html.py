@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -10,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from onnxferry.export.parity.report import OutputParity, ParityReport
-from onnxferry.runtime.files import write_text_whole
+from onnxferry.runtime.files import write_json, write_text_whole
 
 WIDTH, HEIGHT, MARGIN = 520, 300, 48
 
@@ -37,8 +36,10 @@ svg { max-width: 100%; height: auto } svg text { fill: var(--soft); font-size: 1
 def write_report(report: ParityReport, path: str | os.PathLike[str], *, title: str = "") -> None:
     """Write the report as .json or .html, by the name's ending. Raises OSError where it cannot be written."""
     target = Path(path)
-    text = json.dumps(report.to_json(), indent=2) + "\n" if target.suffix.lower() == ".json" else html_page(report, title=title)
-    write_text_whole(target, text)
+    if target.suffix.lower() == ".json":
+        write_json(target, report.to_json())
+    else:
+        write_text_whole(target, html_page(report, title=title))
 
 
 def html_page(report: ParityReport, *, title: str = "") -> str:

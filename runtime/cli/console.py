@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.formats import finite
+from onnxferry.runtime.formats import json_safe
 from onnxferry.runtime.kinds import Kind
 
 
@@ -105,7 +105,7 @@ def print_json(document: Mapping[str, Any], *, indent: int | None = 2) -> None:
     ``indent``: None for all of it in one line.
     """
     global documents_printed
-    sys.stdout.write(json.dumps(finite(document), indent=indent, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(json_safe(document), indent=indent, allow_nan=False) + "\n")
     documents_printed += 1
 
 

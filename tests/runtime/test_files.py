@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxferry.runtime.files import written_whole
+from onnxferry.runtime.files import write_json, written_whole
 
 
 def test_an_error_leaves_the_older_file_and_nothing_else(tmp_path: Path) -> None:
@@ -27,3 +27,8 @@ def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
         two.write_text("two")
     assert path.read_text() == "one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_holds_null_for_what_json_lacks(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"é": [float("nan"), 1.5, (float("inf"),)], 1: True})
+    assert (tmp_path / "a.json").read_text() == '{\n  "\\u00e9": [\n    null,\n    1.5,\n    [\n      null\n    ]\n  ],\n  "1": true\n}\n'

@@ -47,6 +47,16 @@ def test_each_has_a_variable_of_its_own(home: Path, monkeypatch: pytest.MonkeyPa
     assert cache_folder() is None
 
 
+@pytest.mark.parametrize("name", ["ONNXFERRY_CACHE", "ONNXFERRY_HOME"])
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    """A variable set in a file of settings, unlike one that a shell sets, still holds its tilde."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv(name, "~/zz")
+    folder = cache_folder() if name == "ONNXFERRY_CACHE" else downloads_folder()
+    assert folder == tmp_path / "zz"
+
+
 def test_a_user_without_a_home_folder_has_no_cache_and_is_told_where_to_download(monkeypatch: pytest.MonkeyPatch) -> None:
     def nowhere() -> Path:
         raise RuntimeError("Could not determine home directory.")

@@ -32,8 +32,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from onnxferry.runtime.errors import InputError, TrainingError
-from onnxferry.runtime.files import write_text_whole, written_whole
-from onnxferry.runtime.formats import finite
+from onnxferry.runtime.files import write_json, write_text_whole, written_whole
+from onnxferry.runtime.formats import json_safe
 from onnxferry.train.loop.checkpoint import load_plain, save_atomically
 from onnxferry.train.loop.learner import Learner
 from onnxferry.train.options import option
@@ -226,7 +226,7 @@ def _after_epoch(learner: Learner, fabric: Fabric, config: LoopConfig, state: _S
                 provenance={"command": config.command, "seed": learner.seed, **versions()},
             ).save(config.out / "best.pt")
         with (config.out / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(finite(record), allow_nan=False) + "\n")
+            file.write(json.dumps(json_safe(record), allow_nan=False) + "\n")
         draw_curves(config.out)
         shown = learner.show(state.epoch + 1, config.out)
     state.epoch, state.step, state.sums, state.seconds = state.epoch + 1, 0, {}, 0.0
@@ -246,7 +246,7 @@ def _finish(learner: Learner, fabric: Fabric, out: Path, state: _State) -> dict[
         save_atomically({**chosen, "metrics": metrics}, out / "best.pt")
         _truncate_metrics(out / "metrics.jsonl", learner.epochs)
         with (out / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(finite({"test": test, "epoch": state.best_epoch}), allow_nan=False) + "\n")
+            file.write(json.dumps(json_safe({"test": test, "epoch": state.best_epoch}), allow_nan=False) + "\n")
     fabric.barrier()
     return {**metrics, "seconds": round(state.elapsed, 1)}
 
@@ -340,7 +340,7 @@ def _write_run(learner: Learner, config: LoopConfig, out: Path) -> None:
         "precision": config.precision,
         "versions": versions(),
     }
-    write_text_whole(out / "run.json", json.dumps(run, indent=2) + "\n")
+    write_json(out / "run.json", run)
 
 
 def _truncate_metrics(path: Path, epochs: int) -> None:
