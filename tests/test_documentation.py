@@ -1,4 +1,6 @@
-"""What the README shows works: its Python runs, its commands parse, its links lead somewhere, and .ci/run runs its two commands."""
+"""What README and docs show works: their Python runs, their commands parse, their links lead somewhere, and .ci/run runs the README's
+two commands.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +22,31 @@ from onnxferry.runtime.cli.main import VERBS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
+# In the order of a reader: later pages use what earlier ones have made.
+PAGES_WITH_PYTHON = [
+    "README.md",
+    "docs/en/get-started/the-file.md",
+    "docs/en/how-to/pytorch.md",
+    "docs/en/how-to/sklearn.md",
+    "docs/en/how-to/application.md",
+    "docs/en/how-to/untrusted.md",
+]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def text(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(language: str, page: str = "README.md") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text(page), re.MULTILINE | re.DOTALL)
 
 
 def command_lines() -> list[str]:
-    """Every command line of ours in a code block, and those of the table of verbs."""
-    lines = [line.removeprefix("$ ") for language in ("bash", "console") for block in blocks(language) for line in block.splitlines()]
-    return [line for line in lines if line.startswith("onnxferry ")]
+    """Every command line of ours in a code block of any page, each once."""
+    shown = [line for page in PAGES for language in ("bash", "console") for block in blocks(language, page) for line in block.splitlines()]
+    lines = [line.removeprefix("$ ").partition("  #")[0].strip() for line in shown]
+    return sorted({line for line in lines if line.startswith("onnxferry ")})
 
 
 @pytest.fixture(scope="module")
@@ -51,25 +68,36 @@ def inside(folder: Path) -> Iterator[None]:
 @pytest.mark.slow
 def test_python_examples_run_in_order(after_quickstart: Path) -> None:
     """In one namespace, as somebody who pastes them one after the other."""
-    namespace: dict[str, Any] = {"__name__": "readme"}
-    printed = []
-    examples = blocks("python")
-    assert len(examples) == 7
-    for number, example in enumerate(examples):
-        out = io.StringIO()
-        with inside(after_quickstart), contextlib.redirect_stdout(out):
-            exec(compile(example, f"README.md, example {number + 1}", "exec"), namespace)  # noqa: S102  our own README
-        printed.append(out.getvalue())
-    export, forest, predict, anything, mistake, merged, bare = printed
+    namespace: dict[str, Any] = {"__name__": "documentation"}
+    printed: dict[str, list[str]] = {}
+    for page in PAGES_WITH_PYTHON:
+        for number, example in enumerate(blocks("python", page)):
+            out = io.StringIO()
+            with inside(after_quickstart), contextlib.redirect_stdout(out):
+                exec(compile(example, f"{page}, example {number + 1}", "exec"), namespace)  # noqa: S102  our own pages
+            printed.setdefault(page, []).append(out.getvalue())
+    export, predict = printed["README.md"]
     assert re.fullmatch(r"True at [1-9]\d* shapes that were never traced\n", export)
-    assert float(forest.removeprefix("right: ")) > 0.9
     assert re.fullmatch(r"(\d [01]\.\d{3}\n){2}", predict)
-    assert re.fullmatch(r"\{'.*': \(7, 4\)\}\n", anything)
+    checked, bare = printed["docs/en/get-started/the-file.md"]
+    assert checked == "True\n"
+    assert bare == predict.splitlines(keepends=True)[1], "the file alone says what the runtime says"
+    (gate,) = printed["docs/en/how-to/pytorch.md"]
+    assert re.fullmatch(r"True at [1-9]\d* shapes that were never traced\n", gate)
+    (forest,) = printed["docs/en/how-to/sklearn.md"]
+    assert float(forest.removeprefix("correct: ")) > 0.9
+    again, anything, mistake, merged = printed["docs/en/how-to/application.md"]
+    assert again == predict
+    assert re.fullmatch(r"\{'class_index': \(7,\), 'probabilities': \(7, 3\)\}\n", anything)
     # What the comment in the example promises is what is printed.
-    (promised,) = re.findall(r"print\(error\)  # (.*)", examples[4])
+    (promised,) = re.findall(r"print\(error\)  # (.*)", blocks("python", "docs/en/how-to/application.md")[2])
     assert mistake == promised + "\n"
     assert merged == "{'3'}\n", "a hundred equal images, and one answer"
-    assert bare == predict.splitlines(keepends=True)[1], "the file alone says what the runtime says"
+    assert printed["docs/en/how-to/untrusted.md"] == ["True\n"]
+
+
+def test_every_page_with_python_is_run() -> None:
+    assert sorted(page for page in PAGES if blocks("python", page)) == sorted(PAGES_WITH_PYTHON)
 
 
 @pytest.mark.parametrize("line", command_lines())
@@ -95,8 +123,12 @@ def test_a_wrong_option_does_not_parse() -> None:
 
 
 def test_table_of_verbs_is_the_command_line() -> None:
-    rows = re.findall(r"^\| `onnxferry ([a-z]+)", README, re.MULTILINE)
-    assert set(rows) == set(VERBS)
+    rows = [row for row in re.findall(r"^\|([^|]+)\|", README, re.MULTILINE) if "`onnxferry " in row]
+    assert {verb for row in rows for verb in re.findall(r"`onnxferry ([a-z-]+)", row)} == set(VERBS)
+
+
+def test_the_readme_is_short() -> None:
+    assert README.count("\n") <= 180
 
 
 def test_the_two_commands_come_first() -> None:
@@ -112,15 +144,15 @@ def test_extras_table_is_pyproject() -> None:
     import tomllib
 
     declared = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
-    assert set(re.findall(r"^\| `onnxferry\[(\w+)\]`", README, re.MULTILINE)) == declared
+    rows = re.findall(r"^\|([^|]+)\|", README, re.MULTILINE)
+    assert {extra for row in rows for extra in re.findall(r"`onnxferry\[(\w+)\]`", row)} == declared - {"dev"}
 
 
-def test_links_lead_to_files() -> None:
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        targets = re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text(encoding="utf-8"))
-        local = [target for target in targets if "://" not in target]
-        assert [target for target in local if not (ROOT / target).exists()] == []
-    assert "LICENSE" in re.findall(r"\]\(([^)#]+)\)", README)
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"])
+def test_links_lead_to_files(page: str) -> None:
+    targets = re.findall(r"\]\(([^)#]+)", text(page)) + re.findall(r'src="([^"]+)"', text(page))
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not ((ROOT / page).parent / target).exists()] == []
 
 
 def test_contract_keys_are_documented() -> None:
@@ -142,4 +174,4 @@ def test_contract_keys_are_documented() -> None:
         description="d",
     )
     keys = {key for key in metadata_from_contract(full) if key.startswith("onnxferry.")}
-    assert {key for key in keys if f"`{key}`" not in README} == set()
+    assert {key for key in keys if f"`{key}`" not in text("docs/en/reference/artifact.md")} == set()
