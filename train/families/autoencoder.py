@@ -264,7 +264,7 @@ class AutoencoderLearner(Learner):
         self.fabric.backward(loss)
         self.optimizer.step()
         self.schedule.step()
-        self.average.update(self.network)
+        self.average.update_parameters(self.network)
         return {"loss": loss.detach(), "mse": error.detach() / clean[0].numel(), **metrics}
 
     def errors(self, images: Tensor) -> np.ndarray:

@@ -259,7 +259,7 @@ class CnnLearner(Learner):
         self.fabric.backward(loss)
         self.optimizer.step()
         self.schedule.step()
-        self.average.update(self.network)
+        self.average.update_parameters(self.network)
         return {"loss": loss.detach(), "accuracy": (logits.detach().argmax(dim=1) == labels).float().mean()}
 
     def _score(self, split: ImageSet) -> dict[str, float]:

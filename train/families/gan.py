@@ -264,7 +264,7 @@ class GanLearner(Learner):
         self.bare_discriminator.requires_grad_(True)
         for schedule in self.schedules.values():
             schedule.step()
-        self.average.update(self.bare_generator)
+        self.average.update_parameters(self.bare_generator)
         losses = {"generator": generator_loss.detach(), "discriminator": discriminator_loss.detach()}
         return {"loss": losses["generator"] + losses["discriminator"], **losses}
 

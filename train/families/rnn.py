@@ -335,7 +335,7 @@ class RnnLearner(Learner):
         self.fabric.clip_gradients(self.network, self.optimizer, max_norm=self.options.clip, error_if_nonfinite=False)
         self.optimizer.step()
         self.schedule.step()
-        self.average.update(self.network)
+        self.average.update_parameters(self.network)
         return {"loss": loss.detach()}
 
     def _deployed(self) -> Rnn:

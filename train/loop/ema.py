@@ -1,39 +1,44 @@
-"""A moving average of a network's weights (Polyak and Juditsky 1992): smoother than the weights, and usually better."""
+"""An exponential moving average of a network's weights (Polyak and Juditsky 1992): smoother than the weights, and usually better."""
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+_Update: TypeAlias = Callable[[list[Tensor], list[Tensor], Tensor], None]
 
 
-class WeightAverage(nn.Module):
-    """average ← d · average + (1 - d) · weights after each step, with d = min(decay, (1 + n) / (10 + n)) at step n.
+class WeightAverage(AveragedModel):
+    """average ← d · average + (1 - d) · weights at update n = 1, 2, …, with d = min(decay, (1 + n) / (10 + n)).
 
-    The ramp lets the average leave the random start quickly. Floating-point buffers (batch normalisation's running
-    statistics) are averaged too, counters are copied.
+    The ramp lets the average leave the random start quickly. Floating-point buffers (batch normalization's running
+    statistics) are averaged too, counters are copied. ``module`` is the averaged network; ``update_parameters`` updates it.
     """
 
-    steps: Tensor
-
     def __init__(self, network: nn.Module, decay: float) -> None:
-        super().__init__()
-        self.module = copy.deepcopy(network).requires_grad_(False)
-        self.decay = decay
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        super().__init__(network, multi_avg_fn=_ramped(decay), use_buffers=True)
+        self.requires_grad_(False)
+        self.n_averaged += 1  # the network at the start is the first average: AveragedModel would discard it
+        self.register_load_state_dict_pre_hook(_from_earlier_file)
 
+
+def _ramped(decay: float) -> _Update:
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        self.steps += 1
-        n = int(self.steps)
-        keep = min(self.decay, (1 + n) / (10 + n))
-        theirs = network.state_dict()
-        floating, sources = [], []
-        for name, mine in self.module.state_dict().items():
-            if mine.is_floating_point():
-                floating.append(mine)
-                sources.append(theirs[name])
-            else:
-                mine.copy_(theirs[name])
-        torch._foreach_lerp_(floating, sources, 1 - keep)
+    def update(averages: list[Tensor], weights: list[Tensor], count: Tensor) -> None:
+        n = int(count)
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + n) / (10 + n)))
+        else:
+            torch._foreach_copy_(averages, weights)
+
+    return update
+
+
+def _from_earlier_file(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Before it was an AveragedModel, a last.pt counted the updates as ``steps``."""
+    if f"{prefix}steps" in state:
+        state[f"{prefix}n_averaged"] = state.pop(f"{prefix}steps") + 1
