@@ -1,17 +1,18 @@
-"""From an image of any size to the network's small square, in operations that export to standard ONNX.
+"""Preprocessing: from an image of any size to the network's small square, in operations that export to standard ONNX.
 
-The exported graph and the trainer share this code, so a model is trained on exactly what its artifact will see.
+The exported graph and the trainer share this code, so a model is trained on exactly what the exported file will compute.
 
-Two framings:
+There are two kinds. Files and the command line call them by their ``framing``: it is a field of checkpoints, an option of the
+contract, and ``--framing`` of ``onnxferry train cnn``.
 
 ``fit``  the largest centred square of the image, averaged down (or interpolated up) to ``size``.
-``ink``  for single figures on a plain ground, as MNIST was made (LeCun et al. 1998, "Gradient-based learning applied to
-         document recognition", section III.A): find the figure, whatever its colour and the ground's; scale the longer
-         side of its bounding box to 20/28 of the frame; put its centre of mass in the middle. An image already framed
-         so passes unchanged.
+``ink``  for single figures on a plain background, as MNIST was made (LeCun et al. 1998, "Gradient-based learning applied to
+         document recognition", section III.A): find the foreground, whatever its colour and the background's; scale the
+         longer side of its bounding box to 20/28 of the square; put its centre of mass in the middle. An image that is already
+         placed so passes unchanged.
 
 Resampling is by area: an output pixel is the mean of the source it covers, and where it covers less than a source pixel
-it is the linear interpolation. Both are one formula, the overlap of two intervals, and one matrix product an axis.
+it is the linear interpolation. Both are one formula, the overlap of two intervals, and one matrix product per axis.
 """
 
 from __future__ import annotations
@@ -24,29 +25,29 @@ from onnxferry.runtime.errors import InputError
 FRAMINGS = ("fit", "ink")
 
 
-BOX_THRESHOLD = 0.3  # of the strongest ink: fainter pixels do not widen the bounding box (JPEG noise, soft shadows)
+BOX_THRESHOLD = 0.3  # of the strongest foreground: fainter pixels do not widen the bounding box (JPEG noise, soft shadows)
 
 
-MASS_THRESHOLD = 0.1  # of the strongest ink: fainter pixels do not pull the centre of mass (paper, sensor noise)
+MASS_THRESHOLD = 0.1  # of the strongest foreground: fainter pixels do not move the centre of mass (paper, sensor noise)
 
 
-MIN_CONTRAST = 0.1  # of the full range: below it an image is taken for blank and not amplified
+MIN_CONTRAST = 0.1  # of the full range: an image with less is taken as blank and not amplified
 
 
-BOX = 20 / 28  # longer side of the figure's box, of the frame's side (MNIST)
+BOX = 20 / 28  # longer side of the foreground's box, as a share of the output's side (MNIST)
 
 
-MIDDLE = 0.5 / 28  # MNIST's centre of mass lies half a pixel right of and below the middle, on average: it was rounded down
+MIDDLE = 0.5 / 28  # MNIST's centre of mass is half a pixel right of and below the middle on average: it was rounded down
 
 
-SNAP = (0.8, 1.05)  # a figure whose scale is in this range is already framed: keep its pixels, shift by whole ones
+SNAP = (0.8, 1.05)  # at a scale in this range the image is already preprocessed: keep its pixels, shift by whole ones
 
 
 def area_weights(size: int, length: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
     """Resampling matrices for one axis, float32 (batch, size, source length).
 
     ``length``: arange of the source pixels, float32 (source length,). ``centre``: source coordinate, in pixels, of the
-    middle of the output (batch,). ``scale``: source pixels an output pixel (batch,). What lies outside weighs nothing.
+    middle of the output (batch,). ``scale``: source pixels per output pixel (batch,). Pixels outside the source have weight 0.
     """
     steps = torch.arange(size, dtype=torch.float32, device=centre.device) + (0.5 - size / 2)
     middle = centre[:, None] + steps[None, :] * scale[:, None]  # (batch, size)
@@ -65,7 +66,7 @@ def resample(image: Tensor, centre_y: Tensor, centre_x: Tensor, scale: Tensor, s
     return torch.matmul(torch.matmul(down, image), across)
 
 
-def fit(image: Tensor, size: int) -> Tensor:
+def center_square(image: Tensor, size: int) -> Tensor:
     """The centred square of ``image`` float32 (batch, channels, height, width), resampled to (…, size, size)."""
     height, width = image.shape[2], image.shape[3]
     one = torch.ones_like(image[:, 0, 0, 0])
@@ -78,69 +79,69 @@ def min_dim(height: int, width: int, like: Tensor) -> Tensor:
     return torch.minimum(like.new_ones(()) * height, like.new_ones(()) * width)
 
 
-def resample_fit(image: Tensor, size: int) -> Tensor:
-    """``image`` uint8 (height, width, channels) → uint8 (size, size, channels): what ``fit`` makes, rounded."""
+def center_square_uint8(image: Tensor, size: int) -> Tensor:
+    """``center_square`` of one image, rounded: uint8 (height, width, channels) → uint8 (size, size, channels)."""
     pixels = image.permute(2, 0, 1)[None].float()
-    return fit(pixels, size)[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
+    return center_square(pixels, size)[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
 
 
-def ink(image: Tensor) -> Tensor:
-    """How far each pixel is from the ground, 0 … 1: float32 (batch, channels, height, width) in 0 … 1 → (batch, height, width).
+def foreground(image: Tensor) -> Tensor:
+    """How far each pixel is from the background, 0 … 1: float32 (batch, channels, height, width) in 0 … 1 → (batch, height, width).
 
-    The ground is the median of the image's outermost ring, channel by channel, so dark on light, light on dark and
-    any two colours come out alike.
+    The background is the median of the image's outermost ring in each channel, so dark on light, light on dark and
+    any two colours give the same result.
     """
     ring = torch.cat([image[:, :, 0, :], image[:, :, -1, :], image[:, :, :, 0], image[:, :, :, -1]], dim=2)
     ranked = torch.sort(ring, dim=2).values
-    ground = ranked[:, :, ranked.shape[2] // 2]
-    distance = (image - ground[:, :, None, None]).abs().amax(dim=1)
+    background = ranked[:, :, ranked.shape[2] // 2]
+    distance = (image - background[:, :, None, None]).abs().amax(dim=1)
     return distance / distance.amax(dim=(1, 2), keepdim=True).clamp(min=MIN_CONTRAST)
 
 
-def frame_ink(image: Tensor, size: int) -> Tensor:
-    """The figure in ``image`` float32 (batch, channels, height, width) in 0 … 1, framed: (batch, 1, size, size), ink as 1."""
-    strength = ink(image)  # (batch, height, width)
+def crop_foreground(image: Tensor, size: int) -> Tensor:
+    """The foreground of ``image`` float32 (batch, channels, height, width) in 0 … 1, scaled and centred: (batch, 1, size, size)."""
+    strength = foreground(image)  # (batch, height, width)
     rows = torch.arange(image.shape[2], dtype=torch.float32, device=image.device)
     columns = torch.arange(image.shape[3], dtype=torch.float32, device=image.device)
     inside = strength > BOX_THRESHOLD
     longest = torch.maximum(_extent(inside.any(dim=2), rows), _extent(inside.any(dim=1), columns))
     blank = longest <= 0
-    # A blank image is framed whole, so that nothing divides by zero.
+    # A blank image is taken whole, so that nothing divides by zero.
     longest = torch.where(blank, torch.zeros_like(longest) + min_dim(image.shape[2], image.shape[3], image) * BOX, longest)
     scale = longest / (BOX * size)
     mass = strength * (strength > MASS_THRESHOLD)
     mass_y, mass_x = _centre(mass.sum(dim=2), rows, blank), _centre(mass.sum(dim=1), columns, blank)
-    framed = (scale > SNAP[0]) & (scale < SNAP[1])
-    scale = torch.where(framed, torch.ones_like(scale), scale)
-    half = size % 2 / 2  # an even frame's middle lies between two pixels, an odd one's on one
+    placed = (scale > SNAP[0]) & (scale < SNAP[1])
+    scale = torch.where(placed, torch.ones_like(scale), scale)
+    half = size % 2 / 2  # the middle of an even size is between two pixels, that of an odd size on one
     offset = MIDDLE * size * scale
-    centre_y = torch.where(framed, torch.floor(mass_y - half) + half, mass_y - offset)
-    centre_x = torch.where(framed, torch.floor(mass_x - half) + half, mass_x - offset)
+    centre_y = torch.where(placed, torch.floor(mass_y - half) + half, mass_y - offset)
+    centre_x = torch.where(placed, torch.floor(mass_x - half) + half, mass_x - offset)
     return resample(strength[:, None], centre_y, centre_x, scale, size)
 
 
 def _extent(has: Tensor, index: Tensor) -> Tensor:
-    """Pixels from the first to the last with ink, 0 where there is none: bool (batch, n) → (batch,)."""
+    """Pixels from the first to the last that is True, 0 where none is: bool (batch, n) → (batch,)."""
     last = torch.where(has, index, -torch.ones_like(index)).amax(dim=1)
     first = torch.where(has, index, torch.zeros_like(index) + 1e9).amin(dim=1)
     return (last - first + 1).clamp(min=0.0)
 
 
 def _centre(mass: Tensor, index: Tensor, blank: Tensor) -> Tensor:
-    """Centre of mass in pixels, (batch, n) → (batch,); the middle where there is no ink."""
+    """Centre of mass in pixels, (batch, n) → (batch,); the middle where ``blank``."""
     weight = torch.where(blank[:, None], torch.ones_like(mass), mass)
     return (weight * (index + 0.5)).sum(dim=1) / weight.sum(dim=1)
 
 
 def check_images(framing: str, channels: int, size: int) -> None:
-    """What a configuration says of a network's images. Raises InputError for what no image is."""
+    """Raises InputError for an unknown framing, and for channels or a size that no image has."""
     if framing not in FRAMINGS:
         raise InputError(f"unknown framing {framing!r}; expected one of {', '.join(FRAMINGS)}")
     if channels not in (1, 3) or size < 1:
         raise InputError(f"images have 1 or 3 channels and a size of at least 1, got {channels} and {size}")
 
 
-class Framing(nn.Module):
+class Preprocessing(nn.Module):
     """``image`` uint8 (batch, height, width, channels) → float32 (batch, channels or 1, size, size) in 0 … 1."""
 
     def __init__(self, kind: str, size: int) -> None:
@@ -152,4 +153,4 @@ class Framing(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         pixels = image.permute(0, 3, 1, 2).to(torch.float32) / 255.0
-        return frame_ink(pixels, self.size) if self.kind == "ink" else fit(pixels, self.size)
+        return crop_foreground(pixels, self.size) if self.kind == "ink" else center_square(pixels, self.size)

@@ -1,4 +1,4 @@
-"""Framing: what is already framed passes unchanged, and neither colours, size nor place of a figure matter."""
+"""Preprocessing: an image that is already placed passes unchanged, and neither colours, size nor position of a figure matter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from onnxferry.train.data.images import read_embedded_digits
-from onnxferry.train.preprocessing import Framing, area_weights, resample_fit
+from onnxferry.train.preprocessing import Preprocessing, area_weights, center_square_uint8
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def digits() -> torch.Tensor:
 
 
 def framed(images: torch.Tensor) -> torch.Tensor:
-    return Framing("ink", 28)(images)
+    return Preprocessing("ink", 28)(images)
 
 
 def test_mnist_images_pass_nearly_unchanged(digits: torch.Tensor) -> None:
@@ -61,7 +61,7 @@ def test_fit_takes_the_middle_square_and_averages_areas() -> None:
     image = torch.zeros(4, 8, 1, dtype=torch.uint8)
     image[:, 2:4] = 100
     image[:, 4:6] = 200
-    small = resample_fit(image, 2)
+    small = center_square_uint8(image, 2)
     assert small[..., 0].tolist() == [[100, 200], [100, 200]]
 
 

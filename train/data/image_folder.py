@@ -23,7 +23,7 @@ from onnxferry.runtime.images.decode import decode_image, with_channels
 from onnxferry.runtime.images.folders import folder_sha256, list_labelled_images
 from onnxferry.runtime.machine.cpu import available_cpus
 from onnxferry.train.data.progress import Progress, no_progress
-from onnxferry.train.preprocessing import resample_fit
+from onnxferry.train.preprocessing import center_square_uint8
 
 # Part → names of its folder. The order decides which of several copies of an image stays.
 PART_FOLDERS = {"test": ("test",), "validation": ("val", "validation", "valid"), "train": ("train",)}
@@ -100,7 +100,7 @@ def _read_all(images: list[_Image], size: int, channels: int, progress: Progress
             decoded = with_channels(decode_image(content, str(image.path)), channels)
         except InputError as error:
             return digest, error
-        return digest, resample_fit(torch.from_numpy(np.ascontiguousarray(decoded)), size).numpy()
+        return digest, center_square_uint8(torch.from_numpy(np.ascontiguousarray(decoded)), size).numpy()
 
     results: list[tuple[str, np.ndarray]] = []
     errors: list[InputError] = []

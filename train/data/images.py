@@ -34,7 +34,7 @@ from onnxferry.runtime.errors import DataError, InputError, MissingExtraError
 from onnxferry.train.data.idx_sets import IDX_SETS, has_idx_files, read_idx_set
 from onnxferry.train.data.image_folder import read_image_folder
 from onnxferry.train.data.progress import Progress, no_progress
-from onnxferry.train.preprocessing import fit
+from onnxferry.train.preprocessing import center_square
 
 EMBEDDED = "digits-5k"
 
@@ -216,13 +216,13 @@ def draw_stratified(labels: np.ndarray, count: int, seed: int, least: int = 0) -
 
 
 def _at_size(whole: ImageSet, size: int, channels: int) -> ImageSet:
-    """``whole`` resampled to ``size`` as ``framing.resample_fit`` does it, grey repeated where three channels are asked for."""
+    """``whole`` resampled to ``size`` as ``center_square_uint8`` does it; grey is repeated where three channels are asked for."""
     images = whole.images
     if images.shape[1:3] != (size, size):
         resampled = np.empty((len(images), size, size, images.shape[3]), np.uint8)
         for start in range(0, len(images), RESAMPLE_BATCH_SIZE):
             batch = torch.from_numpy(images[start : start + RESAMPLE_BATCH_SIZE]).permute(0, 3, 1, 2).float()
-            pixels = fit(batch, size).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+            pixels = center_square(batch, size).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
             resampled[start : start + RESAMPLE_BATCH_SIZE] = pixels.numpy()
         images = resampled
     if images.shape[3] < channels:

@@ -27,13 +27,13 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.images.grid import image_grid, save_image
 from onnxferry.runtime.kinds import AUTOENCODER
 from onnxferry.train.data.images import ImageSplits
-from onnxferry.train.families.cnn import Block, frame_all, start_convolutions, trunk
+from onnxferry.train.families.cnn import Block, preprocess_all, start_convolutions, trunk
 from onnxferry.train.families.pca import Pca, fit_pca
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
 from onnxferry.train.loop.learner import Learner
 from onnxferry.train.options import check_positive, option
-from onnxferry.train.preprocessing import Framing, check_images
+from onnxferry.train.preprocessing import Preprocessing, check_images
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -55,7 +55,7 @@ class AutoencoderConfig:
     latent: int = option(32, "numbers that an image becomes")
     width: int = option(16, "channels of the first stage; the stages are 1, 2 and 4 times as wide", min=4, max=256)
     blocks: tuple[int, int, int] = (1, 1, 1)  # residual blocks a stage
-    framing: str = "fit"  # how an image comes to the inner square: see framing.py
+    framing: str = "fit"  # how an image comes to the inner square: see preprocessing.py
     variational: bool = option(False, "learn a distribution of latents")
     mean: tuple[float, ...] = (0.5,)  # of the framed training images, a channel
     std: tuple[float, ...] = (0.5,)
@@ -169,11 +169,11 @@ class EncoderTask(nn.Module):
 
     def __init__(self, network: Autoencoder) -> None:
         super().__init__()
-        self.framing = Framing(network.config.framing, network.config.size)
+        self.preprocess = Preprocessing(network.config.framing, network.config.size)
         self.network = network
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        framed = self.framing(image)
+        framed = self.preprocess(image)
         reconstruction, latent, _ = self.network(framed)
         return to_pixels(reconstruction), latent, ((reconstruction - framed) ** 2).mean(dim=(1, 2, 3))
 
@@ -212,10 +212,10 @@ class AutoencoderLearner(Learner):
         self.options = options
         _, size, _, channels = data.train.images.shape
         self.config = AutoencoderConfig(channels=channels, size=size, latent=latent, width=width, variational=variational)
-        frame = Framing(self.config.framing, size)
-        self.images = frame_all(data.train.images, frame)  # uint8 (n, c, size, size)
-        self.held_out = frame_all(data.validation.images, frame) if len(data.validation) else self.images[:0]
-        self.tested = frame_all(data.test.images, frame)
+        preprocess = Preprocessing(self.config.framing, size)
+        self.images = preprocess_all(data.train.images, preprocess)  # uint8 (n, c, size, size)
+        self.held_out = preprocess_all(data.validation.images, preprocess) if len(data.validation) else self.images[:0]
+        self.tested = preprocess_all(data.test.images, preprocess)
         scaled = self.images.float() / 255
         mean, std = scaled.mean(dim=(0, 2, 3)), scaled.std(dim=(0, 2, 3)).clamp(min=1e-3)
         self.config = dataclasses.replace(

@@ -27,7 +27,7 @@ from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
 from onnxferry.train.loop.learner import Learner
 from onnxferry.train.options import check_positive, option
-from onnxferry.train.preprocessing import Framing, check_images
+from onnxferry.train.preprocessing import Preprocessing, check_images
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -40,7 +40,7 @@ class CnnConfig:
     labels: tuple[str, ...]  # class names, in the order of the outputs
     channels: int = 1  # of the image: 1 grey, 3 colour
     size: int = 28  # side of the network's inner square, pixels
-    framing: str = "fit"  # how an image comes to that square: see framing.py
+    framing: str = "fit"  # how an image comes to that square: see preprocessing.py
     width: int = option(24, "channels of the first stage; the stages are 1, 2 and 4 times as wide", min=4, max=512)
     blocks: tuple[int, int, int] = (1, 2, 2)  # residual blocks a stage
     dropout: float = 0.1  # share of the features that are dropped in training
@@ -142,11 +142,11 @@ class Recogniser(nn.Module):
 
     def __init__(self, network: Cnn) -> None:
         super().__init__()
-        self.framing = Framing(network.config.framing, network.config.size)
+        self.preprocess = Preprocessing(network.config.framing, network.config.size)
         self.network = network
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits, features = self.network(self.framing(image))
+        logits, features = self.network(self.preprocess(image))
         probabilities = torch.softmax(logits, dim=1)
         return probabilities, probabilities.argmax(dim=1), features
 
@@ -155,12 +155,12 @@ def model_from_config(config: Mapping[str, Any]) -> Cnn:
     return Cnn(config_from(CnnConfig, config))
 
 
-def frame_all(images: np.ndarray, framing: Framing, chunk: int = 1000) -> Tensor:
+def preprocess_all(images: np.ndarray, preprocess: Preprocessing, chunk: int = 1000) -> Tensor:
     """uint8 (n, height, width, channels) → uint8 (n, inner channels, size, size): framed once, before training."""
     pieces = []
     with torch.inference_mode():
         for start in range(0, len(images), chunk):
-            framed = framing(torch.from_numpy(np.ascontiguousarray(images[start : start + chunk])))
+            framed = preprocess(torch.from_numpy(np.ascontiguousarray(images[start : start + chunk])))
             pieces.append((framed * 255).round().clamp(0, 255).to(torch.uint8))
     return torch.cat(pieces).clone()
 
@@ -195,8 +195,8 @@ class CnnLearner(Learner):
                     f"and {channels} channels: give the same --size and --color"
                 )
             framing, width = str(init.config["framing"]), int(init.config["width"])
-        frame = Framing(framing, size)
-        self.images = frame_all(data.train.images, frame)  # uint8 (n, c, size, size)
+        preprocess = Preprocessing(framing, size)
+        self.images = preprocess_all(data.train.images, preprocess)  # uint8 (n, c, size, size)
         self.labels = torch.from_numpy(data.train.labels)
         scaled = self.images.float() / 255
         mean, std = scaled.mean(dim=(0, 2, 3)), scaled.std(dim=(0, 2, 3)).clamp(min=1e-3)
@@ -264,8 +264,7 @@ class CnnLearner(Learner):
 
     def _score(self, split: ImageSet) -> dict[str, float]:
         network = self.average.module.eval()
-        framing = Framing(self.config.framing, self.config.size)
-        images = frame_all(split.images, framing)
+        images = preprocess_all(split.images, Preprocessing(self.config.framing, self.config.size))
         right, loss = 0, 0.0
         with torch.inference_mode():
             for start in range(0, len(images), 500):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from onnxferry.runtime.errors import DataError, InputError
 from onnxferry.train.data.images import load_images
-from onnxferry.train.preprocessing import resample_fit
+from onnxferry.train.preprocessing import center_square_uint8
 
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 
@@ -51,7 +51,7 @@ def test_images_are_what_the_graph_makes_of_them(tmp_path) -> None:
     expected = set()
     for path in sorted((tmp_path / "photos").glob("*/*")):
         grey = np.asarray(Image.open(path).convert("L"))[..., None]
-        expected.add(resample_fit(torch.from_numpy(grey.copy()), 28).numpy().tobytes())
+        expected.add(center_square_uint8(torch.from_numpy(grey.copy()), 28).numpy().tobytes())
     assert {image.tobytes() for part in (splits.train, splits.validation, splits.test) for image in part.images} == expected
 
 

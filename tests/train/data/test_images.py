@@ -17,7 +17,7 @@ from onnxferry.runtime.errors import DataError, InputError, MissingExtraError
 from onnxferry.train.data import images as data_module
 from onnxferry.train.data.idx_sets import IDX_SETS, PARTS
 from onnxferry.train.data.images import ImageSplits, draw_stratified, load_images, read_embedded_digits
-from onnxferry.train.preprocessing import resample_fit
+from onnxferry.train.preprocessing import center_square_uint8
 
 FASHION = IDX_SETS["fashion-mnist"].installed[0]
 
@@ -106,7 +106,7 @@ def test_other_sizes_are_resampled_as_the_graph_does(digits) -> None:
     splits = load_images(size=45, color=True)
     assert splits.train.images.shape == (3500, 45, 45, 3)
     for i in (0, 1500, 3499):
-        expected = resample_fit(torch.from_numpy(digits.train.images[i]), 45).numpy()
+        expected = center_square_uint8(torch.from_numpy(digits.train.images[i]), 45).numpy()
         np.testing.assert_array_equal(splits.train.images[i], np.repeat(expected, 3, axis=2))
     assert load_images(size=45, validation=0).validation.images.shape == (0, 45, 45, 1)
 
