@@ -1,4 +1,4 @@
-"""``onnxferry train``: one sub-command a family."""
+"""``onnxferry train``: one sub-command per family."""
 
 from __future__ import annotations
 

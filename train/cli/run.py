@@ -31,7 +31,7 @@ from onnxferry.train.loop.loop import LoopConfig, Observer, fit
 
 
 class ProgressBar(Observer):
-    """A bar an epoch with loss, accuracy and time left, and a line for each that is done. Silent but for lines off a terminal."""
+    """A bar with loss, accuracy and time left, and a line per finished epoch. Without a terminal only the lines are printed."""
 
     def __init__(self, epochs: int, console: Console) -> None:
         self.epochs = epochs
@@ -41,7 +41,7 @@ class ProgressBar(Observer):
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[metrics]}"),  # last: what does not fit is cut off there
+            TextColumn("{task.fields[metrics]}"),  # last, because what does not fit is cut off there
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -57,7 +57,7 @@ class ProgressBar(Observer):
         self.progress.stop()
 
     def started(self, learner: Learner, epoch: int, steps: int) -> None:
-        # One bar for the whole run, so that the time left is the run's.
+        # One bar for the whole run, so that the time left is that of the run.
         self.steps = steps
         if self.task is None:
             self.task = self.progress.add_task("", total=steps * self.epochs, completed=epoch * steps, epoch="", metrics="")
@@ -109,7 +109,7 @@ def data_progress(console: Console | None = None) -> Iterator[DataProgress]:
 
 
 def _fields(title: str, metrics: Mapping[str, float]) -> list[str]:
-    """``train loss 0.1234``, ``accuracy 98.70 %``, …: what a line may break between."""
+    """``train loss 0.1234``, ``accuracy 98.70 %``, …: a line may be broken between them."""
     shown = [
         f"{name} {100 * value:.2f} %" if name == "accuracy" else f"{name} {value:.4f}" for name, value in metrics.items() if name != "n"
     ]
@@ -117,7 +117,7 @@ def _fields(title: str, metrics: Mapping[str, float]) -> list[str]:
 
 
 def _wrapped(head: str, groups: Sequence[Sequence[str]], width: int) -> str:
-    """All fields on one line, if they fit; else each group begins a line, and no field is broken."""
+    """All fields on one line if they fit; else each group starts a line, and no field is broken."""
     line = head + "  ".join(field for group in groups for field in group)
     if len(line) <= width:
         return line
@@ -132,7 +132,7 @@ def _wrapped(head: str, groups: Sequence[Sequence[str]], width: int) -> str:
 
 
 def run_learner(learner: Learner, config: LoopConfig, *, as_json: bool, console: Console | None = None) -> dict[str, Any]:
-    """Train with a progress bar, then say what came of it and what to do next. Only the first process speaks."""
+    """Train with a progress bar, then print the result. Only the first process prints."""
     first = is_first()
     console = console or Console(stderr=True, quiet=not first)
     with ProgressBar(learner.epochs, console) as observer:
@@ -149,14 +149,14 @@ def run_learner(learner: Learner, config: LoopConfig, *, as_json: bool, console:
 
 
 def train(learner: Learner, config: LoopConfig, *, as_json: bool, then: str) -> None:
-    """A verb's work once all is read; ``then``: the command to paste after the export."""
+    """Train, then print the next commands; ``then``: the one to run after the export."""
     run_learner(learner, config, as_json=as_json)
     if not as_json and is_first():
         sys.stdout.write(f"\nNext:\n  onnxferry export {shlex.quote(str(config.out))} -o model.onnx\n  {then}\n")
 
 
 def is_first() -> bool:
-    """Whether this is the process that speaks, of those that --devices starts."""
+    """True in the process that prints, of those that --devices starts."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 

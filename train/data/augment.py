@@ -1,9 +1,9 @@
-"""Random changes to whole batches of images that leave what they show as it is.
+"""Data augmentation: random changes to batches of images that do not change what the images show.
 
 One affine map an image (rotation, scaling, shear, shift) and one smooth elastic displacement (Simard, Steinkraus and
-Platt 2003, "Best practices for convolutional neural networks applied to visual document analysis") are put together
-into one sampling grid, so that an image is interpolated once. Then blur and sharpen (images that were scaled before
-they came to us), random erasing (Zhong et al. 2017, arXiv 1708.04896), and, where a set allows it, mirroring.
+Platt 2003, "Best practices for convolutional neural networks applied to visual document analysis") are combined
+into one sampling grid, so that an image is interpolated once. Then blur and sharpen (as in images that were rescaled before),
+random erasing (Zhong et al. 2017, arXiv 1708.04896), and, where the data set allows it, mirroring.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How far each change goes at the most; 0 turns it off."""
+    """The largest extent of each change; 0 turns it off."""
 
     rotation: float = 12.0  # degrees, either way
-    scale: float = 0.12  # share of the size, either way, and half of it again for each axis alone
+    scale: float = 0.12  # share of the size, either way, plus half of it for each axis alone
     shear: float = 0.15  # tangent of the angle, either way
     shift: float = 0.07  # share of the side, either way (a random crop of a padded image)
     elastic: float = 0.06  # standard deviation of the displacement, in half sides of the image
@@ -32,7 +32,7 @@ class AugmentConfig:
 
 
 def augment(images: Tensor, config: AugmentConfig) -> Tensor:
-    """``images`` float32 (batch, channels, height, width), ground as 0 → the same shape. Uses torch's global generator."""
+    """``images`` float32 (batch, channels, height, width), background as 0 → the same shape. Uses torch's global generator."""
     if config.mirror:
         flip = torch.rand(images.shape[0], device=images.device) < 0.5
         images = torch.where(flip[:, None, None, None], images.flip(3), images)
@@ -62,7 +62,7 @@ def _spread(batch: int, limit: float, like: Tensor) -> Tensor:
 
 
 def warp(images: Tensor, config: AugmentConfig) -> Tensor:
-    """Affine and elastic maps in one bilinear sampling; what comes from outside is 0."""
+    """Affine and elastic maps in one bilinear sampling; pixels from outside the image are 0."""
     batch, _, height, width = images.shape
     angle = _spread(batch, math.radians(config.rotation), images)
     both, each = 1 + _spread(batch, config.scale, images), _spread(batch, config.scale / 2, images)
@@ -97,7 +97,7 @@ def blur_or_sharpen(images: Tensor, share: float) -> Tensor:
 
 
 def erase(images: Tensor, share: float) -> Tensor:
-    """Set a random rectangle, each side 10 % to 40 % of the image's, to the ground in ``share`` of the images."""
+    """Set a random rectangle, each side 10 % to 40 % of the image's, to the background (0) in ``share`` of the images."""
     batch, _, height, width = images.shape
     keep = torch.rand(batch, device=images.device) >= share
 

@@ -1,6 +1,7 @@
-"""Files from the internet: from the first mirror that has them, resumed where cut off, checked, one writer at a time.
+"""Downloads: from the first mirror that has the file, resumed after an interruption, verified by SHA-256, one process at a time.
 
-Environment: ``ONNXFERRY_OFFLINE=1`` forbids every download. Where files lie: :mod:`onnxferry.runtime.files`.
+Environment: ``ONNXFERRY_OFFLINE=1`` forbids every download. Files are kept where :mod:`onnxferry.runtime.files` says.
+Written here because downloaders such as pooch resume nothing, and compare a file's hash as it is packed, which differs by mirror.
 """
 
 from __future__ import annotations
@@ -25,34 +26,34 @@ from onnxferry.train.data.progress import Progress, no_progress
 TIMEOUT = 30.0  # seconds without a byte
 
 
-TRIES = 5  # at one mirror, each resuming where the one before was cut off, before the next mirror is asked
+TRIES = 5  # at one mirror, each resuming where the last one stopped, before the next mirror is tried
 
 
 CHUNK = 1 << 18  # bytes
 
 
 class _MirrorError(Exception):
-    """A mirror does not give what it should; str() says why. Errors of our own disk are never wrapped in it."""
+    """A mirror does not deliver the file; str() says why. Errors of the local disk are never wrapped in it."""
 
 
 class _CutOffError(_MirrorError):
-    """The connection ended early: what has come is kept, and asking again for the rest is worth while."""
+    """The connection ended early: the bytes so far are kept, and the rest can be requested."""
 
 
 def is_offline() -> bool:
-    """Whether the user forbids downloads."""
+    """True if the user forbids downloads."""
     return os.environ.get("ONNXFERRY_OFFLINE", "").lower() not in ("", "0", "false", "no")
 
 
 def fetch(name: str, urls: Sequence[str], sha256: str, destination: Path, progress: Progress = no_progress) -> Path:
-    """``destination``, downloaded from the first of ``urls`` that has it, unless it is there already.
+    """``destination``, downloaded from the first of ``urls`` that has it, unless it exists already.
 
-    ``name``: what it is, for people. ``sha256``: hex, of the *unpacked* bytes if the file is gzipped (mirrors compress
-    differently), else of the file. The file is kept as it came. An interrupted download leaves a ``.part`` file, which
-    the next call resumes. Several processes may ask at once: one downloads, the others wait for it.
+    ``name``: of the file, for messages. ``sha256``: hex, of the *unpacked* bytes if the file is gzipped (mirrors compress
+    differently), else of the file. The file is kept as it was received. An interrupted download leaves a ``.part`` file, which
+    the next call resumes. If several processes call this at once, one downloads and the others wait for it.
     ``progress`` is called with the bytes so far.
 
-    Raises DataError, which says what to put where, if the file cannot be had.
+    Raises DataError, which says which file to put where, if it cannot be downloaded.
     """
     if _holds(destination, sha256):
         return destination
@@ -77,11 +78,11 @@ def fetch(name: str, urls: Sequence[str], sha256: str, destination: Path, progre
 
 
 def _fetch_from(url: str, sha256: str, destination: Path, show: Callable[[int, int | None], None]) -> Path:
-    # A part belongs to its address: another mirror may have compressed the file differently.
+    # A part file belongs to its URL: another mirror may have compressed the file differently.
     part = destination.with_name(f"{destination.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part")
     had_part = part.exists()
     _download(url, part, show)
-    if had_part and not _holds(part, sha256):  # the file may have changed on the server since the part was begun
+    if had_part and not _holds(part, sha256):  # the file may have changed on the server since then
         part.unlink()
         _download(url, part, show)
     if not _holds(part, sha256):
@@ -93,7 +94,7 @@ def _fetch_from(url: str, sha256: str, destination: Path, show: Callable[[int, i
 
 
 def _download(url: str, part: Path, show: Callable[[int, int | None], None]) -> None:
-    """All of ``url`` in ``part``, after as many tries as it takes while bytes keep coming, TRIES at most."""
+    """Download all of ``url`` into ``part``, trying again while bytes arrive, TRIES times at most."""
     for left in reversed(range(TRIES)):
         before = part.stat().st_size if part.exists() else 0
         try:
@@ -105,9 +106,9 @@ def _download(url: str, part: Path, show: Callable[[int, int | None], None]) -> 
 
 
 def _continue(url: str, part: Path, show: Callable[[int, int | None], None]) -> None:
-    """One request for what ``part`` lacks, or for everything where the server cannot give a range (RFC 9110, section 14)."""
+    """One request for the bytes missing in ``part``, or for all if the server does not support ranges (RFC 9110, section 14)."""
     start = part.stat().st_size if part.exists() else 0
-    # identity: a server that packs a plain file for the way would have us store other bytes than it counts
+    # identity: a server that compresses the response would deliver other bytes than it counts
     headers = {"User-Agent": "onnxferry", "Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
@@ -155,7 +156,7 @@ def _words(error: BaseException) -> str:
 
 
 def _holds(path: Path, sha256: str) -> bool:
-    """Whether ``path`` is a file whose content, unpacked if it is gzipped, has this SHA-256."""
+    """True if ``path`` is a file whose content, unpacked if it is gzipped, has this SHA-256."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

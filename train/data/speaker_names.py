@@ -1,11 +1,11 @@
-"""Roles under other names: the same play, in which other people speak.
+"""Speaker-name augmentation: the same play, in which the speakers have other names.
 
-A play that was never read has its own people, and a model that knows only the names of its training plays guesses wrong at
-every heading. What helps is to learn that names repeat: each time the text is read, the speakers of a stretch of it get
-other names, the same ones wherever they speak or are spoken of in it. An augmentation of the training text alone.
+A model that knows only the names of its training plays predicts every heading of a new play wrongly. It should learn that
+names repeat. So each time the text is read, the speakers of a passage get other names, the same ones wherever they speak or
+are mentioned in it. Only the training text is augmented.
 
-Speakers are read off headings, lines such as ``KING RICHARD II:``. A word of a heading that also occurs in small letters
-(king, first, lady) is no name.
+Speakers are found in headings, lines such as ``KING RICHARD II:``. A word of a heading that also occurs in lower case
+(king, first, lady) is not a name.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ _WORD = re.compile(rb"[A-Za-z]+")
 _SMALL = re.compile(rb"\b[a-z]+\b")
 
 
-_STRETCH = (6_000, 40_000)  # bytes; scenes and acts lie between
+_PASSAGE = (6_000, 40_000)  # bytes; scenes and acts are in this range
 
 
-_INVENTED = 0.5  # share of the new names that no one bears: a head of one name and a tail of another
+_INVENTED = 0.5  # share of the new names that are made up: the start of one name and the end of another
 
 
 def speaker_names(text: bytes) -> list[bytes]:
-    """The names of the speakers, capitalised, in the order of the alphabet."""
+    """The names of the speakers, capitalized, in alphabetical order."""
     words = {word for heading in _HEADING.findall(text) for word in _WORD.findall(heading) if len(word) > 2}
     small = set(_SMALL.findall(text))
     return sorted({word.capitalize() for word in words if word.lower() not in small})
 
 
-def renamed(text: np.ndarray, names: list[bytes], share: float, rng: np.random.Generator) -> np.ndarray:
-    """``text`` uint8 (n,) with the speakers of a ``share`` of its stretches renamed: uint8 (about n,).
+def rename_speakers(text: np.ndarray, names: list[bytes], share: float, rng: np.random.Generator) -> np.ndarray:
+    """``text`` uint8 (n,) with the speakers of a ``share`` of its passages renamed: uint8 (about n,).
 
-    ``names``: from :func:`speaker_names`, of the text that is learnt from. Upper case stays upper case.
+    ``names``: from :func:`speaker_names`, of the training text. Upper case stays upper case.
     """
     if share <= 0 or len(names) < 2:
         return text
@@ -48,7 +48,7 @@ def renamed(text: np.ndarray, names: list[bytes], share: float, rng: np.random.G
     pieces = []
     start = 0
     while start < len(whole):
-        end = whole.find(b"\n\n", start + int(rng.integers(*_STRETCH)))
+        end = whole.find(b"\n\n", start + int(rng.integers(*_PASSAGE)))
         end = len(whole) if end < 0 else end + 2
         piece = whole[start:end]
         pieces.append(_rename(piece, names, known, rng) if rng.random() < share else piece)

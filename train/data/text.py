@@ -1,13 +1,13 @@
-"""Text to learn from: a file, a folder of files, or a named text, as bytes, split into train, validation and test.
+"""Text to train on: a file, a folder of files, or a named text, as bytes, split into train, validation and test.
 
 ===================  ==================================================================================================
 ``pydoc-topics``     CPython's own documentation of its language (``pydoc_data.topics``), about 0.7 MB of English on
                      every machine that runs Python: no network, the default.
 ``tinyshakespeare``  1,115,394 bytes of Shakespeare's plays as Karpathy's char-rnn (2015) ships them; public domain.
-a path               any file, or a folder whose files are read in the order of their names. Any bytes will do.
+a path               any file, or a folder whose files are read in the order of their names. Any bytes are accepted.
 ===================  ==================================================================================================
 
-The last tenth is the test and is never used for choosing; the last ``validation`` of the nine tenths before it validates.
+The last tenth is the test and is never used to choose anything; the last ``validation`` of the nine tenths before it is for that.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ NAMES = (EMBEDDED, SHAKESPEARE)
 VALIDATION = 0.05  # share of the first nine tenths that is held out to choose by
 
 
-MIN_BYTES = 200  # fewer cannot be cut into three pieces that mean anything
+MIN_BYTES = 200  # fewer cannot be split into three useful parts
 
 
 MAX_BYTES = 2**30
@@ -53,7 +53,7 @@ MAX_BYTES = 2**30
 
 @dataclass(frozen=True, eq=False)
 class TextSplits:
-    """Three stretches of one text, in its order."""
+    """Three consecutive parts of one text."""
 
     name: str
     train: np.ndarray  # uint8 (n,)
@@ -93,7 +93,7 @@ def load_text(
 
 
 def doubts(text: np.ndarray) -> str:
-    """Why uint8 (n,) is hardly text, in words; "" for what may be. Any bytes can be learnt, but seldom are they meant to be."""
+    """Why uint8 (n,) is probably not text, in words; "" if it may be. Any bytes can be trained on, but that is rarely intended."""
     if (text == 0).any():
         return "it holds NUL bytes"
     start = text[: 1 << 20]

@@ -1,13 +1,13 @@
-"""Latents: a convolutional autoencoder, plain, variational or denoising, and how it learns.
+"""Autoencoding (family ``ae``): a convolutional autoencoder, plain, variational or denoising, and its training.
 
 The encoder is the recogniser's trunk (residual blocks, He et al. 2015, arXiv 1512.03385) and a linear map to the latents
 (Hinton and Salakhutdinov 2006, "Reducing the dimensionality of data with neural networks"); the decoder mirrors it, and
-enlarges by repeating pixels before a convolution (Odena et al. 2016, "Deconvolution and checkerboard artifacts").
-``variational``: the encoder gives a normal distribution, drawn from by the reparameterisation of Kingma and Welling 2013
-(arXiv 1312.6114) and held near the standard one with the weight ``kl`` (Higgins et al. 2017, beta-VAE). ``denoise``: noise is
-added to what is read, and the clean image is asked for (Vincent et al. 2008).
+upsamples by repeating pixels before a convolution (Odena et al. 2016, "Deconvolution and checkerboard artifacts").
+``variational``: the encoder gives a normal distribution, sampled by the reparameterization of Kingma and Welling 2013
+(arXiv 1312.6114) and kept near the standard one with the weight ``kl`` (Higgins et al. 2017, beta-VAE). ``denoise``: noise is
+added to the input, and the target is the clean image (Vincent et al. 2008).
 
-Each report has the error of PCA with as many components beside the network's: what a linear map could do.
+Each report has the error of PCA with as many components beside the network's: the best a linear map can do.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 MAX_SIZE = 96
-"""Greatest side of the inner square: beyond it the trunk would halve three times."""
+"""Largest side of the input square: above it the trunk would halve three times."""
 
 
 ANOMALY_QUANTILE = 0.99
-"""Share of the held-out images that the anomaly threshold lets pass."""
+"""Share of the held-out images that are below the anomaly threshold."""
 
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """Everything that rebuilds the network and its two graphs."""
+    """Everything that is needed to rebuild the network and its two graphs."""
 
     channels: int = 1  # of the image: 1 grey, 3 colour
-    size: int = 28  # side of the network's inner square, pixels; a multiple of 4
+    size: int = 28  # side of the network's input square, pixels; a multiple of 4
     latent: int = option(32, "numbers that an image becomes")
     width: int = option(16, "channels of the first stage; the stages are 1, 2 and 4 times as wide", min=4, max=256)
-    blocks: tuple[int, int, int] = (1, 1, 1)  # residual blocks a stage
-    framing: str = "fit"  # how an image comes to the inner square: see preprocessing.py
+    blocks: tuple[int, int, int] = (1, 1, 1)  # residual blocks per stage
+    framing: str = "fit"  # kind of preprocessing: see preprocessing.py
     variational: bool = option(False, "learn a distribution of latents")
-    mean: tuple[float, ...] = (0.5,)  # of the framed training images, a channel
+    mean: tuple[float, ...] = (0.5,)  # of the preprocessed training images, per channel
     std: tuple[float, ...] = (0.5,)
 
     def __post_init__(self) -> None:
@@ -79,7 +79,7 @@ class AutoencoderOptions:
     weight_decay: float = 0.01
     kl: float = option(0.5, "weight of the divergence, against the squared error summed over an image (variational)")
     denoise: float = option(0.0, "standard deviation of the noise that is added to the input and to be removed, images being 0 to 1")
-    average: float = 0.998  # decay of the moving average, a step
+    average: float = 0.998  # decay of the moving average, per step
 
     def __post_init__(self) -> None:
         check_positive(self, "learning_rate")
@@ -89,7 +89,7 @@ class AutoencoderOptions:
 
 
 class Encoder(nn.Module):
-    """Framed images float32 (batch, channels, size, size) in 0 … 1 → mean and log variance (batch, latent); no variance if plain."""
+    """Preprocessed images float32 (batch, channels, size, size) in 0 … 1 → mean, log variance (batch, latent); None if plain."""
 
     mean: Tensor
     std: Tensor
@@ -100,7 +100,7 @@ class Encoder(nn.Module):
         self.register_buffer("mean", torch.tensor(config.mean).reshape(shape))
         self.register_buffer("std", torch.tensor(config.std).reshape(shape))
         self.stem, self.stages = trunk(config.channels, config.size, config.width, config.blocks)
-        # Fewer channels before the large linear map: it would be most of the file.
+        # Fewer channels before the large linear map, which would be most of the file otherwise.
         few = 2 * config.width
         self.squeeze = nn.Sequential(nn.Conv2d(4 * config.width, few, 1, bias=False), nn.BatchNorm2d(few), nn.ReLU())
         self.variational = config.variational
@@ -137,9 +137,9 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Framed images → reconstruction of the same shape, mean and log variance of the latents.
+    """Preprocessed images → reconstruction of the same shape, mean and log variance of the latents.
 
-    In training, a variational one decodes a draw from that distribution, and otherwise its mean.
+    A variational one decodes a sample of that distribution in training, and otherwise its mean.
     """
 
     def __init__(self, config: AutoencoderConfig) -> None:
@@ -164,7 +164,7 @@ def to_pixels(images: Tensor) -> Tensor:
 class EncoderTask(nn.Module):
     """The first file: ``image`` uint8 (batch, height, width, channels) → reconstruction, latent, anomaly_score.
 
-    The score is the mean squared error of the reconstruction, over the inner square's pixels in 0 … 1.
+    The score is the mean squared error of the reconstruction, over the input square's pixels in 0 … 1.
     """
 
     def __init__(self, network: Autoencoder) -> None:
@@ -236,7 +236,7 @@ class AutoencoderLearner(Learner):
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """As the recogniser's: channels last is faster on the CPU, but not safe in every width."""
+        """As CnnLearner's: channels last is faster on the CPU, but not safe at every width."""
         return torch.channels_last if self.config.width % 8 == 0 else torch.contiguous_format
 
     def steps_per_epoch(self) -> int:
@@ -253,7 +253,7 @@ class AutoencoderLearner(Learner):
         clean = (batch.float() / 255).contiguous(memory_format=self.memory_format)
         read = clean + torch.randn_like(clean) * self.options.denoise if self.options.denoise else clean
         reconstruction, mean, log_variance = self.network(read)
-        # Summed over the image, so that the divergence weighs the same at every size.
+        # Summed over the image, so that the divergence has the same weight at every size.
         error = ((reconstruction.float() - clean) ** 2).sum(dim=(1, 2, 3)).mean()
         loss, metrics = error, {}
         if log_variance is not None:
@@ -268,7 +268,7 @@ class AutoencoderLearner(Learner):
         return {"loss": loss.detach(), "mse": error.detach() / clean[0].numel(), **metrics}
 
     def errors(self, images: Tensor) -> np.ndarray:
-        """uint8 (n, c, size, size) → each one's mean squared error, pixels in 0 … 1: float64 (n,)."""
+        """Images uint8 (n, c, size, size) → mean squared error of each, pixels in 0 … 1: float64 (n,)."""
         network = self.average.module.eval()
         found = [np.zeros(0)]
         with torch.inference_mode():
@@ -300,7 +300,7 @@ class AutoencoderLearner(Learner):
         return {"one_cycle": self.schedule}
 
     def show(self, epoch: int, folder: Path) -> str:
-        """reconstructions.png: originals, each above what became of it."""
+        """reconstructions.png: originals, each above its reconstruction."""
         images = (self.held_out if len(self.held_out) else self.images)[:20]
         with torch.inference_mode():
             made = to_pixels(self.average.module.eval()(images.to(self.fabric.device).float() / 255)[0].cpu()).numpy()
@@ -311,7 +311,7 @@ class AutoencoderLearner(Learner):
 
     def checkpoint(self) -> Checkpoint:
         weights = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in self.average.module.state_dict().items()}
-        # Where nothing is held out to choose by, the training images decide: a little too strict for new ones.
+        # Without a validation part the threshold is set on training images, a little too low for new ones.
         judged = self.held_out if len(self.held_out) else self.images[:5000]
         first = [int(np.flatnonzero(self.data.test.labels == c)[0]) for c in np.unique(self.data.test.labels)][:16]
         return Checkpoint(

@@ -1,8 +1,8 @@
-"""Recognition: a compact residual network and how it learns.
+"""Recognition (family ``cnn``): a compact residual network, and its training.
 
-The network is a pre-stemmed stack of basic residual blocks (He, Zhang, Ren and Sun 2015, "Deep residual learning for
+The network is a stem and a stack of basic residual blocks (He, Zhang, Ren and Sun 2015, "Deep residual learning for
 image recognition", arXiv 1512.03385) in three widths, with batch normalisation (Ioffe and Szegedy 2015) and global
-average pooling. It learns by cross-entropy with label smoothing, AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101),
+average pooling. It is trained with cross-entropy with label smoothing, AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101),
 a one-cycle learning rate (Smith and Topin 2017, arXiv 1708.07120) and an exponential moving average of the weights,
 which is what is validated and deployed.
 """
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CnnConfig:
-    """Everything that rebuilds the network and its whole-task graph."""
+    """Everything that is needed to rebuild the network and its whole-task graph."""
 
     labels: tuple[str, ...]  # class names, in the order of the outputs
     channels: int = 1  # of the image: 1 grey, 3 colour
-    size: int = 28  # side of the network's inner square, pixels
-    framing: str = "fit"  # how an image comes to that square: see preprocessing.py
+    size: int = 28  # side of the network's input square, pixels
+    framing: str = "fit"  # kind of preprocessing: see preprocessing.py
     width: int = option(24, "channels of the first stage; the stages are 1, 2 and 4 times as wide", min=4, max=512)
-    blocks: tuple[int, int, int] = (1, 2, 2)  # residual blocks a stage
-    dropout: float = 0.1  # share of the features that are dropped in training
-    mean: tuple[float, ...] = (0.5,)  # of the framed training images, a channel
+    blocks: tuple[int, int, int] = (1, 2, 2)  # residual blocks per stage
+    dropout: float = 0.1  # share of the features that is dropped in training
+    mean: tuple[float, ...] = (0.5,)  # of the preprocessed training images, per channel
     std: tuple[float, ...] = (0.5,)
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class CnnOptions:
     learning_rate: float = option(4e-3, "highest learning rate of the cycle", min=0.0)
     weight_decay: float = 0.05
     label_smoothing: float = 0.05
-    average: float = 0.998  # decay of the moving average, a step
+    average: float = 0.998  # decay of the moving average, per step
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
@@ -72,7 +72,7 @@ class CnnOptions:
 
 
 class Block(nn.Module):
-    """relu(x + f(x)), f two 3 × 3 convolutions; a 1 × 1 convolution on the short cut where the shape changes."""
+    """relu(x + f(x)), f two 3 × 3 convolutions; a 1 × 1 convolution on the shortcut where the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -91,8 +91,8 @@ class Block(nn.Module):
 
 
 def trunk(channels: int, size: int, width: int, blocks: tuple[int, int, int]) -> tuple[nn.Sequential, nn.Sequential]:
-    """Stem and stages, which a recogniser and an encoder share: (batch, channels, size, size) → (batch, 4 width, size / 4, size / 4)."""
-    stride = max(1, size // 56)  # large images come down to at most 56 × 56 … 112 at once
+    """Stem and stages, shared by recognisers and encoders: (batch, channels, size, size) → (batch, 4 width, size / 4, size / 4)."""
+    stride = max(1, size // 56)  # large images are reduced to at most 56 × 56 … 112 at once
     kernel = 3 if stride == 1 else 2 * stride + 1
     stem = nn.Sequential(nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(width), nn.ReLU())
     stages: list[nn.Module] = []
@@ -116,7 +116,7 @@ def start_convolutions(*parts: nn.Module) -> None:
 
 
 class Cnn(nn.Module):
-    """Framed images float32 (batch, channels, size, size) in 0 … 1 → logits (batch, classes), features (batch, 4 width)."""
+    """Preprocessed images float32 (batch, channels, size, size) in 0 … 1 → logits (batch, classes), features (batch, 4 width)."""
 
     mean: Tensor
     std: Tensor
@@ -156,7 +156,7 @@ def model_from_config(config: Mapping[str, Any]) -> Cnn:
 
 
 def preprocess_all(images: np.ndarray, preprocess: Preprocessing, chunk: int = 1000) -> Tensor:
-    """uint8 (n, height, width, channels) → uint8 (n, inner channels, size, size): framed once, before training."""
+    """uint8 (n, height, width, channels) → uint8 (n, inner channels, size, size): done once, before training."""
     pieces = []
     with torch.inference_mode():
         for start in range(0, len(images), chunk):
@@ -180,8 +180,8 @@ class CnnLearner(Learner):
         seed: int = 0,
         init: Checkpoint | None = None,
     ) -> None:
-        """``init``: an autoencoder's checkpoint, whose encoder's trunk is where this network starts; then framing, width, blocks
-        and normalisation are its own. Raises InputError where it was made for other images."""
+        """``init``: an autoencoder's checkpoint, from whose encoder's trunk this network starts; then framing, width, blocks
+        and normalization are the encoder's. Raises InputError if it was made for other images."""
         super().__init__(epochs=options.epochs, seed=seed)
         self.data = data
         self.options = options

@@ -1,14 +1,14 @@
-"""Images out of noise: a class-conditional convolutional GAN (Goodfellow et al. 2014, arXiv 1406.2661), and how it learns.
+"""Image generation (family ``gan``): a class-conditional convolutional GAN (Goodfellow et al. 2014, arXiv 1406.2661), and its training.
 
 The generator is DCGAN's (Radford et al. 2015, arXiv 1511.06434) with class-conditional batch normalisation (de Vries et
-al. 2017, arXiv 1707.00683). Instead of transposed convolutions it enlarges before a convolution (Odena et al. 2016), and
+al. 2017, arXiv 1707.00683). Instead of transposed convolutions it upsamples before a convolution (Odena et al. 2016), and
 the last time by sub-pixel convolution (Shi et al. 2016, arXiv 1609.05158), so that nearly all arithmetic is done at half
-the side, in about half the time. The discriminator has spectral normalisation (Miyato et al. 2018, arXiv 1802.05957) and
-reads the class by projection (Miyato and Koyama 2018, arXiv 1802.05637). They play the hinge game (Lim and Ye 2017, arXiv
-1705.02894) with AdamW; what is judged and deployed is a moving average of the generator (Yazıcı et al. 2018, arXiv
+the resolution, in about half the time. The discriminator has spectral normalisation (Miyato et al. 2018, arXiv 1802.05957) and
+reads the class by projection (Miyato and Koyama 2018, arXiv 1802.05637). Both are trained with the hinge loss (Lim and Ye 2017, arXiv
+1705.02894) and AdamW; what is evaluated and deployed is a moving average of the generator (Yazıcı et al. 2018, arXiv
 1806.04498).
 
-Which epoch is best is decided by the Fréchet distance to held-out images, in a recogniser's features: gan_quality.py.
+The best epoch is chosen by the Fréchet distance to held-out images, in a recogniser's features: gan_quality.py.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ SIZES = (28, 32, 64)
 
 
 MAX_JUDGED = 10_000
-"""Images of each kind that a quality is measured on, at the most."""
+"""Images of each kind that quality is measured on, at most."""
 
 
 FIRST_SUSPECT = 3
-"""Epoch from which on a generator can be said to have collapsed."""
+"""First epoch after which a collapse is reported."""
 
 
 FINE = 8
-"""Channels of the generator at the whole side."""
+"""Channels of the generator at full resolution."""
 
 
 COLLAPSED = 0.1
@@ -59,7 +59,7 @@ COLLAPSED = 0.1
 
 @dataclass(frozen=True)
 class GanConfig:
-    """Everything that rebuilds the generator and its graph."""
+    """Everything that is needed to rebuild the generator and its graph."""
 
     labels: tuple[str, ...]  # class names, in order
     channels: int = 1  # 1 grey, 3 colour
@@ -82,9 +82,9 @@ class GanOptions:
     batch: int = option(64, "images per step, over all devices together", min=2)
     learning_rate: float = option(4e-4, "learning rate of both networks; it falls to a hundredth over the last half", min=0.0)
     weight_decay: float = 1e-4
-    beta1: float = 0.0  # AdamW's; momentum makes the two circle each other
+    beta1: float = 0.0  # AdamW's; with momentum the two networks oscillate
     beta2: float = 0.99
-    average: float = 0.999  # decay of the moving average, a step
+    average: float = 0.999  # decay of the moving average, per step
     discriminator_width: int = option(32, "channels of the discriminator's first layer", min=4, max=256)
 
     def __post_init__(self) -> None:
@@ -92,7 +92,7 @@ class GanOptions:
 
 
 class ClassNorm(nn.Module):
-    """Batch normalisation whose gain and bias are the class's own: x (batch, channels, h, w), label (batch,)."""
+    """Batch normalization with a gain and a bias per class: x (batch, channels, h, w), label (batch,)."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -206,7 +206,7 @@ class GanLearner(Learner):
 
     def setup(self, fabric: Fabric, total_steps: int) -> None:
         self.fabric = fabric
-        # The players themselves, without Fabric's wrappers: what is only passed through needs no synchronised gradients.
+        # The networks without Fabric's wrappers: where only activations are needed, no gradients are synchronized.
         self.bare_generator = Generator(self.config).to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.bare_discriminator = Discriminator(self.config, self.options.discriminator_width)
         self.bare_discriminator.to(memory_format=self.memory_format)  # type: ignore[call-overload]
@@ -228,7 +228,7 @@ class GanLearner(Learner):
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """As the recogniser's: channels last is faster on the CPU, but not safe in every width."""
+        """As CnnLearner's: channels last is faster on the CPU, but not safe at every width."""
         safe = self.config.width % 8 == 0 and self.options.discriminator_width % 8 == 0
         return torch.channels_last if safe else torch.contiguous_format
 
@@ -246,7 +246,7 @@ class GanLearner(Learner):
     def step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         real, labels = (batch[0].float() / 127.5 - 1).contiguous(memory_format=self.memory_format), batch[1]
         fake = self.generator(self._noise(len(labels)), labels)
-        # Real and made in one pass: half the synchronisation, and one power iteration for both.
+        # Real and generated in one pass: half the synchronization, and one power iteration for both.
         scores = self.discriminator(torch.cat([real, fake.detach()]), torch.cat([labels, labels])).float()
         on_real, on_fake = scores.chunk(2)
         discriminator_loss = F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()
@@ -254,7 +254,7 @@ class GanLearner(Learner):
         self.fabric.backward(discriminator_loss)
         self.discriminator_optimizer.step()
 
-        # The same images before the discriminator as it is now.
+        # The same images, scored by the updated discriminator.
         self.bare_discriminator.requires_grad_(False)
         with self.fabric.autocast():
             generator_loss = -self.bare_discriminator(fake, labels).float().mean()
@@ -272,7 +272,7 @@ class GanLearner(Learner):
         return torch.randn(count, self.config.noise, device=self.fabric.device)
 
     def make(self, labels: np.ndarray, seed: int) -> np.ndarray:
-        """Images of the averaged generator, uint8 (n, size, size, channels), one for each label int64 (n,)."""
+        """Images from the averaged generator, uint8 (n, size, size, channels), one for each label int64 (n,)."""
         network = self.average.module.eval()
         noise = torch.from_numpy(np.random.default_rng(seed).standard_normal((len(labels), self.config.noise), dtype=np.float32))
         made = [np.zeros((0, self.config.size, self.config.size, self.config.channels), np.uint8)]
@@ -297,7 +297,7 @@ class GanLearner(Learner):
         return self._quality("validation", 1) if len(self.data.validation.labels) else {}
 
     def test(self) -> dict[str, float]:
-        """On the test's images, beside the floor: as many real training images instead of made ones."""
+        """On the test images, beside the floor: as many real training images instead of generated ones."""
         count = min(len(self.data.test), len(self.data.train), MAX_JUDGED)
         floor = quality(self._features("test"), self.judge(self.data.train.images[draw_stratified(self.data.train.labels, count, 0)])[0])
         return {**self._quality("test", 2), "floor_frechet": floor["frechet"], "floor_coverage": floor["coverage"]}
@@ -315,7 +315,7 @@ class GanLearner(Learner):
         return dict(self.schedules)
 
     def show(self, epoch: int, folder: Path) -> str:
-        """samples.png: ten images a class, a row each, of the same noise every epoch; a line where the generator has collapsed."""
+        """samples.png: a row of ten images per class, from the same noise every epoch; a warning if the generator has collapsed."""
         classes = min(len(self.config.labels), 10)
         labels = np.repeat(np.arange(classes), 10)
         made = self.make(labels, 3)
@@ -323,7 +323,7 @@ class GanLearner(Learner):
         index = [np.flatnonzero(self.data.train.labels == label)[:10] for label in range(classes)]
         real = spread([self.data.train.images[i] for i in index])
         ours = spread([made[labels == label] for label in range(classes)])
-        # The average of the first epochs still holds the random start, whose images are all alike.
+        # The average of the first epochs still contains the random start, whose images are all alike.
         if epoch >= FIRST_SUSPECT and real and ours < COLLAPSED * real:
             return (
                 f"the generator has collapsed: its images of a class differ by {ours:.3g} levels, real ones by {real:.3g}; "

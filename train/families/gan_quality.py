@@ -1,8 +1,8 @@
-"""How good generated images are, offline: distances between features of real and of made images, in a recogniser of ours.
+"""Quality of generated images, offline: distances between the features of real and generated images in one of our recognisers.
 
-Features of an ImageNet network, which are usual, say little of figures on a plain ground, and need a download. So figures
-compare only where the recogniser is the same, and beside the floor: the same measure between real images and other real
-ones. (torchmetrics and torch-fidelity have the Fréchet distance around a downloaded network, and no coverage.)
+Features of an ImageNet network, which are usual, say little about figures on a plain background, and need a download. Results
+can be compared only where the recogniser is the same, and beside the floor: the same measure between real images and other
+real ones. (torchmetrics and torch-fidelity have the Fréchet distance around a downloaded network, and no coverage.)
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ Judge: TypeAlias = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 NEIGHBOURS = 5
-"""k of the neighbourhoods, as Naeem et al. 2020 chose it."""
+"""k of the neighbourhoods, as in Naeem et al. 2020."""
 
 
-AT_ONCE = 500
+BATCH_SIZE = 500
 
 
 def quality(real: np.ndarray, made: np.ndarray, k: int = NEIGHBOURS) -> dict[str, float]:
     """Features float (n, width) and (m, width) → frechet, precision, recall, coverage.
 
     ``frechet``: Heusel et al. 2017 (arXiv 1706.08500), squared distance of two normal distributions. ``precision``, ``recall``:
-    Kynkäänniemi et al. 2019 (arXiv 1904.06991), shares of made (real) images that lie within the k-neighbourhood of a real
-    (made) one. ``coverage``: Naeem et al. 2020 (arXiv 2002.09797), share of real images with a made one in their k-neighbourhood.
+    Kynkäänniemi et al. 2019 (arXiv 1904.06991), shares of generated (real) images within the k-neighbourhood of a real
+    (generated) one. ``coverage``: Naeem et al. 2020 (arXiv 2002.09797), share of real images with a generated one in their k-neighbourhood.
     Raises InputError for fewer than k + 1 images.
     """
     if min(len(real), len(made)) <= k:
         raise InputError(f"quality needs more than {k} images of each kind, got {len(real)} real and {len(made)} made")
     real_radius, made_radius = _radii(real, k), _radii(made, k)
     precise, recalled, nearest = np.zeros(len(made), bool), np.zeros(len(real), bool), np.full(len(real), np.inf)
-    for start in range(0, len(made), AT_ONCE):
-        part = slice(start, start + AT_ONCE)
+    for start in range(0, len(made), BATCH_SIZE):
+        part = slice(start, start + BATCH_SIZE)
         distance = _distances(made[part], real)  # (some, n)
         precise[part] = (distance <= real_radius[None, :]).any(axis=1)
         recalled |= (distance <= made_radius[part, None]).any(axis=0)
@@ -75,22 +75,22 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _radii(features: np.ndarray, k: int) -> np.ndarray:
-    """Distance of each to its k-th nearest other, (n,)."""
+    """Distance of each to its k-th nearest neighbour, (n,)."""
     radii = np.empty(len(features))
-    for start in range(0, len(features), AT_ONCE):
-        # The nearest is the image itself.
-        radii[start : start + AT_ONCE] = np.partition(_distances(features[start : start + AT_ONCE], features), k, axis=1)[:, k]
+    for start in range(0, len(features), BATCH_SIZE):
+        # The nearest one is the image itself.
+        radii[start : start + BATCH_SIZE] = np.partition(_distances(features[start : start + BATCH_SIZE], features), k, axis=1)[:, k]
     return radii
 
 
 def judge_from_model(name_or_path: str | Path) -> Judge:
-    """A recogniser's artifact, or a shipped one's name, as the judge."""
+    """The features of a recogniser's .onnx file, or of a shipped one by name."""
     model = load_as(Classifier, name_or_path, device="cpu")
 
     def judge(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         features, indices = [], []
-        for start in range(0, len(images), AT_ONCE):
-            batch = images[start : start + AT_ONCE]
+        for start in range(0, len(images), BATCH_SIZE):
+            batch = images[start : start + BATCH_SIZE]
             if batch.shape[3] < model.channels:
                 batch = batch.repeat(3, axis=3)
             outputs = model.run({"image": np.ascontiguousarray(batch)})
@@ -102,14 +102,14 @@ def judge_from_model(name_or_path: str | Path) -> Judge:
 
 
 def judge_from_network(network: Cnn) -> Judge:
-    """A recogniser that was just trained, as the judge."""
+    """The features of a recogniser that was just trained."""
     recogniser = Recogniser(network).eval()
 
     def judge(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         features, indices = [], []
         with torch.inference_mode():
-            for start in range(0, len(images), AT_ONCE):
-                _, index, feature = recogniser(torch.from_numpy(np.ascontiguousarray(images[start : start + AT_ONCE])))
+            for start in range(0, len(images), BATCH_SIZE):
+                _, index, feature = recogniser(torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH_SIZE])))
                 features.append(feature.numpy())
                 indices.append(index.numpy())
         return np.concatenate(features), np.concatenate(indices)

@@ -1,11 +1,11 @@
-"""Text: a recurrent network that reads and writes bytes, and how it learns.
+"""Text generation (family ``rnn``): a recurrent network over bytes, and its training.
 
 The cell is nn.LSTM's (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000) or nn.GRU's (Cho et
 al. 2014, arXiv 1406.1078). A layer reads the one below it and the head the last one; with ``skip``, a layer reads the sum
 of all below it and the head the sum of all (as in Graves 2013, arXiv 1308.0850). The prediction is a function of the state
-alone, so a state is all that a continuation needs.
+alone, so a state is enough to continue a text.
 
-It learns by truncated back-propagation with a carried state, cross-entropy, AdamW (Loshchilov and Hutter 2017, arXiv
+It is trained by truncated back-propagation with a carried state, cross-entropy, AdamW (Loshchilov and Hutter 2017, arXiv
 1711.05101), clipped gradients (Pascanu et al. 2013, arXiv 1211.5063) and a one-cycle learning rate (Smith and Topin 2017,
 arXiv 1708.07120). Against overfitting: dropout between the layers (Zaremba et al. 2014, arXiv 1409.2329), or with
 ``variational`` masks that stay the same over time (Gal and Ghahramani 2016, arXiv 1512.05287), dropped recurrent weights
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.files import write_text_whole
 from onnxferry.runtime.kinds import RNN
-from onnxferry.train.data.speaker_names import renamed, speaker_names
+from onnxferry.train.data.speaker_names import rename_speakers, speaker_names
 from onnxferry.train.data.text import TextSplits
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
@@ -48,7 +48,7 @@ CELLS = ("lstm", "gru")
 
 
 SHARPEST = 1e30
-"""What 1 / temperature is at temperature 0: softmax then shares all among the highest logits, and gives lesser ones exactly 0."""
+"""1 / temperature at temperature 0: softmax then divides the weight among the highest logits, and gives the others exactly 0."""
 
 
 HIGHEST_UNIFORM = 1 - 2**-23
@@ -57,12 +57,12 @@ weight 0 is never chosen."""
 
 
 START = b"\n"
-"""What a text is taken to follow when no state is given: the start of a line."""
+"""The text before the first byte when no state is given: the start of a line."""
 
 
 @dataclass(frozen=True)
 class RnnConfig:
-    """Everything that rebuilds the network and its whole-task graph."""
+    """Everything that is needed to rebuild the network and its whole-task graph."""
 
     cell: str = option("gru", "lstm or gru")
     depth: int = option(2, "layers", min=1, max=16)
@@ -141,7 +141,7 @@ class Rnn(nn.Module):
         self._start()
 
     def _start(self) -> None:
-        """Orthogonal recurrent weights, a gate at a time (Saxe et al. 2013); an LSTM that remembers at first (Jozefowicz et al. 2015)."""
+        """Orthogonal recurrent weights, per gate (Saxe et al. 2013); a forget bias of 1 (Jozefowicz et al. 2015)."""
         for layer in self.layers:
             for name, parameter in layer.named_parameters():
                 if name.startswith("weight_hh"):
@@ -156,11 +156,11 @@ class Rnn(nn.Module):
         if self.config.tied:
             nn.init.normal_(self.embed.weight, std=0.1)
         else:
-            # Not zeros: the layers would learn nothing until the head has moved away from them.
+            # Not zeros: the layers would get no gradient until the head has changed.
             nn.init.normal_(self.head.weight, std=self.config.width**-0.5)
 
     def start(self, batch: int) -> Tensor:
-        """The state that has read nothing: zeros (batch, slots, width)."""
+        """The initial state: zeros (batch, slots, width)."""
         return self.head.weight.new_zeros(batch, self.config.slots, self.config.width)
 
     def logits_of(self, state: Tensor) -> Tensor:
@@ -205,7 +205,7 @@ class Rnn(nn.Module):
         return outputs, [h[0]]
 
     def _drop(self, x: Tensor) -> Tensor:
-        """x (time, batch, n) with a share of its n dropped: the same ones at all times, or not ``variational`` others at each."""
+        """Dropout of x (time, batch, n): the same mask at all times if ``variational``, else a new one at each."""
         if not self.training or self.dropout == 0:
             return x
         if not self.variational:
@@ -216,7 +216,7 @@ class Rnn(nn.Module):
 
 @functools.cache
 def has_bfloat16_lstm() -> bool:
-    """Whether an LSTM can be computed in bfloat16 on this CPU, as autocast does: oneDNN raises where there is no AVX-512.
+    """True if an LSTM can be computed in bfloat16 on this CPU, as autocast does: oneDNN raises without AVX-512.
 
     A GRU stays float32 there.
     """
@@ -236,7 +236,7 @@ def model_from_config(config: Mapping[str, Any]) -> Rnn:
 
 @torch.inference_mode()
 def state_after(network: Rnn, text: bytes) -> Tensor:
-    """The state (1, slots, width) of a network that has read ``text`` from nothing."""
+    """The state (1, slots, width) of a network that has read ``text`` from the initial state."""
     device = network.head.weight.device
     bytes_ = torch.tensor(list(text), dtype=torch.int64, device=device)[:, None]
     after: Tensor = network(bytes_, network.start(1))[1]
@@ -245,7 +245,7 @@ def state_after(network: Rnn, text: bytes) -> Tensor:
 
 @torch.inference_mode()
 def nats_per_byte(network: Rnn, text: np.ndarray, chunk: int = 4096) -> float:
-    """Mean negative log-likelihood of ``text`` uint8 (n,), read once from its start with the state carried: nats a byte."""
+    """Mean negative log-likelihood of ``text`` uint8 (n,), read once from its start with the state carried: nats per byte."""
     device = network.head.weight.device
     state = state_after(network, START)
     logits = network.logits_of(state)[None]  # of the first byte
@@ -260,7 +260,7 @@ def nats_per_byte(network: Rnn, text: np.ndarray, chunk: int = 4096) -> float:
 
 
 def one_cycle(done: float, warm_up: float = 0.05) -> float:
-    """Share of the highest learning rate, when the share ``done`` of a run lies behind: up from 0.1 to 1, down to 0.0001, on cosines."""
+    """Share of the highest learning rate after the share ``done`` of a run: up from 0.1 to 1, down to 0.0001, on cosines."""
     if done < warm_up:
         return 0.1 + 0.9 * (1 - math.cos(math.pi * done / warm_up)) / 2
     rest = min(1.0, (done - warm_up) / (1 - warm_up))
@@ -277,7 +277,7 @@ class RnnLearner(Learner):
         super().__init__(epochs=options.epochs, seed=seed)
         self.data = data
         self.config = config
-        # A short text is read in fewer and shorter streams.
+        # A short text is split into fewer and shorter streams.
         steps = min(options.steps, max(1, (len(data.train) - 1) // 4))
         self.options = dataclasses.replace(options, steps=steps, batch=min(options.batch, (len(data.train) - 1) // steps))
         self.names = speaker_names(data.train.tobytes()) if options.rename_speakers else []
@@ -301,7 +301,7 @@ class RnnLearner(Learner):
         self.average = WeightAverage(network, options.average)
         self.network, self.optimizer = fabric.setup(network, optimizer)
         self.average.to(fabric.device)
-        # A function of the share of the run that is done, so that a run resumed with other --epochs comes down in time.
+        # A function of the share of the run that is done, so that a run resumed with other --epochs decays in time.
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step / max(1, total_steps)))
         shape = (options.batch // fabric.world_size, self.config.slots, self.config.width)
         self.state = torch.zeros(shape, device=fabric.device)
@@ -310,10 +310,10 @@ class RnnLearner(Learner):
         return max(1, (len(self.data.train) - 1) // (self.options.batch * self.options.steps))
 
     def batches(self, epoch: int, start: int) -> Iterator[Tensor]:
-        """int64 (steps + 1, streams): what is read, and one byte more. Every epoch cuts the text into streams at other places."""
+        """int64 (steps + 1, streams): the input, and one byte more. Every epoch splits the text into streams at other places."""
         generator = np.random.default_rng((self.seed, epoch))
         text = np.roll(self.data.train, -int(generator.integers(len(self.data.train))))
-        text = renamed(text, self.names, self.options.rename_speakers, generator)
+        text = rename_speakers(text, self.names, self.options.rename_speakers, generator)
         steps, count = self.options.steps, self.steps_per_epoch()
         share = self.options.batch // self.fabric.world_size
         first = self.fabric.global_rank * share
@@ -322,7 +322,7 @@ class RnnLearner(Learner):
             self.state = torch.zeros_like(self.state)
         for step in range(start, count):
             index = (begin + step * steps)[None] + np.arange(steps + 1)[:, None]
-            # Other names can make the text a little shorter than it was: then its start follows.
+            # New names can make the text a little shorter than before: then it wraps around.
             yield torch.from_numpy(text[index % len(text)].astype(np.int64)).to(self.fabric.device)
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
@@ -339,7 +339,7 @@ class RnnLearner(Learner):
         return {"loss": loss.detach()}
 
     def _deployed(self) -> Rnn:
-        """The averaged network as it ships."""
+        """The averaged network as it is deployed."""
         network = Rnn(self.config).to(self.fabric.device)
         weights = self.average.module.state_dict()
         network.load_state_dict({name: w.half().float() if self.config.half else w for name, w in weights.items()})
@@ -388,7 +388,7 @@ class RnnLearner(Learner):
         return Checkpoint(family=self.family, config=dataclasses.asdict(self.config), weights=weights, data=data, examples=examples)
 
     def show(self, epoch: int, folder: Path) -> str:
-        """200 bytes written at temperature 0.8 from the start of a line; the last sample also stands in sample.txt."""
+        """200 bytes sampled at temperature 0.8 from the start of a line, also written to sample.txt."""
         uniforms = np.random.default_rng(self.seed).random((1, 200), dtype=np.float32)
         network = self._deployed()
         written, _ = sample(network, state_after(network, START), torch.from_numpy(uniforms).to(self.fabric.device), temperature=0.8)
@@ -401,10 +401,10 @@ class RnnLearner(Learner):
 def sample(
     network: Rnn, state: Tensor, uniforms: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Write one byte for each of ``uniforms`` float32 (batch, steps) in 0 … 1, from ``state`` (batch, slots, width).
+    """Sample one byte for each of ``uniforms`` float32 (batch, steps) in 0 … 1, from ``state`` (batch, slots, width).
 
-    Returns the bytes uint8 (batch, steps) and the state after them. The algorithm is the exported graph's, step by step
-    (see ``choose``), so that the same numbers give the same bytes there.
+    Returns the bytes uint8 (batch, steps) and the state after them. The algorithm is the exported graph's (see ``choose``),
+    so that the same numbers give the same bytes there.
     """
     written = [uniforms.new_zeros((len(uniforms), 0), dtype=torch.uint8)]
     for step in range(uniforms.shape[1]):

@@ -39,12 +39,12 @@ MAX_BYTES = 4 * 2**30  # a checkpoint's members, unpacked; a larger one is taken
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What training leaves behind for the exporter."""
+    """The result of a training run, which the exporter reads."""
 
     family: str  # a name of runtime/kinds.py's FAMILIES
     config: Mapping[str, Any]  # the family's configuration, JSON types only
     weights: Mapping[str, Tensor]  # state dict of the deployed network, on the CPU
-    metrics: Mapping[str, Any] = field(default_factory=dict)  # of the validation that chose it, and of the final test
+    metrics: Mapping[str, Any] = field(default_factory=dict)  # of the validation by which it was chosen, and of the final test
     data: Mapping[str, Any] = field(default_factory=dict)  # name, sha256, source
     provenance: Mapping[str, Any] = field(default_factory=dict)  # command, versions, seed
     examples: Mapping[str, Tensor] = field(default_factory=dict)  # a few held-out inputs, for parity and golden samples
@@ -67,7 +67,7 @@ class Checkpoint:
         return network.eval()
 
     def example(self, name: str, dtype: torch.dtype, *shape: int | None, at_least: int = 1) -> np.ndarray:
-        """An example as an array (n, *shape), None for any size. Raises CheckpointError where it is missing or is something else."""
+        """An example as an array (n, *shape), None for any size. Raises CheckpointError if it is missing or of another type or shape."""
         found = self.examples.get(name)
         wanted = f"{dtype} ({', '.join(['n', *('any' if size is None else str(size) for size in shape)])}), n >= {at_least}"
         if found is None:
@@ -80,13 +80,13 @@ class Checkpoint:
 
 
 def save_atomically(content: object, path: Path) -> None:
-    """torch.save, whole or not at all: a kill in between leaves the older file."""
+    """torch.save, atomically: if the process is killed meanwhile, the older file remains."""
     with written_whole(path) as part:
         torch.save(content, part)
 
 
 def config_from(kind: type[Config], values: Mapping[str, Any]) -> Config:
-    """A family's configuration, a dataclass, out of a checkpoint's.
+    """A family's configuration, a dataclass, from a checkpoint's.
 
     Raises CheckpointError for a key that is unknown, missing or of another type.
     """
@@ -108,7 +108,7 @@ def config_from(kind: type[Config], values: Mapping[str, Any]) -> Config:
 
 
 def _is_of(value: object, hint: Any) -> bool:
-    """Whether a value read from JSON types is what a field is declared as: bool, int, float, str, or a tuple of such."""
+    """True if a value of a JSON type is of a field's declared type: bool, int, float, str, or a tuple of those."""
     if get_origin(hint) is tuple:
         kinds = get_args(hint)
         if not isinstance(value, list | tuple):
@@ -146,7 +146,7 @@ def load_plain(path: Path) -> dict[str, Any]:
 def load_checkpoint(path: str | os.PathLike[str], family: str | None = None) -> Checkpoint:
     """The checkpoint at ``path`` (a .pt file, or a run folder holding best.pt).
 
-    ``family``: the only one that will do. Raises CheckpointError for a missing, broken, unsafe, newer or foreign file.
+    ``family``: the one that is expected. Raises CheckpointError for a missing, broken, unsafe, newer or foreign file.
     """
     path = Path(path)
     if path.is_dir():
@@ -174,7 +174,7 @@ def load_checkpoint(path: str | os.PathLike[str], family: str | None = None) -> 
 
 
 def _check_part(file: str, part: str, found: object, tensors: bool) -> None:
-    """Raises CheckpointError for what is no dict by name: of tensors, or of what JSON holds."""
+    """Raises CheckpointError unless ``found`` is a dict with string keys: of tensors, or of JSON types."""
     wanted = "tensors by name" if tensors else "plain values by name"
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise CheckpointError(f"{file} has {part} of the type {type(found).__name__}, expected {wanted}; {EXPECTED}")

@@ -1,4 +1,4 @@
-"""What fit needs of a family."""
+"""The interface between a family and the training loop."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Learner(ABC):
-    """What the loop needs of a family. ``setup`` builds, ``step`` learns, ``checkpoint`` says what is deployed."""
+    """What the loop calls: ``setup`` builds the networks, ``step`` trains on a batch, ``checkpoint`` returns what is deployed."""
 
     family: str
-    criterion: str = "loss"  # the validation metric that chooses the best checkpoint
+    criterion: str = "loss"  # the validation metric by which the best checkpoint is chosen
     higher_is_better: bool = False
 
     def __init__(self, *, epochs: int, seed: int) -> None:
@@ -28,26 +28,26 @@ class Learner(ABC):
 
     @abstractmethod
     def setup(self, fabric: Fabric, total_steps: int) -> None:
-        """Build networks, optimisers and schedules, and hand them to ``fabric``. The generator is seeded before."""
+        """Build networks, optimizers and schedules, and set them up with ``fabric``. The random generator is already seeded."""
 
     @abstractmethod
     def steps_per_epoch(self) -> int: ...
 
     @abstractmethod
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
-        """The batches of an epoch from step ``start`` on: a function of (seed, epoch) and of nothing else."""
+        """The batches of an epoch from step ``start`` on: a function of (seed, epoch) alone."""
 
     @abstractmethod
     def step(self, batch: Any) -> dict[str, Tensor]:
-        """Forward, backward, optimiser and schedule. Returns scalars, which are averaged over the epoch; ``loss`` is one."""
+        """Forward, backward, optimizer and schedule. Returns scalars, which are averaged over the epoch; one is ``loss``."""
 
     @abstractmethod
     def validate(self) -> dict[str, float]:
-        """Metrics on held-out data, ``criterion`` among them; empty where nothing is held out."""
+        """Metrics on the validation data, ``criterion`` among them; empty if there is none."""
 
     @abstractmethod
     def test(self) -> dict[str, float]:
-        """Metrics on data that neither training nor choosing has seen."""
+        """Metrics on data that was used neither for training nor for choosing."""
 
     @abstractmethod
     def modules(self) -> dict[str, nn.Module]: ...
@@ -60,18 +60,18 @@ class Learner(ABC):
 
     @abstractmethod
     def checkpoint(self) -> Checkpoint:
-        """What is deployed, as it is now: family, config, weights, data, examples. The loop adds metrics and provenance."""
+        """What is deployed, in its present state: family, config, weights, data, examples. The loop adds metrics and provenance."""
 
     @abstractmethod
     def deploy(self, weights: Mapping[str, Tensor]) -> None:
-        """Put a checkpoint's weights where ``test`` uses them."""
+        """Load a checkpoint's weights into the network that ``test`` uses."""
 
     def show(self, epoch: int, folder: Path) -> str:
-        """After a validation: write an image into ``folder``, or return a line worth printing (a sample of text)."""
+        """After a validation: write an image into ``folder``, or return a line to print (a sample of text)."""
         return ""
 
     def extra_state(self) -> dict[str, Any]:
-        """What else a continuation needs: tensors and plain containers (a carried recurrent state)."""
+        """What else is needed to resume: tensors and plain containers (a carried recurrent state)."""
         return {}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:

@@ -1,14 +1,14 @@
-"""The one training loop. It knows no family: what is learnt stands in a ``Learner``, where it runs is Fabric's business.
+"""The training loop of all families: what is trained is a ``Learner``, and Fabric decides where it runs.
 
-A run lives in a folder:
+A run is a folder:
 
     run.json        the exact command, the configuration, the data's name and hash, the versions
-    metrics.jsonl   a line an epoch: training and validation metrics, learning rates, seconds; a last one with the test
+    metrics.jsonl   a line per epoch: training and validation metrics, learning rates, seconds; the last one has the test
     curves.png      the same as an image
-    best.pt         the checkpoint (checkpoint.py) that validated best, or the last where nothing is held out to choose by
-    last.pt         everything that a continuation needs, saved every epoch and every ``save_seconds`` within one
+    best.pt         the checkpoint (checkpoint.py) with the best validation, or the last if there is no validation
+    last.pt         everything that is needed to resume, saved every epoch and every ``save_seconds`` within one
 
-A run that was cut off, by Ctrl-C or by a kill, continues bit for bit: an epoch's order and randomness are functions of
+A run that was interrupted, by Ctrl-C or a kill, resumes bit for bit: an epoch's order and randomness are functions of
 (seed, epoch), and ``last.pt`` holds the generator's state and the step within the epoch.
 """
 
@@ -40,7 +40,7 @@ from onnxferry.train.options import option
 
 
 class Observer:
-    """Told what happens, for progress bars. Does nothing by itself."""
+    """Callbacks for progress bars; these do nothing."""
 
     def started(self, learner: Learner, epoch: int, steps: int) -> None: ...
 
@@ -55,7 +55,7 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-"""Fabric's names: float32 throughout, or networks computed in half precision over float32 weights."""
+"""Fabric's names: float32 throughout, or networks computed in 16 bits with float32 weights."""
 
 
 def one_of(words: Sequence[str]) -> str:
@@ -65,7 +65,7 @@ def one_of(words: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """Where and how a run is made. Raises InputError for a device or a precision that is none of those."""
+    """Where and how a run is made. Raises InputError for an unknown device or precision."""
 
     out: Path
     command: str = ""
@@ -89,8 +89,8 @@ class InterruptedTrainingError(TrainingError):
 def fit(learner: Learner, config: LoopConfig, observer: Observer | None = None) -> dict[str, Any]:
     """Train ``learner`` into ``config.out``. Returns {"validation": …, "test": …, "epoch": best epoch, "seconds": …}.
 
-    Raises TrainingError where the loss stops being finite (the last good checkpoint stays), where there is nothing to
-    resume, or where the folder already holds a run and ``resume`` is off; InterruptedTrainingError after a signal.
+    Raises TrainingError if the loss is not finite (the last good checkpoint is kept), if there is nothing to resume, or if
+    the folder already holds a run and ``resume`` is off; InterruptedTrainingError after a signal.
     """
     observer = observer or Observer()
     fabric = _fabric(config)
@@ -124,7 +124,7 @@ def fit(learner: Learner, config: LoopConfig, observer: Observer | None = None) 
 
 @dataclass
 class _State:
-    """Where a run is: the epoch under way, the steps of it that are done, the sums of their metrics, and the best so far."""
+    """The state of a run: the current epoch, its steps that are done, the sums of their metrics, and the best result so far."""
 
     epoch: int = 0
     step: int = 0
@@ -150,7 +150,7 @@ def _one_epoch(learner: Learner, fabric: Fabric, config: LoopConfig, state: _Sta
     steps = learner.steps_per_epoch()
     epoch = state.epoch
     if state.step == 0:
-        # Each process draws its own augmentation and dropout; the order is shared.
+        # Each process draws its own augmentation and dropout; the order of the data is shared.
         torch.manual_seed((learner.seed * 1_000_003 + epoch) * 4099 + fabric.global_rank)
         state.sums, state.seconds = {}, 0.0
     for module in learner.modules().values():
@@ -163,7 +163,7 @@ def _one_epoch(learner: Learner, fabric: Fabric, config: LoopConfig, state: _Sta
         pending.append(learner.step(batch))
         state.step += 1
         if len(pending) >= 10 or state.step == steps:
-            # Reading a value waits for the device: done every ten steps.
+            # Reading a value waits for the device, so it is done every ten steps.
             _add(state.sums, pending, fabric)
             means = {name: total / state.step for name, total in state.sums.items()}
             if not math.isfinite(means["loss"]):
@@ -235,7 +235,7 @@ def _after_epoch(learner: Learner, fabric: Fabric, config: LoopConfig, state: _S
 
 
 def _finish(learner: Learner, fabric: Fabric, out: Path, state: _State) -> dict[str, Any]:
-    """The final test, of the checkpoint that was chosen. Writes its metrics into best.pt and metrics.jsonl."""
+    """Test the checkpoint that was chosen. Writes the metrics into best.pt and metrics.jsonl."""
     for module in learner.modules().values():
         module.eval()
     chosen = load_plain(out / "best.pt")
@@ -265,7 +265,7 @@ def _save(learner: Learner, fabric: Fabric, path: Path, state: _State) -> None:
         "optimizers": {name: optimizer.state_dict() for name, optimizer in learner.optimizers().items()},
         "schedulers": {name: scheduler.state_dict() for name, scheduler in learner.schedulers().items()},
         "extra": learner.extra_state(),
-        "precision": fabric.strategy.precision.state_dict(),  # how far 16-mixed scales the loss, which rounding depends on
+        "precision": fabric.strategy.precision.state_dict(),  # 16-mixed: the scale of the loss, which rounding depends on
         "generators": generators,
         "cuda": torch.cuda.get_rng_state() if fabric.device.type == "cuda" else None,
     }
@@ -285,7 +285,7 @@ def _restore(learner: Learner, fabric: Fabric, content: dict[str, Any]) -> _Stat
         for name, scheduler in learner.schedulers().items():
             scheduler.load_state_dict(content["schedulers"][name])
         learner.load_extra_state(content["extra"])
-        if content.get("precision"):  # empty without a scaler, and not there in earlier files
+        if content.get("precision"):  # empty without a scaler, and absent in earlier files
             fabric.strategy.precision.load_state_dict(content["precision"])
         if len(content["generators"]) != fabric.world_size:
             raise TrainingError(f"the run was made on {len(content['generators'])} devices: resume it with as many (--devices)")
@@ -299,7 +299,7 @@ def _restore(learner: Learner, fabric: Fabric, content: dict[str, Any]) -> _Stat
 
 
 def _bare(module: nn.Module) -> nn.Module:
-    """Without Fabric's and DDP's wrappers, so that a file does not depend on how many devices made it."""
+    """Without Fabric's and DDP's wrappers, so that a file does not depend on the number of devices."""
     while hasattr(module, "module") and type(module).__name__ in ("_FabricModule", "DistributedDataParallel"):
         module = module.module  # type: ignore[assignment]
     return module
@@ -307,7 +307,7 @@ def _bare(module: nn.Module) -> nn.Module:
 
 @contextmanager
 def _deferred_signals() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set the event, and are acted on between two steps, where the state is whole."""
+    """SIGINT and SIGTERM set the event, which is checked between two steps, where the state is consistent."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -344,9 +344,9 @@ def _write_run(learner: Learner, config: LoopConfig, out: Path) -> None:
 
 
 def _truncate_metrics(path: Path, epochs: int) -> None:
-    """Keep the lines of the first ``epochs`` epochs: what a killed process wrote after its last save is made again.
+    """Keep the lines of the first ``epochs`` epochs: what a killed process wrote after its last save is computed again.
 
-    Its last line may be half a line, which is never one of an epoch that was saved.
+    Its last line may be incomplete, and is then not one of an epoch that was saved.
     """
     if path.exists():
         lines = [line for line in path.read_text().splitlines() if line.strip()]
@@ -355,7 +355,7 @@ def _truncate_metrics(path: Path, epochs: int) -> None:
 
 
 def _record(line: str) -> dict[str, Any]:
-    """A line of metrics.jsonl; nothing of one that is not whole."""
+    """A line of metrics.jsonl; empty if the line is incomplete."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -364,7 +364,7 @@ def _record(line: str) -> dict[str, Any]:
 
 
 def draw_curves(out: Path) -> None:
-    """curves.png from metrics.jsonl: one panel a metric, training and validation."""
+    """curves.png from metrics.jsonl: one panel per metric, training and validation."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxferry.runtime.errors import InputError
-from onnxferry.train.data.speaker_names import renamed, speaker_names
+from onnxferry.train.data.speaker_names import rename_speakers, speaker_names
 from onnxferry.train.data.text import TextSplits
 from onnxferry.train.families.rnn import RnnConfig, RnnLearner, RnnOptions
 
@@ -35,7 +35,7 @@ def test_names_are_words_of_headings_that_never_stand_in_small_letters() -> None
 
 
 def test_a_name_becomes_the_same_other_name_wherever_it_stands() -> None:
-    made = renamed(array(PLAY), speaker_names(PLAY), 1.0, np.random.default_rng(1)).tobytes().decode()
+    made = rename_speakers(array(PLAY), speaker_names(PLAY), 1.0, np.random.default_rng(1)).tobytes().decode()
     lines = made.split("\n")
     romeo = lines[3].removesuffix(":")
     juliet = lines[6].removesuffix(":")
@@ -48,8 +48,8 @@ def test_a_name_becomes_the_same_other_name_wherever_it_stands() -> None:
 
 def test_with_share_0_the_text_is_the_same_and_chances_are_the_generators() -> None:
     names = speaker_names(PLAY)
-    assert renamed(array(PLAY), names, 0.0, np.random.default_rng(0)).tobytes() == PLAY
-    first, again, other = (renamed(array(PLAY), names, 1.0, np.random.default_rng(seed)).tobytes() for seed in (3, 3, 4))
+    assert rename_speakers(array(PLAY), names, 0.0, np.random.default_rng(0)).tobytes() == PLAY
+    first, again, other = (rename_speakers(array(PLAY), names, 1.0, np.random.default_rng(seed)).tobytes() for seed in (3, 3, 4))
     assert first == again
     assert first != other
 
