@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-_Update: TypeAlias = Callable[[list[Tensor], list[Tensor], Tensor], None]
+_Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 
 
 class WeightAverage(AveragedModel):
@@ -23,12 +23,12 @@ class WeightAverage(AveragedModel):
         super().__init__(network, multi_avg_fn=_ramped(decay), use_buffers=True)
         self.requires_grad_(False)
         self.n_averaged += 1  # the network at the start is the first average: AveragedModel would discard it
-        self.register_load_state_dict_pre_hook(_from_earlier_file)
+        self.register_load_state_dict_pre_hook(_from_earlier_file)  # type: ignore[no-untyped-call]
 
 
-def _ramped(decay: float) -> _Update:
+def _ramped(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], None]:
     @torch.no_grad()
-    def update(averages: list[Tensor], weights: list[Tensor], count: Tensor) -> None:
+    def update(averages: _Tensors, weights: _Tensors, count: Tensor | int) -> None:
         n = int(count)
         if averages[0].is_floating_point():
             torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + n) / (10 + n)))
