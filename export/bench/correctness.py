@@ -1,8 +1,7 @@
-"""Is a contender's answer right? Held to the plain float32 file's, before anything is timed.
+"""Verification of a contender's outputs against the plain float32 file's, before anything is timed.
 
-Those that calculate in float32 are held to the file's own tolerances, which its export was proved by. Those that calculate in
-less (OpenVINO's bfloat16, a certified int8 variant of ours) are all held to one and the same budget, and how far they are off is
-reported beside their time.
+In float32 the tolerances are the file's own, those that its export passed. In reduced precision (OpenVINO's bfloat16, a certified int8
+variant) the limits below apply to all, and the error is reported beside the time.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ Answers = Sequence[Mapping[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Judgement:
-    """Of one contender's answers to all feeds."""
+    """Of one contender's outputs for all inputs."""
 
     passed: bool
-    problem: str  # in words; empty where it passed
-    deviation: str  # how far it is from the reference, in words
+    problem: str  # empty if it passed
+    deviation: str  # from the reference, as text
 
     def words(self) -> str:
         return self.problem or self.deviation
 
 
 def judge(expected: Answers, actual: Answers, contract: Contract | None, reduced: bool) -> Judgement:
-    """``reduced``: the contender says that it calculates in less than float32."""
+    """``reduced``: the contender computes in less than float32."""
     problems, found = [], []
     for name in expected[0]:
         if any(name not in answer for answer in actual):
-            problems.append(f"it gives no {name}")
+            problems.append(f"the output {name} is missing")
             continue
         pairs = [(np.asarray(want[name]), np.asarray(got[name])) for want, got in zip(expected, actual, strict=True)]
         odd = next(((w, g) for w, g in pairs if w.shape != g.shape or w.dtype != g.dtype), None)
@@ -85,7 +84,7 @@ def _loosely(
 
 
 def _clear_decisions(expected: Answers, contract: Contract | None) -> np.ndarray | None:
-    """Rows whose two best classes are further apart than rounding: of the others, either may come out."""
+    """Rows whose two best classes differ by more than rounding: for the others either class is right."""
     if any("probabilities" not in answer for answer in expected):
         return None
     best = np.sort(np.concatenate([answer["probabilities"] for answer in expected]), axis=1)[:, -2:]

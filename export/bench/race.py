@@ -1,11 +1,11 @@
-"""Contenders against each other on one task, in turns: who is how fast, once all of them have given the right answers.
+"""Interleaved timing of several backends on one model. Only backends whose outputs are correct are timed.
 
     bench = Bench(rounds=9, turn_s=0.2)
     for row in bench.rows(bench_model("digits"), [1, 64], "1", ["onnxferry", "onnxruntime"]):
         row.contenders["onnxferry"].median_s
 
-Times are medians over all runs of all turns. Contenders take turns in rounds, each round beginning with another, so that what
-slows the machine for a while slows all of them.
+Times are medians over all runs of all turns. Contenders take turns in rounds, and each round begins with another one, so that a
+disturbance of the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from onnxferry.export.bench.contenders.base import version_of
+from onnxferry.export.bench.contenders.base import CONTENDERS, ContenderSpec, version_of
 from onnxferry.export.bench.correctness import judge
+from onnxferry.export.bench.report import Results, wanted_rows
 from onnxferry.export.bench.results import Measured, Row
 from onnxferry.export.bench.worker import Turn, Worker, WorkerError
 from onnxferry.export.bench.workloads import TEXT_STEPS, BenchModel, Feeds, Job, make_job
 from onnxferry.runtime.timing import rotated
 
 LARGE = 64 * 2**20
-"""Bytes of feeds beyond which fewer rotate: there, one does not fit any cache, and checking them all would take minutes."""
+"""Bytes of inputs above which only FEW_FEEDS are used: one alone exceeds the caches then, and checking all would take minutes."""
 
 
 FEW_FEEDS = 4
@@ -32,11 +33,12 @@ FEW_FEEDS = 4
 
 @dataclass(frozen=True)
 class Bench:
-    """How long and how often."""
+    """How long and how often to measure."""
 
-    rounds: int = 9  # 0: open and check all, time nothing
+    rounds: int = 9  # 0: open and verify all, time nothing
     turn_s: float = 0.2  # seconds a contender runs in a round
-    feeds: Feeds | None = None  # to make feeds of, for a file that is nobody's we know
+    feeds: Feeds | None = None  # to make inputs of, for a model of no known kind
+    table: Mapping[str, ContenderSpec] = field(default_factory=lambda: CONTENDERS)  # how contenders are opened
 
     def rows(
         self,
@@ -46,7 +48,7 @@ class Bench:
         contenders: Sequence[str],
         say: Callable[[str], None] = lambda line: None,
     ) -> Iterator[Row]:
-        """A row for every batch size, as it is done; the processes stay open in between. ``say`` is told what happens."""
+        """Yields a row for each batch size; the processes stay open in between. ``say`` receives progress messages."""
         count = None if threads == "all" else int(threads)
         with tempfile.TemporaryDirectory(prefix="onnxferry-bench-") as folder:
             workers: dict[str, Worker] = {}
@@ -54,11 +56,11 @@ class Bench:
             try:
                 for name in contenders:
                     say(f"{model.name}: opening {name}")
-                    workers[name] = Worker(name, model, count, Path(folder, f"{name}.log"))
+                    workers[name] = Worker(self.table[name], model, count, Path(folder, f"{name}.log"))
                     try:
                         workers[name].open()
                     except WorkerError as error:
-                        lost[name] = Measured("failed", str(error), version_of(name))
+                        lost[name] = Measured("failed", str(error), version_of(self.table[name]))
                 for batch in batches:
                     ready = {name: worker for name, worker in workers.items() if name not in lost}
                     yield self._row(model, batch, threads, ready, lost, say)
@@ -81,7 +83,7 @@ class Bench:
         found: dict[str, Measured] = dict(lost)
         for name, worker in workers.items():
             say(f"{model.name}, batch {batch}, {threads} threads: checking the answers of {name}")
-            found[name] = _checked(name, worker, job)
+            found[name] = _checked(worker, job, version_of(self.table[name]))
         racing = {name: worker for name, worker in workers.items() if found[name].status == "right"}
         turns: dict[str, list[Turn]] = {name: [] for name in racing}
         for number in range(self.rounds):
@@ -90,7 +92,7 @@ class Bench:
                 try:
                     turns[name].append(racing[name].turn(self.turn_s))
                 except WorkerError as error:
-                    found[name] = Measured("failed", str(error), version_of(name))
+                    found[name] = Measured("failed", str(error), version_of(self.table[name]))
                     del racing[name]
         for name in racing:
             if turns[name]:
@@ -100,9 +102,29 @@ class Bench:
         return Row(model.name, batch, threads, model.sha256, len(job.feeds), per_run, {name: found[name] for name in order})
 
 
-def _checked(name: str, worker: Worker, job: Job) -> Measured:
-    """What its answers are worth: ``right``, ``wrong`` or ``failed``."""
-    version = version_of(name)
+def race(
+    measuring: Bench,
+    model: BenchModel,
+    batches: Sequence[int],
+    counts: Sequence[str],
+    contenders: Sequence[str],
+    results: Results,
+    *,
+    resume: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+    keep: Callable[[], None] = lambda: None,
+) -> None:
+    """All rows of one model, added to ``results``; ``resume``: only those that it lacks. ``keep`` is called after each row."""
+    for count in counts:
+        left = wanted_rows(results, model.sha256, model.name, batches, count, contenders, measuring.rounds) if resume else batches
+        if left:
+            for row in measuring.rows(model, left, count, contenders, say):
+                results.add(row)
+                keep()
+
+
+def _checked(worker: Worker, job: Job, version: str) -> Measured:
+    """Its outputs verified: ``right``, ``wrong`` or ``failed``."""
     try:
         about = worker.prepare(job.feeds)
         answers = worker.answers()

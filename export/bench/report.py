@@ -1,4 +1,4 @@
-"""What a benchmark found: kept as JSON row by row, shown as a table, judged, and drawn."""
+"""Benchmark results: saved as JSON row by row, as a table, and as a chart."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ SCHEMA = 1
 
 @dataclass
 class Results:
-    """All that was found so far. Rows by model, batch and threads; a row that is measured again replaces the older one."""
+    """All results so far. Rows by model, batch and threads; a row that is measured again replaces the older one."""
 
     machine: Mapping[str, Any]
     rows: dict[tuple[str, int, str], Row] = field(default_factory=dict)
-    more: dict[str, Any] = field(default_factory=dict)  # cold_start, installed_size, one_byte …, by name
+    more: dict[str, Any] = field(default_factory=dict)  # further figures, by name
 
     def add(self, row: Row) -> None:
         self.rows[row.key] = row
@@ -40,12 +40,12 @@ class Results:
         }
 
     def save(self, path: Path) -> None:
-        """Writes it whole, or not at all."""
+        """Writes the file atomically."""
         write_json(path, self.document(), indent=1)
 
 
 def load_results(path: Path) -> Results:
-    """What an earlier run saved. Raises InputError for a file that is none, and for one of another machine."""
+    """What an earlier run saved. Raises InputError for a file that is not a result, or is of another machine."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["schema"] != SCHEMA:
@@ -57,21 +57,21 @@ def load_results(path: Path) -> Results:
     except InputError:
         raise
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); leave --resume out to begin it") from error
+        raise InputError(f"{path} cannot be read ({error.strerror}); start without --resume") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no result of onnxferry bench ({type(error).__name__}: {error}); give another --json file") from error
+        raise InputError(f"{path} is not a result of onnxferry bench ({type(error).__name__}: {error}); give another file") from error
     here = machine()
     other = next((key for key in {**here, **results.machine} if here.get(key) != results.machine.get(key)), None)
     if other is not None:
         raise InputError(
-            f"{path} was measured elsewhere ({other}: {results.machine.get(other)}, here {here.get(other)}): times do not mix; "
-            "give another --json file"
+            f"{path} was measured on another machine ({other}: {results.machine.get(other)}, here {here.get(other)}): "
+            "times cannot be mixed; give another --json file"
         )
     return results
 
 
 def machine() -> dict[str, Any]:
-    """What times depend on, and who measured."""
+    """The machine and the versions that times depend on."""
     return {
         "cpu": cpu_name(),
         "cores": available_cpus(),
@@ -87,7 +87,7 @@ def geometric_mean(values: Iterable[float]) -> float:
 
 
 def geometric_means(results: Results) -> dict[tuple[int, str], float]:
-    """Ratios to the best peer, by batch and threads, over the models that were measured there."""
+    """Geometric means of the ratios to the best peer, by batch and threads."""
     groups: dict[tuple[int, str], list[float]] = {}
     for row in results.rows.values():
         if row.ratio is not None:
@@ -96,7 +96,7 @@ def geometric_means(results: Results) -> dict[tuple[int, str], float]:
 
 
 def duration(seconds: float, like: float | None = None) -> str:
-    """Three digits in the unit that suits: ``412 µs``. ``like``: in the unit that suits that duration, and without it."""
+    """Three digits in a suitable unit: ``412 µs``. ``like``: the number alone, in the unit for that duration."""
     for factor, unit in ((1e6, "µs"), (1e3, "ms"), (1.0, "s")):
         if (seconds if like is None else like) * factor < 1000 or unit == "s":
             value = seconds * factor
@@ -105,7 +105,7 @@ def duration(seconds: float, like: float | None = None) -> str:
 
 
 def table_rows(row: Row) -> list[tuple[str, ...]]:
-    """Of everyone that was timed: contender, precision, median, spread in the median's unit, throughput, ratio to the best peer."""
+    """For each that was timed: contender, precision, median, spread in the median's unit, throughput, ratio to the best peer."""
     best = row.best_peer
     lines: list[tuple[str, ...]] = []
     for name, measured in row.contenders.items():
@@ -120,7 +120,7 @@ def table_rows(row: Row) -> list[tuple[str, ...]]:
 
 
 def remarks(row: Row) -> list[str]:
-    """A line for everyone that was not timed, with the reason, and for those that calculate in less than float32, how far off they are."""
+    """A line for each that was not timed, with the reason, and for each of reduced precision, with its error."""
     lines: list[str] = []
     for name, measured in row.contenders.items():
         if measured.median_s is None:
@@ -135,9 +135,9 @@ def row_title(model: str, batch: int, threads: str) -> str:
 
 
 def save_plot(results: Results, path: Path) -> None:
-    """A bar for every contender in every row: how many times as fast as the best peer it is.
+    """A bar for each contender in each row: its speed relative to the best peer.
 
-    Raises InputError for a name that matplotlib cannot draw to, or where nothing was timed.
+    Raises InputError if nothing was timed, or for a file type that matplotlib cannot write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -165,7 +165,7 @@ def save_plot(results: Results, path: Path) -> None:
         with written_whole(path) as part:
             figure.savefig(part, dpi=110)
     except ValueError as error:
-        raise InputError(f"{path.name} is no image file that can be drawn: {error}") from error
+        raise InputError(f"{path.name} is not an image file that matplotlib can write: {error}") from error
 
 
 def _relative(row: Row, name: str) -> float | None:
@@ -179,9 +179,9 @@ def _relative(row: Row, name: str) -> float | None:
 def wanted_rows(
     results: Results, sha256: str, model: str, batches: Sequence[int], threads: str, contenders: Sequence[str], rounds: int
 ) -> list[int]:
-    """Batches that are not measured yet: there is no row of this very file, or one that says nothing of a contender.
+    """Batches that are not measured yet: without a row of this file, or with one that lacks a contender.
 
-    Where ``rounds`` asks for times, a row of answers that were only checked says nothing either.
+    If ``rounds`` asks for times, a contender that was only verified counts as missing.
     """
     missing = []
     for batch in batches:

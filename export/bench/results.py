@@ -1,4 +1,4 @@
-"""A row, as data."""
+"""Results of one benchmark row, and its JSON form."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from onnxferry.export.bench.contenders.base import OURS, PEERS
 
 @dataclass(frozen=True)
 class Measured:
-    """One contender in one row. Seconds are of one run of the whole batch."""
+    """One contender in one row. Seconds are of one run of a whole batch."""
 
-    status: str  # timed, right (its answers were, and it was not timed), wrong, failed
-    words: str = ""  # why it failed or is wrong; else how far its answers are from the reference
+    status: str  # timed, right (correct outputs, not timed), wrong (wrong outputs) or failed
+    words: str = ""  # why it failed or is wrong; else how far its outputs are from the reference
     version: str = ""
     precision: str = ""
     how: str = ""
@@ -23,7 +23,7 @@ class Measured:
     p90_s: float | None = None
     round_medians_s: tuple[float, ...] = ()
     runs: int = 0
-    idle_cpu_s: float | None = None  # CPU used after the last run of a turn, the median turn's
+    idle_cpu_s: float | None = None  # CPU seconds used after the last run of a turn, median
 
     @property
     def timed(self) -> bool:
@@ -39,7 +39,7 @@ class Row:
     threads: str  # "1" or "all"
     sha256: str
     feeds: int
-    bytes_per_run: int  # a text generator's, for each row; 0 for others
+    bytes_per_run: int  # bytes that a text generator writes a run, for each row of the batch; 0 for other models
     contenders: Mapping[str, Measured] = field(default_factory=dict)
 
     @property
@@ -48,13 +48,13 @@ class Row:
 
     @property
     def best_peer(self) -> str | None:
-        """The fastest of those that a user would pick instead; None where none was timed."""
+        """The fastest alternative; None if none was timed."""
         timed = {name: m.median_s for name, m in self.contenders.items() if name in PEERS and m.median_s is not None}
         return min(timed, key=timed.__getitem__) if timed else None
 
     @property
     def ratio(self) -> float | None:
-        """How many times as fast as the best peer we are; None where either was not timed."""
+        """Time of the best peer / time of onnxferry; None if either was not timed."""
         best, ours = self.best_peer, self.contenders.get(OURS)
         if best is None or ours is None or ours.median_s is None:
             return None
@@ -62,7 +62,7 @@ class Row:
         return None if theirs is None else theirs / ours.median_s
 
     def document(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As JSON."""
         return asdict(self)
 
 

@@ -1,7 +1,7 @@
-"""A contender in a process of its own, which computes when it is its turn and sleeps otherwise.
+"""A contender in its own process, which computes in its turn and sleeps otherwise.
 
-The parent sends a word and waits for the answer, so that one process works at a time. A turn ends when the process has come to rest:
-thread pools that spin after their last run would take the CPUs from the one whose turn is next.
+The parent sends a message and waits for the answer, so that one process works at a time. A turn ends when the process is idle: thread
+pools that spin after their last run would take CPU time from the next contender.
 """
 
 from __future__ import annotations
@@ -20,47 +20,46 @@ from typing import Any
 
 import numpy as np
 
-from onnxferry.export.bench.contenders.base import Call, open_contender
+from onnxferry.export.bench.contenders.base import Call, ContenderSpec, open_contender
 from onnxferry.export.bench.workloads import BenchModel
 from onnxferry.runtime.timing import repeat_for, time_call
 
 SET_UP_S = 900.0
-"""Seconds a contender may take to open, compile and answer; a longer one counts as failed."""
+"""Timeout in seconds for opening, compiling and answering."""
 
 
 WARM_RUNS = 2
-"""Untimed runs before each turn: another process has had the caches since the last."""
+"""Untimed runs before each turn: another process used the caches since the last."""
 
 
 REST_S = 0.02
-"""A process has come to rest when it used less than a tenth of this stretch."""
+"""A process is idle when it used less than a tenth of this interval."""
 
 
 MAX_REST_S = 3.0
 
 
 class WorkerError(Exception):
-    """A contender cannot do what was asked, told in one line: not our fault, nor the user's, but a row of the table."""
+    """A contender failed, with a reason of one line. It becomes a row of the table, not an error of the benchmark."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """Seconds of every run, and the CPU time that was used after the last one until the process came to rest."""
+    """Seconds of each run, and the CPU seconds used after the last one until the process was idle."""
 
     times: tuple[float, ...]
     idle_cpu_s: float
 
 
 class Worker:
-    """The parent's end. Use as a context; the process ends with it, at the latest by force."""
+    """The parent's side. Use as a context manager; the process ends with it, killed if necessary."""
 
-    def __init__(self, name: str, model: BenchModel, threads: int | None, log: Path) -> None:
-        self.name = name
+    def __init__(self, spec: ContenderSpec, model: BenchModel, threads: int | None, log: Path) -> None:
         self.log = log
-        # Not forked: the parent's libraries hold threads and locks that a child would inherit half.
+        # Not forked: the parent's libraries hold threads and locks that do not survive a fork.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, name, model, threads, os.fspath(log)), daemon=True)
+        self._process = context.Process(target=_work, args=(theirs, spec, model, threads, os.fspath(log)), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -68,17 +67,17 @@ class Worker:
         self._ask(("open",), SET_UP_S)
 
     def prepare(self, feeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, str]:
-        """Makes it ready for feeds of this shape; returns its precision and how it runs."""
+        """Prepares it for inputs of this shape; returns its precision and settings."""
         described: dict[str, str] = self._ask(("prepare", [dict(feed) for feed in feeds]), SET_UP_S)
         return described
 
     def answers(self) -> list[dict[str, np.ndarray]]:
-        """Its answers to every feed."""
+        """Its outputs for all inputs."""
         made: list[dict[str, np.ndarray]] = self._ask(("answers",), SET_UP_S)
         return made
 
     def turn(self, seconds: float) -> Turn:
-        """Runs for about so many seconds, at least once; feed after feed."""
+        """Runs the inputs in turn for about ``seconds``, at least once."""
         taken: Turn = self._ask(("turn", seconds), SET_UP_S)
         return taken
 
@@ -87,7 +86,7 @@ class Worker:
             try:
                 self._pipe.send(("close",))
                 self._process.join(5)
-            except OSError:  # it went by itself
+            except OSError:  # it has ended already
                 pass
         if self._process.is_alive():
             self._process.kill()
@@ -120,27 +119,27 @@ def _last_line(log: Path) -> str:
     return f": {lines[-1][:200]}" if lines else ""
 
 
-def _work(pipe: Connection, name: str, model: BenchModel, threads: int | None, log: str) -> None:
-    """The child's end. What libraries print goes to the log: the parent's terminal is not theirs."""
+def _work(pipe: Connection, spec: ContenderSpec, model: BenchModel, threads: int | None, log: str) -> None:
+    """The child's side. What libraries print goes to the log, not to the terminal."""
     with Path(log).open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    if threads is not None and name.startswith("torch"):
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # read once, when torch is imported
+    if threads is not None and spec.package == "torch":
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported
     contender: Any = None
     call: Call | None = None
     feeds: list[dict[str, np.ndarray]] = []
     while True:
         try:
             message = pipe.recv()
-        except (EOFError, KeyboardInterrupt):  # the parent has gone, or is going
+        except (EOFError, KeyboardInterrupt):  # the parent has ended, or is ending
             return
         try:
             result: Any = None
             if message[0] == "close":
                 return
             if message[0] == "open":
-                contender = open_contender(name, model, threads)
+                contender = open_contender(spec, model, threads)
             elif message[0] == "prepare":
                 feeds = message[1]
                 call = contender.ready(feeds)
@@ -154,7 +153,7 @@ def _work(pipe: Connection, name: str, model: BenchModel, threads: int | None, l
             pipe.send(("done", result))
         except KeyboardInterrupt:
             return
-        except Exception as error:  # noqa: BLE001 (whatever a contender raises is a row of the table)
+        except Exception as error:  # noqa: BLE001 (any failure of a contender is a row of the table)
             traceback.print_exc(file=sys.stderr)
             pipe.send(("failed", _one_line(error)))
 
@@ -163,19 +162,19 @@ _PLACE = re.compile(r"Exception from \S+: |Check '.*?' failed at \S+: ")
 
 
 def _one_line(error: BaseException) -> str:
-    """An exception's message without its line ends and C++ places, cut where it goes on and on."""
+    """An exception's message without line breaks and C++ source positions, at most 300 characters."""
     text = _PLACE.sub("", " ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."
 
 
 def _turn(call: Call, feeds: int, seconds: float) -> Turn:
-    for i in repeat_for(seconds, at_most=WARM_RUNS):  # fewer where one run takes longer than a turn: it is warm
+    for i in repeat_for(seconds, at_most=WARM_RUNS):  # one is enough if a run takes longer than a turn
         call(i % feeds)
     return Turn(tuple(time_call(call, i % feeds) for i in repeat_for(seconds)), _rest())
 
 
 def _rest() -> float:
-    """Waits until this process uses no CPU any more; returns the CPU seconds that it still used."""
+    """Waits until this process is idle; returns the CPU seconds that it used meanwhile."""
     first = last = time.process_time()
     for _ in repeat_for(MAX_REST_S):
         time.sleep(REST_S)

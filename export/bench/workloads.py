@@ -1,12 +1,11 @@
-"""What is measured: a model's whole task at a batch size, as feeds that rotate and the answers they must get.
+"""Workloads: a model's whole task at a batch size, as several inputs that take turns, and their expected outputs.
 
-Every contender gets the same arrays: uint8 images of the model's own size, noise, latents, or prompt bytes with uniform numbers. The
-answers are those of the plain float32 file, which must first give its own golden samples, those of its source framework.
+All contenders get the same arrays: uint8 images of the model's own size, noise, latents, or prompt bytes with uniform numbers. Expected
+outputs are those of the plain float32 file, which must reproduce its golden samples first.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,8 @@ import numpy as np
 from onnxferry.runtime.artifact.contract import Contract, kind_of
 from onnxferry.runtime.artifact.zoo import find_model, zoo_names
 from onnxferry.runtime.engine.engine import Engine
-from onnxferry.runtime.engine.ort import ONE_NODE_MODEL
 from onnxferry.runtime.engine.replay import replay
-from onnxferry.runtime.errors import ArtifactError, ExportError, InputError
-from onnxferry.runtime.files import downloads_folder, written_whole
+from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.kinds import KINDS
 from onnxferry.runtime.onnx_file.made_inputs import example_inputs, noise_inputs, varied
 from onnxferry.runtime.onnx_file.reader import file_sha256
@@ -31,24 +28,20 @@ Feeds = Mapping[str, np.ndarray]
 
 
 FEEDS = 16
-"""Different inputs that take turns, so that nothing is fast because it was asked for a moment before."""
+"""Different inputs that take turns, so that no result comes from a cache."""
 
 
 TEXT_STEPS = 32
-"""Bytes that a run of a text generator writes, for each row."""
-
-
-MADE = ("resnet18", "lstm-2x512", "one-node")
-"""Models that are made for measuring, when they are first asked for: see synthetic.py. ``one-node`` squares a number."""
+"""Bytes that a text generator writes a run, for each row."""
 
 
 MIN_PROBABLE = 0.02
-"""Draws that a text is written with pick bytes likelier than this, in the middle of their share: rounding does not change them."""
+"""Random numbers for a text generator pick bytes of at least this probability, mid-interval, so that rounding does not change them."""
 
 
 @dataclass(frozen=True)
 class BenchModel:
-    """A file to measure, not opened: what a worker needs to know of it."""
+    """A file to measure, and what a worker needs to know about it."""
 
     name: str  # as in the tables
     path: Path  # the plain float32 file, which peers run
@@ -56,9 +49,9 @@ class BenchModel:
     kind: str  # of its contract: a name of KINDS
     load_name: str  # what ``load`` takes
     size: int | None = None  # side of the images, pixels
-    factory: str = ""  # pkg.module:make_model of the network, where the file does not tell
-    weights: str = ""  # file of its weights; empty: they are taken from the .onnx file
-    seeded: bool = False  # the factory gives the very weights: the file's need not be put in
+    factory: str = ""  # pkg.module:make_model of the network, for PyTorch
+    weights: str = ""  # file of its weights; empty: taken from the .onnx file
+    seeded: bool = False  # the factory returns the network with its weights
 
     @property
     def writes(self) -> bool:
@@ -68,9 +61,9 @@ class BenchModel:
 def bench_model(name: str, factory: str = "", weights: str = "") -> BenchModel:
     """The model that a command line names: a shipped one, the decoder of one (``digits-ae.decoder``), or a file.
 
-    Raises ArtifactError where there is none.
+    Raises ArtifactError if there is none, InputError for a model without inputs.
     """
-    path = _made(name) if name in MADE else _found(name)
+    path = _found(name)
     with Engine(path, device="cpu", threads=1) as engine:
         contract = engine.contract
         names = [spec.name for spec in engine.inputs]
@@ -78,7 +71,6 @@ def bench_model(name: str, factory: str = "", weights: str = "") -> BenchModel:
         raise InputError(f"{path.name} takes no inputs, so there is nothing to measure it on")
     options = contract.options if contract else {}
     image_size = options.get("image_size")
-    seeded = name == "resnet18"
     return BenchModel(
         name=name if not name.endswith(".onnx") else path.stem,
         path=path,
@@ -86,9 +78,8 @@ def bench_model(name: str, factory: str = "", weights: str = "") -> BenchModel:
         kind=kind_of(contract).name,
         load_name=name if name in zoo_names() else os.fspath(path),
         size=int(image_size[0]) if isinstance(image_size, list) and image_size and isinstance(image_size[0], int) else None,
-        factory="onnxferry.export.bench.synthetic:resnet18" if seeded else factory,
-        weights="" if seeded else weights,
-        seeded=seeded,
+        factory=factory,
+        weights=weights,
     )
 
 
@@ -101,33 +92,9 @@ def _found(name: str) -> Path:
     return find_model(name)
 
 
-def _made(name: str) -> Path:
-    """The model of that name out of the cache, made if it is not there. Raises ExportError where that fails."""
-    source = file_sha256(Path(__file__).with_name("synthetic.py"))[:8]
-    path = downloads_folder() / "bench" / f"{name}-{source}.onnx"
-    if name == "one-node" and not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as part:
-            part.write_bytes(ONE_NODE_MODEL)
-    if not path.is_file():
-        # Aside, because it takes PyTorch, whose threads and memory have no business here while others are timed.
-        process = multiprocessing.get_context("spawn").Process(target=_make, args=(name, path))
-        process.start()
-        process.join()
-        if process.exitcode != 0:
-            raise ExportError(f"the model {name!r} could not be made: its process ended with {process.exitcode}")
-    return path
-
-
-def _make(name: str, path: Path) -> None:
-    from onnxferry.export.bench.synthetic import make
-
-    make(name, path)
-
-
 @dataclass(frozen=True)
 class Job:
-    """Feeds and the reference's answers to them."""
+    """Inputs and the expected outputs."""
 
     feeds: tuple[dict[str, np.ndarray], ...]
     answers: tuple[dict[str, np.ndarray], ...]
@@ -135,10 +102,10 @@ class Job:
 
 
 def make_job(model: BenchModel, batch: int, given: Feeds | None = None, count: int = FEEDS) -> Job:
-    """``count`` feeds of ``batch`` rows, the same ones each time, and the plain file's answers.
+    """``count`` inputs of ``batch`` rows, the same ones each time, and the plain file's outputs.
 
-    ``given``: arrays to make them of, for a file that is nobody's we know. Raises InputError where no feeds can be made, and
-    CheckFailedError where the file does not give its golden samples.
+    ``given``: arrays to make them of, for a model of no known kind. Raises InputError if no inputs can be made, and CheckFailedError if the
+    file does not reproduce its golden samples.
     """
     rng = np.random.default_rng((batch, 0))
     with Engine(model.path, device="cpu") as engine:
@@ -178,8 +145,8 @@ def _made_for(model: BenchModel, engine: Engine, batch: int, rng: np.random.Gene
 def _images(model: BenchModel, contract: Contract) -> np.ndarray:
     """Held-out images uint8 (n, size, size, channels): those shipped beside the file, else its golden samples, else noise.
 
-    Shipped ones that the file misreads are left out. They are there to be looked at, more than half of some sets, and all of them
-    doubtful: a bench that judges by them says little of the images that come.
+    Shipped images that the model misclassifies are left out: they are difficult ones, chosen to be shown, more than half of some sets, and
+    not representative of a model's input.
     """
     shape = (model.size or 0, model.size or 0, int(contract.options.get("channels", 1)))
     shipped = model.path.with_name("examples.npz")
@@ -195,12 +162,12 @@ def _images(model: BenchModel, contract: Contract) -> np.ndarray:
 
 
 def _moved(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each image a pixel or so elsewhere."""
+    """Each image shifted by up to a pixel."""
     return np.stack([np.roll(image, tuple(rng.integers(-1, 2, 2)), axis=(0, 1)) for image in images])
 
 
 def _draws(engine: Engine, batch: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Uniform numbers (batch, TEXT_STEPS) that write a likely text, none of them near the border between two bytes."""
+    """Uniform numbers (batch, TEXT_STEPS) that write a likely text, none of them near the boundary between two bytes."""
     nothing = np.zeros((batch, 0), np.float32)
     temperature = np.array(0.8, np.float32)
     feeds: dict[str, np.ndarray] = {"prompt": np.zeros((batch, 0), np.uint8), "uniforms": nothing}
@@ -221,10 +188,12 @@ def _draws(engine: Engine, batch: int, rng: np.random.Generator) -> dict[str, np
 
 
 def _examples(engine: Engine, model: BenchModel, given: Feeds | None) -> dict[str, np.ndarray]:
-    """Arrays for every input: given ones, the file's golden sample, or drawn as the file declares them."""
+    """Arrays for every input: given ones, the file's golden sample, or random ones as the file declares them."""
     unknown = sorted(set(given or {}) - {spec.name for spec in (*engine.inputs, *engine.optional_inputs)})
     if unknown:
-        raise InputError(f"the feeds name {unknown[0]!r}, which is no input; {model.path.name} takes {'; '.join(map(str, engine.inputs))}")
+        raise InputError(
+            f"the feeds name {unknown[0]!r}, which is not an input; {model.path.name} takes {'; '.join(map(str, engine.inputs))}"
+        )
     if given is not None:
         return dict(given)
     if engine.contract is not None and engine.contract.goldens:
@@ -235,7 +204,7 @@ def _examples(engine: Engine, model: BenchModel, given: Feeds | None) -> dict[st
 def _variations(
     engine: Engine, batch: int, rng: np.random.Generator, count: int, examples: Mapping[str, np.ndarray]
 ) -> list[dict[str, np.ndarray]]:
-    """``examples`` brought to ``batch`` rows along the axes that are free to vary, and changed a little from feed to feed."""
+    """``examples`` resized to ``batch`` rows along dynamic axes, and varied a little for each input."""
     missing = [spec.name for spec in engine.inputs if spec.name not in examples]
     if missing:
         raise InputError(f"there are no feeds for the input {missing[0]!r}; give them with --feeds FILE.npz, an array an input")

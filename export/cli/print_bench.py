@@ -1,23 +1,21 @@
-"""Results of a benchmark and profiles, on a terminal."""
+"""Tables of benchmark results and profiles for the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
 
-from onnxferry.export.bench.profile.op_counts import Work
+from onnxferry.export.bench.profile.op_counts import OpCounts
 from onnxferry.export.bench.profile.profile import Profile, Share
 from onnxferry.export.bench.profile.roofline import SIDE, Peaks, Roofline, named
 from onnxferry.export.bench.report import Results, duration, geometric_means, remarks, row_title, table_rows
 from onnxferry.export.bench.results import Row
-from onnxferry.export.bench.verdicts import Verdict, verdicts
 from onnxferry.runtime.cli.console import facts_table, new_table, plain
 from onnxferry.runtime.formats import human_bytes
 
 SHOWN = 15
-"""Operators and nodes of a profile that are printed."""
+"""Rows of a profile that are printed."""
 
 
 def print_results(results: Results, console: Console) -> None:
@@ -30,21 +28,6 @@ def print_results(results: Results, console: Console) -> None:
         for (batch, threads), mean in means.items():
             table.add_row(str(batch), threads, f"{mean:.2f} ×")
         console.print(table)
-    _print_cold_starts(results.more.get("cold_start", {}), console)
-    _print_sizes(results.more.get("installed_size", {}), console)
-
-
-def print_verdicts(results: Results, console: Console) -> None:
-    """By the number of threads of the rows that they are read from."""
-    for threads in dict.fromkeys(row.threads for row in results.rows.values()):
-        table = new_table("figure", "must", "aim", "measured", "", title=f"Figures, {_threads(threads)}")
-        for verdict in verdicts(results, threads):
-            table.add_row(plain(verdict.what), verdict.must, verdict.aim, plain(verdict.value), verdict_word(verdict))
-        console.print(table)
-
-
-def verdict_word(verdict: Verdict) -> str:
-    return "open" if verdict.met is None else "met" if verdict.met else "missed"
 
 
 def _versions(results: Results) -> list[str]:
@@ -70,25 +53,6 @@ def _print_row(row: Row, console: Console) -> None:
         console.print(f"  {plain(line)}", soft_wrap=True)
 
 
-def _print_cold_starts(starts: Mapping[str, Mapping[str, float]], console: Console) -> None:
-    for model, entry in starts.items():
-        table = new_table("contender", "seconds", right=("seconds",), title=f"{plain(model)}: from starting Python to the first answer")
-        for name, seconds in entry.items():
-            table.add_row(plain(name), f"{seconds:.2f}")
-        console.print(table)
-
-
-def _print_sizes(sizes: Mapping[str, Any], console: Console) -> None:
-    if not sizes:
-        return
-    table = new_table("contender", "installed", "most of it", right=("installed",), title="Installed, with what it requires")
-    for name, entry in sizes.items():
-        largest = sorted(entry["parts"].items(), key=lambda part: -part[1])[:3]
-        words = ", ".join(f"{part} {human_bytes(size)}" for part, size in largest)
-        table.add_row(plain(name), human_bytes(entry["bytes"]), plain(words))
-    console.print(table)
-
-
 def print_profile(title: str, found: Profile, console: Console) -> None:
     console.print(f"{title}: {duration(found.run_s)} a run without the profiler, {duration(found.session_s)} with it", style="bold")
     for head, shares in (("operator", found.operators), ("node", found.nodes)):
@@ -96,39 +60,41 @@ def print_profile(title: str, found: Profile, console: Console) -> None:
     console.print(f"  between operators: {duration(found.between_s)} a run, medians of {found.runs} runs")
 
 
-def print_roofline(found: Roofline, work: Work, peaks: Peaks, console: Console) -> None:
+def print_roofline(found: Roofline, ops: OpCounts, peaks: Peaks, console: Console) -> None:
     threads = _threads(str(peaks.threads))
     console.print(
         f"  {threads}, measured now: {_giga(peaks.float32)} operations/s in float32, {_giga(peaks.int8)} in 8 bits (a product of {SIDE}³); "
         f"memory is read at {_giga(peaks.memory)}B/s",
         soft_wrap=True,
     )
-    for line in roofline_lines(found, work, peaks.cache_bytes):
+    for line in roofline_lines(found, ops, peaks.cache_bytes):
         console.print(f"  {plain(line)}", soft_wrap=True)
 
 
-def roofline_lines(found: Roofline, work: Work, cache_bytes: int | None) -> list[str]:
-    """What a run does, how long that takes at the least, what it is bounded by, and what the floor leaves out."""
+def roofline_lines(found: Roofline, ops: OpCounts, cache_bytes: int | None) -> list[str]:
+    """What a run computes, its roofline time, what bounds it, and what the roofline leaves out."""
     lines = []
     if found.ratio is None:
-        lines.append("floor: none, a run has no multiply-adds that are counted")
+        lines.append("roofline: none, a run has no multiply-adds that are counted")
     else:
-        kinds = ((work.float32_ops, "in float32"), (work.int8_ops, "in 8 bits"))
+        kinds = ((ops.float32_ops, "in float32"), (ops.int8_ops, "in 8 bits"))
         done = " and ".join(f"{_counted(ops)} operations {kind}" for ops, kind in kinds if ops)
         read = ""
-        if work.weight_bytes:
-            fits = cache_bytes is not None and work.distinct_bytes <= cache_bytes
+        if ops.weight_bytes:
+            fits = cache_bytes is not None and ops.distinct_bytes <= cache_bytes
             where = f" (they fit the last-level cache of {human_bytes(cache_bytes or 0)})" if fits else ""
-            again = "" if work.weight_bytes < 1.01 * work.distinct_bytes else f", {human_bytes(work.weight_bytes)} in all"
-            read = f", reading {human_bytes(work.distinct_bytes)} of weights{where} at {_giga(found.weights_rate)}B/s{again}"
+            again = "" if ops.weight_bytes < 1.01 * ops.distinct_bytes else f", {human_bytes(ops.weight_bytes)} in all"
+            read = f", reading {human_bytes(ops.distinct_bytes)} of weights{where} at {_giga(found.weights_rate)}B/s{again}"
         lines.append(f"a run does {done}{read}")
         lines.append(
-            f"floor: {duration(found.floor_s)}, the larger of {duration(found.arithmetic_s)} of arithmetic and "
+            f"roofline: {duration(found.roofline_s)}, the larger of {duration(found.arithmetic_s)} of arithmetic and "
             f"{duration(found.weights_s)} of reading weights; a run takes {found.ratio:.1f} × that"
         )
-    lines.append(f"bounded by: {found.words()}; {found.kernels:g} operators are started a run")
+    lines.append(f"bounded by: {found.words()}; {found.kernels:g} operators are launched a run")
     if found.others:
-        lines.append(f"not in the floor: {duration(found.other_s)} of {named(found.others)}, and the small operators without multiply-adds")
+        lines.append(
+            f"not in the roofline: {duration(found.other_s)} of {named(found.others)}, and the small operators without multiply-adds"
+        )
     return lines
 
 

@@ -28,7 +28,6 @@ import onnx
 import onnxruntime
 import torch
 
-from onnxferry.export.bench.contenders.rebuilt import rebuild
 from onnxferry.export.bench.correctness import judge
 from onnxferry.export.bench.workloads import BenchModel, Job, bench_model, make_job
 from onnxferry.export.optimize.rewrites.float16 import float16
@@ -37,6 +36,7 @@ from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.placement import PlacementWarning
 from onnxferry.runtime.machine import nvidia
 from onnxferry.runtime.tuning.bound_run import BoundRun
+from scoreboard.rebuilt import rebuild
 
 MODELS = ("digits", "digits-gan", "digits-ae")
 TURNS = 16

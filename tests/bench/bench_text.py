@@ -35,11 +35,11 @@ import torch
 from torch import Tensor
 
 from onnxferry.export import export_checkpoint
-from onnxferry.export.bench.contenders.rebuilt import Cells
 from onnxferry.export.families.rnn.bits import rounded
 from onnxferry.runtime import TextGenerator, load
 from onnxferry.train.families.rnn import START, Rnn, RnnConfig, choose, state_after
 from onnxferry.train.loop.checkpoint import Checkpoint
+from scoreboard.rebuilt import Cells
 
 TEMPERATURE = 0.8
 Step = Callable[..., tuple[Tensor, ...]]

@@ -1,6 +1,6 @@
-"""Who is measured: our engine and the four that a user would pick instead, each at its best, behind one small interface.
+"""Benchmark backends: onnxferry and four alternatives, each configured for its best speed, behind one small interface.
 
-Opened in a process of their own (bench_worker.py), so that neither threads, nor memory, nor imports of one disturb another.
+Each is opened in its own process (worker.py), so that threads, memory and imports of one do not affect another.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -25,26 +26,26 @@ Feeds = Mapping[str, np.ndarray]
 
 
 Call = Callable[[int], Any]
-"""Runs the feed of that number once, all the way to arrays that can be read."""
+"""Runs the inputs with that index once, up to arrays that can be read."""
 
 
 TRIAL_S = 0.1
-"""Seconds that each of several ways is tried for, to measure the fastest."""
+"""Seconds for which each of several variants is timed, to find the fastest."""
 
 
 class Contender(Protocol):
     precision: str  # of its arithmetic, as it says itself
-    how: str  # settings that somebody would need to do the same
+    how: str  # settings needed to reproduce it
 
     def ready(self, feeds: Sequence[Feeds]) -> Call:
-        """Makes ready for feeds of this shape. What can be done once is done here, and is not timed."""
+        """Prepares for inputs of this shape. Everything that is needed once is done here, and is not timed."""
 
     def named(self, result: Any) -> dict[str, np.ndarray]:
-        """A call's result as arrays of their own, by output name."""
+        """A call's result as copied arrays, by output name."""
 
 
 class Ours:
-    """``load``, as tuned for this machine: within the threads that are asked for, where some are."""
+    """``load(tune=True)``, within the given number of threads, if any."""
 
     def __init__(self, model: BenchModel, threads: int | None, tune: bool = True) -> None:
         from onnxferry.runtime import load
@@ -70,7 +71,7 @@ class Ours:
         return lambda i: engine.run(feeds[i], self.outputs)
 
     def named(self, result: Any) -> dict[str, np.ndarray]:
-        # Of their own: outputs that were bound once may be written again by the next run.
+        # Copied: the next run may overwrite outputs that are bound.
         return {name: np.array(array) for name, array in result.items()}
 
 
@@ -80,7 +81,7 @@ class Untuned(Ours):
 
 
 class BareOrt:
-    """``onnxruntime.InferenceSession`` on the plain file, with its defaults; one thread where one is asked for."""
+    """``onnxruntime.InferenceSession`` on the plain file with its defaults, and the given number of threads."""
 
     precision = "float32"
 
@@ -102,7 +103,7 @@ class BareOrt:
 
 
 class OpenVino:
-    """A compiled model and one infer request that shares its memory with numpy, for the shape that runs or for any, whichever is faster."""
+    """A compiled model and an infer request that shares memory with numpy, for a fixed or a dynamic shape, whichever is faster."""
 
     def __init__(self, model: BenchModel, threads: int | None, precision: str = "") -> None:
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # not importable: OpenVINO then sends nothing
@@ -148,7 +149,7 @@ class OpenVinoFloat32(OpenVino):
 
 
 def fastest(ways: Mapping[str, Call], feeds: int) -> str:
-    """The name of the way whose calls take the least time: each is warmed up and tried for TRIAL_S seconds."""
+    """The name of the variant with the smallest median time: each is warmed up and timed for TRIAL_S seconds."""
     medians = {}
     for name, call in ways.items():
         for i in range(3):
@@ -157,49 +158,55 @@ def fastest(ways: Mapping[str, Call], feeds: int) -> str:
     return min(medians, key=medians.__getitem__)
 
 
-CONTENDERS: Mapping[str, tuple[str, str, str]] = {
-    "onnxferry": ("onnxferry.export.bench.contenders.base:Ours", "onnxruntime", "this engine as tuned"),
-    "onnxferry-untuned": ("onnxferry.export.bench.contenders.base:Untuned", "onnxruntime", "this engine on the plain file"),
-    "onnxruntime": ("onnxferry.export.bench.contenders.base:BareOrt", "onnxruntime", "bare ONNX Runtime"),
-    "openvino": ("onnxferry.export.bench.contenders.base:OpenVino", "openvino", "OpenVINO at its default precision"),
-    "openvino-f32": ("onnxferry.export.bench.contenders.base:OpenVinoFloat32", "openvino", "OpenVINO at float32"),
-    "torch": ("onnxferry.export.bench.contenders.pytorch:Eager", "torch", "PyTorch"),
-    "torch-compile": ("onnxferry.export.bench.contenders.pytorch:Compiled", "torch", "PyTorch, torch.compile"),
-    "one-step": (
-        "onnxferry.export.bench.contenders.one_step:OneStep",
-        "onnxruntime",
-        "a text generator's layers and head alone, a step a run",
-    ),
+@dataclass(frozen=True)
+class ContenderSpec:
+    """How to open a contender."""
+
+    target: str  # "module:class", called with the model and the number of threads
+    package: str  # that it needs
+    what: str  # it is
+
+
+_HERE = "onnxferry.export.bench.contenders"
+
+
+CONTENDERS: Mapping[str, ContenderSpec] = {
+    "onnxferry": ContenderSpec(f"{_HERE}.base:Ours", "onnxruntime", "this engine as tuned"),
+    "onnxferry-untuned": ContenderSpec(f"{_HERE}.base:Untuned", "onnxruntime", "this engine on the plain file"),
+    "onnxruntime": ContenderSpec(f"{_HERE}.base:BareOrt", "onnxruntime", "bare ONNX Runtime"),
+    "openvino": ContenderSpec(f"{_HERE}.base:OpenVino", "openvino", "OpenVINO at its default precision"),
+    "openvino-f32": ContenderSpec(f"{_HERE}.base:OpenVinoFloat32", "openvino", "OpenVINO at float32"),
+    "torch": ContenderSpec(f"{_HERE}.pytorch:Eager", "torch", "PyTorch"),
+    "torch-compile": ContenderSpec(f"{_HERE}.pytorch:Compiled", "torch", "PyTorch, torch.compile"),
 }
-"""Name to "module:class", the package that it needs, and what it is."""
 
 
 OURS = "onnxferry"
 
 
-ONE_STEP = "one-step"
+PEERS = tuple(name for name in CONTENDERS if not name.startswith(OURS))
+"""The alternatives."""
 
 
-PEERS = tuple(name for name in CONTENDERS if not name.startswith(OURS) and name != ONE_STEP)
-"""What a user would pick instead."""
+NEEDS_NETWORK = ("torch", "torch-compile")
+"""Peers that run the network itself, not the file: a user names it."""
 
 
-def open_contender(name: str, model: BenchModel, threads: int | None) -> Contender:
-    module, _, attribute = CONTENDERS[name][0].partition(":")
+def open_contender(spec: ContenderSpec, model: BenchModel, threads: int | None) -> Contender:
+    module, _, attribute = spec.target.partition(":")
     made: Contender = getattr(import_module(module), attribute)(model, threads)
     return made
 
 
-def installed(name: str) -> bool:
-    return find_spec(CONTENDERS[name][1]) is not None
+def installed(spec: ContenderSpec) -> bool:
+    return find_spec(spec.package) is not None
 
 
-def version_of(name: str) -> str:
+def version_of(spec: ContenderSpec) -> str:
     """Of the package that runs it, with the wheel's name where several bring the same."""
-    package = CONTENDERS[name][1]
-    for wheel in (package, f"{package}-gpu"):
+    for wheel in (spec.package, f"{spec.package}-gpu"):
         try:
             return f"{wheel} {version(wheel)}"
         except PackageNotFoundError:
             continue
-    raise InputError(f"the package {package!r} is not installed")
+    raise InputError(f"the package {spec.package!r} is not installed")

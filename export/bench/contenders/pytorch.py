@@ -1,22 +1,48 @@
-"""PyTorch as a contender: the training network itself, eager and compiled, in inference mode."""
+"""PyTorch as a contender: the network that the file was exported from, eager and compiled, in inference mode.
+
+The user names the network (``--module pkg.module:make_model``). Its weights are taken from the file unless they are given, and it is
+timed only after it has reproduced the file's golden samples. A normalization that the export folded into a convolution stays folded:
+PyTorch then has less to do than with the network as it was trained.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from onnxferry.export.bench.contenders.base import Call, Feeds, fastest
-from onnxferry.export.bench.contenders.rebuilt import Cells, Rebuilt, rebuild, rebuild_text
 from onnxferry.export.bench.workloads import BenchModel
-from onnxferry.runtime.errors import InputError
+from onnxferry.export.sources.factory import model_from_factory
+from onnxferry.runtime.artifact.metadata import contract_from_metadata
+from onnxferry.runtime.engine.replay import replay_goldens
+from onnxferry.runtime.errors import ExportError, InputError
 from onnxferry.runtime.machine.cpu import available_cpus
-from onnxferry.train.families.rnn import HIGHEST_UNIFORM
 
-Step = Callable[..., tuple[Tensor, ...]]
+Weights = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A module that does what the file does: arrays in the order of ``inputs``, a tensor or a tuple in the order of ``outputs``."""
+
+    module: nn.Module
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays by input name to arrays by output name, eagerly."""
+        with torch.inference_mode():
+            made = self.module(*(torch.from_numpy(np.array(feeds[name])) for name in self.inputs))
+        return dict(zip(self.outputs, (t.numpy() for t in (made if isinstance(made, tuple) else (made,))), strict=True))
 
 
 class Eager:
@@ -28,68 +54,54 @@ class Eager:
         torch.set_num_threads(threads or available_cpus())
         self.model = model
         self.how = ""
-        if model.writes:
-            network, self.start = rebuild_text(model.path)
-            self.cells = Cells(network)
-            self.outputs: tuple[str, ...] = ("bytes",)
-        else:
-            self.rebuilt = self._rebuilt()
-            self.outputs = self.rebuilt.outputs
+        self.network = self.open_network()
+
+    def open_network(self) -> Network:
+        """Raises InputError for a model whose network is not named."""
+        if not self.model.factory:
+            raise InputError(f"PyTorch runs the network of {self.model.name}, not the file: name it with --module pkg.module:make_model")
+        module = model_from_factory(self.model.factory, self.model.weights or None)
+        if not isinstance(module, nn.Module):
+            raise InputError(f"{self.model.factory} gives a {type(module).__name__}; a torch.nn.Module is needed, to be run and compiled")
+        # A network that comes with its weights needs none from the file, where the export folded some of them away.
+        return checked_network(self.model.path, module, weights_from_file=not (self.model.weights or self.model.seeded))
 
     def ready(self, feeds: Sequence[Feeds]) -> Call:
-        if self.model.writes:
-            self.how = "cells, a byte at a time"
-            return _writer(self.cells, self.start, feeds)
-        inputs = self._tensors(feeds)
-        module = self.rebuilt.module
-        ways = {"": _caller(module, inputs)}
-        if any(isinstance(part, nn.Conv2d) for part in module.modules()):
-            moved = self._rebuilt().module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            ways["channels last"] = _caller(moved, inputs)
+        inputs = self.tensors(feeds)
+        ways = {"": call_of(self.network.module, inputs)}
+        if any(isinstance(part, nn.Conv2d) for part in self.network.module.modules()):
+            moved = self.open_network().module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            ways["channels last"] = call_of(moved, inputs)
         self.how = fastest(ways, len(feeds))
         return ways[self.how]
 
-    def _rebuilt(self) -> Rebuilt:
-        # A network that is made again needs no weights from the file, where the export folded some of them away.
-        return rebuild(self.model.path, _network(self.model), weights_from_file=not (self.model.weights or self.model.seeded))
-
-    def _tensors(self, feeds: Sequence[Feeds]) -> list[tuple[Tensor, ...]]:
-        """Feeds as tensors: somebody who works in PyTorch has them so, and the making is not timed."""
-        return [tuple(torch.from_numpy(feed[name]) for name in self.rebuilt.inputs) for feed in feeds]
+    def tensors(self, feeds: Sequence[Feeds]) -> list[tuple[Tensor, ...]]:
+        """Feeds as tensors: a PyTorch program has them so, and making them is not timed."""
+        return [tuple(torch.from_numpy(feed[name]) for name in self.network.inputs) for feed in feeds]
 
     def named(self, result: Any) -> dict[str, np.ndarray]:
         arrays = result if isinstance(result, tuple | list) else (result,)
-        return {name: np.array(array) for name, array in zip(self.outputs, arrays, strict=True)}
+        return {name: np.array(array) for name, array in zip(self.network.outputs, arrays, strict=True)}
 
 
 class Compiled(Eager):
     """``torch.compile`` for the shape that runs, with the weights frozen into the code."""
 
     def ready(self, feeds: Sequence[Feeds]) -> Call:
-        torch._dynamo.reset()
-        torch._inductor.config.freezing = True
+        freeze_weights()
         self.how = "freezing, fixed shape"
-        if self.model.writes:
-            call = _writer(torch.compile(self.cells, dynamic=False), self.start, feeds)
-        else:
-            call = _caller(torch.compile(self.rebuilt.module, dynamic=False), self._tensors(feeds))
+        call = call_of(torch.compile(self.network.module, dynamic=False), self.tensors(feeds))
         call(0)  # compiles
         return call
 
 
-def _network(model: BenchModel) -> nn.Module | None:
-    """The module that the user, or the suite, named; None where the file itself tells."""
-    if not model.factory:
-        return None
-    from onnxferry.export.sources.factory import model_from_factory
-
-    made = model_from_factory(model.factory, model.weights or None)
-    if not isinstance(made, nn.Module):
-        raise InputError(f"{model.factory} gives a {type(made).__name__}; a torch.nn.Module is needed, to be run and compiled")
-    return made
+def freeze_weights() -> None:
+    """The next module that is compiled has its weights as constants."""
+    torch._dynamo.reset()
+    torch._inductor.config.freezing = True
 
 
-def _caller(module: Any, inputs: list[tuple[Tensor, ...]]) -> Call:
+def call_of(module: Any, inputs: list[tuple[Tensor, ...]]) -> Call:
     @torch.inference_mode()
     def call(i: int) -> Any:
         made = module(*inputs[i])
@@ -98,18 +110,44 @@ def _caller(module: Any, inputs: list[tuple[Tensor, ...]]) -> Call:
     return call
 
 
-def _writer(step: Step, start: Tensor, feeds: Sequence[Feeds]) -> Call:
-    """Writes as many bytes as there are uniform numbers: uint8 (batch, steps)."""
-    draws = [torch.from_numpy(feed["uniforms"]).clamp(0, HIGHEST_UNIFORM) for feed in feeds]
-    sharpness = [torch.tensor(1 / float(feed["temperature"])) for feed in feeds]
+def checked_network(path: str | os.PathLike[str], module: nn.Module, weights_from_file: bool = True) -> Network:
+    """``module``, with the weights of the file or as it is, once it has reproduced the file's golden samples.
 
-    @torch.inference_mode()
-    def call(i: int) -> np.ndarray:
-        state: Sequence[Tensor] = [part.contiguous() for part in start.expand(len(draws[i]), -1, -1).unbind(dim=1)]
-        written = []
-        for uniform in draws[i].unbind(dim=1):
-            byte, *state = step(uniform, sharpness[i], *state)
-            written.append(byte.to(torch.uint8))
-        return torch.stack(written, dim=1).numpy()
+    Raises ExportError for a file without golden samples or without some weight, CheckFailedError for a network that answers otherwise.
+    """
+    model = onnx.load(Path(path))
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    contract = contract_from_metadata({entry.key: entry.value for entry in model.metadata_props})
+    inputs = tuple(value.name for value in model.graph.input if value.name not in weights)
+    outputs = tuple(value.name for value in model.graph.output)
+    if contract is None or not contract.goldens:
+        raise ExportError(f"{Path(path).name} has no golden samples, so no network can be verified as its source; export it with them")
+    if weights_from_file:
+        module = _with_weights(module, weights)
+    network = Network(module.eval().requires_grad_(False), inputs, outputs)
+    replay_goldens(network.run, contract).raise_if_failed(f"the PyTorch network of {Path(path).name}")
+    return network
 
-    return call
+
+def _with_weights(module: nn.Module, weights: Weights) -> nn.Module:
+    """The module with the file's weights. A normalisation that the file lacks was folded into the layer before, whose bias it became."""
+    for name, part in list(module.named_modules()):
+        if isinstance(part, nn.BatchNorm2d) and f"{name}.running_mean" not in weights:
+            parent, _, attribute = name.rpartition(".")
+            setattr(module.get_submodule(parent), attribute, nn.Identity())
+        elif isinstance(part, nn.Conv2d | nn.Linear) and f"{name}.weight_bias" in weights:
+            part.bias = nn.Parameter(torch.zeros(part.weight.shape[0]))
+    state: dict[str, Tensor] = {}
+    for name, value in module.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        stored = next((weights[n] for n in (f"{name.removesuffix('bias')}weight_bias", name) if n in weights), None)
+        if stored is None or stored.shape != tuple(value.shape):
+            found = "is not in the file" if stored is None else f"has shape {stored.shape} in the file"
+            raise ExportError(
+                f"the weight {name!r}, {tuple(value.shape)}, {found}, so that its network cannot be rebuilt; "
+                "take the file as it was exported, or name its network and state dict with --module and --weights"
+            )
+        state[name] = torch.from_numpy(np.array(stored, np.float32))
+    module.load_state_dict(state, strict=False)
+    return module

@@ -1,11 +1,10 @@
-"""What a run must do at the least: its multiply-adds, and the weights that it reads, counted out of a profiler's trace.
+"""Operation counts of a run: its multiply-adds and the weights that it reads, from a profiler's trace.
 
-Shapes of activations are those of the trace (``input_type_shape`` and ``output_type_shape``). Attributes and weights are those of the
-optimised graph that the same session saved: a trace leaves out weights that were packed before. What runs in an inner graph counts as
-often as it ran.
+Shapes of activations come from the trace (``input_type_shape`` and ``output_type_shape``). Attributes and weights come from the optimized
+graph that the same session saved: the trace leaves out weights that were packed before. Nodes of a subgraph count each time they run.
 
 Counted are convolutions, matrix products and recurrent layers, a multiply-add as two operations. Channels that ONNX Runtime pads to its
-blocks count as those that are computed; a recurrent layer counts all steps of its input, also where ``sequence_lens`` stops one earlier.
+blocks are included; a recurrent layer counts all steps of its input, even if ``sequence_lens`` ends one earlier.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, helper
 
 KERNEL = "_kernel_time"
-"""How the profiler ends the name of a node's event."""
+"""Suffix of the name of a node's event."""
 
 
 INNER = frozenset({"Scan", "Loop", "If"})
-"""Operators that run a graph of their own."""
+"""Operators that run a subgraph."""
 
 
-# Which input their weights are, (outputs, inputs of a group, kernel…); of a transposed one (inputs, outputs of a group, kernel…).
+# The index of the weights among the inputs: (outputs, inputs of a group, kernel…); transposed (inputs, outputs of a group, kernel…).
 _CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "NhwcFusedConv": 1, "ConvInteger": 1, "QLinearConv": 3, "ConvTranspose": 1}
 
 
@@ -56,33 +55,33 @@ Shape = Sequence[int]
 
 
 @dataclass(frozen=True)
-class Work:
-    """Of one run."""
+class OpCounts:
+    """Operations and weights of one run."""
 
     float32_ops: int = 0
     int8_ops: int = 0
-    weight_bytes: int = 0  # as often as they are read: a loop reads its own once each step
+    weight_bytes: int = 0  # each time they are read: a loop reads its weights once a step
     distinct_bytes: int = 0  # of the weights that are read
     counted: frozenset[str] = frozenset()  # nodes, as label() names them
 
 
 @dataclass(frozen=True)
 class _Known:
-    """A node of the graph that ran, and the weights that it can see, its own graph's and the outer ones'."""
+    """A node of the graph that ran, and the weights in its scope: those of its graph and of the outer ones."""
 
     node: NodeProto
     weights: Mapping[str, TensorProto]
 
 
 def label(event: Mapping[str, Any]) -> str:
-    """The node of a kernel's event, for people: ``conv1 (Conv)``."""
+    """The node of a kernel's event, as it is displayed: ``conv1 (Conv)``."""
     return f"{str(event['name']).removesuffix(KERNEL)} ({event['args']['op_name']})"
 
 
-def count(kernels: Iterable[Mapping[str, Any]], model: onnx.ModelProto) -> Work:
-    """``kernels``: the profiler's events of one run, in order. ``model``: the graph that ran; its weights may lie elsewhere.
+def count_ops(kernels: Iterable[Mapping[str, Any]], model: onnx.ModelProto) -> OpCounts:
+    """``kernels``: the profiler's events of one run, in order. ``model``: the graph that ran; its weights may be external.
 
-    A node whose shapes cannot be found is not counted, nor in :attr:`Work.counted`.
+    A node whose shapes are unknown is not counted, and not in :attr:`OpCounts.counted`.
     """
     events = list(kernels)
     known = _known(events, model.graph)
@@ -107,13 +106,13 @@ def count(kernels: Iterable[Mapping[str, Any]], model: onnx.ModelProto) -> Work:
             read += sum(sizes.values())
             if found.node.op_type in _GATES:  # the recurrent weights once each step
                 read += sizes.get(found.node.input[2], 0) * (_steps(found.node, inputs) - 1)
-    return Work(ops[False], ops[True], read, sum(distinct.values()), frozenset(counted))
+    return OpCounts(ops[False], ops[True], read, sum(distinct.values()), frozenset(counted))
 
 
 def multiply_adds(node: NodeProto, inputs: Sequence[Shape], outputs: Sequence[Shape], weights: Mapping[str, Shape]) -> int | None:
-    """Of one execution; None for an operator that is not counted, or where a shape is not known.
+    """Multiply-adds of one execution; None for an operator that is not counted, or if a shape is not known.
 
-    ``inputs``, ``outputs``: shapes as the trace has them, from which weights may be missing: these stand in ``weights``, by name.
+    ``inputs``, ``outputs``: shapes from the trace, which may lack weights. ``weights``: shapes of weights, by name.
     """
     kind = node.op_type
     if not inputs or not outputs:
@@ -122,7 +121,7 @@ def multiply_adds(node: NodeProto, inputs: Sequence[Shape], outputs: Sequence[Sh
     if kind in _CONVOLUTIONS:
         at = _CONVOLUTIONS[kind]
         kernel = weights.get(node.input[at])
-        if kernel is None and len(inputs) == sum(map(bool, node.input)):  # computed, and so in the trace
+        if kernel is None and len(inputs) == sum(map(bool, node.input)):  # computed, so it is in the trace
             kernel = inputs[at]
         if kernel is None:
             return None
@@ -139,7 +138,7 @@ def multiply_adds(node: NodeProto, inputs: Sequence[Shape], outputs: Sequence[Sh
 
 
 def _known(events: Sequence[Mapping[str, Any]], graph: onnx.GraphProto) -> dict[str, _Known]:
-    """The graph's nodes by :func:`label`. Those without a name are told apart by the order in which they run, which is the file's."""
+    """The graph's nodes by :func:`label`. Nodes without a name are matched by the order in which they run, which is that of the file."""
     known: dict[str, _Known] = {}
     nameless: dict[str, list[_Known]] = {}
     for found in _nodes(graph, {}):
@@ -153,7 +152,7 @@ def _known(events: Sequence[Mapping[str, Any]], graph: onnx.GraphProto) -> dict[
         if name not in known and name not in others.setdefault(event["args"]["op_name"], []):
             others[event["args"]["op_name"]].append(name)
     for kind, labels in others.items():
-        if len(labels) == len(nameless.get(kind, ())):  # not where a branch did not run
+        if len(labels) == len(nameless.get(kind, ())):  # unless a branch did not run
             known |= dict(zip(labels, nameless[kind], strict=True))
     return known
 
@@ -168,7 +167,7 @@ def _nodes(graph: onnx.GraphProto, outer: Mapping[str, TensorProto]) -> Iterator
 
 
 def _shapes(entries: Any) -> list[tuple[int, ...]]:
-    """``[{"float": [1, 3]}, …]`` as the trace has it; nothing where it has anything else."""
+    """Shapes of ``[{"float": [1, 3]}, …]``, as the trace has them; empty for anything else."""
     try:
         return [tuple(int(size) for size in shape) for entry in entries for shape in entry.values()]
     except (TypeError, ValueError, AttributeError):

@@ -1,7 +1,7 @@
-"""Where a run's time goes: by operator and by node, out of ONNX Runtime's own profiler, with our engine's own session options.
+"""Where a run's time goes, by operator and by node: ONNX Runtime's profiler, run with the session options of our engine.
 
-An operator that runs a graph of its own (Scan, Loop, If) is counted without what runs inside it. The trace is ONNX Runtime's file as it
-is, in the Trace Event Format (JSON array): https://ui.perfetto.dev opens it.
+An operator with a subgraph (Scan, Loop, If) is counted without what runs inside it. The trace is ONNX Runtime's file, unchanged, in the
+Trace Event Format (JSON array): https://ui.perfetto.dev opens it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxferry.export.bench.profile.op_counts import KERNEL, Work, count, label
+from onnxferry.export.bench.profile.op_counts import KERNEL, OpCounts, count_ops, label
 from onnxferry.runtime.artifact.describe import describe
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.engine import Engine
@@ -44,7 +44,7 @@ GRAPH = "optimised.onnx"
 
 @dataclass(frozen=True)
 class Share:
-    """An operator, or one node of one. Times are of one run: those of inner graphs are not in it."""
+    """An operator or a node. Times are of one run, without those of subgraphs."""
 
     name: str
     calls: float  # a run
@@ -54,23 +54,23 @@ class Share:
 
 @dataclass(frozen=True)
 class Profile:
-    """Medians of ``run_s`` and ``session_s`` are over ``runs`` runs; profiling itself slows small operators a little."""
+    """``run_s`` and ``session_s`` are medians over ``runs`` runs; profiling slows small operators down a little."""
 
     runs: int
     run_s: float  # Engine.run, without the profiler
     session_s: float  # ONNX Runtime's own run, under the profiler
     operators: tuple[Share, ...]
     nodes: tuple[Share, ...]
-    work: Work = field(default_factory=Work)  # what a run cannot do without
+    ops: OpCounts = field(default_factory=OpCounts)  # of one run
 
     @property
     def between_s(self) -> float:
-        """What a run takes beside its operators' own time: memory, and going from one to the next."""
+        """Seconds of a run that are not inside an operator: memory allocation, and the time between operators."""
         return max(0.0, self.session_s - sum(operator.seconds for operator in self.operators))
 
 
 def profile(engine: Engine, feeds: Sequence[Mapping[str, np.ndarray]], trace: Path | None = None) -> Profile:
-    """``feeds`` take turns. ``trace``: where the profiler's file is kept. Raises DeviceError where the profiler says nothing."""
+    """Profile runs of ``feeds``, in turns. ``trace``: where to save the trace. Raises DeviceError if the profiler writes nothing."""
     outputs = [spec.name for spec in engine.outputs]
     for i in range(WARM_RUNS):
         engine.run(feeds[i % len(feeds)])
@@ -84,20 +84,20 @@ def profile(engine: Engine, feeds: Sequence[Mapping[str, np.ndarray]], trace: Pa
         if trace is not None:
             with written_whole(trace) as part:
                 shutil.copyfile(written, part)
-        # Without the weights, of which shapes are enough.
-        work = count(last_run(events), onnx.load(Path(folder, GRAPH), load_external_data=False))
-    return replace(summed(events, WARM_RUNS, statistics.median(times)), work=work)
+        # Without the weights: their shapes are enough.
+        ops = count_ops(last_run(events), onnx.load(Path(folder, GRAPH), load_external_data=False))
+    return replace(summed(events, WARM_RUNS, statistics.median(times)), ops=ops)
 
 
 def open_as_tuned(path: Path, feeds: Mapping[str, np.ndarray], threads: int | None) -> Engine:
-    """The engine that a tuned model runs such feeds on. Errors as of :func:`onnxferry.runtime.tuning.tune.tune`."""
+    """The engine that a tuned model runs such feeds on. Raises as :func:`onnxferry.runtime.tuning.tune.tune`."""
     with open_tuned(describe(path), device="cpu", threads=threads) as tuned:
         setting, files = tuned.setting_for(feeds), tuned.tuning.files
     return open_as(setting, files[setting.variant], device="cpu")
 
 
 def _profiled_session(engine: Engine, folder: Path) -> Any:
-    """Another session of the engine's file, on its providers, with its options, and the profiler on. Leaves the graph that it runs."""
+    """A session of the engine's file with its providers and options, and the profiler on. Saves the optimized graph in ``folder``."""
     runtime = ort.onnxruntime()
     session = engine._session
     options = session.get_session_options()
@@ -113,20 +113,20 @@ def _profiled_session(engine: Engine, folder: Path) -> Any:
 
 
 def read_trace(path: Path) -> list[dict[str, Any]]:
-    """The events of a profiler's file. Raises DeviceError for what is no trace, or one without operators."""
+    """The events of a profiler's file. Raises DeviceError for a file that is not a trace, or one without operators."""
     try:
         events = json.loads(path.read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError) as error:
         raise DeviceError(f"ONNX Runtime's profiler wrote no readable trace ({error})") from error
     if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
-        raise DeviceError("ONNX Runtime's profiler wrote something that is no list of events")
+        raise DeviceError("ONNX Runtime's profiler wrote something that is not a list of events")
     if not any(_is_kernel(event) for event in events):
         raise DeviceError("ONNX Runtime's profiler names no operators; it cannot profile on this provider")
     return events
 
 
 def summed(events: Iterable[Mapping[str, Any]], skipped: int, run_s: float) -> Profile:
-    """Times by operator and node: the median over all runs but the first ``skipped``."""
+    """Times by operator and node: medians over all runs but the first ``skipped``."""
     every = sorted((e for e in events if "dur" in e and "ts" in e), key=lambda e: (e["ts"], -e["dur"]))
     runs = [event for event in every if event.get("name") == "model_run"][skipped:]
     starts = [event["ts"] for event in runs]
@@ -151,7 +151,7 @@ def last_run(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _own_times(kernels: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Each one's microseconds without those of the kernels that ran inside it. ``kernels``: by start, the longer first."""
+    """Microseconds of each kernel without those that ran inside it. ``kernels``: sorted by start, the longer first."""
     own: list[float] = []
     stack: list[int] = []
     for index, event in enumerate(kernels):

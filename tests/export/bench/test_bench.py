@@ -5,28 +5,28 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from onnxferry.export.bench import race as reference_bench
-from onnxferry.export.bench import synthetic as bench_made
 from onnxferry.export.bench import workloads as bench_jobs
-from onnxferry.export.bench.contenders.base import CONTENDERS, PEERS, fastest
+from onnxferry.export.bench.contenders.base import CONTENDERS, PEERS, ContenderSpec, fastest
 from onnxferry.export.bench.correctness import judge
-from onnxferry.export.bench.footprint import installed_size
 from onnxferry.export.bench.race import Bench
 from onnxferry.export.bench.report import Results, duration, geometric_mean, geometric_means, load_results, machine, save_plot
 from onnxferry.export.bench.results import Measured, Row
-from onnxferry.export.bench.verdicts import shipped_rows, verdicts
 from onnxferry.export.bench.worker import Turn, WorkerError
 from onnxferry.export.bench.workloads import FEEDS, BenchModel, bench_model, make_job
 from onnxferry.export.cli import bench as bench_command
 from onnxferry.runtime.artifact.contract import Contract, Golden, Tolerance
 from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.engine.ort import ONE_NODE_MODEL
 from onnxferry.runtime.errors import ArtifactError, CheckFailedError, InputError
 
 
@@ -51,8 +51,8 @@ class Stub:
     turns: list[str] = []  # noqa: RUF012
     milliseconds: dict[str, int] = {}  # noqa: RUF012
 
-    def __init__(self, name: str, model: BenchModel, threads: int | None, log: Path) -> None:
-        self.name = name
+    def __init__(self, spec: ContenderSpec, model: BenchModel, threads: int | None, log: Path) -> None:
+        self.name = next(name for name, other in CONTENDERS.items() if other is spec)
 
     def open(self) -> None:
         if self.name == "openvino":
@@ -95,12 +95,11 @@ def test_two_contenders_in_processes_of_their_own(tiny: Path) -> None:
     assert row.ratio > 0
 
 
-def test_a_contender_that_dies_is_a_row_and_not_the_end(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(reference_bench.__dict__, "version_of", lambda name: "")
-    # In the child the name is looked up again, and there is no such contender: it fails by itself.
-    (row,) = Bench(rounds=1, turn_s=0.001).rows(bench_model(str(tiny)), [1], "1", ["nobody", "onnxruntime"])
-    assert row.contenders["nobody"].status == "failed"
-    assert "nobody" in row.contenders["nobody"].words
+def test_a_contender_that_cannot_be_opened_is_a_row_and_not_the_end(tiny: Path) -> None:
+    table = {**CONTENDERS, "missing": ContenderSpec("no_such_module:Contender", "onnxruntime", "cannot be imported")}
+    (row,) = Bench(rounds=1, turn_s=0.001, table=table).rows(bench_model(str(tiny)), [1], "1", ["missing", "onnxruntime"])
+    assert row.contenders["missing"].status == "failed"
+    assert "no_such_module" in row.contenders["missing"].words
     assert row.contenders["onnxruntime"].timed
 
 
@@ -137,7 +136,7 @@ def test_reduced_precision_is_held_to_its_own_budget_and_reported(tiny: Path, st
 @pytest.mark.parametrize(
     ("actual", "reduced", "words"),
     [
-        ({}, False, "it gives no probabilities"),
+        ({}, False, "the output probabilities is missing"),
         ({"probabilities": np.zeros((2, 2), np.float32)}, False, "expected float32 (2, 3)"),
         ({"probabilities": np.full((2, 3), np.nan, np.float32)}, False, "probabilities"),
         ({"probabilities": np.full((2, 3), np.nan, np.float32)}, True, "at most"),
@@ -186,12 +185,6 @@ def test_text_is_written_with_draws_that_rounding_does_not_tip() -> None:
             assert np.array_equal(engine.run(moved, ["bytes"])["bytes"], job.answers[0]["bytes"])
 
 
-@pytest.mark.parametrize("name", shipped_rows())
-def test_every_shipped_model_has_feeds(name: str) -> None:
-    job = make_job(bench_model(name), 2, count=1)
-    assert all(len(array) == 2 for feed in job.feeds for array in feed.values() if array.ndim)
-
-
 def test_images_that_are_misread_are_not_measured_with() -> None:
     model = bench_model("fashion")
     contract = make_job(model, 1, count=1).contract
@@ -219,12 +212,13 @@ def test_a_file_that_fails_its_own_golden_samples_is_not_measured(tmp_path: Path
 def test_feeds_of_somebodys_own(tiny: Path) -> None:
     job = make_job(bench_model(str(tiny)), 4, {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}, count=2)
     assert job.feeds[0]["x"].shape == (4, 3)
-    with pytest.raises(InputError, match="'z', which is no input"):
+    with pytest.raises(InputError, match="'z', which is not an input"):
         make_job(bench_model(str(tiny)), 1, {"z": np.zeros(3, np.float32)})
 
 
 def test_a_fixed_batch(tmp_path: Path) -> None:
-    model = bench_model("one-node")
+    (tmp_path / "square.onnx").write_bytes(ONE_NODE_MODEL)
+    model = bench_model(str(tmp_path / "square.onnx"))
     assert make_job(model, 1, count=1).answers[0]["y"].shape == (1,)
     with pytest.raises(InputError, match="measure it at --batch 1"):
         make_job(model, 8)
@@ -234,6 +228,43 @@ def row(model: str = "m", batch: int = 1, threads: str = "1", **seconds: float) 
     return Row(
         model, batch, threads, "0" * 64, 16, 0, {name.replace("_", "-"): Measured("timed", median_s=s) for name, s in seconds.items()}
     )
+
+
+NETWORK = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, factor=1.5):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.full((3,), factor))
+
+    def forward(self, x):
+        return torch.relu(x * self.factor)
+
+def make():
+    return Net(0.0)  # the weights are taken from the file
+
+def number():
+    return 3
+"""
+
+
+@pytest.mark.parametrize(("factory", "status", "words"), [("make", "right", "the same"), ("number", "failed", "number")])
+def test_pytorch_runs_the_network_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str, status: str, words: str
+) -> None:
+    import torch
+
+    from onnxferry.export import export_model
+
+    (tmp_path / "bench_network.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    net = import_module("bench_network").Net()
+    export_model(net, (torch.rand(2, 3),), tmp_path / "net.onnx", dynamic_shapes=({0: "batch"},))
+    model = bench_model(str(tmp_path / "net.onnx"), f"bench_network:{factory}")
+    (found,) = Bench(rounds=0).rows(model, [4], "1", ["torch"])
+    assert (found.contenders["torch"].status, words in found.contenders["torch"].words) == (status, True), found
+    sys.modules.pop("bench_network")
 
 
 def test_results_survive_a_round_trip(tmp_path: Path) -> None:
@@ -253,11 +284,11 @@ def test_results_survive_a_round_trip(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "is no result of onnxferry bench"),
-        ("[]", "is no result of onnxferry bench"),
+        ("{", "is not a result of onnxferry bench"),
+        ("[]", "is not a result of onnxferry bench"),
         ('{"schema": 99}', "has schema 99"),
-        ('{"schema": 1, "machine": {}, "rows": [{"model": "m"}]}', "is no result of onnxferry bench"),
-        ('{"schema": 1, "machine": {"cpu": "another"}, "rows": []}', "was measured elsewhere"),
+        ('{"schema": 1, "machine": {}, "rows": [{"model": "m"}]}', "is not a result of onnxferry bench"),
+        ('{"schema": 1, "machine": {"cpu": "another"}, "rows": []}', "was measured on another machine"),
     ],
 )
 def test_results_that_cannot_be_gone_on_with(tmp_path: Path, text: str, words: str) -> None:
@@ -304,17 +335,17 @@ def test_an_interrupted_run_leaves_the_rows_that_it_has(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "name a model"),
         (["digits", "--batch", "0"], "a batch must be from 1"),
         (["digits", "--peers", "onnxruntime,tflite"], "unknown peer 'tflite'; expected some of"),
+        (["digits", "--peers", "torch"], "name the model's with --module"),
         (["digits", "--threads", "many"], "threads must be a whole number"),
         (["digits", "--resume"], "name it with --json FILE"),
-        (["digits", "--trace", "t.json"], "give both"),
-        (["digits", "--profile", "--trace", "t.json"], "a trace is of one model"),
-        (["digits", "--profile", "--json", "r.json"], "keep a race"),
+        (["digits", "--trace", "t.json"], "needs --profile"),
+        (["digits", "--profile", "--trace", "t.json"], "--trace takes one model"),
+        (["digits", "--profile", "--json", "r.json"], "--profile only prints"),
         (["digit"], "did you mean 'digits'"),
         (["digits.decoder"], "has no decoder"),
-        (["digits", "--feeds", "missing.npz"], "is no .npz"),
+        (["digits", "--feeds", "missing.npz"], "is not an .npz"),
     ],
 )
 def test_command_lines_that_make_no_sense(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -332,49 +363,20 @@ def test_a_model_without_inputs(tmp_path: Path, build_onnx: Callable, capsys: py
 
 
 def test_a_peer_that_is_asked_for_and_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(bench_command, "installed", lambda name: name != "openvino")
+    monkeypatch.setattr(bench_command, "installed", lambda spec: spec.package != "openvino")
     assert main(["bench", "digits", "--peers", "openvino"]) == 1
     assert "pip install 'onnxferry[bench]'" in capsys.readouterr().err
-    assert "openvino" not in bench_command._contenders(None)  # left out where it was not asked for
+    assert bench_command._contenders(None, "") == ["onnxferry", "onnxruntime"]  # left out where it was not asked for
+    assert bench_command._contenders(None, "pkg.nets:make") == ["onnxferry", "onnxruntime", "torch", "torch-compile"]
 
 
 def test_every_contender_names_a_class_that_is_there() -> None:
-    for name, (_, package, words) in CONTENDERS.items():
-        assert package
-        assert words
+    for name, spec in CONTENDERS.items():
+        module, _, attribute = spec.target.partition(":")
+        assert callable(getattr(import_module(module), attribute))
+        assert spec.package
+        assert spec.what
         assert (name in PEERS) == (name in ("onnxruntime", "openvino", "openvino-f32", "torch", "torch-compile"))
-
-
-@pytest.mark.slow
-def test_a_made_network_is_made_again_and_answers_as_its_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Its export folds weights away (mean and std, all normalisations), so that they cannot be taken from the file."""
-    monkeypatch.setattr(bench_made, "SIDE", 32)  # smaller images, the same network
-    path = tmp_path / "resnet18.onnx"
-    bench_made.make("resnet18", path)
-    monkeypatch.setattr(bench_jobs, "_made", lambda name: path)
-    command = ["bench", "resnet18", "--peers", "torch", "--batch", "2", "--threads", "1", "--rounds", "0"]
-    assert main([*command, "--json", str(tmp_path / "r.json")]) == 0
-    (found,) = json.loads((tmp_path / "r.json").read_text())["rows"]
-    assert found["contenders"]["torch"]["status"] == "right", found["contenders"]["torch"]["words"]
-    assert "torch right" in capsys.readouterr().out
-
-
-def test_verdicts_say_what_is_open_met_and_missed() -> None:
-    results = Results(machine())
-    assert {verdict.met for verdict in verdicts(results, "1")} == {None}
-    for name in shipped_rows():
-        for batch in (1, 64):
-            results.add(row(name, batch, onnxferry=1.0, onnxruntime=1.2))
-    found = {verdict.must: verdict.met for verdict in verdicts(results, "1")}
-    assert found == {"≥ 0.98 ×": True, "≥ 1.15 ×": True, "≥ 1.4 ×": False}
-    results.add(row("digits", 1, onnxferry=1.0, onnxruntime=0.9))
-    assert [verdict.met for verdict in verdicts(results, "1")] == [False, False, False, True]
-    results.add(dataclasses.replace(row("lstm-2x512", 1, onnxferry=1.0, one_step=1.0), bytes_per_run=32))
-    results.add(row("one-node", 1, onnxferry=9e-6, onnxruntime=5e-6))
-    results.more["cold_start"] = {"digits": {"onnxferry": 0.3}}
-    assert [verdict.met for verdict in verdicts(results, "1")[4:]] == [True, False, True]
 
 
 def test_arithmetic() -> None:
@@ -397,15 +399,6 @@ def test_the_fastest_way_is_found() -> None:
 
     assert fastest({"slow": slow, "fast": lambda i: None}, 4) == "fast"
     assert len(called) >= 4
-
-
-def test_installed_sizes_count_dependencies_and_an_editable_install() -> None:
-    sizes = installed_size("onnxferry")
-    assert {"onnxferry", "numpy", "pillow"} <= set(sizes)
-    assert "torch" not in sizes  # an extra
-    assert sizes["onnxferry"] > 5_000_000  # the shipped models are in it
-    with pytest.raises(InputError, match="is not installed"):
-        installed_size("no-such-package")
 
 
 def test_a_decoder_that_is_missing(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from onnxferry.export.bench.profile import profile as bench_profile
 from onnxferry.export.bench.profile.profile import open_as_tuned, profile, read_trace, summed
 from onnxferry.runtime.cli.main import main
+from onnxferry.runtime.engine.ort import ONE_NODE_MODEL
 from onnxferry.runtime.errors import DeviceError
 from onnxferry.runtime.tuning.plan import Plan, Setting, Tuning
 from onnxferry.runtime.tuning.tuned_engine import TunedEngine
@@ -48,7 +49,9 @@ def test_the_command_prints_shares_and_keeps_a_valid_trace(
     monkeypatch.setenv("ONNXFERRY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("ONNXFERRY_HOME", str(tmp_path / "home"))
     trace = tmp_path / "trace.json"
-    assert main(["bench", "one-node", "--batch", "1", "--threads", "1", "--profile", "--trace", str(trace)]) == 0
+    path = tmp_path / "square.onnx"
+    path.write_bytes(ONE_NODE_MODEL)
+    assert main(["bench", str(path), "--batch", "1", "--threads", "1", "--profile", "--trace", str(trace)]) == 0
     printed = capsys.readouterr().out
     assert "Mul" in printed
     assert "100.0%" in printed

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from onnxferry.export import export_checkpoint
-from onnxferry.export.bench.contenders.rebuilt import rebuild_text
 from onnxferry.export.families.rnn.bits import rounded
 from onnxferry.export.families.rnn.export import text_cases
 from onnxferry.export.families.rnn.graph import text_graph
@@ -27,6 +26,7 @@ from onnxferry.runtime.errors import ExportError, InputError
 from onnxferry.runtime.tasks.load import load
 from onnxferry.train.families.rnn import Rnn, RnnConfig
 from onnxferry.train.loop.checkpoint import Checkpoint
+from scoreboard.rebuilt import rebuild_text
 
 TEXT = b"The quality of mercy is not strain'd,\nIt droppeth as the gentle rain from heaven\nUpon the place beneath.\n" * 8
 

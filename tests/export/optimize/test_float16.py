@@ -9,7 +9,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.export.bench.verdicts import shipped_rows
 from onnxferry.export.bench.workloads import bench_model, make_job
 from onnxferry.export.optimize import optimize as module
 from onnxferry.export.optimize.candidates import candidates_for
@@ -24,6 +23,7 @@ from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError
 from onnxferry.runtime.kinds import MODEL, TEXT_GENERATOR
 from onnxferry.runtime.machine import nvidia
+from scoreboard.models import shipped_rows
 
 ZOO = Path(find_model("digits")).parents[1]
 IMAGES = [name for name in shipped_rows() if name != "shakespeare"]

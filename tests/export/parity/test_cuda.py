@@ -22,14 +22,14 @@ import onnx
 import pytest
 import torch
 
-from onnxferry.export.bench.contenders.rebuilt import rebuild, rebuild_text
-from onnxferry.export.bench.verdicts import shipped_rows
 from onnxferry.export.bench.workloads import bench_model, make_job
 from onnxferry.export.optimize.rewrites.float16 import count_float16, float16
 from onnxferry.runtime.artifact.contract import Tolerance
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.machine import nvidia
+from scoreboard.models import shipped_rows
+from scoreboard.rebuilt import rebuild, rebuild_text
 
 MISSING = "no NVIDIA GPU here" if nvidia.cuda_devices() == 0 else ort.cuda_problem()
 TORCH_MISSING = None if torch.cuda.is_available() else f"torch {torch.__version__} was built without CUDA, or finds no GPU"

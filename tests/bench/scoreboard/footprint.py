@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from onnxferry.export.bench.contenders.base import CONTENDERS
 from onnxferry.export.bench.workloads import BenchModel, Feeds
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.kinds import MODEL
+from scoreboard.contenders import TABLE
 
 COLD_S = 300.0
 """Seconds after which a cold start is given up."""
@@ -138,7 +138,7 @@ def _trace(model: BenchModel, feeds: dict[str, np.ndarray], path: Path) -> None:
 
     import torch
 
-    from onnxferry.export.bench.contenders.rebuilt import rebuild
+    from scoreboard.rebuilt import rebuild
 
     rebuilt = rebuild(model.path)
     with torch.inference_mode(), warnings.catch_warnings():
@@ -151,7 +151,7 @@ def _start(program: str, name: str) -> float:
     begun = time.perf_counter()
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=errors)
-        assert process.stdout is not None  # noqa: S101
+        assert process.stdout is not None
         too_long = threading.Timer(COLD_S, process.kill)  # ends the reading too
         too_long.start()
         line = process.stdout.readline()
@@ -219,7 +219,7 @@ def _applies(line: str) -> bool:
 
 def needed_packages(name: str) -> Sequence[str]:
     """Distributions that somebody installs to run a model with this contender."""
-    package = CONTENDERS[name][1]
+    package = TABLE[name].package
     wheel = package
     for candidate in (package, f"{package}-gpu"):
         try:

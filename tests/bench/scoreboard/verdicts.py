@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from onnxferry.export.bench.contenders.base import ONE_STEP, OURS
+from onnxferry.export.bench.contenders.base import OURS
 from onnxferry.export.bench.report import Results, duration, geometric_mean
-from onnxferry.runtime.artifact.zoo import zoo_names
+from scoreboard.contenders import ONE_STEP
+from scoreboard.models import shipped_rows
 
 ONE_NODE, LAYERS = "one-node", ("shakespeare", "lstm-2x512")
 """The rows that single figures are read from; the layers are 2 × 512."""
@@ -25,12 +26,6 @@ class Verdict:
     aim: str
     value: str
     met: bool | None
-
-
-def shipped_rows() -> tuple[str, ...]:
-    """Names of the shipped models in the tables; both halves of an autoencoder."""
-    names = zoo_names()
-    return tuple(sorted((*names, *(f"{name}.decoder" for name in names if name.endswith("-ae")))))
 
 
 def verdicts(results: Results, threads: str) -> list[Verdict]:

@@ -1,4 +1,4 @@
-"""The training network out of an .onnx file of ours: what PyTorch is measured with, proved by the file's golden samples.
+"""The training network rebuilt from an .onnx file of ours, verified by the file's golden samples: what PyTorch is measured with.
 
 A shipped file has no checkpoint beside it. What its network was can be read from the contract and from the shapes of its
 initializers, which keep the names of the parameters. Batch normalisation that the export folded into a convolution stays folded:
@@ -7,9 +7,7 @@ PyTorch has less to do then than with the network as it was trained.
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from onnxferry.export.bench.contenders.pytorch import Network, Weights, checked_network
 from onnxferry.export.families.rnn.graph import GATE_ORDER
 from onnxferry.export.families.rnn.source import TextSource
 from onnxferry.export.graphs.weight_storage import stored_values
@@ -31,43 +30,18 @@ from onnxferry.train.families.cnn import Cnn, CnnConfig, Recogniser
 from onnxferry.train.families.gan import GanConfig, Generator, GeneratorTask
 from onnxferry.train.families.rnn import Rnn, RnnConfig
 
-Weights = Mapping[str, np.ndarray]
 
+def rebuild(path: str | os.PathLike[str]) -> Network:
+    """The network that a file of ours was exported from.
 
-@dataclasses.dataclass(frozen=True)
-class Rebuilt:
-    """A module that does what the file does: arrays in the order of ``inputs``, a tensor or a tuple in the order of ``outputs``."""
-
-    module: nn.Module
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays by input name to arrays by output name, eagerly."""
-        with torch.inference_mode():
-            made = self.module(*(torch.from_numpy(np.array(feeds[name])) for name in self.inputs))
-        return dict(zip(self.outputs, (t.numpy() for t in (made if isinstance(made, tuple) else (made,))), strict=True))
-
-
-def rebuild(path: str | os.PathLike[str], module: nn.Module | None = None, weights_from_file: bool = True) -> Rebuilt:
-    """The network that a file was exported from. ``module``: it, where the file does not tell; its weights are taken from the file,
-    or left as they are.
-
-    Raises ExportError where the file tells too little, or where the network does not give the file's golden samples.
+    Raises ExportError where the file says too little, or where the network does not reproduce the file's golden samples.
     """
     model = onnx.load(Path(path))
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     contract = contract_from_metadata({entry.key: entry.value for entry in model.metadata_props})
-    inputs = tuple(value.name for value in model.graph.input if value.name not in weights)
-    outputs = tuple(value.name for value in model.graph.output)
-    if contract is None or not contract.goldens:
-        raise ExportError(f"{Path(path).name} carries no contract with golden samples, so that no network can be proved to be its source")
-    made = module if module is not None else _module(contract, weights)
-    if module is None or weights_from_file:
-        made = _with_weights(made, weights)
-    rebuilt = Rebuilt(made.eval().requires_grad_(False), inputs, outputs)
-    replay_goldens(rebuilt.run, contract).raise_if_failed(f"the PyTorch network rebuilt from {Path(path).name}")
-    return rebuilt
+    if contract is None:
+        raise ExportError(f"{Path(path).name} carries no contract, so its network cannot be rebuilt")
+    return checked_network(path, _module(contract, weights))
 
 
 def _module(contract: Contract, weights: Weights) -> nn.Module:
@@ -107,30 +81,6 @@ def _blocks(weights: Weights, prefix: str, width: int) -> tuple[int, int, int]:
     while (name := f"{prefix}.{sum(counts)}.conv2.weight") in weights:
         counts[(weights[name].shape[0] // width).bit_length() - 1] += 1
     return counts[0], counts[1], counts[2]
-
-
-def _with_weights(module: nn.Module, weights: Weights) -> nn.Module:
-    """The module with the file's weights. A normalisation that the file lacks was folded into the layer before, whose bias it became."""
-    for name, part in list(module.named_modules()):
-        if isinstance(part, nn.BatchNorm2d) and f"{name}.running_mean" not in weights:
-            parent, _, attribute = name.rpartition(".")
-            setattr(module.get_submodule(parent), attribute, nn.Identity())
-        elif isinstance(part, nn.Conv2d | nn.Linear) and f"{name}.weight_bias" in weights:
-            part.bias = nn.Parameter(torch.zeros(part.weight.shape[0]))
-    state: dict[str, Tensor] = {}
-    for name, value in module.state_dict().items():
-        if name.endswith("num_batches_tracked"):
-            continue
-        stored = next((weights[n] for n in (f"{name.removesuffix('bias')}weight_bias", name) if n in weights), None)
-        if stored is None or stored.shape != tuple(value.shape):
-            found = "is not in the file" if stored is None else f"has shape {stored.shape} in the file"
-            raise ExportError(
-                f"the weight {name!r}, {tuple(value.shape)}, {found}, so that its network cannot be rebuilt; "
-                "take the file as it was exported, or name its network and state dict with --module and --weights"
-            )
-        state[name] = torch.from_numpy(np.array(stored, np.float32))
-    module.load_state_dict(state, strict=False)
-    return module
 
 
 class Cells(nn.Module):

@@ -98,6 +98,6 @@ def _make_lstm(path: Path) -> None:
 
 
 def make(name: str, path: Path) -> None:
-    """Write the model of that name, one of ``bench_jobs.MADE``, to ``path``."""
+    """Write the model of that name, one of ``scoreboard.models.MADE``, to ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     {"resnet18": _make_resnet18, "lstm-2x512": _make_lstm}[name](path)

@@ -14,11 +14,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.export.bench.contenders.base import Call, Feeds, fastest
-from onnxferry.export.bench.contenders.rebuilt import rebuild_text
 from onnxferry.export.bench.workloads import BenchModel
 from onnxferry.export.families.rnn.graph import GATE_ORDER
 from onnxferry.export.graphs.nodes import OPSET, ir_version
 from onnxferry.train.families.rnn import HIGHEST_UNIFORM, VOCABULARY, Rnn
+from scoreboard.rebuilt import rebuild_text
 
 
 def step_graph(network: Rnn, operator: bool) -> onnx.ModelProto:
