@@ -150,7 +150,7 @@ def test_runtime_and_its_commands_import_without_torch_or_onnx() -> None:
 def test_the_demo_imports_without_torch_or_onnx() -> None:
     """Streamlit itself needs pandas; nothing else that is heavy."""
     names = [f"onnxferry.demo.{path.stem}" for path in (ROOT / "demo").glob("*.py") if path.stem not in ("__init__", "app")]
-    names += [f"onnxferry.demo.pages.{path.stem}" for path in (ROOT / "demo" / "views").glob("*.py") if path.stem != "__init__"]
+    names += [f"onnxferry.demo.pages.{path.stem}" for path in (ROOT / "demo" / "pages").glob("*.py") if path.stem != "__init__"]
     assert "onnxferry.demo.pages.recognise" in names
     blocked = tuple(name for name in HEAVY if name != "pandas")
     result = python(BLOCK.format(names=blocked) + f"for name in {names!r}: importlib.import_module(name)")

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from onnxferry.export.bench.profile import profile as bench_profile
 from onnxferry.export.bench.profile.profile import open_as_tuned, profile, read_trace, summed
+from onnxferry.runtime.artifact.describe import describe
 from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.engine.ort import ONE_NODE_MODEL
 from onnxferry.runtime.errors import DeviceError
@@ -67,7 +68,7 @@ def test_rows_between_the_tuned_sizes_are_profiled_as_they_are_run(
     x, y = (("x", TensorProto.FLOAT, ["batch", 3]), ("y", TensorProto.FLOAT, ["batch", 3]))
     onnx.save(build_onnx([helper.make_node("Add", ["x", "x"], ["y"])], [x], [y]), path)
     setting = Setting(threads=1, sizes=(("batch", 64),))
-    tuning = Tuning(path, {64: Plan(64, setting, 1e-3, 2e-3, 2.0, ())}, "a CPU")
+    tuning = Tuning(path, {64: Plan(64, setting, 1e-3, 2e-3, 2.0, ())}, "a CPU", files={"": describe(path)})
     monkeypatch.setattr(bench_profile, "open_tuned", lambda path, **settings: TunedEngine(tuning, device="cpu"))
     for rows, batch in ((64, 64), (8, "batch")):
         feeds = {"x": np.ones((rows, 3), np.float32)}
