@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import threading
 import time
 import weakref
@@ -27,6 +28,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from onnxferry.runtime.arguments import whole_number
+from onnxferry.runtime.engine import forks
 from onnxferry.runtime.engine.batches import BatchAxis, batch_axis
 from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.errors import BusyError, InputError
@@ -250,12 +252,14 @@ class _Queue:
         self.waiting = 0  # calls in all groups
         self.last = max_batch_size  # rows of the batch before; at first, company is expected
         self.closed = False
+        self.process = os.getpid()
         self.thread: threading.Thread | None = None
         self.lock = threading.RLock()  # a batcher may be collected, and so closed, by the thread that holds it
         self.changed = threading.Condition(self.lock)  # for the thread
         self.room = threading.Condition(self.lock)  # for callers who wait until the queue is shorter
 
     def put(self, call: _Call, timeout: float) -> None:
+        forks.refuse_inherited(self.process, "the batcher", "Batcher(load(...))")
         with self.lock:
             if timeout > 0:
                 self.room.wait_for(lambda: self.closed or self.waiting < self.max_queue, timeout)
@@ -266,18 +270,31 @@ class _Queue:
                     f"{self.waiting} calls are waiting already, as many as max_queue allows; send them more slowly, "
                     "wait for room with timeout=…, or raise max_queue"
                 )
+            if self.thread is None or not self.thread.is_alive():
+                self.start()
             call.arrived = time.monotonic()
             group = self.groups.setdefault(call.key, _Group())
             group.append(call)
             self.waiting += 1
-            if self.thread is None:
-                self.thread = threading.Thread(target=self.serve, name="onnxferry-batcher", daemon=True)
-                self.thread.start()
             # The thread sleeps until the first group may leave, which a later call only puts off: it need not wake for every one.
-            elif len(group.calls) == 1 or self.is_large(group):
+            if len(group.calls) == 1 or self.is_large(group):
                 self.changed.notify()
 
+    def start(self) -> None:
+        """Starts the thread. Raises BusyError where the system has none left; the next call tries again."""
+        thread = threading.Thread(target=self.serve, name="onnxferry-batcher", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise BusyError(
+                f"the batcher cannot start its thread ({error}); end other threads or raise the limit, and try again"
+            ) from error
+        self.thread = thread
+
     def close(self) -> None:
+        if forks.inherited(self.process):  # the thread is the parent's, which may hold the lock as well
+            self.closed = True
+            return
         with self.lock:
             self.closed = True
             self.changed.notify_all()

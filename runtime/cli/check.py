@@ -30,6 +30,7 @@ from onnxferry.runtime.cli.console import (
     stdout,
     try_command,
 )
+from onnxferry.runtime.engine.diagnosis import UNTRUSTED_ORT, outdated_for_untrusted
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.replay import GoldenReport, replay
 from onnxferry.runtime.errors import CheckFailedError, InputError
@@ -200,6 +201,9 @@ def _checked_in_child(
         stderr().print("note: this system does not limit a process's memory; only its time is limited", soft_wrap=True)
     if not can_confine().files:
         stderr().print("note: this system has no Landlock; the child process may read and write what you may", soft_wrap=True)
+    if version := outdated_for_untrusted():
+        fixed = ".".join(map(str, UNTRUSTED_ORT))
+        stderr().print(f"note: ONNX Runtime {version} has known faults in reading model files, fixed in {fixed}", soft_wrap=True)
     checked = check_file(path, child, limits)
     report, samples, unproved = checked.report, checked.samples, False
     if checked.kind == ENCODER.name and decoder_path(path).is_file():

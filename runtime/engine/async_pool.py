@@ -6,11 +6,12 @@ back on a thread of that pool, and a run that was started cannot be stopped.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from onnxferry.runtime.engine import ort
+from onnxferry.runtime.engine import forks, ort
 from onnxferry.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class AsyncPool:
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
@@ -30,6 +32,7 @@ class AsyncPool:
         """``call`` with run options of its own, so that being cancelled stops it before the next operator."""
         import asyncio  # half of the runtime's start, and few need it
 
+        forks.refuse_inherited(self._process, "the model", "load(...) or Engine(...)")
         options = ort.onnxruntime().RunOptions()
         with self._lock:
             if self._closed:
@@ -47,6 +50,9 @@ class AsyncPool:
 
     def close(self) -> None:
         """No more runs; those that were accepted end. Closing twice is fine."""
+        if forks.inherited(self._process):  # the lock may be held by a thread of the parent, for ever
+            self._closed = True
+            return
         with self._lock:
             self._closed = True
             if self._pool is not None:

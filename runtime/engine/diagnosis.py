@@ -17,7 +17,11 @@ from onnxferry.runtime.machine import nvidia
 from onnxferry.runtime.machine import nvidia as cuda_libraries
 from onnxferry.runtime.machine.telemetry import TELEMETRY_OFF
 
-OLDEST_ORT = (1, 20)
+OLDEST_ORT = (1, 24)
+
+
+UNTRUSTED_ORT = (1, 32)
+"""From this version on, no file that our reader accepts is known to read foreign memory in ONNX Runtime."""
 
 
 NO_LOCAL_RUN = frozenset({"AzureExecutionProvider"})
@@ -111,10 +115,21 @@ def wheel_findings(wheels: Mapping[str, str], version: str | None, broken: str |
     if wheels and version not in wheels.values():
         fix = f"pip uninstall -y {' '.join(wheels)}, then {again}"
         yield Finding(area, "import", f"gives version {version}, which is not the wheel's: files of another one lie there", "problem", fix)
-    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    if numbers < OLDEST_ORT:
+    if _numbers(version) < OLDEST_ORT:
         value = f"{version} is older than {'.'.join(map(str, OLDEST_ORT))}, the oldest that is tested"
         yield Finding(area, "version", value, "problem", f"pip install -U {next(iter(wheels), 'onnxruntime')}")
+    elif _numbers(version) < UNTRUSTED_ORT:
+        value = f"{version} has known faults in reading model files, fixed in {'.'.join(map(str, UNTRUSTED_ORT))}"
+        yield Finding(area, "version", value, "note", "open files that you don't trust with `onnxferry check FILE --untrusted` only")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+
+
+def outdated_for_untrusted() -> str | None:
+    """The installed ONNX Runtime's version where it has known faults in reading model files, else None. Imports nothing."""
+    return next((version for version in installed_wheels().values() if _numbers(version) < UNTRUSTED_ORT), None)
 
 
 def provider_findings(works: Mapping[str, str | None], devices: int) -> Iterator[Finding]:

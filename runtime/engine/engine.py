@@ -46,7 +46,8 @@ GPU_FAILED = ("CUDA", "CUDNN", "CUBLAS", "GPU memory", "Failed to allocate memor
 
 
 class Engine:
-    """An open model. One engine serves any number of threads at a time; a forked process needs one of its own.
+    """An open model. One engine serves any number of threads at a time. A process that was forked from one with an open
+    engine needs one of its own: :meth:`arun` of an inherited one raises InputError, closing it does nothing to the parent's.
 
     ``path``: a file, a file's bytes, or what :func:`~onnxferry.runtime.artifact.describe.describe` made of one, which is not read again
     (``limits`` are then those that it was read with).

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxferry.runtime.engine import forks
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError, MissingExtraError
 from onnxferry.runtime.machine import nvidia
 from onnxferry.runtime.machine.telemetry import disable_telemetry
@@ -247,6 +248,7 @@ def open_session(model: str | bytes, name: str, settings: SessionSettings, provi
             )
     except error_classes() as error:
         raise _load_error(model, name, error, providers) from error
+    forks.outlives_a_fork(session)
     session.disable_fallback()
     active = session.get_providers()
     for full, _ in providers:
@@ -286,6 +288,7 @@ def bind(session: Any, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, n
 
 
 _session_lock = threading.Lock()
+forks.reset_lock(_session_lock)
 
 
 @contextlib.contextmanager

@@ -513,3 +513,24 @@ def test_the_batch_axis_of_every_shipped_model() -> None:
     ):
         with Engine(zoo_model(name).path, device="cpu", threads=1) as engine:
             assert batch_axis(engine.inputs, engine.optional_inputs) == BatchAxis(inputs, either)
+
+
+def test_a_thread_that_could_not_be_started_is_tried_again(engine, monkeypatch):
+    """The first call raises and is not left in the queue; the next one is answered."""
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("can't start new thread")))
+    batcher = Batcher(engine)
+    with pytest.raises(BusyError, match=r"cannot start its thread \(can't start new thread\)"):
+        batcher.submit(rows(1.0))
+    assert batcher._queue.waiting == 0
+    monkeypatch.setattr(threading.Thread, "start", start)
+    np.testing.assert_array_equal(batcher.submit(rows(2.0)).result(PATIENCE)["y"], rows(4.0)["x"])
+    batcher.close()
+
+
+def test_closing_a_batcher_whose_thread_never_started(engine, monkeypatch):
+    monkeypatch.setattr(threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("can't start new thread")))
+    batcher = Batcher(engine)
+    with pytest.raises(BusyError):
+        batcher.submit(rows(1.0))
+    batcher.close()

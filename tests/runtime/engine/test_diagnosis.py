@@ -15,6 +15,7 @@ from onnxferry.runtime.engine.diagnosis import (
     diagnose,
     extra_findings,
     installed_wheels,
+    outdated_for_untrusted,
     provider_findings,
     thread_findings,
     wheel_findings,
@@ -55,8 +56,16 @@ class TestWheels:
         assert ort.onnxruntime().__version__ in installed_wheels().values()
 
     def test_one_that_works(self) -> None:
-        (finding,) = wheel_findings({"onnxruntime": "1.31.1"}, "1.31.1", None, 0)
-        assert (finding.status, finding.value) == ("ok", "onnxruntime 1.31.1")
+        (finding,) = wheel_findings({"onnxruntime": "1.32.0"}, "1.32.0", None, 0)
+        assert (finding.status, finding.value) == ("ok", "onnxruntime 1.32.0")
+
+    def test_one_for_trusted_files_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        _, finding = wheel_findings({"onnxruntime": "1.31.1"}, "1.31.1", None, 0)
+        assert (finding.status, finding.name) == ("note", "version")
+        assert "fixed in 1.32" in finding.value
+        for version, outdated in (("1.31.1", "1.31.1"), ("1.32.0", None)):
+            monkeypatch.setattr("onnxferry.runtime.engine.diagnosis.installed_wheels", lambda version=version: {"onnxruntime": version})
+            assert outdated_for_untrusted() == outdated
 
     def test_none(self) -> None:
         assert problems(wheel_findings({}, None, "not installed", 0)) == [("none is installed", "pip install 'onnxferry[cpu]'")]
@@ -75,11 +84,11 @@ class TestWheels:
         ]
 
     def test_files_of_another_one(self) -> None:
-        ((value, fix),) = problems(wheel_findings({"onnxruntime-gpu": "1.31.1"}, "1.20.0", None, 0))
-        assert "gives version 1.20.0" in value
+        ((value, fix),) = problems(wheel_findings({"onnxruntime-gpu": "1.31.1"}, "1.24.0", None, 0))
+        assert "gives version 1.24.0" in value
         assert fix == "pip uninstall -y onnxruntime-gpu, then pip install 'onnxferry[gpu]'"
 
-    @pytest.mark.parametrize(("version", "old"), [("1.9.0", True), ("1.19.2", True), ("1.20.0", False), ("1.31.1", False), ("2.0", False)])
+    @pytest.mark.parametrize(("version", "old"), [("1.9.0", True), ("1.23.2", True), ("1.24.1", False), ("1.31.1", False), ("2.0", False)])
     def test_one_that_is_too_old(self, version: str, old: bool) -> None:
         found = problems(wheel_findings({"onnxruntime": version}, version, None, 0))
         assert bool(found) is old
@@ -248,6 +257,7 @@ def test_this_machine() -> None:
         "providers",
         "CUDA",
         "threads",
+        "privacy",
         "extras",
     ]
     assert all(finding.fix for finding in found.problems)
