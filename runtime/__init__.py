@@ -13,6 +13,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from onnxferry.runtime.moved import install
+
 if TYPE_CHECKING:
     from onnxferry.runtime import errors as errors
     from onnxferry.runtime.artifact.contract import Contract as Contract
@@ -90,6 +92,9 @@ __all__ = [
     "tune",
     "zoo_names",
 ]
+
+
+install()  # of old import paths
 
 
 def __getattr__(name: str) -> Any:
