@@ -53,11 +53,16 @@ def check(
     model: ModelArgument,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
-    allow_none: Annotated[bool, typer.Option("--allow-none", help="A file without golden samples is no failure.")] = False,
-    untrusted: Annotated[bool, typer.Option("--untrusted", help="Open it in a child process only, with the limits below.")] = False,
-    max_seconds: Annotated[float | None, typer.Option("--max-seconds", help="Of --untrusted: 60 if not given.", show_default=False)] = None,
+    allow_none: Annotated[bool, typer.Option("--allow-none", help="Pass a file without golden samples.")] = False,
+    untrusted: Annotated[bool, typer.Option("--untrusted", help="Open the file in a child process only, with the limits below.")] = False,
+    max_seconds: Annotated[
+        float | None, typer.Option("--max-seconds", help="With --untrusted: seconds that it may take; 60 if not given.", show_default=False)
+    ] = None,
     max_memory: Annotated[
-        float | None, typer.Option("--max-memory", metavar="GIB", help="Of --untrusted: 4 if not given, at least 1.", show_default=False)
+        float | None,
+        typer.Option(
+            "--max-memory", metavar="GIB", help="With --untrusted: memory that it may use; 4 if not given, at least 1.", show_default=False
+        ),
     ] = None,
     limit: LimitOption = None,
     against: Annotated[
@@ -85,16 +90,16 @@ def check(
 ) -> None:
     """Replay a file's golden samples on this machine.
 
-    A file from `onnxferry export` carries a few inputs and what the source framework gave for them. They are run here, and
+    A file from `onnxferry export` contains a few inputs and the outputs of the source framework for them. They are run here, and
     every output must have its dtype and shape and lie within its tolerance. Needs neither torch nor any data.
 
-    With --untrusted, a stranger's file is opened in a process of its own, with limits of time and memory. With --against,
+    With --untrusted, the file is opened in a process of its own, with limits on time and memory. With --against,
     the model itself is run beside the file, on samples and on sizes that were never traced, as the export did.
 
     ```
     onnxferry check digits.onnx
     onnxferry check digits --device cuda
-    onnxferry check stranger.onnx --untrusted --max-seconds 20
+    onnxferry check download.onnx --untrusted --max-seconds 20
     onnxferry check model.onnx --against mypkg.models:make --weights w.safetensors --report parity.html
     ```
 
@@ -124,7 +129,7 @@ def check(
     else:
         found = _checked_here(path, device, threads, file_limits)
     report, nothing = found.report, not found.report.comparisons
-    half = found.unproved_decoder and not allow_none
+    half = found.unverified_decoder and not allow_none
     if as_json:
         print_json(
             {
@@ -150,7 +155,7 @@ def check(
     report.raise_if_failed(str(path))
     if half:
         raise CheckFailedError(
-            f"{decoder_path(path)} carries no golden samples, so half of {path.name} is unproved; "
+            f"{decoder_path(path)} carries no golden samples, so half of {path.name} is unverified; "
             "export both again with some, or use --allow-none"
         )
     if not as_json:
@@ -168,7 +173,7 @@ class _Found:
     device: str
     report: GoldenReport
     reason: str = "as asked for"  # why on that device
-    unproved_decoder: bool = False  # an autoencoder's decoder without golden samples
+    unverified_decoder: bool = False  # an autoencoder's decoder without golden samples
 
 
 def _checked_here(path: Path, device: str, threads: int | None, limits: Limits) -> _Found:
@@ -176,13 +181,13 @@ def _checked_here(path: Path, device: str, threads: int | None, limits: Limits) 
         contract = engine.contract
         report = replay(engine)
         device_used, reason = engine.device, engine.device_reason
-    samples, unproved = len(contract.goldens) if contract else 0, False
+    samples, unverified = len(contract.goldens) if contract else 0, False
     if contract is not None and contract.kind == ENCODER.name and decoder_path(path).is_file():
         with Engine(decoder_path(path), device=device, threads=threads, limits=limits) as engine:
             decoder = replay(engine)
             more = len(engine.contract.goldens) if engine.contract else 0
-        report, samples, unproved = _with_decoder(report, decoder), samples + more, not decoder.comparisons
-    return _Found(contract.kind if contract else None, samples, device_used, report, reason, unproved)
+        report, samples, unverified = _with_decoder(report, decoder), samples + more, not decoder.comparisons
+    return _Found(contract.kind if contract else None, samples, device_used, report, reason, unverified)
 
 
 def _checked_in_child(
@@ -205,11 +210,11 @@ def _checked_in_child(
         fixed = ".".join(map(str, UNTRUSTED_ORT))
         stderr().print(f"note: ONNX Runtime {version} has known faults in reading model files, fixed in {fixed}", soft_wrap=True)
     checked = check_file(path, child, limits)
-    report, samples, unproved = checked.report, checked.samples, False
+    report, samples, unverified = checked.report, checked.samples, False
     if checked.kind == ENCODER.name and decoder_path(path).is_file():
         decoder = check_file(decoder_path(path), child, limits)
-        report, samples, unproved = _with_decoder(report, decoder.report), samples + decoder.samples, not decoder.report.comparisons
-    return _Found(checked.kind, samples, "cpu", report, unproved_decoder=unproved)
+        report, samples, unverified = _with_decoder(report, decoder.report), samples + decoder.samples, not decoder.report.comparisons
+    return _Found(checked.kind, samples, "cpu", report, unverified_decoder=unverified)
 
 
 def _with_decoder(report: GoldenReport, decoder: GoldenReport) -> GoldenReport:

@@ -1,7 +1,7 @@
 """What the verbs of the command line share: options, tables, a progress bar, JSON, and the next commands to paste.
 
-Tables and JSON go to stdout, progress and errors to stderr. Text from files and file names is a stranger's: ``plain`` makes it
-safe to print, and no markup is read in it.
+Tables and JSON go to stdout, progress and errors to stderr. Text from files and file names is untrusted: ``plain`` makes it
+safe to print, and no markup is interpreted in it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from onnxferry.runtime.kinds import Kind
 
 
 def _known_device(device: str) -> str:
-    # The engine's own words name other providers, which go into a call and not into a command line.
+    # The engine's own message mentions providers, which only a call can take.
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"unknown device {device!r}; expected auto, cpu or cuda")
     return device
@@ -37,15 +37,17 @@ def _known_device(device: str) -> str:
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="An .onnx file, or the name of a shipped model.", show_default=False)]
 
 
-DeviceOption = Annotated[str, typer.Option("--device", callback=_known_device, help="auto, cpu or cuda. cuda runs there or is an error.")]
-
-
-ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads; as many as this process may use if not given.", show_default=False)
+DeviceOption = Annotated[
+    str, typer.Option("--device", callback=_known_device, help="auto, cpu or cuda. With cuda it is an error if the model cannot run there.")
 ]
 
 
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for programs.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads; all that this process may use if not given.", show_default=False)
+]
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, for programs; an error too.")]
 
 
 LimitOption = Annotated[
@@ -53,7 +55,7 @@ LimitOption = Annotated[
     typer.Option(
         "--limit",
         metavar="NAME=NUMBER",
-        help="Read more of a file you trust: depth, nodes, tensor_bytes … as the refusal names it. Repeat for more.",
+        help="Raise a limit for a file you trust: depth, nodes, tensor_bytes …, as the error names it. Repeat for more.",
         show_default=False,
     ),
 ]
@@ -73,7 +75,7 @@ def stderr() -> Console:
 
 
 def plain(value: object) -> str:
-    """Text with everything that a terminal would act on (escapes, line ends, direction marks) written out instead."""
+    """Text in which everything that a terminal would act on (escapes, line ends, direction marks) is escaped."""
     text = str(value)
     if text.isprintable():
         return text
@@ -81,7 +83,7 @@ def plain(value: object) -> str:
 
 
 def print_error(message: str) -> None:
-    """``error:`` and the message on stderr. Only its first line is marked, which says it all; none is wrapped where it is piped."""
+    """``error:`` and the message on stderr. Only the first line, which can stand alone, is marked; no line is wrapped."""
     console = stderr()
     for i, line in enumerate(message.splitlines() or [""]):
         console.print(Text("error: ", "bold red") + Text(plain(line), "default") if i == 0 else Text(plain(line)), soft_wrap=True)

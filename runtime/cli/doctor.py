@@ -18,10 +18,10 @@ _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
 @app.command()
 def doctor(as_json: JsonOption = False) -> int:
-    """Find out what this machine can run, and mend it.
+    """Find out what this machine can run, and how to fix what it cannot.
 
-    Which ONNX Runtime is installed, which providers really run a one-node model, which CUDA libraries are found, how many
-    CPUs this process may use, which extras are installed; and what to do about each problem. Exit code 0 when models run
+    Shows which ONNX Runtime is installed, which providers run a one-node model, which CUDA libraries are found, how many
+    CPUs this process may use and which extras are installed; and what to do about each problem. Exit code 0 when models run
     on the CPU.
 
     ```
@@ -58,7 +58,7 @@ def _print(diagnosis: Diagnosis) -> None:
     if not diagnosis.cpu_works:
         console.print(Text("No model can run here yet: see the problems above.", "bold red"))
     elif count:
-        console.print(Text(f"Models run on the CPU. {count} {'problem' if count == 1 else 'problems'} to mend: see above.", "bold yellow"))
+        console.print(Text(f"Models run on the CPU. {count} {'problem' if count == 1 else 'problems'} to fix: see above.", "bold yellow"))
     else:
         console.print(Text("Models run here.", "bold green"))
     if diagnosis.cpu_works:

@@ -45,10 +45,11 @@ def evaluate(
     data: Annotated[
         Path, typer.Option(metavar="DIR", help="Sub-folders of images named by label, or MNIST's IDX files.", show_default=False)
     ],
-    split: Annotated[str, typer.Option(help="Which IDX files, or which of DIR/test and DIR/train: test or train.")] = "test",
+    split: Annotated[str, typer.Option(help="Which IDX files, or which of the folders DIR/test and DIR/train: test or train.")] = "test",
     plot: Annotated[
-        Path | None, typer.Option("--plot", "--picture", metavar="PNG", help="Write the confusion matrix as an image.", show_default=False)
+        Path | None, typer.Option("--plot", metavar="PNG", help="Write the confusion matrix as an image.", show_default=False)
     ] = None,
+    picture: Annotated[Path | None, typer.Option("--picture", hidden=True)] = None,  # the older name of --plot
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -63,10 +64,11 @@ def evaluate(
     onnxferry evaluate photos.onnx --data photos/ --plot confusion.png
     ```
 
-    With --json: model, device, data, trained_on (whether its file tells that it has learnt from these images), images, correct,
-    accuracy, interval95, calibration_error, mean_probability, bins, labels, classes, confusion (rows are what images are),
+    With --json: model, device, data, trained_on (whether the file says that the model was trained on these images), images, correct,
+    accuracy, interval95, calibration_error, mean_probability, bins, labels, classes, confusion (a row for each true class),
     errors, plot.
     """
+    plot = plot or picture
     with load_as(Classifier, model, device, threads) as classifier:
         labelled = find_labelled_images(data, classifier.labels, split)
         scores, errors = _score(classifier, labelled)

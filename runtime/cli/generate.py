@@ -1,4 +1,4 @@
-"""``onnxferry generate``: write text."""
+"""``onnxferry generate``: continue a text."""
 
 from __future__ import annotations
 
@@ -35,21 +35,25 @@ STDIN = "-"
 @app.command()
 def generate(
     model: ModelArgument,
-    prompt: Annotated[str, typer.Argument(help="The text to go on from; - reads it from stdin.", show_default=False)] = "",
-    max_bytes: Annotated[int, typer.Option(help="Bytes to write.")] = 200,
-    temperature: Annotated[float, typer.Option(help="1: as the model believes; lower is safer; 0: always the likeliest byte.")] = 0.8,
+    prompt: Annotated[str, typer.Argument(help="The text to continue; - reads it from stdin.", show_default=False)] = "",
+    max_bytes: Annotated[int, typer.Option(help="How many bytes to generate at most.")] = 200,
+    temperature: Annotated[
+        float, typer.Option(help="1 samples from the model's distribution; lower is safer; 0 takes the likeliest byte.")
+    ] = 0.8,
     top_k: Annotated[int | None, typer.Option(help="Only the K likeliest bytes.", show_default=False)] = None,
-    top_p: Annotated[float | None, typer.Option(help="Only the likeliest bytes that hold this share.", show_default=False)] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Only the likeliest bytes that together have this probability.", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
     stop: Annotated[
         list[str] | None, typer.Option("--stop", metavar="TEXT", help="End before this text. Repeat for more.", show_default=False)
     ] = None,
-    stream: Annotated[bool, typer.Option("--stream", help="Print while writing.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the text as it is generated.")] = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write text after a prompt. The continuation goes to stdout; a terminal also shows the prompt.
+    """Generate text after a prompt. The continuation goes to stdout; a terminal also shows the prompt.
 
     ```
     onnxferry generate shakespeare "To be" --stream
@@ -106,7 +110,7 @@ def generate(
 
 
 def printable(text: str) -> str:
-    """A model's text is a stranger's: line ends and tabs stay, everything else that a terminal would act on is written out."""
+    """A model's text is untrusted: line ends and tabs stay, everything else that a terminal would act on is escaped."""
     encoding = sys.stdout.encoding or "utf-8"
     safe = re.sub(r"[^\n\t]+", lambda run: plain(run[0]), text)
     return safe.encode(encoding, "replace").decode(encoding)

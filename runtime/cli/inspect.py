@@ -1,5 +1,5 @@
-"""``onnxferry inspect``: show what an .onnx file takes, gives and promises. Needs no ONNX Runtime, except for
-``--placement``: only the file is read.
+"""``onnxferry inspect``: show the inputs, outputs and contract of an .onnx file. Only the file is read, so that no ONNX Runtime
+is needed, except for ``--placement``.
 """
 
 from __future__ import annotations
@@ -47,26 +47,26 @@ _LONGEST_VALUE = 300  # characters of a metadata value that are shown
 @app.command()
 def inspect(
     model: ModelArgument,
-    placement: Annotated[bool, typer.Option("--placement", help="Open the model too; show which node runs on which --device.")] = False,
+    placement: Annotated[bool, typer.Option("--placement", help="Also open the model, and show where each node runs.")] = False,
     device: DeviceOption = "auto",
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what an .onnx file takes, gives and promises.
+    """Show the inputs, outputs, operators and contract of an .onnx file, and its variants.
 
-    Any ONNX file. What is inside is read and bounded, nothing is run; files with operators from unknown domains, or with
+    Takes any ONNX file. The file is read within limits and nothing is run; files with operators from unknown domains, or with
     external data outside their folder, are refused.
 
     ```
     onnxferry inspect digits
-    onnxferry inspect stranger.onnx --json
+    onnxferry inspect download.onnx --json
     onnxferry inspect digits --placement --device cuda
     ```
 
-    With --placement the model is opened with ONNX Runtime; nodes are shown as they are handed out to devices, before fusions.
+    With --placement the model is opened with ONNX Runtime; nodes are shown as they are assigned to devices, before fusions.
 
     With --json: model, bytes, ir_version, opsets, producer, graph, nodes, depth, functions, operators, parameters, inputs,
-    optional_inputs, outputs, contract (null in a foreign file), metadata (the plain keys), variants (the files beside it that are
+    optional_inputs, outputs, contract (null where the file has none), metadata (the other keys), variants (the files beside it that are
     named like one of its variants: variant, path, certified, reason why not); with
     --placement also placement: device, reason, nodes (node, operator, provider).
     """
@@ -117,7 +117,7 @@ def _print_file(console: Console, path: str, summary: ModelSummary, contract: Co
 
 
 def _placement(path: Path, device: str, limits: Limits) -> dict[str, Any]:
-    """Opens the model, and says where it and each of its nodes run."""
+    """Opens the model; returns where it and each of its nodes run."""
     from onnxferry.runtime.engine.engine import Engine, PlacementWarning
 
     with warnings.catch_warnings():

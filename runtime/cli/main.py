@@ -1,4 +1,4 @@
-"""The ``onnxferry`` command: a table of verbs, each imported only when called, and one way to end for every error."""
+"""The ``onnxferry`` command: a table of verbs, each imported only when it is called, and one place that reports errors."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ INTERRUPTED = 130  # the exit code of a Ctrl-C, 128 + SIGINT
 
 
 VERBS: Mapping[str, tuple[str, str]] = {
-    "quickstart": ("onnxferry.export.cli.quickstart:app", "The whole way in one command, on the embedded digits."),
+    "quickstart": ("onnxferry.export.cli.quickstart:app", "Train, export, verify and run a model in one command."),
     "train": ("onnxferry.train.cli.app:app", "Train a model family."),
-    "export": ("onnxferry.export.cli.export:app", "Carry a trained model to one proved .onnx file."),
+    "export": ("onnxferry.export.cli.export:app", "Export a trained model to one verified .onnx file."),
     "check": ("onnxferry.runtime.cli.check:app", "Replay a file's golden samples on this machine."),
     "evaluate": ("onnxferry.runtime.cli.evaluate:app", "Measure a recogniser on labelled images."),
     "optimize": ("onnxferry.export.cli.optimize:app", "Make faster or smaller variants, each with its certificate."),
-    "generate": ("onnxferry.runtime.cli.generate:app", "Write text."),
-    "predict": ("onnxferry.runtime.cli.predict:app", "Say what is on images."),
-    "sample": ("onnxferry.runtime.cli.sample:app", "Make images out of noise."),
-    "reconstruct": ("onnxferry.runtime.cli.reconstruct:app", "Images to a few numbers and back; how strange?"),
-    "inspect": ("onnxferry.runtime.cli.inspect:app", "Show what an .onnx file takes, gives and promises."),
+    "generate": ("onnxferry.runtime.cli.generate:app", "Generate text."),
+    "predict": ("onnxferry.runtime.cli.predict:app", "Classify images."),
+    "sample": ("onnxferry.runtime.cli.sample:app", "Generate images."),
+    "reconstruct": ("onnxferry.runtime.cli.reconstruct:app", "Encode and decode images; score how unusual they are."),
+    "inspect": ("onnxferry.runtime.cli.inspect:app", "Show the inputs, outputs and contract of a file."),
     "tune": ("onnxferry.runtime.cli.tune:app", "Find the fastest way to run a model on this machine."),
-    "diff": ("onnxferry.export.cli.diff:app", "Show what two .onnx files do not have in common."),
-    "bench": ("onnxferry.export.cli.bench:app", "Measure a model beside what else could run it."),
-    "doctor": ("onnxferry.runtime.cli.doctor:app", "Find out what this machine can run, and mend it."),
+    "diff": ("onnxferry.export.cli.diff:app", "Show the differences between two .onnx files."),
+    "bench": ("onnxferry.export.cli.bench:app", "Benchmark a model against other ways to run it."),
+    "doctor": ("onnxferry.runtime.cli.doctor:app", "Find out what this machine can run, and how to fix it."),
     "sign": ("onnxferry.runtime.cli.sign:signing_app", "Sign a model file or folder with a private key."),
     "verify-signature": ("onnxferry.runtime.cli.sign:verifying_app", "Verify who signed a model, and that nothing has changed."),
     "models": ("onnxferry.runtime.cli.models:app", "List the shipped models."),
@@ -175,7 +175,7 @@ def _print_help() -> None:
     from onnxferry.runtime.cli.console import facts_table, print_next, stdout
 
     console = stdout()
-    console.print("Train, export to ONNX, prove that it does the same, run it without torch.\n", soft_wrap=True)
+    console.print("Train, export to ONNX, verify that it does the same, run it without torch.\n", soft_wrap=True)
     console.print("usage: onnxferry VERB [OPTIONS]\n", style="bold")
     console.print(facts_table({f"  {verb}": line for verb, (_, line) in VERBS.items()}))
     console.print("\n  VERB --help  its options and examples\n  --version    the installed version")

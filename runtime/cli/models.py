@@ -34,10 +34,10 @@ app = new_app()
 
 @app.command()
 def models(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show the card of this one, whole.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show the whole card of this model.", show_default=False)] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the shipped models, which every verb takes by name; of one, all that is known: figures, data, parity, certified variants.
+    """List the shipped models, which every verb takes by name, or show all about one: figures, data, parity, certified variants.
 
     ```
     onnxferry models
@@ -62,7 +62,7 @@ def models(
         kinds = [_kind(model) for model in shipped]
         for model, kind in zip(shipped, kinds, strict=True):
             figures = model.card.get("figures")
-            # The first that is no count: cards begin with how many images were looked at, and go on with what matters most.
+            # The first that is not a count: a card begins with the number of images and goes on with its main figure.
             main = next((f"{key} {_words(value)}" for key, value in _items(figures) if isinstance(value, float)), "")
             about = re.split("[:;,]", str(model.card.get("description", "")), maxsplit=1)[0]  # the rest is the card's
             table.add_row(plain(model.name), plain(about), kind.verb, human_bytes(model.size), plain(main))
@@ -72,7 +72,7 @@ def models(
 
 
 def _print_card(model: ZooModel, kind: Kind) -> None:
-    """All of a card: what is no section stands first, in its order."""
+    """A whole card: what is not a section comes first, in its order."""
     console = stdout()
     variants = {_name(variant, model): f"{human_bytes(variant.variant_bytes)}, {variant.words()}" for variant in _variants(model)}
     sections = {key: value for key, value in model.card.items() if isinstance(value, Mapping) and value}

@@ -1,4 +1,4 @@
-"""``onnxferry predict``: say what is on images."""
+"""``onnxferry predict``: classify images."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def predict(
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE...", help="Images, folders of images, or - for one on stdin.", show_default=False)
     ],
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Below this probability it says: not sure.")] = 0.0,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Below this probability the answer is: not sure.")] = 0.0,
     top: Annotated[int, typer.Option(min=1, metavar="K", help="Show the K likeliest classes.")] = 1,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Say what is on images.
+    """Classify images.
 
     An image that cannot be read is reported by name and the others are still predicted; the exit code is then 1.
 

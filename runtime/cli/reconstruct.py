@@ -1,4 +1,4 @@
-"""``onnxferry reconstruct``: what an autoencoder makes of images, and how strange they are."""
+"""``onnxferry reconstruct``: encode and decode images with an autoencoder, and score how unusual they are."""
 
 from __future__ import annotations
 
@@ -45,15 +45,19 @@ def reconstruct(
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE...", help="Images, folders of images, or - for one on stdin.", show_default=False)
     ],
-    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Originals above their reconstructions.", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Write an image of the originals above their reconstructions.", show_default=False),
+    ] = None,
     threshold: Annotated[
-        float | None, typer.Option(min=0, help="Scores above it are called strange; the model's own if not given.", show_default=False)
+        float | None,
+        typer.Option(min=0, help="Scores above it are reported as strange; the model's own threshold if not given.", show_default=False),
     ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Show what an autoencoder makes of images, and how strange they are.
+    """Encode and decode images with an autoencoder, and score how unusual they are.
 
     The score is the mean squared error of the reconstruction, pixels in 0 to 1. Images of other sizes than the model's are
     resampled in the graph. One that cannot be read is reported by name, the others are still run; the exit code is then 1.
@@ -133,7 +137,7 @@ def reconstruct(
 
 
 def centred_square(image: np.ndarray, side: int) -> np.ndarray:
-    """uint8 (height, width, channels) → (side, side, channels), for looking at: nearly what the graph reads."""
+    """uint8 (height, width, channels) → (side, side, channels), to be shown: nearly what the graph reads."""
     from PIL import Image, ImageOps
 
     opened = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
@@ -141,7 +145,7 @@ def centred_square(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def pairs(originals: list[np.ndarray], made: list[np.ndarray]) -> np.ndarray:
-    """Rows of originals, each above the row of what became of them."""
+    """Rows of originals, each above the row of their reconstructions."""
     columns = min(COLUMNS, len(originals))
     empty = np.full_like(originals[0], 128)
     cells: list[np.ndarray] = []

@@ -1,4 +1,4 @@
-"""``onnxferry sample``: images out of noise."""
+"""``onnxferry sample``: generate images."""
 
 from __future__ import annotations
 
@@ -37,26 +37,31 @@ MAX_IN_GRID = 10_000
 def sample(
     model: ModelArgument,
     n: Annotated[
-        int | None, typer.Option("-n", min=1, metavar="N", help="Images to make; 10 a class if not given.", show_default=False)
+        int | None, typer.Option("-n", min=1, metavar="N", help="How many images; 10 for each class if not given.", show_default=False)
     ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option("--label", help="A class, by name or index; several take turns. All, if not given.", show_default=False),
+        typer.Option(
+            "--label", help="A class, by name or index; repeat for several, in turn. All classes if not given.", show_default=False
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
-    grid: Annotated[Path | None, typer.Option(metavar="FILE.png", help="All of them in one image.", show_default=False)] = None,
-    columns: Annotated[int, typer.Option(min=1, help="Of the grid.")] = 10,
+    grid: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Write them as one image, a grid.", show_default=False)] = None,
+    columns: Annotated[int, typer.Option(min=1, help="Columns of the grid.")] = 10,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.npy", help="As an array, uint8 (n, height, width ...).", show_default=False)
+        Path | None, typer.Option(metavar="FILE.npy", help="Write them as an array, uint8 (n, height, width ...).", show_default=False)
     ] = None,
     walk: Annotated[
-        int | None, typer.Option(metavar="SEED", help="Walk from --seed's image to this one's, in N steps.", show_default=False)
+        int | None,
+        typer.Option(
+            metavar="SEED", help="Interpolate from the image of --seed to the image of this seed, in N steps.", show_default=False
+        ),
     ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make images out of noise.
+    """Generate images.
 
     ```
     onnxferry sample digits-gan -n 64 --label 7 --grid sevens.png
@@ -113,14 +118,14 @@ def sample(
 
 
 def _write(generator: ImageGenerator, count: int, asked: object, seed: int, grid: Path | None, out: Path | None, columns: int) -> None:
-    """Batch by batch: what is held does not grow with their number, but for a grid's images."""
+    """Batch by batch: memory does not grow with their number, except for a grid."""
     kept: list[np.ndarray] = []
     shape = (count, generator.size, generator.size, *((generator.channels,) if generator.channels > 1 else ()))
     batches = generator.sample_each(count, asked, seed)
 
-    with progress_bar("making images", count) as advance:
+    with progress_bar("generating images", count) as advance:
 
-        def passing() -> Iterator[np.ndarray]:
+        def generated() -> Iterator[np.ndarray]:
             for batch in batches:
                 flat = batch[..., 0] if generator.channels == 1 else batch
                 if grid is not None:
@@ -129,9 +134,9 @@ def _write(generator: ImageGenerator, count: int, asked: object, seed: int, grid
                 advance(len(flat))
 
         if out is not None:
-            _save_array(out, shape, passing())
+            _save_array(out, shape, generated())
         else:
-            for _ in passing():
+            for _ in generated():
                 pass
     if grid is not None:
         save_image(image_grid(np.concatenate(kept), min(columns, count), scale=2), grid)

@@ -43,29 +43,29 @@ def tune_model(
         typer.Option("--batch", metavar="N", help="A batch size to tune for; repeat for more. 1 and 64 if not given.", show_default=False),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Only this many; every sensible number if not given.", show_default=False)
+        int | None, typer.Option("--threads", min=1, help="Try only this many; several numbers if not given.", show_default=False)
     ] = None,
     device: DeviceOption = "auto",
-    seconds: Annotated[float, typer.Option(help="At most, for all of it.")] = SECONDS,
+    seconds: Annotated[float, typer.Option(help="How long it takes at most, in seconds.")] = SECONDS,
     feeds: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.npz", help="Inputs to time with, arrays by name; the file's golden samples if not given.", show_default=False
         ),
     ] = None,
-    forgotten: Annotated[bool, typer.Option("--forget", help="Only forget what was found for this model before.")] = False,
+    forgotten: Annotated[bool, typer.Option("--forget", help="Only forget earlier results for this model.")] = False,
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the fastest way to run a model on this machine.
 
-    Tries its certified variants, numbers of threads, graph levels, a graph for the sizes at hand and ways of binding, for each
-    batch size, in turns with the default setting. Whatever wins has given the model's golden samples within their tolerances,
-    and wins by more than the noise; else the default stays. The answer is remembered for this machine, and
-    `load(..., tune=True)` runs the model that way.
+    Measures, for each batch size and in turns with the default setting: certified variants, numbers of threads, graph
+    optimization levels, a graph for fixed sizes, and ways of binding. A setting wins only if it reproduces the model's golden
+    samples within their tolerances and is faster by more than the noise; otherwise the default stays. The result is remembered for
+    this machine, and `load(..., tune=True)` runs the model that way.
 
-    The table has every setting with the times (×) that it was as fast as the default in the same turns. "not fastest" was beaten by
-    another setting, "slower" by the default too, "within noise" could not be told from the fastest beside it.
+    The table shows how many times (×) as fast as the default each setting was in the same turns. "not fastest": another setting
+    was faster; "slower": the default was faster too; "within noise": it could not be distinguished from the fastest.
 
     ```
     onnxferry tune digits
@@ -74,7 +74,7 @@ def tune_model(
     onnxferry tune digits --forget
     ```
 
-    With --json: model, machine, seconds, remembered, not_kept (why the next time will not remember it), files: path and plans, of
+    With --json: model, machine, seconds, remembered, not_kept (why the result could not be remembered), files: path and plans, of
     each: batch, setting (variant, threads, graph_level, binding, sizes), seconds and default_seconds a run, ratio (times as fast),
     trials: setting, seconds, ratio (beside the default in the same turns), verdict.
     """

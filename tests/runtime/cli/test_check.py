@@ -122,5 +122,5 @@ def test_an_autoencoder_is_checked_in_both_halves(more: list[str], tmp_path: Pat
     one = json.loads(shown.out)
     assert (both["passed"], one["passed"]) == (True, False)
     assert 0 < one["samples"] < both["samples"]
-    assert "digits-ae.decoder.onnx carries no golden samples, so half of digits-ae.onnx is unproved" in shown.err
+    assert "digits-ae.decoder.onnx carries no golden samples, so half of digits-ae.onnx is unverified" in shown.err
     assert main(["check", path, "--allow-none", *more]) == 0
