@@ -186,3 +186,14 @@ def test_memory_does_not_grow_with_the_number_of_images(
     finally:
         tracemalloc.stop()
     assert peak < 12_000_000  # half of what the images take together
+
+
+def test_the_older_name_of_plot_works_and_is_not_shown(
+    recogniser: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chart = tmp_path / "confusion.png"
+    assert main(["evaluate", str(recogniser), "--data", str(labelled), "--picture", str(chart), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["plot"] == str(chart)
+    assert chart.is_file()
+    main(["evaluate", "--help"])
+    assert "--picture" not in capsys.readouterr().out
