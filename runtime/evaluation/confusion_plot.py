@@ -23,15 +23,15 @@ _LONGEST_SIDE = 8000  # pixels of the matrix, however many classes
 
 
 def write_confusion_plot(scores: Scores, path: str | os.PathLike[str]) -> None:
-    """Writes ``draw_confusion``'s image as PNG, whatever the suffix. Nothing half-written is left behind."""
+    """Writes ``draw_confusion``'s image as PNG, whatever the suffix. The file is written atomically."""
     with written_whole(Path(path)) as part:
         draw_confusion(scores).save(part, "PNG")
 
 
 def draw_confusion(scores: Scores) -> Image:
-    """RGB image: a row for what images are, a column for what they were taken for, each row shaded by its own total.
+    """RGB image: a row for each true class, a column for each predicted one, each row shaded by its own total.
 
-    The diagonal is green and the mistakes are red; mistakes are shaded by the square root of their share, so that few show too.
+    The diagonal is green and mistakes are red; mistakes are shaded by the square root of their share, so that rare ones show too.
     Counts and labels are written where they fit.
     """
     from PIL import Image, ImageDraw, ImageFont
@@ -40,8 +40,8 @@ def draw_confusion(scores: Scores) -> Image:
     cell = min(max(56 if classes <= 12 else 36 if classes <= 40 else 12, 2), max(_LONGEST_SIDE // classes, 1))
     font = ImageFont.load_default(max(min(cell // 3, 18), 9))
     heading = ImageFont.load_default(20)
-    written = cell >= 24  # else there is no room for numbers and labels
-    # Pillow's own font has no letters beyond ASCII: such labels go by their number.
+    written = cell >= 24  # otherwise there is no room for numbers and labels
+    # Pillow's own font has only ASCII letters: other labels are shown by their number.
     names = [_shortened(label, font, 160) if label.isascii() else str(i) for i, label in enumerate(scores.labels)]
     margin = 16 + (round(max(font.getlength(name) for name in names)) + 12 if written else 0)
     top = 76 + (margin if written else 16)
@@ -50,7 +50,7 @@ def draw_confusion(scores: Scores) -> Image:
     image = Image.new("RGB", (max(left + side + 24, 420), top + side + 24), _PAPER)
     draw = ImageDraw.Draw(image)
     draw.text((16, 12), f"{scores.accuracy:.2%} right of {scores.count}", _INK, font=heading)
-    draw.text((16, 40), "rows: what it is     columns: what it was taken for", _INK, font=ImageFont.load_default(14))
+    draw.text((16, 40), "rows: true class     columns: predicted class", _INK, font=ImageFont.load_default(14))
 
     totals = np.maximum(scores.confusion.sum(axis=1, keepdims=True), 1)
     shares = scores.confusion / totals  # (classes, classes)
@@ -80,7 +80,7 @@ def _shortened(label: str, font: ImageFont | FreeTypeFont, width: int) -> str:
 
 
 def _write_upwards(image: Image, text: str, foot: tuple[int, int], font: ImageFont | FreeTypeFont) -> None:
-    """Text that is read from bottom to top, its start at ``foot``."""
+    """Draw text that is read from bottom to top, starting at ``foot``."""
     from PIL import Image as ImageModule
     from PIL import ImageDraw
 
@@ -91,7 +91,7 @@ def _write_upwards(image: Image, text: str, foot: tuple[int, int], font: ImageFo
 
 
 def _middle(font: ImageFont | FreeTypeFont) -> str | None:
-    """Pillow built without FreeType has one bitmap font, which knows no anchors."""
+    """None without FreeType: Pillow then has one bitmap font, without anchors."""
     return "mm" if hasattr(font, "set_variation_by_name") else None
 
 

@@ -1,4 +1,4 @@
-"""How good a classifier is: counted one answer at a time, in memory that does not grow with their number."""
+"""Accuracy, calibration and confusions of a classifier, counted one answer at a time in constant memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BINS = 15
-"""Of equal width, for the calibration error: as many as Guo et al. use."""
+"""Bins of equal width for the calibration error, as many as Guo et al. use."""
 
 
 _Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
@@ -17,19 +17,19 @@ _Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class. A ratio whose denominator is 0 (no such image, no such answer) is None."""
+    """One class. A ratio whose denominator is 0 (no image or no answer of this class) is None."""
 
     label: str
     count: int  # images of this class
     correct: int
     recall: float | None  # share of its images that were recognised
-    precision: float | None  # share of the answers with its name that were right
+    precision: float | None  # share of the answers of this class that were right
     f1: float | None  # harmonic mean of the two
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """One way to be wrong."""
+    """One kind of mistake."""
 
     true: str
     predicted: str
@@ -37,9 +37,9 @@ class Confusion:
 
 
 class Scores:
-    """Counts of right and wrong answers, and of how sure they were.
+    """Counts of right and wrong answers, and their probabilities.
 
-    ``confusion``: int64 (classes, classes), rows are what an image is, columns what it was taken for.
+    ``confusion``: int64 (classes, classes), a row for each true class, a column for each predicted one.
     """
 
     def __init__(self, labels: Sequence[str]) -> None:
@@ -67,7 +67,7 @@ class Scores:
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers; not a number where there are none at all."""
+        """Share of right answers; NaN where there are no answers."""
         return self.correct / self.count if self.count else math.nan
 
     @property
@@ -80,7 +80,7 @@ class Scores:
 
     @property
     def mean_probability(self) -> float:
-        """How sure it was on average; with a perfect calibration, its accuracy."""
+        """The mean probability of the answers; with perfect calibration, the accuracy."""
         return float(self.bin_probability.sum() / self.count) if self.count else math.nan
 
     @property
@@ -93,7 +93,7 @@ class Scores:
 
     @property
     def classes(self) -> tuple[ClassScore, ...]:
-        """One score a class, in the order of the labels."""
+        """One score for each class, in the order of the labels."""
         correct = self.confusion.diagonal()
         scores = []
         for label, right, count, answers in zip(self.labels, correct, self.confusion.sum(axis=1), self.confusion.sum(axis=0), strict=True):
@@ -103,7 +103,7 @@ class Scores:
         return tuple(scores)
 
     def confusions(self, most: int) -> tuple[Confusion, ...]:
-        """The most frequent ways to be wrong, most frequent first."""
+        """The most frequent mistakes, most frequent first."""
         wrong = self.confusion.copy()
         np.fill_diagonal(wrong, 0)
         order = np.argsort(-wrong, axis=None, kind="stable")[:most]
@@ -112,7 +112,7 @@ class Scores:
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95 % score interval of a share, low and high; (0, 1) where nothing was tried."""
+    """95 % score interval of a share, low and high; (0, 1) for no trials."""
     if trials == 0:
         return 0.0, 1.0
     share, z2 = successes / trials, _Z95**2

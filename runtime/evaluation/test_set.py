@@ -1,4 +1,4 @@
-"""Images whose labels are known: IDX files, or a folder with one sub-folder a label."""
+"""Images with known labels: IDX files, or a folder with one sub-folder for each label."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnxferry.runtime.images.folders import folder_sha256, list_labelled_images
 from onnxferry.runtime.images.idx import idx_sha256, read_idx
 
 SPLITS = {"test": "t10k", "train": "train"}
-"""Split to how MNIST's files of it begin."""
+"""Split to the prefix of MNIST's file names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class LabelledImages:
     names: Sequence[str]
     indices: Sequence[int]
     images: Sequence[Path] | np.ndarray  # the array is uint8 (n, height, width)
-    source: str  # in words
+    source: str  # for people
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -39,10 +39,10 @@ def find_labelled_images(folder: str | os.PathLike[str], labels: Sequence[str], 
     """The labelled images in a folder, their labels as indices into ``labels``.
 
     Looked for in this order: the two IDX files of the split, gzipped or not, as MNIST names them, labels being indices; a
-    sub-folder named like the split with one sub-folder a label; one sub-folder a label. A label's ``/`` is ``_`` in a folder's
+    sub-folder named like the split with a folder for each label; a sub-folder for each label. A label's ``/`` is ``_`` in a folder's
     name. Not every label needs a folder, but every folder needs a label.
 
-    Raises DataError where none of them is there, or the labels are not the model's.
+    Raises DataError where none of these exists, or the labels are not the model's.
     """
     folder = Path(folder)
     if split not in SPLITS:
@@ -64,10 +64,10 @@ def find_labelled_images(folder: str | os.PathLike[str], labels: Sequence[str], 
 
 
 def trained_on(sha256: str, folder: Path, split: str, labelled: LabelledImages) -> bool:
-    """Whether training has seen them: ``sha256`` is what a model's provenance says of its data, ``labelled`` was found in ``folder``.
+    """Whether the model was trained on them: ``sha256`` is from the model's provenance, ``labelled`` was found in ``folder``.
 
-    True for the training part of the same four IDX files, and for the same folder of images, of which training keeps a few for
-    its tests.
+    True for the training part of the same four IDX files, and for the same folder of images, a few of which training holds out
+    for its tests.
     """
     if isinstance(labelled.images, np.ndarray):
         parts = ("images-idx3-ubyte", "labels-idx1-ubyte")
@@ -75,7 +75,7 @@ def trained_on(sha256: str, folder: Path, split: str, labelled: LabelledImages) 
         return split == "train" and None not in files and idx_sha256([read_idx(path) for path in files if path]) == sha256
     try:
         return folder_sha256(folder, {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in labelled.images}) == sha256
-    except OSError:  # which evaluating tells, image by image
+    except OSError:  # which evaluating reports, image by image
         return False
 
 

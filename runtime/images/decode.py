@@ -24,7 +24,7 @@ ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | Image | np.ndarray"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pbm")
 
 
-# Formats that are decoded in this process. Pillow knows more, but EPS runs Ghostscript, and each is attack surface.
+# Formats that are decoded in this process. Pillow has more, but EPS runs Ghostscript, and each is attack surface.
 # The common ones come first: the first that is not compiled in makes Pillow import all its plugins.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
 
@@ -37,9 +37,9 @@ def decode_image(image: ImageInput, name: str = "the image") -> np.ndarray:
     """uint8 (height, width, channels), channels 1 for grey and 3 for red, green, blue.
 
     Transparency is laid over white, 16-bit values are scaled to 8, a photo is turned as its EXIF orientation says, palettes
-    and CMYK become RGB, and of an animation the first frame is taken. ``name`` stands in messages for what has no path.
+    and CMYK become RGB, and of an animation the first frame is taken. ``name`` is used in messages for an image without a path.
 
-    Raises InputError for a file that is missing, is no image, is truncated, or has more pixels than
+    Raises InputError for a file that does not exist (InputNotFoundError), is not an image, is truncated, or has more pixels than
     ``PIL.Image.MAX_IMAGE_PIXELS`` (89 million as Pillow ships it); and for an array of the wrong dtype or shape.
     """
     if isinstance(image, np.ndarray):
@@ -59,7 +59,7 @@ def decode_image(image: ImageInput, name: str = "the image") -> np.ndarray:
 
 
 def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """uint8 (height, width, 1 | 3) to (height, width, channels): grey is repeated, colour becomes its luma.
+    """uint8 (height, width, 1 | 3) to (height, width, channels): grey is repeated, colour is converted to luma.
 
     Luma as ITU-R BT.601 defines it, 0.299 R + 0.587 G + 0.114 B, rounded as Pillow does for its mode "L".
     """

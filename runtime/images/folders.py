@@ -6,24 +6,20 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from onnxferry.runtime.errors import DataError, DataNotFoundError
-
-if TYPE_CHECKING:
-    pass
 from onnxferry.runtime.images.decode import IMAGE_SUFFIXES
 
 
 def folder_sha256(folder: Path, digests: Mapping[Path, str]) -> str:
-    """Of what ``sha256sum`` prints for these files, by their paths in the folder, sorted."""
+    """The SHA-256 of what ``sha256sum`` prints for these files: their digests and paths in the folder, sorted."""
     listing = sorted((path.relative_to(folder).as_posix(), digest) for path, digest in digests.items())
     lines = "".join(f"{digest}  {path}\n" for path, digest in listing)
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """The images that lie in a folder, by suffix and sorted by name. Hidden files and sub-folders are passed over.
+    """The images in a folder, by suffix and sorted by name. Hidden files and sub-folders are skipped.
 
     Raises DataError where there is no such folder, or no image in it.
     """
@@ -38,7 +34,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def list_labelled_images(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
-    """Label to images, for a folder that has one sub-folder a label. Labels and images are sorted.
+    """Label to images, for a folder with one sub-folder for each label. Labels and images are sorted.
 
     Raises DataError where there is no such folder, it has no sub-folders, or one of them has no image.
     """

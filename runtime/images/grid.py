@@ -1,4 +1,4 @@
-"""Many small images in one, and images written whole or not at all."""
+"""A grid of images as one image, and images written to a file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from onnxferry.runtime.errors import InputError, InputNotFoundError
 from onnxferry.runtime.files import written_whole
 
-GROUND = 128
-"""Grey between the images."""
+GAP_GREY = 128
+"""The grey level between the images."""
 
 
 def image_grid(images: np.ndarray, columns: int, *, gap: int = 1, scale: int = 1) -> np.ndarray:
@@ -22,7 +22,7 @@ def image_grid(images: np.ndarray, columns: int, *, gap: int = 1, scale: int = 1
     flat = images[..., None] if images.ndim == 3 else images
     n, height, width, channels = flat.shape
     rows = max(1, -(-n // columns))
-    canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), GROUND, np.uint8)
+    canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), GAP_GREY, np.uint8)
     for i, image in enumerate(flat):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
         canvas[top : top + height, left : left + width] = image
@@ -31,7 +31,7 @@ def image_grid(images: np.ndarray, columns: int, *, gap: int = 1, scale: int = 1
 
 
 def save_image(image: np.ndarray, path: str | os.PathLike[str]) -> None:
-    """Write uint8 (height, width) or (height, width, 3) as a .png, whole or not at all."""
+    """Write uint8 (height, width) or (height, width, 3) as a .png file, atomically."""
     from PIL import Image
 
     target = Path(path)

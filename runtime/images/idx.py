@@ -1,4 +1,4 @@
-"""IDX files."""
+"""IDX files, the format of MNIST."""
 
 from __future__ import annotations
 
@@ -9,23 +9,20 @@ import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from onnxferry.runtime.errors import DataError, DataNotFoundError
 
-if TYPE_CHECKING:
-    pass
-
 
 def idx_header(array: np.ndarray) -> bytes:
-    """What stands before the numbers of a uint8 array in an IDX file."""
+    """The header of a uint8 array in an IDX file."""
     return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
 
 
 def idx_sha256(arrays: Sequence[np.ndarray]) -> str:
-    """Of the IDX files that hold these uint8 arrays, unpacked, one after the other."""
+    """The SHA-256 of the uncompressed IDX files of these uint8 arrays, one after the other."""
     whole = hashlib.sha256()
     for array in arrays:
         whole.update(idx_header(array))
@@ -40,14 +37,14 @@ _IDX_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x
 _MAX_IDX_BYTES = 4 * 2**30
 
 
-_DEFLATE_MAX_RATIO = 1032  # no deflate stream grows by more (https://zlib.net/zlib_tech.html), so a larger claim is a lie
+_DEFLATE_MAX_RATIO = 1032  # the most that deflate can compress (https://zlib.net/zlib_tech.html)
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
-    """The array in an IDX file, gzipped or not (told by its bytes, not by its name), in native byte order and writable.
+    """The array in an IDX file, gzipped or not (by its bytes, not by its name), in native byte order and writable.
 
     Shape and dtype are the file's: MNIST's images are uint8 (n, height, width), its labels uint8 (n,).
-    Raises DataError where the file is missing, is no IDX file, or does not hold exactly what its header claims.
+    Raises DataError where the file does not exist, is not an IDX file, or does not hold exactly what its header claims.
     """
     path = Path(path)
     try:
@@ -66,7 +63,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def _read_idx(stream: BinaryIO | gzip.GzipFile, path: Path, at_most: int) -> np.ndarray:
-    """``at_most``: bytes that the stream can possibly hold, so that a lying header makes no large allocation."""
+    """``at_most``: bytes that the stream can hold, so that a false header causes no large allocation."""
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _IDX_DTYPES or not 1 <= magic[3] <= 8:
         raise DataError(f"{path}: not an IDX file (it starts with {magic.hex() or 'nothing'}, expected 0000, a type code and a rank)")
@@ -90,4 +87,4 @@ def _read_idx(stream: BinaryIO | gzip.GzipFile, path: Path, at_most: int) -> np.
     try:
         return data.view(dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
     except ValueError as error:  # no elements, and more of them along an axis than numpy counts
-        raise DataError(f"{path}: claims the shape {shape}, which no array has; fetch it again") from error
+        raise DataError(f"{path}: claims the shape {shape}, which no array can have; fetch it again") from error

@@ -1,9 +1,9 @@
-"""Autoencoders: images to a few numbers and back, and how strange an image is.
+"""Autoencoders: encode images to a few numbers, decode them, and score how unusual an image is.
 
     model = load("digits-ae")
     model.reconstruct("seven.png")              # uint8 (1, 28, 28)
     z = model.encode(["three.png", "eight.png"])  # float32 (2, 32)
-    model.decode((z[:1] + z[1:]) / 2)             # half-way between the two
+    model.decode((z[:1] + z[1:]) / 2)             # halfway between the two
     model.anomaly_score("shoe.png") > model.threshold
 
 Two files make one model: ``NAME.onnx``, the encoder, which also reconstructs and scores, and ``NAME.decoder.onnx`` beside it.
@@ -70,7 +70,7 @@ class Autoencoder(Model):
         return threshold
 
     def reconstruct(self, x: ImagesInput, batch_size: int | None = None) -> np.ndarray:
-        """What becomes of images that are encoded and decoded: uint8 (n, size, size), in colour (n, size, size, 3).
+        """Encode and decode images: uint8 (n, size, size), for a colour model (n, size, size, 3).
 
         ``x``: one image, a folder, an iterable or an array of images, as :meth:`Classifier.predict` takes them, of any sizes: the
         centred square of each is resampled in the graph.
@@ -80,15 +80,15 @@ class Autoencoder(Model):
         return made[..., 0] if self.channels == 1 else made
 
     def encode(self, x: ImagesInput, batch_size: int | None = None) -> np.ndarray:
-        """Latents, float32 (n, latent); of a variational one, their means. ``x`` as for :meth:`reconstruct`."""
+        """Latents, float32 (n, latent); of a variational autoencoder, their means. ``x`` as for :meth:`reconstruct`."""
         return self._all(x, "latent", (self.latent,), np.float32, batch_size)
 
     def anomaly_score(self, x: ImagesInput, batch_size: int | None = None) -> np.ndarray:
-        """How badly each image is reconstructed, float32 (n,): the mean squared error, pixels in 0 to 1. Higher is stranger."""
+        """The mean squared error of each reconstruction, float32 (n,), with pixels in 0 to 1. Higher is more unusual."""
         return self._all(x, "anomaly_score", (), np.float32, batch_size)
 
     def decode(self, z: np.ndarray) -> np.ndarray:
-        """Latents, float (n, latent) → images, uint8 (n, size, size), in colour (n, size, size, 3).
+        """Latents, float (n, latent) → images, uint8 (n, size, size), for a colour model (n, size, size, 3).
 
         Raises InputError for latents of another width, ArtifactError where the decoder's file is not beside the encoder's.
         """

@@ -3,9 +3,9 @@
     model = load("digits-gan")
     model.sample(16, labels="7", seed=0)              # uint8 (16, 28, 28)
     model.sample(20, labels=[3, "8"])                 # three, eight, three, eight, …
-    model.walk(1, 2, steps=12, label="5")             # from one seed's image to another's
+    model.walk(1, 2, steps=12, label="5")             # interpolate from one seed's image to another's
 
-The graph makes images of noise; here are only the noise (PCG64), the names of the classes, and batches.
+The graph turns noise into images; this class makes the noise (PCG64), looks up class names, and batches.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SAMPLE_BATCH_SIZE = 256
 
 
 class ImageGenerator(Model):
-    """Makes images of the classes it has learnt. The same arguments give the same images."""
+    """Generates images of the classes it was trained on. The same arguments give the same images."""
 
     noun = IMAGE_GENERATOR.noun
 
@@ -40,11 +40,11 @@ class ImageGenerator(Model):
         self.noise, self.size, self.channels = _check_generator(engine)
 
     def sample(self, n: int, labels: Any = None, seed: int = 0) -> np.ndarray:
-        """``n`` images, uint8 (n, size, size), in colour (n, size, size, 3).
+        """``n`` images, uint8 (n, size, size), for a colour model (n, size, size, 3).
 
         ``labels``: a class's name or index, or a list of such, used again from its start where it is shorter than ``n``; None
-        for all classes in turn. Image i is made of row i of PCG64(seed)'s standard normal numbers, so that fewer images are
-        the first of more. Raises InputError for a class that the model has not, and for n below 1.
+        for all classes in turn. Image i is made from row i of PCG64(seed)'s standard normal numbers, so that a smaller ``n`` gives
+        the first images of a larger one. Raises InputError for a class that the model does not have, and for n below 1.
         """
         batches = self.sample_each(n, labels, seed)
         made = np.empty((operator.index(n), self.size, self.size, self.channels), np.uint8)
@@ -55,7 +55,7 @@ class ImageGenerator(Model):
         return made[..., 0] if self.channels == 1 else made
 
     def sample_each(self, n: int, labels: Any = None, seed: int = 0) -> Iterator[np.ndarray]:
-        """As :meth:`sample`, in batches uint8 (some, size, size, channels): memory stays the same for millions.
+        """As :meth:`sample`, in batches uint8 (up to 256, size, size, channels), so that memory does not grow with ``n``.
 
         Arguments are checked at the call.
         """
@@ -71,9 +71,9 @@ class ImageGenerator(Model):
             yield self.make(noise, asked[np.arange(start, stop) % len(asked)])
 
     def walk(self, first: int, last: int, steps: int = 10, label: Any = None) -> np.ndarray:
-        """Images on the way from one seed's noise to another's, both ends included: as :meth:`sample` returns them.
+        """Images interpolated from one seed's noise to another's, both ends included, as :meth:`sample` returns them.
 
-        On the great circle between the two, as all noise has about the same length (White 2016, arXiv 1609.04468).
+        Spherical interpolation, as all noise has about the same length (White 2016, arXiv 1609.04468).
         ``label``: the class, the first if None. Raises InputError for steps below 2.
         """
         count = whole_number("steps", steps, 2)
@@ -96,7 +96,7 @@ class ImageGenerator(Model):
     def make(self, noise: np.ndarray, indices: np.ndarray) -> np.ndarray:
         """Noise float32 (n, noise) and class indices int64 (n,) → uint8 (n, size, size, channels).
 
-        Raises InputError for noise of another width, and indices of no class.
+        Raises InputError for noise of another width, and for indices out of range.
         """
         if noise.ndim != 2 or noise.shape[1] != self.noise:
             raise InputError(f"noise must be float32 (n, {self.noise}), got {noise.dtype} {noise.shape}")

@@ -1,6 +1,6 @@
-"""Models that know their task: ``load`` opens a file or a shipped model and gives the object that its contract asks for.
+"""``load`` opens a file or a shipped model, and returns an object of the class for its task.
 
-from onnxferry.runtime import load
+from onnxferry import load
 
 for prediction in load("digits").predict(["three.png", "seven.jpg"]):
     print(prediction.label, prediction.probability)
@@ -39,23 +39,30 @@ def load(
     limits: Limits | None = None,
     variant: str | None = None,
 ) -> Model:
-    """Opens a model: an existing path or a name ending in ``.onnx`` is a file, anything else the name of a shipped model.
+    """Open a model.
 
+        load("digits")                          # a shipped model, see zoo_names()
+        load("model.onnx", device="cuda")       # a file
+        load("digits", variant="int8")          # a certified variant beside the file
+
+    ``name_or_path``: an existing path or a name ending in ``.onnx`` is a file, anything else the name of a shipped model.
     ``device``: ``"auto"``, ``"cpu"`` or ``"cuda"``. ``threads``: None for as many as this process may use.
-    ``providers``: ONNX Runtime's execution providers in order, instead of ``device``. ``tune``: run it the fastest way that is
-    proved good enough here (see :mod:`onnxferry.runtime.tuning.tune`): finding that takes up to 20 seconds and is then remembered.
-    ``variant``: the tag of a certified variant beside the file, such as ``"int8"`` (see :mod:`onnxferry.runtime.artifact.variants`), which
-    is opened instead, on the device that it is certified for; None opens the file itself. Of an autoencoder, each of its two files
-    that has such a variant.
-    ``limits``: how much a file may hold; raise them (``Limits(depth=40)`` of :mod:`onnxferry.runtime.onnx_file.reader`) for one you trust.
+    ``providers``: ONNX Runtime's execution providers in order, instead of ``device``.
+    ``tune``: run the model in the fastest verified way on this machine (see :mod:`onnxferry.runtime.tuning.tune`). Finding it takes up
+    to 20 seconds and is remembered.
+    ``variant``: the tag of a certified variant beside the file, such as ``"int8"`` (see :mod:`onnxferry.runtime.artifact.variants`), to
+    open instead, on the device that it is certified for. Of an autoencoder's two files, each that has such a variant.
+    ``limits``: how much a file may hold; raise them (``Limits(depth=40)``) for one you trust.
 
     Returns a :class:`~onnxferry.runtime.tasks.classifier.Classifier` for a recogniser, a
     :class:`~onnxferry.runtime.tasks.text_generator.TextGenerator`, an
     :class:`~onnxferry.runtime.tasks.image_generator.ImageGenerator`, an
     :class:`~onnxferry.runtime.tasks.autoencoder.Autoencoder` (its decoder's file is found beside it), or a plain :class:`Model` for a file
-    that carries no contract of ours.
-    Raises ArtifactError for a file that cannot be opened or a variant that is not there or not for ``device``, DeviceError where the
-    device asked for cannot be used here; with ``tune``, what :func:`onnxferry.runtime.tuning.tune.tune` raises.
+    without an onnxferry contract.
+
+    Raises ArtifactError for a file that cannot be opened (ArtifactNotFoundError for one that does not exist) or a variant that does
+    not exist or is not for ``device``, DeviceError where the device cannot be used here; with ``tune``, what
+    :func:`onnxferry.runtime.tuning.tune.tune` raises.
     """
     path = find_model(name_or_path)
     if variant is not None and tune:
@@ -95,7 +102,7 @@ def _open_tuned(model: Description, device: str, threads: int | None, providers:
 
 
 def load_as(task: type[Task], name_or_path: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> Task:
-    """As :func:`load`, for what must be of one kind, such as a
+    """As :func:`load`, for a model that must be of one class, such as a
     :class:`~onnxferry.runtime.tasks.classifier.Classifier`. Raises ArtifactError for any other file."""
     model = load(name_or_path, device=device, threads=threads)
     if isinstance(model, task):

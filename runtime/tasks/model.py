@@ -1,4 +1,4 @@
-"""What all models share."""
+"""The base class of all models."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Model:
 
     @property
     def contract(self) -> Contract | None:
-        """What the file says of itself; None where it is not one of ours."""
+        """The file's onnxferry contract; None where it has none."""
         return self.engine.contract
 
     @property
@@ -44,11 +44,11 @@ class Model:
 
     @property
     def good_batch(self) -> int:
-        """As many inputs as are best run together: what tuning found where the model is tuned, else 64."""
+        """The default batch size: what tuning found best for a tuned model, else 64."""
         return self.engine.best_batch or BATCH
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays by input name to arrays by output name, as :meth:`Runner.run`. Raises InputError for feeds that do not fit."""
+        """Arrays by input name to arrays by output name, as :meth:`Runner.run`. Raises InputError for inputs that do not fit."""
         return self.engine.run(feeds)
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ class Model:
 
 
 def not_as_promised(engine: Runner, noun: str, expected: str, specs: Sequence[TensorSpec] | None = None) -> ArtifactError:
-    """For a graph that is not the ``noun`` that its contract says it is. ``specs``: what it has in place of ``expected``; None for all."""
+    """The error for a graph that is not the ``noun`` its contract says. ``specs``: what it has instead of ``expected``; None for all."""
     found = (*engine.inputs, *engine.optional_inputs, *engine.outputs) if specs is None else specs
     got = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in found) or "none"
     return ArtifactError(f"{engine.path or 'the model'} says that it is {noun}, which has {expected}; it has {got}; export it again")

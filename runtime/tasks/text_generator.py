@@ -1,4 +1,4 @@
-"""Text generators: a prompt in, its continuation out, as a whole, piece by piece, or as a batch.
+"""Text generators: a prompt in, its continuation out, whole, piece by piece, or as a batch.
 
     model = load("shakespeare")
     model.generate("To be", max_bytes=200, temperature=0.8, seed=0)
@@ -6,8 +6,8 @@
         print(piece, end="", flush=True)
     model.score("To be, or not to be")          # mean nats a byte
 
-The graph reads and writes bytes and holds the whole sampling loop; here are only UTF-8, the uniform numbers (PCG64, one a
-byte), and the state that is handed from one run to the next.
+The graph reads and writes bytes and contains the whole sampling loop. This class adds UTF-8, the uniform random numbers (PCG64, one
+for each byte), stop texts, and passes the state from one run to the next.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 READ_CHUNK = 4096
-"""Bytes of a prompt, or of a text that is scored, in one run: it bounds the memory for their 256 scores each."""
+"""Bytes of a prompt, or of a text that is scored, in one run. Each has 256 scores, whose memory this bounds."""
 
 
 WRITE_CHUNK = 1024
@@ -41,7 +41,7 @@ STOP_PLAN = (64, 128, 256, 512, WRITE_CHUNK)
 
 
 STREAM_CHUNK = 24
-"""Bytes written in one run by ``stream``, where the caller names no number; the first run writes fewer, to show something soon."""
+"""Bytes written in one run by ``stream`` by default; the first run writes fewer, so that something shows soon."""
 
 
 REQUIRED = {"prompt": ("uint8", 2), "uniforms": ("float32", 2)}
@@ -60,7 +60,7 @@ _OUTPUTS = {"bytes": "uint8", "log_probabilities": "float32", "next_logits": "fl
 
 
 class TextGenerator(Model):
-    """Writes text after a prompt, and says how likely a text is.
+    """Generates text after a prompt, and scores how likely a text is.
 
     ``model.run`` takes the graph's own inputs: see ``onnxferry inspect``. A file whose contract says ``rows_alone`` (an int8 one,
     whose activations share one scale over the batch) runs row by row, so that no text depends on its neighbours.
@@ -178,7 +178,7 @@ class TextGenerator(Model):
     def score(self, text: str | bytes) -> float:
         """Mean negative log-likelihood of a text's bytes, each given all before it (the first: the start of a line): nats a byte.
 
-        Raises InputError for an empty text, which has none.
+        Raises InputError for an empty text, which has no score.
         """
         data = np.frombuffer(_bytes("text", text), np.uint8)
         if not data.size:
