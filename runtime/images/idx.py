@@ -87,4 +87,4 @@ def _read_idx(stream: BinaryIO | gzip.GzipFile, path: Path, at_most: int) -> np.
     try:
         return data.view(dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
     except ValueError as error:  # no elements, and more of them along an axis than numpy counts
-        raise DataError(f"{path}: claims the shape {shape}, which no array can have; fetch it again") from error
+        raise DataError(f"{path}: claims the shape {shape}, which no array has; fetch it again") from error
