@@ -1,4 +1,4 @@
-"""Checks of what a caller passed, and the words for it."""
+"""Checks of arguments, and how they are named in errors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from onnxferry.runtime.errors import InputError
 
 
 def instead(name: object, known: Sequence[str]) -> str:
-    """``; did you mean 'image'?``, or all there are."""
+    """The end of an error for an unknown name: ``; did you mean 'image'?``, or all known names."""
     folded = {each.casefold(): each for each in known}
     close = difflib.get_close_matches(str(name).casefold(), folded, n=1)
     return f"; did you mean {folded[close[0]]!r}?" if close else f"; it has {', '.join(map(repr, known)) or 'none'}"
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:
-    """An argument that counts, of any integer type. Raises InputError for what is none, and for one below ``least``."""
+    """An integer argument, of any integer type. Raises InputError for anything else and for one below ``least``."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -31,7 +31,7 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
 
 
 def kind(value: object) -> str:
-    """A value's type, in words."""
+    """The name of a value's type, for errors."""
     of = type(value)
     return of.__qualname__ if of.__module__ == "builtins" else f"{of.__module__}.{of.__qualname__}"
 
@@ -42,7 +42,7 @@ def is_text(array: np.ndarray) -> bool:
 
 
 def given(value: object) -> str:
-    """What was fed, in words: ``float32 (2, 3)``."""
+    """An input for errors: ``float32 (2, 3)``."""
     if not isinstance(value, np.ndarray):
         return kind(value)
     return f"{value.dtype.name} {value.shape}{'' if value.size else ' (empty)'}"

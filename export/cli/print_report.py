@@ -28,7 +28,7 @@ def write_report_file(report: ParityReport, file: Path, title: str) -> None:
 
 
 def print_report(report: ParityReport, what: str) -> None:
-    """The table of outputs, the verdict on ``what``, and what was mended or is worth knowing."""
+    """The table of outputs, the verdict on ``what``, and what was fixed or noted."""
     table = new_table("output", "elements", "largest difference", "allowed", "decisions changed", right=("elements", "largest difference"))
     for o in report.outputs.values():
         allowed = "equal" if o.rtol == o.atol == 0 else f"{o.atol:.2g} + {o.rtol:.2g} |x|" if o.rtol else f"{o.atol:.2g}"
@@ -42,7 +42,7 @@ def print_report(report: ParityReport, what: str) -> None:
         style="bold green",
         soft_wrap=True,
     )
-    for label, lines in (("mended", report.mends), ("note", report.notes)):
+    for label, lines in (("fixed", report.mends), ("note", report.notes)):
         for text in lines:
             console.print(f"{label}: {plain(text)}", soft_wrap=True)
     for strategy, why in report.refused:

@@ -1,4 +1,4 @@
-"""One attempt: a strategy's graph, cleaned, corrected and judged."""
+"""One attempt at an export: the graph of a strategy, cleaned, fixed and compared with the source."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from onnxferry.runtime.errors import OnnxFerryError
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
-    """What one strategy came to."""
+    """The result of one strategy."""
 
     candidate: Candidate
     model: onnx.ModelProto  # cleaned
@@ -41,20 +41,20 @@ def try_strategy(
     tolerances: Mapping[str, GivenTolerance] | None = None,
     decisions: Collection[str] = (),
 ) -> Attempt:
-    """Build the strategy's graph and judge it on the given cases and on probes.
+    """Build the strategy's graph and compare it with the source on the given cases and on probes.
 
-    Raises ExportError where there is no graph, or none that is valid; what the graph does wrong stands in the report.
+    Raises ExportError if there is no valid graph; differences are failures of the report.
     """
     candidate = strategy.build()
     model = graph_cleanup.clean(candidate, source.inputs, source.output_names)
     cases = [*given, *probes(source.inputs, source.examples, candidate.ranges)]
     runs, failures = run_source(source, cases, len(given))
-    mended: list[str] = []
+    fixed: list[str] = []
     if failures:
         report = ParityReport(failures=failures)
     else:
         observed = [(run.case.sizes, {n: a.shape for n, a in run.outputs.items()}) for run in runs if run.outputs is not None]
-        mended = graph_cleanup.declare_output_shapes(model, observed)
+        fixed = graph_cleanup.declare_output_shapes(model, observed)
         graph_cleanup.check(model, foreign=candidate.foreign)
         drawn = graph_cleanup.random_operators(model)
         if drawn:
@@ -63,7 +63,7 @@ def try_strategy(
         else:
             report, runs = _opened_and_compared(source, model, runs, given, tolerances, decisions)
     report.strategy = strategy.name
-    report.mends = [*candidate.mends, *mended, *report.mends]
+    report.mends = [*candidate.mends, *fixed, *report.mends]
     report.notes = [*source.notes, *dict.fromkeys(report.notes)]
     return Attempt(candidate, model, report, runs)
 
@@ -85,12 +85,12 @@ def _opened_and_compared(
         return compare_branches(source, model, engine, runs, given, tolerances, decisions)
 
 
-# How ONNX Runtime says that it lacks an operator in a dtype: when it loads the graph, or, of a few operators, when it runs them.
+# ONNX Runtime's errors for an operator that it lacks in a dtype: on loading the graph or, for a few operators, on running it.
 _LACKS = re.compile(r"Could not find an implementation|does not support (?:double|float16|half)", re.IGNORECASE)
 
 
 def _other_dtype(model: onnx.ModelProto, words: str) -> str:
-    """What to do where ONNX Runtime lacks an operator in a dtype: on the CPU it has float32 of all, and others of some."""
+    """Advice for an operator that ONNX Runtime lacks in a dtype: on the CPU it has all in float32, and some in other dtypes."""
     kinds = onnx.TensorProto
     rare = {int(kinds.DOUBLE): "float64", int(kinds.FLOAT16): "float16", int(kinds.BFLOAT16): "bfloat16"}
     found = [rare[t] for t in _dtypes(model) if t in rare]
@@ -100,7 +100,7 @@ def _other_dtype(model: onnx.ModelProto, words: str) -> str:
 
 
 def _dtypes(model: onnx.ModelProto) -> list[int]:
-    """Of weights, inputs and outputs; then those that values are cast to, as autocast does."""
+    """The element types of weights, inputs and outputs, then those of casts, as autocast inserts them."""
     casts = [a.i for node in nodes.all_nodes(model) if node.op_type == "Cast" for a in node.attribute if a.name == "to"]
     declared = [v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.output)]
     return [*(t.data_type for t in model.graph.initializer), *declared, *casts]
@@ -115,7 +115,7 @@ def compare_branches(
     tolerances: Mapping[str, GivenTolerance] | None = None,
     decisions: Collection[str] = (),
 ) -> tuple[ParityReport, list[SourceRun]]:
-    """The open file beside what its source gave, and whether every side of its branches was taken: the report, and all runs."""
+    """Compare an open file with the reference outputs, and require that every side of its branches was taken: the report, and all runs."""
     report = compare(source, engine, runs, tolerances=tolerances, decisions=decisions)
     report.failures = [
         dataclasses.replace(failure, message=f"{failure.message}{_other_dtype(model, failure.message)}") for failure in report.failures
@@ -131,7 +131,7 @@ def compare_branches(
             report = compare(source, engine, runs, tolerances=tolerances, decisions=decisions)
         for branch, side in branches.untaken():
             text = (
-                f"the {side} side of the branch {branch!r} was never taken, so it is not proved: "
+                f"the {side} side of the branch {branch!r} was never taken, so it is not verified: "
                 "give samples that take it, or take the branch out of the model"
             )
             report.failures.append(Failure("branch-untested", text))
@@ -139,7 +139,7 @@ def compare_branches(
 
 
 def _cases_for_branches(source: Source, branches: Branches, runs: Sequence[SourceRun]) -> list[Case]:
-    """Notes which sides of every branch the compared cases took, and finds more cases for those that none did."""
+    """Records which sides of every branch the compared cases took, and finds more cases for those that none took."""
     more: list[Case] = []
     with opened(branches.model) as watcher:
         for run in runs:
@@ -152,6 +152,6 @@ def _cases_for_branches(source: Source, branches: Branches, runs: Sequence[Sourc
                 source.run(case.feeds)
                 if branches.add(watcher.run(case.feeds)):
                     more.append(case)
-            except Exception:  # noqa: BLE001 - a variation that the user's model or the file cannot take leads nowhere
+            except Exception:  # noqa: BLE001 - a variation may be invalid for the user's model or for the file; it is skipped
                 continue
     return more

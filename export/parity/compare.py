@@ -3,8 +3,8 @@
     report = compare(source, engine, runs)      # never raises for a difference
     report.passed, report.failures, report.explain()
 
-What is compared is the file as users will run it: ONNX Runtime with all its optimisations. Tolerances come by dtype
-with their reasons; a float64 run of the source shows how much of a difference is float32's own.
+The file is compared as users will run it: in ONNX Runtime with all its optimizations. Each dtype has a default tolerance; a float64
+run of the source shows how much of a difference is due to float32 itself.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def compare(
     tolerances: Mapping[str, GivenTolerance] | None = None,
     decisions: Collection[str] = (),
 ) -> ParityReport:
-    """Compare the file with what the source gave. Differences become failures of the report; nothing is raised for them.
+    """Compare the file with the reference outputs. Differences become failures of the report; nothing is raised for them.
 
-    ``tolerances`` by output name hold as they are given; other outputs get the default of their dtype. The argmax along the last
+    ``tolerances`` by output name are used as given; other outputs get the default of their dtype. The argmax along the last
     axis of the outputs in ``decisions`` must not change.
     """
     return _Comparer(source, runner, tolerances or {}, decisions, _scales(runs)).report_of(runs)
@@ -109,7 +109,7 @@ class _Comparer:
         return self.report
 
     def _images(self) -> list[Failure]:
-        """Whole numbers that may be one apart (pixels, rounded from floats that straddle a half) may be so in few places only."""
+        """Integers that may differ by 1 (pixels, rounded from floats near a half) may do so in few places only."""
         return [
             Failure(
                 "difference",
@@ -149,7 +149,7 @@ class _Comparer:
                     excused = _against_float64(entry, want, got, exact[name], tolerance)
                     if excused and given is None and beyond.any():
                         self.report.notes.append(
-                            f"output {name!r} in case {case.name!r}: the difference is float32's own, "
+                            f"output {name!r} in case {case.name!r}: the difference is due to float32, "
                             "the file is as near to float64 as the model is"
                         )
                         beyond = np.zeros_like(beyond)
@@ -200,14 +200,14 @@ class _Comparer:
     def _without_ties(
         self, entry: OutputParity, case: Case, want: np.ndarray, changed: np.ndarray, read: Callable[[dict[str, np.ndarray]], np.ndarray]
     ) -> np.ndarray:
-        """Takes ties out of a mask of changed decisions: places where the source, nudged by 1e-6, decides otherwise itself."""
+        """Removes ties from a mask of changed decisions: where the source decides otherwise when its weights change by 1e-6."""
         if not changed.any():
             return changed
         unstable = np.zeros(want.shape, dtype=bool)
         for seed in range(NUDGES):
             try:
                 nudged = self.source.run_nudged(case.feeds, seed)
-            except Exception:  # noqa: BLE001 - the user's model may raise anything; then this nudge tells nothing
+            except Exception:  # noqa: BLE001 - the user's model may raise anything; this nudge is then skipped
                 continue
             if nudged is None:
                 break
@@ -245,7 +245,7 @@ class _Comparer:
             return [
                 Failure(
                     "nothing-compared",
-                    f"most values of output {tied.name!r} are ties, which rounding decides: that proves nothing; "
+                    f"most values of output {tied.name!r} are ties, which rounding decides, so nothing is verified; "
                     "give samples with clear answers",
                     output=tied.name,
                 )
@@ -280,7 +280,7 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _measure(entry: OutputParity, case: Case, want: np.ndarray, got: np.ndarray, tolerance: Tolerance) -> np.ndarray:
-    """Adds the case to the output's figures; gives a mask of the elements beyond tolerance."""
+    """Adds the case to the figures of the output; returns a mask of the elements beyond tolerance."""
     entry.elements += want.size
     if want.size == 0:
         return np.zeros(want.shape, dtype=bool)
@@ -297,7 +297,7 @@ def _measure(entry: OutputParity, case: Case, want: np.ndarray, got: np.ndarray,
         entry.worst = Worst(case.name, tuple(int(i) for i in place), want[place].item(), got[place].item(), ulps)
     entry.max_abs = max(entry.max_abs, largest)
     entry.p99_abs = max(entry.p99_abs, float(np.percentile(difference, 99, method="lower")))
-    # Relative figures of what is nearly zero beside its neighbours say nothing.
+    # The relative error of a number that is nearly zero compared with the others means nothing.
     size = np.abs(want.astype(np.float64))
     large = np.isfinite(difference) & (size > 1e-3 * scale)
     if large.any():
@@ -322,7 +322,7 @@ def _keep_points(entry: OutputParity, values: np.ndarray, difference: np.ndarray
 
 def _finiteness(name: str, want: np.ndarray, got: np.ndarray, case: Case) -> Failure | None:
     if want.size and np.isnan(want).all():
-        text = f"output {name!r} of the model is all NaN for {case.name!r}: that proves nothing; give inputs that it can compute"
+        text = f"output {name!r} of the model is all NaN for {case.name!r}, so nothing is verified; give inputs for which it is not"
         return Failure("all-nan", text, case.name, name)
     worse = ~np.isfinite(got) & np.isfinite(want)
     if worse.any():
@@ -338,7 +338,7 @@ def _finiteness(name: str, want: np.ndarray, got: np.ndarray, case: Case) -> Fai
 
 
 def _against_float64(entry: OutputParity, want: np.ndarray, got: np.ndarray, exact: np.ndarray, tolerance: Tolerance) -> bool:
-    """Notes both errors against float64; True where the file is as near to it as the source is, and the source near enough."""
+    """Records both errors against float64; true if the file is as near to it as the source is, and the source near enough."""
     usable = np.isfinite(exact) & np.isfinite(want) & np.isfinite(got)
     if not usable.any():
         return False
@@ -347,11 +347,11 @@ def _against_float64(entry: OutputParity, want: np.ndarray, got: np.ndarray, exa
     entry.float64_source = max(entry.float64_source or 0.0, source_error)
     entry.float64_file = max(entry.float64_file or 0.0, file_error)
     cap = FLOAT64_CAP * (tolerance.atol + tolerance.rtol * magnitude(want))
-    # An answer without one right digit (a norm of rows that do not vary gives its own rounding, magnified) is a draw of chance, and
-    # so is the file's: neither is a measure for the other.
+    # An output without one correct digit (a norm of constant rows magnifies its own rounding) is random, and so is the file's:
+    # neither is a reference for the other.
     noise = source_error >= NOISE_SHARE * magnitude(exact[usable])
     near = file_error <= (cap if noise else FLOAT64_FACTOR * source_error)
-    # Where NaN or infinity stand, only equality counts; float64 excuses nothing there.
+    # NaN and infinity must be equal; float64 excuses nothing there.
     return bool(near and source_error <= cap and same(want[~usable], got[~usable]))
 
 

@@ -1,4 +1,4 @@
-"""Why might the file differ, and what to try: each cause is one rule, asked in turn, the most telling first."""
+"""The likely cause of a difference, and what to try: each cause is one rule; the most specific come first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onnxferry.export.source import Candidate, Source, Trace, dynamic_axes
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """All that is known of a failure."""
+    """Everything known about a failure."""
 
     failure: Failure
     run: SourceRun | None  # the case that failed
@@ -72,7 +72,7 @@ def _trace(candidate: Candidate, run: SourceRun | None) -> Trace | None:
         return None
     try:
         return candidate.trace(run.case.feeds)
-    except Exception:  # noqa: BLE001 - a capture that froze a size cannot run at another; then it tells nothing here
+    except Exception:  # noqa: BLE001 - a capture with a fixed size cannot run at another; there is no trace then
         return None
 
 
@@ -109,7 +109,7 @@ def _no_kernel(c: Context) -> Cause | None:
     return f"ONNX Runtime has every operator in float32 on the CPU, and fewer in {found.group(1)}", "model.float()"
 
 
-def _nothing_to_prove(c: Context) -> Cause | None:
+def _nothing_compared(c: Context) -> Cause | None:
     if c.failure.kind == "all-nan":
         return "the weights or the inputs make the model itself give NaN", "look at model(x) in the framework first"
     if c.failure.kind == "axis-untested":
@@ -246,7 +246,7 @@ def _small(c: Context) -> Cause | None:
 RULES: Sequence[Callable[[Context], Cause | None]] = (
     _random,
     _no_kernel,
-    _nothing_to_prove,
+    _nothing_compared,
     _another_model,
     _bounded_size,
     _training_mode,

@@ -1,7 +1,7 @@
-"""Where do source and file part company? The first node whose value differs, and the user's line that it came from.
+"""Finds the first node whose value differs between source and file, and the line of the user's code that it came from.
 
 The framework's own capture is run step by step, and its values are compared with the file's under the same names. Where
-there are many, only some are asked for at a time, closing in on the first.
+there are many, only some are fetched at a time, by bisection.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from onnxferry.runtime.artifact.comparison import absolute_difference, outside
 from onnxferry.runtime.errors import OnnxFerryError
 
 VALUES_PER_RUN = 64
-"""Values that are asked for in one run: all of a large model's would fill the memory."""
+"""Intermediate values fetched in one run: all values of a large model would not fit in memory."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Difference:
     """The first value that differs, in the order of computation."""
 
     value: str  # its name
-    node: str  # the node that makes it, "" where that is not the trouble
+    node: str  # the node that makes it, "" if no node is to blame
     operator: str
     line: str  # of the user's code, where it is known
     apart: float | None  # largest difference; None for another shape
@@ -46,11 +46,10 @@ class Difference:
 def first_difference(model: onnx.ModelProto, feeds: Feeds, trace: Trace) -> Difference | None:
     """The first value of the graph that differs from the framework's; None where no common value does.
 
-    Asking for intermediate values keeps ONNX Runtime from fusing their nodes: where nothing differs then, it is the
-    fusing that does it.
+    Fetching intermediate values keeps ONNX Runtime from fusing their nodes: if nothing differs then, the cause is the fusing.
     """
     made_by = {name: node for node in model.graph.node for name in node.output if name}
-    # A graph's output bears the output's name, not that of the node in the capture.
+    # A graph's output has the output's name, not that of the node in the capture.
     trace = dataclasses.replace(trace, values={**trace.values, **trace.outputs})
     order = [name for name in made_by if name in trace.values]
     if not order:
@@ -58,7 +57,7 @@ def first_difference(model: onnx.ModelProto, feeds: Feeds, trace: Trace) -> Diff
     low, high = 0, len(order)  # the first difference lies in order[low:high], if there is one
     wrong: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     while high - low > VALUES_PER_RUN:
-        # Differences stay, as a rule: look at some that are spread evenly, and go on before the first that differs.
+        # Differences usually persist: check some values, evenly spaced, and go on before the first that differs.
         places = sorted({low + (high - low) * i // VALUES_PER_RUN for i in range(1, VALUES_PER_RUN + 1)} - {high})
         wrong = _differing(model, feeds, trace, [order[i] for i in places])
         first = next((i for i in places if order[i] in wrong), None)
@@ -88,7 +87,7 @@ def _differing(model: onnx.ModelProto, feeds: Feeds, trace: Trace, names: Sequen
 
 
 def differs(want: np.ndarray, got: np.ndarray) -> bool:
-    """Beyond the default tolerance of the dtype; a dtype alone is no difference, exporters widen flags and indices."""
+    """True beyond the default tolerance of the dtype. Another dtype alone does not count: exporters widen flags and indices."""
     if want.shape != got.shape:
         return True
     kind = want.dtype if want.dtype.kind == "f" else np.dtype(np.float32) if got.dtype.kind == "f" else want.dtype

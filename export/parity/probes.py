@@ -1,4 +1,4 @@
-"""Inputs that a file is judged on besides the examples: other sizes of every dynamic axis, and other magnitudes.
+"""Inputs that a file is compared on besides the examples: other sizes of every dynamic axis, and other magnitudes.
 
 Values are drawn from the range that the examples show, so that ids stay ids and masks stay masks; zeros, larger and
 negative values go to real inputs only. Everything is drawn with a fixed seed: the same model gets the same probes.
@@ -14,7 +14,7 @@ import numpy as np
 from onnxferry.export.source import Feeds, InputSpec, dynamic_axes
 from onnxferry.runtime.onnx_file.made_inputs import random_like
 
-# A probe larger than this is left out: judging must stay cheap beside the export itself.
+# A larger probe is left out: comparing must stay cheap beside the export itself.
 MAX_PROBE_BYTES = 64 * 2**20
 
 
@@ -25,14 +25,14 @@ SEED = 20
 class Case:
     """One input to compare source and file on."""
 
-    name: str  # for people: "example", "batch=1, height=7", "values x10"
+    name: str  # as shown to users: "example", "batch=1, height=7", "values x10"
     feeds: Feeds
     sizes: Mapping[str, int]  # of the dynamic axes
-    generated: bool = False  # drawn here, not given: may be dropped where the source cannot take it
+    generated: bool = False  # generated, not given: dropped if the source does not accept it
 
 
 def given_case(name: str, feeds: Feeds, inputs: Sequence[InputSpec]) -> Case:
-    """A case of arrays that somebody gave. Sizes are read from their shapes."""
+    """A case of given arrays. Sizes are read from their shapes."""
     sizes: dict[str, int] = {}
     for spec in inputs:
         for axis, size in zip(spec.shape, np.shape(feeds[spec.name]), strict=True):
@@ -44,8 +44,8 @@ def given_case(name: str, feeds: Feeds, inputs: Sequence[InputSpec]) -> Case:
 def probes(inputs: Sequence[InputSpec], examples: Feeds, ranges: Mapping[str, tuple[int, int | None]] | None = None) -> Iterator[Case]:
     """Generated cases: untraced sizes first, then other values at the traced sizes.
 
-    ``ranges``: sizes for which the framework says its capture holds; a probe goes just beyond each bound, because a
-    Python ``if`` on a size leaves such a bound, and the file then holds one side of it only.
+    ``ranges``: sizes for which the framework's capture is valid. A probe goes just beyond each bound: a Python ``if`` on a size
+    leaves such a bound, and the file then has one side of it only.
     """
     traced = dynamic_axes(inputs)
     seen = {tuple(traced.values())}

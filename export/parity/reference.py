@@ -1,4 +1,4 @@
-"""Runs the source on every case, and finds out whether its answers can prove anything."""
+"""Reference outputs: the source is run on every case, and checked to be deterministic and finite."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run_source(source: Source, cases: Sequence[Case], given: int) -> tuple[list[
             for name, array in outputs.items():
                 finite_in_examples[name] = finite_in_examples.get(name, True) and all_finite(array)
         else:
-            # Where the examples have infinities of their own (masked logits), a probe's are compared place by place.
+            # If the examples give infinities too (masked logits), those of a probe are compared element by element.
             bad = [n for n, a in outputs.items() if not all_finite(a) and finite_in_examples.get(n, True)]
             if bad:
                 runs.append(SourceRun(case, None, f"output {bad[0]!r} of the model itself is not finite"))
@@ -64,14 +64,14 @@ def _repeatability(source: Source, runs: Sequence[SourceRun]) -> list[Failure]:
         try:
             again = source.run(case.feeds)
         except Exception as error:  # noqa: BLE001 - as above
-            text = f"the model fails on {case.name} the second time ({_why(error)}): forward() must leave nothing behind for the next call"
+            text = f"the model fails on {case.name} the second time ({_why(error)}): forward() must not keep state between calls"
             return [Failure("random-source", text, case.name)]
         for name, array in expected.items():
             if not repeated(array, again[name]):
                 return [
                     Failure(
                         "random-source",
-                        f"output {name!r} of the model changes from run to run on the same input, so nothing can be proved: "
+                        f"output {name!r} of the model changes from run to run on the same input, so nothing can be verified: "
                         "take random numbers as an input, and leave dropout off (model.eval())",
                         case.name,
                         name,

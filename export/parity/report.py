@@ -1,4 +1,4 @@
-"""What the judge found, as data and in words: :class:`ParityReport`."""
+"""The result of a comparison, as data and as text: :class:`ParityReport`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class OutputParity:
     differing: int = 0  # elements that are not equal
     decisions: int = 0  # places where an argmax (or a whole number) was compared
     decisions_changed: int = 0
-    ties: int = 0  # decisions left out because the source itself takes them otherwise when nudged by 1e-6
+    ties: int = 0  # decisions left out: the source itself decides otherwise when its weights change by 1e-6
     float64_source: float | None = None  # largest error of the source against its own float64 run
     float64_file: float | None = None  # the same of the file
     scale: float = 0.0  # largest magnitude seen
@@ -50,12 +50,12 @@ class OutputParity:
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """What became of one case."""
+    """One case, and whether it was compared."""
 
     name: str
     shapes: Mapping[str, tuple[int, ...]]
     traced: bool  # all sizes as traced
-    generated: bool  # drawn by the judge, not given
+    generated: bool  # a probe, not given
     compared: bool
     why_dropped: str = ""
 
@@ -72,13 +72,13 @@ class Failure:
 
 @dataclass
 class ParityReport:
-    """What the judge found. ``passed`` is the verdict; :meth:`explain` says it in words."""
+    """The result of a comparison. ``passed`` is the verdict; :meth:`explain` gives it as text."""
 
     outputs: dict[str, OutputParity] = field(default_factory=dict)
     cases: list[CaseRecord] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     strategy: str = ""  # how the graph was made
-    mends: list[str] = field(default_factory=list)  # what was done to make it right
+    mends: list[str] = field(default_factory=list)  # fixes that were applied to the graph
     refused: list[tuple[str, str]] = field(default_factory=list)  # (strategy, why) of the ones tried before
     notes: list[str] = field(default_factory=list)
     located: dict[str, Any] = field(default_factory=dict)  # first node that differs, likely cause, line to try
@@ -89,7 +89,7 @@ class ParityReport:
 
     @property
     def source_is_at_fault(self) -> bool:
-        """Whether the model itself, or what it was tried on, is the trouble: no other way to export it can help then."""
+        """True if the cause is the model itself or its inputs, so that no other export strategy can help."""
         return any(failure.kind in SOURCE_FAULTS for failure in self.failures)
 
     @property
@@ -101,7 +101,7 @@ class ParityReport:
         return [case for case in self.cases if not case.compared]
 
     def summary(self) -> dict[str, Any]:
-        """The short form that a file carries."""
+        """The short form that is stored in a file."""
         outputs = {
             name: {
                 "elements": o.elements,
@@ -129,7 +129,7 @@ class ParityReport:
         return plain
 
     def explain(self) -> str:
-        """The verdict in words: what differs, where, by how much, why perhaps, and what to try."""
+        """The verdict as text: what differs, where, by how much, the likely cause, and what to try."""
         untraced = sum(not case.traced for case in self.compared)
         head = f"compared {len(self.compared)} inputs, {untraced} of them at sizes never traced"
         if self.dropped:
@@ -154,7 +154,7 @@ class ParityReport:
         for key, words in (("node", "first difference"), ("cause", "likely cause"), ("try", "try")):
             if key in self.located:
                 lines.append(f"  {words}: {self.located[key]}")
-        lines += [f"  mended: {mend}" for mend in self.mends]
+        lines += [f"  fixed: {fix}" for fix in self.mends]
         lines += [f"  refused before: {name}: {why}" for name, why in self.refused]
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)

@@ -14,7 +14,7 @@ from onnxferry.runtime.files import write_json, write_text_whole
 WIDTH, HEIGHT, MARGIN = 520, 300, 48
 
 
-# What is equal has no place on a logarithmic axis: it is drawn on its lower edge.
+# Equal values have no place on a logarithmic axis: they are drawn on its lower edge.
 SMALLEST = 1e-12
 
 
@@ -43,7 +43,7 @@ def write_report(report: ParityReport, path: str | os.PathLike[str], *, title: s
 
 
 def html_page(report: ParityReport, *, title: str = "") -> str:
-    """The page. It loads nothing from anywhere."""
+    """The page, self-contained: it loads nothing."""
     verdict = "passed" if report.passed else "failed"
     untraced = sum(not case.traced for case in report.compared)
     parts = [
@@ -59,7 +59,7 @@ def html_page(report: ParityReport, *, title: str = "") -> str:
     parts.append("<h2>Outputs</h2>" + _outputs(report))
     parts += [_plot(output) for output in report.outputs.values() if output.points]
     for heading, lines in (
-        ("Mended", report.mends),
+        ("Fixed", report.mends),
         ("Tried before, and refused", [f"{name}: {why}" for name, why in report.refused]),
         ("Notes", report.notes),
     ):

@@ -16,15 +16,15 @@ from onnxferry.runtime.artifact.tolerances import EXACT, Tolerance
 
 @dataclass(frozen=True)
 class Comparison:
-    """One output of one sample, against what it should be."""
+    """One output of one sample, compared with the expected one."""
 
     sample: int  # position among the golden samples
     output: str
     passed: bool
-    problem: str  # in words; empty where it passed
+    problem: str  # as text; empty if it passed
     max_abs: float | None  # largest |actual - expected|; None where nothing could be compared, inf where one is not a number
     tolerance: Tolerance
-    worst: tuple[int, ...] | None  # index of the element that is furthest outside, or nearest to, its tolerance
+    worst: tuple[int, ...] | None  # index of the element that is furthest outside its tolerance, or nearest to it
     actual: float | None  # that element
     expected: float | None
 
@@ -76,16 +76,16 @@ def rms_share(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> f
 def compare_output(sample: int, output: str, actual: np.ndarray | None, expected: np.ndarray, tolerance: Tolerance) -> Comparison:
     """``|actual - expected| <= atol + rtol * |expected|`` everywhere, after dtype and shape.
 
-    Not-a-number fails on either side: a comparison with it proves nothing. Infinities must be equal.
+    NaN on either side fails. Infinities must be equal.
     """
 
     def failed(problem: str) -> Comparison:
         return Comparison(sample, output, False, problem, None, tolerance, None, None, None)
 
     if actual is None:
-        return failed("the model gives no such output")
+        return failed("the model has no such output")
     if not isinstance(actual, np.ndarray):  # a sequence or a map
-        return failed(f"it is no tensor but a {type(actual).__name__}")
+        return failed(f"expected a tensor, got a {type(actual).__name__}")
     if actual.dtype != expected.dtype:
         return failed(f"dtype {actual.dtype}, expected {expected.dtype}")
     if actual.shape != expected.shape:

@@ -1,9 +1,8 @@
-"""The artifact's contract: what stands in an .onnx file's ``metadata_props``, read and validated.
+"""The contract of an artifact: what its file says about it, as validated dataclasses. metadata.py reads and writes it.
 
-An artifact describes itself under ``onnxferry.*`` keys, each value JSON (see ``KEYS``), and repeats the few plain keys
+An artifact describes itself under ``onnxferry.*`` keys, each value JSON, and repeats the few plain keys
 that other tools read (``task``, ``names``, ``imgsz``, ``description``, ``author``, ``license``, ``version``).
-Values are read with a JSON parser, known keys only and size-capped, and are never evaluated: a model file is a
-stranger's until proved otherwise.
+Values are read with a JSON parser, known keys only and size-capped, and are never evaluated: a model file is untrusted.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ MAX_GOLDENS = 4
 
 
 GOLDEN_BYTES = 256 * 1024
-"""At most this many bytes of arrays, inputs and outputs together, are carried as golden samples."""
+"""Most bytes of golden samples in a file, inputs and outputs together."""
 
 
-# What a terminal obeys, and halves of characters, which no file can hold.
+# Control characters and surrogates: terminals interpret the first, UTF-8 cannot encode the second.
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -59,7 +58,7 @@ class Golden:
 
 @dataclass(frozen=True, eq=False)
 class Contract:
-    """What an artifact promises: what it does, how to call it, how it was made, and samples that prove it."""
+    """What an artifact does, how to call it, how it was made, and golden samples to verify it by."""
 
     kind: str  # a name of runtime/kinds.py's KINDS
     name: str  # short name of the model, e.g. "digits"
@@ -88,7 +87,7 @@ class Contract:
             raise ArtifactError(f"at most {MAX_GOLDENS} golden samples fit an artifact, got {len(self.goldens)}")
         size = sum(golden.nbytes() for golden in self.goldens)
         if size > GOLDEN_BYTES:
-            raise ArtifactError(f"golden samples hold {size} bytes, more than the {GOLDEN_BYTES} an artifact carries; give smaller ones")
+            raise ArtifactError(f"golden samples take {size} bytes, more than the {GOLDEN_BYTES} that a file may hold; give smaller ones")
 
     def replace(self, **changes: Any) -> Contract:
         return dataclasses.replace(self, **changes)

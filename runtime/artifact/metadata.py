@@ -1,4 +1,4 @@
-"""The contract in an ONNX file's metadata."""
+"""Reads and writes the contract in the ``metadata_props`` of an ONNX file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from onnxferry.runtime.errors import ArtifactError
 def metadata_from_contract(contract: Contract) -> dict[str, str]:
     """The ``metadata_props`` of an artifact, string to string, keys sorted so that equal contracts give equal bytes.
 
-    Raises ArtifactError for what JSON cannot carry (NaN, arrays outside the golden samples, …) and what is too long to be read back.
+    Raises ArtifactError for what JSON cannot represent (NaN, arrays outside the golden samples, …) and for values too long to be read.
     """
     about = {
         "kind": contract.kind,
@@ -56,9 +56,9 @@ def metadata_from_contract(contract: Contract) -> dict[str, str]:
 
 
 def contract_from_metadata(metadata: Mapping[str, str]) -> Contract | None:
-    """The contract in a file's ``metadata_props``, or None where the file carries none (it is not ours).
+    """The contract in a file's ``metadata_props``, or None if the file has none.
 
-    Raises ArtifactError where there is one and it is broken, oversized or newer than this runtime.
+    Raises ArtifactError for one that is invalid, too large or newer than this runtime.
     """
     if "onnxferry.schema" not in metadata:
         return None
@@ -88,7 +88,7 @@ def contract_from_metadata(metadata: Mapping[str, str]) -> Contract | None:
 
 
 def contract_of(metadata: Mapping[str, str], file: str) -> Contract | None:
-    """As :func:`contract_from_metadata`, with the file's name before what is wrong."""
+    """As :func:`contract_from_metadata`, with the name of the file in the error."""
     try:
         return contract_from_metadata(metadata)
     except ArtifactError as error:
@@ -199,7 +199,7 @@ def _json_from_array(array: np.ndarray) -> dict[str, Any]:
     if is_text(array):
         return {"dtype": TEXT, "shape": list(array.shape), "data": array.ravel().tolist()}
     if array.dtype.name not in GOLDEN_DTYPES:
-        raise ArtifactError(f"a golden sample of dtype {array.dtype} cannot be carried; expected one of {', '.join(GOLDEN_DTYPES)}")
+        raise ArtifactError(f"a golden sample of dtype {array.dtype} cannot be stored; expected one of {', '.join(GOLDEN_DTYPES)}")
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     return {"dtype": array.dtype.name, "shape": list(array.shape), "data": base64.b64encode(little.tobytes()).decode("ascii")}
 

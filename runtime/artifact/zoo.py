@@ -1,4 +1,4 @@
-"""The zoo: models that travel with the package, found by name.
+"""The zoo: the models that are shipped in the package, by name.
 
 A folder a name: ``zoo/digits/digits.onnx`` and ``zoo/digits/card.json``. A card is a JSON object; what is read of it:
 ``description`` (one line), ``data``, ``command`` (that made the model), ``figures`` (name to number or short text), ``license``.
@@ -45,9 +45,9 @@ def zoo_model(name: str) -> ZooModel:
 
 
 def find_model(name_or_path: str | os.PathLike[str]) -> Path:
-    """The file meant: an existing file or a name ending in ``.onnx`` is a file, anything else a zoo name.
+    """The path of a model: an existing file or a name ending in ``.onnx`` is a file, anything else a zoo name.
 
-    Raises ArtifactError where the file is not there, or no model of that name is shipped.
+    Raises ArtifactError if there is no such file and no shipped model of that name.
     """
     path = Path(name_or_path)
     if path.is_file():
@@ -65,7 +65,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def _zoo() -> Path:
-    # Not by importlib.resources, which brings tempfile, shutil and random: a tenth of the start.
+    # Not importlib.resources, which imports tempfile, shutil and random: a tenth of the start-up time.
     return Path(__file__).parents[1] / "zoo"
 
 

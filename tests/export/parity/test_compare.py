@@ -166,7 +166,7 @@ def test_a_source_that_is_all_nan_proves_nothing() -> None:
 
     kind, words = only(compared(File(lambda feeds, o: {**o, "scores": feeds["x"] * np.float32(np.nan)}), Nothing()))
     assert kind == "all-nan"
-    assert "proves nothing" in words
+    assert "nothing is verified" in words
 
 
 def test_nothing_compared() -> None:
@@ -247,7 +247,7 @@ def test_float64_shows_what_is_float32s_own() -> None:
     assert entry.float64_source is not None
     assert entry.float64_file is not None
     assert entry.float64_file < 1e-6 < entry.float64_source
-    assert any("float32's own" in note for note in report.notes)
+    assert any("due to float32" in note for note in report.notes)
     assert "against float64" in report.explain()
     # What the user gives as a tolerance holds as it stands.
     strict = compared(File(lambda feeds, _: {"scores": feeds["x"].copy()}), Cancels(), X * 1.01, tolerances={"scores": Tolerance(0, 1e-5)})

@@ -157,7 +157,7 @@ def test_comparing_nothing_is_a_failure() -> None:
 def test_what_is_no_array_fails_and_is_infinitely_far() -> None:
     one = np.ones(3, np.float32)
     found = compare_output(0, "y", [one], one, LOOSE)  # type: ignore[arg-type]  # a sequence, as ONNX Runtime gives it
-    assert (found.passed, found.problem) == (False, "it is no tensor but a list")
+    assert (found.passed, found.problem) == (False, "expected a tensor, got a list")
     assert rms_share([one], [[one]]) == math.inf  # type: ignore[list-item]
     assert rms_share([np.array(["a"])], [np.array(["a"])]) == math.inf
 

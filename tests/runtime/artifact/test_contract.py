@@ -137,7 +137,7 @@ def test_goldens_keep_what_is_not_a_number():
     [
         ({"kind": "oracle"}, "unknown artifact kind 'oracle'; expected one of recogniser"),
         ({"goldens": (Golden({}, {}),) * (MAX_GOLDENS + 1)}, "at most 4 golden samples fit an artifact, got 5"),
-        ({"goldens": (Golden({"x": np.zeros(GOLDEN_BYTES, np.uint8)}, {"y": np.zeros(1, np.uint8)}),)}, "golden samples hold 262145 bytes"),
+        ({"goldens": (Golden({"x": np.zeros(GOLDEN_BYTES, np.uint8)}, {"y": np.zeros(1, np.uint8)}),)}, "golden samples take 262145 bytes"),
         ({"labels": ("a\x1b[31m",)}, "names and labels must be one line of text"),
         ({"labels": ("a\nb",)}, "names and labels must be one line of text"),
         ({"name": "\ud800"}, "names and labels must be one line of text"),
@@ -163,8 +163,8 @@ def test_goldens_at_their_limit_can_be_read_back():
         ({"options": {"f": print}}, "the contract's labels and options cannot be written as JSON"),
         ({"provenance": {"who": "\udcff"}}, "the contract's provenance cannot be written as JSON"),
         ({"provenance": {"log": "é" * MAX_VALUE_BYTES}}, "take 20971[0-9]{2} bytes, more than the 1048576 that are read back"),
-        ({"goldens": (Golden({"x": np.zeros(1, np.complex64)}, {}),)}, "dtype complex64 cannot be carried"),
-        ({"goldens": (Golden({"x": np.array(["a", 3], dtype=object)}, {}),)}, "dtype object cannot be carried"),
+        ({"goldens": (Golden({"x": np.zeros(1, np.complex64)}, {}),)}, "dtype complex64 cannot be stored"),
+        ({"goldens": (Golden({"x": np.array(["a", 3], dtype=object)}, {}),)}, "dtype object cannot be stored"),
     ],
 )
 def test_what_json_cannot_carry_is_refused_when_written(changes, words):
@@ -267,7 +267,7 @@ def test_a_schema_that_is_no_number(schema):
         ({"goldens": golden(dtype="str", data=["a", 1])}, "text must be a list of 2 strings"),
         ({"goldens": golden(dtype="str", data=["a", "\ud800"])}, "text holds half a character"),
         ({"goldens": golden(dtype="str", shape=[0] + [GOLDEN_BYTES] * 15, data=[])}, "no array has the shape"),
-        ({"goldens": golden(dtype="str", data=["a", "b" * GOLDEN_BYTES])}, "golden samples hold"),
+        ({"goldens": golden(dtype="str", data=["a", "b" * GOLDEN_BYTES])}, "golden samples take"),
     ],
 )
 def test_broken_contracts(changes, words):
@@ -291,7 +291,7 @@ def test_golden_text():
 def test_goldens_that_are_too_many_bytes():
     data = base64.b64encode(bytes(GOLDEN_BYTES // 2)).decode()
     array = {"dtype": "uint8", "shape": [GOLDEN_BYTES // 2], "data": data}
-    with pytest.raises(ArtifactError, match="golden samples hold 393216 bytes, more than the 262144"):
+    with pytest.raises(ArtifactError, match="golden samples take 393216 bytes, more than the 262144"):
         contract_from_metadata(metadata(goldens=[{"inputs": {"a": array, "b": array}, "outputs": {"c": array}}]))
 
 

@@ -65,7 +65,7 @@ def test_an_output_that_is_gone(doubler: Path, make_model: Callable[..., Path], 
     contract = Contract("model", "doubler", goldens=(Golden({"x": x}, {"y": 2 * x, "z": x}),))
     path = make_model(onnx.load(doubler).graph, metadata_from_contract(contract))
     assert main(["check", str(path)]) == 1
-    assert "output 'z': the model gives no such output" in capsys.readouterr().err
+    assert "output 'z': the model has no such output" in capsys.readouterr().err
 
 
 def test_a_file_without_golden_samples(make_recogniser: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
