@@ -8,10 +8,9 @@ import numpy as np
 import streamlit as st
 
 from onnxferry.demo.images.uploads import framed_like_mnist, read_upload
-from onnxferry.demo.shipped import models as shelf
-from onnxferry.demo.widgets import components as parts
-from onnxferry.demo.widgets import html as markup
-from onnxferry.demo.widgets.page import heading, told
+from onnxferry.demo.shipped import models
+from onnxferry.demo.widgets import components, html
+from onnxferry.demo.widgets.page import heading, show_errors
 from onnxferry.runtime import Autoencoder
 
 MODEL = "digits-ae"
@@ -23,9 +22,9 @@ SOURCES = ("Examples", "Strange things", "Draw", "Upload")
 def page() -> None:
     """The page."""
     heading("Compress", "The encoder boils an image down to a few numbers; the decoder draws it again from those alone.")
-    with told():
-        if not shelf.shipped([MODEL]):
-            st.info(shelf.not_shipped(MODEL))
+    with show_errors():
+        if not models.shipped([MODEL]):
+            st.info(models.not_shipped(MODEL))
             return
         source = st.segmented_control(
             "Image from", SOURCES, wrap=True, default="Examples", required=True, key="from", bind="query-params", persist_state="session"
@@ -35,8 +34,8 @@ def page() -> None:
 
 @st.fragment
 def _live(source: str) -> None:
-    with told():
-        model = shelf.opened(MODEL, Autoencoder)
+    with show_errors():
+        model = models.opened(MODEL, Autoencoder)
         left, right = st.columns([4, 7], gap="large")
         with left:
             image = _image(model, source)
@@ -49,7 +48,7 @@ def _live(source: str) -> None:
 
 def _image(model: Autoencoder, source: str) -> np.ndarray | None:
     if source == "Draw":
-        drawn = parts.drawing_pad("pad_ae")
+        drawn = components.drawing_pad("pad_ae")
         return None if drawn is None else framed_like_mnist(drawn)
     if source == "Upload":
         file = st.file_uploader("An image", type=["png", "jpg", "jpeg", "gif", "bmp", "webp", "tif", "tiff"], max_upload_size=32)
@@ -58,7 +57,7 @@ def _image(model: Autoencoder, source: str) -> np.ndarray | None:
         image = read_upload(file.getvalue(), file.name)
         frame = st.toggle("Frame it as the training digits are", value=True, help="Light on dark, centred, 20 pixels long.")
         return framed_like_mnist(image, model.size) if frame else image
-    examples = shelf.examples(MODEL)
+    examples = models.examples(MODEL)
     images = examples.strange if source == "Strange things" else examples.images
     if not len(images):
         return None
@@ -71,7 +70,7 @@ def _image(model: Autoencoder, source: str) -> np.ndarray | None:
     key = "strange" if source == "Strange things" else "digit"
     asked = st.query_params.get(key, "")
     first = min(int(asked), len(images) - 1) if asked.isascii() and asked.isdigit() and len(asked) < 6 else 0
-    chosen = parts.gallery(f"ae_{key}", "Images to compress", list(images), names, first)
+    chosen = components.gallery(f"ae_{key}", "Images to compress", list(images), names, first)
     if str(chosen) != asked and (chosen or asked):
         st.query_params[key] = str(chosen)
     example: np.ndarray = images[chosen]
@@ -86,21 +85,21 @@ def _compress(model: Autoencoder, image: np.ndarray) -> None:
     with sliders:
         st.markdown(f"**Its {model.latent} numbers.** Move one and watch.")
         digest = hashlib.sha256(image.tobytes()).hexdigest()[:16]
-        moved = parts.latent_bank("bank", digest, latent, reach)
+        moved = components.latent_bank("bank", digest, latent, reach)
     touched = not np.array_equal(moved, latent)
     decoded = model.decode(moved[None])[0] if touched else outputs["reconstruction"]
     with shown:
         figures = [
-            markup.image(image, "The image", "the image"),
-            markup.image(outputs["reconstruction"], "Its reconstruction", "drawn again"),
+            html.image(image, "The image", "the image"),
+            html.image(outputs["reconstruction"], "Its reconstruction", "drawn again"),
         ]
         small = image.shape[:2] == outputs["reconstruction"].shape[:2] and image.shape[2] == outputs["reconstruction"].shape[2]
         if small:
-            figures.append(markup.image(difference(image, outputs["reconstruction"]), "Where the two differ", "where they differ"))
+            figures.append(html.image(difference(image, outputs["reconstruction"]), "Where the two differ", "where they differ"))
         caption = "your numbers" if touched else "move a number below"
-        figures.append(markup.image(decoded, "Drawn from the numbers below", caption))
-        st.html(markup.strip(figures))
-        st.html(markup.meter(score, model.threshold, name="Anomaly score", words=score_words(score, model.threshold)))
+        figures.append(html.image(decoded, "Drawn from the numbers below", caption))
+        st.html(html.strip(figures))
+        st.html(html.meter(score, model.threshold, name="Anomaly score", words=score_words(score, model.threshold)))
         st.caption(f"{image.size:,} pixels in {model.latent} numbers: {image.size / model.latent:.0f} to 1.")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from onnxferry.demo.shipped import models as shelf
-from onnxferry.demo.widgets import html as markup
-from onnxferry.demo.widgets.page import heading, told
+from onnxferry.demo.shipped import models
+from onnxferry.demo.widgets import html
+from onnxferry.demo.widgets.page import heading, show_errors
 from onnxferry.runtime import ImageGenerator
 from onnxferry.runtime.images.grid import image_grid
 
@@ -26,14 +26,14 @@ _STRIP = 9  # images of the walk that are shown at once
 def page() -> None:
     """The page."""
     heading("Imagine", "None of these images existed before: the generator makes each out of random numbers and the class you ask for.")
-    with told():
+    with show_errors():
         name = st.segmented_control(
             "Model", MODELS, default=MODELS[0], required=True, key="maker", bind="query-params", persist_state="session"
         )
-        if name not in shelf.shipped(MODELS):
-            st.info(shelf.not_shipped(str(name)))
+        if name not in models.shipped(MODELS):
+            st.info(models.not_shipped(str(name)))
             return
-        model = shelf.opened(str(name), ImageGenerator)
+        model = models.opened(str(name), ImageGenerator)
         grid, walk = st.tabs(["A grid", "A walk between two seeds"])
         with grid:
             _grid(str(name), model)
@@ -43,7 +43,7 @@ def page() -> None:
 
 @st.fragment
 def _grid(name: str, model: ImageGenerator) -> None:
-    with told():
+    with show_errors():
         columns = st.columns([3, 2, 2, 2], vertical_alignment="bottom")
         label = columns[0].selectbox("Class", [ALL, *model.labels], key="class", bind="query-params", persist_state="session")
         count = columns[1].number_input("Images", 1, 100, 16, key="count", bind="query-params", persist_state="session")
@@ -57,29 +57,27 @@ def _grid(name: str, model: ImageGenerator) -> None:
         with generated:
             st.markdown("**Generated**")
             st.html(
-                markup.grid(
-                    [markup.image(each, f"Generated image of {n}") for each, n in zip(made, names, strict=True)], 120, name="Generated"
-                )
+                html.grid([html.image(each, f"Generated image of {n}") for each, n in zip(made, names, strict=True)], 120, name="Generated")
             )
-            file = markup.png(image_grid(made, columns=max(1, round(len(made) ** 0.5)), gap=2, scale=4))
+            file = html.png(image_grid(made, columns=max(1, round(len(made) ** 0.5)), gap=2, scale=4))
             slug = "all" if asked is None else "".join(c if c.isalnum() else "-" for c in asked)
             st.download_button(
                 "Download as one PNG", file, f"{name}-{slug}-seed-{seed}.png", "image/png", icon=":material/download:", on_click="ignore"
             )
         with real:
             st.markdown("**Real, held out from training**")
-            images = real_images(shelf.examples(name), indices, int(count))
+            images = real_images(models.examples(name), indices, int(count))
             if not images:
                 st.caption("This model ships no real images to put beside them.")
             truths = [(each, model.labels[index]) for each, index in images]
-            st.html(markup.grid([markup.image(each, f"Real image of {n}") for each, n in truths], name="Real"))
+            st.html(html.grid([html.image(each, f"Real image of {n}") for each, n in truths], name="Real"))
 
 
 def _next_seed() -> None:
     st.session_state["from_seed"] = (int(st.session_state.get("from_seed", 0)) + 1) % 2**31
 
 
-def real_images(examples: shelf.Examples, indices: np.ndarray, count: int) -> list[tuple[np.ndarray, int]]:
+def real_images(examples: models.Examples, indices: np.ndarray, count: int) -> list[tuple[np.ndarray, int]]:
     """Up to ``count`` held-out images, uint8 (height, width, channels), with their class, the classes of ``indices`` in turn."""
     if len(examples.labels) != len(examples.images):
         return []
@@ -91,7 +89,7 @@ def real_images(examples: shelf.Examples, indices: np.ndarray, count: int) -> li
 
 @st.fragment
 def _walk(model: ImageGenerator) -> None:
-    with told():
+    with show_errors():
         columns = st.columns(3)
         first = columns[0].number_input("From seed", 0, 2**31 - 1, 1, key="walk_from", bind="query-params", persist_state="session")
         last = columns[1].number_input("To seed", 0, 2**31 - 1, 2, key="walk_to", bind="query-params", persist_state="session")
@@ -100,10 +98,10 @@ def _walk(model: ImageGenerator) -> None:
         made = model.walk(int(first), int(last), WALK_STEPS, label)  # uint8 (steps, size, size[, 3])
         here, way = st.columns([1, 3], vertical_alignment="center")
         with here:
-            st.html(markup.image(made[step], f"{label} at step {step} of {WALK_STEPS - 1}", f"step {step} of {WALK_STEPS - 1}"))
+            st.html(html.image(made[step], f"{label} at step {step} of {WALK_STEPS - 1}", f"step {step} of {WALK_STEPS - 1}"))
         with way:
             stops = np.linspace(0, WALK_STEPS - 1, _STRIP).round().astype(int)
-            st.html(markup.strip([markup.image(made[i], f"{label} at step {i}") for i in stops], name="The whole way"))
+            st.html(html.strip([html.image(made[i], f"{label} at step {i}") for i in stops], name="The whole way"))
             st.caption(
                 "On the great circle between the two seeds' noise: a straight line would pass where noise hardly ever falls "
                 "([White 2016](https://arxiv.org/abs/1609.04468))."

@@ -9,10 +9,9 @@ import streamlit as st
 
 from onnxferry.demo.images import occlusion
 from onnxferry.demo.images.uploads import read_upload
-from onnxferry.demo.shipped import models as shelf
-from onnxferry.demo.widgets import components as parts
-from onnxferry.demo.widgets import html as markup
-from onnxferry.demo.widgets.page import heading, told
+from onnxferry.demo.shipped import models
+from onnxferry.demo.widgets import components, html
+from onnxferry.demo.widgets.page import heading, show_errors
 from onnxferry.runtime import Classifier, Prediction
 
 MODELS = ("digits", "fashion")
@@ -27,7 +26,7 @@ _SURE = 0.6  # below it the answer is shown as a guess
 def page() -> None:
     """The page."""
     heading("Recognise", "Show the model an image and watch its answer. Everything runs on this machine, through the ONNX file alone.")
-    with told():
+    with show_errors():
         left, right = st.columns([2, 5], vertical_alignment="bottom")
         name = left.segmented_control(
             "Model", MODELS, default="digits", required=True, key="model", bind="query-params", persist_state="session"
@@ -35,8 +34,8 @@ def page() -> None:
         source = right.segmented_control(
             "Image from", SOURCES, wrap=True, default="Draw", required=True, key="source", bind="query-params", persist_state="session"
         )
-        if name not in shelf.shipped(MODELS):
-            st.info(shelf.not_shipped(str(name)))
+        if name not in models.shipped(MODELS):
+            st.info(models.not_shipped(str(name)))
             return
         _live(str(name), str(source))
 
@@ -44,13 +43,13 @@ def page() -> None:
 @st.fragment
 def _live(name: str, source: str) -> None:
     """All that changes while one draws: Streamlit runs this part alone."""
-    with told():
-        model = shelf.opened(name, Classifier)
+    with show_errors():
+        model = models.opened(name, Classifier)
         given, said, why = st.columns([9, 11, 7], gap="medium")
         with given:
             image, truth = _image(name, source, model)
         if image is None:
-            said.html(markup.answer("?", _INVITATIONS[source], sure=False))
+            said.html(html.answer("?", _INVITATIONS[source], sure=False))
             return
         with said:
             prediction = _say(model, image, truth)
@@ -71,7 +70,7 @@ _INVITATIONS = {
 def _image(name: str, source: str, model: Classifier) -> tuple[np.ndarray | None, str]:
     """The image from the source that was chosen, uint8 (height, width, channels), and its true label, "" where nobody knows."""
     if source == "Draw":
-        return parts.drawing_pad(f"pad_{name}"), ""
+        return components.drawing_pad(f"pad_{name}"), ""
     if source == "Upload":
         file = st.file_uploader("An image", type=["png", "jpg", "jpeg", "gif", "bmp", "webp", "tif", "tiff"], max_upload_size=32)
         return (None if file is None else read_upload(file.getvalue(), file.name)), ""
@@ -82,7 +81,7 @@ def _image(name: str, source: str, model: Classifier) -> tuple[np.ndarray | None
 
 
 def _example(name: str, model: Classifier, *, mistakes: bool) -> tuple[np.ndarray | None, str]:
-    examples = shelf.examples(name)
+    examples = models.examples(name)
     positions = examples.mistakes if mistakes else examples.right
     if not len(positions):
         return None, ""
@@ -96,7 +95,7 @@ def _example(name: str, model: Classifier, *, mistakes: bool) -> tuple[np.ndarra
     title = "Test images that the model gets wrong" if mistakes else "Test images that the model never learnt from"
     st.markdown(f"**{title}**")
     images = [examples.images[position] for position in positions]
-    chosen = parts.gallery(f"{key}_{name}", title, images, names, first)
+    chosen = components.gallery(f"{key}_{name}", title, images, names, first)
     if str(chosen) != asked and (chosen or asked):
         st.query_params[key] = str(chosen)
     return images[chosen], truths[chosen]
@@ -106,15 +105,15 @@ def _say(model: Classifier, image: np.ndarray, truth: str) -> Prediction:
     started = time.perf_counter()
     (prediction,) = model.predict(image)
     took = 1000 * (time.perf_counter() - started)
-    st.html(markup.answer(prediction.label, verdict(prediction, truth), sure=prediction.probability >= _SURE))
-    st.html(markup.bars(model.labels, prediction.probabilities.tolist(), title="Probability of each class"))
+    st.html(html.answer(prediction.label, verdict(prediction, truth), sure=prediction.probability >= _SURE))
+    st.html(html.bars(model.labels, prediction.probabilities.tolist(), title="Probability of each class"))
     st.caption(f"The model took {took:.1f} ms on this machine.")
     return prediction
 
 
 def verdict(prediction: Prediction, truth: str) -> str:
     """One sentence for a prediction; ``truth`` is "" where nobody knows."""
-    sure = f"{markup.percent(prediction.probability)} sure"
+    sure = f"{html.percent(prediction.probability)} sure"
     if truth:
         return f"{sure}. It is {truth}: {'right' if truth == prediction.label else 'wrong'}."
     return f"{sure}." if prediction.probability >= _SURE else f"only {sure}: a guess."
@@ -125,7 +124,7 @@ def _explain(model: Classifier, image: np.ndarray, prediction: Prediction) -> No
         return
     small, weights = occlusion.heat_map(model, image, prediction.index)
     alt = f"The image with the pixels that spoke for {prediction.label} in orange and those against in blue"
-    st.html(markup.image(occlusion.overlay(small, weights), alt))
+    st.html(html.image(occlusion.overlay(small, weights), alt))
     st.caption(
         "Orange spoke for this answer, blue against it: each patch is covered in turn and the model asked again, "
         "all in one batch ([Zeiler & Fergus 2014](https://arxiv.org/abs/1311.2901))."

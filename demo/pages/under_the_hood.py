@@ -6,11 +6,11 @@ import json
 
 import streamlit as st
 
-from onnxferry.demo.shipped import models as shelf
+from onnxferry.demo.shipped import models
 from onnxferry.demo.shipped.explanations import FAMILIES, Family, snippet
 from onnxferry.demo.shipped.figures import error_rows, parity_rows, parity_sentence, read_figures
-from onnxferry.demo.widgets import html as markup
-from onnxferry.demo.widgets.page import heading, told
+from onnxferry.demo.widgets import html
+from onnxferry.demo.widgets.page import heading, show_errors
 from onnxferry.runtime.artifact.zoo import ZooModel, zoo_names
 from onnxferry.runtime.formats import human_bytes
 from onnxferry.runtime.onnx_file.reader import read_model
@@ -23,15 +23,15 @@ def page() -> None:
     heading(
         "Under the hood", "What each model is, how it learns, the proof that the file does what PyTorch did, and the lines that embed it."
     )
-    with told():
+    with show_errors():
         names = [*MODELS, *(name for name in zoo_names() if name not in MODELS)]
         name = str(
             st.segmented_control("Model", names, default=names[0], required=True, key="about", bind="query-params", persist_state="session")
         )
         if name not in zoo_names():
-            st.info(shelf.not_shipped(name))
+            st.info(models.not_shipped(name))
             return
-        _model(shelf.card(name))
+        _model(models.card(name))
 
 
 def _model(model: ZooModel) -> None:
@@ -53,7 +53,7 @@ def _model(model: ZooModel) -> None:
     st.header("The command that made it")
     st.code(str(card.get("command", "")), language="bash", wrap_lines=True)
     facts = {name.capitalize(): card.get(name, "") for name in ("description", "data", "examples", "license")}
-    st.html(markup.facts(facts | {"Size": human_bytes(model.size), "Data's SHA-256": card.get("data_sha256", "")}, name="About"))
+    st.html(html.facts(facts | {"Size": human_bytes(model.size), "Data's SHA-256": card.get("data_sha256", "")}, name="About"))
 
 
 def _words(family: Family) -> None:
@@ -72,7 +72,7 @@ def _proof(model: ZooModel) -> None:
         st.caption("Its card has no parity summary.")
         return
     st.markdown(sentence)
-    st.html(markup.scale_bars(parity_rows(model.card), title="Largest difference from PyTorch by output"))
+    st.html(html.scale_bars(parity_rows(model.card), title="Largest difference from PyTorch by output"))
     st.caption("Largest difference from PyTorch of each output, on a logarithmic scale from 0.00000001 to 1.")
 
 
@@ -80,9 +80,9 @@ def _figures(model: ZooModel) -> None:
     st.header("The figures")
     figures = read_figures(model.card)
     if figures.shares:
-        st.html(markup.scale_bars(error_rows(figures.shares), title="Shares, and what is missing from 100 %"))
+        st.html(html.scale_bars(error_rows(figures.shares), title="Shares, and what is missing from 100 %"))
         st.caption("The bars show what is missing from 100 %: shorter is better.")
-    st.html(markup.facts(figures.others, name="Figures"))
+    st.html(html.facts(figures.others, name="Figures"))
     command = model.card.get("figures_command")
     if command:
         st.caption(f"Measured by `{command}`.")

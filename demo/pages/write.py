@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from onnxferry.demo.shipped import models as shelf
-from onnxferry.demo.widgets import html as markup
-from onnxferry.demo.widgets.page import heading, told
+from onnxferry.demo.shipped import models
+from onnxferry.demo.widgets import html
+from onnxferry.demo.widgets.page import heading, show_errors
 from onnxferry.runtime import TextGenerator
 
 MODEL = "shakespeare"
@@ -61,11 +61,11 @@ class Written:
 def page() -> None:
     """The page."""
     heading("Write", "It learnt from Shakespeare's plays, one byte at a time, and goes on from whatever you begin.")
-    with told():
-        if not shelf.shipped([MODEL]):
-            st.info(shelf.not_shipped(MODEL))
+    with show_errors():
+        if not models.shipped([MODEL]):
+            st.info(models.not_shipped(MODEL))
             return
-        model = shelf.opened(MODEL, TextGenerator)
+        model = models.opened(MODEL, TextGenerator)
         controls, paper = st.columns([4, 7], gap="large")
         with controls:
             settings = _settings()
@@ -123,7 +123,7 @@ def _write(model: TextGenerator, settings: Settings) -> None:
     written = Written(settings)
     st.session_state["written"] = written
     sheet, note = st.empty(), st.empty()
-    sheet.html(markup.sheet(settings.prompt, "", writing=True))
+    sheet.html(html.sheet(settings.prompt, "", writing=True))
     pieces = model.stream(
         settings.prompt,
         settings.length,
@@ -139,15 +139,15 @@ def _write(model: TextGenerator, settings: Settings) -> None:
         written.seconds = time.perf_counter() - started
         if written.seconds - shown >= _SHOWN_EVERY + _SHOWN_EVERY_BYTE * len(written.text):
             shown = written.seconds
-            sheet.html(markup.sheet(settings.prompt, written.text, writing=True))
+            sheet.html(html.sheet(settings.prompt, written.text, writing=True))
             note.caption(written.note().removesuffix(", stopped"))
             time.sleep(_TO_SEND)
     written.finished = True
-    sheet.html(markup.sheet(settings.prompt, written.text))
+    sheet.html(html.sheet(settings.prompt, written.text))
     note.caption(written.note())
 
 
 def _show(written: Written, settings: Settings) -> None:
-    st.html(markup.sheet(written.settings.prompt, written.text))
+    st.html(html.sheet(written.settings.prompt, written.text))
     changed = "" if written.settings == settings else ". The settings have changed since: press Write"
     st.caption(written.note() + changed)

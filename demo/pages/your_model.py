@@ -10,9 +10,9 @@ import numpy as np
 import streamlit as st
 
 from onnxferry.demo.images.uploads import read_upload
-from onnxferry.demo.widgets import html as markup
-from onnxferry.demo.widgets.page import heading, told
-from onnxferry.demo.your_file import inputs as feeds
+from onnxferry.demo.widgets import html
+from onnxferry.demo.widgets.page import heading, show_errors
+from onnxferry.demo.your_file import inputs as model_inputs
 from onnxferry.demo.your_file.report import check_rows, facts_of, output_rows, parity_words, shape_words, value_rows
 from onnxferry.demo.your_file.sandbox import Answer, Request, SandboxLimits, ask
 from onnxferry.runtime.errors import InputError
@@ -27,7 +27,7 @@ def page() -> None:
         "Your model",
         "Drop any .onnx file. A bounded reader looks first; then it is opened in a process of its own with limits on memory and time.",
     )
-    with told():
+    with show_errors():
         file = st.file_uploader("An .onnx file", key="upload", max_upload_size=_LIMITS.model_bytes // 2**20)
         if file is None:
             st.caption("Nothing leaves this machine. A file with custom operators, or with weights in files beside it, is refused.")
@@ -70,12 +70,12 @@ def _asked(what: str, request: Request) -> Answer:
 def _report(report: Mapping[str, Any]) -> None:
     summary, contract = report["summary"], report["contract"]
     st.header("What it is")
-    st.html(markup.facts(facts_of(summary, contract), name="The file"))
-    st.html(markup.table(("", "name", "dtype", "shape"), value_rows(summary), name="Inputs and outputs"))
+    st.html(html.facts(facts_of(summary, contract), name="The file"))
+    st.html(html.table(("", "name", "dtype", "shape"), value_rows(summary), name="Inputs and outputs"))
     operators = [(name.removeprefix("ai.onnx::"), count) for name, count in summary["operators"].items()]
     with st.expander(f"Operators: {len(operators)} kinds, {summary['nodes']:,} nodes"):
         most = max([1, *(count for _, count in operators)])
-        st.html(markup.scale_bars([(name, count / most, f"× {count:,}") for name, count in operators[:40]], title="Operators"))
+        st.html(html.scale_bars([(name, count / most, f"× {count:,}") for name, count in operators[:40]], title="Operators"))
 
 
 def _check(data: bytes, report: Mapping[str, Any]) -> None:
@@ -91,7 +91,7 @@ def _check(data: bytes, report: Mapping[str, Any]) -> None:
         return
     passed = sum(bool(each["passed"]) for each in comparisons)
     (st.success if passed == len(comparisons) else st.error)(f"{passed} of {len(comparisons)} comparisons passed on this machine.")
-    st.html(markup.table(("sample", "output", "largest difference", "allowed", "verdict"), check_rows(comparisons), name="Golden check"))
+    st.html(html.table(("sample", "output", "largest difference", "allowed", "verdict"), check_rows(comparisons), name="Golden check"))
 
 
 def _try(data: bytes, report: Mapping[str, Any]) -> None:
@@ -107,7 +107,7 @@ def _try(data: bytes, report: Mapping[str, Any]) -> None:
         go = st.form_submit_button("Run", type="primary")
     if go:
         st.session_state.pop("upload_answer", None)
-        given = feeds.from_file(arrays.getvalue(), inputs) if arrays is not None else {}
+        given = model_inputs.from_file(arrays.getvalue(), inputs) if arrays is not None else {}
         fed = {spec.name: given[spec.name] if spec.name in given else make() for spec, make in zip(inputs, makers, strict=True)}
         st.session_state["upload_answer"] = _asked("Running", Request(data, "run", fed, int(repeats)))
     answer = st.session_state.get("upload_answer")
@@ -115,13 +115,13 @@ def _try(data: bytes, report: Mapping[str, Any]) -> None:
         _answer(answer, report)
 
 
-def _input(spec: Mapping[str, Any]) -> feeds.Input:
-    return feeds.Input(spec["name"], spec["dtype"], None if spec["shape"] is None else tuple(spec["shape"]))
+def _input(spec: Mapping[str, Any]) -> model_inputs.Input:
+    return model_inputs.Input(spec["name"], spec["dtype"], None if spec["shape"] is None else tuple(spec["shape"]))
 
 
-def _choose(spec: feeds.Input, kind: str) -> Any:
+def _choose(spec: model_inputs.Input, kind: str) -> Any:
     """The widgets for one input; gives a function that makes its array when the form is sent."""
-    st.markdown(f"**{markup.plain_markdown(spec.name)}** · {markup.plain_markdown(f'{spec.dtype} {shape_words(spec.shape)}')}")
+    st.markdown(f"**{html.plain_markdown(spec.name)}** · {html.plain_markdown(f'{spec.dtype} {shape_words(spec.shape)}')}")
     image = text = None
     if spec.takes_image:
         image = st.file_uploader(
@@ -143,17 +143,17 @@ def _choose(spec: feeds.Input, kind: str) -> Any:
 
     def make() -> np.ndarray:
         if image is not None:
-            return feeds.from_image(spec, read_upload(image.getvalue(), image.name))
+            return model_inputs.from_image(spec, read_upload(image.getvalue(), image.name))
         if text:
-            return feeds.from_text(text)
-        made = feeds.made_up(spec, sizes, zeros=fill == "zeros")
+            return model_inputs.from_text(text)
+        made = model_inputs.made_up(spec, sizes, zeros=fill == "zeros")
         # The text generator takes shares in [0, 1): anything else would choose no byte.
         return np.abs(np.mod(made, 1)).astype(made.dtype) if kind == TEXT_GENERATOR.name and spec.name == "uniforms" else made
 
     return make
 
 
-def _usual_size(spec: feeds.Input, axis: int, kind: str) -> int:
+def _usual_size(spec: model_inputs.Input, axis: int, kind: str) -> int:
     """A first axis is a batch; an axis of an image or of text is longer."""
     if kind == TEXT_GENERATOR.name and spec.name == "uniforms" and axis == 1:
         return 100
@@ -171,12 +171,12 @@ def _answer(answer: Answer, report: Mapping[str, Any]) -> None:
     labels = tuple((report["contract"] or {}).get("labels", ()))
     probabilities = answer.outputs.get("probabilities")
     if labels and probabilities is not None and probabilities.ndim == 2 and probabilities.shape[1] == len(labels) and len(probabilities):
-        st.html(markup.bars(labels[:40], [float(p) for p in probabilities[0][:40]], title="Probability of each class"))
+        st.html(html.bars(labels[:40], [float(p) for p in probabilities[0][:40]], title="Probability of each class"))
     for name, array in answer.outputs.items():
         if name == "bytes" and array.dtype == np.uint8 and array.ndim == 2 and len(array):
-            st.html(markup.sheet("", array[0].tobytes().decode("utf-8", "replace")))
+            st.html(html.sheet("", array[0].tobytes().decode("utf-8", "replace")))
         elif array.dtype == np.uint8 and array.ndim == 4 and array.shape[3] in (1, 3) and len(array) and 0 < array[0].size <= 2**22:
-            st.html(markup.grid([markup.image(each, f"{name} {i}") for i, each in enumerate(array[:16])], name=name))
-    st.html(markup.table(("output", "dtype", "shape", "smallest", "mean", "largest", "first values"), output_rows(answer), name="Outputs"))
+            st.html(html.grid([html.image(each, f"{name} {i}") for i, each in enumerate(array[:16])], name=name))
+    st.html(html.table(("output", "dtype", "shape", "smallest", "mean", "largest", "first values"), output_rows(answer), name="Outputs"))
     if report["contract"]:
         st.caption(parity_words(report["contract"]))

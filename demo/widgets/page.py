@@ -1,4 +1,4 @@
-"""What all pages say in the same way: their heading, errors in one line, and a model's line under the title."""
+"""Elements that all pages share: the heading, and errors in one line."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from contextlib import contextmanager
 
 import streamlit as st
 
-from onnxferry.demo.widgets import html as markup
+from onnxferry.demo.widgets import html
 from onnxferry.runtime.errors import OnnxFerryError
 
 
 def heading(title: str, lead: str) -> None:
     """A page's head."""
-    st.html(markup.heading(title, lead))
+    st.html(html.heading(title, lead))
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """What the user can mend is told in one line, where it happened; the rest of the page goes on. Anything else is a bug of ours."""
+def show_errors() -> Iterator[None]:
+    """Shows an error that the user can fix in one line, where it happened; the rest of the page continues. Other exceptions are bugs."""
     try:
         yield
     except OnnxFerryError as error:
-        st.error(markup.plain_markdown(str(error)), icon=":material/error:")
+        st.error(html.plain_markdown(str(error)), icon=":material/error:")

@@ -1,4 +1,4 @@
-"""What a stranger's model is, and what it gave, as rows of text. Functions from the child's JSON to words."""
+"""What an untrusted model is, and its outputs, as rows of text. Functions from the child's JSON to text."""
 
 from __future__ import annotations
 

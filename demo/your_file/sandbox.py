@@ -1,10 +1,10 @@
-"""A stranger's model, opened and run in a process of its own: what goes wrong there, however badly, ends that process and not the demo.
+"""An untrusted model, opened and run in its own process: a crash ends that process, not the demo.
 
     report = ask(Request(model=data, task="inspect"))
     answer = ask(Request(model=data, task="run", feeds={"x": x}, repeats=20))
 
-The child and its limits are the runtime's (:mod:`onnxferry.runtime.sandbox.child`); here stands what the demo asks of it, and how much it
-takes from a stranger.
+The child and its limits are the runtime's (:mod:`onnxferry.runtime.sandbox.child`); this module has the demo's
+requests and its limits for an uploaded file.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def _run(path: str, names: Sequence[str], arrays: Sequence[np.ndarray], repeats:
         first = clock() - opened
         times = [time_call(engine.run, feeds) for _ in repeat_for(_TIMING_SECONDS, at_least=0, at_most=repeats)]
         device, threads = engine.device, engine.threads
-    # What is no tensor (lists, maps) and strings are told of by their kind; only numbers travel.
+    # Only numbers are sent back; of strings and of what is not a tensor (lists, maps), a description.
     kept = {name: value for name, value in outputs.items() if isinstance(value, np.ndarray) and value.dtype.kind in "biuf"}
     return {
         "outputs": list(kept),

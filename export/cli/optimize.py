@@ -57,7 +57,7 @@ def optimize_command(
 ) -> None:
     """Make a model faster or smaller, and prove that it is as good as you ask for.
 
-    Each candidate (exact rewrites, 8 bits, on CUDA half precision, …) is scored on your data and timed in turns with the original
+    Each candidate (exact rewrites, 8 bits, on CUDA float16, …) is scored on your data and timed in turns with the original
     on this machine. What is better and inside the budget is written beside the original, with its certificate; the table says why of
     every other.
 

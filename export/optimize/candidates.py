@@ -1,4 +1,4 @@
-"""What is tried on a model: which graph, under which name, and how it is made."""
+"""Candidate variants of a model: their tags, and how each graph is made."""
 
 from __future__ import annotations
 
@@ -28,18 +28,17 @@ class Candidate:
     """One variant, not made yet."""
 
     tag: str  # of its file's name
-    what: str  # in words
-    build: Callable[[], onnx.ModelProto | None]  # None: it changes nothing in this model
+    what: str  # what it is
+    build: Callable[[], onnx.ModelProto | None]  # None if it changes nothing in this model
     rows_alone: bool = False  # its rows would share a scale
     rung: str = ""  # how much of the model it takes, where a tag has several; the best one is written
 
 
 def candidates_for(model: onnx.ModelProto, kind: Kind, goal: str, calibration: Samples, device: str = "cpu") -> list[Candidate]:
-    """In the order in which they are tried; tags are those of the files that ``device`` ("cpu" or "cuda") has of its own.
+    """In the order in which they are tried; ``device`` ("cpu" or "cuda") has its own tags, so that files of both can share a folder.
 
-    Half precision is tried on CUDA alone: on the CPU ONNX Runtime casts to float32 and back around every operator. Text generators
-    go without it: one row's loop waits for launches, not for arithmetic, its state would gather float16's rounding byte after byte,
-    and the choice of a byte would hang on it.
+    float16 is tried on CUDA alone: on the CPU ONNX Runtime casts to float32 and back around every operator. Text generators are left out:
+    their loop is bound by kernel launches, not arithmetic, and float16's rounding errors would accumulate in their state.
     """
     found = [
         Candidate("slim", "onnxslim", lambda: slimmed(model)),
@@ -47,7 +46,7 @@ def candidates_for(model: onnx.ModelProto, kind: Kind, goal: str, calibration: S
         Candidate("exact", "exact rewrites", lambda: rewritten(model)),
     ]
     if goal == "smaller":
-        found.append(Candidate("half", "weights stored in half precision", lambda: float16_storage(model)))
+        found.append(Candidate("float16-storage", "weights stored in float16", lambda: float16_storage(model)))
     operators = {node.op_type for node in model.graph.node}
     if kind.returns == "text":
         found.append(Candidate("int8", "the loop's weights in 8 bits, a scale a block", lambda: eight_bit_loop(model)))
@@ -79,21 +78,21 @@ def candidates_for(model: onnx.ModelProto, kind: Kind, goal: str, calibration: S
     found = [replace(candidate, tag=f"{candidate.tag}-{device}") for candidate in found]
     if layers and kind.returns != "text":
         exact = rewritten(model)
-        found.append(Candidate("float16", "the network in half precision", lambda: float16(model), rung="plain"))
+        found.append(Candidate("float16", "the network in float16", lambda: float16(model), rung="plain"))
         if exact is not None:
-            found.append(Candidate("float16", "half precision after exact rewrites", lambda: float16(exact), rung="exact"))
+            found.append(Candidate("float16", "float16 after exact rewrites", lambda: float16(exact), rung="exact"))
     return found
 
 
 def rewritten(model: onnx.ModelProto) -> onnx.ModelProto | None:
-    """All exact rewrites; None where none applies."""
+    """All exact rewrites; None if none applies."""
     made = onnx.ModelProto()
     made.CopyFrom(model)
     return made if split_transposed_convolutions(made) + join_upsampling(made) else None
 
 
 def arranged(model: onnx.ModelProto) -> onnx.ModelProto:
-    """As 8 bits want it: all exact rewrites, and what lies between convolutions with channels last."""
+    """Prepared for 8 bits: all exact rewrites, and operators between convolutions with channels last."""
     made = onnx.ModelProto()
     made.CopyFrom(rewritten(model) or model)
     channels_last(made)
@@ -101,7 +100,7 @@ def arranged(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def slimmed(model: onnx.ModelProto) -> onnx.ModelProto | None:
-    """As onnxslim makes it; None where it takes no node away. Raises ModuleNotFoundError where it is not installed."""
+    """Simplified by onnxslim; None if it removes no node. Raises ModuleNotFoundError if it is not installed."""
     import onnxslim
 
     copy = onnx.ModelProto()
@@ -114,7 +113,7 @@ def slimmed(model: onnx.ModelProto) -> onnx.ModelProto | None:
 
 
 def ort_optimised(model: onnx.ModelProto) -> onnx.ModelProto | None:
-    """As ONNX Runtime rewrites it for any machine (its extended level; the next one is for one processor)."""
+    """Optimized by ONNX Runtime for any machine (its extended level; the next one is for one processor)."""
     import onnxruntime as ort
 
     with tempfile.TemporaryDirectory(prefix="onnxferry-") as folder:

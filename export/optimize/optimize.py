@@ -1,4 +1,4 @@
-"""Faster or smaller variants of an .onnx file, each proved: measured beside the original, scored, kept or refused with the reason.
+"""Faster or smaller variants of an .onnx file, each scored and timed beside the original, and kept or refused with the reason.
 
 result = optimize("digits.onnx", data="mnist")
 for verdict in result.verdicts:
@@ -44,16 +44,16 @@ DEVICES = ("cpu", "cuda")
 
 
 MIN_SMALLER = 0.95
-"""Of the original's bytes: a variant that saves less is not worth a file."""
+"""Maximum size of a smaller variant, as a share of the original's bytes."""
 
 
 WRITTEN = 32
-"""Bytes that a text generator writes a run, where it is timed."""
+"""Bytes that a text generator writes a run when it is timed."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One candidate: what it gave, and why it was kept or not."""
+    """The result of one candidate, and why it was kept or not."""
 
     tag: str
     what: str
@@ -69,11 +69,11 @@ class Verdict:
 
     @property
     def name(self) -> str:
-        """Tag and rung, for people."""
+        """Tag and rung, for display."""
         return f"{self.tag} ({self.rung})" if self.rung else self.tag
 
     def to_json(self) -> dict[str, Any]:
-        """As strict JSON has it: a score that is not a number is null."""
+        """As strict JSON: a score that is not finite is null."""
         speed = {str(b): dataclasses.asdict(s) for b, s in self.speed.items()}
         score = None if self.score is None else dataclasses.asdict(self.score)
         return dataclasses.asdict(self) | {"speed": speed, "score": json_safe(score)}
@@ -104,7 +104,7 @@ class Optimized:
 
 @dataclass(frozen=True, eq=False)
 class _Bench:
-    """What all candidates are measured by."""
+    """What all candidates are measured with."""
 
     original: Engine
     kind: Kind
@@ -199,12 +199,12 @@ def optimize(
 
 
 def _size(path: Path) -> int:
-    """Bytes, with the weights that lie beside the file."""
+    """Bytes, external weights included."""
     return sum(file.stat().st_size for file in (path, *read_model(path).weight_files(path)))
 
 
 def _made(folder: Path) -> Path:
-    """The folder, there and writable. Raises InputError, ExportError."""
+    """Creates the folder if needed. Raises InputError, or ExportError if it is not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -250,7 +250,7 @@ def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
             speed = {batch: _speed(bench, engine, batch, candidate.rows_alone) for batch in bench.batches}
     except OnnxFerryError as error:
         return no(str(error).splitlines()[0])
-    except Exception as error:  # noqa: BLE001 (a tool that breaks down on this model is that candidate's verdict, told by its name)
+    except Exception as error:  # noqa: BLE001 (a tool that fails on this model is the verdict of that candidate)
         return no(f"could not be made: {type(error).__name__}: {first_line(error, 'no reason given')}")
     facts["speed"] = speed
     if bench.goal == "smaller":
@@ -313,7 +313,7 @@ def _goldens(
 def _written(
     tried: Sequence[_Tried], bench: _Bench, contract: Contract, digest: str, path: Path, folder: Path
 ) -> tuple[tuple[Verdict, ...], tuple[Path, ...]]:
-    """The kept ones that no other beats, written."""
+    """Writes the kept ones that no other beats."""
     verdicts, files = [], []
     alive = [verdict for verdict, model, _ in tried if verdict.kept and model is not None]
     for verdict, model, (goldens, tolerances) in tried:
@@ -361,7 +361,7 @@ def _sure(verdict: Verdict) -> float:
 
 
 def _certificate(verdict: Verdict, bench: _Bench, digest: str) -> dict[str, Any]:
-    """As the runtime reads it."""
+    """The certificate, as the runtime reads it."""
     made = verdict.score
     certificate: dict[str, Any] = {
         "variant": verdict.tag,

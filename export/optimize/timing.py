@@ -1,4 +1,4 @@
-"""Original and variant, timed in turns: what disturbs the machine disturbs both, and their ratio stays."""
+"""Interleaved timing of the original and a variant: a disturbance of the machine affects both, and their ratio stays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onnxferry.runtime.machine.nvidia import device_names
 from onnxferry.runtime.timing import median_and_error, ratios, repeat_for, time_in_turns
 
 FEEDS = 16
-"""Different inputs that take turns, so that no answer is in a cache."""
+"""Different inputs that take turns, so that no result comes from a cache."""
 
 
 WARM_SECONDS = 0.1
@@ -31,7 +31,7 @@ Feeds = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Speed:
-    """Of a variant beside the original, at one batch size."""
+    """Speed of a variant relative to the original, at one batch size."""
 
     ratio: float  # original's time / variant's: above 1 is faster
     noise: float  # standard error of the ratio
@@ -40,12 +40,12 @@ class Speed:
 
     @property
     def faster(self) -> bool:
-        """By more than the noise, and by enough to be worth a file."""
+        """Faster by more than the noise, and by enough to be worth a file."""
         return self.ratio - 2 * self.noise > 1.02
 
 
 def compare_speed(original: Engine, variant: Engine, feeds: Sequence[Feeds], *, rows_alone: bool = False, seconds: float = 1.0) -> Speed:
-    """Medians of rounds in which each runs all of ``feeds`` once, in turns; ``rows_alone``: the variant takes a row at a time."""
+    """Medians of rounds in which each side runs all of ``feeds`` once, in turns; ``rows_alone``: the variant runs one row at a time."""
     sides = {"original": (original, [[each] for each in feeds]), "variant": (variant, [[each] for each in feeds])}
     if rows_alone:
         sides["variant"] = variant, [_rows(each) for each in feeds]
@@ -65,7 +65,7 @@ def _run_each(engine: Engine, feeds: Sequence[Feeds]) -> None:
 
 
 def rotating(feeds: Feeds, batch: int, count: int = FEEDS) -> list[dict[str, np.ndarray]]:
-    """``count`` batches of ``batch`` rows of ``feeds``, drawn with repetition where there are too few."""
+    """``count`` batches of ``batch`` rows of ``feeds``, drawn with replacement."""
     rng = np.random.default_rng(batch)
     drawn = (rows_of(feeds, rng.integers(0, count_rows(feeds), batch)) for _ in range(count))
     return [{name: np.ascontiguousarray(array) if array.ndim else array for name, array in each.items()} for each in drawn]
@@ -76,7 +76,7 @@ def _rows(feeds: Feeds) -> list[Feeds]:
 
 
 def machine_name(device: str) -> str:
-    """Of what is timed on "cpu" or "cuda", for people."""
+    """Display name of the processor for "cpu" or "cuda"."""
     return cpu_name() if device == "cpu" else next(iter(device_names()), "a GPU")
 
 

@@ -1,7 +1,8 @@
-"""The search for the fastest setting at one batch size: turns, halving, and a last meeting with the default.
+"""The search for the fastest setting at one batch size: interleaved timing with successive halving, then a paired comparison with the
+default.
 
-Source of the halving: Jamieson and Talwalkar 2016, arXiv 1502.07943. The last meeting is of fresh pairs, because the best of many
-noisy medians looks better than it is; the bounds are those of a median by order statistics.
+Successive halving: Jamieson and Talwalkar 2016, arXiv 1502.07943. The comparison measures new pairs, because the best of many noisy
+medians looks better than it is; its bounds are those of a median by order statistics.
 """
 
 from __future__ import annotations

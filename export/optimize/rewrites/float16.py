@@ -1,8 +1,8 @@
-"""Half precision: the network inside a model computes in float16; what frames its images and what decides stays float32.
+"""float16: the network inside a model computes in float16; what frames its images and what decides stays float32.
 
 The rule is that of mixed precision, Micikevicius et al. 2018, arXiv 1710.03740: layers in half, sums that decide in single. ONNX
 Runtime's own converter (``onnxruntime.transformers.float16``) is not used: it sends every number between two nodes that stay float32
-through float16 all the same, and inputs too, and half precision counts pixels only up to 2,048.
+through float16 all the same, and inputs too, and float16 counts pixels only up to 2,048.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from onnxferry.export.optimize.rewrites.quantize import convolutional_layers, fi
 from onnxferry.runtime.errors import ExportError
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Layers: what is worth half precision."""
+"""Layers: what is worth float16."""
 
 
 HALVED = (
@@ -48,7 +48,7 @@ def float16(model: onnx.ModelProto) -> onnx.ModelProto:
     named = with_names(model)
     layers = convolutional_layers(named)
     if not layers:
-        raise ExportError("the model has no convolution with constant weights, so there is nothing to compute in half precision")
+        raise ExportError("the model has no convolution with constant weights, so there is nothing to compute in float16")
     graph, types = Graph(named), _types(named)
     chosen = _chosen(graph, types, layers[0])
     # What others read, subgraphs and outputs among them, is there in float32 too, under its own name.
@@ -87,9 +87,7 @@ def float16(model: onnx.ModelProto) -> onnx.ModelProto:
     del named.graph.value_info[:]  # of names that are gone
     made = count_float16(named) - count_float16(model)
     if made < len(layers):
-        raise ExportError(
-            f"only {made} of {len(layers)} convolutions can compute in half precision: the others are not known to be float32"
-        )
+        raise ExportError(f"only {made} of {len(layers)} convolutions can compute in float16: the others are not known to be float32")
     return finished(named, model)
 
 
@@ -107,7 +105,7 @@ def _types(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def _chosen(graph: Graph, types: dict[str, int], first: str) -> dict[str, onnx.NodeProto]:
-    """By name, the nodes that compute in half precision: on a way from the first convolution to a layer, and of :data:`HALVED`."""
+    """By name, the nodes that compute in float16: on a way from the first convolution to a layer, and of :data:`HALVED`."""
     nodes = list(graph.model.graph.node)
     start = next(index for index, node in enumerate(nodes) if node.name == first)
     reached = set(nodes[start].output)

@@ -1,8 +1,8 @@
-"""Weights of few bits, rounded so that their errors make up for each other in what a layer gives, not each to its nearest number.
+"""Post-training quantization with error compensation (GPTQ).
 
-A layer's answer is a sum. Once one weight is rounded, those still to be rounded are moved a little so that, over the inputs that
-the layer really gets, the sum stays. Nothing is learnt, no answer is known: only the layer's own inputs on the calibration data.
-Of a convolution these are patches of the image. It costs seconds, and the file neither a byte nor a moment.
+After a weight is rounded, the weights of the same output that are not rounded yet are adjusted, so that over the layer's inputs on the
+calibration data its output changes least. Neither training nor labels are needed. The inputs of a convolution are patches of the image.
+It takes seconds, and changes neither the file's size nor its speed.
 
 Source: Frantar, Ashkboos, Hoefler and Alistarh 2022, "GPTQ: accurate post-training quantization for generative pre-trained
 transformers", arXiv 2210.17323, algorithm 1.

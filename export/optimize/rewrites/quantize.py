@@ -1,7 +1,7 @@
-"""Eight bits: convolutions and dense layers by calibration, recurrent layers as they run; half precision for storage.
+"""8-bit quantization: static for convolutions and dense layers, dynamic for recurrent layers; float16 for storage.
 
-Every function takes a model and gives another. What it must change it counts, and refuses to give back a model in which
-nothing was: ONNX Runtime's tools skip what they do not understand without a word.
+Every function takes a model and returns another one. It counts what it changed and raises ExportError if nothing was: ONNX Runtime's tools
+silently skip what they do not support.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def static_int8(
     it the certificate, would hold on some machines only.
 
     ``feeds``: rows by input name, as many as are worth it (some hundreds). ``skip``: names of nodes to leave in float32.
-    ``carry``: also what lies between them (:data:`CARRIED`). ``gemm``: dense layers too. ``moments``: :func:`rounding.layer_moments`
+    ``carry``: also what lies between them (:data:`CARRIED`). ``gemm``: dense layers too. ``moments``: :func:`gptq.layer_moments`
     of the model with :func:`with_names`, where they are known already.
     Inputs are unsigned, weights signed: the pair that ONNX Runtime's kernels on x86-64 take without a detour; a rectifier's
     zero is then the range's lower end, so that it needs no step of its own.
@@ -162,9 +162,9 @@ def dynamic_lstm(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def float16_storage(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights in half precision, cast to float32 when the file is opened: about half its size, the same speed.
+    """Weights in float16, cast to float32 when the file is opened: about half its size, the same speed.
 
-    Raises ExportError where no weight is large enough to be worth it, or one is beyond half precision's range (65,504).
+    Raises ExportError where no weight is large enough to be worth it, or one is beyond float16's range (65,504).
     """
     halved = onnx.ModelProto()
     halved.CopyFrom(model)
@@ -181,7 +181,7 @@ def float16_storage(model: onnx.ModelProto) -> onnx.ModelProto:
         tensor.CopyFrom(numpy_helper.from_array(float16_precision(array, tensor.name), name))
         changed += 1
     if not changed:
-        raise ExportError("no float32 weight of the model is large enough to be worth storing in half precision")
+        raise ExportError("no float32 weight of the model is large enough to be worth storing in float16")
     nodes = list(halved.graph.node)
     del halved.graph.node[:]
     halved.graph.node.extend([*casts, *nodes])
@@ -189,9 +189,9 @@ def float16_storage(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def float16_precision(array: np.ndarray, name: str) -> np.ndarray:
-    """float32 as float16. Raises ExportError, which names it, where a number is beyond half precision's range (65,504)."""
+    """float32 as float16. Raises ExportError, which names it, where a number is beyond float16's range (65,504)."""
     if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
-        raise ExportError(f"the weight {name!r} holds numbers beyond half precision's range, {np.finfo(np.float16).max:.0f}")
+        raise ExportError(f"the weight {name!r} holds numbers beyond float16's range, {np.finfo(np.float16).max:.0f}")
     return array.astype(np.float16)
 
 

@@ -10,7 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from onnxferry.demo.pages.compress import difference, score_words
-from onnxferry.demo.widgets import components as parts
+from onnxferry.demo.widgets import components
 
 Show = Callable[..., AppTest]
 
@@ -33,7 +33,7 @@ def test_strange_things(show: Show, well, html) -> None:
 def test_a_moved_latent_draws_another_image(show: Show, well, html, monkeypatch: pytest.MonkeyPatch) -> None:
     before = html(show("compress"))
     assert "move a number below" in before
-    monkeypatch.setattr(parts, "latent_bank", lambda key, image, encoded, reach: encoded + np.float32(3))
+    monkeypatch.setattr(components, "latent_bank", lambda key, image, encoded, reach: encoded + np.float32(3))
     page = show("compress")
     well(page)
     assert "your numbers" in html(page)
@@ -43,7 +43,7 @@ def test_a_moved_latent_draws_another_image(show: Show, well, html, monkeypatch:
 def test_a_drawing_is_framed(show: Show, well, html, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = np.full((56, 56, 1), 255, np.uint8)
     drawn[5:50, 10:14] = 0
-    monkeypatch.setattr(parts, "drawing_pad", lambda key: drawn)
+    monkeypatch.setattr(components, "drawing_pad", lambda key: drawn)
     page = show("compress", **{"from": "Draw"})
     well(page)
     assert "Its reconstruction" in html(page)

@@ -12,8 +12,8 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from onnxferry.demo.pages.recognise import verdict
-from onnxferry.demo.shipped import models as shelf
-from onnxferry.demo.widgets import components as parts
+from onnxferry.demo.shipped import models
+from onnxferry.demo.widgets import components
 from onnxferry.runtime import Prediction
 
 Show = Callable[..., AppTest]
@@ -38,7 +38,7 @@ def test_an_empty_pad_invites(show: Show, well, html) -> None:
 
 
 def test_a_drawing_is_answered(show: Show, well, html, monkeypatch: pytest.MonkeyPatch, seven: np.ndarray) -> None:
-    monkeypatch.setattr(parts, "drawing_pad", lambda key: 255 - seven)
+    monkeypatch.setattr(components, "drawing_pad", lambda key: 255 - seven)
     page = show("recognise")
     well(page)
     assert "<strong>7</strong>" in html(page)
@@ -107,7 +107,7 @@ def test_examples_and_mistakes_say_the_truth(show: Show, well, html, tiny_zoo: P
     page = show("recognise", source="Mistakes", mistake="2")
     well(page)
     assert ": wrong." in html(page)
-    wrong = shelf.examples("digits")
+    wrong = models.examples("digits")
     assert f"It is {wrong.labels[wrong.mistakes[2]]}" in html(page)
 
 
@@ -126,7 +126,7 @@ def test_the_other_model(show: Show, well, html) -> None:
 def test_a_model_that_is_not_there_is_one_line(show: Show, well, tmp_path: Path) -> None:
     page = show("recognise", zoo=tmp_path)
     well(page)
-    assert [each.value for each in page.info] == [shelf.not_shipped("digits")]
+    assert [each.value for each in page.info] == [models.not_shipped("digits")]
 
 
 def test_verdicts() -> None:

@@ -8,40 +8,40 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxferry.demo.shipped import models as shelf
+from onnxferry.demo.shipped import models
 from onnxferry.runtime import Autoencoder, Classifier, ImageGenerator
 from onnxferry.runtime.errors import ArtifactError
 
 
 def test_a_model_is_opened_once(tiny_zoo: Path, show_zoo: Callable[[Path], None]) -> None:
     show_zoo(tiny_zoo)
-    assert shelf.opened("digits", Classifier) is shelf.opened("digits", Classifier)
-    assert shelf.opened("digits-gan", ImageGenerator).labels == tuple("0123456789")
-    assert shelf.opened("digits-ae", Autoencoder).decoder is not None
+    assert models.opened("digits", Classifier) is models.opened("digits", Classifier)
+    assert models.opened("digits-gan", ImageGenerator).labels == tuple("0123456789")
+    assert models.opened("digits-ae", Autoencoder).decoder is not None
 
 
 def test_another_kind_than_expected_is_refused(tiny_zoo: Path, show_zoo: Callable[[Path], None]) -> None:
     show_zoo(tiny_zoo)
     with pytest.raises(ArtifactError, match="is a Classifier, expected a ImageGenerator"):
-        shelf.opened("digits", ImageGenerator)
+        models.opened("digits", ImageGenerator)
 
 
 def test_shipped_keeps_the_order_asked_for(tiny_zoo: Path, show_zoo: Callable[[Path], None], tmp_path: Path) -> None:
     show_zoo(tiny_zoo)
-    assert shelf.shipped(["fashion-gan", "digits-gan", "digits"]) == ["digits-gan", "digits"]
+    assert models.shipped(["fashion-gan", "digits-gan", "digits"]) == ["digits-gan", "digits"]
     show_zoo(tmp_path)
-    assert shelf.shipped(["digits"]) == []
-    assert "`digits`" in shelf.not_shipped("digits")
+    assert models.shipped(["digits"]) == []
+    assert "`digits`" in models.not_shipped("digits")
 
 
 def test_examples_and_mistakes(tiny_zoo: Path, show_zoo: Callable[[Path], None]) -> None:
     show_zoo(tiny_zoo)
-    digits = shelf.examples("digits")
+    digits = models.examples("digits")
     assert len(digits.right) + len(digits.mistakes) == len(digits.images)
     assert (digits.predicted[digits.mistakes] != digits.labels[digits.mistakes]).all()
     assert digits.images.shape[1:] == (28, 28, 1)
-    assert len(shelf.examples("digits-ae").strange) == 4
-    nothing = shelf.examples("shakespeare")
+    assert len(models.examples("digits-ae").strange) == 4
+    nothing = models.examples("shakespeare")
     assert (len(nothing.images), len(nothing.mistakes), len(nothing.right)) == (0, 0, 0)
 
 
@@ -54,8 +54,8 @@ def test_damaged_examples_are_an_error_in_words(tiny_zoo: Path, show_zoo: Callab
     (folder / "examples.npz").write_bytes(content)
     show_zoo(tmp_path)
     with pytest.raises(ArtifactError, match="cannot be read"):
-        shelf.examples("digits")
+        models.examples("digits")
 
 
 def test_images_without_an_axis_for_channels_get_one() -> None:
-    assert shelf._four_axes(np.zeros((2, 5, 6), np.uint8)).shape == (2, 5, 6, 1)
+    assert models._four_axes(np.zeros((2, 5, 6), np.uint8)).shape == (2, 5, 6, 1)

@@ -1,4 +1,4 @@
-"""HTML that the pages show: what is in it, and that nothing of a stranger's is markup."""
+"""HTML that the pages show: what is in it, and that nothing of a stranger's is html."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxferry.demo.widgets import html as markup
+from onnxferry.demo.widgets import html
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
 
@@ -31,17 +31,17 @@ class Tags(HTMLParser):
 @pytest.mark.parametrize(
     "made",
     [
-        markup.image(np.zeros((2, 2), np.uint8), EVIL, EVIL),
-        markup.grid([], name=EVIL),
-        markup.strip([], name=EVIL),
-        markup.bars([EVIL], [0.5], title=EVIL),
-        markup.scale_bars([(EVIL, 0.5, EVIL)], title=EVIL),
-        markup.answer(EVIL, EVIL),
-        markup.meter(0.1, 0.2, name=EVIL, words=EVIL),
-        markup.sheet(EVIL, EVIL),
-        markup.facts({EVIL: EVIL}, name=EVIL),
-        markup.table([EVIL], [[EVIL]], name=EVIL),
-        markup.heading(EVIL, EVIL),
+        html.image(np.zeros((2, 2), np.uint8), EVIL, EVIL),
+        html.grid([], name=EVIL),
+        html.strip([], name=EVIL),
+        html.bars([EVIL], [0.5], title=EVIL),
+        html.scale_bars([(EVIL, 0.5, EVIL)], title=EVIL),
+        html.answer(EVIL, EVIL),
+        html.meter(0.1, 0.2, name=EVIL, words=EVIL),
+        html.sheet(EVIL, EVIL),
+        html.facts({EVIL: EVIL}, name=EVIL),
+        html.table([EVIL], [[EVIL]], name=EVIL),
+        html.heading(EVIL, EVIL),
     ],
 )
 def test_nothing_of_a_strangers_is_markup(made: str) -> None:
@@ -54,35 +54,35 @@ def test_nothing_of_a_strangers_is_markup(made: str) -> None:
 @pytest.mark.parametrize("shape", [(3, 4), (3, 4, 1), (3, 4, 3)])
 def test_a_image_carries_its_pixels(shape: tuple[int, ...]) -> None:
     array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    (data,) = re.findall(r"base64,([^\"]*)", markup.image(array, "alt"))
+    (data,) = re.findall(r"base64,([^\"]*)", html.image(array, "alt"))
     back = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
     np.testing.assert_array_equal(back, array.reshape(back.shape))
 
 
 def test_the_longest_bar_is_marked_and_none_leaves_its_track() -> None:
-    made = markup.bars(["a", "b", "c"], [0.1, 1.7, -0.3], title="t")
+    made = html.bars(["a", "b", "c"], [0.1, 1.7, -0.3], title="t")
     assert re.findall(r"width:([\d.]+)%", made) == ["10.00", "100.00", "0.00"]
     assert made.count("of-best") == 1
     assert made.index("of-best") < made.index(">b<")
-    assert "<li" not in markup.bars([], [], title="nothing")
+    assert "<li" not in html.bars([], [], title="nothing")
 
 
 @pytest.mark.parametrize(
     ("share", "words"), [(0.0, "0.0 %"), (0.123, "12.3 %"), (0.9965, "99.65 %"), (0.9999999, "> 99.99 %"), (1.0, "100.00 %")]
 )
 def test_percent_is_never_a_certainty_that_it_is_not(share: float, words: str) -> None:
-    assert markup.percent(share) == words
+    assert html.percent(share) == words
 
 
 def test_plain_markdown_has_no_markup_left() -> None:
-    assert markup.plain_markdown("a *b* [c](d) <e> `f`\nsecond line") == r"a \*b\* \[c\]\(d\) \<e\> \`f\`"
-    assert len(markup.plain_markdown("x" * 1000)) < 420
-    assert markup.plain_markdown("") == ""
+    assert html.plain_markdown("a *b* [c](d) <e> `f`\nsecond line") == r"a \*b\* \[c\]\(d\) \<e\> \`f\`"
+    assert len(html.plain_markdown("x" * 1000)) < 420
+    assert html.plain_markdown("") == ""
 
 
 def test_the_meter_marks_its_threshold() -> None:
-    assert "of-under" in markup.meter(0.1, 0.2, name="s", words="w")
-    over = markup.meter(0.9, 0.2, name="s", words="w")
+    assert "of-under" in html.meter(0.1, 0.2, name="s", words="w")
+    over = html.meter(0.9, 0.2, name="s", words="w")
     assert "of-over" in over
     assert all(float(number) <= 100 for number in re.findall(r"(?:width|left):([\d.]+)%", over))
-    assert "nan" not in markup.meter(0.0, 0.0, name="s", words="w")
+    assert "nan" not in html.meter(0.0, 0.0, name="s", words="w")

@@ -1,4 +1,4 @@
-"""Half precision: the network alone, counted, near its original, and tried and certified only where it belongs, on CUDA."""
+"""float16: the network alone, counted, near its original, and tried and certified only where it belongs, on CUDA."""
 
 from __future__ import annotations
 
@@ -132,14 +132,14 @@ def test_a_subgraph_still_finds_what_it_reads() -> None:
 
 def test_weights_beyond_its_range_are_refused() -> None:
     assert count_float16(float16(network(weight=65_504))) == 1
-    with pytest.raises(ExportError, match=r"^the weight 'w' holds numbers beyond half precision's range, 65504$"):
+    with pytest.raises(ExportError, match=r"^the weight 'w' holds numbers beyond float16's range, 65504$"):
         float16(network(weight=65_536))
 
 
 def test_what_has_no_network_to_halve_is_refused(scale_model: bytes) -> None:
     with pytest.raises(ExportError, match="no convolution"):
         float16(onnx.ModelProto.FromString(scale_model))
-    with pytest.raises(ExportError, match="only 0 of 1 convolutions can compute in half precision"):
+    with pytest.raises(ExportError, match="only 0 of 1 convolutions can compute in float16"):
         float16(float16(network()))
 
 

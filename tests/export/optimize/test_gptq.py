@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.export.optimize.rewrites import gptq as rounding
+from onnxferry.export.optimize.rewrites import gptq
 from onnxferry.export.optimize.rewrites.gptq import compensate, round_rows
 from onnxferry.export.optimize.rewrites.quantize import static_int8
 from onnxferry.runtime.engine.engine import Engine
@@ -58,10 +58,10 @@ def test_patches_are_what_a_convolution_multiplies(stride: int, pads: list[int],
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     with Engine(model.SerializeToString(), device="cpu") as engine:
         y = engine.run({"x": x})["y"]
-    rows = rounding._inputs(node, (kernel, kernel), x, 10**6, rng)
+    rows = gptq._inputs(node, (kernel, kernel), x, 10**6, rng)
     found = np.sort(rows @ w.reshape(4, -1).T, axis=0)
     np.testing.assert_allclose(found, np.sort(y.transpose(0, 2, 3, 1).reshape(-1, 4), axis=0), atol=1e-4)
-    assert len(rounding._inputs(node, (kernel, kernel), x, 5, rng)) == 5
+    assert len(gptq._inputs(node, (kernel, kernel), x, 5, rng)) == 5
 
 
 def network() -> onnx.ModelProto:
@@ -97,7 +97,7 @@ def test_a_network_is_nearer_and_its_scales_stay(monkeypatch: pytest.MonkeyPatch
     changed = {a.name for a, b in pairs if not np.array_equal(numpy_helper.to_array(a), numpy_helper.to_array(b))}
     assert changed == {f"{name}_quantized" for name in "asd"}, "groups are not touched, nor is a scale"
     copy = onnx.ModelProto.FromString(nearest.SerializeToString())
-    assert compensate(copy, model, rounding.layer_moments(model, feeds)) == 3
+    assert compensate(copy, model, gptq.layer_moments(model, feeds)) == 3
     assert compensate(copy, model, {}) == 0
     off = []
     with Engine(model.SerializeToString(), device="cpu") as engine:

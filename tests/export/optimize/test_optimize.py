@@ -131,7 +131,7 @@ def test_what_holds_nothing_to_quantise_is_refused(scale_model: bytes) -> None:
         static_int8(model, {"x": np.zeros((4, 3), np.float32)})
     with pytest.raises(ExportError, match="no LSTM"):
         dynamic_lstm(model)
-    with pytest.raises(ExportError, match="half precision"):
+    with pytest.raises(ExportError, match="float16"):
         float16_storage(model)
 
 
