@@ -1,7 +1,7 @@
-"""Runs that are awaited: in a few threads of the engine's own, so that an event loop never waits for a graph.
+"""Runs for coroutines, in a few threads of the engine's own, so that a run does not block the event loop.
 
-ONNX Runtime's own ``run_async`` was not taken: it needs a pool of at least two threads, which small models do not have, calls
-back on a thread of that pool, and a run that was started cannot be stopped.
+ONNX Runtime's own ``run_async`` is not used: it needs a pool of at least two threads, which small models do not have, calls
+back on a thread of that pool, and a run that has started cannot be stopped.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 class AsyncPool:
-    """At most ``most`` threads, made when the first run is awaited."""
+    """At most ``max_threads`` threads, started with the first awaited run."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_threads: int) -> None:
+        self._max_threads = max_threads
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
 
     async def run(self, call: ort.RunCall, names: Sequence[str], feeds: Mapping[str, Any]) -> list[Any]:
-        """``call`` with run options of its own, so that being cancelled stops it before the next operator."""
-        import asyncio  # half of the runtime's start, and few need it
+        """``call`` with run options of its own, so that cancelling stops it before the next operator."""
+        import asyncio  # half of the runtime's import time, and few programs need it
 
         forks.refuse_inherited(self._process, "the model", "load(...) or Engine(...)")
         options = ort.onnxruntime().RunOptions()
@@ -40,7 +40,7 @@ class AsyncPool:
             if self._pool is None:
                 from concurrent.futures import ThreadPoolExecutor
 
-                self._pool = ThreadPoolExecutor(self._most, thread_name_prefix="onnxferry")
+                self._pool = ThreadPoolExecutor(self._max_threads, thread_name_prefix="onnxferry")
             future = self._pool.submit(call, names, feeds, options)
         try:
             return await asyncio.wrap_future(future)
@@ -49,8 +49,8 @@ class AsyncPool:
             raise
 
     def close(self) -> None:
-        """No more runs; those that were accepted end. Closing twice is fine."""
-        if forks.inherited(self._process):  # the lock may be held by a thread of the parent, for ever
+        """Accepts no more runs and lets the accepted ones finish. Closing twice is fine."""
+        if forks.inherited(self._process):  # a thread of the parent may hold the lock for ever
             self._closed = True
             return
         with self._lock:

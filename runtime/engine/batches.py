@@ -1,7 +1,7 @@
-"""Which arrays of a model hold one row an item: what batches are joined, split, resized and counted by.
+"""The batch axis of a model: which inputs have one row per item, and how rows run one by one where they must.
 
-The batch is the first axis of the inputs, where the graph leaves its size open. Axes of one name are one axis; an axis named
-``NAME_or_1`` beside a batch ``NAME`` takes a row for each item or one row for all.
+The batch axis is the first axis of the inputs, if the graph leaves its size open. Axes of the same name are the same axis; an axis
+named ``NAME_or_1`` beside a batch axis ``NAME`` takes one row per item or one row for all.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from onnxferry.runtime.onnx_file.values import TensorSpec
 
 @dataclass(frozen=True)
 class BatchAxis:
-    """The inputs that have a row an item."""
+    """The inputs that have one row per item."""
 
-    inputs: tuple[str, ...]  # that always do; the first of them is required, so it tells how many
-    either: tuple[str, ...] = ()  # that have a row an item or one row for all
+    inputs: tuple[str, ...]  # always one row per item; the first is a required input, so it gives the number of items
+    either: tuple[str, ...] = ()  # one row per item or one row for all
 
     def rows(self, feeds: Mapping[str, Any]) -> int:
-        """Items in these feeds; 0 where they cannot be counted, because an engine will refuse them."""
+        """Number of items; 0 if it cannot be counted, because the engine will refuse these feeds."""
         array = feeds.get(self.inputs[0])
         return len(array) if isinstance(array, np.ndarray) and array.ndim else 0
 
     def joined(self, feeds: Mapping[str, Any]) -> tuple[str, ...]:
-        """Names of those among the feeds whose first axis is the batch."""
+        """Names of the feeds whose first axis is the batch."""
         rows = self.rows(feeds)
         loose = [name for name in self.either if isinstance(feeds.get(name), np.ndarray) and feeds[name].shape[:1] == (rows,)]
         return (*(name for name in self.inputs if name in feeds), *loose)
 
 
 def batch_axis(inputs: Sequence[TensorSpec], optional_inputs: Sequence[TensorSpec] = ()) -> BatchAxis | None:
-    """None where no required input leaves its first axis open: such a model takes one size of batch, or none at all."""
+    """None if no required input leaves its first axis open: such a model has a fixed batch size, or no batch axis at all."""
     first = next((spec for spec in inputs if _is_open(spec)), None)
     if first is None:
         return None
     batch = first.shape[0]
     named = [first.name, *(spec.name for spec in inputs if spec is not first and _is_open(spec) and spec.shape[0] in (batch, None))]
-    if batch is None:  # an optional input's axis may be anything: it is taken for the batch only where the graph says so
+    if batch is None:  # an optional input's first axis is the batch only if the graph names it so
         return BatchAxis(tuple(named))
     named += [spec.name for spec in optional_inputs if _is_open(spec) and spec.shape[0] == batch]
     either = [spec.name for spec in (*inputs, *optional_inputs) if _is_open(spec) and spec.shape[0] == f"{batch}_or_1"]
@@ -77,7 +77,7 @@ def per_row_run(runner: Runner) -> Runs:
 
 
 def _rows(feeds: Mapping[str, np.ndarray]) -> int:
-    """Texts side by side in feeds whose batch fits together; 0 in feeds that the engine will refuse."""
+    """Number of texts if all feeds have the same batch size; 0 for feeds that the engine will refuse."""
     prompt, uniforms = feeds.get("prompt"), feeds.get("uniforms")
     if not all(isinstance(array, np.ndarray) and array.ndim == 2 for array in (prompt, uniforms)):
         return 0
@@ -87,7 +87,7 @@ def _rows(feeds: Mapping[str, np.ndarray]) -> int:
 
 
 def _run_per_row(runner: Runner, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None) -> dict[str, np.ndarray]:
-    """Each text in a run of its own, without the padding that its neighbours asked for; outputs as of one run."""
+    """Runs each text by itself, without the padding that longer texts of the batch need; the outputs are those of one run."""
     prompt = feeds["prompt"]
     width = prompt.shape[1]
     parts = []

@@ -1,4 +1,4 @@
-"""What this machine can run, what stands in the way, and what to do about it. Collects; printing is doctor_command's."""
+"""What this machine can run, what prevents it, and how to fix that. Only collects: ``onnxferry doctor`` prints it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Status = Literal["ok", "note", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One fact. A problem has a fix; a note is worth knowing and stops nothing."""
+    """One fact. A problem has a fix; a note is only information."""
 
     area: str
     name: str
@@ -53,7 +53,7 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Looks at everything once. Loads the CUDA libraries where there are any. Raises nothing: what fails is a finding."""
+    """Checks everything once, loading the CUDA libraries if there are any. Does not raise: a failure is a finding."""
     wheels = installed_wheels()
     try:
         module: Any = ort.onnxruntime()

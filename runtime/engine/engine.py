@@ -1,10 +1,10 @@
-"""The session: a dict of arrays in, a dict of arrays out, on the device that was asked for or not at all.
+"""An open model on ONNX Runtime: a dict of arrays in, a dict of arrays out, on the device that was asked for or an error.
 
     with Engine("model.onnx") as engine:
         outputs = engine.run({"x": x})
 
-Works for any ONNX file, ours or not. What it adds to ONNX Runtime: feeds are checked before they reach it, its errors come
-out in words, CUDA is used or refused but never silently replaced, and threads are as many as the process may use.
+Works for any ONNX file. What it adds to ONNX Runtime: inputs are checked before the run, errors are readable, CUDA is used or refused
+but never silently replaced by the CPU, and the number of threads is what the process may use.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from onnxferry.runtime.engine.cuda.graphs import GraphRunner, refuse_control_flo
 from onnxferry.runtime.engine.cuda.pinned import pinned_like
 from onnxferry.runtime.engine.inputs import TensorCheck, as_dict, never_empty, open_sizes, specs_of
 from onnxferry.runtime.engine.io_binding import Binding, Spares, bound_arrays, output_arrays
-from onnxferry.runtime.engine.open import CudaChoices, open_for_graphs, open_on, open_recorded
-from onnxferry.runtime.engine.placement import Placement, fallback_words, placements
+from onnxferry.runtime.engine.open import CudaChoices, open_captured, open_for_graphs, open_on
+from onnxferry.runtime.engine.placement import Placement, fallback_message, placements
 from onnxferry.runtime.engine.placement import PlacementWarning as PlacementWarning
 from onnxferry.runtime.engine.threads import threads_for
 from onnxferry.runtime.errors import DeviceError, InputError
@@ -42,37 +42,38 @@ MAX_THREADS = 1024
 
 
 GPU_FAILED = ("CUDA", "CUDNN", "CUBLAS", "GPU memory", "Failed to allocate memory", "smaller than requested bytes")
-"""What ONNX Runtime says where it is not the feeds' fault; the last two where the memory is not enough (core/framework/bfc_arena.cc)."""
+"""Parts of ONNX Runtime's messages for errors of the GPU; the last two mean out of memory (core/framework/bfc_arena.cc)."""
 
 
 class Engine:
-    """An open model. One engine serves any number of threads at a time. A process that was forked from one with an open
-    engine needs one of its own: :meth:`arun` of an inherited one raises InputError, closing it does nothing to the parent's.
+    """An open model. Any number of threads can use one engine at a time. A process that was forked from one with an open engine must
+    open its own: :meth:`arun` of an inherited one raises InputError, and closing it does nothing to the parent's.
 
     ``path``: a file, a file's bytes, or what :func:`~onnxferry.runtime.artifact.describe.describe` made of one, which is not read again
     (``limits`` are then those that it was read with).
     ``device``: ``"cuda"`` runs there or raises DeviceError, ``"auto"`` uses CUDA only where it works; ``device_reason`` says why it was
     chosen. ``threads``: None for :func:`threads.threads_for`: as many as the process may use, one for tiny recurrent models.
     ``providers``: instead of ``device``, ONNX Runtime's execution providers in order, short or full names, each alone or with
-    its options: ``["openvino"]``, ``[("cuda", {"device_id": 1}), "cpu"]``; one that does not come up raises DeviceError.
+    its options: ``["openvino"]``, ``[("cuda", {"device_id": 1}), "cpu"]``; a provider that cannot be used raises DeviceError.
 
-    ``limits``: how much a file may hold (None: the defaults of :class:`onnx_file.Limits`); every file is looked at by
-    :func:`onnx_file.read_model` before ONNX Runtime opens it.
+    ``limits``: how much a file may hold (None for the defaults of :class:`~onnxferry.runtime.onnx_file.summary.Limits`); every file is
+    parsed and checked by :func:`~onnxferry.runtime.onnx_file.reader.read_model` before ONNX Runtime opens it.
 
-    ``graph_level``: how far ONNX Runtime rewrites the graph first: ``"off"``, ``"basic"``, ``"extended"`` or ``"all"``.
+    ``graph_level``: ONNX Runtime's graph optimizations: ``"off"``, ``"basic"``, ``"extended"`` or ``"all"``.
 
-    ``sizes``: of axes that the file leaves open, by the axes' names (``{"batch": 1, "height": 28, "width": 28}``). What the graph
-    derives from them is then computed once, when it is opened; feeds of other sizes are refused.
+    ``sizes``: fixes dynamic axes by name (``{"batch": 1, "height": 28, "width": 28}``). What the graph computes from these sizes is then
+    computed once, when the model is opened; inputs of other sizes are refused.
 
-    On CUDA: ``tf32`` allows TensorFloat-32, which is outside the tolerances that artifacts are judged by; ``cuda_graph`` records a run
-    for each set of shapes and replays it (for shapes that repeat; refused for graphs with control flow; the first run of a set in a
-    thread records, and no other thread may use the GPU meanwhile); ``cuda_stream`` is the address of the stream that everything runs
-    on, for :meth:`run_dlpack` (torch: ``torch.cuda.current_stream().cuda_stream``). 0, which torch gives for its default stream,
-    cannot be handed to ONNX Runtime: runs then wait, as they do without. With ``device="cuda"`` nodes that run on the CPU all the
-    same are named in a :class:`PlacementWarning`. ``record_placement`` fills ``placement``: which node runs where.
+    On CUDA: ``tf32`` allows TensorFloat-32, which is less precise than the tolerances that artifacts are verified with; ``cuda_graph``
+    captures a run for each set of shapes and replays it (for shapes that repeat; refused for graphs with control flow; the first run of
+    a set in a thread captures, and no other thread may use the GPU meanwhile); ``cuda_stream`` is the address of the stream that
+    everything runs on, for :meth:`run_dlpack` (torch: ``torch.cuda.current_stream().cuda_stream``). 0, torch's default stream, cannot
+    be passed to ONNX Runtime: runs then synchronize, as they do without ``cuda_stream``. With ``device="cuda"``, a
+    :class:`PlacementWarning` names the nodes that run on the CPU nevertheless. ``record_placement`` fills ``placement``: which node runs
+    where.
 
-    Raises ArtifactError for a file that cannot be loaded, UntrustedModelError for one that is refused, DeviceError, InputError
-    for arguments that make no sense, MissingExtraError where ONNX Runtime is not installed.
+    Raises ArtifactError for a file that cannot be loaded, UntrustedModelError for one that is refused, DeviceError for a device that
+    cannot be used, InputError for invalid arguments, MissingExtraError if ONNX Runtime is not installed.
     """
 
     def __init__(
@@ -107,16 +108,16 @@ class Engine:
         cuda.check(device, providers)
         if cuda.graph:
             refuse_control_flow(summary, self._name)
-        # With device='cuda' a node that falls to the CPU is told of.
+        # With device='cuda', nodes that fall back to the CPU are reported.
         record = record_placement or device == "cuda"
         fixed = open_sizes(sizes or {}, summary.inputs)
         model.check_unchanged()
         source = model.source if isinstance(model.source, bytes) else os.fspath(model.source)
         settings = ort.SessionSettings(self.threads, graph_level, fixed, record_placement=record)
         self._session: Any
-        recordable = True
+        capturable = True
         if cuda.graph:
-            opened, recordable = open_for_graphs(source, self._name, settings, device, cuda)
+            opened, capturable = open_for_graphs(source, self._name, settings, device, cuda)
         else:
             opened = open_on(source, self._name, settings, device, providers, cuda)
         self._session = opened.session
@@ -128,14 +129,14 @@ class Engine:
             raise DeviceError(f"cuda_graph and cuda_stream need CUDA, and {self._name} runs on {self.device}: {self.device_reason}")
         self._stream = cuda_stream or None
         self.placement: tuple[Placement, ...] = placements(self._session) if record_placement else ()
-        if device == "cuda" and recordable:  # what is recorded runs on the GPU whole
+        if device == "cuda" and capturable:  # a captured graph runs on the GPU as a whole
             self._warn_of_fallback()
-        # ONNX Runtime knows more shapes than the file (it infers them), but says () for a scalar and for any rank alike.
+        # ONNX Runtime knows more shapes than the file (it infers them), but has () both for a scalar and for an unknown rank.
         unranked = {spec.name for spec in (*summary.inputs, *summary.optional_inputs, *summary.outputs) if not spec.ranked}
         self.inputs: tuple[TensorSpec, ...] = specs_of(self._session.get_inputs(), unranked)
         self.optional_inputs: tuple[TensorSpec, ...] = specs_of(self._session.get_overridable_initializers(), unranked)
         self.outputs: tuple[TensorSpec, ...] = specs_of(self._session.get_outputs(), unranked)
-        # A graph that is still to be judged, or was rewritten, has no contract yet.
+        # A graph of ours that is not verified yet, or was just rewritten, has no contract.
         ours = self.contract is not None or summary.producer == "onnxferry"
         fed = (*self.inputs, *self.optional_inputs)
         self._input_checks = {spec.name: TensorCheck(spec, never_empty=never_empty(spec, summary.operators, ours)) for spec in fed}
@@ -145,7 +146,7 @@ class Engine:
         self._errors = ort.error_classes()
         self._graphs: GraphRunner | None = None
         if cuda.graph:
-            open_for = None if recordable else partial(open_recorded, source, self._name, settings, cuda, self.inputs)
+            open_for = None if capturable else partial(open_captured, source, self._name, settings, cuda, self.inputs)
             self._graphs = GraphRunner(self._session, self._at, stream=self._stream, open_for=open_for)
         self._call: ort.RunCall | None = self._graphs.call if self._graphs else ort.run_call(self._session)
         self._spares = Spares()
@@ -154,11 +155,11 @@ class Engine:
     def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Runs the graph once: arrays by input name in, arrays by output name out (``outputs`` asks for some of them only).
 
-        Names, dtypes, ranks and fixed sizes are checked first. Arrays are passed on as they are; only one that is not
-        C-contiguous is copied. Output arrays are new ones and the caller's own. Outputs that are no tensors come as ONNX Runtime
-        gives them (lists, dicts). Python's lock is released meanwhile: threads run at the same time.
+        Names, dtypes, ranks and fixed sizes are checked first. Arrays are not copied unless they are not C-contiguous. Output arrays are
+        new and belong to the caller. Outputs that are not tensors are returned as ONNX Runtime gives them (lists, dicts). The GIL is
+        released during the run, so threads run in parallel.
 
-        Raises InputError for feeds that do not fit, DeviceError where the GPU fails.
+        Raises InputError for inputs that do not fit, DeviceError if the GPU fails.
         """
         call = self._call
         if call is None:
@@ -174,16 +175,16 @@ class Engine:
         return dict(zip(names, results, strict=True))
 
     def run_into(self, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
-        """As :meth:`run`, into arrays of the caller's: ``outputs`` by name, some or all, of the dtype and shape that come out.
+        """As :meth:`run`, into the caller's arrays: ``outputs`` by name, some or all, with the dtype and shape of the result.
 
-        They must be C-contiguous, writable, and lie neither in one another nor in an input. Calls that come back with the very
-        same arrays (their contents may differ) are the fastest way to run a small model. A thread keeps its last two sets of
-        arrays in memory for that, until the engine is closed.
+        They must be C-contiguous and writable, and must not overlap one another or an input. Calling again with the very same arrays
+        (their contents may differ) is the fastest way to run a small model. For that, each thread keeps its last two sets of arrays in
+        memory until the engine is closed.
 
-        Raises InputError for feeds and outputs that do not fit, DeviceError where the GPU fails; what stands in the outputs
-        then is undefined.
+        Raises InputError for inputs and outputs that do not fit, DeviceError if the GPU fails; the contents of the outputs are then
+        undefined.
         """
-        spares = self._spares  # before the session: close() takes them away in the other order, and a binding keeps its session
+        spares = self._spares  # read before the session, as close() clears them in the other order; a binding keeps its session alive
         session = self._session
         if session is None:
             raise self._closed()
@@ -191,7 +192,7 @@ class Engine:
             feeds = as_dict(feeds)
         if type(outputs) is not dict:
             outputs = as_dict(outputs, "outputs")
-        if self._graphs is not None:  # which has buffers of its own
+        if self._graphs is not None:  # it has buffers of its own
             output_arrays(outputs, self._output_checks, bound_arrays(self._input_checks, self._checked(feeds)))
             self._copy_into(outputs, self.run(feeds, list(outputs)))
             return
@@ -208,19 +209,19 @@ class Engine:
             raise self._run_error(error, feeds, outputs) from error
 
     def empty(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
-        """An array of any contents to run with, in the memory that is copied fastest to where the model runs and from there.
+        """An uninitialized array, in the memory that is copied fastest to the device and back.
 
-        On CUDA page-locked memory, which the GPU copies by itself and which the system cannot swap out: for arrays that are used again,
-        as with :meth:`run_into`. Elsewhere ``numpy.empty``. Raises DeviceError where there is none left.
+        On CUDA this is page-locked memory, which the GPU reads and writes directly: meant for arrays that are used again, as with
+        :meth:`run_into`. Elsewhere it is ``numpy.empty``. Raises DeviceError if there is no such memory left.
         """
-        plain = np.empty(shape, dtype)  # is not touched, and so costs nothing
+        plain = np.empty(shape, dtype)  # its pages are never touched, so it costs nothing
         return pinned_like(plain, self._at[1]) if self.device == "cuda" else plain
 
     async def arun(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """As :meth:`run`, awaited: the event loop goes on meanwhile. Feeds are checked at once and must not change until it is done.
+        """As :meth:`run`, without blocking the event loop. Inputs are checked at once and must not change until the run is done.
 
-        As many run at a time as CPUs are there for them; the rest wait in order. Cancelling takes one that waits off the list,
-        and stops one that runs before its next operator. Closing the engine lets those that were accepted end.
+        As many runs are in progress at a time as there are CPUs for them; the rest wait in order. Cancelling removes a waiting run, and
+        stops a running one before its next operator. Closing the engine lets accepted runs finish.
         """
         call = self._call
         if call is None:
@@ -236,17 +237,17 @@ class Engine:
         return dict(zip(names, results, strict=True))
 
     def run_dlpack(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, DeviceArray]:
-        """As :meth:`run`, on arrays that lie where the model runs, in and out without a copy: anything with ``__dlpack__``.
+        """As :meth:`run`, on arrays that are on the model's device, without a copy: anything with ``__dlpack__``.
 
             outputs = engine.run_dlpack({"x": tensor})        # a torch tensor on the CPU, or on the GPU with device="cuda"
             y = torch.from_dlpack(outputs["y"])
 
-        Outputs are new memory each time, freed with the last array that shares it. On CUDA the device is waited for before and the
-        run after, unless the engine was opened on the caller's own ``cuda_stream``: then nothing waits, and outputs are ready in that
-        stream's order. An engine with ``cuda_graph`` copies on the device, into its graph's addresses and out of them.
+        Outputs are new memory each time, freed with the last array that shares it. On CUDA the device is synchronized before and
+        after the run, unless the engine was opened on the caller's own ``cuda_stream``: then nothing waits, and outputs are ready in
+        that stream's order. An engine with ``cuda_graph`` copies on the device, into its graph's buffers and out of them.
 
-        Raises InputError for arrays that do not fit, lie elsewhere, are not contiguous, or whose framework will not share them
-        (torch: those that require gradients), and DeviceError where the GPU fails.
+        Raises InputError for arrays that do not fit, are on another device, are not contiguous, or that their framework does not share
+        (torch: those that require gradients), and DeviceError if the GPU fails.
         """
         session = self._session
         if session is None:
@@ -267,7 +268,7 @@ class Engine:
             raise self._run_error(error, ready) from error
 
     def close(self) -> None:
-        """Frees the model's memory, once runs that are under way have ended. Closing twice is fine."""
+        """Frees the model's memory once the runs in progress have ended. Closing twice is fine."""
         self._session = None
         self._call = None
         self._graphs = None
@@ -289,16 +290,16 @@ class Engine:
         return InputError(f"{self._name} is closed; open it again with Engine(...)")
 
     def _checked(self, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The feeds as ONNX Runtime takes them."""
+        """The inputs as ONNX Runtime takes them."""
         ready: Mapping[str, Any] = feeds if type(feeds) is dict else as_dict(feeds)
         for name, array in ready.items():
-            feed = self._input_checks.get(name)
-            if feed is None:
+            check = self._input_checks.get(name)
+            if check is None:
                 raise InputError(f"the model has no input {name!r}{instead(name, list(self._input_checks))}")
-            if not feed.accepts(array):
-                mended = feed.convert(array)
-                if mended is not array:
-                    ready = {**ready, name: mended}  # the loop goes on over the caller's own
+            if not check.accepts(array):
+                converted = check.convert(array)
+                if converted is not array:
+                    ready = {**ready, name: converted}  # a copy: the loop goes on over the caller's dict
         for name in self._required:
             if name not in ready:
                 raise self._missing(name)
@@ -325,8 +326,8 @@ class Engine:
 
     def _warn_of_fallback(self) -> None:
         try:
-            words = fallback_words(placements(self._session), self._name)
-        except DeviceError:  # an older ONNX Runtime cannot tell
+            words = fallback_message(placements(self._session), self._name)
+        except DeviceError:  # this ONNX Runtime is too old to report it
             return
         if words is not None:
             warnings.warn(words, PlacementWarning, stacklevel=3)
@@ -349,7 +350,7 @@ class Engine:
         return list(outputs)
 
     def _run_error(self, error: Exception, feeds: Mapping[str, Any], outputs: Mapping[str, Any] | None = None) -> InputError | DeviceError:
-        text = ort.words(error)
+        text = ort.message_of(error)
         if self.device == "cuda" and any(mark in text for mark in GPU_FAILED):
             return DeviceError(f"the GPU failed while running {self._name}: {text}; try a smaller batch, or device='cpu'")
         ins, outs = (", ".join(f"{name} {given(value)}" for name, value in (side or {}).items()) for side in (feeds, outputs))

@@ -1,4 +1,4 @@
-"""What a graph takes and gives, and whether an array is that: names, dtypes, ranks and fixed sizes, checked without copying."""
+"""Checks arrays against a graph's inputs and outputs: names, dtypes, ranks and fixed sizes, without copying."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ABORT_ON_EMPTY = frozenset({"ai.onnx::LSTM", "ai.onnx::GRU", "com.microsoft::Dy
 
 
 class TensorCheck:
-    """One input's (or output's) expectations, laid out so that a right array passes at little cost."""
+    """Checks arrays for one input or output, in such a way that a valid array passes at little cost."""
 
     __slots__ = ("dtype", "fixed", "never_empty", "rank", "role", "spec")
 
@@ -34,8 +34,8 @@ class TensorCheck:
         self.fixed = tuple((axis, size) for axis, size in enumerate(spec.shape) if isinstance(size, int))
 
     def accepts(self, array: object) -> bool:
-        """True for an array that can go to ONNX Runtime as it is."""
-        # numpy holds None equal to float64.
+        """True for an array that can be passed to ONNX Runtime as it is."""
+        # numpy treats dtype None as equal to float64.
         if type(array) is not np.ndarray or self.dtype is None or array.dtype != self.dtype or not array.flags.c_contiguous:
             return False
         shape = array.shape
@@ -50,7 +50,7 @@ class TensorCheck:
         return True
 
     def as_tensor(self, value: object) -> np.ndarray:
-        """As :meth:`convert`, for what is bound by its address: refuses what is no array of numbers."""
+        """As :meth:`convert`, for an array that is bound by its address: refuses anything but arrays of numbers."""
         if self.dtype is None or self.dtype.kind not in "biufc":
             raise InputError(f"{self.role} {self.spec.name!r} is {self.spec.dtype}, which has no memory to bind; use run()")
         array = self.convert(value)
@@ -59,7 +59,7 @@ class TensorCheck:
         return array if array.flags.aligned else array.copy()
 
     def convert(self, value: object) -> object:
-        """The array as ONNX Runtime takes it, copied only where its memory layout demands it; InputError where it is wrong."""
+        """The array as ONNX Runtime takes it, copied only if its memory layout requires it. Raises InputError if it does not fit."""
         spec = self.spec
         if "(" in spec.dtype:  # a sequence, map or optional: ONNX Runtime checks those
             return value
@@ -94,7 +94,7 @@ class TensorCheck:
 
 
 def as_dict(feeds: object, what: str = "feeds") -> dict[str, Any]:
-    """A mapping as a dict of its own. Raises InputError for what is none."""
+    """A copy of a mapping as a dict. Raises InputError for anything else."""
     if not isinstance(feeds, Mapping):
         raise InputError(f"{what} must be a dict of arrays by {'input' if what == 'feeds' else 'output'} name, got {kind(feeds)}")
     return dict(feeds)
@@ -114,7 +114,7 @@ def specs_of(nodes: Sequence[Any], unranked: Set[str]) -> tuple[TensorSpec, ...]
 
 
 def open_sizes(sizes: Mapping[str, int], inputs: Sequence[TensorSpec]) -> tuple[tuple[str, int], ...]:
-    """Sizes by the name of an axis that the inputs leave open, sorted. Raises InputError for another name, and for what is no size."""
+    """Sizes for dynamic axes of the inputs, sorted by the axis' name. Raises InputError for an unknown name and for an invalid size."""
     if not isinstance(sizes, Mapping):
         raise InputError(f"sizes must be a dict of whole numbers by axis name, got {kind(sizes)}")
     names = dict.fromkeys(size for spec in inputs for size in spec.shape if isinstance(size, str))
@@ -125,7 +125,7 @@ def open_sizes(sizes: Mapping[str, int], inputs: Sequence[TensorSpec]) -> tuple[
 
 
 def _numpy_dtype(name: str) -> np.dtype[Any] | None:
-    """None for what numpy itself has no fixed dtype for; those feeds take the slower way."""
+    """None for types without a fixed numpy dtype; their arrays take the slower path."""
     if name == "str":
         return None
     try:
@@ -145,10 +145,10 @@ def _dtype_words(array: np.ndarray) -> str:
 
 
 def never_empty(spec: TensorSpec, operators: Collection[str], ours: bool) -> tuple[int, ...]:
-    """Axes of an input that must not be empty, or the process would end.
+    """Axes of an input that must not be empty, because an operator aborts the process on an empty one.
 
-    ``ours``: of a file with a contract, or a graph made by this package, it is known that the batch comes first, and that no step
-    at all is fine. Of any other nothing is known.
+    ``ours``: for a file with a contract, or a graph made by this package, the batch is known to be the first axis, and zero steps are
+    fine. For other files any axis may be the batch.
     """
     if not spec.ranked or _ABORT_ON_EMPTY.isdisjoint(operators):
         return ()

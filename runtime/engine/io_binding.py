@@ -1,8 +1,8 @@
-"""Arrays bound to a session by their address, kept for as long as a thread comes back with the very same ones.
+"""Arrays bound to a session by their address, kept for as long as a thread calls with the same arrays.
 
-Handing arrays to ONNX Runtime costs more than running a small graph: each call looks up names, wraps every array and makes
-every output. A binding does that once. It stands for one set of arrays in one thread: the second call with the same arrays is
-a look-up and the run itself.
+Passing arrays to ONNX Runtime costs more than running a small graph: each call looks up names, wraps every array and allocates
+every output. A binding does that once, for one set of arrays in one thread: the second call with the same arrays is a look-up and
+the run itself.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from onnxferry.runtime.engine.inputs import TensorCheck
 from onnxferry.runtime.errors import InputError
 
 KEPT = 2
-"""Bindings that a thread keeps: a state that goes back and forth between two buffers needs two. Their arrays stay in memory."""
+"""Bindings per thread: a state that alternates between two buffers needs two. Their arrays stay in memory."""
 
 
 class Binding:
-    """One set of arrays, bound for good. Holds the arrays, so that their addresses stay theirs."""
+    """One set of bound arrays. Keeps references to them, so that their addresses stay valid."""
 
     __slots__ = ("_call", "_copies", "_inputs", "_native", "_outputs", "_values", "reusable")
 
@@ -33,17 +33,17 @@ class Binding:
         inputs: Mapping[str, tuple[np.ndarray, np.ndarray]],
         outputs: Mapping[str, np.ndarray],
     ) -> None:
-        """``inputs``: the caller's array and the one that is bound, which is a copy where the caller's cannot be."""
+        """``inputs``: the caller's array and the one that is bound, which is a copy if the caller's cannot be bound."""
         self.reusable = all(own is bound for own, bound in inputs.values())
         self._inputs = [(name, bound, bound.shape, bound.dtype) for name, (_, bound) in inputs.items()]
         self._outputs = [(name, array, array.shape, array.dtype) for name, array in outputs.items()]
-        # An input that the graph gives out as it is: ONNX Runtime would leave the bound output as it was.
+        # An input that the graph returns unchanged: ONNX Runtime would not write the bound output.
         self._copies = [(inputs[name][1], array) for name, array in outputs.items() if name in inputs]
         written = {name: array for name, array in outputs.items() if name not in inputs}
         self._values, self._native, self._call = ort.bind(session, {name: bound for name, (_, bound) in inputs.items()}, written)
 
     def holds(self, feeds: Mapping[str, Any], outputs: Mapping[str, Any]) -> bool:
-        """Whether these are the very arrays, laid out as they were: numpy lets a shape, a dtype and flags be set in place."""
+        """True if these are the same arrays with the same layout: numpy lets shape, dtype and flags be set in place."""
         if len(feeds) != len(self._inputs) or len(outputs) != len(self._outputs):
             return False
         for name, array, shape, dtype in self._inputs:
@@ -73,14 +73,14 @@ class Spares(threading.local):
 
 
 def bound_arrays(feeds: Mapping[str, TensorCheck], ready: Mapping[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Checks inputs for binding. Raises InputError for what does not fit, or has no memory to bind (text, sequences)."""
+    """Checks inputs for binding. Raises InputError for arrays that do not fit, or have no memory to bind (text, sequences)."""
     return {name: (array, feeds[name].as_tensor(array)) for name, array in ready.items()}
 
 
 def output_arrays(
     outputs: Mapping[str, np.ndarray], known: Mapping[str, TensorCheck], inputs: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> None:
-    """Raises InputError for an array that an output cannot be written into. Sizes that the graph leaves open show in the run."""
+    """Raises InputError for an array that an output cannot be written into. Dynamic sizes are only known after the run."""
     if not outputs:
         raise InputError(f"outputs must hold an array for at least one of {', '.join(map(repr, known))}")
     seen = {f"input {name!r}": bound for name, (_, bound) in inputs.items()}

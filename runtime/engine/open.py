@@ -1,4 +1,4 @@
-"""Which session a model gets: on the device that was asked for."""
+"""Opens sessions on the device or the providers that were asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxferry.runtime.onnx_file.values import TensorSpec
 
 @dataclass(frozen=True)
 class Opened:
-    """A session, and what is to be known of it."""
+    """A session and why it runs where it runs."""
 
     session: Any  # onnxruntime.InferenceSession
     reason: str  # why it runs where it runs
@@ -22,25 +22,25 @@ class Opened:
 
 @dataclass(frozen=True)
 class CudaChoices:
-    """How a model is run where it runs on CUDA."""
+    """Options that only count on CUDA."""
 
     tf32: bool = False  # TensorFloat-32 in matrix products and convolutions: faster, 10 bits of mantissa
-    graph: bool = False  # recorded once for each set of shapes, and replayed
-    stream: int | None = None  # address of a cudaStream_t that everything runs on; 0, the default stream, is as good as none
+    graph: bool = False  # captured once for each set of shapes, and replayed
+    stream: int | None = None  # address of a cudaStream_t that everything runs on; 0, the default stream, counts as none
 
     def options(self) -> dict[str, str]:
-        """ONNX Runtime's, of the CUDA provider."""
+        """Options of ONNX Runtime's CUDA provider."""
         options = dict(ort.CUDA_OPTIONS)
         if self.tf32:
             options["use_tf32"] = "1"
         if self.graph:
             options["enable_cuda_graph"] = "1"
-        if self.stream:  # ONNX Runtime takes 0 for none, and makes a stream of its own
+        if self.stream:  # ONNX Runtime treats 0 as none, and creates a stream of its own
             options |= {"has_user_compute_stream": "1", "user_compute_stream": str(self.stream)}
         return options
 
     def check(self, device: str, providers: object) -> None:
-        """Raises InputError for what contradicts itself."""
+        """Raises InputError for options that contradict each other."""
         if self.stream is not None and (isinstance(self.stream, bool) or not isinstance(self.stream, int) or self.stream < 0):
             raise InputError(f"cuda_stream must be the address of a stream, as torch's stream.cuda_stream, got {self.stream!r}")
         choices = {"tf32": self.tf32, "cuda_graph": self.graph, "cuda_stream": self.stream is not None}
@@ -52,7 +52,7 @@ class CudaChoices:
 
 
 def runs_on(device: str, providers: Sequence[ort.Provider] | None) -> str:
-    """Where :func:`open_on` will run a model: ``cpu``, ``cuda``, or another provider's short name. Errors as of the arguments there."""
+    """Where :func:`open_on` will run a model: ``cpu``, ``cuda``, or another provider's short name. Errors as there."""
     _check_device(device)
     if providers is not None:
         return ort.device_of([full for full, _ in ort.provider_list(providers)])
@@ -69,7 +69,7 @@ def open_on(
     providers: Sequence[ort.Provider] | None,
     cuda: CudaChoices | None = None,
 ) -> Opened:
-    """Opens a model where it was asked for. ``name`` stands for it in messages."""
+    """Opens a model on a device or on providers. ``name`` stands for it in messages. Raises DeviceError, ArtifactError, InputError."""
     _check_device(device)
     if providers is not None:
         if device != "auto":
@@ -98,7 +98,7 @@ def open_on(
 
 
 def open_for_graphs(model: str | bytes, name: str, settings: ort.SessionSettings, device: str, cuda: CudaChoices) -> tuple[Opened, bool]:
-    """As :func:`open_on`, with ``cuda.graph``; and whether the session can be recorded, or one for a set of shapes only."""
+    """As :func:`open_on` with ``cuda.graph``; True if the session can be captured, False if only one for fixed shapes can."""
     if device == "auto" and ort.cuda_problem() is None:
         device = "cuda"
     try:
@@ -106,11 +106,11 @@ def open_for_graphs(model: str | bytes, name: str, settings: ort.SessionSettings
     except DeviceError:
         if device != "cuda":
             raise
-    # Whatever else is wrong is wrong here too.
+    # Any other problem shows here again.
     return open_on(model, name, settings, device, None, dataclasses.replace(cuda, graph=False)), False
 
 
-def open_recorded(
+def open_captured(
     model: str | bytes,
     name: str,
     settings: ort.SessionSettings,
@@ -118,15 +118,15 @@ def open_recorded(
     inputs: Sequence[TensorSpec],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> Any:
-    """A session that can be recorded, for inputs of these shapes alone. Raises InputError where there is none."""
+    """A session that can be captured, for inputs of these shapes alone. Raises InputError if there is none."""
     axes = [zip(spec.shape, shapes[spec.name], strict=True) for spec in inputs if spec.ranked and spec.name in shapes]
     open_axes = {axis: size for pairs in axes for axis, size in pairs if isinstance(axis, str)}
     sizes = tuple(sorted((dict(settings.sizes) | open_axes).items()))
     try:
         return open_on(model, name, dataclasses.replace(settings, sizes=sizes, record_placement=False), "cuda", None, cuda).session
     except DeviceError as error:
-        reason = ort.words(error.__cause__ or error)
-        raise InputError(f"{name} cannot be recorded as a CUDA graph: {reason}; open it without cuda_graph=True") from error
+        reason = ort.message_of(error.__cause__ or error)
+        raise InputError(f"{name} cannot be captured as a CUDA graph: {reason}; open it without cuda_graph=True") from error
 
 
 def _check_device(device: str) -> None:

@@ -1,7 +1,6 @@
-"""The one door to ONNX Runtime: its lazy import, its providers by short name, its sessions, and its exceptions in words.
+"""The only module of the runtime that imports ONNX Runtime: providers by short name, sessions, readable errors.
 
-Nothing else in the runtime imports ``onnxruntime``; it is imported when the first model is opened, and is typed ``Any``
-because the wheel carries no types.
+``onnxruntime`` is imported when the first model is opened, and is typed ``Any`` because the wheel has no types.
 """
 
 from __future__ import annotations
@@ -36,19 +35,19 @@ CPU = "CPUExecutionProvider"
 
 
 CUDA_OPTIONS: Mapping[str, str] = {
-    # TensorFloat-32 keeps 10 bits of the mantissa: far outside the tolerances an artifact was judged by.
+    # TensorFloat-32 keeps 10 bits of the mantissa: far less precise than the tolerances that artifacts are verified with.
     "use_tf32": "0",
-    # The default, EXHAUSTIVE, times every algorithm again for each new input shape, and inputs here are of any size.
+    # The default, EXHAUSTIVE, times every algorithm again for each new input shape, and here input shapes vary.
     "cudnn_conv_algo_search": "HEURISTIC",
 }
 
 
 Provider = str | tuple[str, Mapping[str, Any]]
-"""As a user names one: short or full, with or without options."""
+"""A provider as users name it: short or full name, with or without options."""
 
 
 Requested = tuple[str, Mapping[str, Any]]
-"""As ONNX Runtime wants one: full name and options."""
+"""A provider as ONNX Runtime takes it: full name and options."""
 
 
 RunCall = Callable[[Sequence[str], Mapping[str, Any], Any], list[Any]]
@@ -61,11 +60,11 @@ GRAPH_LEVELS: Mapping[str, str] = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
-"""How far ONNX Runtime rewrites a graph before it runs it: our names, and its own (GraphOptimizationLevel)."""
+"""Graph optimization levels: our names, and ONNX Runtime's (GraphOptimizationLevel)."""
 
 
-# Linux, Windows. What the provider's library is linked to: where one is missing it is not loaded, and ONNX Runtime only logs that.
-# And cuDNN: the provider itself loads without it, and fails later, at the first convolution or LSTM.
+# For Linux and Windows: the libraries that the CUDA provider is linked to. If one is missing, ONNX Runtime only logs it and runs on the
+# CPU. cuDNN is listed too: the provider loads without it, but fails at the first convolution or LSTM.
 _CUDA_LIBRARIES = (
     ("libcudart.so.{major}", "libcublasLt.so.{major}", "libcublas.so.{major}", "libcurand.so.10", "libcudnn.so.9"),
     ("cudart64_{major}.dll", "cublasLt64_{major}.dll", "cublas64_{major}.dll", "cudnn64_9.dll"),
@@ -91,25 +90,25 @@ def onnxruntime() -> Any:
     except (ImportError, OSError) as error:
         raise DeviceError(f"ONNX Runtime is installed but cannot be imported ({error}); {_REINSTALL}") from error
     if not hasattr(module, "InferenceSession"):
-        # Uninstalling one of two wheels that share the folder leaves an empty shell behind.
+        # Uninstalling one of two wheels that share the folder leaves a module without contents.
         raise DeviceError(f"ONNX Runtime is only half installed (it has no InferenceSession); {_REINSTALL}")
     return module
 
 
 @functools.cache
 def error_classes() -> tuple[type[Exception], ...]:
-    """Everything ONNX Runtime raises of its own. Its classes share no base, and versions differ in which they have."""
+    """All exceptions that ONNX Runtime raises. Its classes have no common base, and differ between versions."""
     names = (
         *("EPFail", "EngineError", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoadCanceled"),
         *("ModelLoaded", "ModelRequiresCompilation", "NoModel", "NoSuchFile", "NotFound", "NotImplemented", "RuntimeException"),
     )
     state = onnxruntime().capi.onnxruntime_pybind11_state
     own = tuple(getattr(state, name) for name in names if hasattr(state, name))
-    # The binding layer itself raises plain ones: ValueError, TypeError, RuntimeError; bad_alloc comes out as MemoryError.
+    # The Python bindings raise ValueError, TypeError and RuntimeError; bad_alloc becomes MemoryError.
     return (*own, ValueError, TypeError, RuntimeError, MemoryError)
 
 
-# y = x * x, float32 [1]: the smallest model there is, to see whether a provider truly runs. IR version 7, opset 13.
+# y = x * x, float32 [1]: a minimal model, to see whether a provider really runs. IR version 7, opset 13.
 ONE_NODE_MODEL = (
     b'\x08\x07:5\n\x0e\n\x01x\n\x01x\x12\x01y"\x03Mul\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
     b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
@@ -130,9 +129,9 @@ _SOURCE = re.compile(
 )
 
 
-def words(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """An ONNX Runtime exception as one readable line: no status codes, no C++ file names or signatures."""
-    # Names in it are the file's: they may be as long as they like, and hold what a terminal obeys.
+    # Names in it come from the file: they may be very long and hold terminal escape sequences.
     text = "".join(char if char.isprintable() else " " for char in str(error)[:4000]).strip()
     text = _LOADING.sub("", _STATUS.sub("", text))
     text = _STATUS_CODE.sub(lambda match: f"node {match[2] or '(no name)'} ({match[1]}): ", text)
@@ -159,9 +158,9 @@ def device_number(session: Any) -> int:
 
 
 def provider_list(providers: Sequence[Provider]) -> list[Requested]:
-    """Full names and options for ``["cuda", ("OpenVINOExecutionProvider", {...})]``; ours are the defaults for CUDA's options.
+    """Full names and options for ``["cuda", ("OpenVINOExecutionProvider", {...})]``; CUDA's options default to CUDA_OPTIONS.
 
-    Raises InputError for what is no provider list, DeviceError for one that this ONNX Runtime was not built with.
+    Raises InputError for an invalid list, DeviceError for a provider that this ONNX Runtime was not built with.
     """
     if isinstance(providers, str) or not providers:
         raise InputError(f"providers must be a list of names such as ['cpu'] or ['cuda', 'cpu'], got {providers!r}")
@@ -188,8 +187,8 @@ def _is_pair(entry: object) -> bool:
 
 
 SHORT_SPIN, SHORT_SPIN_SINCE = ("session.intra_op.spin_duration_us", "1000"), (1, 26)
-"""Longer than one thread works alone within a run of a small model (100 µs were not, and cost a sixth). In practice it is 3 to 4 ms of
-CPU time after the last of some runs, as ONNX Runtime counts turns and not time (two-core EPYC, 1.31)."""
+"""Longer than one thread works alone within a run of a small model (100 µs were too short: a sixth slower). In practice threads spin for
+3 to 4 ms of CPU time after the last run, as ONNX Runtime counts iterations and not time (two-core EPYC, 1.31)."""
 
 
 NO_SPIN = "session.force_spinning_stop", "1"
@@ -201,21 +200,21 @@ def version_of(runtime: Any) -> tuple[int, ...]:
 
 
 Sizes = tuple[tuple[str, int], ...]
-"""Sizes of open axes, by the axes' names."""
+"""Sizes of dynamic axes, by the axes' names."""
 
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """What a session is opened with besides its providers."""
+    """Session options besides the providers."""
 
-    threads: int = 1  # that share one operator's work, the calling one included
+    threads: int = 1  # that share the work of one operator, the calling one included
     graph_level: str = "all"  # one of GRAPH_LEVELS
-    sizes: Sizes = ()  # of axes that the file leaves open: the graph is rewritten for these
-    record_placement: bool = False  # whether the session can say which node runs where
+    sizes: Sizes = ()  # of dynamic axes: the graph is optimized for these sizes
+    record_placement: bool = False  # so that the session can report which node runs where
 
 
 def open_session(model: str | bytes, name: str, settings: SessionSettings, providers: Sequence[Requested]) -> Any:
-    """An onnxruntime.InferenceSession on the providers that were asked for, all of them, or an error: never on others instead.
+    """An onnxruntime.InferenceSession on all of the providers that were asked for, or an error: never on others instead.
 
     ``model``: path or bytes. ``name`` stands for it in messages. Raises ArtifactError or DeviceError.
     """
@@ -229,12 +228,12 @@ def open_session(model: str | bytes, name: str, settings: SessionSettings, provi
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     options.inter_op_num_threads = 1  # used in parallel execution mode only, which is slower for all but very wide graphs
     # Pool threads spin between the kernels of a run, which is worth it, and by default also for some 50 ms after it, which takes
-    # CPUs from the rest of the app (torch beside an idle spinning session has been seen to run many times slower). To stop with
-    # the run is a tenth slower where runs follow each other, as threads have to be woken: a short while is as fast as the default.
+    # CPU time from the rest of the program (torch beside an idle spinning session was seen to run many times slower). Stopping with
+    # the run is a tenth slower when runs follow each other, because threads must be woken: spinning briefly is as fast as the default.
     options.add_session_config_entry(*(SHORT_SPIN if version_of(runtime) >= SHORT_SPIN_SINCE else NO_SPIN))
-    # A file's name or first bytes must not choose another reader than the one that looked at it.
+    # A file's name or first bytes must not select another parser than the one that checked it.
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    # Fatal only: every error comes back as an exception, and a library has no business on stderr.
+    # Fatal only: every error is raised as an exception, and a library should not write to stderr.
     options.log_severity_level = 4
     try:
         with _files_set_no_options():
@@ -261,9 +260,9 @@ def open_session(model: str | bytes, name: str, settings: SessionSettings, provi
 
 
 def run_call(session: Any) -> RunCall:
-    """A session's run without the Python wrapper's own checks of the feeds.
+    """A session's run without the Python wrapper's own checks of the inputs.
 
-    The wrapper walks over all names and values again, which was half of the time of a one-node run. Feeds are checked before.
+    The wrapper iterates over all names and values again, which was half of the time of a one-node run. The engine has checked them.
     """
     inner = getattr(session, "_sess", None)
     call: RunCall = getattr(inner, "run", None) or session.run
@@ -271,9 +270,9 @@ def run_call(session: Any) -> RunCall:
 
 
 def bind(session: Any, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> tuple[Any, Any, Callable[..., Any] | None]:
-    """Binds arrays in CPU memory by their address: what must be kept alive, the binding, and ``call(binding, run options)``.
+    """Binds arrays in CPU memory by their address: the objects to keep alive, the binding, and ``call(binding, run options)``.
 
-    There is nothing to call where there is nothing to write: ONNX Runtime refuses a run without outputs.
+    The call is None without outputs: ONNX Runtime refuses a run that has none.
     """
     value_of = onnxruntime().OrtValue.ortvalue_from_numpy
     binding = session.io_binding()
@@ -293,10 +292,10 @@ forks.reset_lock(_session_lock)
 
 @contextlib.contextmanager
 def _files_set_no_options() -> Iterator[None]:
-    """ORT_LOAD_CONFIG_FROM_MODEL=1 lets a model file set session options, paths to write to among them.
+    """ORT_LOAD_CONFIG_FROM_MODEL=1 lets a model file set session options, among them paths that are written to.
 
-    The session's own argument against it is not enough: ONNX Runtime looks at the variable again, and fails. One at a time costs
-    nothing, since opening a session holds Python's lock anyway.
+    The session's argument against it is not enough: ONNX Runtime reads the variable again, and fails. The lock costs nothing, because
+    opening a session holds the GIL anyway.
     """
     name = "ORT_LOAD_CONFIG_FROM_MODEL"
     with _session_lock:
@@ -309,10 +308,10 @@ def _files_set_no_options() -> Iterator[None]:
 
 
 def _load_error(model: str | bytes, name: str, error: Exception, providers: Sequence[Requested]) -> ArtifactError | DeviceError:
-    """The file's fault, or the provider's: it is the file's where the CPU says the same."""
-    text = words(error)
+    """ArtifactError if the CPU reports the same error, so that the file is the cause; else DeviceError."""
+    text = message_of(error)
     others = [short_name(full) for full, _ in providers if full != CPU]
-    if others and text != _words_on_cpu(model):
+    if others and text != _message_on_cpu(model):
         return DeviceError(f"the provider {others[0]!r} cannot run {name}: {text}; `onnxferry doctor` shows what is missing")
     newer = re.search(r"(IR version|Opset).*?(\d+).*(?:max supported IR version:|till opset) (\d+)", text)
     if newer:
@@ -321,28 +320,28 @@ def _load_error(model: str | bytes, name: str, error: Exception, providers: Sequ
     return ArtifactError(f"ONNX Runtime {onnxruntime().__version__} cannot load {name}: {text}")
 
 
-def _words_on_cpu(model: str | bytes) -> str:
-    """What ONNX Runtime says of a file on the CPU: "" where it loads."""
+def _message_on_cpu(model: str | bytes) -> str:
+    """ONNX Runtime's message for a file on the CPU; "" if it loads."""
     try:
         open_session(model, "", SessionSettings(), [(CPU, {})])
     except ArtifactError as error:
-        return words(error.__cause__ or error)
+        return message_of(error.__cause__ or error)
     return ""
 
 
 def provider_problem(provider: str) -> str | None:
-    """Why a provider (short or full name) cannot run even a one-node model here, in words, or None where it does."""
+    """Why a provider (short or full name) cannot run even a one-node model here; None if it can."""
     full = provider_list([provider])[0][0]
     if full == CUDA:
         return cuda_problem()
-    # TensorRT stands on the same libraries.
+    # TensorRT needs the same libraries.
     return (cuda_problem() if full == TENSORRT else None) or _trial(full)
 
 
 def cuda_problem() -> str | None:
-    """Why CUDA cannot be used here, in words and with what to do, or None where a one-node model ran on it.
+    """Why CUDA cannot be used here and what to do about it; None if a one-node model ran on it.
 
-    ONNX Runtime itself only logs the reason and goes on on the CPU, so everything that makes it do so is looked at first.
+    ONNX Runtime itself only logs the reason and continues on the CPU, so every known reason is checked first.
     """
     if CUDA not in onnxruntime().get_available_providers():
         return "the installed ONNX Runtime has no CUDA provider; pip uninstall -y onnxruntime, then pip install 'onnxferry[gpu,cuda]'"
@@ -353,19 +352,19 @@ def cuda_problem() -> str | None:
 
 @functools.cache
 def _library_problem() -> str | None:
-    """Loads the CUDA libraries where pip or torch put them. Once a process.
+    """Loads the CUDA libraries from where pip or torch installed them, once per process.
 
-    Not the provider's own library: loaded before ONNX Runtime is ready for it, it keeps a null pointer.
+    Not the provider's own library: if it is loaded before ONNX Runtime is initialized, it keeps a null pointer.
     """
     runtime = onnxruntime()
     if hasattr(runtime, "preload_dlls"):  # 1.21 and newer
-        # It reports by printing. What it says is found out below, in better words.
+        # It reports by printing. The same problems are found below, with better messages.
         with contextlib.redirect_stdout(io.StringIO()):
             runtime.preload_dlls()
     major = (getattr(runtime, "cuda_version", "") or "12").split(".")[0]
     for library in _CUDA_LIBRARIES[sys.platform == "win32"]:
         try:
-            # The current directory and PATH count on Windows, as they do for ONNX Runtime.
+            # On Windows the current directory and PATH are searched, as ONNX Runtime does.
             ctypes.CDLL(library.format(major=major), winmode=0)
         except OSError as error:
             return f"a library of CUDA {major} is missing ({error}); {_CUDA_HELP}"
@@ -374,12 +373,12 @@ def _library_problem() -> str | None:
 
 @functools.cache
 def _trial(full: str) -> str | None:
-    """Runs the one-node model. What fails here: a GPU too new or too old for the build, or all of its memory taken."""
+    """Runs the one-node model. Fails for a GPU that is too new or too old for the build, or without free memory."""
     try:
         session = open_session(ONE_NODE_MODEL, "a one-node model", SessionSettings(), [(full, CUDA_OPTIONS if full == CUDA else {})])
         result = session.run(None, {"x": np.array([3], np.float32)})[0][0]
     except (DeviceError, ArtifactError) as error:
         return str(error)
     except error_classes() as error:
-        return f"a one-node model fails on {short_name(full)!r}: {words(error)}"
+        return f"a one-node model fails on {short_name(full)!r}: {message_of(error)}"
     return None if result == 9 else f"a one-node model gives {result} instead of 9 on {short_name(full)!r}"

@@ -1,4 +1,4 @@
-"""Which node of a graph runs where: on the GPU, or on the CPU with copies between the two."""
+"""Which node of a graph runs on which provider: on the GPU, or on the CPU with copies between the two."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxferry.runtime.errors import DeviceError
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one node of the graph runs: as it is when ONNX Runtime hands it out, before it fuses what one provider got."""
+    """Where one node of the graph runs, as ONNX Runtime assigns it, before it fuses the nodes of a provider."""
 
     node: str  # its name; "" where it has none
     operator: str  # with its domain, except ONNX's own: "Conv", "com.microsoft::Gelu"
@@ -23,13 +23,13 @@ class Placement:
 
 
 class PlacementWarning(UserWarning):
-    """Nodes of a model on a GPU run on the CPU instead."""
+    """Some nodes of a model that was opened on a GPU run on the CPU."""
 
 
 def placements(session: Any) -> tuple[Placement, ...]:
-    """Of a session that was opened with ``SessionSettings(record_placement=True)``; subgraphs included.
+    """For a session that was opened with ``SessionSettings(record_placement=True)``; subgraphs included.
 
-    Raises DeviceError where this ONNX Runtime cannot tell.
+    Raises DeviceError if this version of ONNX Runtime cannot report it.
     """
     if not hasattr(session, "get_provider_graph_assignment_info"):
         version = ort.onnxruntime().__version__
@@ -42,8 +42,8 @@ def placements(session: Any) -> tuple[Placement, ...]:
     return tuple(found)
 
 
-def fallback_words(found: Sequence[Placement], name: str) -> str | None:
-    """What to warn of on a GPU: nodes by name that run on the CPU. None where all run on the GPU."""
+def fallback_message(found: Sequence[Placement], name: str) -> str | None:
+    """A warning that names the nodes on the CPU; None if all run on the GPU."""
     fallen = [str(each) for each in found if each.provider == "cpu"]
     if not fallen:
         return None

@@ -1,4 +1,4 @@
-"""Golden samples replayed: does a file, on this machine, still give what its source framework gave?"""
+"""Replays golden samples: does a model give the source framework's outputs on this machine?"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class GoldenReport:
-    """All outputs of all samples. Passed only if something was compared and all of it passed."""
+    """Comparisons of all outputs of all samples. Passed if there is at least one and all of them passed."""
 
     comparisons: tuple[Comparison, ...]
 

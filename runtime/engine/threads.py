@@ -1,7 +1,7 @@
-"""How many threads a model gets when nobody says.
+"""The default number of threads for a model.
 
-Recurrent graphs are chains of small products: a pool's threads wait for each other at every step, and below some size that costs
-more than the second thread brings. Two layers, one sequence, one step and 64 steps, time with one thread over time with two
+Recurrent graphs are chains of small matrix products: the threads of a pool wait for each other at every step, and below some size that
+costs more than the second thread gains. Two layers, one sequence, one step and 64 steps, time with one thread over time with two
 (below 1: one thread is faster; two-core EPYC, ONNX Runtime 1.31.1, spinning stopped after runs):
 
     ======  =====  ========  ========  ========
@@ -17,8 +17,8 @@ more than the second thread brings. Two layers, one sequence, one step and 64 st
     GRU     384    6.0 MB    0.91      1.24
     ======  =====  ========  ========  ========
 
-So an LSTM of up to 1 MiB and a GRU of up to 3 MiB get one thread, which also leaves the rest of the app its CPUs. Big batches (16
-sequences of 64 steps: 1.8 for the LSTM) want more: say ``threads=``, or tune.
+So an LSTM of up to 1 MiB and a GRU of up to 3 MiB get one thread, which also leaves the other CPUs to the rest of the program. Large
+batches (16 sequences of 64 steps: 1.8 for the LSTM) run faster with more: set ``threads=``, or tune.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _GRUS = ("ai.onnx::GRU", "ai.onnx::RNN")
 
 
 _WIDE_OPERATORS = ("ai.onnx::Conv", "ai.onnx::ConvTranspose", "ai.onnx::QLinearConv", "com.microsoft::FusedConv")
-"""Whose work is worth sharing at any size of the weights, which are few and used often."""
+"""Worth sharing between threads however small the weights are, because these are used often."""
 
 
 TINY_LSTM_BYTES = 2**20

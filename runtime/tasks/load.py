@@ -48,8 +48,8 @@ def load(
     ``name_or_path``: an existing path or a name ending in ``.onnx`` is a file, anything else the name of a shipped model.
     ``device``: ``"auto"``, ``"cpu"`` or ``"cuda"``. ``threads``: None for as many as this process may use.
     ``providers``: ONNX Runtime's execution providers in order, instead of ``device``.
-    ``tune``: run the model in the fastest verified way on this machine (see :mod:`onnxferry.runtime.tuning.tune`). Finding it takes up
-    to 20 seconds and is remembered.
+    ``tune``: run the model with the fastest verified settings on this machine (see :mod:`onnxferry.runtime.tuning.tune`): those that were
+    measured before, for whatever batch sizes; if there are none, they are measured now, in up to 20 seconds, and kept.
     ``variant``: the tag of a certified variant beside the file, such as ``"int8"`` (see :mod:`onnxferry.runtime.artifact.variants`), to
     open instead, on the device that it is certified for. Of an autoencoder's two files, each that has such a variant.
     ``limits``: how much a file may hold; raise them (``Limits(depth=40)``) for one you trust.

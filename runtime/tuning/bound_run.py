@@ -1,7 +1,7 @@
-"""Runs over buffers that stay: inputs are copied in and outputs out, and in between the session finds everything bound.
+"""Runs on persistent bound buffers: inputs are copied in and outputs copied out.
 
-Where a model is small, copying a few kilobytes costs less than handing new arrays to ONNX Runtime each time. On CUDA the buffers are
-page-locked, which the GPU reads and writes by itself. Each thread has its own, for the last shapes it came with.
+For a small model, copying a few kilobytes costs less than passing new arrays to ONNX Runtime each time. On CUDA the buffers are
+page-locked, so the GPU reads and writes them directly. Each thread has its own, for the last shapes it used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 KEPT = 2
-"""Sets of shapes that a thread keeps buffers for."""
+"""Sets of shapes that each thread keeps buffers for."""
 
 
 _Key = tuple[Any, ...]
@@ -29,7 +29,7 @@ _Buffers = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
 class BoundRun:
-    """``run`` of an engine by way of ``run_into``: the same arguments, results and errors."""
+    """A ``run`` that goes through the engine's ``run_into``: the same arguments, results and errors."""
 
     def __init__(self, engine: BufferRunner) -> None:
         self.engine = engine
@@ -38,12 +38,12 @@ class BoundRun:
     def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         try:
             shapes = [(name, array.shape, array.dtype) for name, array in feeds.items()]
-        except AttributeError:  # what is no dict of arrays: the engine says so
+        except AttributeError:  # not a dict of arrays: the engine reports it
             return self.engine.run(feeds, outputs)
         key: _Key = (*shapes, None if outputs is None else tuple(outputs))
         buffers = self._own.buffers.get(key)
         if buffers is None:
-            made = self.engine.run(feeds, outputs)  # checks everything, and shows what shapes come out
+            made = self.engine.run(feeds, outputs)  # checks everything, and gives the outputs' shapes
             own = self._own.buffers
             own[key] = (self._like(feeds), self._like(made))
             if len(own) > KEPT:
@@ -65,7 +65,7 @@ class _Own(threading.local):
 
 
 def can_be_bound(engine: Runner) -> bool:
-    """True where the inputs' shapes settle the outputs' and all have memory to bind: then buffers can be used again."""
+    """True if the inputs' shapes determine the outputs' and all of them are arrays of numbers, so that buffers can be reused."""
     specs: tuple[TensorSpec, ...] = (*engine.inputs, *engine.outputs)
     if engine.device not in ("cpu", "cuda") or not all(spec.ranked and _is_number(spec.dtype) for spec in specs):
         return False

@@ -1,8 +1,8 @@
-"""What was found to run a model best on this machine, kept in the user's cache folder.
+"""Results of tuning, kept in the user's cache folder.
 
-One JSON file a model and situation: the key holds everything that the answer depends on (the bytes of the model's files, the
-CPU and its features, ONNX Runtime's version, the device, the threads there are), so a change of any of them is another file.
-A file that cannot be read as what it should be counts as absent; one that cannot be written is done without.
+One JSON file per model and situation. The key holds everything that the result depends on (the bytes of the model's files, the CPU and
+its features, ONNX Runtime's version, the device, the numbers of threads), so a change of any of them is another file. The entry holds
+a plan for each batch size that was measured. An invalid file counts as absent; a file that cannot be written is no error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SCHEMA = 1
 
 
 def read_entry(key: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The document kept under this key, or None where there is none, or none that is whole."""
+    """The document kept under this key; None if there is none, or it is invalid."""
     path = _path(key)
     with contextlib.suppress(OSError, ValueError, RecursionError):
         if path is None:
@@ -31,14 +31,14 @@ def read_entry(key: Mapping[str, Any]) -> dict[str, Any] | None:
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
         document = json.loads(content) if len(content) <= _MAX_BYTES else None
-        # The file's name is a hash cut short, and anybody may have written it: the key inside must be the same.
+        # The file's name is a truncated hash, and another program may have written it: the key inside must be equal.
         if isinstance(document, dict) and document.get("schema") == _SCHEMA and document.get("key") == json.loads(json.dumps(key)):
             return document
     return None
 
 
 def write_entry(key: Mapping[str, Any], document: Mapping[str, Any]) -> str:
-    """Keeps a document under its key. Returns why it could not be kept, "" where it was. Of two writers the last one wins."""
+    """Keeps a document under its key. Returns the reason if that failed, else "". Of two writers the last one wins."""
     path = _path(key)
     if path is None:
         return "this user has no folder for caches, or ONNXFERRY_CACHE is empty"
@@ -52,7 +52,7 @@ def write_entry(key: Mapping[str, Any], document: Mapping[str, Any]) -> str:
 
 
 def forget_entries(file_hash: str) -> int:
-    """Removes everything kept for a model's file, whatever the machine and settings. Returns how much was there."""
+    """Removes all entries of a model's file, for any machine and settings. Returns how many there were."""
     folder = cache_folder()
     paths = [] if folder is None else list(folder.glob(f"tune-{file_hash[:16]}-*.json"))
     for path in paths:

@@ -1,6 +1,6 @@
-"""Feeds to time a model with: made of its golden samples, of what its kind of model takes, or of its declared shapes.
+"""Inputs to time a model with: made from its golden samples, from what its kind of model takes, or from its declared shapes.
 
-Several different ones are made for each batch size and used in turn, so that nothing is measured on one lucky input.
+Several different ones are made for each batch size and used in turn, so that the timing does not depend on a single input.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from onnxferry.runtime.onnx_file.made_inputs import random_array, varied
 from onnxferry.runtime.onnx_file.values import TensorSpec, shape_words
 
 WRITTEN = 48
-"""Bytes that a text generator writes in one timed run: its step loop is what takes the time."""
+"""Bytes that a text generator writes in one timed run: most of the time is spent in its step loop."""
 
 
-_MAX_BYTES = 64 * 2**20  # of all feeds of one batch size together, unless two are more
+_MAX_BYTES = 64 * 2**20  # of all inputs of one batch size together, unless two of them are already more
 
 
 Feeds = dict[str, np.ndarray]
@@ -35,9 +35,9 @@ def make_feeds(
 ) -> list[Feeds]:
     """Up to ``count`` feeds of ``batch`` rows for the required inputs, always the same ones; at least two.
 
-    ``samples``: feeds of any batch size to make them of, in turn, instead of the file's first golden sample.
-    ``optional``: names of inputs that samples may have too, and that keep their default. Raises InputError where an input's values
-    cannot be guessed, and for samples that lack an input or have another.
+    ``samples``: feeds of any batch size to make them from, in turn, instead of the file's first golden sample.
+    ``optional``: names of inputs that samples may also have, and that keep their default. Raises InputError if values for an input
+    cannot be generated, and for samples with a missing or an unknown input.
     """
     _check_names(samples, inputs, optional)
     known = samples or _first_whole([golden.inputs for golden in (contract.goldens if contract else ())], inputs)
@@ -54,7 +54,7 @@ def make_feeds(
 
 
 def fixed_sizes(inputs: Sequence[TensorSpec], feeds: Sequence[Mapping[str, np.ndarray]]) -> tuple[tuple[str, int], ...]:
-    """Sizes by name of the axes that the inputs leave open, where all feeds agree in them; empty where they do not, or none is open."""
+    """Sizes of the inputs' dynamic axes by name, if all feeds agree on them; empty if they do not, or no axis is dynamic."""
     found: dict[str, int] = {}
     for feed in feeds:
         for spec in inputs:
@@ -65,7 +65,7 @@ def fixed_sizes(inputs: Sequence[TensorSpec], feeds: Sequence[Mapping[str, np.nd
 
 
 def _first_whole(samples: Sequence[Mapping[str, np.ndarray]], inputs: Sequence[TensorSpec]) -> Sequence[Mapping[str, np.ndarray]]:
-    """The first sample that has every required input, if there is one: those of a file are of several sizes, which take several times."""
+    """The first sample with every required input, if there is one: a file's samples differ in size, and so in time."""
     names = {spec.name for spec in inputs}
     return [sample for sample in samples if names <= set(sample)][:1]
 
@@ -101,7 +101,7 @@ def _array(
 
 
 def _resized(array: np.ndarray, spec: TensorSpec, axis: Any, batch: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows of a sample, drawn until there are as many as the batch has."""
+    """As many randomly drawn rows of a sample as the batch has."""
     for i, size in enumerate(spec.shape):
         is_batch = not isinstance(size, int) and (size == axis if axis is not None else i == 0)
         if is_batch and i < array.ndim and array.shape[i]:

@@ -1,4 +1,4 @@
-"""What tuning finds: settings, how each candidate did, and the plan for each batch size; to and from JSON."""
+"""Results of tuning: settings, the trials of each candidate, and the plan for each batch size; to and from JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxferry.runtime.artifact.describe import Description
 from onnxferry.runtime.engine.ort import GRAPH_LEVELS, Sizes
 
 BINDINGS = ("run", "run_into")
-"""``run``: the session makes new outputs; ``run_into``: it works on arrays that stay bound, and inputs and outputs are copied."""
+"""``run``: the session allocates new outputs; ``run_into``: it uses bound buffers, and inputs and outputs are copied."""
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,17 @@ class Setting:
     threads: int = 1
     graph_level: str = "all"  # one of ort.GRAPH_LEVELS
     binding: str = "run"  # one of BINDINGS
-    sizes: Sizes = ()  # of open axes that its graph is rewritten for; other feeds run without
+    sizes: Sizes = ()  # of dynamic axes that its graph is optimized for; inputs of other sizes run without
 
 
 @dataclass(frozen=True)
 class Trial:
-    """How one candidate did at one batch size."""
+    """The result of one candidate at one batch size."""
 
     setting: Setting
-    seconds: float | None  # a run, median over its turns; None where it was not timed
-    ratio: float | None  # times as fast as the default in the same turns; None where it was not timed
-    verdict: str  # "chosen", "default", or why it was not: a word or two, after a colon more of it
+    seconds: float | None  # per run, median over its turns; None if it was not timed
+    ratio: float | None  # times as fast as the default in the same turns; None if it was not timed
+    verdict: str  # "chosen", "default", or why it was not chosen: a word or two, details after a colon
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Plan:
 
     batch: int
     setting: Setting
-    seconds: float  # a run with it, median
-    default_seconds: float  # a run with the default setting, median, in the same minutes
-    ratio: float  # times as fast as the default, median of pairs; 1 where the default stays
+    seconds: float  # per run, median
+    default_seconds: float  # per run with the default setting, median, measured in the same minutes
+    ratio: float  # times as fast as the default, median of pairs; 1 if the default stays
     trials: tuple[Trial, ...]
 
 
@@ -56,19 +56,19 @@ class Tuning:
     plans: Mapping[int, Plan]
     machine: str
     per_row: frozenset[str] = frozenset()  # tags of variants that run one row at a time
-    text: bool = False  # the runs write text: inputs.WRITTEN bytes a row each
-    remembered: bool = False  # all of it was found before
-    not_kept: str = ""  # why the next time will not remember it; "" where it will
-    seconds: float = field(default=0.0, compare=False)  # that finding it took
+    text: bool = False  # a run writes text: inputs.WRITTEN bytes per row
+    remembered: bool = False  # nothing had to be measured
+    not_kept: str = ""  # why the result could not be kept; "" if it was
+    seconds: float = field(default=0.0, compare=False)  # that measuring took
     files: Mapping[str, Description] = field(default_factory=dict, compare=False, repr=False)  # as read; the model itself under ""
 
     @property
     def best_batch(self) -> int:
-        """The tuned batch size with the least time a row: the one to group many inputs by."""
+        """The tuned batch size with the least time per row: the one to group many inputs by."""
         return min(self.plans.values(), key=lambda plan: plan.seconds / plan.batch).batch
 
     def nearest(self, rows: int) -> Plan:
-        """The plan of the tuned batch size that is nearest in ratio; of two as near, the larger."""
+        """The plan of the tuned batch size that is nearest in ratio; of two equally near, the larger."""
         return min(self.plans.values(), key=lambda plan: (abs(math.log(max(rows, 1) / plan.batch)), -plan.batch))
 
 
@@ -77,7 +77,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
 
 
 def plan_from_json(value: Any, batch: int, tags: frozenset[str]) -> Plan | None:
-    """None for what is no plan for that batch size with these variants."""
+    """None if the value is not a valid plan for that batch size with these variants."""
     try:
         plan = Plan(
             batch=value["batch"],

@@ -1,8 +1,7 @@
-"""The search for the fastest setting at one batch size: interleaved timing with successive halving, then a paired comparison with the
-default.
+"""The search for the fastest setting at one batch size: interleaved timing with successive halving, then a paired comparison.
 
-Successive halving: Jamieson and Talwalkar 2016, arXiv 1502.07943. The comparison measures new pairs, because the best of many noisy
-medians looks better than it is; its bounds are those of a median by order statistics.
+Source of the halving: Jamieson and Talwalkar 2016, arXiv 1502.07943. The winner is compared with the default in new pairs, because
+the best of many noisy medians looks better than it is; the bounds are those of a median by order statistics.
 """
 
 from __future__ import annotations
@@ -29,28 +28,28 @@ from onnxferry.runtime.tuning.inputs import Feeds
 from onnxferry.runtime.tuning.plan import Plan, Setting, Trial
 
 MARGIN = 1.02
-"""A win of less is not worth leaving the default for."""
+"""A smaller speed-up is not worth leaving the default for."""
 
 
-TURN_SECONDS = 1e-2  # of one turn of a fast model: after a rest, a core needs some milliseconds to be as fast as in a row of calls
+TURN_SECONDS = 1e-2  # of one turn of a fast model: after a pause, a core needs some milliseconds to reach full speed
 
 
 MAX_RUNS = 64  # in one turn
 
 
-MIN_TURNS, MAX_TURNS = 4, 40  # that everybody gets before the slower half goes: as many as there is time for
+MIN_TURNS, MAX_TURNS = 4, 40  # per candidate before the slower half is dropped: as many as there is time for
 
 
-ROUND_SHARE = 0.08  # of all the time, for one such round
+ROUND_SHARE = 0.08  # of the total time, for one round of halving
 
 
 MAX_PAIRS = 60
 
 
-MIN_PAIRS = 6  # with fewer, being faster every time may be luck
+MIN_PAIRS = 6  # with fewer, being faster every time may be chance
 
 
-REST_SECONDS = 4e-3  # before a turn of a fast model: the threads of whoever ran before spin on for a while, on the CPUs that this one needs
+REST_SECONDS = 4e-3  # before a turn of a fast model: the previous candidate's threads keep spinning for a while, on the same CPUs
 
 
 SLOW = 0.1  # seconds: runs that take longer need no run to warm up before each turn
@@ -65,8 +64,8 @@ NO_TIME, IN_NOISE = "no time left", "within noise"
 Runs = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 
-class Unfit(Exception):  # noqa: N818 (not an error: a verdict, which never leaves this module)
-    """Why a setting may not be chosen."""
+class Unfit(Exception):  # noqa: N818 (not an error: a verdict that stays within this module)
+    """The reason why a setting cannot be chosen."""
 
 
 class Opener(Protocol):
@@ -74,17 +73,17 @@ class Opener(Protocol):
 
 
 class Pool:
-    """Engines by setting, opened when first asked for, with their golden samples replayed."""
+    """Engines by setting, opened on first use; their golden samples are replayed."""
 
     def __init__(self, files: Mapping[str, Description], open_engine: Opener) -> None:
-        """``files``: by tag of the variant, the file itself under ""."""
+        """``files``: by the variant's tag; the model itself under ""."""
         self.files, self.open_engine = files, open_engine
         self.sizes = {tag: file.summary.file_bytes for tag, file in files.items()}
         self.engines: dict[Setting, Engine] = {}
-        self.refused: dict[Setting, OnnxFerryError] = {}  # what failed its golden samples
+        self.refused: dict[Setting, OnnxFerryError] = {}  # settings that failed their golden samples
 
     def runs(self, setting: Setting) -> Runs:
-        """Raises Unfit, or, for the file itself, any error of an engine's."""
+        """Raises Unfit, or, for the model itself, any error of an engine."""
         engine = self.engine(replace(setting, binding="run"))
         if setting.binding == "run":
             return engine.run
@@ -101,7 +100,7 @@ class Pool:
             engine = self.open_engine(self.files[setting.variant], setting)
             try:
                 self.check(engine, setting)
-            except OnnxFerryError as error:  # also for the batch sizes to come
+            except OnnxFerryError as error:  # also for the batch sizes that follow
                 self.refused[setting] = error
                 engine.close()
                 raise
@@ -109,7 +108,7 @@ class Pool:
         return self.engines[setting]
 
     def check(self, engine: Engine, setting: Setting) -> None:
-        if setting.sizes:  # which golden samples seldom have: what it gives is compared with the same file's at any size
+        if setting.sizes:  # golden samples seldom have these sizes: the outputs are compared with those of the same file at dynamic sizes
             return
         report = replay(engine)
         if report.comparisons or setting.variant:
@@ -129,7 +128,7 @@ class Candidate:
 
     def __init__(self, setting: Setting, runs: Runs) -> None:
         self.setting, self.runs = setting, runs
-        self.times: list[float] = []  # seconds a run, one a turn
+        self.times: list[float] = []  # seconds per run, one for each turn
         self.ratio: float | None = None  # times as fast as the default in the same turns
         self.verdict = ""
 
@@ -139,26 +138,26 @@ class Candidate:
 
 
 class Search:
-    """One batch size. ``seconds``: that it may take, opening files and replaying golden samples included."""
+    """The search at one batch size. ``seconds``: its time limit, including opening files and replaying golden samples."""
 
     def __init__(self, pool: Pool, feeds: Sequence[Feeds], seconds: float) -> None:
         self.pool, self.feeds, self.seconds = pool, feeds, seconds
         self.start = clock()
-        self.open_seconds = self.estimate = 0.0  # seconds that the default took to be opened and checked, and takes to run
+        self.open_seconds = self.estimate = 0.0  # seconds to open and check the default, and to run it
         self.turns = 0
         self.tried: list[Candidate] = []
 
     def plan(self, batch: int, default: Setting, others: Sequence[Setting], levels: Sequence[str], sizes: Sizes = ()) -> Plan:
-        """``others``: files and threads, likeliest first; of the best of them, ``levels``, ``sizes`` and bindings are tried after it.
+        """``others``: files and threads, likeliest first; ``levels``, ``sizes`` and bindings are then tried for the best of them.
 
-        Raises CheckFailedError where the file itself does not give its golden samples, and what its engine raises.
+        Raises CheckFailedError if the model itself fails its golden samples, and what its engine raises.
         """
         first = Candidate(default, self.pool.runs(default))
         self.tried.append(first)
         opened = clock()
         first.runs(self.feeds[0])
         self.open_seconds, self.estimate = opened - self.start, clock() - opened
-        if self.estimate < SLOW:  # a first run says too much of a fast model
+        if self.estimate < SLOW:  # the first run of a fast model takes longer than the others
             self.estimate = self.turn(first, 1)
         best = self.halved(first, [first, *self.opened(others, first, 0.4)], 0.5)
         more = [replace(best.setting, graph_level=level) for level in levels if level != best.setting.graph_level]
@@ -168,18 +167,18 @@ class Search:
         best = self.halved(first, [first, best, *self.opened([replace(best.setting, binding="run_into")], best, 0.75)], 0.8)
         ratio = self.duel(best, first) if best is not first else 1.0
         chosen = best if ratio > 1.0 else first
-        first.times = first.times or [max(self.estimate, 1e-9)]  # there was time for nothing else
+        first.times = first.times or [max(self.estimate, 1e-9)]  # there was no time to measure it
         first.ratio, first.verdict = 1.0, "default"
         chosen.verdict = "chosen"
         trials = tuple(Trial(c.setting, c.median if c.times else None, c.ratio, c.verdict or NO_TIME) for c in self.tried)
         return Plan(batch, chosen.setting, chosen.median, first.median, ratio, trials)
 
     def left(self, share: float) -> float:
-        """Seconds until this share of all the time is over."""
+        """Seconds left until this share of the time limit is used."""
         return self.start + share * self.seconds - clock()
 
     def opened(self, settings: Sequence[Setting], reference: Candidate, share: float) -> list[Candidate]:
-        """Those that may be chosen, each of which has run and given what the reference gives."""
+        """The candidates that can be chosen: each has run and given the reference's outputs."""
         fit = []
         feeds = self.feeds if self.estimate < SLOW else self.feeds[:1]
         expected = [dict(reference.runs(feed)) for feed in feeds]
@@ -193,7 +192,7 @@ class Search:
                 continue
             try:
                 candidate.runs = self.pool.runs(setting)
-                if setting.binding == "run_into":  # the first run makes the buffers, the second goes through them
+                if setting.binding == "run_into":  # the first run allocates the buffers, the second uses them
                     candidate.runs(self.feeds[-1])
                 actual = [dict(candidate.runs(feed)) for feed in feeds]
                 if setting.variant == reference.setting.variant:
@@ -210,7 +209,7 @@ class Search:
         return fit
 
     def halved(self, first: Candidate, field: list[Candidate], share: float) -> Candidate:
-        """The fastest of the field, which the default is always in: it is measured beside all others, in the same turns."""
+        """The fastest of the field. The default is always part of it, and is timed in the same turns as the others."""
         others = [candidate for candidate in field if candidate is not first]
         # Times of another minute, when the machine was busier or less, would decide instead of what is compared.
         earlier = {candidate: candidate.times for candidate in field}
@@ -235,7 +234,7 @@ class Search:
         return best
 
     def timed(self, field: Sequence[Candidate], share: float) -> bool:
-        """Some turns for everybody; False where the time did not suffice for all of them."""
+        """Some turns for each candidate; False if the time was not enough for all of them."""
         turns = int(ROUND_SHARE * self.seconds / sum(max(self.cost(candidate), 1e-9) for candidate in field))
         for turn in range(min(max(turns, MIN_TURNS), MAX_TURNS)):
             for candidate in alternating(field, turn):
@@ -245,7 +244,7 @@ class Search:
         return True
 
     def duel(self, challenger: Candidate, default: Candidate) -> float:
-        """Times as fast as the default, from pairs of turns; 1 where that is not beyond the noise."""
+        """Times as fast as the default, from pairs of turns; 1 if the difference is within the noise."""
         faster: list[float] = []
         challenger.times, default.times, earlier = [], [], (challenger.times, default.times)
         while len(faster) < MAX_PAIRS and self.left(1.0) > self.cost(challenger) + self.cost(default):
@@ -268,7 +267,7 @@ class Search:
         return challenger.ratio if low > MARGIN else 1.0
 
     def cost(self, candidate: Candidate) -> float:
-        """Seconds that its next turn will take, about."""
+        """Estimated seconds of its next turn."""
         seconds = candidate.median if candidate.times else self.estimate
         return seconds * (self.repeats() + (self.estimate < SLOW)) + (REST_SECONDS if self.estimate < SLOW else 0)
 
@@ -276,7 +275,7 @@ class Search:
         return max(1, min(MAX_RUNS, int(TURN_SECONDS / max(self.estimate, 1e-9))))
 
     def turn(self, candidate: Candidate, repeats: int = 0) -> float:
-        """Seconds a run, mean of a few in a row, each on another feed. The first after the others' runs is not counted."""
+        """Mean seconds per run of a few runs in a row, each on other inputs. The first one after another candidate's is not counted."""
         repeats = repeats or self.repeats()
         feeds = [self.feeds[(self.turns + i) % len(self.feeds)] for i in range(repeats)]
         self.turns += 1
@@ -286,7 +285,7 @@ class Search:
 
 
 def check_same(outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
-    """The same file must do the same whatever the setting. Raises Unfit."""
+    """The same file must give the same outputs with every setting. Raises Unfit."""
     if set(outputs) != set(expected):
         raise Unfit("failed: it gives other outputs")
     for name, array in outputs.items():
@@ -300,9 +299,9 @@ def check_same(outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndar
 def check_certified(
     actual: Sequence[Mapping[str, np.ndarray]], expected: Sequence[Mapping[str, np.ndarray]], certificate: Mapping[str, Any]
 ) -> None:
-    """A variant must be about as near its original here as where it was certified: kernels differ between CPUs. Raises Unfit.
+    """A variant must be about as accurate here as where it was certified: kernels differ between CPUs. Raises Unfit.
 
-    ``certificate["rms"]``: by output, the root mean square of the differences as a share of the output's own.
+    ``certificate["rms"]``: by output, the root mean square of the differences, relative to that of the output.
     """
     if any(set(one) != set(other) for one, other in zip(actual, expected, strict=True)):
         raise Unfit("failed: it gives other outputs")
@@ -316,7 +315,7 @@ def check_certified(
 
 
 def time_runs(candidate: Candidate, feeds: Sequence[Feeds], warm: bool) -> float:
-    """Seconds a run."""
+    """Mean seconds per run."""
     runs = candidate.runs
     if warm:
         runs(feeds[-1])

@@ -1,11 +1,12 @@
-"""The fastest way to run a model on this machine, found by trying: which certified variant, threads, graph level, sizes and binding.
+"""Finds the fastest way to run a model on this machine by measuring: certified variant, threads, graph level, fixed sizes and binding.
 
-    tuning = tune("digits.onnx")                # at most 20 seconds; the second time it is remembered
+    tuning = tune("digits.onnx")                # at most 20 seconds; the result is kept for the next time
     tuning.plans[64].setting, tuning.plans[64].ratio
-    load("digits.onnx", tune=True)              # the same, and runs that way from then on
+    load("digits.onnx", tune=True)              # uses what was measured before, for whatever batch sizes
 
-Before a setting may win, it must give the model's golden samples within their tolerances; where it does not win by more than the
-noise, the default stays. :mod:`.search` says how it is timed, :mod:`cache` where it is remembered.
+A setting can only be chosen if it gives the model's golden samples within their tolerances; the default stays unless another setting is
+faster by more than the noise. :mod:`~onnxferry.runtime.tuning.search` says how settings are timed,
+:mod:`~onnxferry.runtime.tuning.cache` where the results are kept.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from onnxferry.runtime.tuning.plan import Plan, Setting, Tuning, plan_from_json,
 from onnxferry.runtime.tuning.search import Pool, Search
 
 SECONDS = 20.0
-"""That tuning a model takes at most, all batch sizes together."""
+"""The default time limit for a model, all batch sizes together."""
 
 
 BATCHES = 1, 64
@@ -63,18 +64,18 @@ def tune(
     feeds: Sequence[Mapping[str, np.ndarray]] = (),
     remember: bool = True,
 ) -> Tuning:
-    """A plan for each batch size, measured now or remembered from before.
+    """A plan for each batch size, measured now or kept from before.
 
-    ``batches``: None for 1 and 64, for a graph of a fixed batch that one. ``threads``: only this number is
-    tried; None for 1 up to as many as the process may use. ``device``, ``providers``, ``limits``: as of :class:`Engine`.
-    ``seconds``: for all of it; a setting that there is no time left to measure stays as it is by default. ``feeds``: inputs
-    to time with, of any batch size; the first golden sample of the file, or what its shapes ask for, where none are given. With them,
-    what was found before does not count.
-    Variants are tried where they are certified: those of the CPU on the CPU, those of CUDA there.
-    ``remember``: False neither looks at what was found before nor keeps what is found now.
+    ``batches``: None for 1 and 64, or for the graph's batch size if that is fixed. ``threads``: only this number is tried; None for 1 up
+    to as many as the process may use. ``device``, ``providers``, ``limits``: as of :class:`Engine`.
+    ``seconds``: the time limit; a setting that there is no time left to measure keeps its default. ``feeds``: inputs to time with, of any
+    batch size; if empty, the file's first golden sample, or random arrays of its shapes. With them, earlier results of these batch sizes
+    do not count.
+    Variants are tried on the device that they are certified for.
+    ``remember``: False neither reads earlier results nor keeps the new ones.
 
-    Raises InputError for batch sizes that make no sense and for inputs that cannot be made up, CheckFailedError where the file's
-    golden samples do not come out even as it is, and what :class:`Engine` raises.
+    Raises InputError for invalid batch sizes and for inputs that cannot be generated, CheckFailedError if the file fails its golden
+    samples with the default setting, and what :class:`Engine` raises.
     """
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
         raise InputError(f"seconds must be a number above 0, got {seconds!r}")
@@ -224,12 +225,12 @@ def open_as(setting: Setting, file: Description, *, device: str, providers: Sequ
 
 
 def forget(name_or_path: str | os.PathLike[str]) -> int:
-    """Forgets all that was found for a model's file, for whatever settings. Returns how many entries there were."""
+    """Removes all results that were kept for a model's file, for any settings. Returns how many entries there were."""
     return cache.forget_entries(file_sha256(find_model(name_or_path)))
 
 
 def _batch_sizes(batches: Iterable[int] | None, summary: ModelSummary) -> list[int]:
-    """Checked, each once, ascending. Raises InputError."""
+    """The batch sizes, checked, without duplicates and ascending. Raises InputError."""
     fixed = None
     if batch_axis(summary.inputs, summary.optional_inputs) is None:
         fixed = next((size for spec in summary.inputs for size in spec.shape[:1] if isinstance(size, int) and size > 0), 1)
@@ -254,13 +255,13 @@ def _batch_sizes(batches: Iterable[int] | None, summary: ModelSummary) -> list[i
 
 
 def _thread_counts(most: int) -> list[int]:
-    """All there are first, then one, then powers of two between: every number of many would take too long to try."""
+    """The highest number first, then one, then the powers of two between: trying every number would take too long."""
     between = [2**power for power in range(1, most.bit_length()) if 2**power < most]
     return list(dict.fromkeys([most, 1, *reversed(between)]))
 
 
 def _settings(variants: Sequence[Variant], counts: Sequence[int], default: Setting) -> list[Setting]:
-    """Files by threads, likeliest first: what a certificate says is faster comes before what is not."""
+    """Variants and numbers of threads to try, likeliest first: the variants with the highest certified speed."""
     promised = sorted(variants, key=lambda variant: -max(variant.speed.values(), default=1.0))
     settings = [Setting(tag, count) for count in counts for tag in (*(variant.tag for variant in promised), "")]
     return [setting for setting in settings if setting != default]

@@ -1,4 +1,4 @@
-"""An engine that runs each batch size the way that tuning found best: for the caller one engine, within it one or several sessions."""
+"""An engine that runs each batch size with the setting that tuning found fastest, in one or several sessions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from onnxferry.runtime.tuning.bound_run import BoundRun
 from onnxferry.runtime.tuning.plan import Setting, Tuning
 from onnxferry.runtime.tuning.tune import SECONDS, open_as, tuning_for
 
-_KNOWN_SIZES = 4096  # batch sizes whose setting is looked up but once
+_KNOWN_SIZES = 4096  # batch sizes whose setting is kept after the first look-up
 
 
 class TunedEngine:
@@ -77,15 +77,15 @@ class TunedEngine:
 
     @property
     def best_batch(self) -> int:
-        """The batch size to group many inputs by: of those tuned, the one with the least time a row."""
+        """The batch size to group many inputs by: of those tuned, the one with the least time per row."""
         return self.tuning.best_batch
 
     def setting(self, rows: int) -> Setting:
-        """How a batch of so many rows is run."""
+        """The setting for a batch of that many rows."""
         found = self._setting_of_rows.get(rows)
         if found is None:
             found = self.tuning.nearest(rows).setting
-            if rows != 1 and found.variant in self.tuning.per_row:  # its rows would change each other
+            if rows != 1 and found.variant in self.tuning.per_row:  # its rows would change each other's results
                 others = {size: plan for size, plan in self.tuning.plans.items() if plan.setting.variant not in self.tuning.per_row}
                 found = replace(self.tuning, plans=others).nearest(rows).setting if others else self._plain(found)
             if len(self._setting_of_rows) < _KNOWN_SIZES:
@@ -106,7 +106,7 @@ class TunedEngine:
     async def arun(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         setting = self.setting_for(feeds)
         engine = self._sessions.get(setting)
-        if engine is None:  # opening one takes its time, which the event loop has not
+        if engine is None:  # opening a session takes time, and must not block the event loop
             engine = await asyncio.to_thread(self._engine, setting)
         return await engine.arun(feeds, outputs)
 
@@ -136,8 +136,8 @@ class TunedEngine:
         return f"TunedEngine({self.path}, {'closed' if self._is_closed else f'device={self.device!r}'}, batches {{{plans}}})"
 
     def setting_for(self, feeds: Mapping[str, np.ndarray]) -> Setting:
-        """How these feeds are run: as a batch of so many rows, and on a graph for its sizes only where they have them."""
-        # What is no dict, and feeds whose rows cannot be counted, go to the session of one row, which says what is wrong.
+        """The setting for these feeds: by their number of rows; one with fixed sizes only if the feeds have them."""
+        # Invalid feeds, whose rows cannot be counted, go to the session for one row, which reports the error.
         setting = self.setting(self._axis.rows(feeds) if self._axis is not None and isinstance(feeds, Mapping) else 1)
         if not setting.sizes:
             return setting
@@ -164,7 +164,7 @@ class TunedEngine:
         return engine
 
     def _opened(self, setting: Setting) -> Engine:
-        """Settings that differ in their binding alone share a session."""
+        """Settings that differ only in their binding share a session."""
         for other, engine in self._sessions.items():
             if replace(other, binding=setting.binding) == setting:
                 return engine
@@ -172,21 +172,21 @@ class TunedEngine:
 
 
 class _Fixed:
-    """Which feeds a session that was opened for some sizes takes, and how the others are run."""
+    """Which feeds fit a session with fixed sizes, and the setting for all others."""
 
     def __init__(self, setting: Setting, inputs: Sequence[TensorSpec]) -> None:
         sizes: dict[Any, int] = dict(setting.sizes)
         self.otherwise = replace(setting, sizes=())
         shapes = [(spec.name, tuple(sizes.get(size, size) for size in spec.shape)) for spec in inputs if spec.ranked]
         self.shapes = [(name, shape) for name, shape in shapes if None not in shape]
-        self.open = [(name, shape) for name, shape in shapes if None in shape]  # an axis without a name stays of any size
+        self.open = [(name, shape) for name, shape in shapes if None in shape]  # an axis without a name stays dynamic
 
     def fits(self, feeds: Any) -> bool:
         try:
             return all(feeds[name].shape == shape for name, shape in self.shapes) and all(
                 _matches(feeds[name].shape, shape) for name, shape in self.open
             )
-        except (AttributeError, KeyError, TypeError):  # no arrays, or one is missing: a session for any size says so
+        except (AttributeError, KeyError, TypeError):  # not arrays, or one is missing: the session without fixed sizes reports it
             return False
 
 

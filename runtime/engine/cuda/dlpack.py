@@ -1,9 +1,8 @@
-"""Arrays on the model's own device, in and out without a copy: anything that speaks DLPack (torch, cupy, jax, numpy).
+"""Runs on arrays on the model's own device, without a copy: anything that supports DLPack (torch, cupy, jax, numpy).
 
 Source: https://dmlc.github.io/dlpack/latest/python_spec.html. On CUDA, work is ordered by streams. With ``Engine(cuda_stream=…)``
 everything runs on the caller's stream: producers are asked to make their data ready there, and nothing waits. Without it ONNX
-Runtime has a stream of its own, which others cannot be ordered against: the device is waited for before the run, and the run for
-its own end.
+Runtime uses a stream of its own, which others cannot be ordered against: the device is synchronized before and after the run.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from onnxferry.runtime.errors import InputError
 _DEVICE_TYPES = {1: "cpu", 2: "cuda"}  # DLDeviceType
 
 
-_ANY_STREAM = -1  # DLPack: the consumer takes care of the order itself
+_ANY_STREAM = -1  # DLPack: the consumer orders the work itself
 
 
 class DeviceArray:
-    """An output where the model left it. ``torch.from_dlpack(array)`` and its like share its memory; :meth:`numpy` copies to the CPU."""
+    """An output on the model's device. ``torch.from_dlpack(array)`` and the like share its memory; :meth:`numpy` copies to the CPU."""
 
     def __init__(self, value: Any, stream: int | None) -> None:
         self._value = value  # onnxruntime.OrtValue; owns the memory
@@ -53,9 +52,9 @@ class DeviceArray:
         return np.array(self._value.numpy())
 
     def __dlpack__(self, *, stream: int | None = None, copy: bool | None = None, **_: object) -> Any:
-        if copy:  # the consumer then makes one itself
+        if copy:  # the consumer then copies
             raise TypeError("this array shares its memory, and makes no copy")
-        # Another stream than the one that writes it must not read before that is done.
+        # A stream other than the one that writes the array must not read before that is done.
         if self._stream is not None and stream not in (_ANY_STREAM, self._stream):
             self._wait()
         return self._value.__dlpack__()
@@ -73,7 +72,7 @@ class DeviceArray:
 
 
 class _OnStream:
-    """A producer that is asked for its data on one stream. ``dtype`` is what ONNX Runtime looks for to know bools by."""
+    """A producer that exports its data for one stream. ONNX Runtime reads ``dtype`` to recognize bools."""
 
     def __init__(self, array: Any, stream: int | None) -> None:
         self._array = array
@@ -81,7 +80,7 @@ class _OnStream:
         self.dtype = getattr(array, "dtype", None)
 
     def __dlpack__(self) -> Any:
-        # On the CPU there are no streams, and some producers refuse the argument.
+        # The CPU has no streams, and some producers refuse the argument.
         return self._array.__dlpack__() if self._stream is None else self._array.__dlpack__(stream=self._stream)
 
 
@@ -98,12 +97,12 @@ def run_on_device(
     device: tuple[str, int],
     stream: int | None,
 ) -> dict[str, DeviceArray]:
-    """Runs once on arrays that lie on ``device`` (kind, number). Names of feeds are checked already."""
+    """Runs once on arrays on ``device`` (kind, number). The inputs' names are checked already."""
     values = values_of(feeds, known, device, stream)
     binding = session.io_binding()
     for name, value in values.items():
         binding.bind_ortvalue_input(name, value)
-    # The outputs' memory is new each time: of a binding that is used again it would be the last run's.
+    # A new binding, so that the outputs are new memory: a binding that is used again reuses the last run's.
     for name in names:
         binding.bind_output(name, *device)
     options = None
@@ -130,7 +129,7 @@ def _value(array: Any, feed: TensorCheck, device: tuple[str, int], stream: int |
     try:
         value = ort.onnxruntime().OrtValue.from_dlpack(_OnStream(array, stream if device[0] == "cuda" else None))
     except refusals as error:
-        text = ort.words(error)
+        text = ort.message_of(error)
         if "ontiguous" in text:
             text = f"it is not contiguous; use {name}.contiguous()"
         raise InputError(f"input {name!r} cannot be taken as it is: {text}") from error

@@ -1,4 +1,4 @@
-"""What NVIDIA's driver is asked for directly, because ONNX Runtime has no way to it from Python: waiting for a stream, and copying on one.
+"""Calls to NVIDIA's driver that ONNX Runtime has no Python interface for: synchronizing a stream, and copying on one.
 
 Source: https://docs.nvidia.com/cuda/cuda-driver-api/
 """
@@ -13,11 +13,11 @@ from onnxferry.runtime.errors import DeviceError
 from onnxferry.runtime.machine import nvidia
 
 Copy = tuple[int, int, int]
-"""To an address, from an address, bytes: both on the device."""
+"""(target address, source address, bytes), both on the device."""
 
 
 def wait_for(stream: int, device: int) -> None:
-    """Until all that was put on a stream of the GPU ``device`` is done."""
+    """Blocks until all work on a stream of the GPU ``device`` is done. Raises DeviceError if the driver fails."""
     driver = nvidia.load_driver()
     code = -1
     if driver is not None:
@@ -28,7 +28,7 @@ def wait_for(stream: int, device: int) -> None:
 
 
 def copy_on(stream: int, device: int, copies: Iterable[Copy]) -> None:
-    """Puts copies on a stream, and does not wait for them."""
+    """Enqueues copies on a stream without waiting for them. Raises DeviceError if the driver fails."""
     driver = nvidia.load_driver()
     if driver is None:
         raise DeviceError("copying on a GPU needs an NVIDIA driver; run `nvidia-smi` to see what the driver says")
@@ -45,10 +45,10 @@ def copy_on(stream: int, device: int, copies: Iterable[Copy]) -> None:
 
 @contextlib.contextmanager
 def primary_context(driver: ctypes.CDLL, device: int) -> Iterator[None]:
-    """The context that all of this process shares, current in this thread: any thread may come here, one that never saw CUDA too."""
+    """Makes the process's primary context current in this thread, which may never have used CUDA."""
     context = ctypes.c_void_p()
     if driver.cuInit(0) != 0 or driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) != 0:
-        yield  # what is called then says what is wrong
+        yield  # the call that follows reports the error
         return
     pushed = driver.cuCtxPushCurrent_v2(context) == 0
     try:

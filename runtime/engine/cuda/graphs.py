@@ -1,11 +1,12 @@
-"""Fixed shapes on a GPU: inputs and outputs at addresses that stay, and the run recorded once and replayed (CUDA graphs).
+"""CUDA graphs: for each set of shapes, a run is captured once, on buffers at fixed addresses, and then replayed.
 
-A replay writes to the very addresses that were recorded, so each set of shapes has buffers of its own, which are filled before and
-read after. Runs take turns. Source: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#using-cuda-graphs-preview
+A replay writes to the addresses that were captured, so each set of shapes has buffers of its own, which are filled before the run and
+read after it. Runs take turns. Source:
+https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#using-cuda-graphs-preview
 
-Where a graph computes with its own sizes, as images of any size make it, those sums run on the CPU and their results are copied
-to the GPU in the middle of the run, which cannot be recorded: ONNX Runtime refuses to open such a session. With the sizes settled
-they are folded away when the session is opened, so that each set of shapes gets a session of its own.
+If a graph computes with its own sizes, as for images of any size, those nodes run on the CPU and their results are copied to the GPU in
+the middle of the run, which cannot be captured: ONNX Runtime refuses to open such a session. With fixed sizes these nodes are folded
+when the session is opened, so each set of shapes then gets a session of its own.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.onnx_file.summary import ModelSummary
 
 MAX_SHAPES = 8
-"""Sets of shapes that are kept recorded; the one used longest ago goes first."""
+"""Captured sets of shapes that are kept; the least recently used one is dropped first."""
 
 
 _GRAPH_ID = "gpu_graph_id"
 
 
-_NOT_RECORDED = "-1"
+_NOT_CAPTURED = "-1"
 
 
 _DO_NOT_WAIT = "disable_synchronize_execution_providers"
@@ -42,22 +43,22 @@ _CONTROL_FLOW = ("ai.onnx::If", "ai.onnx::Loop", "ai.onnx::Scan")
 
 
 def refuse_control_flow(summary: ModelSummary, name: str) -> None:
-    """Raises InputError for a graph that cannot be recorded."""
+    """Raises InputError for a graph with control flow, which cannot be captured."""
     found = [operator.removeprefix("ai.onnx::") for operator in _CONTROL_FLOW if operator in summary.operators]
     if found:
         raise InputError(
-            f"{name} cannot be recorded as a CUDA graph: it has {' and '.join(found)}, whose course is decided while it runs; "
+            f"{name} cannot be captured as a CUDA graph: it has {' and '.join(found)}, whose control flow is decided during the run; "
             "open it without cuda_graph=True"
         )
 
 
 OpenFor = Callable[[Mapping[str, tuple[int, ...]]], Any]
-"""A session for inputs of these shapes only, by name."""
+"""Opens a session for inputs of these shapes only, by name."""
 
 
 @dataclass(frozen=True)
 class _Slot:
-    """One set of shapes: its buffers on the device, bound, and the number of its graph."""
+    """One set of shapes: its bound buffers on the device, and the number of its captured graph."""
 
     number: int
     session: Any
@@ -69,8 +70,8 @@ class _Slot:
 class GraphRunner:
     """Runs a session through fixed buffers on ``device`` (kind, number). :meth:`call` is a session's run.
 
-    ``stream``: the caller's, which the session was opened on too; None where it has one of its own. ``open_for``: where ``session``
-    itself cannot be recorded, opens one that can be.
+    ``stream``: the caller's, which the session was opened on; None if the session has its own. ``open_for``: opens a session for fixed
+    shapes, if ``session`` itself cannot be captured.
     """
 
     def __init__(
@@ -86,28 +87,28 @@ class GraphRunner:
         self._slots: dict[tuple[Any, ...], _Slot] = {}
 
     def call(self, names: Sequence[str], feeds: Mapping[str, Any], _options: Any) -> list[Any]:
-        """Numpy arrays in and out. A run cannot be stopped half-way: it is one launch."""
+        """Numpy arrays in and out. A run cannot be stopped: it is one launch."""
         with self._lock:
-            if self._stream is not None:  # where an earlier run may still read the buffers
+            if self._stream is not None:  # an earlier run may still read the buffers
                 cuda_driver.wait_for(self._stream, self._device[1])
             key, slot = self._slot(names, feeds)
-            # These copies, and the run, are done when they come back.
+            # These copies and the run are synchronous.
             for name, value in slot.inputs.items():
                 value.update_inplace(feeds[name])
             slot.session.run_with_iobinding(slot.binding, _run_options(str(slot.number)))
-            self._slots[key] = slot  # the newest last; one that failed is not used again
-            # All of them are copies: the buffers are the next run's.
+            self._slots[key] = slot  # the newest last; a slot whose run failed is not used again
+            # Copies, because the next run writes to the buffers again.
             return [np.array(value.numpy()) for value in slot.outputs]
 
     def call_on_device(self, names: Sequence[str], feeds: Mapping[str, Any]) -> list[Any]:
-        """OrtValues in and out, on the device: copied there into the buffers and out of them into new memory.
+        """OrtValues in and out, on the device: copied into the buffers and out of them into new memory.
 
-        On the caller's stream nothing waits; else all is done at the end.
+        On the caller's stream nothing waits; otherwise all work is done when this returns.
         """
         with self._lock:
             key, slot = self._slot(names, feeds)
             waits = self._stream is None
-            if waits:  # for what makes the feeds, on whatever stream
+            if waits:  # wait for the producers of the inputs, whatever their stream
                 slot.binding.synchronize_inputs()
             self._copy([(value, feeds[name]) for name, value in slot.inputs.items()])
             slot.session.run_with_iobinding(slot.binding, _run_options(str(slot.number), wait=waits))
@@ -119,7 +120,7 @@ class GraphRunner:
             return answers
 
     def _copy(self, pairs: Sequence[tuple[Any, Any]]) -> None:
-        """To and from, on the device."""
+        """Copies (target, source) pairs on the device."""
         if self._stream is not None:
             copies = [(target.data_ptr(), source.data_ptr(), _bytes(source)) for target, source in pairs]
             cuda_driver.copy_on(self._stream, self._device[1], copies)
@@ -128,7 +129,7 @@ class GraphRunner:
             target.update_inplace(source)
 
     def _slot(self, names: Sequence[str], feeds: Mapping[str, Any]) -> tuple[tuple[Any, ...], _Slot]:
-        """Key and slot of these shapes, taken out. Its buffers hold the answers until its next run."""
+        """Key and slot of these shapes, removed from the table. Its buffers hold the results until its next run."""
         key = (*names, *((name, _shape(feeds[name])) for name in sorted(feeds)))
         slot = self._slots.pop(key, None)
         if slot is None:
@@ -147,11 +148,11 @@ class GraphRunner:
             binding.bind_ortvalue_input(name, value)
         for name in names:
             binding.bind_output(name, *self._device)
-        binding.synchronize_inputs()  # for what makes the feeds, on whatever stream
+        binding.synchronize_inputs()  # wait for the producers of the inputs, whatever their stream
         for name, value in inputs.items():
             value.update_inplace(feeds[name])
-        # Once without recording: it tells the outputs' shapes, and lets libraries make their plans.
-        session.run_with_iobinding(binding, _run_options(_NOT_RECORDED))
+        # Once without capturing: it gives the outputs' shapes, and lets libraries choose their algorithms.
+        session.run_with_iobinding(binding, _run_options(_NOT_CAPTURED))
         outputs = [self._like(value) for value in binding.get_outputs()]
         binding.clear_binding_outputs()
         for name, value in zip(names, outputs, strict=True):
@@ -163,11 +164,11 @@ class GraphRunner:
         return ort.onnxruntime().OrtValue.ortvalue_from_shape_and_type(_shape(value), _dtype(value).type, *self._device)
 
     def _forget(self, key: tuple[Any, ...]) -> None:
-        if self._stream is not None:  # a graph that is still running must not lose its buffers
+        if self._stream is not None:  # a graph that is still running needs its buffers
             cuda_driver.wait_for(self._stream, self._device[1])
         slot = self._slots.pop(key)
         if slot.session is self._session and hasattr(self._session, "release_captured_graph"):
-            self._session.release_captured_graph(slot.number)  # before, a graph lived as long as its session
+            self._session.release_captured_graph(slot.number)  # older versions keep a graph as long as its session
 
 
 def _dtype(value: Any) -> np.dtype[Any]:

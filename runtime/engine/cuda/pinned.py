@@ -1,9 +1,9 @@
-"""Page-locked ("pinned") host memory: a GPU copies from it and to it by itself, without the driver's buffer in between.
+"""Page-locked ("pinned") host memory: the GPU reads and writes it directly, without the driver's staging buffer.
 
-It comes from NVIDIA's driver, cuMemHostAlloc, because ONNX Runtime (up to 1.31) has no public way to its own from Python:
-``OrtDevice.make`` has no kind of memory to choose, ``OrtValue.ortvalue_from_shape_and_type`` takes device memory even for an inner
-OrtDevice that is HOST_ACCESSIBLE, and with a ``memory_info`` knows the allocators of plug-in providers alone ("No shared allocator
-found for: … CudaPinned"). The inner session of 1.31 may give some, which would have to go with the session.
+It is allocated by NVIDIA's driver, cuMemHostAlloc, because ONNX Runtime (up to 1.31) has no public Python interface for it:
+``OrtDevice.make`` cannot choose a kind of memory, ``OrtValue.ortvalue_from_shape_and_type`` allocates device memory even for an inner
+OrtDevice that is HOST_ACCESSIBLE, and with a ``memory_info`` it knows the allocators of plug-in providers only ("No shared allocator
+found for: … CudaPinned"). The inner session of 1.31 may allocate some, which would be freed with the session.
 Source: https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html
 """
 
@@ -23,15 +23,15 @@ _FOR_ALL_CONTEXTS = 1  # CU_MEMHOSTALLOC_PORTABLE
 
 
 def pinned_like(array: np.ndarray, device: int = 0) -> np.ndarray:
-    """New page-locked memory of an array's shape and dtype, of any contents; it is freed with the last array that shares it.
+    """An uninitialized page-locked array of the given array's shape and dtype, freed with the last array that shares its memory.
 
-    ``device``: the GPU that it is for, as CUDA counts them. Raises DeviceError where the driver gives none.
+    ``device``: the GPU, as CUDA numbers them. Raises DeviceError if the driver cannot allocate it.
     """
     return np.asarray(_Memory(array, device))
 
 
 class _Memory:
-    """Owns the memory; ``np.asarray`` of it shares it, and keeps it alive."""
+    """Owns the memory; ``np.asarray`` of it shares the memory and keeps it alive."""
 
     def __init__(self, array: np.ndarray, device: int) -> None:
         self._pointer: int | None = None
@@ -40,7 +40,7 @@ class _Memory:
         if driver is None or driver.cuInit(0) != 0:
             raise DeviceError("page-locked memory needs an NVIDIA driver with a usable GPU; run `nvidia-smi` to see what the driver says")
         self._driver = driver
-        # Held for as long as the memory: both belong to the context that all of this process shares.
+        # The process's primary context, retained for as long as the memory.
         self._context = ctypes.c_void_p()
         code = self._driver.cuDevicePrimaryCtxRetain(ctypes.byref(self._context), device)
         if code != 0:
@@ -67,7 +67,7 @@ class _Memory:
 
     @contextlib.contextmanager
     def _current(self) -> Iterator[None]:
-        """Any thread may come here, garbage collection in one that never saw CUDA among them."""
+        """Makes the context current: any thread may call this, also by garbage collection in one that never used CUDA."""
         pushed = self._driver.cuCtxPushCurrent_v2(self._context) == 0
         try:
             yield

@@ -785,14 +785,14 @@ def test_provider_problem_names_what_comes_out_wrong(monkeypatch):
     ],
 )
 def test_words(raw, words):
-    assert ort.words(ValueError(raw)) == words
+    assert ort.message_of(ValueError(raw)) == words
 
 
 def test_words_are_bounded_in_length_and_time():
     started = time.monotonic()
-    assert len(ort.words(ValueError("/a" * 10**6))) <= 600
+    assert len(ort.message_of(ValueError("/a" * 10**6))) <= 600
     assert time.monotonic() - started < 2
-    assert ort.words(MemoryError()) == "out of memory"
+    assert ort.message_of(MemoryError()) == "out of memory"
 
 
 def test_path_objects_are_kept(scale_model, tmp_path):

@@ -21,7 +21,7 @@ from onnxferry.runtime.engine.cuda import driver as cuda_driver
 from onnxferry.runtime.engine.cuda.graphs import GraphRunner
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.open import CudaChoices
-from onnxferry.runtime.engine.placement import Placement, fallback_words
+from onnxferry.runtime.engine.placement import Placement, fallback_message
 from onnxferry.runtime.errors import DeviceError, InputError
 from onnxferry.runtime.machine import nvidia
 
@@ -300,7 +300,7 @@ def test_a_graph_that_can_be_recorded_for_no_shapes_is_refused(scale_model, monk
     monkeypatch.setattr(ort, "device_number", lambda session: 0)
     with (
         Engine(scale_model, device="cuda", cuda_graph=True) as engine,
-        pytest.raises(InputError, match="the model cannot be recorded as a CUDA graph: not partitioned; open it without cuda_graph=True"),
+        pytest.raises(InputError, match="the model cannot be captured as a CUDA graph: not partitioned; open it without cuda_graph=True"),
     ):
         engine.run({"x": rows(1).numpy()})
 
@@ -335,7 +335,9 @@ def test_control_flow_is_refused(build_onnx):
     branch = helper.make_graph([helper.make_node("Neg", ["x"], ["n"])], "b", [], [helper.make_tensor_value_info("n", FLOAT, None)])
     node = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
     model = build_onnx([node], [("c", TensorProto.BOOL, []), ("x", FLOAT, ["n"])], [("y", FLOAT, ["n"])]).SerializeToString()
-    with pytest.raises(InputError, match="the model cannot be recorded as a CUDA graph: it has If, whose course is decided while it runs"):
+    with pytest.raises(
+        InputError, match="the model cannot be captured as a CUDA graph: it has If, whose control flow is decided during the run"
+    ):
         Engine(model, cuda_graph=True)
 
 
@@ -386,10 +388,10 @@ def test_placement_on_the_cpu(scale_model):
 
 def test_nodes_that_fall_to_the_cpu_are_named():
     on_gpu = [Placement(f"conv{n}", "Conv", "cuda") for n in range(5)]
-    assert fallback_words(on_gpu, "m.onnx") is None
-    words = fallback_words([*on_gpu, Placement("pick", "NonZero", "cpu"), Placement("", "com.microsoft::X", "cpu")], "m.onnx")
+    assert fallback_message(on_gpu, "m.onnx") is None
+    words = fallback_message([*on_gpu, Placement("pick", "NonZero", "cpu"), Placement("", "com.microsoft::X", "cpu")], "m.onnx")
     assert words.startswith("2 of 7 nodes of m.onnx run on the CPU, not on the GPU: pick (NonZero), (no name) (com.microsoft::X); all: ")
-    many = fallback_words([Placement(f"n{n}", "Add", "cpu") for n in range(20)], "m.onnx")
+    many = fallback_message([Placement(f"n{n}", "Add", "cpu") for n in range(20)], "m.onnx")
     assert "n7 (Add) and 12 more" in many
 
 
