@@ -46,7 +46,7 @@ class TunedEngine:
         providers: Sequence[ort.Provider] | None = None,
         limits: Limits | None = None,
     ) -> None:
-        self.tuning = tuning
+        self.tuning = tuning if tuning.files else replace(tuning, files=_files(tuning.path, limits))
         self._asked_device, self._asked_providers = device, providers
         self._switch = threading.Lock()
         self._sessions: dict[Setting, Engine] = {}
@@ -54,8 +54,7 @@ class TunedEngine:
         self._setting_of_rows: dict[int, Setting] = {}
         self._fixed: dict[Setting, _Fixed] = {}
         self._is_closed = False
-        self._files = tuning.files or _files(tuning.path, limits)
-        model = self._files[""]
+        model = self.tuning.files[""]
         self.path: Path | None = model.path
         self.contract: Contract | None = model.contract
         self.metadata: dict[str, str] = dict(model.summary.metadata)
@@ -168,7 +167,7 @@ class TunedEngine:
         for other, engine in self._sessions.items():
             if replace(other, binding=setting.binding) == setting:
                 return engine
-        return open_as(setting, self._files[setting.variant], device=self._asked_device, providers=self._asked_providers)
+        return open_as(setting, self.tuning.files[setting.variant], device=self._asked_device, providers=self._asked_providers)
 
 
 class _Fixed:
