@@ -2,9 +2,8 @@
 
     summary = call(describe_file, {"path": "stranger.onnx"}, SandboxLimits(seconds=30))
 
-The function runs in a fresh interpreter; arguments and answer travel as JSON with arrays (never as pickles, as the answer may
-be written by whatever took the child over). NaN and infinities travel too, in arrays and as plain numbers: they are what a
-model may give, and both ends are Python. What the function raises of ours is raised here again; a crash, a hang and too much
+The function runs in a fresh interpreter; arguments and answer travel as :mod:`.messages`.
+What the function raises of ours is raised here again; a crash, a hang and too much
 memory are an UntrustedModelError. On Linux the child is confined before it opens the file (:mod:`.confinement`): it can read the
 model and its libraries, write no file, start no program and open no connection. Elsewhere, and on kernels without Landlock, it may do
 what its user may: only time is limited there.
@@ -12,12 +11,8 @@ what its user may: only time is limited there.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -37,6 +32,7 @@ from onnxferry.runtime.machine.telemetry import TELEMETRY_OFF
 from onnxferry.runtime.onnx_file.reader import read_model
 from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.sandbox.confinement import confine, library_paths
+from onnxferry.runtime.sandbox.messages import MAX_HEAD_BYTES, ClosedError, MessageError, TooLargeError, receive, send
 
 MIN_MEMORY_BYTES = 2**30
 """Less than this does not hold Python and ONNX Runtime themselves, whose libraries are mapped whole."""
@@ -47,6 +43,8 @@ _MESSAGE_LENGTH = 4000
 
 _TICK_SECONDS = 0.1
 
+MAX_REQUEST_BYTES = 64 * 2**20  # of a request without its arrays: it is ours
+
 
 # What an interpreter needs to start where this one did. Nothing else of the caller's environment: it may hold secrets.
 _ENVIRONMENT = (
@@ -55,19 +53,13 @@ _ENVIRONMENT = (
 )
 
 
-_ARRAY = "array/base64"
-
-
-_ARRAY_KINDS = "fiub"
-
-
 @dataclass(frozen=True)
 class SandboxLimits:
     """What the child may use."""
 
     seconds: float = 60.0  # wall-clock, the start of Python and ONNX Runtime (about a second) included
     memory_bytes: int = 4 * 2**30  # address space, about a gigabyte of it for the libraries; held on Linux only
-    answer_bytes: int = 64 * 2**20  # of what it gives back (arrays take 4/3 of their size), and of any file that it writes
+    answer_bytes: int = 64 * 2**20  # of what it gives back and of any file that it writes
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.seconds) and 0 < self.seconds <= 86_400):
@@ -121,17 +113,9 @@ def call(
     }
     # Files and not pipes: nobody has to read while the child writes, and its own limit on files bounds the answer.
     with tempfile.TemporaryFile() as question, tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as complaints:
-        question.write(_encoded(request))
-        question.seek(0)
-        process = subprocess.Popen(
-            # -P: a module beside the file, or where the caller stands, is not imported. -B: nothing is written beside ours.
-            [sys.executable, "-P", "-B", "-m", "onnxferry.runtime.sandbox.child"],
-            stdin=question,
-            stdout=answer,
-            stderr=complaints,
-            env={key: os.environ[key] for key in _ENVIRONMENT if key in os.environ} | {TELEMETRY_OFF: "1"},
-            start_new_session=os.name == "posix",
-        )
+        send(question.fileno(), request, max_head=MAX_REQUEST_BYTES)
+        os.lseek(question.fileno(), 0, os.SEEK_SET)
+        process = start("onnxferry.runtime.sandbox.child", question, answer, complaints)
         try:
             code = _wait(process, limits.seconds, tick)
         except subprocess.TimeoutExpired:
@@ -139,8 +123,31 @@ def call(
                 f"{name} is refused: reading and running it took more than {limits.seconds:g} s; if you trust it, give it more time"
             ) from None
         finally:
-            _end(process)
-        return _answer(name, code, _contents(answer, limits.answer_bytes), _contents(complaints, 2**16), limits)
+            end(process)
+        if code != 0:
+            raise broke_down(name, code, _contents(complaints, 2**16), limits)
+        os.lseek(answer.fileno(), 0, os.SEEK_SET)
+        try:
+            return answer_of(name, answer.fileno(), limits)
+        except ClosedError as error:  # it ends too early
+            raise not_understood(name) from error
+
+
+def start(module: str, stdin: Any, stdout: Any, stderr: Any) -> subprocess.Popen[bytes]:
+    """A fresh interpreter that runs one of our modules, without the secrets of this one's environment."""
+    process = subprocess.Popen(
+        # -P: a module beside the file, or where the caller stands, is not imported. -B: nothing is written beside ours.
+        [sys.executable, "-P", "-B", "-m", module],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        bufsize=0,
+        env={key: os.environ[key] for key in _ENVIRONMENT if key in os.environ} | {TELEMETRY_OFF: "1"},
+        start_new_session=os.name == "posix",
+    )
+    if process.stdin is not None and os.name == "posix":
+        os.set_blocking(process.stdin.fileno(), False)  # for deadlines
+    return process
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float, tick: Callable[[float], None] | None) -> int:
@@ -158,7 +165,7 @@ def _wait(process: subprocess.Popen[bytes], seconds: float, tick: Callable[[floa
         tick(time.monotonic() - started)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     """Ends the child and what it started."""
     if os.name == "posix":
         try:
@@ -175,21 +182,31 @@ def _contents(file: IO[bytes], most: int) -> bytes:
     return file.read(most)
 
 
-def _answer(name: str, code: int, answer: bytes, complaints: bytes, limits: SandboxLimits) -> Any:
-    if code != 0:
-        how = f"signal {signal.Signals(-code).name}" if code < 0 and -code in set(signal.Signals) else f"exit code {code}"
-        lines = complaints.decode("utf-8", "replace").strip().splitlines()
-        last = f": {lines[-1][:200]}" if lines else ""
-        gigabytes = f"{limits.memory_bytes / 2**30:g} GiB of memory"
-        raise UntrustedModelError(f"{name} is refused: the process that read it, with {gigabytes}, broke down ({how}{last})")
+def broke_down(name: str, code: int, complaints: bytes, limits: SandboxLimits) -> UntrustedModelError:
+    how = f"signal {signal.Signals(-code).name}" if code < 0 and -code in set(signal.Signals) else f"exit code {code}"
+    lines = complaints.decode("utf-8", "replace").strip().splitlines()
+    last = f": {lines[-1][:200]}" if lines else ""
+    gigabytes = f"{limits.memory_bytes / 2**30:g} GiB of memory"
+    return UntrustedModelError(f"{name} is refused: the process that read it, with {gigabytes}, broke down ({how}{last})")
+
+
+def not_understood(name: str) -> UntrustedModelError:
+    return UntrustedModelError(f"{name} is refused: the process that read it gave no answer that can be understood")
+
+
+def answer_of(name: str, fd: int, limits: SandboxLimits, *, deadline: float | None = None, max_head: int = MAX_HEAD_BYTES) -> Any:
+    """The value that a child answers, or the error of ours that it reports. Whatever took the child over may have written it.
+
+    Raises UntrustedModelError for what is no answer; ClosedError and TimeoutError as :func:`receive` does.
+    """
     try:
-        reply = json.loads(answer, object_hook=_decoded)
-    except (ValueError, RecursionError) as error:
-        raise UntrustedModelError(f"{name} is refused: the process that read it gave no answer that can be understood") from error
+        reply = receive(fd, max_bytes=limits.answer_bytes, max_head=max_head, deadline=deadline)
+    except (MessageError, TooLargeError) as error:
+        raise not_understood(name) from error
     if isinstance(reply, dict) and set(reply) == {"error", "message"}:
         raise _error_class(reply["error"])(str(reply["message"])[:_MESSAGE_LENGTH])
     if not isinstance(reply, dict) or set(reply) != {"value"}:
-        raise UntrustedModelError(f"{name} is refused: the process that read it gave no answer that can be understood")
+        raise not_understood(name)
     return reply["value"]
 
 
@@ -201,92 +218,67 @@ def _error_class(name: object) -> type[OnnxFerryError]:
     return OnnxFerryError
 
 
-def _encoded(value: Any) -> bytes:
-    return json.dumps(value, default=_array_to_json).encode()
-
-
-def _array_to_json(value: Any) -> dict[str, Any]:
-    import numpy as np
-
-    array = np.asarray(value, order="C")
-    if array.dtype.kind not in _ARRAY_KINDS:
-        raise InputError(f"only arrays of numbers travel to and from the process that reads a file, got {array.dtype}")
-    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    return {_ARRAY: base64.b64encode(little.tobytes()).decode("ascii"), "dtype": array.dtype.name, "shape": list(array.shape)}
-
-
-def _decoded(value: dict[str, Any]) -> Any:
-    """Raises ValueError for what is no array though it says so."""
-    if _ARRAY not in value:
-        return value
-    import numpy as np
-
-    try:
-        if not re.fullmatch(r"[a-z]+[0-9]{0,2}", str(value["dtype"])):  # numpy reads more than names, as Python's literals
-            raise ValueError("dtype")
-        dtype = np.dtype(str(value["dtype"])).newbyteorder("<")
-        if dtype.kind not in _ARRAY_KINDS:
-            raise ValueError(f"dtype {dtype}")
-        flat = np.frombuffer(base64.b64decode(value[_ARRAY], validate=True), dtype)
-        return flat.astype(dtype.newbyteorder("=")).reshape([int(size) for size in value["shape"]])
-    except (KeyError, TypeError, OverflowError, binascii.Error) as error:
-        raise ValueError("not an array") from error
-
-
-def _limit_this_process(request: Mapping[str, Any]) -> None:
+def limit_this_process(memory_bytes: int, file_bytes: int, cpu_seconds: int | None = None) -> None:
+    """Limits that the system holds this process to, as far as it has them."""
     if os.name != "posix":
         return
     import resource
 
-    wanted = {resource.RLIMIT_CPU: request["cpu_seconds"], resource.RLIMIT_FSIZE: request["file_bytes"], resource.RLIMIT_CORE: 0}
+    wanted = {resource.RLIMIT_FSIZE: file_bytes, resource.RLIMIT_CORE: 0}
+    if cpu_seconds is not None:
+        wanted[resource.RLIMIT_CPU] = cpu_seconds
     if memory_is_limited():
-        wanted[resource.RLIMIT_AS] = request["memory_bytes"]
+        wanted[resource.RLIMIT_AS] = memory_bytes
     for kind, limit in wanted.items():
         hardest = resource.getrlimit(kind)[1]
         limit = limit if hardest == resource.RLIM_INFINITY else min(limit, hardest)
         resource.setrlimit(kind, (limit, limit))
-    signal.setitimer(signal.ITIMER_REAL, request["seconds"])
 
 
-def _model_files(request: Mapping[str, Any]) -> list[Path]:
+def model_files(model: str, limits: Limits) -> list[Path]:
     """The model and its weight files. Whatever is wrong with the file is reported by the function that opens it."""
-    if request["model"] is None:
-        return []
-    path = Path(request["model"])
+    path = Path(model)
     try:
-        return [path, *read_model(path, Limits.from_json(request["file_limits"])).weight_files(path)]
+        return [path, *read_model(path, limits).weight_files(path)]
     except (OnnxFerryError, OSError):
         return [path]
 
 
 def _serve() -> int:
     """The child's part: one request from stdin, one answer to stdout."""
-    answer = os.fdopen(os.dup(1), "wb")
+    answer = os.dup(1)
     # What a library prints must not get into the answer.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    request = json.load(sys.stdin.buffer, object_hook=_decoded)
+    request = receive(0, max_bytes=2**62, max_head=MAX_REQUEST_BYTES)
     module, _, attribute = request["function"].partition(":")
     function = getattr(import_module(module), attribute)
-    _limit_this_process(request)
+    limit_this_process(request["memory_bytes"], request["file_bytes"], request["cpu_seconds"])
+    if os.name == "posix":
+        signal.setitimer(signal.ITIMER_REAL, request["seconds"])
     if request["confined"]:
-        confine([*library_paths(), *_model_files(request)])
+        readable = model_files(request["model"], Limits.from_json(request["file_limits"])) if request["model"] else []
+        confine([*library_paths(), *readable])
     try:
-        reply = _encoded({"value": function(**request["arguments"])})
-        if len(reply) > request["file_bytes"]:
-            sizes = f"{human_bytes(len(reply))}, and at most {human_bytes(request['file_bytes'])} are taken"
-            raise UntrustedModelError(f"{request['name']} is refused: what it gives takes {sizes}; give it smaller inputs")
-    except OnnxFerryError as error:
-        reply = _encoded({"error": type(error).__name__, "message": str(error)[:_MESSAGE_LENGTH]})
-    except MemoryError:
-        reply = _encoded(
-            {"error": "UntrustedModelError", "message": f"{request['name']} is refused: it takes more memory than it was given"}
-        )
-    except Exception:  # noqa: BLE001 - a fault of ours, which a stranger's file found: the caller hears of it, and goes on
+        reply_with(answer, request["name"], request["file_bytes"], lambda: function(**request["arguments"]))
+    except Exception:  # noqa: BLE001 - a fault of ours, which an untrusted file found: the caller hears of it, and goes on
         traceback.print_exc()
         return 70
-    answer.write(reply)
-    answer.flush()
     return 0
+
+
+def reply_with(fd: int, name: str, max_bytes: int, compute: Callable[[], Any], *, max_head: int = MAX_HEAD_BYTES) -> None:
+    """The child's part: sends what ``compute`` gives, or the error of ours that it raises. Anything else that it raises is a bug."""
+    try:
+        send(fd, {"value": compute()}, max_bytes=max_bytes, max_head=max_head)
+        return
+    except TooLargeError as large:
+        sizes = f"{human_bytes(large.size)}, and at most {human_bytes(max_bytes)} are taken"
+        error: OnnxFerryError = UntrustedModelError(f"{name} is refused: what it gives takes {sizes}; give it smaller inputs")
+    except MemoryError:
+        error = UntrustedModelError(f"{name} is refused: it takes more memory than it was given")
+    except OnnxFerryError as ours:
+        error = ours
+    send(fd, {"error": type(error).__name__, "message": str(error)[:_MESSAGE_LENGTH]})
 
 
 if __name__ == "__main__":

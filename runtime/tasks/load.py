@@ -38,6 +38,7 @@ def load(
     tune: bool = False,
     limits: Limits | None = None,
     variant: str | None = None,
+    isolated: bool = False,
 ) -> Model:
     """Open a model.
 
@@ -52,6 +53,8 @@ def load(
     measured before, for whatever batch sizes; if there are none, they are measured now, in up to 20 seconds, and kept.
     ``variant``: the tag of a certified variant beside the file, such as ``"int8"`` (see :mod:`onnxferry.runtime.artifact.variants`), to
     open instead, on the device that it is certified for. Of an autoencoder's two files, each that has such a variant.
+    ``isolated``: run the model in a confined child process, for a file that you do not trust (see
+    :mod:`onnxferry.runtime.sandbox.isolated`); on the CPU, without ``tune``, ``variant`` and ``providers``.
     ``limits``: how much a file may hold; raise them (``Limits(depth=40)``) for one you trust.
 
     Returns a :class:`~onnxferry.runtime.tasks.classifier.Classifier` for a recogniser, a
@@ -67,6 +70,10 @@ def load(
     path = find_model(name_or_path)
     if variant is not None and tune:
         raise InputError("give either variant=..., to choose one, or tune=True, to have it chosen")
+    if isolated:
+        if tune or variant is not None or providers is not None or device not in ("auto", "cpu"):
+            raise InputError("isolated=True runs the file as it is on the CPU: leave device, providers, tune and variant out")
+        return _load_isolated(path, threads, limits)
     chosen = {} if variant is None else _chosen_variants(path, variant, device, providers, limits)
 
     def open_file(file: Path) -> Runner:
@@ -77,6 +84,15 @@ def load(
         where = certified.device if certified and providers is None else device
         model = certified.file if certified else describe(file, limits)
         return Engine(model, device=where, threads=threads, providers=providers)
+
+    return _model_from_runner(open_file(path), open_file)
+
+
+def _load_isolated(path: Path, threads: int | None, limits: Limits | None) -> Model:
+    from onnxferry.runtime.sandbox.isolated import IsolatedEngine
+
+    def open_file(file: Path) -> Runner:
+        return IsolatedEngine(file, threads=threads, file_limits=limits)
 
     return _model_from_runner(open_file(path), open_file)
 

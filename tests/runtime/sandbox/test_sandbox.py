@@ -9,8 +9,10 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import onnx
@@ -24,6 +26,7 @@ from onnxferry.runtime.sandbox import child as sandbox
 from onnxferry.runtime.sandbox import jobs as untrusted
 from onnxferry.runtime.sandbox.child import SandboxLimits, call
 from onnxferry.runtime.sandbox.jobs import check_file, run_file
+from onnxferry.runtime.sandbox.messages import send
 
 needs_memory_limit = pytest.mark.skipif(not sandbox.memory_is_limited(), reason="only Linux limits a process's memory")
 
@@ -266,7 +269,10 @@ def test_time_is_limited_under_the_eyes_of_somebody(importable: None, pause: flo
 def test_a_child_whose_caller_is_gone_ends_by_itself(importable: None) -> None:
     limits = {"memory_bytes": 2**32, "seconds": 0.5, "cpu_seconds": 60, "file_bytes": 2**20, "confined": True, "model": None}
     request = {"function": f"{nap.__module__}:nap", "arguments": {"seconds": 60}, "name": "", **limits}
-    done = subprocess.run([sys.executable, "-P", "-m", sandbox.__name__], input=sandbox._encoded(request), timeout=50)
+    with tempfile.TemporaryFile() as question:
+        send(question.fileno(), request)
+        os.lseek(question.fileno(), 0, os.SEEK_SET)
+        done = subprocess.run([sys.executable, "-P", "-m", sandbox.__name__], stdin=question, timeout=50)
     assert done.returncode == -signal.SIGALRM
 
 
@@ -299,31 +305,67 @@ def test_numbers_that_are_not_finite_travel_unchanged(importable: None) -> None:
     np.testing.assert_array_equal(back["found"], [np.nan, np.inf, -np.inf, 1.5])
 
 
+def message(head: bytes, rest: bytes = b"") -> bytes:
+    return len(head).to_bytes(8, "little") + head + rest
+
+
+def answered(data: bytes) -> object:
+    """What the caller makes of a child that wrote these bytes and ended well."""
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        return sandbox.answer_of("the file", file.fileno(), SandboxLimits())
+
+
+ONE = b'{"value": {"value": {"array": 0}}, "arrays": [["float32", [%s]]]}'
+
+
+def test_an_answer_with_an_array() -> None:
+    np.testing.assert_array_equal(answered(message(ONE % b"2", np.array([1, 2], "<f4").tobytes())), np.array([1, 2], np.float32))
+
+
 @pytest.mark.parametrize(
     "answer",
     [
-        b"",
-        b"{",
-        b"[1]",
-        b'{"value": 1, "error": 2}',
-        b'{"value": {"array/base64": "AAAA", "dtype": "float32", "shape": [9]}}',
-        b'{"value": {"array/base64": "AAAA", "dtype": "object", "shape": [1]}}',
-        b'{"value": {"array/base64": "!", "dtype": "uint8", "shape": [1]}}',
-        b'{"value": {"array/base64": "AAAA"}}',
-        b'{"value": {"array/base64": "AAAA", "dtype": "(1,", "shape": [1]}}',
-        b"[" * 100_000,
+        message(b"{"),
+        message(b"[1]"),
+        message(b'{"value": 1}'),
+        message(b'{"value": {"value": 1, "error": 2}, "arrays": []}'),
+        message(b'{"value": {"value": 1}, "arrays": [["object", [1]]]}', b"\0" * 8),
+        message(b'{"value": {"value": 1}, "arrays": [["(1,", [1]]]}'),
+        message(b'{"value": {"value": 1}, "arrays": [["float32", [-1]]]}'),
+        message(b'{"value": {"value": 1}, "arrays": [["float32", [1e3]]]}'),
+        message(b'{"value": {"value": 1}, "arrays": [["float32", [1099511627775, 1099511627775]]]}'),
+        message(b'{"value": {"value": {"array": 1}}, "arrays": []}'),
+        message(b"[" * 100_000),
+        (2**63).to_bytes(8, "little"),
+        message(b" " * (2**20 + 1)),
+        message(ONE % b"1073741824"),
     ],
 )
 def test_an_answer_of_somebody_else_is_refused(answer: bytes) -> None:
     """Whoever took the child over writes the answer: it is parsed, and never trusted."""
     with pytest.raises(UntrustedModelError, match="no answer that can be understood"):
-        sandbox._answer("the file", 0, answer, b"", SandboxLimits())
+        answered(answer)
+
+
+@pytest.mark.parametrize("answer", [b"", b"123", message(ONE % b"2", b"1234"), (100).to_bytes(8, "little") + b"{"])
+def test_an_answer_that_ends_too_early_is_refused(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(module: str, stdin: object, stdout: IO[bytes], stderr: object) -> subprocess.Popen[bytes]:
+        stdout.write(answer)
+        stdout.flush()
+        return subprocess.Popen([sys.executable, "-c", ""], start_new_session=os.name == "posix")
+
+    monkeypatch.setattr(sandbox, "start", start)
+    with pytest.raises(UntrustedModelError, match="no answer that can be understood"):
+        call(nap, {"seconds": 0})
 
 
 def test_errors_in_an_answer_are_of_our_classes_only() -> None:
     for name in ("SystemExit", "annotations", "MissingExtraError", 3, "OnnxFerryError"):
         with pytest.raises(OnnxFerryError, match="words") as caught:
-            sandbox._answer("the file", 0, json.dumps({"error": name, "message": "words"}).encode(), b"", SandboxLimits())
+            answered(message(json.dumps({"value": {"error": name, "message": "words"}, "arrays": []}).encode()))
         assert type(caught.value) is OnnxFerryError
 
 
