@@ -1,9 +1,11 @@
-"""onnxferry.export: carries a model across to ONNX, and proves that the file does the same.
+"""onnxferry.export: exports a model to ONNX and verifies that the file does the same.
 
-    from onnxferry.export import export_model
+    from onnxferry.export import export_model, verify_file
     report = export_model(model, example_inputs, "out.onnx", dynamic_shapes={"x": {0: "batch"}})
+    report.save("parity.html")
+    verify_file("out.onnx", model).passed                 # later, against the model again
 
-Every refusal is an :class:`onnxferry.runtime.errors.OnnxFerryError`; a file that is not proved is not written.
+Every error is an :class:`onnxferry.runtime.errors.OnnxFerryError`; a file that fails the comparison is not written.
 """
 
 from __future__ import annotations
@@ -15,26 +17,39 @@ from onnxferry.runtime.machine.telemetry import disable_telemetry
 
 if TYPE_CHECKING:
     from onnxferry.export.families.checkpoint import export_checkpoint
+    from onnxferry.export.options import ExportOptions
     from onnxferry.export.parity.report import ParityReport
     from onnxferry.export.pipeline.export import export_model, export_module
+    from onnxferry.export.pipeline.verify import verify_file
 
 
 disable_telemetry()  # before onnxslim, skl2onnx or anything else here imports ONNX Runtime
 
 
-__all__ = ["ExportError", "ParityError", "ParityReport", "export_checkpoint", "export_model", "export_module"]
+__all__ = [
+    "ExportError",
+    "ExportOptions",
+    "ParityError",
+    "ParityReport",
+    "export_checkpoint",
+    "export_model",
+    "export_module",
+    "verify_file",
+]
 
 
 _LAZY = {
     "export_checkpoint": "onnxferry.export.families.checkpoint",
     "export_model": "onnxferry.export.pipeline.export",
     "export_module": "onnxferry.export.pipeline.export",
+    "ExportOptions": "onnxferry.export.options",
     "ParityReport": "onnxferry.export.parity.report",
+    "verify_file": "onnxferry.export.pipeline.verify",
 }
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for, so that a missing extra is an error in words and not an ImportError of onnx.
+    # Imported on first use, so that a missing extra is an error with its install line.
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib

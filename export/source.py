@@ -1,26 +1,27 @@
-"""Where models come from. One file a framework, imported only when used; each gives a :class:`Source`.
+"""What a source framework provides. One file per framework, imported only when it is used; each provides a :class:`Source`.
 
-A source knows three things of a model: its named inputs, how to run it on arrays, and one or more ways
-(:class:`Strategy`) to turn it into an ONNX graph. What is done with the graph, and whether it may be kept, is
-decided elsewhere, the same for every framework.
+A source knows three things about a model: its named inputs, how to run it on arrays, and one or more ways
+(:class:`Strategy`) to turn it into an ONNX graph. What is done with the graph, and whether it is written, is decided
+by the pipeline, the same for every framework. A :class:`Plan` is a source together with what is known beyond it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from onnxferry.export.options import Feeds as Feeds
 from onnxferry.runtime.arguments import is_text
+from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.tolerances import Tolerance
 from onnxferry.runtime.errors import ExportError
 
 if TYPE_CHECKING:
     import onnx
-
-
-Feeds = Mapping[str, np.ndarray]
 
 
 NUDGE = 1e-6
@@ -28,11 +29,11 @@ NUDGE = 1e-6
 
 
 class FinalExportError(ExportError):
-    """No other strategy can mend this, and one might hide it."""
+    """No other strategy can fix this, and one might hide it."""
 
 
 class LikelyExportError(ExportError):
-    """Another strategy may manage. Where the graph that it makes is refused, this is the likelier reason."""
+    """Another strategy may succeed. If its graph is refused, this error is the likelier reason."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class InputSpec:
     dtype: str  # numpy name, ``str`` for text
     shape: tuple[int | str, ...]  # a name where the axis is dynamic, else its size
     traced: tuple[int, ...]  # the example's shape
-    by_column: bool = False  # a table's: each place along the last axis has a range of its own
+    by_column: bool = False  # of a table: each column (last axis) has its own range of values
 
     def shape_at(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The shape with the given sizes of the dynamic axes; the traced size where none is given."""
@@ -61,15 +62,15 @@ class Trace:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A graph that one strategy made, not judged yet."""
+    """A graph that one strategy made, not verified yet."""
 
     model: onnx.ModelProto
-    # A file that somebody made: its versions, its optional inputs and ONNX Runtime's own operators are kept.
+    # An existing .onnx file: its versions, its optional inputs and ONNX Runtime's own operators are kept.
     foreign: bool = False
-    # The library that made it, where that is another's and its graph follows no capture that could be run.
+    # The third-party library that made the graph, if the graph follows no capture that could be run step by step.
     converter: str = ""
-    # What was done beyond a plain conversion, in words.
-    mends: tuple[str, ...] = ()
+    # What was done beyond a plain conversion, one sentence each.
+    fixes: tuple[str, ...] = ()
     # Axis name -> (smallest, largest or None): the sizes for which the framework says its capture holds.
     ranges: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
     # Runs the framework's own capture, where it can be run.
@@ -95,54 +96,70 @@ class Source(Protocol):
 
     @property
     def notes(self) -> Sequence[str]:
-        """What a person should know of how the model was taken (it was in training mode, a number was baked in …)."""
+        """What the user should know about how the model was exported (it was in training mode, a number was fixed …)."""
 
     @property
     def examples(self) -> Feeds:
-        """The inputs that the capture is traced with."""
+        """The inputs that the model is traced with."""
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """The model's outputs. Raises whatever the framework raises."""
 
     def run_float64(self, feeds: Feeds) -> dict[str, np.ndarray] | None:
-        """The same, computed in float64: shows how much of a difference is float32's own. None where that is not possible."""
+        """The same, computed in float64: shows how much of a difference is float32 rounding. None if that is not possible."""
 
     def run_nudged(self, feeds: Feeds, seed: int) -> dict[str, np.ndarray] | None:
-        """The same with weights and real inputs changed by about NUDGE of themselves: a decision that this changes is a tie.
+        """The same with weights and float inputs changed by about NUDGE of themselves: a decision that this changes is a tie.
 
-        None where that is not possible.
+        None if that is not possible.
         """
 
     def strategies(self, opset: int) -> Sequence[Strategy]:
-        """Ways to make the graph, the best first. The next is tried where the judge refuses one."""
+        """Ways to make the graph, the best first. The next one is tried if the comparison with the source fails."""
 
     def provenance(self) -> dict[str, Any]:
-        """Framework, versions, the model's class and its weights' SHA-256."""
+        """Framework, versions, the model's class and the SHA-256 of its weights."""
 
 
-def is_sklearn(model: Any) -> bool:
-    """Whether it is of scikit-learn, or derived from what is. Imports nothing."""
-    return _is_of("sklearn", model)
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """One file to write: a source, and what its framework or family knows about it beyond the source itself."""
+
+    source: Source
+    # What the file declares. None: a plain model's contract, with ``labels``. An empty name becomes the file's name.
+    contract: Contract | None = None
+    labels: tuple[str, ...] = ()
+    # More inputs to compare on, by a name for the report.
+    samples: Mapping[str, Feeds] = field(default_factory=dict)
+    # Inputs to store as golden samples; None: the example and one of another size, where they fit.
+    goldens: Sequence[Feeds] | None = None
+    # By output name; outputs without one are held to the default of their dtype.
+    tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
+    # Outputs whose argmax along the last axis must not change.
+    decisions: Collection[str] = ()
+    # Inputs that samples and golden samples may have besides the source's: dtype and number of axes by name.
+    optional: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    # Changes a generated input (name of the case, feeds) so that it can be compared: draws that are a tie are drawn again.
+    adjust_probe: Callable[[str, Feeds], Feeds] | None = None
+    # Adds to the verified graph what the source has no output for, such as class names as strings.
+    finish: Callable[[onnx.ModelProto], None] | None = None
+    # Where the file goes, given the path that the user named: a model in two files has one that goes beside it.
+    place: Callable[[Path], Path] = lambda path: path
 
 
-def is_keras(model: Any) -> bool:
-    """Whether it is of Keras, or derived from what is. Imports nothing."""
-    return _is_of("keras", model)
-
-
-def _is_of(package: str, model: Any) -> bool:
-    kind = model if isinstance(model, type) else type(model)
-    return any(base.__module__.partition(".")[0] == package for base in kind.__mro__)
+def numbered(samples: Sequence[Feeds], what: str = "sample") -> dict[str, Feeds]:
+    """``{"sample 0": feeds, …}``, as :class:`Plan` takes samples."""
+    return {f"{what} {number}": feeds for number, feeds in enumerate(samples)}
 
 
 def as_array(value: Any) -> np.ndarray:
-    """With text as numpy's own strings, as objects of which pandas keeps it."""
+    """As an array; text stored as objects, as pandas does, becomes numpy's own strings."""
     array = np.asarray(value)
     return array.astype(str) if is_text(array) else array
 
 
 def dtype_name(array: np.ndarray) -> str:
-    """As in an :class:`InputSpec`: ``str`` for text of whatever length."""
+    """The dtype as in an :class:`InputSpec`: ``str`` for text of any length."""
     return "str" if array.dtype.kind == "U" else array.dtype.name
 
 

@@ -91,16 +91,16 @@ class Family:
     name: str  # in checkpoints and contracts, and after ``onnxferry train``
     kind: Kind  # of the artifact that it is exported to
     training: str  # the module whose ``model_from_config(config)`` rebuilds the network of a checkpoint
-    exporter: str  # the function that exports a checkpoint, module:function
+    exporter: str  # function(checkpoint, name, options) that says which files an export writes, module:function
     page: str  # the demo page that shows it: module in onnxferry.demo.pages, and path of the page
 
 
-CNN = Family("cnn", RECOGNISER, "onnxferry.train.families.cnn", "onnxferry.export.families.cnn:export_recogniser", "recognise")
-RNN = Family("rnn", TEXT_GENERATOR, "onnxferry.train.families.rnn", "onnxferry.export.families.rnn.export:export_text", "write")
+CNN = Family("cnn", RECOGNISER, "onnxferry.train.families.cnn", "onnxferry.export.families.cnn:classifier_plans", "recognise")
+RNN = Family("rnn", TEXT_GENERATOR, "onnxferry.train.families.rnn", "onnxferry.export.families.rnn.export:text_plans", "write")
 AUTOENCODER = Family(
-    "ae", ENCODER, "onnxferry.train.families.autoencoder", "onnxferry.export.families.autoencoder:export_autoencoder", "compress"
+    "ae", ENCODER, "onnxferry.train.families.autoencoder", "onnxferry.export.families.autoencoder:autoencoder_plans", "compress"
 )
-GAN = Family("gan", IMAGE_GENERATOR, "onnxferry.train.families.gan", "onnxferry.export.families.gan:export_generator", "imagine")
+GAN = Family("gan", IMAGE_GENERATOR, "onnxferry.train.families.gan", "onnxferry.export.families.gan:generator_plans", "imagine")
 
 FAMILIES = {family.name: family for family in (CNN, RNN, AUTOENCODER, GAN)}
 """By name."""

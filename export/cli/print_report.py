@@ -1,28 +1,28 @@
-"""A parity report on the terminal, and to the file that --report names."""
+"""A parity report on the terminal, and in the file that --report names."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from onnxferry.export.parity.report import ParityReport
+from onnxferry.export.parity.report import REPORT_SUFFIXES, ParityReport
 from onnxferry.runtime.cli.console import new_table, plain, stdout
 from onnxferry.runtime.errors import ExportError, InputError
 
 
-def checked_report_name(file: Path | None) -> None:
-    """Raise InputError for a name that says no kind of report. Asked before the work starts."""
-    if file is not None and file.suffix.lower() not in (".html", ".json"):
-        raise InputError(f"--report takes a name ending in .html or .json, got {file.name!r}")
-    if file is not None and not file.absolute().parent.is_dir():
-        raise InputError(f"--report: the folder {file.parent} does not exist: make it, or give another place")
+def check_report_name(file: Path | None) -> None:
+    """Raise InputError if no report can be written there. Asked before the work starts."""
+    if file is None:
+        return
+    if file.suffix.lower() not in REPORT_SUFFIXES:
+        raise InputError(f"--report takes a name ending in {' or '.join(REPORT_SUFFIXES)}, got {file.name!r}")
+    if not file.absolute().parent.is_dir():
+        raise InputError(f"--report: the folder {file.parent} does not exist: create it, or give another place")
 
 
 def write_report_file(report: ParityReport, file: Path, title: str) -> None:
-    """Write .html or .json, by the name's ending. Raises ExportError where it cannot be written."""
-    from onnxferry.export.parity.report_html import write_report
-
+    """Write .html or .json, by the name's ending. Raises ExportError if it cannot be written."""
     try:
-        write_report(report, file, title=title)
+        report.save(file, title=title)
     except OSError as error:
         raise ExportError(f"cannot write the report {file}: {error.strerror or error}") from error
 

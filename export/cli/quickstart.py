@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import json
 import shlex
-import statistics
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from onnxferry.export.families.checkpoint import export_checkpoint
+from onnxferry.export.families.trained import TrainedClassifier
 from onnxferry.runtime import Classifier, Prediction, load
 from onnxferry.runtime.cli.console import command, print_json
 from onnxferry.runtime.engine.replay import replay_goldens
@@ -28,11 +26,8 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.files import write_json, written_whole
 from onnxferry.runtime.formats import human_bytes
 from onnxferry.runtime.images.grid import save_image
-from onnxferry.runtime.timing import time_in_turns
 from onnxferry.train.cli.run import run_learner
 from onnxferry.train.data.images import load_images
-from onnxferry.train.families.cnn import Recogniser
-from onnxferry.train.loop.checkpoint import load_checkpoint
 from onnxferry.train.loop.loop import InterruptedTrainingError, LoopConfig
 from onnxferry.train.presets import cnn_learner
 
@@ -92,15 +87,15 @@ def quickstart(
             raise InputError(f"{model} is not a recogniser: it was changed while the quickstart ran; run it again")
         replay_goldens(classifier.run, classifier.contract).raise_if_failed(model.name)
         predictions = classifier.predict(splits.test.images)
-        source = Recogniser(load_checkpoint(out / "run").model()).eval()  # type: ignore[arg-type]
-        compared = _compare(predictions, source, splits.test.images)
+        trained = TrainedClassifier(out / "run")
+        compared = trained.compare(predictions, splits.test.images)
         report = {
             "accuracy": float(np.mean([p.index for p in predictions] == splits.test.labels)),
             "test_images": len(predictions),
             "training_images": len(splits.train),
             "parity": {"shapes": parity.summary()["untraced_shapes"], **compared},
             "bytes": model.stat().st_size,
-            "latency": {str(n): _latency(classifier, source, splits.test.images[:n]) for n in (1, 64)},
+            "latency": {str(n): trained.latency(classifier, splits.test.images[:n]) for n in (1, 64)},
             "threads": classifier.engine.threads,
         }
     samples = _write_samples(splits.test.images, splits.test.labels, out / "samples")
@@ -151,36 +146,6 @@ def _is_ours(path: Path) -> bool:
 def _is_barely_begun(run: Path) -> bool:
     """A quickstart that was cut off before its run.json was whole leaves a folder with no more than that file's beginnings."""
     return run.is_dir() and all(p.name.startswith(".run.json.") or (p.name == "run.json" and not p.stat().st_size) for p in run.iterdir())
-
-
-def _compare(predictions: list[Prediction], source: torch.nn.Module, images: np.ndarray) -> dict[str, Any]:
-    """The runtime's answers against PyTorch's, on the test images."""
-    with torch.inference_mode():
-        expected = np.concatenate([source(torch.from_numpy(images[i : i + 100].copy()))[0].numpy() for i in range(0, len(images), 100)])
-    actual = np.stack([p.probabilities for p in predictions])
-    return {
-        "largest_difference": float(np.abs(actual - expected).max()),
-        "decisions": len(actual),
-        "decisions_changed": int((actual.argmax(axis=1) != expected.argmax(axis=1)).sum()),
-    }
-
-
-def _latency(classifier: Classifier, source: torch.nn.Module, images: np.ndarray, seconds: float = 2.0) -> dict[str, float]:
-    """Median milliseconds a call of the engine and of PyTorch (eager, inference mode), taken in turn, on as many threads."""
-    feeds = {"image": np.ascontiguousarray(images)}
-    tensor = torch.from_numpy(images.copy())
-    threads = torch.get_num_threads()
-    torch.set_num_threads(classifier.engine.threads)
-    calls: dict[str, Callable[[], object]] = {"onnxferry": lambda: classifier.run(feeds), "pytorch": lambda: source(tensor)}
-    try:
-        with torch.inference_mode():
-            for call in calls.values():
-                for _ in range(3):
-                    call()
-            times = time_in_turns(calls, seconds, min_rounds=5)
-    finally:
-        torch.set_num_threads(threads)
-    return {name: round(1e3 * statistics.median(values), 3) for name, values in times.items()}
 
 
 def _write_samples(images: np.ndarray, labels: np.ndarray, folder: Path) -> list[Path]:

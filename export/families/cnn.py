@@ -1,19 +1,19 @@
-"""CNN."""
+"""An image classifier (CNN) to its file."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
 import torch
 
-from onnxferry.export.families.image_probes import image_probes
-from onnxferry.export.parity.report import ParityReport
+from onnxferry.export.families.image_probes import image_probes, traced_image
+from onnxferry.export.options import ExportOptions
 from onnxferry.export.parity.tolerances import PROBABILITIES
-from onnxferry.export.pipeline.export import export_module
 from onnxferry.export.pipeline.provenance import without_paths
+from onnxferry.export.source import Plan
+from onnxferry.export.sources.pytorch.module import TorchSource
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.errors import ExportError
 from onnxferry.runtime.kinds import CNN, RECOGNISER
@@ -21,17 +21,10 @@ from onnxferry.train.families.cnn import Cnn, Recogniser
 from onnxferry.train.loop.checkpoint import Checkpoint
 
 
-def export_recogniser(
-    checkpoint: Checkpoint,
-    path: str | os.PathLike[str],
-    *,
-    name: str,
-    description: str,
-    license: str,
-    golden: bool | Sequence[Mapping[str, np.ndarray]],
-    with_labels: bool,
-    command: Sequence[str],
-) -> ParityReport:
+def classifier_plans(checkpoint: Checkpoint, name: str, options: ExportOptions) -> Sequence[Plan]:
+    """The whole-task graph: ``image`` uint8 (batch, height, width, channels) of any size → ``probabilities`` float32 (batch, classes),
+    ``class_index`` int64 (batch,), ``features`` float32 (batch, n).
+    """
     network = checkpoint.model()
     if not isinstance(network, Cnn):
         raise ExportError(f"the checkpoint rebuilds a {type(network).__name__}, not a recogniser")
@@ -41,7 +34,7 @@ def export_recogniser(
         kind=RECOGNISER.name,
         name=name,
         family=CNN.name,
-        description=description or f"Recognises {len(config.labels)} classes in images of any size",
+        description=f"Recognises {len(config.labels)} classes in images of any size",
         labels=config.labels,
         options={
             "channels": config.channels,
@@ -51,31 +44,26 @@ def export_recogniser(
         },
         metrics=dict(checkpoint.metrics),
         provenance={"data": dict(checkpoint.data), "training": without_paths(checkpoint.provenance)},
-        license=license,
     )
-    goldens: Sequence[Mapping[str, np.ndarray]]
-    if golden is True:
-        side = max(config.size // 2 + 3, 5)
-        # Two as they are, and one of them cut to another size, so that a replay crosses the resampling too.
-        goldens = [{"image": examples[:2]}, {"image": np.ascontiguousarray(examples[-1:, :, -side:])}]
-    else:
-        goldens = () if golden is False else golden
-    # Traced at a shape that no probe has, so that nothing passes by having been baked in.
-    traced = np.random.default_rng(1).integers(0, 256, (2, 45, 37, config.channels), dtype=np.uint8)
-    return export_module(
-        Recogniser(network).eval(),
-        {"image": torch.from_numpy(traced)},
-        path,
-        contract=contract,
-        dynamic_shapes={"image": {0: "batch", 1: "height", 2: "width"}},
-        output_names=["probabilities", "class_index", "features"],
-        probes=image_probes(config.channels, examples),
-        golden_inputs=goldens,
-        tolerances={"probabilities": PROBABILITIES},
-        decisions={"probabilities"},
-        command=command,
-        finish=(lambda model: add_label_output(model, config.labels)) if with_labels else None,
-    )
+    side = max(config.size // 2 + 3, 5)
+    # Two as they are, and one of them cropped to another size, so that a replay covers the resampling too.
+    goldens = [{"image": examples[:2]}, {"image": np.ascontiguousarray(examples[-1:, :, -side:])}]
+    return [
+        Plan(
+            TorchSource(
+                Recogniser(network).eval(),
+                {"image": torch.from_numpy(traced_image(config.channels))},
+                dynamic_shapes={"image": {0: "batch", 1: "height", 2: "width"}},
+                output_names=["probabilities", "class_index", "features"],
+            ),
+            contract,
+            samples=image_probes(config.channels, examples),
+            goldens=options.chosen_goldens(goldens),
+            tolerances={"probabilities": PROBABILITIES},
+            decisions={"probabilities"},
+            finish=(lambda model: add_label_output(model, config.labels)) if options.with_labels else None,
+        )
+    ]
 
 
 def add_label_output(model: onnx.ModelProto, labels: Sequence[str]) -> None:

@@ -1,12 +1,19 @@
-"""What graphs that take images are compared on."""
+"""The inputs that graphs with an image input are traced and compared with."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from onnxferry.export.source import Feeds, numbered
 
-def image_probes(channels: int, examples: np.ndarray) -> list[dict[str, np.ndarray]]:
-    """Inputs beside the example: real images, and the same made hard, at shapes never traced.
+
+def traced_image(channels: int) -> np.ndarray:
+    """uint8 (2, 45, 37, channels): of a shape that no probe has, so that nothing passes because its size was fixed in the graph."""
+    return np.random.default_rng(1).integers(0, 256, (2, 45, 37, channels), dtype=np.uint8)
+
+
+def image_probes(channels: int, examples: np.ndarray) -> dict[str, Feeds]:
+    """More inputs to compare on, by name: real images, and difficult variants of them, at untraced shapes.
 
     ``examples``: uint8 (n, height, width, channels).
     """
@@ -18,4 +25,4 @@ def image_probes(channels: int, examples: np.ndarray) -> list[dict[str, np.ndarr
     noise = rng.integers(0, 256, (5, 33, 17, channels), dtype=np.uint8)
     probes = [examples, 255 - examples[:7], wide, enlarged, noise, examples[:1, ::2, ::3]]
     probes += [np.zeros((1, 1, 1, channels), np.uint8), np.full((2, 9, 40, channels), 255, np.uint8)]
-    return [{"image": np.ascontiguousarray(probe)} for probe in probes]
+    return numbered([{"image": np.ascontiguousarray(probe)} for probe in probes])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -19,7 +19,7 @@ from onnxferry.export.parity.probes import Case, probes, variations
 from onnxferry.export.parity.reference import SourceRun, run_source
 from onnxferry.export.parity.report import Failure, ParityReport
 from onnxferry.export.parity.tolerances import GivenTolerance
-from onnxferry.export.source import Candidate, Source, Strategy
+from onnxferry.export.source import Candidate, Feeds, Source, Strategy
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import OnnxFerryError
 
@@ -40,6 +40,7 @@ def try_strategy(
     given: Sequence[Case],
     tolerances: Mapping[str, GivenTolerance] | None = None,
     decisions: Collection[str] = (),
+    adjust_probe: Callable[[str, Feeds], Feeds] | None = None,
 ) -> Attempt:
     """Build the strategy's graph and compare it with the source on the given cases and on probes.
 
@@ -47,7 +48,7 @@ def try_strategy(
     """
     candidate = strategy.build()
     model = graph_cleanup.clean(candidate, source.inputs, source.output_names)
-    cases = [*given, *probes(source.inputs, source.examples, candidate.ranges)]
+    cases = [*given, *probes(source.inputs, source.examples, candidate.ranges, adjust_probe)]
     runs, failures = run_source(source, cases, len(given))
     fixed: list[str] = []
     if failures:
@@ -63,7 +64,7 @@ def try_strategy(
         else:
             report, runs = _opened_and_compared(source, model, runs, given, tolerances, decisions)
     report.strategy = strategy.name
-    report.mends = [*candidate.mends, *fixed, *report.mends]
+    report.mends = [*candidate.fixes, *fixed, *report.mends]
     report.notes = [*source.notes, *dict.fromkeys(report.notes)]
     return Attempt(candidate, model, report, runs)
 

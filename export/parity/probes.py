@@ -6,7 +6,8 @@ negative values go to real inputs only. Everything is drawn with a fixed seed: t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,16 +42,27 @@ def given_case(name: str, feeds: Feeds, inputs: Sequence[InputSpec]) -> Case:
     return Case(name, feeds, sizes)
 
 
-def probes(inputs: Sequence[InputSpec], examples: Feeds, ranges: Mapping[str, tuple[int, int | None]] | None = None) -> Iterator[Case]:
+def probes(
+    inputs: Sequence[InputSpec],
+    examples: Feeds,
+    ranges: Mapping[str, tuple[int, int | None]] | None = None,
+    adjust: Callable[[str, Feeds], Feeds] | None = None,
+) -> Iterator[Case]:
     """Generated cases: untraced sizes first, then other values at the traced sizes.
 
     ``ranges``: sizes for which the framework's capture is valid. A probe goes just beyond each bound: a Python ``if`` on a size
     leaves such a bound, and the file then has one side of it only.
+    ``adjust``: given a case's name and inputs, the inputs to use instead, of the same shapes.
     """
+    for case in _probes(inputs, examples, ranges or {}):
+        yield case if adjust is None else dataclasses.replace(case, feeds=adjust(case.name, case.feeds))
+
+
+def _probes(inputs: Sequence[InputSpec], examples: Feeds, ranges: Mapping[str, tuple[int, int | None]]) -> Iterator[Case]:
     traced = dynamic_axes(inputs)
     seen = {tuple(traced.values())}
     number = 0
-    for sizes in _size_sets(traced, ranges or {}):
+    for sizes in _size_sets(traced, ranges):
         key = tuple(sizes.values())
         if key in seen or _bytes_at(inputs, sizes) > MAX_PROBE_BYTES:
             continue

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.files import write_json, write_text_whole
+
+REPORT_SUFFIXES = (".html", ".json")
+
 
 SOURCE_FAULTS = ("source", "random-source", "all-nan", "nothing-compared", "axis-untested")
 
@@ -127,6 +135,22 @@ class ParityReport:
         plain = _plain({**dataclasses.asdict(self), "passed": self.passed})
         assert isinstance(plain, dict)  # noqa: S101 - for the type checker: a dict goes in
         return plain
+
+    def save(self, path: str | os.PathLike[str], *, title: str = "") -> None:
+        """Write the report as one self-contained HTML page or as JSON, by the suffix: .html or .json. ``title``: the page's.
+
+        The file is written whole or not at all. Raises InputError for another suffix, OSError if it cannot be written.
+        """
+        from onnxferry.export.parity.report_html import html_page
+
+        target = Path(path)
+        suffix = target.suffix.lower()
+        if suffix not in REPORT_SUFFIXES:
+            raise InputError(f"a report's name must end in {' or '.join(REPORT_SUFFIXES)}, got {target.name!r}")
+        if suffix == ".json":
+            write_json(target, self.to_json())
+        else:
+            write_text_whole(target, html_page(self, title=title))
 
     def explain(self) -> str:
         """The verdict as text: what differs, where, by how much, the likely cause, and what to try."""

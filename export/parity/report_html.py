@@ -1,15 +1,12 @@
-"""A parity report as a file: JSON, or one self-contained HTML page with an error plot for every output."""
+"""A parity report as one self-contained HTML page with an error plot for every output."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 from html import escape
-from pathlib import Path
 
 from onnxferry.export.parity.report import OutputParity, ParityReport
-from onnxferry.runtime.files import write_json, write_text_whole
 
 WIDTH, HEIGHT, MARGIN = 520, 300, 48
 
@@ -31,15 +28,6 @@ table { border-collapse: collapse } th, td { text-align: left; padding: .25em .9
 td.number { text-align: right; font-variant-numeric: tabular-nums } .scroll { overflow-x: auto }
 svg { max-width: 100%; height: auto } svg text { fill: var(--soft); font-size: 11px } code { font-size: .95em }
 """
-
-
-def write_report(report: ParityReport, path: str | os.PathLike[str], *, title: str = "") -> None:
-    """Write the report as .json or .html, by the name's ending. Raises OSError where it cannot be written."""
-    target = Path(path)
-    if target.suffix.lower() == ".json":
-        write_json(target, report.to_json())
-    else:
-        write_text_whole(target, html_page(report, title=title))
 
 
 def html_page(report: ParityReport, *, title: str = "") -> str:

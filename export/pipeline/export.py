@@ -1,209 +1,152 @@
-"""Carries a model across and proves it: capture, clean, judge, write. Whatever is not proved is not written.
+"""The one export pipeline: capture, clean, compare, write. A file that fails the comparison is not written.
 
     report = export_model(model, example_inputs, "out.onnx", dynamic_shapes={"x": {0: "batch"}})
 
-Each way to capture the model is tried in turn until the judge passes one; the file holds the graph, the contract,
-golden samples from the source, and the judge's summary.
+Each strategy for capturing the model is tried in turn until one passes the comparison; the file holds the graph, the contract,
+golden samples with the reference outputs, and the summary of the comparison.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import tempfile
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 import numpy as np
 import onnx
 
+from onnxferry.export.graphs import nodes
 from onnxferry.export.graphs.writer import checked_target, write_artifact
+from onnxferry.export.options import ExportKeywords, ExportOptions
 from onnxferry.export.parity.attempt import Attempt, try_strategy
 from onnxferry.export.parity.explain import explain
 from onnxferry.export.parity.probes import Case, given_case
 from onnxferry.export.parity.report import Failure, ParityReport
 from onnxferry.export.parity.tolerances import FloatTolerance, GivenTolerance, resolved_tolerance
-from onnxferry.export.source import Feeds, FinalExportError, LikelyExportError, Source, as_array, dtype_name
+from onnxferry.export.pipeline.goldens import chosen_goldens, none_stored, replay_file, rounded_up
+from onnxferry.export.pipeline.provenance import shortened
+from onnxferry.export.source import Feeds, FinalExportError, LikelyExportError, Plan, Source, as_array, dtype_name
+from onnxferry.export.sources.choose import choose
 from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.tolerances import Tolerance
 from onnxferry.runtime.errors import ExportError, InputError, ParityError
 
-if TYPE_CHECKING:
-    import keras
-    import sklearn.base
-    import torch
-from onnxferry.export.graphs import nodes
-from onnxferry.export.pipeline.goldens import _goldens, _none_carried, _replay, _rounded_up
-from onnxferry.export.pipeline.provenance import shortened
-from onnxferry.export.sources.choose import model_source, torch_source
+LOCK = threading.RLock()
+"""Held by every export and verification: a capture patches torch, ``warnings`` and file descriptor 2, which all threads share."""
 
 
-def export_model(
-    model: torch.nn.Module | torch.export.ExportedProgram | keras.Model | sklearn.base.BaseEstimator,
-    example_inputs: Any,
-    path: str | os.PathLike[str],
-    *,
-    dynamic_shapes: Any = None,
-    rtol: float | None = None,
-    atol: float | None = None,
-    output_names: Sequence[str] | None = None,
-    samples: Sequence[Feeds] = (),
-    golden: bool | Sequence[Feeds] = True,
-    opset: int = nodes.OPSET,
-    name: str | None = None,
-    description: str = "",
-    license: str = "",
-    command: Sequence[str] = (),
-) -> ParityReport:
-    """Carry any PyTorch, Keras or fitted scikit-learn model across to an ONNX file that is proved to do the same, or write nothing.
+def export_model(model: Any, example_inputs: Any, path: str | os.PathLike[str], **options: Unpack[ExportKeywords]) -> ParityReport:
+    """Export a model of any framework to an ONNX file that is compared with it, or write nothing.
 
-    ``example_inputs``: a tensor, a tuple of positional inputs, or a dict by ``forward()``'s names; nested tuples and
-    dicts of tensors are fine, and whatever is no tensor is fixed in the graph. Inputs of the file keep forward()'s
-    names and order, outputs their flattened order (``output_names`` renames them).
-    ``dynamic_shapes``: ``{"x": {0: "batch"}}``; an axis that is not named keeps its size.
-    Of Keras: see :class:`~onnxferry.export.source.keras.KerasSource`, whose inputs and open axes are the model's own.
-    Of scikit-learn: ``example_inputs`` is an array (rows, features), a DataFrame or a dict of columns, best the test set's, of which all
-    rows are compared; the rows are dynamic; inputs and outputs are those of
-    :class:`~onnxferry.export.sources.sklearn.estimator.SklearnSource`.
-    ``rtol``, ``atol``: |file - model| <= atol + rtol * |model| for every float element; what is None, by dtype. Whole numbers and
-    flags must be equal.
+    ``model``: a ``torch.nn.Module``, a ``torch.export`` program, a Keras model, a fitted scikit-learn estimator; the path of a run
+    folder or checkpoint, or of a .pt2, .keras or .onnx file; or the name ``"pkg.module:make_model"`` of what makes or is one of these.
+
+    ``example_inputs``: for PyTorch a tensor, a tuple of positional inputs, or a dict by ``forward()``'s names; nested tuples and dicts
+    of tensors are fine, and whatever is no tensor is fixed in the graph. For scikit-learn an array (rows, features), a DataFrame or a
+    dict of columns, best those of a test set: all rows are compared. For Keras arrays in the order of the inputs or by their names, or
+    None to draw them. For an .onnx file a dict of arrays, or None. For a run or checkpoint, and for a program that has its own: None.
+
+    Inputs of the file keep ``forward()``'s names and order, outputs their flattened order.
+
+    Keywords, of :class:`~onnxferry.export.options.ExportOptions`; one that does not apply to the model raises InputError:
+
+    ``dynamic_shapes``: ``{"x": {0: "batch"}}``, the axes that may vary; an axis that is not named keeps its size.
+    ``output_names``: names for the outputs.
+    ``rtol``, ``atol``: |file - model| <= atol + rtol * |model| for every float element; None: by dtype. Integers and booleans must be
+    equal.
     ``samples``: more inputs to compare on, as dicts of arrays by input name.
-    ``golden``: True carries the example and the model's answer in the file, where they are small; False (for private
-    data) nothing; or inputs to carry instead.
+    ``golden``: True stores the example and the reference outputs in the file, if they are small; False (for private data) stores
+    nothing; or the inputs to store instead.
+    ``opset``: 18 to 21, 18 if not given. ``name``, ``description``, ``license``, ``command``: for the contract.
+    ``weights``: a state dict for the PyTorch model that a name makes. ``with_labels``, ``bits``: of a run; see
+    :func:`~onnxferry.export.families.checkpoint.export_checkpoint`.
 
-    Raises ParityError (with ``.report``) where the file would not do what the model does, ExportError where there is no
-    way to ONNX, InputError for arguments that make no sense.
+    Exports run one at a time: a second thread waits. While one runs, torch, ``warnings`` and file descriptor 2 are patched for the
+    whole process, so other threads should not use PyTorch.
+
+    Raises ParityError (with ``.report``) if the file would not do what the model does, ExportError if the model cannot be converted,
+    InputError for invalid arguments.
+
+        >>> report = export_model(model, {"x": torch.randn(2, 16)}, "model.onnx", dynamic_shapes={"x": {0: "batch"}})
+        >>> report.passed
+        True
     """
-    source, more, labels = model_source(model, example_inputs, dynamic_shapes=dynamic_shapes, output_names=output_names)
-    tolerances = _tolerances(source, rtol, atol)
-    contract = Contract(kind="model", name=name or Path(path).stem, description=description, license=license, labels=labels)
-    return export_source(
-        source,
-        path,
-        contract=contract,
-        samples=[*more, *samples],
-        tolerances=tolerances,
-        golden_inputs=None if golden is True else () if golden is False else golden,
-        opset=opset,
-        command=command,
-    )
+    with LOCK:
+        target = checked_target(path)
+        chosen = choose(model, weights=options.pop("weights", None))
+        if isinstance(chosen.model, Path) and target.exists() and target.samefile(chosen.model):
+            raise InputError(f"{target} would be written over its own source: give another name")
+        asked = ExportOptions(**options)
+        return export_plans(chosen.plans(example_inputs, asked, target), target, asked)
 
 
 def export_module(
-    module: torch.nn.Module,
+    module: Any,
     example_inputs: Any,
     path: str | os.PathLike[str],
     *,
     contract: Contract,
-    dynamic_shapes: Any = None,
-    output_names: Sequence[str] | None = None,
-    probes: Sequence[Feeds] = (),
-    golden_inputs: Sequence[Feeds] | None = None,
-    tolerances: Mapping[str, GivenTolerance] | None = None,
+    tolerances: Mapping[str, Tolerance] | None = None,
     decisions: Collection[str] = (),
-    opset: int = nodes.OPSET,
-    command: Sequence[str] = (),
     finish: Callable[[onnx.ModelProto], None] | None = None,
+    **options: Unpack[ExportKeywords],
 ) -> ParityReport:
-    """As :func:`export_model`, for code that knows more of the model: the contract to write, real inputs to compare on
-    (``probes``), inputs to carry as golden samples (None: the example, ``()``: none), tolerances by output name, and
-    outputs whose argmax along the last axis must not change (``decisions``). The contract's own provenance and
-    tolerances win over what is filled in here. ``finish`` may add to the graph what the source has no output for (class
-    names as strings), after it was judged; what it adds is the caller's to prove.
+    """:func:`export_model` for code that knows more about the model: the contract to write, tolerances by output name, and outputs
+    whose argmax along the last axis must not change (``decisions``). The contract's own provenance and tolerances take precedence
+    over what is filled in here. ``finish`` may add to the verified graph what the source has no output for (class names as strings).
     """
-    source = torch_source(module, example_inputs, dynamic_shapes=dynamic_shapes, output_names=output_names)
-    return export_source(
-        source,
-        path,
-        contract=contract,
-        samples=probes,
-        golden_inputs=golden_inputs,
-        tolerances=tolerances,
-        decisions=decisions,
-        opset=opset,
-        command=command,
-        finish=finish,
-    )
+    with LOCK:
+        target, asked = checked_target(path), ExportOptions(**options)
+        (plan,) = choose(module).plans(example_inputs, asked, target)
+        known = dataclasses.replace(plan, contract=contract, tolerances=tolerances or {}, decisions=decisions, finish=finish)
+        return export_plans([known], target, asked)
 
 
-def wrap_onnx(
-    model: str | os.PathLike[str],
-    path: str | os.PathLike[str],
-    *,
-    examples: Feeds | None = None,
-    axes: Mapping[str, Mapping[int, str]] | None = None,
-    samples: Sequence[Feeds] = (),
-    rtol: float | None = None,
-    atol: float | None = None,
-    golden: bool | Sequence[Feeds] = True,
-    name: str | None = None,
-    description: str = "",
-    license: str = "",
-    command: Sequence[str] = (),
-) -> ParityReport:
-    """Check an existing .onnx file and wrap it into an artifact: cleaned of leaks and stale shapes, with a contract and golden samples.
-
-    ``examples``: an array for every input; what is not given is drawn as the file declares it. ``axes`` names dynamic
-    axes that the file leaves without a name. The contract of a file that has one is kept, and its goldens are made anew.
-    """
-    from onnxferry.export.sources.onnx_file import OnnxSource
-
-    source = OnnxSource(model, examples or {}, axes)
-    contract = source.contract or Contract(kind="model", name=name or Path(path).stem)
-    return export_source(
-        source,
-        path,
-        contract=dataclasses.replace(
-            contract,
-            name=name or contract.name,
-            description=description or contract.description,
-            license=license or contract.license,
-            goldens=(),
-            tolerances={},
-            parity={},
-        ),
-        samples=samples,
-        tolerances=_tolerances(source, rtol, atol),
-        golden_inputs=None if golden is True else () if golden is False else golden,
-        command=command,
-    )
+def export_plans(plans: Sequence[Plan], target: Path, options: ExportOptions) -> ParityReport:
+    """Write the files of one model, all of them or none. Returns the report of the first."""
+    with LOCK:
+        if len(plans) == 1:
+            return _export_plan(plans[0], plans[0].place(target), options)
+        with tempfile.TemporaryDirectory(prefix=f".{target.stem}.", dir=target.parent) as folder:
+            made = Path(folder) / target.name
+            others = dataclasses.replace(options, description="")  # the user's describes the first
+            reports = [_export_plan(plan, plan.place(made), others if number else options) for number, plan in enumerate(plans)]
+            for plan in reversed(plans):
+                plan.place(made).replace(plan.place(target))
+        return reports[0]
 
 
-def _tolerances(source: Source, rtol: float | None, atol: float | None) -> dict[str, GivenTolerance] | None:
-    """The user's tolerances, for every output of floats; None for the defaults of each dtype."""
-    if rtol is None and atol is None:
-        return None
-    return dict.fromkeys(source.output_names, FloatTolerance(rtol, atol))
+def _export_plan(plan: Plan, target: Path, options: ExportOptions) -> ParityReport:
+    tolerances = _tolerances(plan, options)
+    _check_names(plan.source, tolerances, plan.decisions)
+    given = given_cases(plan)
+    goldens = None
+    if plan.goldens is not None:
+        goldens = [_case(plan, f"golden sample {number}", feeds) for number, feeds in enumerate(plan.goldens)]
+    attempt = _first_that_passes(plan, [*given, *(goldens or ())], tolerances, options.opset or nodes.OPSET)
+    report = attempt.report
+    finished = _finished_contract(plan, _base_contract(plan, options, target), attempt, goldens, tolerances, options.command)
+    if goldens is None and not finished.goldens:
+        report.notes = [*report.notes, none_stored(plan.source)]
+    if plan.finish is not None:
+        plan.finish(attempt.model)
+    write_artifact(attempt.model, finished, target, verify=replay_file)
+    return report
 
 
-def export_source(
-    source: Source,
-    path: str | os.PathLike[str],
-    *,
-    contract: Contract,
-    samples: Sequence[Feeds] = (),
-    golden_inputs: Sequence[Feeds] | None = None,
-    tolerances: Mapping[str, GivenTolerance] | None = None,
-    decisions: Collection[str] = (),
-    opset: int = nodes.OPSET,
-    command: Sequence[str] = (),
-    finish: Callable[[onnx.ModelProto], None] | None = None,
-) -> ParityReport:
-    """Export from any framework's :class:`Source`; see :func:`export_module`."""
-    target = checked_target(path)
-    _check_names(source, tolerances or {}, decisions)
-    given = [Case("the example", source.examples, given_case("", source.examples, source.inputs).sizes)]
-    given += [given_case(f"sample {i}", checked_feeds(source, feeds, f"sample {i}"), source.inputs) for i, feeds in enumerate(samples)]
-    goldens = [
-        given_case(f"golden sample {i}", checked_feeds(source, feeds, f"golden sample {i}"), source.inputs)
-        for i, feeds in enumerate(golden_inputs or ())
-    ]
-    given += goldens
+def _first_that_passes(plan: Plan, given: Sequence[Case], tolerances: Mapping[str, GivenTolerance], opset: int) -> Attempt:
+    """Try the source's strategies in turn. Raises ParityError, with the explained report of the first that made a graph, if none passes."""
+    source = plan.source
     refused: list[tuple[str, str]] = []
     failed: Attempt | None = None
     first_error: ExportError | None = None
     for strategy in source.strategies(opset):
         try:
-            attempt = try_strategy(source, strategy, given, tolerances, decisions)
+            attempt = try_strategy(source, strategy, given, tolerances, plan.decisions, plan.adjust_probe)
         except FinalExportError:
             raise
         except ExportError as error:
@@ -213,38 +156,49 @@ def export_source(
         report = attempt.report
         if report.passed:
             report.refused = refused
-            finished = _finished_contract(source, contract, attempt, goldens if golden_inputs is not None else None, tolerances, command)
-            if golden_inputs is None and not finished.goldens:
-                report.notes = [*report.notes, _none_carried(source)]
-            if finish is not None:
-                finish(attempt.model)
-            write_artifact(attempt.model, finished, target, verify=_replay)
-            return report
+            return attempt
         refused.append((strategy.name, report.first_line()))
         failed = failed or attempt
         if report.source_is_at_fault:
-            break  # no other capture can mend the model itself
+            break  # no other capture can fix the model itself
     if failed is None:
         raise first_error or ExportError("there is no way to export this model: the source offers none")
     if isinstance(first_error, LikelyExportError):
         failed.report.failures.insert(0, Failure("capture", str(first_error)))
         refused = [(name, why) for name, why in refused if why != str(first_error)]
-    # The first strategy that gave a graph is the one to explain: the others were only tried to mend it.
+    # The first strategy that made a graph is the one to explain: the others were only tried to fix it.
     failed.report.refused = [(name, why) for name, why in refused if name != failed.report.strategy]
     explain(source, failed.candidate, failed.model, failed.report, failed.runs)
     raise ParityError(f"{failed.report.first_line()}\n{failed.report.explain()}", failed.report)
 
 
+def _tolerances(plan: Plan, options: ExportOptions) -> dict[str, GivenTolerance]:
+    if options.rtol is None and options.atol is None:
+        return dict(plan.tolerances)
+    return dict.fromkeys(plan.source.output_names, FloatTolerance(options.rtol, options.atol))
+
+
+def _base_contract(plan: Plan, options: ExportOptions, target: Path) -> Contract:
+    """The plan's contract, or a plain model's, with what the user said of it."""
+    contract = plan.contract or Contract(kind="model", name="", labels=plan.labels)
+    return dataclasses.replace(
+        contract,
+        name=options.name or contract.name or target.stem,
+        description=options.description or contract.description,
+        license=options.license or contract.license,
+    )
+
+
 def _finished_contract(
-    source: Source,
+    plan: Plan,
     contract: Contract,
     attempt: Attempt,
     goldens: Sequence[Case] | None,
-    tolerances: Mapping[str, GivenTolerance] | None,
+    tolerances: Mapping[str, GivenTolerance],
     command: Sequence[str],
 ) -> Contract:
     report = attempt.report
-    chosen = _goldens(attempt.runs, goldens)
+    chosen = chosen_goldens(attempt.runs, goldens)
     scales: dict[str, float] = {}
     for golden in chosen:
         for name, array in golden.outputs.items():
@@ -252,10 +206,10 @@ def _finished_contract(
             scales[name] = max(scales.get(name, 0.0), float(finite.max(initial=0.0)))
     held = {}
     for name, output in report.outputs.items():
-        given = (tolerances or {}).get(name)
+        given = tolerances.get(name)
         tolerance, _ = resolved_tolerance(given, np.dtype(output.dtype), scales.get(name, output.scale))
-        held[name] = tolerance if given is not None else _rounded_up(tolerance)
-    provenance: dict[str, Any] = source.provenance()
+        held[name] = tolerance if given is not None else rounded_up(tolerance)
+    provenance: dict[str, Any] = plan.source.provenance()
     if command:
         provenance["command"] = " ".join(shortened(command))
     return dataclasses.replace(
@@ -274,18 +228,37 @@ def _check_names(source: Source, tolerances: Mapping[str, GivenTolerance], decis
             raise InputError(f"{what} names {unknown[0]!r}, which is no output; the outputs are {', '.join(source.output_names)}")
 
 
-def checked_feeds(source: Source, feeds: Feeds, what: str) -> Feeds:
-    """The feeds in the source's order, if names, dtypes and shapes fit."""
-    unknown, missing = sorted(set(feeds) - {s.name for s in source.inputs}), [s.name for s in source.inputs if s.name not in feeds]
+def given_cases(plan: Plan) -> list[Case]:
+    """The example and the plan's samples."""
+    example = plan.source.examples
+    first = Case("the example", example, given_case("", example, plan.source.inputs).sizes)
+    return [first, *(_case(plan, name, feeds) for name, feeds in plan.samples.items())]
+
+
+def _case(plan: Plan, name: str, feeds: Feeds) -> Case:
+    return given_case(name, checked_feeds(plan, feeds, name), plan.source.inputs)
+
+
+def checked_feeds(plan: Plan, feeds: Feeds, what: str) -> Feeds:
+    """The feeds in the source's order, if names, dtypes and shapes fit. Raises InputError."""
+    inputs = plan.source.inputs
+    unknown = sorted(set(feeds) - {s.name for s in inputs} - set(plan.optional))
+    missing = [s.name for s in inputs if s.name not in feeds]
     if unknown or missing:
-        names = ", ".join(s.name for s in source.inputs)
+        names = ", ".join([*(s.name for s in inputs), *plan.optional])
         problem = f"has no input {missing[0]!r}" if missing else f"names {unknown[0]!r}, which is no input"
         raise InputError(f"{what} {problem}; the inputs are {names}")
     ordered = {}
-    for spec in source.inputs:
+    for spec in inputs:
         array = as_array(feeds[spec.name])
         fits = array.ndim == len(spec.shape) and all(isinstance(w, str) or w == n for w, n in zip(spec.shape, array.shape, strict=True))
         if dtype_name(array) != spec.dtype or not fits:
             raise InputError(f"{what}: input {spec.name!r} must be {spec.dtype} {spec.shape}, got {dtype_name(array)} {array.shape}")
         ordered[spec.name] = array
+    for name, (dtype, axes) in plan.optional.items():
+        if name in feeds:
+            array = as_array(feeds[name])
+            if (dtype_name(array), array.ndim) != (dtype, axes):
+                raise InputError(f"{what}: input {name!r} must be {dtype} with {axes} axes, got {dtype_name(array)} {array.shape}")
+            ordered[name] = array
     return ordered

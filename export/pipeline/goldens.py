@@ -1,10 +1,9 @@
-"""The runs an artifact carries."""
+"""The golden samples that a file stores: inputs with the reference outputs, for ``onnxferry check`` to replay."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,23 +16,19 @@ from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import ExportError, InputError, ParityError
 from onnxferry.runtime.formats import human_bytes
 
-if TYPE_CHECKING:
-    pass
-
-
 GOLDEN_SHARE = 0.75
-"""Golden samples chosen here stay below this share of what an artifact may carry."""
+"""Golden samples that are chosen here take at most this share of what a file may store."""
 
 
-def _goldens(runs: Sequence[SourceRun], chosen: Sequence[Case] | None) -> list[Golden]:
-    """The golden samples: those asked for, which must fit, or by default the example and one case of another size, where they fit."""
+def chosen_goldens(runs: Sequence[SourceRun], chosen: Sequence[Case] | None) -> list[Golden]:
+    """The golden samples: the given ones, which must fit, or by default the example and one case of another size, if they fit."""
     if chosen is not None:
         wanted = {id(case) for case in chosen}
         asked = [(run.case, run.outputs) for run in runs if id(run.case) in wanted and run.outputs is not None]
         for case, outputs in asked:
             for name, array in outputs.items():
                 if array.dtype.kind == "f" and np.isnan(array).any():
-                    raise InputError(f"{case.name} cannot be carried: the model answers not-a-number in {name!r}; choose another")
+                    raise InputError(f"{case.name} cannot be stored: the model's output {name!r} has not-a-number in it; choose another")
         return [Golden(dict(case.feeds), outputs) for case, outputs in asked]
     found: list[Golden] = []
     left = GOLDEN_BYTES * GOLDEN_SHARE
@@ -47,17 +42,17 @@ def _goldens(runs: Sequence[SourceRun], chosen: Sequence[Case] | None) -> list[G
     return found
 
 
-def _none_carried(source: Source) -> str:
+def none_stored(source: Source) -> str:
     size = sum(np.asarray(array).nbytes for array in source.examples.values())
     most = int(GOLDEN_BYTES * GOLDEN_SHARE)
     return (
-        f"no golden sample is carried, so that `onnxferry check` has nothing to replay: the example's inputs take "
-        f"{human_bytes(size)}, and with their outputs {human_bytes(most)} fit; give smaller ones as golden samples, or check with --against"
+        f"no golden sample is stored, so `onnxferry check` has nothing to replay: the example's inputs take {human_bytes(size)}, and "
+        f"with their outputs {human_bytes(most)} fit; give smaller ones as golden samples, or use `onnxferry verify`"
     )
 
 
-def _rounded_up(tolerance: Tolerance) -> Tolerance:
-    """Two digits are enough for a tolerance that stands in a file; upwards, so that what passed still passes."""
+def rounded_up(tolerance: Tolerance) -> Tolerance:
+    """Rounded up to two digits, so that what passed still passes."""
 
     def up(value: float) -> float:
         return float(f"{value * 1.05:.1e}") if value else 0.0
@@ -65,14 +60,14 @@ def _rounded_up(tolerance: Tolerance) -> Tolerance:
     return Tolerance(up(tolerance.rtol), up(tolerance.atol))
 
 
-def _replay(file: Path) -> None:
-    """Opens the written file and replays its golden samples: the last thing before it gets its name."""
+def replay_file(file: Path) -> None:
+    """Open the written file and replay its golden samples: the last step before it gets its name."""
     with Engine(file, device="cpu") as engine:
         if engine.contract is None:
             raise ExportError("the written file lost its contract: this is a fault of onnxferry, please report it")
         failed = [c for c in replay_goldens(engine.run, engine.contract).comparisons if not c.passed]
         if failed:
             raise ParityError(
-                f"the written file does not give its golden sample's {failed[0].output!r} ({failed[0].problem}): "
+                f"the written file does not reproduce {failed[0].output!r} of its golden sample ({failed[0].problem}): "
                 "this is a fault of onnxferry, please report it"
             )

@@ -1,19 +1,16 @@
-"""Where a file came from."""
+"""Where a file comes from, as its contract records it: without local paths."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from onnxferry.runtime.errors import CheckpointError
 
-if TYPE_CHECKING:
-    pass
-
 
 def shortened(command: Sequence[str]) -> list[str]:
-    """A command line with every path cut to its last part: a file must not tell where it was made."""
+    """A command line with every path cut to its last part, so that no local path is stored in a file."""
     parts = []
     for word in command:
         option, sign, value = word.partition("=")
@@ -29,7 +26,7 @@ def without_paths(provenance: Mapping[str, Any]) -> dict[str, Any]:
     try:
         words = shlex.split(str(provenance.get("command", "")))
     except ValueError as error:
-        raise CheckpointError(f"the checkpoint's provenance holds no command line that can be read ({error}); train it again") from error
+        raise CheckpointError(f"the checkpoint's command line cannot be parsed ({error}); train it again") from error
     return {**provenance, "command": shlex.join(shortened(words))}
 
 

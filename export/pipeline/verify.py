@@ -1,6 +1,6 @@
-"""A file that is there already, judged against the model that it came from: what the export proved, proved again later.
+"""An existing file compared with the model that it was exported from: the comparison of the export, repeated later.
 
-report = judge_file("model.onnx", make_model(), samples=[{"x": x}])
+report = verify_file("model.onnx", make_model(), samples=[{"x": x}])
 """
 
 from __future__ import annotations
@@ -11,65 +11,70 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import torch
 
 from onnxferry.export.graphs import nodes
+from onnxferry.export.options import ExportOptions
 from onnxferry.export.parity.attempt import compare_branches
 from onnxferry.export.parity.explain import explain
 from onnxferry.export.parity.measures import magnitude
-from onnxferry.export.parity.probes import given_case, probes
+from onnxferry.export.parity.probes import Case, given_case, probes
 from onnxferry.export.parity.reference import SourceRun, run_source
 from onnxferry.export.parity.report import ParityReport
 from onnxferry.export.parity.tolerances import default_tolerance
-from onnxferry.export.pipeline.export import checked_feeds
-from onnxferry.export.source import Candidate, Feeds, Source, is_keras, is_sklearn
-from onnxferry.export.sources.choose import model_source, torch_source
-from onnxferry.export.sources.factory import as_called
-from onnxferry.runtime.artifact.contract import Tolerance
+from onnxferry.export.pipeline.export import LOCK, checked_feeds, given_cases
+from onnxferry.export.source import Candidate, Feeds, Plan, Source
+from onnxferry.export.sources.choose import Chosen, choose
+from onnxferry.runtime.artifact.tolerances import Tolerance
 from onnxferry.runtime.engine.engine import Engine
-from onnxferry.runtime.errors import ExportError
+from onnxferry.runtime.errors import ExportError, InputError
 from onnxferry.runtime.onnx_file.made_inputs import example_inputs
 from onnxferry.runtime.onnx_file.summary import Limits
 
-# A contract's tolerance that exceeds the default by more than its rounding was asked for at the export.
+# A contract's tolerance that is wider than the default by more than its rounding was given at the export.
 ROUNDED = 1.2
 
 
-def judge_file(
+def verify_file(
     path: str | os.PathLike[str],
     model: Any,
     *,
+    weights: str | os.PathLike[str] | None = None,
     samples: Sequence[Feeds] = (),
     limits: Limits | None = None,
     device: str = "cpu",
     threads: int | None = None,
 ) -> ParityReport:
-    """Compare the file with the model that it is said to do the same as: one of those that ``export_model`` takes.
+    """Compare an .onnx file with the model that it was exported from: any model that :func:`export_model` takes.
 
-    Inputs are the file's golden samples, ``samples``, and probes at other sizes of the axes that the file declares dynamic;
-    where it carries none and none are given, values are drawn as the file declares them. Tolerances are the judge's, by dtype,
-    or the contract's where the export was told wider ones. The report says what was found, a difference raises nothing.
+    It is compared on the file's golden samples, on ``samples`` (dicts of arrays by input name), and on generated inputs at other sizes
+    of the axes that the file declares as dynamic; without either kind of sample, random values are drawn as the file declares them. A
+    run or checkpoint brings the inputs of its own export. Tolerances are by dtype, or the contract's if wider ones were given at the
+    export. ``weights``: a state dict for the PyTorch model that ``"pkg.module:make_model"`` makes. ``limits``, ``device``, ``threads``:
+    how the file is opened.
 
-    Raises ArtifactError for a file that cannot be opened, InputError where the file's inputs are not the model's, and
-    ExportError where the model itself fails on them.
+    Returns the report: ``report.passed`` is the verdict, a difference raises nothing. Runs one at a time, as exports do.
+    Raises ArtifactError for a file that cannot be opened, InputError if the file's inputs are not the model's, and ExportError if the
+    model itself fails on them.
+
+        >>> verify_file("model.onnx", "mypkg.models:make", weights="w.safetensors").passed
+        True
     """
-    with Engine(path, device=device, threads=threads, limits=limits) as engine:
+    with LOCK, Engine(path, device=device, threads=threads, limits=limits) as engine:
         known = [dict(golden.inputs) for golden in engine.contract.goldens] if engine.contract else []
-        example = next(iter((*samples, *known)), None) or example_inputs(engine.inputs)
-        source = _source(model, example, engine)
-        cases = [given_case("the example", checked_feeds(source, example, "the example"), source.inputs)]
+        plan, cases = _plan(choose(model, weights=weights), Path(path), engine, [*samples, *known])
+        source = plan.source
         for what, group in (("golden sample", known), ("sample", samples)):
             for number, feeds in enumerate(group):
                 name = f"{what} {number}"
-                if feeds is not example:
-                    cases.append(given_case(name, checked_feeds(source, feeds, name), source.inputs))
-        runs, failures = run_source(source, [*cases, *probes(source.inputs, source.examples)], len(cases))
+                cases.append(given_case(name, checked_feeds(plan, feeds, name), source.inputs))
+        generated = probes(source.inputs, source.examples, adjust=plan.adjust_probe)
+        runs, failures = run_source(source, [*cases, *generated], len(cases))
         report = ParityReport(failures=failures)
-        proto = onnx.load(Path(path))  # the engine has looked at it before
+        proto = onnx.load(Path(path))  # the engine has validated it before
         if not failures:
-            report, runs = compare_branches(source, proto, engine, runs, cases, _asked_for(engine, runs))
+            tolerances = {**plan.tolerances, **_given_at_the_export(engine, runs)}
+            report, runs = compare_branches(source, proto, engine, runs, cases, tolerances, plan.decisions)
     report.strategy = f"the file {Path(path).name}"
     report.notes = [*source.notes, *dict.fromkeys(report.notes)]
     if not report.passed:
@@ -77,23 +82,34 @@ def judge_file(
     return report
 
 
-def _source(model: Any, example: Feeds, engine: Engine) -> Source:
-    """The model with the file's inputs; where it calls its outputs otherwise, they are the file's by position."""
-    axes = _dynamic_axes(engine)
+def _plan(chosen: Chosen, path: Path, engine: Engine, samples: Sequence[Feeds]) -> tuple[Plan, list[Case]]:
+    """The model with the file's inputs, and the cases that it brings.
+
+    If the model names its outputs differently than the file, they are matched by position.
+    """
     names = tuple(spec.name for spec in engine.outputs)
-    if is_keras(model) or is_sklearn(model):
-        source, _, _ = model_source(model, example, dynamic_shapes=axes, output_names=names)
-        return source
-    tensors = {name: torch.from_numpy(np.array(array)) for name, array in example.items()}
-    called = as_called(model, tensors, "this file was not exported from this model, or its inputs were renamed")
-    source = torch_source(model, called, dynamic_shapes=axes)
-    if set(source.output_names) != set(names) and len(source.output_names) == len(names):
-        return torch_source(model, called, dynamic_shapes=axes, output_names=names)
-    return source
+    if not chosen.takes("samples"):
+        plans = chosen.plans(None, ExportOptions(), path)
+        # A model in two files: the one with these outputs.
+        plan = next((plan for plan in plans if set(plan.source.output_names) <= set(names)), plans[0])
+        return plan, given_cases(plan)
+    example = next(iter(samples), None) or example_inputs(engine.inputs)
+    axes = _dynamic_axes(engine)
+    (plan,) = chosen.plans(example, ExportOptions(dynamic_shapes=axes), path)
+    own = plan.source.output_names
+    if set(own) != set(names) and len(own) == len(names) and chosen.takes("output_names"):
+        (plan,) = chosen.plans(example, ExportOptions(dynamic_shapes=axes, output_names=names), path)
+    unknown = sorted({spec.name for spec in plan.source.inputs} - {spec.name for spec in (*engine.inputs, *engine.optional_inputs)})
+    if unknown:
+        raise InputError(
+            f"the model's input {unknown[0]!r} is no input of {path.name}: the file was not exported from this model, "
+            "or its inputs were renamed"
+        )
+    return plan, given_cases(plan)[:1]
 
 
 def _dynamic_axes(engine: Engine) -> dict[str, dict[int, str]]:
-    """Axes that the file declares without a size, under their names where those are words."""
+    """The axes that the file declares without a size, by name if they have one."""
     found = {}
     for spec in engine.inputs:
         axes = {
@@ -106,8 +122,8 @@ def _dynamic_axes(engine: Engine) -> dict[str, dict[int, str]]:
     return found
 
 
-def _asked_for(engine: Engine, runs: Sequence[SourceRun]) -> dict[str, Tolerance]:
-    """The contract's tolerances that are wider than the judge's own: somebody asked for them at the export."""
+def _given_at_the_export(engine: Engine, runs: Sequence[SourceRun]) -> dict[str, Tolerance]:
+    """The contract's tolerances that are wider than the defaults: they were given at the export."""
     wider = {}
     for name, tolerance in (engine.contract.tolerances if engine.contract else {}).items():
         arrays = [run.outputs[name] for run in runs if run.outputs is not None and name in run.outputs]
@@ -119,7 +135,7 @@ def _asked_for(engine: Engine, runs: Sequence[SourceRun]) -> dict[str, Tolerance
 
 
 def _candidate(source: Source, proto: onnx.ModelProto) -> Candidate:
-    """The file, and with it the model's own capture: a file of ours names its values as the capture does."""
+    """The file, with the model's own capture: a file of ours names its values as the capture does."""
     trace = None
     with contextlib.suppress(ExportError):  # without a capture, the explanation has no first node
         trace = source.strategies(nodes.OPSET)[0].build().trace

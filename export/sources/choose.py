@@ -1,36 +1,173 @@
-"""Which source fits an object."""
+"""Which framework a model is from: one table, asked by the export and by the verification alike.
+
+To add a source framework, write its file with a function ``plans`` and add a row to :data:`FRAMEWORKS`.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
-from onnxferry.export.source import Feeds, Source, is_keras, is_sklearn
+from onnxferry.export.options import ExportOptions
+from onnxferry.export.source import Plan
+from onnxferry.export.sources.factory import FACTORY, object_from_factory
+from onnxferry.runtime.errors import InputError, MissingExtraError
 
-if TYPE_CHECKING:
-    pass
-
-
-def model_source(model: Any, example_inputs: Any, **how: Any) -> tuple[Source, Sequence[Feeds], tuple[str, ...]]:
-    """The model as a source, what of its examples is left to compare on, and its classes' names. Imports the framework that it is of."""
-    if is_sklearn(model):
-        from onnxferry.export.sources.sklearn.estimator import SklearnSource
-
-        found = SklearnSource(model, example_inputs, **how)
-        return found, found.more, found.labels
-    if is_keras(model):
-        from onnxferry.export.sources.keras import KerasSource
-
-        return KerasSource(model, example_inputs, **how), (), ()
-    return torch_source(model, example_inputs, **how), (), ()
+CODE = (".pkl", ".pickle", ".joblib")
+"""Endings of files that may run code when they are read."""
 
 
-def torch_source(model: Any, example_inputs: Any, *, dynamic_shapes: Any = None, output_names: Sequence[str] | None = None) -> Source:
-    import torch
+@dataclass(frozen=True)
+class Framework:
+    """A row of the table."""
 
-    from onnxferry.export.sources.pytorch.module import TorchSource
-    from onnxferry.export.sources.pytorch.program import ProgramSource
+    name: str  # what it takes, for messages
+    package: str  # top-level package that defines the classes of its models; "" where it has files only
+    suffixes: tuple[str, ...]  # endings of its files; "/" for a folder
+    plans: str  # "module:function", called as function(model, example_inputs, options, target) -> Sequence[Plan]
+    options: frozenset[str]  # the options that it takes besides COMMON
+    extra: str  # the extra that installs what it needs
 
-    if isinstance(model, torch.export.ExportedProgram):
-        return ProgramSource(model, example_inputs, dynamic_shapes=dynamic_shapes, output_names=output_names)
-    return TorchSource(model, example_inputs, dynamic_shapes=dynamic_shapes, output_names=output_names)
+    def matches(self, model: Any) -> bool:
+        """True for a path to one of its files, or an object of one of its classes. Imports nothing."""
+        if isinstance(model, Path):
+            return ("/" if model.is_dir() else model.suffix.lower()) in self.suffixes
+        return bool(self.package) and is_of(self.package, model)
+
+
+COMMON = frozenset({"golden", "name", "description", "license", "command"})
+
+
+COMPARED = frozenset({"dynamic_shapes", "output_names", "rtol", "atol", "samples"})
+
+
+FRAMEWORKS = (
+    Framework(
+        "a run folder or checkpoint (.pt)",
+        "",
+        ("/", ".pt", ".pth", ".ckpt"),
+        "onnxferry.export.families.checkpoint:plans",
+        frozenset({"with_labels", "bits"}),
+        "export",
+    ),
+    Framework("an .onnx file", "", (".onnx",), "onnxferry.export.sources.onnx_file:plans", COMPARED - {"output_names"}, "export"),
+    Framework(
+        "a fitted scikit-learn estimator",
+        "sklearn",
+        (),
+        "onnxferry.export.sources.sklearn.estimator:plans",
+        COMPARED | {"opset"},
+        "sklearn",
+    ),
+    # Before PyTorch: with Keras' torch backend, its models are torch.nn.Modules too.
+    Framework("a Keras model (.keras)", "keras", (".keras",), "onnxferry.export.sources.keras:plans", COMPARED | {"opset"}, "keras"),
+    Framework(
+        "a torch.nn.Module or torch.export program (.pt2)",
+        "torch",
+        (".pt2",),
+        "onnxferry.export.sources.pytorch.plan:plans",
+        COMPARED | {"opset"},
+        "export",
+    ),
+)
+"""The frameworks, the first that matches is taken. None is imported before a model of it arrives."""
+
+
+HINTS = {
+    "weights": "it loads a state dict into a PyTorch model that is named as pkg.module:make_model",
+    "with_labels": "it adds the class names of a classifier that was trained with onnxferry",
+    "bits": "it is for text generators that were trained with onnxferry; for other models, see onnxferry optimize",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """A model, and the framework that it is from."""
+
+    model: Any
+    framework: Framework
+
+    def plans(self, example_inputs: Any, options: ExportOptions, target: Path) -> Sequence[Plan]:
+        """The files to write for it. Imports the framework. Raises InputError for an option that it does not take."""
+        self._check_options(example_inputs, options)
+        module, _, function = self.framework.plans.partition(":")
+        try:
+            make = getattr(import_module(module), function)
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(error.name or module, self.framework.extra, f"exporting {self.framework.name}") from error
+        found: Sequence[Plan] = make(self.model, example_inputs, options, target)
+        return found
+
+    def takes(self, option: str) -> bool:
+        return option in COMMON | self.framework.options
+
+    def _check_options(self, example_inputs: Any, options: ExportOptions) -> None:
+        for option in options.given():
+            if not self.takes(option):
+                raise InputError(
+                    f"the option {option} does not apply to {self.framework.name}: {HINTS.get(option, 'it has its own')}; leave it out"
+                )
+        if example_inputs is not None and not self.takes("samples"):
+            raise InputError(f"example inputs do not apply to {self.framework.name}: it has its own; leave them out")
+
+
+def choose(model: Any, *, weights: str | os.PathLike[str] | None = None) -> Chosen:
+    """The framework of a model: an object, a path to a file or run folder, or the name ``pkg.module:make_model``.
+
+    What a name stands for is imported and, unless it is a model already, called without arguments. Raises InputError for what no
+    framework takes, ExportError for a name that cannot be imported or makes no model.
+    """
+    if isinstance(model, str) and FACTORY.fullmatch(model):
+        return _named(model, weights)
+    if weights is not None:
+        raise InputError(f"the option weights does not apply here: {HINTS['weights']}")
+    if isinstance(model, str | os.PathLike):
+        return Chosen(Path(model), _of_file(Path(model)))
+    framework = _framework(model)
+    if framework is None:
+        raise InputError(f"expected {EXPECTED}, got {type(model).__name__}")
+    return Chosen(model, framework)
+
+
+def is_of(package: str, model: Any) -> bool:
+    """True if the object's class (or the class itself), or one that it derives from, is defined in that package."""
+    kind = model if isinstance(model, type) else type(model)
+    return any(base.__module__.partition(".")[0] == package for base in kind.__mro__)
+
+
+def _framework(model: Any) -> Framework | None:
+    return next((framework for framework in FRAMEWORKS if framework.matches(model)), None)
+
+
+def _named(name: str, weights: str | os.PathLike[str] | None) -> Chosen:
+    made = object_from_factory(name, is_model=lambda found: _framework(found) is not None and not isinstance(found, type))
+    framework = _framework(made)
+    if framework is None:
+        raise InputError(f"{name} gave a {type(made).__name__}, expected {EXPECTED}")
+    if weights is not None:
+        if framework.package != "torch":
+            raise InputError(f"the option weights does not apply to {framework.name}: {HINTS['weights']}")
+        from onnxferry.export.sources.pytorch.weights import load_weights
+
+        load_weights(made, weights)
+    return Chosen(made, framework)
+
+
+def _of_file(path: Path) -> Framework:
+    framework = _framework(path)
+    if framework is not None:
+        return framework
+    if path.suffix.lower() in CODE:
+        raise InputError(
+            f"{path.name} may run code when it is read, so it is not opened: name a function of yours that opens it, pkg.module:load_model"
+        )
+    if path.exists():
+        raise InputError(f"{path} cannot be exported; expected {EXPECTED}")
+    raise InputError(f"there is no {path}; expected {EXPECTED}")
+
+
+EXPECTED = ", ".join([*(framework.name for framework in reversed(FRAMEWORKS)), "or pkg.module:make_model"])

@@ -1,6 +1,6 @@
-"""A Keras 3 model as a source: on Keras' torch backend it is an ``nn.Module``, and goes torch's way.
+"""A Keras 3 model as a source: with Keras' torch backend it is a ``torch.nn.Module``, and is exported as one.
 
-A ``.keras`` file that was trained on any backend opens on this one, with the same weights and the layers' own arithmetic.
+A ``.keras`` file that was trained with any backend opens with this one, with the same weights and operations.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from onnxferry.export.options import ExportOptions
+from onnxferry.export.source import Plan, numbered
 from onnxferry.export.sources.pytorch.call import CallPlan
 from onnxferry.export.sources.pytorch.module import TorchSource
 from onnxferry.runtime.errors import CheckpointError, CheckpointNotFoundError, ExportError, InputError, MissingExtraError, first_line
@@ -23,12 +25,20 @@ from onnxferry.runtime.onnx_file.made_inputs import random_array
 BACKEND = "torch"
 
 
-# Keras numbers what nobody named, by how many were made before in the process.
+# Keras numbers unnamed inputs by how many were made before in the process.
 _NUMBERED = re.compile(r"(?:keras_tensor|input_layer|input)(?:_\d+)?")
 
 
 # Sizes of open axes where no example is given. One for all axes but the batch: inputs that are added or joined must agree in them.
 BATCH_SIZE, AXIS_SIZE = 4, 24
+
+
+def plans(model: Any, example_inputs: Any, options: ExportOptions, target: Path) -> Sequence[Plan]:
+    """``model``: a Keras model, or the path of a .keras file."""
+    if isinstance(model, Path):
+        model = keras_from_file(model)
+    source = KerasSource(model, example_inputs, dynamic_shapes=options.dynamic_shapes, output_names=options.output_names)
+    return [Plan(source, samples=numbered(options.samples), goldens=options.chosen_goldens(None))]
 
 
 class KerasCall(torch.nn.Module):
@@ -53,11 +63,11 @@ class KerasCall(torch.nn.Module):
 
 
 class KerasSource(TorchSource):
-    """``examples``: an array, a list in the order of the model's inputs, or a dict by their names; None to have values drawn.
+    """``examples``: an array, a list in the order of the model's inputs, or a dict by their names; None to draw random values.
 
-    Axes of size None are dynamic, ``batch`` the first; those of other models than recurrent ones, whose layers loop over time in
-    Python. ``dynamic_shapes`` instead names the ones that are to be. Inputs keep the names that they were given in Keras, and are
-    ``input`` where they were given none; a single output is ``output``, several have their keys or their layers' names.
+    Axes of size None are dynamic, the first is named ``batch``; in a model with recurrent layers, which loop over time in Python, only
+    the first. ``dynamic_shapes`` overrides that. Inputs keep their names in Keras; an unnamed one is ``input``. A single output is
+    ``output``, several have their keys or their layers' names.
     Raises InputError for a model on another backend, ExportError for one that does not declare its inputs.
     """
 
@@ -73,11 +83,11 @@ class KerasSource(TorchSource):
 
         if keras.backend.backend() != BACKEND:
             raise InputError(
-                f"this Keras computes with {keras.backend.backend()}, and models leave it through {BACKEND}: save the model with "
+                f"this Keras runs on {keras.backend.backend()}, and models are exported with its {BACKEND} backend: save the model with "
                 "model.save('model.keras'), and run: onnxferry export model.keras -o model.onnx"
             )
         if not getattr(model, "inputs", None):
-            raise ExportError("this Keras model does not say what it takes: make it of keras.Input, or wrap it as keras.Model(x, model(x))")
+            raise ExportError("this Keras model does not declare its inputs: build it from keras.Input, or give keras.Model(x, model(x))")
         called = KerasCall(model)
         loops = any(isinstance(layer, keras.layers.RNN) for layer in model._flatten_layers())
         shapes = dict(zip(called.names, [tuple(tensor.shape) for tensor in model.inputs], strict=True))
@@ -102,7 +112,7 @@ class KerasSource(TorchSource):
 
 
 def keras_from_file(path: str | os.PathLike[str]) -> Any:
-    """The model in a ``.keras`` file, on the torch backend. Raises CheckpointError where it is none, or holds code."""
+    """The model in a ``.keras`` file, on the torch backend. Raises CheckpointError if it cannot be read, or holds code."""
     os.environ.setdefault("KERAS_BACKEND", BACKEND)
     if "keras" not in sys.modules and os.environ["KERAS_BACKEND"] != BACKEND:
         raise InputError(f"KERAS_BACKEND is {os.environ['KERAS_BACKEND']}: unset it, or set it to {BACKEND}")
@@ -123,7 +133,7 @@ def keras_from_file(path: str | os.PathLike[str]) -> Any:
 
 
 def _names(given: Sequence[str], kind: str) -> tuple[str, ...]:
-    """Those that somebody gave; ``input``, or ``input_0``, ``input_1``, for those that Keras numbered."""
+    """The given names; ``input``, or ``input_0``, ``input_1``, for those that Keras numbered."""
     names = [f"{kind}_{place}" if len(given) > 1 else kind for place in range(len(given))]
     found = [own if _NUMBERED.fullmatch(name) else re.sub(r"\W", "_", name) for own, name in zip(names, given, strict=True)]
     return tuple(found) if len(set(found)) == len(found) else tuple(names)

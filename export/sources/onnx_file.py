@@ -1,10 +1,11 @@
-"""An .onnx file of anybody's as a source: to be checked and wrapped into an artifact.
+"""An existing .onnx file as a source: verified, cleaned, and given a contract and golden samples.
 
-What the file itself gives, as it came, is what the artifact must give after it was cleaned.
+The reference outputs are those of the file as it came.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxferry.export.source import Candidate, Feeds, InputSpec, Strategy, as_array
+from onnxferry.export.options import ExportOptions
+from onnxferry.export.source import Candidate, Feeds, InputSpec, Plan, Strategy, as_array, numbered
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError
@@ -21,15 +23,25 @@ from onnxferry.runtime.onnx_file.made_inputs import example_inputs
 from onnxferry.runtime.onnx_file.reader import file_sha256
 
 
-class OnnxSource:
-    """A file, opened by ONNX Runtime on the CPU as users will open it.
+def plans(path: Path, example_inputs: Feeds | None, options: ExportOptions, target: Path) -> Sequence[Plan]:
+    """``example_inputs``: a dict of arrays by input name, or None. ``dynamic_shapes`` names dynamic axes that have no name in the file.
 
-    ``examples``: an array for every input; what is not given is drawn as the file declares it.
+    A contract that the file has already is kept; its golden samples and tolerances are made anew.
+    """
+    source = OnnxSource(path, example_inputs or {}, options.dynamic_shapes)
+    contract = dataclasses.replace(source.contract, goldens=(), tolerances={}, parity={}) if source.contract else None
+    return [Plan(source, contract, samples=numbered(options.samples), goldens=options.chosen_goldens(None))]
+
+
+class OnnxSource:
+    """A file, opened with ONNX Runtime on the CPU.
+
+    ``examples``: an array for every input; for one that is missing, random values are drawn as the file declares it.
     """
 
     def __init__(self, path: str | os.PathLike[str], examples: Feeds, axes: Mapping[str, Mapping[int, str]] | None = None) -> None:
         self._path = Path(path)
-        # The engine looks at the file before onnx or ONNX Runtime do: it may be a stranger's.
+        # The engine validates the file before onnx or ONNX Runtime parse it: it may be untrusted.
         self._engine = Engine(path, device="cpu")
         self.examples = example_inputs(self._engine.inputs, {**self._text(), **examples})
         self.output_names = tuple(spec.name for spec in self._engine.outputs)
@@ -37,7 +49,7 @@ class OnnxSource:
         self.notes: Sequence[str] = [f"the optional input {spec.name!r} keeps its default" for spec in self._engine.optional_inputs]
         for output in self._engine.outputs:
             if not output.of_numbers:
-                raise ExportError(f"output {output.name!r} is {output.dtype}: only tensors of numbers can be compared and carried")
+                raise ExportError(f"output {output.name!r} is {output.dtype}: only tensors of numbers can be compared and stored")
 
     @property
     def contract(self) -> Contract | None:
@@ -45,7 +57,7 @@ class OnnxSource:
         return self._engine.contract
 
     def _text(self) -> dict[str, np.ndarray]:
-        """What a golden sample has for inputs of text, which cannot be generated, and for those beside it, so that their rows match."""
+        """A golden sample's inputs if one is text, which cannot be drawn; all of them, so that their rows match."""
         goldens = self.contract.goldens if self.contract else ()
         has_text = any(spec.dtype == "str" for spec in self._engine.inputs)
         return {name: as_array(array) for name, array in goldens[0].inputs.items()} if goldens and has_text else {}
@@ -53,7 +65,7 @@ class OnnxSource:
     def _input(self, spec: Any, named: Mapping[int, str] | None) -> InputSpec:
         array = self.examples[spec.name]
         if not spec.ranked:
-            raise ExportError(f"input {spec.name!r} is declared without a rank, and other programs cannot call that: declare its axes")
+            raise ExportError(f"input {spec.name!r} is declared without a rank, which other programs cannot call: declare its axes")
         shape = tuple(
             (named or {}).get(axis) or (size if isinstance(size, int | str) and size else f"{spec.name}_dim{axis}")
             for axis, size in enumerate(spec.shape)

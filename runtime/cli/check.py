@@ -44,8 +44,8 @@ from onnxferry.runtime.tasks.autoencoder import decoder_path
 app = new_app()
 
 
-JUDGE = "onnxferry.export.cli.against:check_against"
-"""What --against calls. By name, as the table of verbs does: the judge stands on torch, which a check does without."""
+VERIFY = "onnxferry.export.cli.verify:verify_model"
+"""What --against calls. By name, as the table of verbs does: it needs the model's framework, which a check does without."""
 
 
 @app.command()
@@ -70,21 +70,21 @@ def check(
         typer.Option(
             "--against",
             metavar="SOURCE",
-            help="Compare with the model itself: pkg.module:make_model, or a .pt2 program. Needs torch.",
+            help="The same as onnxferry verify MODEL SOURCE: compare with the model itself.",
             show_default=False,
         ),
     ] = "",
     weights: Annotated[
         Path | None,
-        typer.Option("--weights", metavar="FILE", help="Of --against: .safetensors or .pt for that model.", show_default=False),
+        typer.Option("--weights", metavar="FILE", help="With --against: see onnxferry verify.", show_default=False),
     ] = None,
     samples: Annotated[
         list[Path] | None,
-        typer.Option("--samples", metavar="FILE", help="Of --against: an .npz of inputs to compare on. Repeat.", show_default=False),
+        typer.Option("--samples", metavar="FILE", help="With --against: see onnxferry verify.", show_default=False),
     ] = None,
     report_file: Annotated[
         Path | None,
-        typer.Option("--report", metavar="FILE", help="Of --against: write what was found, .html or .json.", show_default=False),
+        typer.Option("--report", metavar="FILE", help="With --against: see onnxferry verify.", show_default=False),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -94,13 +94,12 @@ def check(
     every output must have its dtype and shape and lie within its tolerance. Needs neither torch nor any data.
 
     With --untrusted, the file is opened in a process of its own, with limits on time and memory. With --against,
-    the model itself is run beside the file, on samples and on sizes that were never traced, as the export did.
+    the file is compared with the model itself: `onnxferry verify` under its older name.
 
     ```
     onnxferry check digits.onnx
     onnxferry check digits --device cuda
     onnxferry check download.onnx --untrusted --max-seconds 20
-    onnxferry check model.onnx --against mypkg.models:make --weights w.safetensors --report parity.html
     ```
 
     With --json: model, device, device_reason, passed, samples, comparisons (sample, output, passed, problem, max_abs, rtol, atol, worst
@@ -117,9 +116,8 @@ def check(
     if against:
         if untrusted:
             raise InputError("--against runs a model that you trust beside the file: it does not go with --untrusted")
-        module, _, function = JUDGE.partition(":")
-        judge = getattr(import_module(module), function)
-        judge(
+        module, _, function = VERIFY.partition(":")
+        getattr(import_module(module), function)(
             path, against, weights=weights, samples=samples or [], report_file=report_file, limits=file_limits,
             device=device, threads=threads, as_json=as_json,
         )  # fmt: skip

@@ -20,6 +20,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "train": ("onnxferry.train.cli.app:app", "Train a model family."),
     "export": ("onnxferry.export.cli.export:app", "Export a trained model to one verified .onnx file."),
     "check": ("onnxferry.runtime.cli.check:app", "Replay a file's golden samples on this machine."),
+    "verify": ("onnxferry.export.cli.verify:app", "Compare a file with the model that it was exported from."),
     "evaluate": ("onnxferry.runtime.cli.evaluate:app", "Measure a recogniser on labelled images."),
     "optimize": ("onnxferry.export.cli.optimize:app", "Make faster or smaller variants, each with its certificate."),
     "generate": ("onnxferry.runtime.cli.generate:app", "Generate text."),

@@ -81,3 +81,45 @@ def test_a_chart_that_cannot_be_drawn_is_refused_before_the_work(tmp_path: Path)
     )
     assert result.returncode == 1
     assert "--plot needs the package 'matplotlib'" in result.stderr
+
+
+ESTIMATOR = """
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+def fitted():
+    rows = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    return LogisticRegression().fit(rows, rows[:, 0] > 0)
+"""
+
+SKLEARN = """
+import sys
+import numpy as np
+from onnxferry.runtime.cli.main import main
+np.savez("rows.npz", X=np.random.default_rng(1).normal(size=(30, 3)).astype(np.float32))
+assert main(["export", "estimator:fitted", "--samples", "rows.npz", "-o", "m.onnx"]) == 0
+assert main(["verify", "m.onnx", "estimator:fitted"]) == 0
+from onnxferry.export import export_model
+from estimator import fitted
+assert export_model(fitted(), np.load("rows.npz")["X"], "n.onnx").passed
+assert "torch" not in sys.modules
+"""
+
+
+def test_scikit_learn_is_exported_and_verified_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "estimator.py").write_text(ESTIMATOR)
+    result = child(("torch", "onnxscript", "onnx_ir", *TRAINING_ONLY), SKLEARN, tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_without_torch_a_pytorch_model_s_error_has_the_install_line(tmp_path: Path) -> None:
+    program = """
+from onnxferry.export import export_model
+from onnxferry.runtime.errors import MissingExtraError
+try:
+    export_model("program.pt2", None, "m.onnx")
+except MissingExtraError as error:
+    print(error)
+"""
+    result = child(("torch",), program, tmp_path)
+    assert "pip install 'onnxferry[export]'" in result.stdout, result.stdout + result.stderr

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from onnxferry.export.bench.contenders.base import Call, Feeds, fastest
 from onnxferry.export.bench.workloads import BenchModel
-from onnxferry.export.sources.factory import model_from_factory
+from onnxferry.export.sources.choose import choose
 from onnxferry.runtime.artifact.metadata import contract_from_metadata
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import ExportError, InputError
@@ -60,7 +60,7 @@ class Eager:
         """Raises InputError for a model whose network is not named."""
         if not self.model.factory:
             raise InputError(f"PyTorch runs the network of {self.model.name}, not the file: name it with --module pkg.module:make_model")
-        module = model_from_factory(self.model.factory, self.model.weights or None)
+        module = choose(self.model.factory, weights=self.model.weights or None).model
         if not isinstance(module, nn.Module):
             raise InputError(f"{self.model.factory} gives a {type(module).__name__}; a torch.nn.Module is needed, to be run and compiled")
         # A network that comes with its weights needs none from the file, where the export folded some of them away.

@@ -1,29 +1,20 @@
-"""A text checkpoint to its artifact: the sampling loop as one graph, judged against PyTorch byte by byte."""
+"""A text generator (RNN) to its file: the sampling loop as one graph, compared with PyTorch byte by byte."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from onnxferry.export.families.rnn.bits import rounded
-from onnxferry.export.families.rnn.graph import text_graph
 from onnxferry.export.families.rnn.source import TextSource, clear_draws, prompt_batch
-from onnxferry.export.graphs.writer import checked_target, write_artifact
-from onnxferry.export.parity.compare import compare
-from onnxferry.export.parity.probes import Case, probes
-from onnxferry.export.parity.reference import SourceRun, run_source
-from onnxferry.export.parity.report import ParityReport
+from onnxferry.export.options import ExportOptions
 from onnxferry.export.parity.tolerances import TEXT
-from onnxferry.export.pipeline.provenance import shortened, without_paths
-from onnxferry.export.source import Feeds
-from onnxferry.runtime.artifact.contract import Contract, Golden
-from onnxferry.runtime.engine.engine import Engine
-from onnxferry.runtime.engine.replay import replay
-from onnxferry.runtime.errors import ExportError, InputError, ParityError
+from onnxferry.export.pipeline.provenance import without_paths
+from onnxferry.export.source import Feeds, Plan
+from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.errors import ExportError, InputError
 from onnxferry.runtime.kinds import RNN, TEXT_GENERATOR
 from onnxferry.runtime.tasks.text_generator import OPTIONAL, REQUIRED
 from onnxferry.train.families.rnn import START, VOCABULARY, Rnn, RnnConfig, state_after
@@ -36,65 +27,51 @@ SHORTEST = 18
 RANDOM = "numpy.random.Generator(PCG64(seed)).random(dtype=float32), one number a byte, in order; row r of a batch: seed + r"
 
 
-def export_text(
-    checkpoint: Checkpoint,
-    path: str | os.PathLike[str],
-    *,
-    name: str,
-    description: str,
-    license: str,
-    golden: bool | Sequence[Mapping[str, np.ndarray]],
-    with_labels: bool = False,
-    command: Sequence[str],
-    bits: int | None = None,
-) -> ParityReport:
-    """Carry a text checkpoint across; see :func:`onnxferry.export.families.checkpoint.export_checkpoint`."""
-    if with_labels:
-        raise InputError("a text generator has no classes: leave --with-labels out")
-    network = checkpoint.model()
-    if not isinstance(network, Rnn):
-        raise ExportError(f"the checkpoint rebuilds a {type(network).__name__}, not a text generator")
-    target = checked_target(path)
-    network = rounded(network, bits)
+def text_plans(checkpoint: Checkpoint, name: str, options: ExportOptions) -> Sequence[Plan]:
+    """The sampling loop as one graph; its inputs and outputs stand in :mod:`onnxferry.export.families.rnn.graph`."""
+    if options.with_labels:
+        raise InputError("a text generator has no classes: leave with_labels (--with-labels) out")
+    trained = checkpoint.model()
+    if not isinstance(trained, Rnn):
+        raise ExportError(f"the checkpoint rebuilds a {type(trained).__name__}, not a text generator")
+    network = rounded(trained, options.bits)
     text = checkpoint.example("text", torch.uint8, at_least=SHORTEST).tobytes()
-    goldens = _golden_cases(network, text, golden)
-    cases = text_cases(network, text)
-    source = TextSource(network, cases[0].feeds)
-    given = [*cases, *goldens]
-    model = text_graph(network)
-    generated = [_clear(network, case) for case in probes(source.inputs, source.examples)]
-    runs, failures = run_source(source, [*given, *generated], len(given))
-    report = ParityReport(failures=failures)
-    if not failures:
-        with Engine(model.SerializeToString(deterministic=True), device="cpu") as engine:
-            report = compare(source, engine, runs, tolerances=TEXT)
-    report.strategy = "made by hand"
-    if not report.passed:
-        raise ParityError(f"{report.first_line()}\n{report.explain()}", report)
-    provenance = {"data": dict(checkpoint.data), "training": without_paths(checkpoint.provenance), **source.provenance()}
-    provenance["weight_bits"] = bits or (16 if network.config.half else 32)  # of the matrices; what was rounded is what was judged
-    if command:
-        provenance["command"] = " ".join(shortened(command))
+    (_, example), *samples = text_cases(network, text).items()
+    config = network.config
     contract = Contract(
         kind=TEXT_GENERATOR.name,
         name=name,
         family=RNN.name,
-        description=description
-        or f"Writes text byte by byte ({network.config.cell.upper()}, {network.config.depth} x {network.config.width})",
-        options=options(network.config),
-        tolerances=TEXT,
-        goldens=tuple(_goldens(runs, goldens)),
+        description=f"Writes text byte by byte ({config.cell.upper()}, {config.depth} x {config.width})",
+        options=contract_options(config),
         metrics=dict(checkpoint.metrics),
-        provenance=provenance,
-        parity=report.summary(),
-        license=license,
+        provenance={
+            "data": dict(checkpoint.data),
+            "training": without_paths(checkpoint.provenance),
+            "weight_bits": options.bits or (16 if config.half else 32),  # of the matrices; they were rounded before the comparison
+        },
     )
-    write_artifact(model, contract, target, verify=_replay)
-    return report
+    start = state_after(network, START)
+
+    def without_ties(case: str, feeds: Feeds) -> Feeds:
+        prompt = {"prompt": feeds["prompt"]}
+        return {**prompt, "uniforms": clear_draws(network, start, prompt, feeds["uniforms"].shape[1], seed=len(case))}
+
+    return [
+        Plan(
+            TextSource(network, example),
+            contract,
+            samples=dict(samples),
+            goldens=_golden_samples(network, text, options.golden),
+            tolerances=TEXT,
+            optional=OPTIONAL,
+            adjust_probe=without_ties,
+        )
+    ]
 
 
-def options(config: RnnConfig) -> dict[str, object]:
-    """The contract's facts of a text generator."""
+def contract_options(config: RnnConfig) -> dict[str, object]:
+    """The options of a text generator in its contract."""
     return {
         "cell": config.cell,
         "depth": config.depth,
@@ -102,20 +79,22 @@ def options(config: RnnConfig) -> dict[str, object]:
         "state_slots": config.slots,
         "vocabulary": VOCABULARY,
         "encoding": "utf-8",
-        "follows": START.decode(),  # what a text is taken to follow where no state is given
+        "follows": START.decode(),  # what a text is assumed to follow if no state is given
         "random": RANDOM,
     }
 
 
-def text_cases(network: Rnn, text: bytes) -> list[Case]:
-    """What a text generator is compared on: real text and any bytes, all ways to sample, ragged and empty prompts, states of its own."""
+def text_cases(network: Rnn, text: bytes) -> dict[str, Feeds]:
+    """The inputs that a text generator is compared on, by name, the example first: real text and arbitrary bytes, every way to sample,
+    ragged and empty prompts, given states.
+    """
     start = state_after(network, START)
     rng = np.random.default_rng(0)
     everything = bytes(range(VOCABULARY))
     slots = (network.config.slots, network.config.width)
     small = (rng.standard_normal((1, *slots)) * 0.5).clip(-0.99, 0.99).astype(np.float32)
-    # Reached by reading, as every state is that somebody goes on from. From random ones a trained network is chaos: a hundred bytes
-    # later PyTorch itself is 1e-4 off double precision, and equal programs would fail.
+    # States that were reached by reading text. From random states a trained network is chaotic: a hundred bytes later PyTorch itself
+    # is 1e-4 off float64, and equal programs would fail.
     histories = [text[:80], text[-120:], everything[60:130], text[:1], everything[::-3]]
     own = torch.cat([state_after(network, history) for history in histories]).numpy()
     ragged = prompt_batch([text[:40], b"", text[100:101], everything[:9], text[200:217]])
@@ -138,74 +117,40 @@ def text_cases(network: Rnn, text: bytes) -> list[Case]:
         ("top_k and top_p", {**ragged, "top_k": np.array(20, np.int64), "top_p": np.array(0.9, np.float32)}, 40),
         ("nothing to write", prompt_batch([text[:50], text[50:100]]), 0),
     ]
-    cases = []
-    for seed, (name, feeds, steps) in enumerate(plans):
-        uniforms = clear_draws(network, start, feeds, steps, seed)
-        cases.append(_case(name, {**feeds, "uniforms": uniforms}))
-    return cases
+    return {name: {**feeds, "uniforms": clear_draws(network, start, feeds, steps, seed)} for seed, (name, feeds, steps) in enumerate(plans)}
 
 
-def _case(name: str, feeds: Feeds, generated: bool = False) -> Case:
-    prompt, uniforms = feeds["prompt"], feeds["uniforms"]
-    return Case(name, feeds, {"batch": prompt.shape[0], "length": prompt.shape[1], "steps": uniforms.shape[1]}, generated)
-
-
-def _clear(network: Rnn, case: Case) -> Case:
-    """A generated case with ties drawn again."""
-    feeds = {"prompt": case.feeds["prompt"]}
-    uniforms = clear_draws(network, state_after(network, START), feeds, case.feeds["uniforms"].shape[1], seed=len(case.name))
-    return _case(case.name, {**feeds, "uniforms": uniforms}, generated=True)
-
-
-def _golden_cases(network: Rnn, text: bytes, golden: bool | Sequence[Feeds]) -> list[Case]:
+def _golden_samples(network: Rnn, text: bytes, golden: bool | Sequence[Feeds]) -> list[Feeds]:
     """Teacher-forced real text, greedy bytes where the margin is safe, and a ragged batch that samples."""
     if golden is False:
         return []
     if golden is not True:
         for feeds in golden:
             _check_golden(feeds)
-        return [_case(f"golden sample {i}", dict(feeds)) for i, feeds in enumerate(golden)]
+        return [dict(feeds) for feeds in golden]
     start = state_after(network, START)
     plans: list[tuple[dict[str, np.ndarray], int]] = [
         (prompt_batch([text[:512]]), 40),
         ({**prompt_batch([text[:64]]), "temperature": np.array(0.0, np.float32)}, 64),
         ({**prompt_batch([b"To be", b""]), "temperature": np.array(0.8, np.float32), "top_p": np.array(0.9, np.float32)}, 60),
     ]
-    cases: list[Case] = []
-    for seed, (feeds, steps) in enumerate(plans):
-        uniforms = clear_draws(network, start, feeds, steps, 100 + seed)
-        if uniforms.shape[1]:
-            cases.append(_case(f"golden sample {len(cases)}", {**feeds, "uniforms": uniforms}))
-    return cases
+    drawn = [{**feeds, "uniforms": clear_draws(network, start, feeds, steps, 100 + seed)} for seed, (feeds, steps) in enumerate(plans)]
+    return [feeds for feeds in drawn if feeds["uniforms"].shape[1]]
 
 
 def _check_golden(feeds: Feeds) -> None:
     missing = sorted(set(REQUIRED) - set(feeds))
     if missing:
-        raise InputError(f"a golden input of a text generator has no {missing[0]!r}; it needs prompt and uniforms")
+        raise InputError(f"a golden sample of a text generator has no {missing[0]!r}; it needs prompt and uniforms")
     known = {**REQUIRED, **OPTIONAL}
     for name, array in feeds.items():
         if name not in known:
-            raise InputError(f"a golden input has {name!r}, which no text generator takes; expected {', '.join(known)}")
+            raise InputError(f"a golden sample has {name!r}, which no text generator takes; expected {', '.join(known)}")
         dtype, axes = known[name]
         if not isinstance(array, np.ndarray) or (array.dtype.name, array.ndim) != (dtype, axes):
             got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-            raise InputError(f"a golden input's {name} must be {dtype} with {axes} axes, got {got}")
+            raise InputError(f"a golden sample's {name} must be {dtype} with {axes} axes, got {got}")
     if len(feeds["prompt"]) != len(feeds["uniforms"]):
         raise InputError(
-            f"a golden input has {len(feeds['prompt'])} prompts and {len(feeds['uniforms'])} rows of uniforms; give one for each"
+            f"a golden sample has {len(feeds['prompt'])} prompts and {len(feeds['uniforms'])} rows of uniforms; give one for each"
         )
-
-
-def _goldens(runs: Sequence[SourceRun], cases: Sequence[Case]) -> list[Golden]:
-    wanted = {id(case) for case in cases}
-    return [Golden(dict(run.case.feeds), run.outputs) for run in runs if id(run.case) in wanted and run.outputs is not None]
-
-
-def _replay(file: Path) -> None:
-    """Opens the written file and replays what it carries: the last thing before it gets its name."""
-    with Engine(file, device="cpu") as engine:
-        if engine.contract is None:
-            raise ExportError("the written file lost its contract: this is a fault of onnxferry, please report it")
-        if engine.contract.goldens:
-            replay(engine).raise_if_failed(file.name)

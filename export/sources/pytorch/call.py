@@ -1,9 +1,9 @@
-"""A call's arguments as named inputs."""
+"""The arguments of a call as named inputs, and back."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -219,3 +219,47 @@ def unique(names: Any) -> tuple[str, ...]:
             candidate = f"{name}_{n}"
         taken.append(candidate)
     return tuple(taken)
+
+
+def nested_inputs(module: torch.nn.Module, flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs by their flat names as ``forward()`` takes them: the file's ``state_0`` and ``state_1`` become its tuple ``state``.
+
+    What is an argument under its own name stays as it is. Raises InputError for an input that is no argument of ``forward()``.
+    """
+    parameters = inspect.signature(module.forward).parameters
+    left = dict(flat)
+    call: dict[str, Any] = {name: left.pop(name) for name in parameters if name in left}
+    for name in sorted(set(parameters) - set(call), key=len, reverse=True):
+        inside = {key.removeprefix(f"{name}_"): key for key in left if key.startswith(f"{name}_")}
+        if inside:
+            call[name] = _nested({part: left.pop(key) for part, key in inside.items()})
+    if left and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return {**call, **left}
+    if left:
+        raise InputError(
+            f"the input {next(iter(left))!r} is no argument of the model's forward({', '.join(parameters)}): inputs go by the names of "
+            "its arguments, and what is inside one by state_0 or batch_image"
+        )
+    return call
+
+
+def _nested(parts: Mapping[str, Any]) -> Any:
+    """``{"0": a, "1_deep": b}`` → ``(a, {"deep": b})``: names of nested inputs, as the export makes them, read back."""
+    if not all(key.partition("_")[0].isdecimal() for key in parts):
+        return dict(parts)
+    places: dict[int, dict[str, Any]] = {}
+    for key, tensor in parts.items():
+        place, _, rest = key.partition("_")
+        places.setdefault(int(place), {})[rest] = tensor
+    return tuple(inner[""] if set(inner) == {""} else _nested(inner) for _, inner in sorted(places.items()))
+
+
+def only_argument(module: torch.nn.Module, given: Collection[str]) -> str | None:
+    """The name of ``forward()``'s first argument, if a single input is given under a name that ``forward()`` does not have."""
+    if len(given) != 1:
+        return None
+    (name,) = given
+    parameters = inspect.signature(module.forward).parameters
+    known = any(p.kind is p.VAR_KEYWORD or name == each or name.startswith(f"{each}_") for each, p in parameters.items())
+    first = next(iter(parameters.values()), None)
+    return None if known or first is None or first.kind is first.VAR_POSITIONAL else first.name

@@ -29,7 +29,7 @@ from torch.utils import _pytree as pytree
 
 from onnxferry.export.graphs.nodes import EXTERNAL_DATA_BYTES, weight_bytes
 from onnxferry.export.source import Candidate, Feeds, Strategy, Trace
-from onnxferry.export.sources.pytorch import decompositions as torch_mends
+from onnxferry.export.sources.pytorch import decompositions
 from onnxferry.export.sources.pytorch.call import NUMPY_DTYPES, FlatModule
 from onnxferry.export.sources.pytorch.errors import explained, users_line
 from onnxferry.export.sources.pytorch.modes import evaluation_mode
@@ -121,13 +121,13 @@ def graph_of_program(source: TorchSource, program: torch.export.ExportedProgram,
             raise explained(error, source.axes, source.call.names, program) from error
     if made is None:
         raise ExportError("torch.onnx.export gave no program: this torch version is not supported; pip install -U torch")
-    mends = _fold_weights(made) if optimize else ["left the exporter's optimiser out"]
+    fixes = _fold_weights(made) if optimize else ["left the exporter's optimiser out"]
     model = made.model_proto
-    mends += torch_mends.mend(model, _numbers_of(program) | _numbers_of(made.exported_program))
+    fixes += decompositions.fix(model, _numbers_of(program) | _numbers_of(made.exported_program))
     _strip_prefix(model)
     axes, ranges = _axes_of_program(source, program)
     _rename_axes(model, axes)
-    return Candidate(model, mends=tuple(mends), ranges=ranges, trace=_trace(source, made))
+    return Candidate(model, fixes=tuple(fixes), ranges=ranges, trace=_trace(source, made))
 
 
 def _numbers_of(program: torch.export.ExportedProgram | None) -> set[float]:
@@ -159,7 +159,7 @@ def _traced(source: TorchSource, flat: FlatModule, opset: int) -> Candidate:
         raise ExportError(f"tracing would freeze what the model computes in Python at {frozen}")
     model = onnx.load_from_string(buffer.getvalue())
     _strip_prefix(model)
-    return Candidate(model, mends=("used the older, tracing exporter",))
+    return Candidate(model, fixes=("used the older, tracing exporter",))
 
 
 def _frozen_by_tracing(caught: Sequence[warnings.WarningMessage]) -> str | None:

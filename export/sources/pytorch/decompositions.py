@@ -1,4 +1,4 @@
-"""Known faults of torch's converter, put right in the graph that it made. What is mended is judged like everything else."""
+"""Known faults of torch's converter, fixed in the graph that it made. The fixed graph is compared with the source like any other."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 
 
-def mend(model: onnx.ModelProto, numbers: Collection[float] = ()) -> list[str]:
-    """Mend the graph in place; returns what was done, in words. ``numbers``: Python's floats that stand in the captured program."""
+def fix(model: onnx.ModelProto, numbers: Collection[float] = ()) -> list[str]:
+    """Fix the graph in place; returns what was done, a sentence each. ``numbers``: the Python floats of the captured program."""
     exact = {float(np.float32(number)): number for number in numbers if abs(number) < np.finfo(np.float32).max}
     return [*_masked_rows(model.graph), *_exact_numbers(model.graph, exact), *_exact_layer_norms(model.graph, exact)]
 
@@ -25,7 +25,7 @@ def _masked_rows(graph: onnx.GraphProto) -> list[str]:
     constants |= {
         node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"
     }
-    mended = False
+    fixed = False
     for node in graph.node:
         softmax = made_by.get(node.input[0]) if node.op_type == "IsNaN" else None
         added = made_by.get(softmax.input[0]) if softmax is not None and softmax.op_type == "Softmax" else None
@@ -37,8 +37,8 @@ def _masked_rows(graph: onnx.GraphProto) -> list[str]:
             if lowest.dtype.kind == "f" and lowest.size == 1 and lowest.item() == np.finfo(lowest.dtype).min:
                 infinity = np.full(lowest.shape, -np.inf, lowest.dtype)
                 mask.input[2] = _added(graph, f"minus_infinity_{lowest.dtype.name}_{lowest.ndim}", infinity)
-                mended = True
-    if mended:
+                fixed = True
+    if fixed:
         return ["attention over rows that are masked whole gives 0, as in torch: the converter gives an average"]
     return _masked_rows_of_numbers(graph, made_by, constants)
 
@@ -81,7 +81,7 @@ def _exact_numbers(graph: onnx.GraphProto, exact: Mapping[float, float]) -> list
     Seen in onnxscript 0.7.2, ``aten_scalar_tensor`` and ``aten_clamp``.
     """
     bounds = {name for node in graph.node if node.op_type == "Clip" for name in node.input[1:]}
-    mended = False
+    fixed = False
     for tensor in graph.initializer:
         if tensor.data_type != onnx.TensorProto.DOUBLE or not (tensor.name in bounds or tensor.name.startswith("scalar_tensor_default")):
             continue
@@ -89,8 +89,8 @@ def _exact_numbers(graph: onnx.GraphProto, exact: Mapping[float, float]) -> list
         number = exact.get(array.item()) if array.size == 1 else None
         if number is not None and number != array.item():
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(array.shape, number), tensor.name))
-            mended = True
-    return ["gave numbers in float64 their whole precision: the converter takes them through float32"] if mended else []
+            fixed = True
+    return ["gave numbers in float64 their whole precision: the converter takes them through float32"] if fixed else []
 
 
 def _exact_layer_norms(graph: onnx.GraphProto, exact: Mapping[float, float]) -> list[str]:
@@ -101,7 +101,7 @@ def _exact_layer_norms(graph: onnx.GraphProto, exact: Mapping[float, float]) -> 
     """
     scales = {tensor.name: tensor for tensor in graph.initializer}
     nodes: list[onnx.NodeProto] = []
-    mended = False
+    fixed = False
     for node in graph.node:
         scale = scales.get(node.input[1]) if node.op_type == "LayerNormalization" and node.domain == "" else None
         if scale is None or scale.data_type != onnx.TensorProto.DOUBLE or any(node.output[1:]):
@@ -111,8 +111,8 @@ def _exact_layer_norms(graph: onnx.GraphProto, exact: Mapping[float, float]) -> 
         whole = _added(graph, f"{node.output[0]}_epsilon", np.array(exact.get(epsilon, epsilon)))
         axes = _added(graph, f"last_{len(scale.dims)}_axes", np.arange(-len(scale.dims), 0))
         nodes += _layer_norm(node, whole, axes)
-        mended = True
-    if not mended:
+        fixed = True
+    if not fixed:
         return []
     del graph.node[:]
     graph.node.extend(nodes)

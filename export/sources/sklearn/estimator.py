@@ -1,7 +1,7 @@
 """A fitted scikit-learn estimator or pipeline as a source.
 
-What it is held to is what the estimator itself answers, computed in float64 as scikit-learn does, whatever the file takes;
-real answers are rounded to float32 at the end. Rows are the one dynamic axis.
+The reference outputs are the estimator's own, computed in float64 as scikit-learn does, whatever dtype the file takes;
+float outputs are rounded to float32 at the end. The rows are the only dynamic axis.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import pickle
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_re
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from onnxferry.export.source import NUDGE, Feeds, InputSpec, Strategy, as_array, dtype_name
+from onnxferry.export.options import ExportOptions
+from onnxferry.export.source import NUDGE, Feeds, InputSpec, Plan, Strategy, as_array, dtype_name, numbered
 from onnxferry.export.sources.sklearn.steps import words
 from onnxferry.runtime.errors import ExportError, InputError, first_line
 
@@ -26,10 +28,17 @@ BATCH = "batch"
 
 
 EXAMPLE_ROWS = 16
-"""Of the rows given, so many are the example, spread evenly; the others are compared too."""
+"""Rows of the given ones that are the example, evenly spread; the others are compared too."""
 
 
 Answer = Callable[[Any, Any], np.ndarray]
+
+
+def plans(model: Any, example_inputs: Any, options: ExportOptions, target: Path) -> Sequence[Plan]:
+    """All given rows are compared; a classifier's classes become the contract's labels."""
+    source = SklearnSource(model, example_inputs, dynamic_shapes=options.dynamic_shapes, output_names=options.output_names)
+    samples = numbered([*source.more, *options.samples])
+    return [Plan(source, labels=source.labels, samples=samples, goldens=options.chosen_goldens(None))]
 
 
 class SklearnSource:
@@ -84,7 +93,7 @@ class SklearnSource:
         return self._answered(feeds)
 
     def run_nudged(self, feeds: Feeds, seed: int) -> dict[str, np.ndarray] | None:
-        """Only the inputs move: what an estimator has learnt is not in one place."""
+        """Only the inputs change: an estimator's parameters are not in one place."""
         rng = np.random.default_rng(seed)
         moved = {
             name: array * (1 + NUDGE * rng.standard_normal(array.shape)) if array.dtype.kind == "f" else array
@@ -169,7 +178,10 @@ def _columns(model: Any, examples: Any) -> tuple[bool, dict[str, np.ndarray]]:
             return False, _checked(model, arrays)
         examples = {name: _column(name, array) for name, array in arrays.items()}
     elif examples is None:
-        raise InputError("scikit-learn's estimators need rows to be compared on: give some of the test set as example inputs")
+        raise InputError(
+            "a scikit-learn estimator needs rows to compare on: give rows of a test set as example inputs (on the command line --samples "
+            "FILE.csv, or FILE.npz with one array of rows)"
+        )
     else:
         if isinstance(examples, tuple | list) and len(examples) == 1:
             (examples,) = examples

@@ -75,7 +75,7 @@ def _make_resnet18(path: Path) -> None:
         contract=Contract(kind="model", name="resnet18", description="Random weights, for measuring"),
         dynamic_shapes={"image": {0: "batch"}},
         output_names=["probabilities", "class_index"],
-        golden_inputs=[{"image": images[:1].numpy()}],
+        golden=[{"image": images[:1].numpy()}],
         decisions={"probabilities"},
     )
 

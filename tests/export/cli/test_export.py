@@ -245,10 +245,12 @@ def test_reports(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["words:breaks", *INPUTS], "no weights here"),
         (["nowhere:make", *INPUTS], "cannot import 'nowhere'"),
         (["absent.pt2"], "absent.pt2"),
-        (["words.py"], "is nothing that can be exported"),
+        (["words.py"], "words.py cannot be exported; expected a torch.nn.Module"),
         (["absent"], "there is no absent"),
         (["words:Random", *INPUTS], "changes from run to run"),
-        (["words:make", *INPUTS, "--with-labels"], "makes no sense"),
+        (["words:make", *INPUTS, "--with-labels"], "the option with_labels does not apply to a torch.nn.Module"),
+        (["words:make", *INPUTS, "--bits", "8"], "it is for text generators"),
+        (["model.pkl"], "may run code when it is read"),
         (["words:make", "--input", "ids:int64[2,3]=0..19"], "forward("),
         (
             ["words:make", INPUTS[0], INPUTS[1], "--input", "wieght:float32[batch,time]"],
@@ -322,11 +324,11 @@ def test_options_that_a_run_brings_itself_are_refused_and_not_ignored(
 ) -> None:
     (place / "run").mkdir()
     assert export("run", "-o", "x.onnx", *option) == 1
-    assert capsys.readouterr().err.startswith(f"error: {option[0]} makes no sense with a checkpoint of ours")
+    assert capsys.readouterr().err.startswith(f"error: the option {option[0][2:]} does not apply to a run folder or checkpoint")
 
 
 def test_the_operator_set_of_a_file_is_its_own(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export("words:make", *INPUTS, "-o", "words.onnx", "--opset", "20") == 0
     assert onnx.load("words.onnx").opset_import[0].version == 20
     assert export("words.onnx", "-o", "again.onnx", "--opset", "18") == 1
-    assert "--opset makes no sense with an .onnx file" in capsys.readouterr().err
+    assert "the option opset does not apply to an .onnx file" in capsys.readouterr().err

@@ -87,13 +87,13 @@ def test_the_same_numbers_give_the_same_thousand_bytes_as_pytorch(cell: str, dep
 def test_every_way_to_sample_and_ragged_prompts_give_what_pytorch_gives(cell: str, more: dict[str, bool]) -> None:
     made = network(cell, 2, **more)  # type: ignore[arg-type]
     cases = text_cases(made, TEXT)
-    source = TextSource(made, cases[0].feeds)
+    source = TextSource(made, cases["two prompts"])
     with engine(made) as session:
-        for case in cases:
-            expected, actual = source.run(case.feeds), session.run(case.feeds)
-            assert np.array_equal(actual["bytes"], expected["bytes"]), case.name
+        for case, feeds in cases.items():
+            expected, actual = source.run(feeds), session.run(feeds)
+            assert np.array_equal(actual["bytes"], expected["bytes"]), case
             for name in ("log_probabilities", "next_logits", "state_after"):
-                np.testing.assert_allclose(actual[name], expected[name], rtol=0, atol=1e-4, err_msg=f"{case.name}: {name}")
+                np.testing.assert_allclose(actual[name], expected[name], rtol=0, atol=1e-4, err_msg=f"{case}: {name}")
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
@@ -227,7 +227,7 @@ def test_a_graph_that_does_something_else_is_refused_and_nothing_is_written(
                 del node.attribute[[a.name for a in node.attribute].index("linear_before_reset")]
         return model
 
-    monkeypatch.setattr("onnxferry.export.families.rnn.export.text_graph", forgets_linear_before_reset)
+    monkeypatch.setattr("onnxferry.export.families.rnn.source.text_graph", forgets_linear_before_reset)
     with pytest.raises(ParityError) as caught:
         export_checkpoint(checkpoint, tmp_path / "wrong.onnx")
     assert caught.value.report is not None
@@ -254,7 +254,7 @@ def test_golden_samples_of_one_s_own_and_none(checkpoint: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"prompt": np.zeros(7, np.uint8)}, r"golden input's prompt must be uint8 with 2 axes, got uint8 \(7,\)"),
+        ({"prompt": np.zeros(7, np.uint8)}, r"golden sample's prompt must be uint8 with 2 axes, got uint8 \(7,\)"),
         ({"prompt": np.zeros((1, 7), np.int64)}, "prompt must be uint8 with 2 axes, got int64"),
         ({"prompt": "Shylock"}, "prompt must be uint8 with 2 axes, got str"),
         ({"uniforms": np.full(5, 0.5, np.float32)}, "uniforms must be float32 with 2 axes"),

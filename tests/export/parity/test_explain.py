@@ -167,14 +167,15 @@ class Flaky(TorchSource):
 
 @pytest.mark.parametrize("broken", [1, 2, 3])
 def test_another_way_to_capture_is_tried_and_judged_again(tmp_path: Path, broken: int) -> None:
-    from onnxferry.export.pipeline.export import export_source
-    from onnxferry.runtime.artifact.contract import Contract
+    from onnxferry.export.options import ExportOptions
+    from onnxferry.export.pipeline.export import export_plans
+    from onnxferry.export.source import Plan
 
     model = nn.Sequential(nn.Linear(3, 3), nn.Tanh()).eval()
     source = Flaky(model, torch.randn(2, 3), dynamic_shapes={"input": {0: "batch"}}, broken=broken)
     if broken == 3:
         with pytest.raises(ParityError) as caught:
-            export_source(source, tmp_path / "m.onnx", contract=Contract("model", "m"))
+            export_plans([Plan(source)], tmp_path / "m.onnx", ExportOptions())
         report = caught.value.report
         assert isinstance(report, ParityReport)
         assert report.strategy == "torch.export"
@@ -182,7 +183,7 @@ def test_another_way_to_capture_is_tried_and_judged_again(tmp_path: Path, broken
         assert report.located["cause"]
         assert list(tmp_path.iterdir()) == []
         return
-    report = export_source(source, tmp_path / "m.onnx", contract=Contract("model", "m"))
+    report = export_plans([Plan(source)], tmp_path / "m.onnx", ExportOptions())
     assert report.passed
     assert len(report.refused) == broken
     assert report.strategy == ["", "torch.export without the optimiser", "the older, tracing exporter"][broken]

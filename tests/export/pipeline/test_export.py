@@ -57,8 +57,8 @@ def export(module: torch.nn.Module, path: Path, **options: object):
         dynamic_shapes=AXES,
         output_names=["probabilities", "class_index", "features"],
         contract=Contract("recogniser", "tiny", labels=tuple("abcde"), options={"channels": 1}),
-        probes=[{"image": np.zeros((1, 28, 28, 1), np.uint8)}],
-        golden_inputs=[{"image": image}],
+        samples=[{"image": np.zeros((1, 28, 28, 1), np.uint8)}],
+        golden=[{"image": image}],
         tolerances={"probabilities": Tolerance(0.0, 1e-5)},
         decisions={"class_index"},
         command=["onnxferry", "export", str(path.parent / "run"), f"--out={path}"],
@@ -143,14 +143,14 @@ def test_a_golden_sample_whose_answer_is_not_a_number_is_refused(tmp_path: Path)
             return torch.cat([x, torch.sqrt(x)])
 
     golden = [{"x": np.array([4.0, -1.0], np.float32)}]
-    with pytest.raises(InputError, match="golden sample 0 cannot be carried: the model answers not-a-number in"):
+    with pytest.raises(InputError, match="golden sample 0 cannot be stored: the model's output 'output' has not-a-number"):
         export_model(Root(), {"x": torch.tensor([4.0, 9.0])}, tmp_path / "root.onnx", golden=golden)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_example_that_is_too_large_to_carry_is_told(tmp_path: Path) -> None:
     report = export_model(torch.nn.Conv2d(3, 4, 3), torch.randn(1, 3, 224, 224), tmp_path / "large.onnx")
-    assert any(note.startswith("no golden sample is carried") and "602.1 kB" in note and "196.6 kB fit" in note for note in report.notes)
+    assert any(note.startswith("no golden sample is stored") and "602.1 kB" in note and "196.6 kB fit" in note for note in report.notes)
     quiet = export_model(torch.nn.Conv2d(3, 4, 3), torch.randn(1, 3, 8, 8), tmp_path / "small.onnx")
     assert not any("golden" in note for note in quiet.notes)
     private = export_model(torch.nn.Conv2d(3, 4, 3), torch.randn(1, 3, 224, 224), tmp_path / "private.onnx", golden=False)

@@ -429,12 +429,14 @@ def test_a_tolerance_that_nothing_can_hold(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("inputs", "axes", "words"),
     [
-        ({"y": X}, None, "do not fit forward(x:"),
+        ({"y": X, "z": X}, None, "'y' is no argument of the model's forward(x)"),
+        ((X, X), None, "do not fit forward(x:"),
         (X, {"y": {0: "batch"}}, "dynamic_shapes names 'y', which is no input"),
         (X, {"x": {2: "batch"}}, "there is no axis 2"),
         (X, {"x": {0: "a b"}}, "must be like 'batch'"),
         ((3,), None, "hold no tensor"),
         ("x", None, "must be a tensor"),
+        (None, None, "say what the model takes"),
     ],
 )
 def test_arguments_that_make_no_sense(folder: Path, inputs: Any, axes: Any, words: str) -> None:

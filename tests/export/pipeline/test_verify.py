@@ -1,4 +1,4 @@
-"""``check --against``: the judge, later, on a file that is there already."""
+"""``onnxferry verify``: an existing file against the model that it was exported from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from onnxferry.export import export_model
-from onnxferry.export.pipeline.verify import judge_file
+from onnxferry.export.pipeline.verify import verify_file
 from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.onnx_file.summary import Limits
@@ -76,19 +76,25 @@ def step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_model_it_came_from(step: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "step.onnx", "--against", "steps:make", "--json"]) == 0
+    assert main(["verify", "step.onnx", "steps:make", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["passed"] is True
     assert set(document["outputs"]) == {"y", "state_0_out", "state_1_out"}
     assert sum(case["compared"] and not case["traced"] for case in document["cases"]) >= 8
     assert {"the example", "golden sample 1"} <= {case["name"] for case in document["cases"]}
-    assert main(["check", "step.onnx", "--against", "steps:make"]) == 0
+    assert main(["verify", "step.onnx", "steps:make"]) == 0
     assert "step.onnx does what steps:make does" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_check_against_is_the_same_under_its_older_name(step: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "step.onnx", "--against", "steps:make", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["source"] == "steps:make"
+    assert main(["check", "step.onnx", "--against", "steps:Less"]) == 1
 
 
 def test_other_weights_are_found_at_their_node(step: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = step.with_name("report.html")
-    assert main(["check", "step.onnx", "--against", "steps:other_weights", "--report", str(report)]) == 1
+    assert main(["verify", "step.onnx", "steps:other_weights", "--report", str(report)]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: step.onnx does not do what steps:other_weights does: output 'y' differs at ")
     assert "first difference: " in error
@@ -99,16 +105,16 @@ def test_other_weights_are_found_at_their_node(step: Path, capsys: pytest.Captur
 
 
 def test_a_model_that_does_more_is_told_from_a_fault_of_the_runtime(step: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "step.onnx", "--against", "steps:shifted", "--json"]) == 1
+    assert main(["verify", "step.onnx", "steps:shifted", "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["passed"] is False
     assert "the model has changed since" in document["located"]["cause"]
 
 
 def test_other_outputs_and_inputs(step: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "step.onnx", "--against", "steps:Less"]) == 1
+    assert main(["verify", "step.onnx", "steps:Less"]) == 1
     assert "step.onnx does not do what steps:Less does: the file lacks the output 'output'" in capsys.readouterr().err
-    assert main(["check", "step.onnx", "--against", "steps:NoState"]) == 1
+    assert main(["verify", "step.onnx", "steps:NoState"]) == 1
     assert "input 'state_0' is no argument of the model's forward(x)" in capsys.readouterr().err
 
 
@@ -119,26 +125,26 @@ def test_weights_and_samples(step: Path, capsys: pytest.CaptureFixture[str]) -> 
     rng = np.random.default_rng(1)
     feeds = {"x": rng.normal(size=(3, 4, 4)), "state_0": rng.normal(size=(1, 3, 5)), "state_1": rng.normal(size=(1, 3, 5))}
     np.savez("real.npz", **{name: array.astype(np.float32) for name, array in feeds.items()})
-    assert main(["check", "step.onnx", "--against", "steps:make", "--samples", "real.npz", "--json"]) == 0
+    assert main(["verify", "step.onnx", "steps:make", "--samples", "real.npz", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["cases"][0]["shapes"]["x"] == [3, 4, 4]
-    assert main(["check", "step.onnx", "--against", "steps:make", "--weights", "other.pt"]) == 1
+    assert main(["verify", "step.onnx", "steps:make", "--weights", "other.pt"]) == 1
     np.savez("wrong.npz", x=np.zeros((3, 4, 9), np.float32), state_0=feeds["state_0"], state_1=feeds["state_1"])
     capsys.readouterr()
-    assert main(["check", "step.onnx", "--against", "steps:make", "--samples", "wrong.npz"]) == 1
+    assert main(["verify", "step.onnx", "steps:make", "--samples", "wrong.npz"]) == 1
     assert capsys.readouterr().err.startswith("error: ")
 
 
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("steps", "--against takes pkg.module:make_model or a .pt2 file"),
+        ("steps", "there is no steps; expected a torch.nn.Module"),
         ("steps:absent", "has no 'absent'"),
         ("nowhere:make", "cannot import 'nowhere'"),
         ("missing.pt2", "missing.pt2"),
     ],
 )
 def test_sources_that_are_none(step: Path, capsys: pytest.CaptureFixture[str], source: str, words: str) -> None:
-    assert main(["check", "step.onnx", "--against", source]) == 1
+    assert main(["verify", "step.onnx", source]) == 1
     assert words in capsys.readouterr().err
 
 
@@ -149,7 +155,12 @@ def test_a_program(step: Path) -> None:
     program = torch.export.export(Flat(steps.make()).eval(), (inputs[0], *inputs[1]), dynamic_shapes=None)
     export_model(program, None, "program.onnx")
     torch.export.save(program, "program.pt2")
-    assert main(["check", "program.onnx", "--against", "program.pt2"]) == 0
+    assert main(["verify", "program.onnx", "program.pt2"]) == 0
+
+
+class Named(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
 
 
 class Flat(nn.Module):
@@ -170,7 +181,7 @@ def test_a_file_without_contract_and_with_other_names(tmp_path: Path) -> None:
     torch.onnx.export(
         model, (torch.randn(2, 3),), path, dynamo=False, input_names=["input"], output_names=["scores"], dynamic_axes={"input": {0: "n"}}
     )
-    report = judge_file(path, model)
+    report = verify_file(path, model)
     assert report.passed, report.explain()
     assert "scores" in report.outputs
     assert any(not case.traced for case in report.compared)
@@ -186,8 +197,8 @@ def test_limits_hold_where_values_are_drawn_too(tmp_path: Path) -> None:
         node.input[:] = ["x" * 20_000 if name == weight else name for name in node.input]
     onnx.save(proto, path)
     with pytest.raises(ArtifactError, match="has 20000 bytes, more than"):
-        judge_file(path, model)
-    assert judge_file(path, model, limits=Limits(name_bytes=30_000)).passed
+        verify_file(path, model)
+    assert verify_file(path, model, limits=Limits(name_bytes=30_000)).passed
 
 
 def test_a_wider_tolerance_that_the_export_was_told_holds_here_too(tmp_path: Path) -> None:
@@ -197,18 +208,20 @@ def test_a_wider_tolerance_that_the_export_was_told_holds_here_too(tmp_path: Pat
     export_model(model, torch.randn(2, 3), path, atol=0.5, rtol=0.0)
     with torch.no_grad():
         model.bias += 0.1
-    assert judge_file(path, model).passed
+    assert verify_file(path, model).passed
     with torch.no_grad():
         model.bias += 1.0
-    assert not judge_file(path, model).passed
+    assert not verify_file(path, model).passed
 
 
 def test_arguments_that_make_no_sense(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError):
-        judge_file(tmp_path / "absent.onnx", nn.Linear(2, 2))
+        verify_file(tmp_path / "absent.onnx", nn.Linear(2, 2))
     export_model(nn.Linear(2, 2), torch.randn(1, 2), tmp_path / "m.onnx")
-    with pytest.raises(InputError, match=r"expected a torch\.nn\.Module"):
-        judge_file(tmp_path / "m.onnx", "no model")
+    with pytest.raises(InputError, match=r"expected a torch\.nn\.Module.*, got int"):
+        verify_file(tmp_path / "m.onnx", 3)
+    with pytest.raises(InputError, match=r"input 'x' is no input of m\.onnx"):
+        verify_file(tmp_path / "m.onnx", Named())
 
 
 def test_without_torch_the_install_line_is_shown(recogniser_file: Path) -> None:
@@ -219,7 +232,7 @@ def test_without_torch_the_install_line_is_shown(recogniser_file: Path) -> None:
         "        if name.partition('.')[0] in ('torch', 'onnx'): raise ModuleNotFoundError(name=name.partition('.')[0])\n"
         "sys.meta_path.insert(0, Block())\n"
         "from onnxferry.runtime.cli.main import main\n"
-        f"sys.exit(main(['check', {str(recogniser_file)!r}, '--against', 'a:b']))\n"
+        f"sys.exit(main(['verify', {str(recogniser_file)!r}, 'a:b']))\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.returncode == 1

@@ -21,7 +21,7 @@ import torch
 from keras import layers
 
 from onnxferry.export import export_model
-from onnxferry.export.pipeline.verify import judge_file
+from onnxferry.export.pipeline.verify import verify_file
 from onnxferry.runtime import load
 from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.engine.engine import Engine
@@ -125,9 +125,9 @@ def test_dynamic_axes_of_ones_own_choice(tmp_path: Path) -> None:
 def test_the_file_can_be_judged_again(tmp_path: Path) -> None:
     model = two_of_each()
     export_model(model, None, tmp_path / "m.onnx")
-    assert judge_file(tmp_path / "m.onnx", model).passed
+    assert verify_file(tmp_path / "m.onnx", model).passed
     model.layers[-1].set_weights([weight + 1e-2 for weight in model.layers[-1].get_weights()])
-    assert not judge_file(tmp_path / "m.onnx", model).passed
+    assert not verify_file(tmp_path / "m.onnx", model).passed
 
 
 class Subclassed(keras.Model):

@@ -42,7 +42,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from onnxferry.export import export_model
 from onnxferry.export.parity.probes import probes
-from onnxferry.export.pipeline.verify import judge_file
+from onnxferry.export.pipeline.verify import verify_file
 from onnxferry.export.source import InputSpec
 from onnxferry.export.sources.sklearn.estimator import SklearnSource
 from onnxferry.runtime import load
@@ -240,9 +240,9 @@ def test_the_file_can_be_judged_again(tmp_path: Path) -> None:
     table, price = frame()
     model = houses(LogisticRegression())
     export_model(model, table, tmp_path / "m.onnx")
-    assert judge_file(tmp_path / "m.onnx", model).passed
+    assert verify_file(tmp_path / "m.onnx", model).passed
     other = houses(LogisticRegression()).fit(table, price[::-1])
-    report = judge_file(tmp_path / "m.onnx", other)
+    report = verify_file(tmp_path / "m.onnx", other)
     assert not report.passed
     assert {failure.kind for failure in report.failures} == {"difference"}
 
