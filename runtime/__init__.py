@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from onnxferry.runtime.tasks.classifier import Classifier as Classifier
     from onnxferry.runtime.tasks.classifier import Prediction as Prediction
     from onnxferry.runtime.tasks.image_generator import ImageGenerator as ImageGenerator
-    from onnxferry.runtime.tasks.load import load as load
+    from onnxferry.runtime.tasks.loading import load as load
     from onnxferry.runtime.tasks.model import Model as Model
     from onnxferry.runtime.tasks.text_generator import TextGenerator as TextGenerator
     from onnxferry.runtime.tuning.tune import tune as tune
@@ -60,7 +60,7 @@ _MODULES = {
     "TextGenerator": "tasks.text_generator",
     "Tolerance": "artifact.contract",
     "check_file": "sandbox.jobs",
-    "load": "tasks.load",
+    "load": "tasks.loading",
     "run_file": "sandbox.jobs",
     "tune": "tuning.tune",
     "zoo_names": "artifact.zoo",

@@ -60,7 +60,13 @@ NAMES = {
     "onnxferry.runtime.images": {"ImageGenerator": "..tasks.image_generator"},
     "onnxferry.runtime.onnx_file": {"Limits": "summary", "ModelSummary": "summary", "file_sha256": "reader", "read_model": "reader"},
     "onnxferry.runtime.sandbox": {"SandboxLimits": "child"},
-    "onnxferry.runtime.tasks": {"Classifier": "classifier", "Model": "model", "Prediction": "classifier", "load_as": "load"},
+    "onnxferry.runtime.tasks": {
+        "Classifier": "classifier",
+        "Model": "model",
+        "Prediction": "classifier",
+        "load": "loading",
+        "load_as": "loading",
+    },
 }
 """Package to the names that the module it replaces had, each with its new module, seen from the package."""
 

@@ -209,7 +209,7 @@ def test_an_editable_install_finds_every_package(built: dict[str, Path], tmp_pat
 import importlib, json, site
 site.addsitedir({str(tmp_path / "site")!r})
 import onnxferry
-assert onnxferry.load.__module__ == "onnxferry.runtime.tasks.load"
+assert onnxferry.load.__module__ == "onnxferry.runtime.tasks.loading"
 print(json.dumps({{name: importlib.import_module(name).__file__ for name in ("onnxferry", "onnxferry.train", "onnxferry.runtime.errors")}}))
 """
     files = json.loads(away(tmp_path / "site", program, cwd=tmp_path).splitlines()[-1])

@@ -31,7 +31,7 @@ from onnxferry.runtime.evaluation.confusion_plot import write_confusion_plot
 from onnxferry.runtime.evaluation.scores import BINS, Scores
 from onnxferry.runtime.evaluation.test_set import LabelledImages, find_labelled_images, trained_on
 from onnxferry.runtime.tasks.classifier import Classifier
-from onnxferry.runtime.tasks.load import load_as
+from onnxferry.runtime.tasks.loading import load_as
 
 app = new_app()
 

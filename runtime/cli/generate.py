@@ -23,7 +23,7 @@ from onnxferry.runtime.cli.console import (
     stderr,
     stdout,
 )
-from onnxferry.runtime.tasks.load import load_as
+from onnxferry.runtime.tasks.loading import load_as
 from onnxferry.runtime.tasks.text_generator import WRITE_CHUNK, TextGenerator
 
 app = new_app()

@@ -26,7 +26,7 @@ from onnxferry.runtime.cli.console import (
 from onnxferry.runtime.cli.image_arguments import Unreadable, image_names, key_of, opened_images
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.tasks.classifier import Classifier, Prediction
-from onnxferry.runtime.tasks.load import load_as
+from onnxferry.runtime.tasks.loading import load_as
 
 app = new_app()
 

@@ -31,7 +31,7 @@ from onnxferry.runtime.images.decode import with_channels
 from onnxferry.runtime.images.grid import image_grid, save_image
 from onnxferry.runtime.images.inputs import decode_each
 from onnxferry.runtime.tasks.autoencoder import Autoencoder
-from onnxferry.runtime.tasks.load import load_as
+from onnxferry.runtime.tasks.loading import load_as
 
 app = new_app()
 

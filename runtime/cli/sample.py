@@ -25,7 +25,7 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.files import written_whole
 from onnxferry.runtime.images.grid import image_grid, save_image
 from onnxferry.runtime.tasks.image_generator import ImageGenerator
-from onnxferry.runtime.tasks.load import load_as
+from onnxferry.runtime.tasks.loading import load_as
 
 app = new_app()
 

@@ -20,6 +20,7 @@ PAIRS = [
     ("onnxferry.runtime.artifact", "Contract", "onnxferry.runtime.artifact.contract"),
     ("onnxferry.runtime.onnx_file", "Limits", "onnxferry.runtime.onnx_file.summary"),
     ("onnxferry.runtime.tasks", "Classifier", "onnxferry.runtime.tasks.classifier"),
+    ("onnxferry.runtime.tasks", "load", "onnxferry.runtime.tasks.loading"),
     ("onnxferry.runtime.images", "ImageGenerator", "onnxferry.runtime.tasks.image_generator"),
     ("onnxferry.export.parity", "ParityReport", "onnxferry.export.parity.report"),
     ("onnxferry.export.sources", "Source", "onnxferry.export.source"),

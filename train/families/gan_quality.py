@@ -16,7 +16,7 @@ import torch
 
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.tasks.classifier import Classifier
-from onnxferry.runtime.tasks.load import load_as
+from onnxferry.runtime.tasks.loading import load_as
 from onnxferry.train.families.cnn import Cnn, Recogniser
 
 Judge: TypeAlias = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]

@@ -102,9 +102,7 @@ def test_an_error_of_whoever_looks_on_goes_up_as_it_is(scale_model: bytes) -> No
 
 def test_outputs_beyond_the_limit_are_refused(scale_model: bytes) -> None:
     x = np.ones((20_000, 3), np.float32)
-    with pytest.raises(
-        UntrustedModelError, match=r"the model is refused: what it gives takes 240\.\d kB, and at most 131\.1 kB are taken"
-    ):
+    with pytest.raises(UntrustedModelError, match=r"the model is refused: what it gives takes 240\.\d kB, and at most 131\.1 kB are taken"):
         ask(Request(scale_model, "run", {"x": x}), SandboxLimits(answer_bytes=2**17))
 
 

@@ -19,7 +19,7 @@ from onnxferry.runtime.artifact.metadata import contract_from_metadata
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import CheckpointError, InputError, ParityError
-from onnxferry.runtime.tasks.load import load
+from onnxferry.runtime.tasks.loading import load
 from onnxferry.runtime.tasks.text_generator import TextGenerator
 from onnxferry.train.families.rnn import HIGHEST_UNIFORM, START, Rnn, RnnConfig, nats_per_byte, running_weights, state_after
 from onnxferry.train.loop.checkpoint import Checkpoint

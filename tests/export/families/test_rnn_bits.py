@@ -23,7 +23,7 @@ from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import ExportError, InputError
-from onnxferry.runtime.tasks.load import load
+from onnxferry.runtime.tasks.loading import load
 from onnxferry.train.families.rnn import Rnn, RnnConfig
 from onnxferry.train.loop.checkpoint import Checkpoint
 from scoreboard.rebuilt import rebuild_text

@@ -18,7 +18,7 @@ from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
 from onnxferry.runtime.images import batches
 from onnxferry.runtime.tasks.classifier import Classifier, Prediction
-from onnxferry.runtime.tasks.load import load, load_as
+from onnxferry.runtime.tasks.loading import load, load_as
 from onnxferry.runtime.tasks.model import Model
 
 Make = Callable[..., Path]

@@ -20,7 +20,7 @@ from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.artifact.metadata import metadata_from_contract
 from onnxferry.runtime.cli import main as cli
 from onnxferry.runtime.errors import ArtifactError, InputError
-from onnxferry.runtime.tasks.load import load
+from onnxferry.runtime.tasks.loading import load
 from onnxferry.runtime.tasks.text_generator import READ_CHUNK, STREAM_CHUNK, TextGenerator, sampling_feeds
 
 CYCLE = "añ日🎭\n".encode()  # characters of one, two, three and four bytes
