@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import re
@@ -18,6 +19,8 @@ from onnxferry.runtime.cli.main import VERBS
 from onnxferry.runtime.kinds import FAMILIES, KINDS
 
 ROOT = Path(__file__).parents[1]
+
+OURS = ("runtime", "export", "train", "demo")
 
 TOP_LEVEL = {
     ".ci",
@@ -139,6 +142,13 @@ def test_folders_are_small() -> None:
     files = Counter(path.parent.relative_to(ROOT).as_posix() for path in ours)
     assert "runtime/engine" in files
     assert {folder: n for folder, n in files.items() if n > 15} == {}
+
+
+def test_every_package_says_what_it_holds() -> None:
+    """In one sentence, at the top of its __init__.py: the listing of the folders is the map."""
+    names = [path for path in project_files() if path.name == "__init__.py" and path.relative_to(ROOT).parts[0] in OURS]
+    assert len(names) > 30
+    assert [path.relative_to(ROOT).as_posix() for path in names if len(ast.get_docstring(ast.parse(path.read_text())) or "") < 30] == []
 
 
 def test_tests_mirror_the_folders() -> None:

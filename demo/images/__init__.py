@@ -1,0 +1,1 @@
+"""What the pages do with images: uploads, shrinking, and which pixels decided an answer."""

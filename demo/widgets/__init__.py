@@ -1,0 +1,1 @@
+"""HTML, components and the frame that every page shares. Knows no model."""

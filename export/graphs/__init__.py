@@ -1,0 +1,1 @@
+"""ONNX graphs, whatever they came from: nodes, clean-up, writing, branches, differences."""

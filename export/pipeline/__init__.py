@@ -1,0 +1,1 @@
+"""The steps from a source to a verified file, and from an existing file to a report."""

@@ -1,0 +1,1 @@
+"""One file a command. Only here are typer and rich imported."""

@@ -1,0 +1,1 @@
+"""Labelled test sets, scores, the confusion plot."""

@@ -1,0 +1,1 @@
+"""This machine: CPUs and quotas, NVIDIA libraries, telemetry switches."""

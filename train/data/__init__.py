@@ -1,0 +1,1 @@
+"""Named data sets, image folders, text files, downloads, augmentation."""

@@ -1,0 +1,1 @@
+"""One file a family: config, network, loss, training step, metrics."""

@@ -1,0 +1,1 @@
+"""The one training loop, checkpoints, and the moving average of weights. Knows no family."""

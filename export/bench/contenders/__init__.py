@@ -1,0 +1,1 @@
+"""The benchmark's backends: onnxferry and what a user would choose instead."""

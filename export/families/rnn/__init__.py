@@ -1,0 +1,1 @@
+"""The text generator's graph, with the sampling loop inside."""

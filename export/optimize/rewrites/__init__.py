@@ -1,0 +1,1 @@
+"""The rewrites that optimize tries: quantization, float16, layouts, upsampling."""
