@@ -1,15 +1,18 @@
 """Writes an artifact: graph and contract into one .onnx file, all of it or nothing.
 
 The file is written under a temporary name in the same folder, opened and replayed from there, and only then given its
-name, so that an older file stays whole until a good new one is there. Equal inputs give equal bytes.
+name, so that an older file stays whole, its weights included, until a good new one is there. Equal inputs give equal bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import re
 import secrets
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,10 +23,14 @@ from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.artifact.metadata import metadata_from_contract
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError, OnnxFerryError
-from onnxferry.runtime.onnx_file.reader import read_model
+from onnxferry.runtime.onnx_file.reader import file_sha256, read_model
 
 # Tensors smaller than this stay in the .onnx file also then: shapes and constants that runtimes fold.
 EXTERNAL_TENSOR_BYTES = 1024
+
+
+LEFTOVER_SECONDS = 3600.0
+"""Temporary files that are older were left by a process that was killed; younger ones may be another's that is writing."""
 
 
 def write_artifact(
@@ -37,7 +44,9 @@ def write_artifact(
     """Write ``model`` with ``contract`` to ``path`` and return the file's size in bytes, weights beside it included.
 
     ``verify`` is called with the temporary file before it gets its name; what it raises, this raises, and nothing is
-    left. Models of more than ``external_data_bytes`` (None: EXTERNAL_DATA_BYTES) get their weights in ``<name>.data`` beside the file.
+    left. Models of more than ``external_data_bytes`` (None: EXTERNAL_DATA_BYTES) get their weights in a second
+    file, named by its content, ``<name>.<12 hex digits>.data``: renaming the .onnx file alone decides which weights belong to it, and
+    those of the file that it replaces are removed afterwards.
     Raises ExportError where the file cannot be written.
     """
     target = checked_target(path)
@@ -49,10 +58,10 @@ def write_artifact(
         onnx.helper.set_model_props(finished, metadata_from_contract(contract))
     token = secrets.token_hex(6)
     temporary = target.with_name(f".{target.name}.{token}.tmp")
-    data = target.with_name(f"{target.name}.data")
-    temporary_data = target.with_name(f".{data.name}.{token}.tmp")
-    replaced_data = target.with_name(f".{data.name}.{token}.old")
-    stale = _refers_to(target, data.name)
+    temporary_data = target.with_name(f".{target.name}.data.{token}.tmp")
+    older = _own_weights(target)
+    new_data: Path | None = None
+    _remove_leftovers(target)
     external = weight_bytes(finished) > (EXTERNAL_DATA_BYTES if external_data_bytes is None else external_data_bytes)
     try:
         if external:
@@ -64,36 +73,48 @@ def write_artifact(
         size = 0
         if external:
             size = temporary_data.stat().st_size
+            data = target.with_name(f"{target.name}.{file_sha256(temporary_data)[:12]}.data")
             _refer_to(finished, data.name)
             _write(temporary, finished.SerializeToString(deterministic=True))
-            if data.exists():  # back again where the file itself cannot be written: the older one needs it
-                data.replace(replaced_data)
+            if not data.exists():
+                new_data = data
             temporary_data.replace(data)
+            older.discard(data)
         size += temporary.stat().st_size
         temporary.replace(target)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            replaced_data.replace(data)
+        if new_data is not None:
+            with contextlib.suppress(OSError):
+                new_data.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise ExportError(f"cannot write {target.name}: {error.strerror or error}; nothing was left behind") from error
         raise
     finally:
-        for leftover in (temporary, temporary_data, replaced_data):
+        for leftover in (temporary, temporary_data):
             with contextlib.suppress(OSError):
                 leftover.unlink(missing_ok=True)
-    if stale and not external:
-        # Weights of the older, larger file of this name.
+    for data in older:
         with contextlib.suppress(OSError):
             data.unlink(missing_ok=True)
     return size
 
 
-def _refers_to(target: Path, name: str) -> bool:
-    """Whether there is an .onnx file already, with weights in the file ``name`` beside it."""
+def _own_weights(target: Path) -> set[Path]:
+    """The weight files of the .onnx file at ``target`` that were written with it: those that are named after it."""
+    named = re.compile(re.escape(target.name) + r"(\.[0-9a-f]{12})?\.data")
     try:
-        return target.exists() and any(initializer.location == name for initializer in read_model(target).initializers)
+        files = read_model(target).weight_files(target) if target.exists() else []
     except OnnxFerryError:  # no model at all
-        return False
+        return set()
+    return {file for file in files if file.parent == target.parent and named.fullmatch(file.name)}
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Temporary files of this target whose process was killed: they are as large as the model."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < time.time() - LEFTOVER_SECONDS:
+                path.unlink()
 
 
 def checked_target(path: str | os.PathLike[str]) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -229,11 +230,16 @@ def with_weights(weights: np.ndarray) -> onnx.ModelProto:
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
 
 
+def files_of(folder: Path) -> list[str]:
+    """The names in a folder, with ``*`` for the digits by which weights are named."""
+    return sorted(re.sub(r"\.[0-9a-f]{12}\.data$", ".*.data", path.name) for path in folder.iterdir())
+
+
 def test_large_weights_go_beside_the_file(tmp_path: Path) -> None:
     weights = np.arange(600, dtype=np.float32).reshape(30, 20)
     model = with_weights(weights)
     size = write_artifact(model, Contract("model", "big"), tmp_path / "big.onnx", external_data_bytes=1000)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["big.onnx", "big.onnx.data"]
+    assert files_of(tmp_path) == ["big.onnx", "big.onnx.*.data"]
     assert size == sum(p.stat().st_size for p in tmp_path.iterdir())
     x = np.ones((2, 30), np.float32)
     with Engine(tmp_path / "big.onnx", device="cpu") as engine:
@@ -248,7 +254,7 @@ def test_what_lies_beside_a_file_and_is_not_its_own_stays(tmp_path: Path) -> Non
     write_artifact(with_weights(weights), Contract("model", "big"), tmp_path / "big.onnx", external_data_bytes=1000)
     (tmp_path / "big.onnx").rename(tmp_path / "renamed.onnx")
     write_artifact(with_weights(weights), Contract("model", "big"), tmp_path / "big.onnx")
-    with Engine(tmp_path / "renamed.onnx", device="cpu") as engine:  # its weights are in big.onnx.data
+    with Engine(tmp_path / "renamed.onnx", device="cpu") as engine:  # its weights are in big.onnx.<hash>.data
         np.testing.assert_allclose(engine.run({"x": np.ones((1, 30), np.float32)})["y"], weights.sum(axis=0)[None])
 
 
@@ -270,9 +276,53 @@ def test_where_a_file_cannot_be_replaced_the_older_one_keeps_its_weights(
     with pytest.raises(ExportError if isinstance(error, OSError) else KeyboardInterrupt):
         write_artifact(with_weights(weights + 1), Contract("model", "big"), target, external_data_bytes=1000)
     monkeypatch.undo()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["big.onnx", "big.onnx.data"]
+    assert files_of(tmp_path) == ["big.onnx", "big.onnx.*.data"]
     with Engine(target, device="cpu") as engine:
         np.testing.assert_allclose(engine.run({"x": np.ones((1, 30), np.float32)})["y"], weights.sum(axis=0)[None])
+
+
+def test_one_rename_decides_which_weights_belong_to_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed at any moment, what lies there opens and is either the older model or the new one, never half of each."""
+    weights = np.arange(600, dtype=np.float32).reshape(30, 20)
+    target = tmp_path / "big.onnx"
+    write_artifact(with_weights(weights), Contract("model", "big"), target, external_data_bytes=1000)
+    replace, unlink = Path.replace, Path.unlink
+    seen: list[str] = []
+
+    def look() -> None:
+        with Engine(target, device="cpu") as engine:
+            given = engine.run({"x": np.ones((1, 30), np.float32)})["y"][0]
+        older, newer = (np.allclose(given, (weights + more).sum(axis=0)) for more in (0, 1))
+        seen.append("older" if older else "newer" if newer else "mixed")
+
+    def replaced(self: Path, to: Path) -> Path:
+        result = replace(self, to)
+        look()
+        return result
+
+    def unlinked(self: Path, missing_ok: bool = False) -> None:
+        look()
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "replace", replaced)
+    monkeypatch.setattr(Path, "unlink", unlinked)
+    write_artifact(with_weights(weights + 1), Contract("model", "big"), target, external_data_bytes=1000)
+    monkeypatch.undo()
+    look()
+    assert set(seen) == {"older", "newer"}
+    assert seen == sorted(seen, reverse=True)
+    assert files_of(tmp_path) == ["big.onnx", "big.onnx.*.data"]
+
+
+def test_leftovers_of_a_writer_that_was_killed_are_removed(tmp_path: Path) -> None:
+    leftovers = [tmp_path / name for name in (".big.onnx.0123456789ab.tmp", ".big.onnx.data.0123456789ab.tmp", ".other.onnx.01.tmp")]
+    young = tmp_path / ".big.onnx.ba9876543210.tmp"
+    for path in (*leftovers, young):
+        path.write_bytes(b"half")
+    for path in leftovers:
+        os.utime(path, (0, 0))
+    write_artifact(with_weights(np.ones((30, 20), np.float32)), Contract("model", "big"), tmp_path / "big.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [young.name, ".other.onnx.01.tmp", "big.onnx"]
 
 
 def test_paths_in_a_command_are_cut_to_their_last_part() -> None:

@@ -47,7 +47,7 @@ def carried(model: nn.Module, path: Path) -> None:
     report = export_model(model, IDS, path, dynamic_shapes=AXES)
     assert report.passed
     assert any(not case.traced for case in report.compared)
-    assert sorted(p.name for p in path.parent.iterdir()) == ["m.onnx", "m.onnx.data"]
+    assert [p.suffix for p in sorted(path.parent.iterdir())] == [".data", ".onnx"]
     ids = np.array([[3, 1, 4, 1, 5]])
     with Engine(path, device="cpu") as engine, torch.no_grad():
         np.testing.assert_allclose(engine.run({"ids": ids})["output"], model(torch.from_numpy(ids)).numpy(), atol=1e-6)
@@ -92,4 +92,4 @@ def test_a_graph_is_opened_through_a_folder_that_goes_again(scale_model: bytes) 
 @pytest.mark.skipif(not LARGE, reason="takes 12 GB of memory: ONNXFERRY_LARGE=1 runs it")
 def test_more_than_two_gigabytes(tmp_path: Path) -> None:
     carried(Wide(8_700_000).eval(), tmp_path / "m.onnx")
-    assert (tmp_path / "m.onnx.data").stat().st_size > 2.2e9
+    assert next(tmp_path.glob("m.onnx.*.data")).stat().st_size > 2.2e9
