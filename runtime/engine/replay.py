@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from onnxferry.runtime.artifact.comparison import Comparison, compare_output
+from onnxferry.runtime.artifact.comparison import Comparison, allowed_difference, compare_output
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.artifact.tolerances import golden_tolerance
 from onnxferry.runtime.engine.batches import per_row_run
@@ -51,8 +52,21 @@ def replay_goldens(run: Run, contract: Contract) -> GoldenReport:
         actual = run(golden.inputs)
         for output, expected in golden.outputs.items():
             tolerance = contract.tolerances.get(output) or golden_tolerance(expected.dtype)
-            comparisons.append(compare_output(sample, output, actual.get(output), expected, tolerance))
+            comparison = compare_output(sample, output, actual.get(output), expected, tolerance)
+            if expected.size or not comparison.passed:  # a comparison of no elements is none
+                comparisons.append(_unless_vacuous(comparison, expected))
     return GoldenReport(tuple(comparisons))
+
+
+def _unless_vacuous(comparison: Comparison, expected: np.ndarray) -> Comparison:
+    """Failed if the tolerance is so wide that being wrong by the largest expected value, and by at least 1, would pass."""
+    tolerance = comparison.tolerance
+    if not comparison.passed or expected.dtype.kind not in "iuf" or max(tolerance.rtol, tolerance.atol) < 1:
+        return comparison
+    if allowed_difference(expected, tolerance).min() < max(1.0, float(np.abs(expected.astype(np.float64)).max())):
+        return comparison
+    problem = f"its tolerance (rtol {tolerance.rtol:g}, atol {tolerance.atol:g}) would accept any value, so it verifies nothing"
+    return dataclasses.replace(comparison, passed=False, problem=problem)
 
 
 def replay(runner: Runner) -> GoldenReport:
