@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import struct
 import sys
 import tokenize
@@ -89,6 +90,13 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         raise ValueError("it holds one array without a name")
     with archive:
         return {name: archive[name] for name in archive.files}
+
+
+def only_this_user_writes(status: os.stat_result) -> bool:
+    """True if the file is a regular one, owned by this user and not writable by others. On Windows the folder's own rights decide."""
+    if not stat.S_ISREG(status.st_mode):
+        return False
+    return not hasattr(os, "geteuid") or (status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 One JSON file per model and situation. The key holds everything that the result depends on (the bytes of the model's files, the CPU and
 its features, ONNX Runtime's version, the device, the numbers of threads), so a change of any of them is another file. The entry holds
-a plan for each batch size that was measured. An invalid file counts as absent; a file that cannot be written is no error.
+a plan for each batch size that was measured. An invalid file, or one that another
+user could have written, counts as absent; a file that cannot be written is no error.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from onnxferry.runtime.files import cache_folder, write_text_whole
+from onnxferry.runtime.files import cache_folder, only_this_user_writes, written_whole
 
 _MAX_BYTES = 4 * 2**20
 
@@ -29,6 +31,8 @@ def read_entry(key: Mapping[str, Any]) -> dict[str, Any] | None:
         if path is None:
             return None
         with path.open("rb") as file:
+            if not only_this_user_writes(os.fstat(file.fileno())):
+                return None
             content = file.read(_MAX_BYTES + 1)
         document = json.loads(content) if len(content) <= _MAX_BYTES else None
         # The file's name is a truncated hash, and another program may have written it: the key inside must be equal.
@@ -45,7 +49,9 @@ def write_entry(key: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     text = json.dumps({**document, "schema": _SCHEMA, "key": key}, indent=1, allow_nan=False)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_text_whole(path, text)
+        with written_whole(path) as part:
+            part.touch(mode=0o600)
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
         return f"{path.parent} cannot be written ({error.strerror or error})"
     return ""

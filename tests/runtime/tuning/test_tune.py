@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -374,6 +375,23 @@ def test_a_corrupt_entry_is_made_again(recogniser: Path, timings: Timings, cache
     assert again.plans[1].setting == plans[1].setting
     assert entry(cache) == path
     assert tune(recogniser, [1]).remembered
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows has no owner to ask for")
+def test_an_entry_that_others_could_have_written_is_not_taken(
+    recogniser: Path, timings: Timings, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = os.umask(0)
+    try:
+        tune(recogniser, [1])
+    finally:
+        os.umask(old)
+    assert entry(cache).stat().st_mode & 0o777 == 0o600
+    entry(cache).chmod(0o666)
+    assert not tune(recogniser, [1]).remembered
+    assert tune(recogniser, [1]).remembered
+    monkeypatch.setattr(os, "geteuid", lambda: 65_534)
+    assert not tune(recogniser, [1]).remembered
 
 
 def test_an_entry_that_is_a_folder_or_no_text(recogniser: Path, timings: Timings, cache: Path) -> None:
