@@ -211,6 +211,8 @@ class _ModelReader:
         self.external = ExternalData(name, folder)
         self.pending: list[tuple[int, int, int, _Owner]] = []  # graphs to read: offsets, depth, and whose calls their nodes are
         self.calls: dict[_Owner, Counter[_Operator]] = {None: Counter()}
+        self.call_nesting: dict[tuple[_Owner, _Operator], int] = {}  # the deepest place where an owner has such a node
+        self.nesting: dict[_Owner, int] = {}  # of the deepest subgraph of an owner
         self.nodes = 0
         self.depth = 0
         self.tensor_bytes = 0
@@ -283,7 +285,10 @@ class _ModelReader:
             elif number == 2:
                 graph.name = self._text(value, stop)
             elif top:
-                (graph.inputs if number == 11 else graph.outputs).append(read_value(self.reader, value, stop, self.limits.name_bytes))
+                specs = graph.inputs if number == 11 else graph.outputs
+                specs.append(read_value(self.reader, value, stop, self.limits.name_bytes))
+                if len(specs) > self.limits.inputs:
+                    raise self._beyond("inputs", len(specs))
         return graph
 
     def _node(self, start: int, end: int, depth: int, owner: _Owner) -> None:
@@ -299,6 +304,9 @@ class _ModelReader:
             else:
                 self._attribute(value, stop, depth, owner)
         self.calls[owner][domain, operator] += 1
+        if depth:
+            self.call_nesting[owner, (domain, operator)] = max(depth, self.call_nesting.get((owner, (domain, operator)), 0))
+            self.nesting[owner] = max(depth, self.nesting.get(owner, 0))
 
     def _attribute(self, start: int, end: int, depth: int, owner: _Owner) -> None:
         for number, _, value, stop in self.reader.fields(start, end, _ATTRIBUTE, _ATTRIBUTE_RUNS):
@@ -393,6 +401,8 @@ class _ModelReader:
             raise UntrustedModelError(f"{self.name} is refused: its functions call each other in a circle") from error
         size: dict[_Owner, int] = {}
         depth: dict[_Owner, int] = {}
+        calls: dict[_Owner, int] = {}
+        nesting: dict[_Owner, int] = {}
         for owner in order:
             size[owner] = sum(count * size.get(each, 1) for each, count in self.calls[owner].items())
             depth[owner] = 1 + max((depth[each] for each in callees[owner]), default=-1)
@@ -400,6 +410,13 @@ class _ModelReader:
                 raise self._beyond("nodes", size[owner])
             if depth[owner] > self.limits.call_depth:
                 raise self._beyond("call_depth", depth[owner])
+            calls[owner] = sum(self.calls[owner][each] * (1 + calls[each]) for each in callees[owner])
+            if calls[owner] > self.limits.calls:
+                raise self._beyond("calls", calls[owner])
+            called = (self.call_nesting.get((owner, each), 0) + nesting[each] for each in callees[owner])
+            nesting[owner] = max(self.nesting.get(owner, 0), *called, 0)
+            if nesting[owner] > self.limits.depth:
+                raise self._beyond("depth", nesting[owner])
 
     def _text(self, start: int, end: int) -> str:
         return self.reader.text(start, end, self.limits.name_bytes)

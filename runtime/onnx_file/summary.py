@@ -17,9 +17,11 @@ class Limits:
 
     file_bytes: int = 2 * 2**30  # of the .onnx itself; protobuf can carry no more, larger models keep their weights outside
     nodes: int = 200_000  # operators, subgraphs included, and functions counted as often as they are called
-    depth: int = 16  # subgraphs (If, Loop, Scan) within subgraphs
+    depth: int = 16  # subgraphs (If, Loop, Scan) within subgraphs, those of called functions included
     call_depth: int = 64  # functions that call functions
     initializers: int = 200_000
+    inputs: int = 1000  # of the graph, and as many outputs
+    calls: int = 10_000  # of functions, counted as often as they are inlined
     tensor_bytes: int = 64 * 2**30  # that all tensors together declare, external ones included
     name_bytes: int = 16 * 2**10  # of one name
     metadata_bytes: int = 64 * 2**20  # of all metadata together

@@ -451,11 +451,46 @@ def test_functions_that_call_each_other(build_onnx):
     with pytest.raises(UntrustedModelError, match="in a circle"):
         read_model(_functions(build_onnx, {"A": ["B"], "B": ["A"]}))
     doubling = {f"F{i}": [f"F{i + 1}"] * 2 for i in range(40)} | {"F40": ["Relu"]}
-    with pytest.raises(UntrustedModelError, match="nodes"):  # a trillion of them, once inlined
+    with pytest.raises(UntrustedModelError, match="calls"):  # a trillion of them, once inlined
         read_model(_functions(build_onnx, doubling))
     chain = {f"F{i}": [f"F{i + 1}"] for i in range(100)} | {"F100": ["Relu"]}
     with pytest.raises(UntrustedModelError, match="call depth"):
         read_model(_functions(build_onnx, chain))
+
+
+def test_functions_that_nest_subgraphs_nest_them_within_each_other(build_onnx):
+    """64 functions, each with 16 Ifs and the next call within the innermost, are 1,024 Ifs deep once they are inlined."""
+
+    def deep(inner: onnx.NodeProto, levels: int) -> onnx.NodeProto:
+        for _ in range(levels):
+            out = helper.make_tensor_value_info("b", FLOAT, None)
+            branch = helper.make_graph([inner], "g", [], [out])
+            inner = helper.make_node("If", ["c"], ["b"], then_branch=branch, else_branch=_leaf("e"))
+        return inner
+
+    def model(count: int, levels: int) -> bytes:
+        opsets = [helper.make_opsetid("", 18), helper.make_opsetid("f", 1)]
+        calls = [helper.make_node(f"F{i + 1}", ["a", "c"], ["b"], domain="f") for i in range(count - 1)]
+        last = helper.make_node("Relu", ["a"], ["b"])
+        functions = [
+            helper.make_function("f", f"F{i}", ["a", "c"], ["b"], [deep(call, levels)], opsets) for i, call in enumerate([*calls, last])
+        ]
+        call = helper.make_node("F0", ["x", "c"], ["y"], domain="f")
+        made = build_onnx([call], [("x", FLOAT, [1]), ("c", BOOL, [])], [("y", FLOAT, [1])], functions=functions, domains={"f": 1})
+        return made.SerializeToString()
+
+    assert read_model(model(4, 4)).depth == 4
+    with pytest.raises(UntrustedModelError, match="depth 20, allowed 16"):
+        read_model(model(5, 4))
+
+
+def test_a_graph_of_very_many_inputs(build_onnx):
+    """A page or a caller that shows a field for each of them would not come to an end."""
+    inputs = [("x", FLOAT, [1]), *((f"x{i}", FLOAT, [1]) for i in range(1000))]
+    data = build_onnx([helper.make_node("Relu", ["x"], ["y"])], inputs, [("y", FLOAT, [1])]).SerializeToString()
+    with pytest.raises(UntrustedModelError, match="inputs 1001, allowed 1000"):
+        read_model(data)
+    assert len(read_model(data, Limits(inputs=2000)).inputs) == 1001
 
 
 @pytest.mark.parametrize(
