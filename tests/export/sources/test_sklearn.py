@@ -302,7 +302,7 @@ class Squared(TransformerMixin, BaseEstimator):
         (lambda: fitted(GaussianNB, WINE, KINDS), WINE[:, :4], InputError, "was fitted on 13 features, the example has 4"),
         (lambda: fitted(GaussianNB, WINE, KINDS), WINE[0], InputError, "must be rows of features"),
         (lambda: fitted(GaussianNB, WINE, KINDS), WINE[:0], InputError, "must be rows of features"),
-        (lambda: fitted(GaussianNB, WINE, KINDS), None, InputError, "give some of the test set"),
+        (lambda: fitted(GaussianNB, WINE, KINDS), None, InputError, "give rows of a test set"),
         (lambda: fitted(GaussianNB, WINE, KINDS), WINE.astype(complex), InputError, "expected numbers, flags or text"),
         (lambda: houses(GaussianNB()), frame()[0].assign(town=[None, *["Bern"] * 119]), InputError, "'town' holds (None|nan)"),
         (lambda: houses(GaussianNB()), {"age": np.ones(3), "town": np.array(["Bern"] * 2)}, InputError, "different numbers of rows"),
@@ -372,7 +372,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         assert main(["export", "wines:model", "--input", "X:float32[rows,13]", "-o", "drawn.onnx"]) == 0
         capsys.readouterr()
         for arguments, text in (
-            (["wines:model"], "give rows to compare on"),
+            (["wines:model"], "give rows of a test set"),
             (["wines:model", "--samples", "rows.npz", "--weights", "rows.npz"], "a scikit-learn estimator carries its own"),
             (["model.joblib"], "may run code as it is read"),
         ):
