@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import shlex
 import subprocess
@@ -22,7 +23,8 @@ from onnxferry.runtime.cli.main import VERBS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
+PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs/en").rglob("*.md"))]
+CHINESE_PAGES = ["README.zh-CN.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs/zh").rglob("*.md"))]
 # In the order of a reader: later pages use what earlier ones have made.
 PAGES_WITH_PYTHON = [
     "README.md",
@@ -31,6 +33,8 @@ PAGES_WITH_PYTHON = [
     "docs/en/how-to/sklearn.md",
     "docs/en/how-to/application.md",
     "docs/en/how-to/untrusted.md",
+    "docs/en/how-to/verify.md",
+    "docs/en/reference/errors.md",
 ]
 
 
@@ -86,14 +90,21 @@ def test_python_examples_run_in_order(after_quickstart: Path) -> None:
     assert re.fullmatch(r"True at [1-9]\d* shapes that were never traced\n", gate)
     (forest,) = printed["docs/en/how-to/sklearn.md"]
     assert float(forest.removeprefix("correct: ")) > 0.9
-    again, anything, mistake, merged = printed["docs/en/how-to/application.md"]
+    again, anything, mistake, likeliest, many, texts, merged = printed["docs/en/how-to/application.md"]
     assert again == predict
     assert re.fullmatch(r"\{'class_index': \(7,\), 'probabilities': \(7, 3\)\}\n", anything)
     # What the comment in the example promises is what is printed.
     (promised,) = re.findall(r"print\(error\)  # (.*)", blocks("python", "docs/en/how-to/application.md")[2])
     assert mistake == promised + "\n"
+    best, document = likeliest.splitlines()
+    assert json.loads(document)["label"] == best == "7"
+    assert re.fullmatch(r"[1-9]\d* images, 0 unreadable\n", many)
+    text = texts[: len(texts) // 2]
+    assert texts == text + "\n" + text, "a stream is the same text"
     assert merged == "{'3'}\n", "a hundred equal images, and one answer"
-    assert printed["docs/en/how-to/untrusted.md"] == ["True\n"]
+    assert printed["docs/en/how-to/untrusted.md"] == ["True\n", "7\n"]
+    assert printed["docs/en/how-to/verify.md"] == ["True\nFalse True\n"]
+    assert printed["docs/en/reference/errors.md"] == ["True no-such-file.onnx\n"]
 
 
 def test_every_page_with_python_is_run() -> None:
@@ -148,7 +159,7 @@ def test_extras_table_is_pyproject() -> None:
     assert {extra for row in rows for extra in re.findall(r"`onnxferry\[(\w+)\]`", row)} == declared - {"dev"}
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"])
+@pytest.mark.parametrize("page", [*PAGES, *CHINESE_PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"])
 def test_links_lead_to_files(page: str) -> None:
     targets = re.findall(r"\]\(([^)#]+)", text(page)) + re.findall(r'src="([^"]+)"', text(page))
     local = [target for target in targets if "://" not in target]
@@ -175,3 +186,28 @@ def test_contract_keys_are_documented() -> None:
     )
     keys = {key for key in metadata_from_contract(full) if key.startswith("onnxferry.")}
     assert {key for key in keys if f"`{key}`" not in text("docs/en/reference/artifact.md")} == set()
+
+
+def test_every_error_has_a_row() -> None:
+    from onnxferry.runtime import errors
+
+    classes = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.OnnxFerryError)}
+    rows = re.findall(r"^\| `(\w+)` \|", text("docs/en/reference/errors.md"), re.MULTILINE)
+    assert sorted(rows) == sorted(classes)
+
+
+def test_every_variable_of_ours_is_documented() -> None:
+    sources = [path for package in ("runtime", "export", "train", "demo") for path in (ROOT / package).rglob("*.py")]
+    used = {name for path in sources for name in re.findall(r"\bONNXFERRY_[A-Z_]+", path.read_text(encoding="utf-8"))}
+    documented = set(re.findall(r"^\| `(ONNXFERRY_[A-Z_]+)` \|", text("docs/en/reference/environment.md"), re.MULTILINE))
+    assert "ONNXFERRY_CACHE" in used
+    assert documented == used
+
+
+def test_exit_codes_and_json_errors_are_as_documented(tmp_path: Path) -> None:
+    (shown,) = blocks("console", "docs/en/reference/cli.md")
+    command, _, document = shown.partition("\n")
+    words = shlex.split(command.removeprefix("$ onnxferry "))
+    result = subprocess.run([sys.executable, "-m", "onnxferry.runtime", *words], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert json.loads(result.stdout) == json.loads(document)
