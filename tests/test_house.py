@@ -35,6 +35,7 @@ TOP_LEVEL = {
     "demo",
     "docs",
     "export",
+    "mkdocs.yml",
     "pyproject.toml",
     "runtime",
     "tests",

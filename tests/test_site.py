@@ -1,0 +1,68 @@
+"""The documentation's site builds without a warning, in both languages, and loads nothing from another host."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Links that a reader follows (<a href>) may lead anywhere; what a browser loads by itself may not.
+LOADED = re.compile(r"""<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href|srcset)="((?:https?:)?//[^"]*)""")
+LOADED_BY_CSS = re.compile(r"""(?:url\(|@import )\s*["']?((?:https?:)?//[^)"']*)""")
+LOCAL = re.compile(r"""\b(?:src|href)="([^":#?]+)[#?"]""")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("mkdocs", reason="pip install -e '.[docs]'")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"})
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_every_page_is_there_in_both_languages(site: Path) -> None:
+    pages = [path.relative_to(ROOT / "docs/en") for path in (ROOT / "docs/en").rglob("*.md")]
+    assert Path("how-to/demo.md") in pages
+    for folder in (site, site / "zh"):
+        assert [page for page in pages if not (folder / page.with_suffix(".html")).is_file()] == []
+
+
+@pytest.mark.slow
+def test_nothing_is_loaded_from_another_host(site: Path) -> None:
+    assert LOADED.search('<script async src="https://elsewhere.example/x.js">')
+    assert LOADED.search('<link rel="stylesheet" href="//elsewhere.example/x.css">')
+    assert LOADED_BY_CSS.search("@font-face{src:url(https://elsewhere.example/x.woff2)}")
+    found = {}
+    for path in site.rglob("*"):
+        if path.suffix in (".html", ".css"):
+            hosts = (LOADED if path.suffix == ".html" else LOADED_BY_CSS).findall(path.read_text(encoding="utf-8"))
+            found.update({path.relative_to(site).as_posix(): hosts} if hosts else {})
+    assert found == {}
+
+
+@pytest.mark.slow
+def test_links_lead_to_files_of_the_site(site: Path) -> None:
+    """Also those to files outside docs/, which docs/site.py copies."""
+    broken = {}
+    for path in site.rglob("*.html"):
+        if path.name == "404.html":  # shown at any address, so its links begin at the root
+            continue
+        targets = [target for target in LOCAL.findall(path.read_text(encoding="utf-8")) if "//" not in target]
+        missing = sorted({target for target in targets if not (path.parent / target).exists()})
+        broken.update({path.relative_to(site).as_posix(): missing} if missing else {})
+    assert broken == {}
+    assert (site / "repository/demo/screenshots/recognise-light.png").is_file()
+
+
+@pytest.mark.slow
+def test_the_site_is_small(site: Path) -> None:
+    assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 15_000_000
