@@ -56,15 +56,30 @@ class Checkpoint:
     def model(self) -> nn.Module:
         """The network with its weights, in eval mode, on the CPU."""
         module = importlib.import_module(FAMILIES[self.family].training)
+        self._check_layers()
         try:
-            network: nn.Module = module.model_from_config(self.config)
+            # On "meta" tensors have shapes and no memory: a configuration that claims a huge network costs nothing.
+            with torch.device("meta"):
+                network: nn.Module = module.model_from_config(self.config)
         except (InputError, ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"the checkpoint's configuration makes no network ({error}); {EXPECTED}") from error
+        types = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+        weights = {name: weight.to(types.get(name, weight.dtype), copy=True) for name, weight in self.weights.items()}
         try:
-            network.load_state_dict(dict(self.weights))
+            network.load_state_dict(weights, assign=True)
         except RuntimeError as error:
             raise CheckpointError(f"the checkpoint's weights do not fit its own configuration: {error}") from error
         return network.eval()
+
+    def _check_layers(self) -> None:
+        """Raises CheckpointError if the configuration has more layers than the weights have tensors: building them would take minutes."""
+        blocks, depth = self.config.get("blocks", ()), self.config.get("depth", 0)
+        counts = [*(blocks if isinstance(blocks, list | tuple) else ()), depth]
+        layers = sum(count for count in counts if isinstance(count, int))
+        if layers > len(self.weights):
+            raise CheckpointError(
+                f"the checkpoint's weights do not fit its own configuration: {layers} layers, {len(self.weights)} tensors; {EXPECTED}"
+            )
 
     def example(self, name: str, dtype: torch.dtype, *shape: int | None, at_least: int = 1) -> np.ndarray:
         """An example as an array (n, *shape), None for any size. Raises CheckpointError if it is missing or of another type or shape."""
@@ -73,6 +88,8 @@ class Checkpoint:
         if found is None:
             raise CheckpointError(f"the checkpoint has no examples {name!r}, {wanted}; {EXPECTED}")
         fits = found.ndim == 1 + len(shape) and all(size in (None, real) for size, real in zip(shape, found.shape[1:], strict=True))
+        if found.layout != torch.strided or found.device.type != "cpu":
+            raise CheckpointError(f"the checkpoint's examples {name!r} are {found.layout} on {found.device}, not {wanted}; {EXPECTED}")
         if found.dtype != dtype or not fits or len(found) < at_least or not found.numel():
             raise CheckpointError(f"the checkpoint's examples {name!r} are {found.dtype} {tuple(found.shape)}, not {wanted}; {EXPECTED}")
         array: np.ndarray = found.numpy()
@@ -182,8 +199,24 @@ def _check_part(file: str, part: str, found: object, tensors: bool) -> None:
         odd = next((name for name, value in found.items() if not isinstance(value, Tensor)), None)
         if odd is not None:
             raise CheckpointError(f"{file} has a {type(found[odd]).__name__} as {part} {odd!r}, expected {wanted}; {EXPECTED}")
+        _check_tensors(file, part, found)
         return
     try:
         json.dumps(found)
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} has {part} that are no plain values ({error}); {EXPECTED}") from error
+
+
+def _check_tensors(file: str, part: str, tensors: Mapping[str, Tensor]) -> None:
+    """Raises CheckpointError for tensors without memory of their own size: sparse, on "meta", or one number repeated (stride 0)."""
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.device.type != "cpu":
+            what = f"a tensor of layout {tensor.layout} on {tensor.device}"
+        elif tensor.nbytes > tensor.untyped_storage().nbytes():
+            what = f"{tensor.nbytes} bytes out of a storage of {tensor.untyped_storage().nbytes()}"
+        else:
+            continue
+        raise CheckpointError(f"{file} has {what} as {part} {name!r}, expected a dense tensor; {EXPECTED}")
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    if total > MAX_BYTES:
+        raise CheckpointError(f"{file} has {part} of {total} bytes, more than the {MAX_BYTES} that are read; {EXPECTED}")

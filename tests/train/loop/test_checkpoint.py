@@ -184,3 +184,56 @@ def test_every_family_refuses_a_configuration_that_makes_no_network(family: str,
 def test_examples_of_another_shape_are_one_clear_error(examples: dict[str, torch.Tensor], words: str) -> None:
     with pytest.raises(CheckpointError, match=words):
         Checkpoint("cnn", {}, {}, examples=examples).example("image", torch.uint8, None, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        ("cnn", {"labels": ("a",), "width": 10**6}),
+        ("cnn", {"labels": ("a",), "blocks": (10**6, 1, 1)}),
+        ("rnn", {"width": 10**6}),
+        ("rnn", {"depth": 10**6, "width": 4}),
+        ("ae", {"width": 10**6}),
+        ("gan", {"labels": ("a",), "width": 10**6}),
+    ],
+)
+def test_a_configuration_of_a_huge_network_takes_no_memory_and_no_time(family: str, config: dict[str, object]) -> None:
+    with pytest.raises(CheckpointError, match="do not fit its own configuration"):
+        Checkpoint(family, config, {"a": torch.zeros(1)}).model()
+
+
+def test_a_rebuilt_network_has_its_own_weights_in_the_networks_type(made: tuple[Cnn, Path]) -> None:
+    read = load_checkpoint(made[1])
+    halves = dataclasses.replace(
+        read, weights={name: weight.half() if weight.is_floating_point() else weight for name, weight in read.weights.items()}
+    )
+    assert {p.dtype for p in halves.model().parameters()} == {torch.float32}
+    network = read.model()
+    with torch.no_grad():
+        next(network.parameters()).zero_()
+    assert torch.equal(next(read.model().parameters()), next(made[0].parameters()))
+
+
+@pytest.mark.parametrize("part", ["weights", "examples"])
+@pytest.mark.parametrize(
+    ("tensor", "words"),
+    [
+        (torch.zeros(1).expand(2**40), "out of a storage of 4"),
+        (torch.zeros(2**20, device="meta"), "on meta"),
+        (torch.zeros(4).to_sparse(), "torch.sparse_coo"),
+    ],
+)
+def test_tensors_without_memory_of_their_size_are_refused(
+    made: tuple[Cnn, Path], tmp_path: Path, part: str, tensor: torch.Tensor, words: str
+) -> None:
+    torch.save({**torch.load(made[1], weights_only=True), part: {"image": tensor}}, tmp_path / "odd.pt")
+    with pytest.raises(CheckpointError, match=words):
+        load_checkpoint(tmp_path / "odd.pt")
+
+
+@pytest.mark.parametrize(
+    "tensor", [torch.zeros(2, 9, 9, 1, dtype=torch.uint8).to_sparse(), torch.zeros(2, 9, 9, 1, dtype=torch.uint8, device="meta")]
+)
+def test_an_example_on_another_device_or_sparse_is_one_clear_error(tensor: torch.Tensor) -> None:
+    with pytest.raises(CheckpointError, match=r"the checkpoint's examples 'image' are torch.* on"):
+        Checkpoint("cnn", {}, {}, examples={"image": tensor}).example("image", torch.uint8, None, None, 1)
