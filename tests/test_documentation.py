@@ -161,7 +161,8 @@ def test_extras_table_is_pyproject() -> None:
 
 @pytest.mark.parametrize("page", [*PAGES, *CHINESE_PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"])
 def test_links_lead_to_files(page: str) -> None:
-    targets = re.findall(r"\]\(([^)#]+)", text(page)) + re.findall(r'src="([^"]+)"', text(page))
+    prose = re.sub(r"^```.*?^```$", "", text(page), flags=re.MULTILINE | re.DOTALL)
+    targets = re.findall(r"\]\(([^)#]+)", prose) + re.findall(r'src="([^"]+)"', prose)
     local = [target for target in targets if "://" not in target]
     assert [target for target in local if not ((ROOT / page).parent / target).exists()] == []
 
@@ -211,3 +212,28 @@ def test_exit_codes_and_json_errors_are_as_documented(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-m", "onnxferry.runtime", *words], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 1
     assert json.loads(result.stdout) == json.loads(document)
+
+
+def quotations() -> list[tuple[str, str, str]]:
+    """Page, source file and code of every block that says where it is from: ```python title="path"."""
+    quoted = re.compile(r'^```python title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+    return [(page, path, code) for page in PAGES for path, code in quoted.findall(text(page))]
+
+
+def test_quoted_code_is_the_code() -> None:
+    found = quotations()
+    assert {page for page, _, _ in found} >= {f"docs/en/learn/{family}.md" for family in ("cnn", "rnn", "gan", "autoencoder")}
+    stale = [f"{page}: {code.splitlines()[0]}" for page, path, code in found if f"\n{code}" not in text(path)]
+    assert stale == [], "the code has changed: quote it again, in Chinese too"
+
+
+def test_figures_of_the_chapters_are_in_the_figures() -> None:
+    """A measured number with a fraction stands in the chapters only as it stands in the page of figures, which has its command."""
+    measured = text("docs/en/explanation/figures.md")
+    for family in ("cnn", "rnn", "gan", "autoencoder"):
+        chapter = text(f"docs/en/learn/{family}.md")
+        (evaluation,) = re.findall(r"^## Evaluation\n(.*?)^## ", chapter, re.MULTILINE | re.DOTALL)
+        rows = [line for line in evaluation.splitlines() if line.startswith("|")]
+        numbers = {number for row in rows for number in re.findall(r"\d+\.\d+", row)}
+        assert numbers, family
+        assert [number for number in sorted(numbers) if number not in measured] == [], family
