@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from onnxferry.runtime.arguments import kind
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.artifact.metadata import contract_of
 from onnxferry.runtime.errors import ArtifactError, InputError
-from onnxferry.runtime.onnx_file.reader import file_sha256, read_model
+from onnxferry.runtime.onnx_file.reader import file_sha256, read_file, read_model
 from onnxferry.runtime.onnx_file.summary import Limits, ModelSummary
 
 SHARED_SCALES = ("ai.onnx::DynamicQuantizeLinear", "com.microsoft::DynamicQuantizeLSTM", "com.microsoft::DynamicQuantizeMatMul")
@@ -27,12 +29,14 @@ SHARED_SCALES = ("ai.onnx::DynamicQuantizeLinear", "com.microsoft::DynamicQuanti
 class Description:
     """A model file, or the bytes of one, after it was parsed and checked. Made by :func:`describe`; equal if of the same file."""
 
-    source: Path | bytes = field(repr=False)  # what ONNX Runtime opens
+    source: Path | bytes = field(repr=False)
     summary: ModelSummary = field(repr=False, compare=False)
     contract: Contract | None = field(repr=False, compare=False)  # None for a file that was not written by onnxferry
     limits: Limits | None = field(repr=False, compare=False)  # that the file was checked against
     name: str  # stands for the file in messages
-    stamp: tuple[int, ...] = field(repr=False)  # size, modification time and inode when it was read; () for bytes
+    stamp: tuple[int, ...] = field(repr=False)  # size, times of modification and change, and inode when it was read; () for bytes
+    content: bytes | None = field(default=None, repr=False, compare=False)  # the file's bytes, where all weights are inside
+    weights: Mapping[Path, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)  # stamps of the files of weights
 
     @property
     def path(self) -> Path | None:
@@ -47,19 +51,47 @@ class Description:
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of the file's bytes, in hex; computed on first use. Raises ArtifactError if the file has changed since it was read."""
-        if isinstance(self.source, bytes):
+        self.check_unchanged()
+        content = self.source if isinstance(self.source, bytes) else self.content
+        if content is not None:
             import hashlib  # loads OpenSSL, which takes longer than reading a small model
 
-            return hashlib.sha256(self.source).hexdigest()
-        self.check_unchanged()
-        digest = file_sha256(self.source)
+            return hashlib.sha256(content).hexdigest()
+        digest = file_sha256(Path(self.name))
         self.check_unchanged()
         return digest
 
     def check_unchanged(self) -> None:
         """Raises ArtifactError if the file was replaced, changed or removed since it was read: what was checked would not be what runs."""
         if isinstance(self.source, Path) and _stamp(self.source) != self.stamp:
-            raise ArtifactError(f"{self.name} has changed since it was read; load it again")
+            raise self._changed(self.name)
+        for path, stamp in self.weights.items():
+            if _stamp(path) != stamp:
+                raise self._changed(str(path))
+
+    @contextmanager
+    def opened(self) -> Iterator[str | bytes]:
+        """What ONNX Runtime is to open, so that it reads what was checked: the bytes, a descriptor of the same file, or its path.
+
+        The path is given where weights lie in other files, which ONNX Runtime looks for beside it, and where the system has no
+        /proc/self/fd; files are then compared before and after. Raises ArtifactError if one has changed.
+        """
+        self.check_unchanged()
+        content = self.source if isinstance(self.source, bytes) else self.content
+        if isinstance(self.source, bytes) or content is not None:
+            yield content or b""
+            return
+        if self.weights or not Path("/proc/self/fd").is_dir():
+            yield os.fspath(self.source)
+        else:
+            with self.source.open("rb") as file:
+                if _stamp_of(os.fstat(file.fileno())) != self.stamp:
+                    raise self._changed(self.name)
+                yield f"/proc/self/fd/{file.fileno()}"
+        self.check_unchanged()
+
+    def _changed(self, name: str) -> ArtifactError:
+        return ArtifactError(f"{name} has changed since it was read; load it again")
 
 
 def describe(model: str | os.PathLike[str] | bytes, limits: Limits | None = None) -> Description:
@@ -71,11 +103,15 @@ def describe(model: str | os.PathLike[str] | bytes, limits: Limits | None = None
     """
     if not isinstance(model, str | os.PathLike | bytes):
         raise InputError(f"a model is opened by its path or from bytes, got {kind(model)}")
-    source = model if isinstance(model, bytes) else Path(model)
-    name = "the model" if isinstance(source, bytes) else str(source)
-    stamp = _stamp(source) if isinstance(source, Path) else ()
-    summary = read_model(source, limits)
-    return Description(source, summary, contract_of(summary.metadata, name), limits, name, stamp)
+    if isinstance(model, bytes):
+        summary = read_model(model, limits)
+        return Description(model, summary, contract_of(summary.metadata, "the model"), limits, "the model", ())
+    path = Path(model)
+    read = read_file(path, limits or Limits())
+    summary = read.summary
+    weights = {file: _stamp(file) for file in summary.weight_files(path)}
+    content = None if weights else read.content
+    return Description(path, summary, contract_of(summary.metadata, str(path)), limits, str(path), _stamp_of(read.status), content, weights)
 
 
 def runs_per_row(contract: Contract | None) -> bool:
@@ -84,9 +120,13 @@ def runs_per_row(contract: Contract | None) -> bool:
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """() where there is no file: reading it then says what is wrong."""
+    """() where there is no file."""
     try:
-        status = path.stat()
+        return _stamp_of(path.stat())
     except (OSError, ValueError):  # ValueError: a NUL within the path
         return ()
-    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _stamp_of(status: os.stat_result) -> tuple[int, ...]:
+    # The time of change, too, where it is one (on Windows it is that of creation): a file that was moved away and back has another.
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino

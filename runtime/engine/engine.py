@@ -111,15 +111,14 @@ class Engine:
         # With device='cuda', nodes that fall back to the CPU are reported.
         record = record_placement or device == "cuda"
         fixed = open_sizes(sizes or {}, summary.inputs)
-        model.check_unchanged()
-        source = model.source if isinstance(model.source, bytes) else os.fspath(model.source)
         settings = ort.SessionSettings(self.threads, graph_level, fixed, record_placement=record)
         self._session: Any
         capturable = True
-        if cuda.graph:
-            opened, capturable = open_for_graphs(source, self._name, settings, device, cuda)
-        else:
-            opened = open_on(source, self._name, settings, device, providers, cuda)
+        with model.opened() as source:
+            if cuda.graph:
+                opened, capturable = open_for_graphs(source, self._name, settings, device, cuda)
+            else:
+                opened = open_on(source, self._name, settings, device, providers, cuda)
         self._session = opened.session
         self.device_reason: str = opened.reason
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
@@ -146,7 +145,7 @@ class Engine:
         self._errors = ort.error_classes()
         self._graphs: GraphRunner | None = None
         if cuda.graph:
-            open_for = None if capturable else partial(open_captured, source, self._name, settings, cuda, self.inputs)
+            open_for = None if capturable else partial(open_captured, model, self._name, settings, cuda, self.inputs)
             self._graphs = GraphRunner(self._session, self._at, stream=self._stream, open_for=open_for)
         self._call: ort.RunCall | None = self._graphs.call if self._graphs else ort.run_call(self._session)
         self._spares = Spares()

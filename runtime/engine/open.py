@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from onnxferry.runtime.artifact.describe import Description
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.errors import DeviceError, InputError
 from onnxferry.runtime.onnx_file.values import TensorSpec
@@ -111,7 +112,7 @@ def open_for_graphs(model: str | bytes, name: str, settings: ort.SessionSettings
 
 
 def open_captured(
-    model: str | bytes,
+    model: Description,
     name: str,
     settings: ort.SessionSettings,
     cuda: CudaChoices,
@@ -123,7 +124,8 @@ def open_captured(
     open_axes = {axis: size for pairs in axes for axis, size in pairs if isinstance(axis, str)}
     sizes = tuple(sorted((dict(settings.sizes) | open_axes).items()))
     try:
-        return open_on(model, name, dataclasses.replace(settings, sizes=sizes, record_placement=False), "cuda", None, cuda).session
+        with model.opened() as source:
+            return open_on(source, name, dataclasses.replace(settings, sizes=sizes, record_placement=False), "cuda", None, cuda).session
     except DeviceError as error:
         reason = ort.message_of(error.__cause__ or error)
         raise InputError(f"{name} cannot be captured as a CUDA graph: {reason}; open it without cuda_graph=True") from error

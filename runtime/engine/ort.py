@@ -247,6 +247,8 @@ def open_session(model: str | bytes, name: str, settings: SessionSettings, provi
             )
     except error_classes() as error:
         raise _load_error(model, name, error, providers) from error
+    if isinstance(model, bytes) and hasattr(session, "_model_bytes"):
+        session._model_bytes = b""  # kept for a fallback that is off
     forks.outlives_a_fork(session)
     session.disable_fallback()
     active = session.get_providers()

@@ -75,19 +75,31 @@ def read_model(model: str | os.PathLike[str] | bytes, limits: Limits | None = No
     refused from a stranger or beyond ``limits`` (None: the defaults).
     """
     limits = limits or Limits()
-    if isinstance(model, bytes):
-        return _summary(model, "the model", None, limits)
-    path = Path(model)
-    data = _contents(path, limits)
+    return _summary(model, "the model", None, limits) if isinstance(model, bytes) else read_file(Path(model), limits).summary
+
+
+@dataclass(frozen=True)
+class ReadFile:
+    """A file as it was read."""
+
+    summary: ModelSummary
+    content: bytes | None  # its bytes; None for a large file, which was mapped
+    status: os.stat_result  # of the file that was opened
+
+
+def read_file(path: Path, limits: Limits) -> ReadFile:
+    """As :func:`read_model`, with what is needed to run exactly the file that was read."""
+    data, status = _contents(path, limits)
     try:
-        return _summary(data, str(path), path.absolute().parent, limits)
+        summary = _summary(data, str(path), path.absolute().parent, limits)
     finally:
         if isinstance(data, mmap.mmap):
             data.close()
+    return ReadFile(summary, data if isinstance(data, bytes) else None, status)
 
 
-def _contents(path: Path, limits: Limits) -> Buffer:
-    """The file's bytes: large ones mapped. Small ones are read, because a map of a file that is cut short meanwhile is a crash."""
+def _contents(path: Path, limits: Limits) -> tuple[Buffer, os.stat_result]:
+    """The file's bytes and status. Large files are mapped; small ones are read, because a map of a file that is cut short is a crash."""
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())
@@ -98,8 +110,8 @@ def _contents(path: Path, limits: Limits) -> Buffer:
             if status.st_size > limits.file_bytes:
                 raise _beyond(str(path), "file_bytes", status.st_size, limits)
             if status.st_size <= _READ_WHOLE:
-                return bytes(file.read())
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                return bytes(file.read()), status
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), status
     except FileNotFoundError as error:
         raise ArtifactNotFoundError(f"there is no file {path}", path) from error
     except IsADirectoryError as error:

@@ -233,7 +233,7 @@ def test_maps_what_is_large(build_onnx, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_file, "_READ_WHOLE", 0)
     monkeypatch.setattr(onnx_file, "_contents", lambda *arguments: mapped.append(contents(*arguments)) or mapped[0])
     assert read_model(path) == read
-    assert mapped[0].closed
+    assert mapped[0][0].closed
 
 
 @pytest.mark.slow
