@@ -22,7 +22,7 @@ Make = Callable[..., Path]
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counter[str]]:
-    """How often each file was parsed and hashed, by its name."""
+    """How often each file was parsed, and read once more to be hashed, by its name."""
     counts: dict[str, Counter[str]] = {"parsed": Counter(), "hashed": Counter()}
     contents, digest = reader._contents, hashlib.file_digest
 
@@ -50,11 +50,11 @@ def test_a_variant_is_parsed_once(recogniser: Path, certify: Make, reads: dict[s
     certify(recogniser, "int8")
     reads["hashed"].clear()
     load(recogniser, variant="int8").close()
-    assert reads == {"parsed": {"brightness.onnx": 1, "brightness.int8.onnx": 1}, "hashed": {"brightness.onnx": 1}}
+    assert reads == {"parsed": {"brightness.onnx": 1, "brightness.int8.onnx": 1}, "hashed": {}}
 
 
 @pytest.mark.parametrize("fastest", ["", "int8"])
-def test_a_tuned_load_parses_and_hashes_once(
+def test_a_tuned_load_reads_each_file_once(
     recogniser: Path, certify: Make, reads: dict[str, Counter[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fastest: str
 ) -> None:
     monkeypatch.setenv("ONNXFERRY_CACHE", str(tmp_path / "cache"))
@@ -68,7 +68,7 @@ def test_a_tuned_load_parses_and_hashes_once(
         for rows in (1, 8):
             model.run({"image": np.zeros((rows, 3, 3, 1), np.uint8)})
     once = {"brightness.onnx": 1, "brightness.int8.onnx": 1}
-    assert reads == {"parsed": once, "hashed": once}
+    assert reads == {"parsed": once, "hashed": {}}
 
 
 def test_both_halves_of_an_autoencoder_are_parsed_once(zoo_copy: Make, reads: dict[str, Counter[str]]) -> None:
