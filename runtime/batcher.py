@@ -48,15 +48,25 @@ class Batcher:
     axis of one or more rows, and whose results are its outputs for those rows.
     ``max_batch_size``: most rows in one run. ``max_wait``: seconds that a call waits for company at most; 0 merges only what
     comes while another batch runs. ``max_queue``: calls that may wait; one more raises :class:`BusyError`.
+    ``assume_batched``: for a file that does not name its axes: True states that the first axis of its inputs with an open first axis,
+    and of all its outputs, is the batch. A file that names them needs no such statement, and cannot be overruled by it.
 
     One background thread runs the batches; it starts with the first call and ends with :meth:`close`, which finishes what has been
     taken in. The model stays the caller's to close.
 
-    Raises InputError for options that make no sense, for a model without a batch axis, and for one whose rows must run alone
-    (of those two only where ``max_batch_size`` is above 1).
+    Raises InputError for options that make no sense, for a model without a batch axis, for one with an output whose first axis is not
+    the batch, and for one whose rows must run alone (of those three only where ``max_batch_size`` is above 1).
     """
 
-    def __init__(self, model: Model | Runner, *, max_batch_size: int = 32, max_wait: float = 0.005, max_queue: int = 1024) -> None:
+    def __init__(
+        self,
+        model: Model | Runner,
+        *,
+        max_batch_size: int = 32,
+        max_wait: float = 0.005,
+        max_queue: int = 1024,
+        assume_batched: bool = False,
+    ) -> None:
         self.max_batch_size = whole_number("max_batch_size", max_batch_size)
         self.max_queue = whole_number("max_queue", max_queue)
         if isinstance(max_wait, bool) or not isinstance(max_wait, int | float) or not 0 <= max_wait < math.inf:
@@ -65,14 +75,19 @@ class Batcher:
         engine = model.engine if isinstance(model, Model) else model
         if not isinstance(engine, Runner):
             raise InputError(f"a batcher takes an open model or engine, got {type(model).__name__}; open it with load(...) first")
-        axis = _joinable(engine) if self.max_batch_size > 1 else None
+        axis = _joinable(engine, bool(assume_batched)) if self.max_batch_size > 1 else None
         self._work: _Work = _Images(model) if isinstance(model, Classifier) else _Feeds(model, axis)
         self._queue = _Queue(self._work, self.max_batch_size, self.max_wait, self.max_queue)
         # The thread knows the queue alone, so a batcher that nobody holds any more is closed; at the interpreter's end too.
         self._finalizer = weakref.finalize(self, self._queue.close)
 
     def run(self, item: Any, timeout: float = 0.0) -> Any:
-        """The result for one item; waits for it. Arguments and errors as of :meth:`submit`, and whatever the model raises for it."""
+        """The result for one item; waits for it. Arguments and errors as of :meth:`submit`, and whatever the model raises for it.
+
+        Raises InputError in a callback of a future of this batcher: it would wait for the thread that it runs in.
+        """
+        if self._queue.thread is threading.current_thread():
+            raise InputError("run() in a future's callback would wait for itself for ever; use submit(...) and another callback")
         return self.submit(item, timeout).result()
 
     async def arun(self, item: Any) -> Any:
@@ -195,8 +210,8 @@ class _Feeds:
         return [{name: array[start:end].copy() for name, array in outputs.items()} for start, end in parts]
 
 
-def _joinable(engine: Runner) -> BatchAxis:
-    """Where calls are joined. Raises InputError where they cannot be, or would change each other's results."""
+def _joinable(engine: Runner, assume_batched: bool) -> BatchAxis:
+    """Where calls are joined. Raises InputError where they cannot be, or would change or get each other's results."""
     name = engine.path or "the model"
     if engine.per_row:
         raise InputError(
@@ -208,7 +223,28 @@ def _joinable(engine: Runner) -> BatchAxis:
     if axis is None or without:
         which = f"output {without[0]!r}" if axis else "no input"
         raise InputError(f"{name} has no open batch axis ({which}), so calls cannot be merged; use max_batch_size=1")
+    _refuse_other_axes(name, engine, axis, assume_batched)
     return axis
+
+
+def _refuse_other_axes(name: object, engine: Runner, axis: BatchAxis, assume_batched: bool) -> None:
+    """Raises InputError where a first axis has not the batch's own name: its rows may not be those of the calls."""
+    fed = {spec.name: spec.shape[0] for spec in (*engine.inputs, *engine.optional_inputs) if spec.name in axis.inputs}
+    batch = fed[axis.inputs[0]]
+    firsts = [("input", input_name, size) for input_name, size in fed.items()]
+    firsts += [("output", spec.name, spec.shape[0]) for spec in engine.outputs]
+    for role, of, size in firsts:
+        if size is None or batch is None:
+            if not assume_batched:
+                raise InputError(
+                    f"{name} does not name the first axis of {role} {of!r}, so it may not be the batch and calls cannot be merged; "
+                    "use max_batch_size=1, or assume_batched=True if it is"
+                )
+        elif size != batch:
+            raise InputError(
+                f"the first axis of {role} {of!r} of {name} is {str(size)[:60]!r} and not the batch ({str(batch)[:60]!r}), so calls "
+                "cannot be merged; use max_batch_size=1"
+            )
 
 
 def _is_array(value: Any) -> bool:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import Any
 
 
 class OnnxFerryError(Exception):
@@ -41,6 +42,10 @@ class MissingExtraError(OnnxFerryError, ImportError):
         self.name = package
         self.package = package
         self.extra = extra
+        self._arguments = (package, extra, purpose, note)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # ImportError's own would give the message for all arguments
+        return type(self), self._arguments
 
 
 class NotFoundError(OnnxFerryError, FileNotFoundError):
@@ -53,6 +58,9 @@ class NotFoundError(OnnxFerryError, FileNotFoundError):
 
     def __str__(self) -> str:  # OSError's own would begin with the number
         return str(self.args[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:  # OSError's own would leave the name out
+        return type(self), (self.args[0], self.filename)
 
 
 class InputError(OnnxFerryError, ValueError):

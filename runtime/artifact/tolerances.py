@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,19 @@ def setting_tolerance(expected: np.ndarray) -> Tolerance:
     """
     largest = float(np.abs(expected).max(initial=0)) if expected.dtype.kind == "f" else math.inf
     return Tolerance(1e-3, 1e-4 * largest) if math.isfinite(largest) else Tolerance(0, 1)
+
+
+def certified_rms(certificate: Mapping[str, Any]) -> dict[str, float]:
+    """By output, how far a certified variant was from its original where it was certified: the root mean square of the differences, as a
+    share of that of the output. Only what is a number."""
+    promised = certificate.get("rms")
+    of = promised.items() if isinstance(promised, Mapping) else ()
+    return {name: float(share) for name, share in of if not isinstance(share, bool) and isinstance(share, int | float)}
+
+
+def allowed_rms(share: float) -> float:
+    """How far it may be here, by the same measure."""
+    return VARIANT_FACTOR * share + VARIANT_SHARE
 
 
 # A certified variant may be this many times as far from its original as where it was certified, plus this share of the output's size.

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxferry.runtime.errors import ArtifactError, ArtifactNotFoundError
+from onnxferry.runtime.arguments import kind
+from onnxferry.runtime.errors import ArtifactError, ArtifactNotFoundError, InputError
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,16 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
 
     Raises ArtifactError if there is no such file and no shipped model of that name.
     """
-    path = Path(name_or_path)
-    if path.is_file():
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise InputError(f"a model is given by its name or path, got {kind(name_or_path)}")
+    text = os.fsdecode(name_or_path)
+    if not text:
+        raise InputError("the model's name is empty, expected an .onnx file or the name of a shipped model; is a variable not set?")
+    if text[:8].lower().startswith(("http://", "https://", "s3://", "hf://")):
+        raise InputError(f"{text[:200]}: is a URL, and nothing is fetched; download the file first")
+    path = Path(text)
+    if _is_file(path):
         return path
-    text = os.fspath(name_or_path)
     if isinstance(name_or_path, str) and text in zoo_names():  # also where a folder of that name happens to lie here
         return zoo_model(text).path
     if path.is_dir():
@@ -62,6 +69,14 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
         near = difflib.get_close_matches(path.stem, _neighbours(path), n=1)
         raise ArtifactNotFoundError(f"no such file: {path}{f'; did you mean {path.with_name(near[0])}.onnx?' if near else ''}", path)
     return zoo_model(text).path
+
+
+def _is_file(path: Path) -> bool:
+    """False also for a name that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _zoo() -> Path:

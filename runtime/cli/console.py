@@ -66,6 +66,13 @@ def new_app() -> typer.Typer:
     return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 
+def read_stdin(what: str) -> bytes:
+    """All of stdin. ``what`` is read from it, for the message. Raises InputError where it is closed."""
+    if sys.stdin is None:
+        raise InputError(f"stdin is closed, so {what} cannot be read from it (-); give it as an argument")
+    return sys.stdin.buffer.read()
+
+
 def stdout() -> Console:
     return Console(markup=False, highlight=False, emoji=False)
 

@@ -30,6 +30,7 @@ from onnxferry.runtime.errors import DataError, InputError
 from onnxferry.runtime.evaluation.confusion_plot import write_confusion_plot
 from onnxferry.runtime.evaluation.scores import BINS, Scores
 from onnxferry.runtime.evaluation.test_set import LabelledImages, find_labelled_images, trained_on
+from onnxferry.runtime.images.folders import passed_over_words
 from onnxferry.runtime.tasks.classifier import Classifier
 from onnxferry.runtime.tasks.loading import load_as
 
@@ -64,9 +65,9 @@ def evaluate(
     onnxferry evaluate photos.onnx --data photos/ --plot confusion.png
     ```
 
-    With --json: model, device, data, trained_on (whether the file says that the model was trained on these images), images, correct,
-    accuracy, interval95, calibration_error, mean_probability, bins, labels, classes, confusion (a row for each true class),
-    errors, plot.
+    With --json: model, device, data, passed_over (files there that were not read, by suffix), trained_on (whether the file says that
+    the model was trained on these images), images, correct, accuracy, interval95, calibration_error, mean_probability, bins, labels,
+    classes, confusion (a row for each true class), errors, plot.
     """
     plot = plot or picture
     with load_as(Classifier, model, device, threads) as classifier:
@@ -84,6 +85,7 @@ def evaluate(
                 "model": model,
                 "device": device_used,
                 "data": labelled.source,
+                "passed_over": labelled.passed_over,
                 "trained_on": learnt,
                 **_json(scores, errors),
                 "plot": plot and str(plot),
@@ -91,7 +93,8 @@ def evaluate(
         )
     else:
         note = Text("the model was trained on these images; on others it will do worse", "yellow") if learnt else ""
-        _print_scores(scores, {"model": f"{model} on {device_used}", "data": labelled.source, "note": note}, plot)
+        about = {"model": f"{model} on {device_used}", "data": labelled.source, "left out": passed_over_words(labelled.passed_over)}
+        _print_scores(scores, {**about, "note": note}, plot)
     for _, error in errors:
         print_error(str(error))
     if errors:

@@ -20,6 +20,7 @@ from onnxferry.runtime.cli.console import (
     plain,
     print_json,
     print_next,
+    read_stdin,
     stderr,
     stdout,
 )
@@ -70,7 +71,7 @@ def generate(
      "bytes_per_second": 10250.1}
     ```
     """
-    given: str | bytes = sys.stdin.buffer.read() if prompt == STDIN else prompt
+    given: str | bytes = read_stdin("the prompt") if prompt == STDIN else prompt
     with load_as(TextGenerator, model, device, threads) as generator:
         begun = time.perf_counter()
         at_once = None if stream or stop else WRITE_CHUNK

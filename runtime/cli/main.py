@@ -73,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Ctrl-C. With ``--json``, an error is a JSON document on stdout too: ``{"error": {"type": "InputError", "message": "…"}}``.
     Any other exception is a bug and keeps its traceback.
     """
+    _stand_in_for_closed_streams()
+    _drop_useless_sizes()
     if argv is None:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a terminal that knows few letters shows ? for the others
@@ -103,6 +105,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, a folder that may not be written, …
         failure = type(error).__name__, f"{error.filename}: {error.strerror}" if error.filename else str(error), 1
     return _fail(*failure, as_json=_wants_json(arguments) and _documents_printed() == begun)
+
+
+def _stand_in_for_closed_streams() -> None:
+    """Output that nobody reads goes nowhere (``>&-``). A closed stdin stays None: who reads it says so.
+
+    The descriptors are taken as well, or the next file that is opened would get them, and what libraries print.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 (open until the process ends)
+
+
+def _drop_useless_sizes() -> None:
+    """COLUMNS=0, which some terminals and task runners set, would make tables of no width, and rich print nothing."""
+    for name in ("COLUMNS", "LINES"):
+        value = os.environ.get(name)
+        if value is not None and not (value.strip().isdecimal() and int(value) > 0):
+            del os.environ[name]
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:

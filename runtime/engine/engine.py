@@ -142,6 +142,7 @@ class Engine:
         self._output_checks = {spec.name: TensorCheck(spec, "output") for spec in self.outputs}
         self._required = tuple(spec.name for spec in self.inputs if not spec.dtype.startswith("optional("))
         self._output_names = [spec.name for spec in self.outputs]
+        self._given_back = frozenset(self._output_names) & frozenset(self._input_checks)  # outputs that are inputs
         self._errors = ort.error_classes()
         self._graphs: GraphRunner | None = None
         if cuda.graph:
@@ -171,7 +172,7 @@ class Engine:
             raise
         except self._errors as error:
             raise self._run_error(error, ready) from error
-        return dict(zip(names, results, strict=True))
+        return self._named(names, results)
 
     def run_into(self, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
         """As :meth:`run`, into the caller's arrays: ``outputs`` by name, some or all, with the dtype and shape of the result.
@@ -233,7 +234,7 @@ class Engine:
             raise
         except self._errors as error:
             raise self._run_error(error, ready) from error
-        return dict(zip(names, results, strict=True))
+        return self._named(names, results)
 
     def run_dlpack(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, DeviceArray]:
         """As :meth:`run`, on arrays that are on the model's device, without a copy: anything with ``__dlpack__``.
@@ -303,6 +304,13 @@ class Engine:
             if name not in ready:
                 raise self._missing(name)
         return ready
+
+    def _named(self, names: Sequence[str], results: Sequence[Any]) -> dict[str, Any]:
+        """Results by name. An output that is an input is copied: ONNX Runtime before 1.26 returns the caller's own memory for it."""
+        named = dict(zip(names, results, strict=True))
+        for name in self._given_back.intersection(named):
+            named[name] = named[name].copy() if isinstance(named[name], np.ndarray) else named[name]
+        return named
 
     def _check_names(self, feeds: Mapping[str, Any]) -> None:
         for name in feeds:

@@ -126,7 +126,7 @@ def open_sizes(sizes: Mapping[str, int], inputs: Sequence[TensorSpec]) -> tuple[
 
 def _numpy_dtype(name: str) -> np.dtype[Any] | None:
     """None for types without a fixed numpy dtype; their arrays take the slower path."""
-    if name == "str":
+    if name == "str" or "(" in name:  # text; a sequence, map or optional, such as seq(map(string,tensor(float)))
         return None
     try:
         return np.dtype(name)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from onnxferry.runtime.artifact.comparison import Comparison, allowed_difference, compare_output
+from onnxferry.runtime.artifact.comparison import Comparison, allowed_difference, compare_output, rms_share
 from onnxferry.runtime.artifact.contract import Contract
-from onnxferry.runtime.artifact.tolerances import golden_tolerance
+from onnxferry.runtime.artifact.tolerances import allowed_rms, certified_rms, golden_tolerance
 from onnxferry.runtime.engine.batches import per_row_run
 from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.errors import CheckFailedError
@@ -46,16 +46,37 @@ def replay_goldens(run: Run, contract: Contract) -> GoldenReport:
     """Runs every golden sample and compares every output by the contract's tolerance for it.
 
     Floating-point outputs without a tolerance in the contract are held to that of float32 (rtol 1e-4, atol 1e-5); others must be equal.
+    The outputs of a certified variant are also held to what its certificate measured (:func:`tolerances.allowed_rms`, over all samples):
+    one pixel of an 8-bit image may be far off, and its tolerance is as wide, but not all of them.
     """
+    measured = {name: allowed_rms(share) for name, share in certified_rms(contract.certificate).items() if allowed_rms(share) < 1}
     comparisons = []
+    compared: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in measured}
     for sample, golden in enumerate(contract.goldens):
         actual = run(golden.inputs)
         for output, expected in golden.outputs.items():
             tolerance = contract.tolerances.get(output) or golden_tolerance(expected.dtype)
             comparison = compare_output(sample, output, actual.get(output), expected, tolerance)
+            if output in measured and comparison.max_abs is not None:
+                compared[output].append((expected, actual[output]))
             if expected.size or not comparison.passed:  # a comparison of no elements is none
-                comparisons.append(_unless_vacuous(comparison, expected))
-    return GoldenReport(tuple(comparisons))
+                comparisons.append(comparison if output in measured else _unless_vacuous(comparison, expected))
+    problems = {name: problem for name, pairs in compared.items() if (problem := _too_far(pairs, measured[name]))}
+    return GoldenReport(tuple(_unless_too_far(comparison, problems) for comparison in comparisons))
+
+
+def _too_far(pairs: Sequence[tuple[np.ndarray, np.ndarray]], allowed: float) -> str:
+    """What is wrong with an output that is certified to be near the expected one; "" if nothing."""
+    found = rms_share([expected for expected, _ in pairs], [actual for _, actual in pairs])
+    if found <= allowed:
+        return ""
+    return f"it is {found:.1%} off (root mean square of all samples), and its certificate allows {allowed:.1%}"
+
+
+def _unless_too_far(comparison: Comparison, problems: Mapping[str, str]) -> Comparison:
+    if not comparison.passed or comparison.output not in problems:
+        return comparison
+    return dataclasses.replace(comparison, passed=False, problem=problems[comparison.output])
 
 
 def _unless_vacuous(comparison: Comparison, expected: np.ndarray) -> Comparison:

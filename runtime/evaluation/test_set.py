@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from onnxferry.runtime.errors import DataError, DataNotFoundError
 from onnxferry.runtime.files import downloads_folder
-from onnxferry.runtime.images.folders import folder_sha256, list_labelled_images
+from onnxferry.runtime.images.folders import folder_sha256, list_labelled_images, passed_over
 from onnxferry.runtime.images.idx import idx_sha256, read_idx
 
 SPLITS = {"test": "t10k", "train": "train"}
 """Split to the prefix of MNIST's file names."""
+
+
+_PARTS = ("train", "test", "val", "valid", "validation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +33,7 @@ class LabelledImages:
     indices: Sequence[int]
     images: Sequence[Path] | np.ndarray  # the array is uint8 (n, height, width)
     source: str  # for people
+    passed_over: Mapping[str, int] = field(default_factory=dict)  # files that lie there and are not among them, by suffix
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -59,8 +66,13 @@ def find_labelled_images(folder: str | os.PathLike[str], labels: Sequence[str], 
         missing = f"{SPLITS[split]}-{'labels-idx1-ubyte' if image_file else 'images-idx3-ubyte'}"
         raise DataError(f"{folder} holds {(image_file or classes or folder).name} and not {missing}, with or without .gz: put it there too")
     part = folder / split
-    has_parts = part.is_dir() and any(path.is_dir() for path in part.iterdir())
-    return _from_folders(part if has_parts else folder, labels)
+    has_parts = part.is_dir() and any(path.is_dir() and not path.name.startswith(".") for path in part.iterdir())
+    if not has_parts:
+        return _from_folders(folder, labels)
+    found = _from_folders(part, labels)
+    beside = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".") and path.name not in _PARTS]
+    more = sum((Counter(passed_over(path, ())) for path in beside), Counter(found.passed_over))
+    return dataclasses.replace(found, passed_over=dict(sorted(more.items(), key=lambda item: (-item[1], item[0]))))
 
 
 def trained_on(sha256: str, folder: Path, split: str, labelled: LabelledImages) -> bool:
@@ -103,13 +115,15 @@ def _from_idx(image_file: Path, classes: Path, labels: Sequence[str]) -> Labelle
 def _from_folders(folder: Path, labels: Sequence[str]) -> LabelledImages:
     found = list_labelled_images(folder)
     folders = [label.replace("/", "_") for label in labels]
-    index_of = {name: index for index, name in reversed(list(enumerate(folders)))}  # the first, should two labels be spelt alike
-    unknown = [name for name in found if name not in index_of]
+    same = [unicodedata.normalize("NFC", name) for name in folders]  # macOS may spell é as e and an accent
+    index_of = {name: index for index, name in reversed(list(enumerate(same)))}  # the first, should two labels be spelt alike
+    unknown = [name for name in found if unicodedata.normalize("NFC", name) not in index_of]
     if unknown:
         raise DataError(f"{folder}: sub-folders must be named by the model's labels, {_few(folders)}; it does not know {_few(unknown)}")
     paths = [path for each in found.values() for path in each]
-    indices = [index_of[name] for name, each in found.items() for _ in each]
-    return LabelledImages(list(map(str, paths)), indices, paths, f"{folder}, {len(paths)} images in {len(found)} sub-folders")
+    indices = [index_of[unicodedata.normalize("NFC", name)] for name, each in found.items() for _ in each]
+    source = f"{folder}, {len(paths)} images in {len(found)} sub-folders"
+    return LabelledImages(list(map(str, paths)), indices, paths, source, passed_over(folder, paths))
 
 
 def _few(names: Sequence[str]) -> str:

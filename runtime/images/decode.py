@@ -7,7 +7,7 @@ import struct
 import zlib
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -17,16 +17,24 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | Image | np.ndarray"
-"""A path, an encoded file's bytes, a PIL image, or an array (height, width) or (height, width, 1 | 3)."""
+ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image | np.ndarray"
+"""A path, an encoded file's bytes, a file that is open for reading in binary mode, a PIL image, or an array (height, width) or
+(height, width, 1 | 3)."""
 
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pbm")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pbm")
 
 
 # Formats that are decoded in this process. Pillow has more, but EPS runs Ghostscript, and each is attack surface.
 # The common ones come first: the first that is not compiled in makes Pillow import all its plugins.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
+
+
+_MAX_NAME = 200  # characters of a path that messages show
+
+
+# Tags of TIFF, and a value of the photometric interpretation. Pillow inverts WhiteIsZero for up to 8 bits only.
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 339, 262, 0
 
 
 # What Pillow's decoders raise on broken bytes, beside OSError.
@@ -36,8 +44,9 @@ _BROKEN = (SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, O
 def decode_image(image: ImageInput, name: str = "the image") -> np.ndarray:
     """uint8 (height, width, channels), channels 1 for grey and 3 for red, green, blue.
 
-    Transparency is laid over white, 16-bit values are scaled to 8, a photo is turned as its EXIF orientation says, palettes
-    and CMYK become RGB, and of an animation the first frame is taken. ``name`` is used in messages for an image without a path.
+    Transparency is laid over white (but a BMP without any opaque pixel is opaque), 12- and 16-bit values are scaled to 8, a photo is
+    turned as its EXIF orientation says, palettes and CMYK become RGB, and of an animation the first frame is taken. A TIFF is read as it
+    declares its samples. ``name`` is used in messages for an image without a path.
 
     Raises InputError for a file that does not exist (InputNotFoundError), is not an image, is truncated, or has more pixels than
     ``PIL.Image.MAX_IMAGE_PIXELS`` (89 million as Pillow ships it); and for an array of the wrong dtype or shape.
@@ -45,6 +54,7 @@ def decode_image(image: ImageInput, name: str = "the image") -> np.ndarray:
     if isinstance(image, np.ndarray):
         return _from_array(image, name)
     if isinstance(image, str | os.PathLike):
+        _refuse_no_name(image)
         return _from_file(Path(image))
     if isinstance(image, bytes | bytearray | memoryview):
         return _from_stream(BytesIO(image), name)
@@ -52,10 +62,11 @@ def decode_image(image: ImageInput, name: str = "the image") -> np.ndarray:
 
     if isinstance(image, Image.Image):
         return _from_image(image, name)
+    if hasattr(image, "read"):
+        return _from_stream(BytesIO(_all_of(image, name)), name)
     hint = "; use numpy.asarray(x)" if hasattr(image, "__array__") else ""
-    raise InputError(
-        f"{name}: expected a path, bytes, a PIL image or a uint8 array (height, width, 1 | 3), got {type(image).__name__}{hint}"
-    )
+    expected = "a path, bytes, an open file, a PIL image or a uint8 array (height, width, 1 | 3)"
+    raise InputError(f"{name}: expected {expected}, got {type(image).__name__}{hint}")
 
 
 def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
@@ -104,20 +115,49 @@ def _from_16_bits(array: np.ndarray) -> np.ndarray:
     return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 / 257 = 255, rounded to the nearest
 
 
+def _refuse_no_name(path: str | os.PathLike[str]) -> None:
+    """Raises InputError for text that is no file's name, and says what it is instead."""
+    text = os.fspath(path)
+    text = text if isinstance(text, str) else os.fsdecode(text)
+    if not text:
+        raise InputError("an image's name is empty, expected a path")
+    scheme = text[:8].lower()
+    if scheme.startswith("data:"):
+        raise InputError(f"{_shown(text)}: is a data URI, expected a path or bytes; use base64.b64decode(uri.partition(',')[2])")
+    if scheme.startswith(("http://", "https://", "ftp://", "s3://", "file://")):
+        raise InputError(f"{_shown(text)}: is a URL, and nothing is fetched; download it first, or give its bytes")
+
+
+def _shown(name: object) -> str:
+    """A name for messages: a very long one is cut."""
+    text = str(name)
+    return text if len(text) <= _MAX_NAME else f"{text[:_MAX_NAME]}… ({len(text)} characters)"
+
+
+def _all_of(file: Any, name: str) -> bytes:
+    """What an open file holds from where it stands. Raises InputError for a file of text."""
+    data = file.read()
+    if not isinstance(data, bytes):
+        raise InputError(f"{name}: the file is open for text, expected binary; use open(path, 'rb')")
+    return data
+
+
 def _from_file(path: Path) -> np.ndarray:
     try:
         with path.open("rb") as stream:
-            return _from_stream(stream, str(path))
+            return _from_stream(stream, _shown(path))
     except FileNotFoundError:
-        raise InputNotFoundError(f"no such image: {path}", path) from None
+        raise InputNotFoundError(f"no such image: {_shown(path)}", path) from None
     except IsADirectoryError:
-        raise InputError(f"{path}: is a folder, expected an image; give a folder alone, not inside a list, for all images in it") from None
+        raise InputError(
+            f"{_shown(path)}: is a folder, expected an image; give a folder alone, not inside a list, for all images in it"
+        ) from None
     except InputError:
         raise
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise InputError(f"{_shown(path)}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:  # a name that no file can have
-        raise InputError(f"no such image: {str(path)!r} ({error})") from error
+        raise InputError(f"no such image: {_shown(path)!r} ({error})") from error
 
 
 def _from_stream(stream: BinaryIO, name: str) -> np.ndarray:
@@ -127,7 +167,8 @@ def _from_stream(stream: BinaryIO, name: str) -> np.ndarray:
         with Image.open(stream, formats=FORMATS) as image:
             return _from_image(image, name)
     except UnidentifiedImageError:
-        raise InputError(f"{name}: not an image, or broken at its start; expected {', '.join(FORMATS)}") from None
+        stream.seek(0)
+        raise _unknown_format(name, stream.read(32)) from None
     except Image.DecompressionBombError as error:
         raise _too_large(name, str(error)) from error
     except InputError:
@@ -146,10 +187,12 @@ def _from_image(image: Image, name: str) -> np.ndarray:
     if 0 in image.size:
         raise InputError(f"{name}: has no pixels, its size is {width} x {height}")
     try:
+        wide = _wide_samples(image, name)  # of the image as it was opened: what a turned one was opened from is not known
+        blank = image.format in ("BMP", "DIB") and image.mode == "RGBA" and image.getchannel("A").getextrema()[1] == 0
         image = ImageOps.exif_transpose(image)
-        if image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I", "F"):
-            return _from_wide(image, name)
-        if image.has_transparency_data:
+        if wide is not None:
+            return _from_wide(image, wide)
+        if image.has_transparency_data and not blank:
             return _over_white(image)
         grey = image.mode in ("1", "L")
         return np.array(image.convert("L" if grey else "RGB")).reshape(image.height, image.width, 1 if grey else 3)
@@ -170,16 +213,64 @@ def _over_white(image: Image) -> np.ndarray:
     return np.array(flat).reshape(flat.height, flat.width, 1 if grey else 3)
 
 
-def _from_wide(image: Image, name: str) -> np.ndarray:
-    """Modes with more than 8 bits: 16-bit files come as I;16 or I by format; anything else has no known range."""
+class _WideSamples(NamedTuple):
+    """Grey values with more than 8 bits."""
+
+    largest: int  # the value of white, or of black where white is 0
+    white_is_zero: bool
+
+
+def _wide_samples(image: Image, name: str) -> _WideSamples | None:
+    """None for an image of 8 bits a channel. Raises InputError for pixels whose range is not known.
+
+    Pillow has 16-bit values as mode I;16 (TIFF, PNG) or I (PGM, which it scales to 65535), and I also for 32-bit and signed ones.
+    """
+    tags = getattr(image, "tag_v2", None) if image.format == "TIFF" else None
+    signed = tags is not None and 2 in _as_tuple(tags.get(_SAMPLE_FORMAT, 1))
+    if signed or image.mode == "F" or (image.mode == "I" and image.format not in ("PPM", "PNG")):
+        kind = "float32" if image.mode == "F" else "signed integer" if signed else "int32"
+        raise InputError(f"{name}: has {kind} pixels of unknown range; convert it to 8 or 16 bits a channel, unsigned")
+    if image.mode not in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
+        return None
+    if tags is None:
+        return _WideSamples(65535, False)
+    return _WideSamples(2 ** _as_tuple(tags.get(_BITS_PER_SAMPLE, 16))[0] - 1, tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
+
+
+def _from_wide(image: Image, samples: _WideSamples) -> np.ndarray:
     values = np.asarray(image)
-    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
-        raise InputError(f"{name}: has {values.dtype.name} pixels of unknown range; convert it to 8 or 16 bits a channel")
-    grey = _from_16_bits(values)[..., np.newaxis]
+    whole = np.minimum(values, samples.largest).astype(np.uint32) * 65535 // samples.largest
+    grey = _from_16_bits(65535 - whole if samples.white_is_zero else whole)[..., np.newaxis]
     transparent = image.info.get("transparency")  # PNG's tRNS: one grey value that is see-through
     if isinstance(transparent, int):
         grey[values == transparent] = 255
     return grey
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+_OTHER_FORMATS = (
+    ("AVIF", 4, (b"ftypavif", b"ftypavis")),
+    ("HEIC", 4, (b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftyphevc", b"ftyphevx", b"ftypmif1", b"ftypmsf1")),
+    ("JPEG 2000", 0, (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")),
+    ("JPEG XL", 0, (b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")),
+    ("ICO", 0, (b"\x00\x00\x01\x00",)),
+    ("PDF", 0, (b"%PDF",)),
+    ("PSD", 0, (b"8BPS",)),
+    ("SVG", 0, (b"<svg", b"<?xml")),
+)
+"""Formats that are not read: name, position of their signature, signatures."""
+
+
+def _unknown_format(name: str, start: bytes) -> InputError:
+    for other, at, signatures in _OTHER_FORMATS:
+        if start[at:].startswith(signatures):
+            return InputError(f"{name}: is {other}, which is not read; convert it to PNG or JPEG (read are {', '.join(FORMATS)})")
+    if not start:
+        return InputError(f"{name}: is empty, expected an image ({', '.join(FORMATS)})")
+    return InputError(f"{name}: not an image, or broken at its start; expected {', '.join(FORMATS)}")
 
 
 def _too_large(name: str, size: str) -> InputError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from onnxferry.runtime.errors import DataError, DataNotFoundError
@@ -43,6 +44,26 @@ def list_labelled_images(folder: str | os.PathLike[str]) -> dict[str, list[Path]
     if not labels:
         raise DataError(f"{folder}: expected one sub-folder of images for each label, named by the label, found no sub-folder")
     return {path.name: list_images(path) for path in labels}
+
+
+def passed_over(folder: str | os.PathLike[str], images: Iterable[Path]) -> dict[str, int]:
+    """How many files in a folder and below are not among ``images``, by suffix, the most first. Hidden ones do not count."""
+    used = set(images)
+    found: Counter[str] = Counter()
+    for here, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        rest = (Path(here, name) for name in files if not name.startswith("."))
+        found.update(path.suffix.lower() or "without a suffix" for path in rest if path not in used)
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def passed_over_words(found: Mapping[str, int]) -> str:
+    """``5 files were passed over (4 .heic, 1 .txt)``; "" for none."""
+    count = sum(found.values())
+    if not count:
+        return ""
+    kinds = ", ".join(f"{number} {suffix}" for suffix, number in list(found.items())[:5])
+    return f"{count} file{'s were' if count > 1 else ' was'} passed over ({kinds}{', …' if len(found) > 5 else ''})"
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ OnError: TypeAlias = Literal["raise", "skip"] | Callable[[Any, InputError], obje
 key and the error, and the image is left out."""
 
 
-_ITEM = "a path, bytes, a PIL image or a uint8 array (height, width) or (height, width, 1 | 3)"
+_ITEM = "a path, bytes, an open file, a PIL image or a uint8 array (height, width) or (height, width, 1 | 3)"
 
 
 def decode_each(
@@ -67,16 +67,29 @@ def _named(images: Any, channels: int | None) -> Iterator[tuple[Any, str, Any]]:
     """Key, name for messages, and image, not decoded."""
     if isinstance(images, np.ndarray):
         return _of_array(images, channels)
-    if isinstance(images, str | os.PathLike) and Path(images).is_dir():
+    if isinstance(images, str | os.PathLike) and os.fspath(images) and _is_folder(images):
         return ((path, str(path), path) for path in list_images(images))
-    if isinstance(images, list | tuple | Iterator) or (isinstance(images, Iterable) and not _is_one(images)):
+    if (
+        isinstance(images, list | tuple)
+        or (isinstance(images, Iterator) and not hasattr(images, "read"))
+        or (isinstance(images, Iterable) and not _is_one(images))
+    ):
         return (_of_item(position, item) for position, item in enumerate(images))
     return iter([(images if isinstance(images, str | os.PathLike) else 0, "the image", images)])
 
 
 def _is_one(images: Any) -> bool:
     """Whether something that can be iterated over is one image all the same, or is nothing that holds images."""
-    return isinstance(images, str | bytes | bytearray | memoryview | Mapping) or hasattr(images, "__array__")
+    single = isinstance(images, str | bytes | bytearray | memoryview | Mapping)
+    return single or hasattr(images, "__array__") or hasattr(images, "read")  # a file that is open
+
+
+def _is_folder(path: str | os.PathLike[str]) -> bool:
+    """False also for a name that no file can have, which decoding it reports."""
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _of_item(position: int, item: Any) -> tuple[Any, str, Any]:

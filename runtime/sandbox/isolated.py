@@ -36,7 +36,7 @@ from onnxferry.runtime.onnx_file.values import TensorSpec
 from onnxferry.runtime.sandbox import child
 from onnxferry.runtime.sandbox.child import SandboxLimits
 from onnxferry.runtime.sandbox.confinement import confine, library_paths
-from onnxferry.runtime.sandbox.messages import MAX_HEAD_BYTES, ClosedError, receive, send
+from onnxferry.runtime.sandbox.messages import MAX_HEAD_BYTES, ClosedError, named_arrays, receive, send
 
 _MAX_MODEL_HEAD = 4 * 2**20  # of what a child says of a model: its metadata, golden samples included
 
@@ -209,7 +209,7 @@ def _serve() -> None:
 
     def run() -> dict[str, Any]:
         outputs = opened[0].run(dict(zip(request["feeds"], request["arrays"], strict=True)), request["outputs"])
-        return {"names": list(outputs), "arrays": list(outputs.values())}
+        return named_arrays(outputs)
 
     child.reply_with(answers, name, max_bytes, describe, max_head=_MAX_MODEL_HEAD)
     while opened:

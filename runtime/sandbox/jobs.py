@@ -26,6 +26,7 @@ from onnxferry.runtime.errors import ArtifactError, UntrustedModelError
 from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.sandbox import child as sandbox
 from onnxferry.runtime.sandbox.child import SandboxLimits
+from onnxferry.runtime.sandbox.messages import named_arrays
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _run(path: str, limits: Mapping[str, Any], names: Sequence[str], arrays: Seq
     """In the child. A name of the stranger's is never a key of what travels, where it might be taken for one of ours."""
     with Engine(path, device="cpu", threads=1, limits=Limits.from_json(limits)) as engine:
         outputs = engine.run(dict(zip(names, arrays, strict=True)))
-    return {"names": list(outputs), "arrays": list(outputs.values())}
+    return named_arrays(outputs)
 
 
 def _comparison(fields: Mapping[str, Any]) -> Comparison:

@@ -19,7 +19,7 @@ import os
 import select
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxferry.runtime.errors import InputError
@@ -42,8 +42,11 @@ class TooLargeError(Exception):
     """A message beyond the limits; ``size`` in bytes."""
 
     def __init__(self, size: int) -> None:
-        super().__init__(f"{size} bytes")
+        super().__init__(size)
         self.size = size
+
+    def __str__(self) -> str:
+        return f"{self.size} bytes"
 
 
 class ClosedError(Exception):
@@ -74,6 +77,19 @@ def send(fd: int, value: Any, *, max_bytes: int | None = None, max_head: int = M
         raise TooLargeError(total)
     whole = [memoryview(struct.pack("<Q", len(head)) + head), *(array.reshape(-1).view(np.uint8).data for array in arrays)]
     _write(fd, whole, deadline)
+
+
+def named_arrays(outputs: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """A model's outputs as a message; a name out of the model is no key of it. Raises InputError for lists and dicts."""
+    import numpy as np
+
+    for name, value in outputs.items():
+        if not isinstance(value, np.ndarray):
+            raise InputError(
+                f"output {name!r} is a {type(value).__name__}, and only arrays of numbers leave a confined process; "
+                "ask for other outputs, or open the file without isolation if you trust it"
+            )
+    return {"names": list(outputs), "arrays": list(outputs.values())}
 
 
 def receive(fd: int, *, max_bytes: int, max_head: int = MAX_HEAD_BYTES, deadline: float | None = None) -> Any:

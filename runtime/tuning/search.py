@@ -17,7 +17,7 @@ import numpy as np
 
 from onnxferry.runtime.artifact.comparison import compare_output, rms_share
 from onnxferry.runtime.artifact.describe import Description
-from onnxferry.runtime.artifact.tolerances import VARIANT_FACTOR, VARIANT_SHARE, setting_tolerance
+from onnxferry.runtime.artifact.tolerances import allowed_rms, certified_rms, setting_tolerance
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.ort import Sizes
 from onnxferry.runtime.engine.replay import replay
@@ -305,12 +305,11 @@ def check_certified(
     """
     if any(set(one) != set(other) for one, other in zip(actual, expected, strict=True)):
         raise Unfit("failed: it gives other outputs")
-    promised = certificate.get("rms")
-    for name, share in promised.items() if isinstance(promised, Mapping) else ():
-        if name not in expected[0] or isinstance(share, bool) or not isinstance(share, int | float):
+    for name, share in certified_rms(certificate).items():
+        if name not in expected[0]:
             continue
         found = rms_share([each[name] for each in expected], [each[name] for each in actual])
-        if not found <= VARIANT_FACTOR * share + VARIANT_SHARE:
+        if not found <= allowed_rms(share):
             raise Unfit(f"failed: output {name!r} is {found:.1%} off here, and was {share:.1%} off where it was certified")
 
 

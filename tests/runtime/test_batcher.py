@@ -534,3 +534,67 @@ def test_closing_a_batcher_whose_thread_never_started(engine, monkeypatch):
     with pytest.raises(BusyError):
         batcher.submit(rows(1.0))
     batcher.close()
+
+
+def write_detector(path: Path, batch: str | None, detections: str | None) -> Path:
+    """x (batch, 3) → found (detections, 2): where x is above 0. The number of rows of ``found`` is no batch."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Greater", ["x", "zero"], ["above"]),
+            helper.make_node("NonZero", ["above"], ["where"]),
+            helper.make_node("Transpose", ["where"], ["found"]),
+        ],
+        "detector",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3])],
+        [helper.make_tensor_value_info("found", TensorProto.INT64, [detections, 2])],
+        [numpy_helper.from_array(np.float32(0), "zero")],
+    )
+    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("batch", "detections", "words"),
+    [
+        ("batch", "detections", "the first axis of output 'found' of .* is 'detections' and not the batch"),
+        (None, None, "does not name the first axis of input 'x'.*assume_batched=True"),
+    ],
+)
+def test_an_output_whose_first_axis_is_not_the_batch_is_never_shared_out(
+    tmp_path: Path, batch: str | None, detections: str | None, words: str
+) -> None:
+    item = {"x": np.array([[1, 1, -1]], np.float32)}
+    with Engine(write_detector(tmp_path / "detector.onnx", batch, detections), device="cpu") as engine:
+        with pytest.raises(InputError, match=words):
+            Batcher(engine)
+        with Batcher(engine, max_batch_size=1) as batcher:
+            assert batcher.run(item)["found"].tolist() == [[0, 0], [0, 1]]
+
+
+def test_unnamed_axes_are_joined_where_the_caller_says_that_they_are_the_batch(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        "doubler",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 3])],
+    )
+    path = tmp_path / "unnamed.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString())
+    with Watched(path) as engine, Batcher(engine, max_batch_size=2, max_wait=1000, assume_batched=True) as batcher:
+        futures = [batcher.submit(rows(i)) for i in range(2)]
+        assert [future.result(PATIENCE)["y"][0, 0] for future in futures] == [0, 2]
+        assert engine.batches == [2]
+
+
+def test_a_callback_that_would_wait_for_itself_is_refused(engine: Watched) -> None:
+    raised: Future[BaseException] = Future()
+
+    def ask_again(_: Future[Any]) -> None:
+        try:
+            batcher.run(rows(2))
+        except InputError as error:
+            raised.set_result(error)
+
+    with Batcher(engine, max_wait=0) as batcher:
+        batcher.submit(rows(1)).add_done_callback(ask_again)
+        assert "use submit" in str(raised.result(PATIENCE))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import pickle
+from copy import deepcopy
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -60,3 +62,18 @@ def test_the_first_line() -> None:
     assert errors.first_line(errors.InputError("one\ntwo")) == "one"
     assert errors.first_line(errors.InputError("")) == "InputError"
     assert errors.first_line(errors.InputError(" "), "nothing") == "nothing"
+
+
+def every_error(module: ModuleType = errors) -> list[type[errors.OnnxFerryError]]:
+    return [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, errors.OnnxFerryError)]
+
+
+@pytest.mark.parametrize("kind", every_error())
+def test_every_error_travels_between_processes(kind: type[errors.OnnxFerryError]) -> None:
+    arguments = {errors.MissingExtraError: ("onnx", "export", "export", "or not")}.get(kind, ("what was wrong",))
+    error = kind(*arguments, *(["a.png"] if issubclass(kind, errors.NotFoundError) else []))
+    for copy in (pickle.loads(pickle.dumps(error)), deepcopy(error)):  # noqa: S301 (our own bytes)
+        assert type(copy) is kind
+        assert str(copy) == str(error)
+        for name in ("filename", "errno", "name", "package", "extra", "report"):
+            assert getattr(copy, name, None) == getattr(error, name, None)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -169,3 +171,58 @@ def test_patterns_that_the_shell_left(images: Path) -> None:
     odd = images / "[1].png"
     odd.touch()
     assert image_names([str(odd)]) == [str(odd)]
+
+
+def test_an_empty_name_is_no_folder(
+    recogniser: Path, images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(images)
+    assert main(["predict", str(recogniser), ""]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "an image's name is empty; is a variable of the command line not set?" in err
+    assert main(["predict", "", "white.png"]) == 1
+    assert "the model's name is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("n" * 300 + ".png", "File name too long"),
+        ("data:image/png;base64," + "A" * 120_000, "is a data URI, expected a path or bytes"),
+        ("https://example.com/a.png", "https://example.com/a.png: is a URL, and nothing is fetched; download it first"),
+        ("a\0b.png", "no such image"),
+    ],
+    ids=["long", "data", "url", "nul"],
+)
+def test_a_name_that_no_file_can_have_leaves_the_others(
+    recogniser: Path, images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, words: str
+) -> None:
+    monkeypatch.chdir(images)
+    assert main(["predict", str(recogniser), name, "white.png"]) == 1
+    out, err = capsys.readouterr()
+    assert "100.00%" in out
+    assert words in err
+    assert len(err) < 400
+
+
+def shell(line: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command line in a shell, where ``onnxferry`` is this one's."""
+    line = line.replace("onnxferry", f"{shlex.quote(sys.executable)} -m onnxferry.runtime")
+    return subprocess.run(["sh", "-c", line], cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors are closed by sh")
+def test_closed_streams_and_terminals_of_no_width(recogniser: Path, images: Path) -> None:
+    model = shlex.quote(str(recogniser))
+    silent = shell(f"onnxferry predict {model} white.png >&-", images)
+    assert (silent.returncode, silent.stderr) == (0, "")
+    closed = shell(f"onnxferry predict {model} - <&-", images)
+    assert (closed.returncode, closed.stderr) == (
+        1,
+        "error: stdin is closed, so an image cannot be read from it (-); give it as an argument\n",
+    )
+    assert shell(f"onnxferry predict {model} missing.png 2>&-", images).returncode == 1
+    narrow = shell(f"onnxferry predict {model} white.png missing.png", images, COLUMNS="0")
+    assert "white.png" in narrow.stdout
+    assert "no such image: missing.png" in narrow.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -27,6 +28,7 @@ from onnxferry.runtime.engine.engine import Engine, TensorSpec
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError, MissingExtraError, UntrustedModelError
 from onnxferry.runtime.machine import cpu, nvidia
 from onnxferry.runtime.onnx_file.summary import Limits
+from onnxferry.runtime.tasks.loading import load
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 
@@ -799,3 +801,44 @@ def test_path_objects_are_kept(scale_model, tmp_path):
     (tmp_path / "m.onnx").write_bytes(scale_model)
     engine = Engine(os.fspath(tmp_path / "m.onnx"), device="cpu")
     assert isinstance(engine.path, Path)
+
+
+def test_an_output_that_is_an_input_is_a_copy_of_it(monkeypatch):
+    """ONNX Runtime 1.20 to 1.24 returns the caller's own memory for it, which is imitated here."""
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        "through",
+        [info("x", FLOAT, ["n"])],
+        [info("x", FLOAT, ["n"]), info("y", FLOAT, ["n"])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+    x = np.ones(3, np.float32)
+    with Engine(model, device="cpu") as engine:
+        real = engine._call
+
+        def aliasing(names, feeds, options):
+            return [feeds.get(name, array) for name, array in zip(names, real(names, feeds, options), strict=True)]
+
+        monkeypatch.setattr(engine, "_call", aliasing)
+        for outputs in (engine.run({"x": x}), engine.run({"x": x}, ["x"]), asyncio.run(engine.arun({"x": x}))):
+            assert not np.shares_memory(outputs["x"], x)
+            np.testing.assert_array_equal(outputs["x"], x)
+
+
+def test_maps_and_sequences_are_lists_and_dicts(tmp_path):
+    zipmap = helper.make_node("ZipMap", ["p"], ["z"], domain="ai.onnx.ml", classlabels_strings=["a", "b"])
+    value = helper.make_sequence_type_proto(helper.make_map_type_proto(TensorProto.STRING, helper.make_tensor_type_proto(FLOAT, [])))
+    graph = helper.make_graph(
+        [zipmap], "classifier", [helper.make_tensor_value_info("p", FLOAT, ["n", 2])], [helper.make_value_info("z", value)]
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    path = tmp_path / "zipmap.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
+    with Engine(path, device="cpu") as engine:
+        assert engine.outputs[0].dtype == "seq(map(string,tensor(float)))"
+        (first, second) = engine.run({"p": np.array([[0.25, 0.75], [1, 0]], np.float32)})["z"]
+        assert first == {"a": 0.25, "b": 0.75}
+        assert second == {"a": 1, "b": 0}
+    with load(path, isolated=True) as model, pytest.raises(InputError, match="output 'z' is a list, and only arrays of numbers leave"):
+        model.run({"p": np.zeros((1, 2), np.float32)})

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from onnxferry.runtime.artifact.contract import Contract, Golden
 from onnxferry.runtime.artifact.tolerances import Tolerance
-from onnxferry.runtime.engine.replay import replay_goldens
+from onnxferry.runtime.artifact.zoo import zoo_model
+from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.engine.replay import replay, replay_goldens
+from onnxferry.runtime.errors import CheckFailedError
 
 
 def replayed(actual: np.ndarray, expected: np.ndarray, tolerance: Tolerance | None = None):
@@ -38,3 +45,36 @@ def test_a_wide_but_meaningful_tolerance_passes() -> None:
     assert replayed(expected + 20, expected, Tolerance(0.0, 24.0)).passed
     assert replayed(expected, expected, Tolerance(1e-4, 1e-5)).passed
     assert replayed(np.zeros(2, np.float32), np.zeros(2, np.float32), Tolerance(1e-4, 1e-5)).passed
+
+
+ZOO = zoo_model("digits").path.parents[1]
+VARIANTS = [path for path in sorted(ZOO.glob("*/*.int8.onnx")) if "shakespeare" not in path.name]  # its samples hold a text's bytes
+
+
+@pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
+def test_a_shipped_variant_is_judged_by_its_certificate(path: Path) -> None:
+    with Engine(path, device="cpu") as engine:
+        assert replay(engine).passed
+
+
+@pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
+def test_a_variant_with_a_layer_of_zeros_is_caught(path: Path) -> None:
+    model = onnx.load(path)
+    layer = max((each for each in model.graph.initializer if len(each.dims) > 1), key=lambda each: np.prod(each.dims))
+    layer.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(layer)), layer.name))
+    with Engine(model.SerializeToString(), device="cpu") as engine:
+        report = replay(engine)
+        with pytest.raises(CheckFailedError):
+            report.raise_if_failed(path.name)
+
+
+def test_what_an_image_is_off_by_is_named() -> None:
+    expected = np.full((1, 8, 8, 1), 100, np.uint8)
+    golden = Golden({"x": np.zeros((1, 1), np.float32)}, {"y": expected})
+    contract = Contract("model", "m", goldens=(golden,), tolerances={"y": Tolerance(0.0, 274.0)}, certificate={"rms": {"y": 0.02}})
+    assert replay_goldens(lambda _: {"y": expected + 5}, contract).passed
+    (comparison,) = replay_goldens(lambda _: {"y": expected + 20}, contract).comparisons
+    assert not comparison.passed
+    assert comparison.problem == "it is 20.0% off (root mean square of all samples), and its certificate allows 9.0%"
+    useless = contract.replace(certificate={"rms": {"y": 5.0}})
+    assert "accept any value" in replay_goldens(lambda _: {"y": expected}, useless).comparisons[0].problem

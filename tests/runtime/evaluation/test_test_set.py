@@ -9,6 +9,7 @@ import pytest
 
 from onnxferry.runtime.errors import DataError
 from onnxferry.runtime.evaluation.test_set import find_labelled_images
+from onnxferry.runtime.images.folders import passed_over_words
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -102,3 +103,25 @@ def test_nothing_there(tmp_path: Path) -> None:
         find_labelled_images(tmp_path, "ab")
     with pytest.raises(DataError, match="expected test or train"):
         find_labelled_images(tmp_path, "ab", "validation")
+
+
+def test_names_that_look_alike_are_the_same_label(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    touch(tmp_path, f"{decomposed}/a.png")
+    assert find_labelled_images(tmp_path, ["x", composed]).indices == [1]
+    assert find_labelled_images(tmp_path, [decomposed]).indices == [0]
+
+
+def test_hidden_folders_are_no_labels(tmp_path: Path) -> None:
+    touch(tmp_path, "test/.ipynb_checkpoints/a.png", "cat/a.png")
+    touch(tmp_path, "test/x.png")
+    assert find_labelled_images(tmp_path, ["cat", "test"]).indices == [0, 1]
+
+
+def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "test/cat/a.jfif", "test/cat/b.HEIC", "test/cat/more/c.png", "test/cat/.DS_Store", "test/notes.txt", "dog/d.heic")
+    found = find_labelled_images(tmp_path, ["cat"])
+    assert len(found) == 1
+    assert found.passed_over == {".heic": 2, ".png": 1, ".txt": 1}
+    assert passed_over_words(found.passed_over) == "4 files were passed over (2 .heic, 1 .png, 1 .txt)"
+    assert passed_over_words({}) == ""

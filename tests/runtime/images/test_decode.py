@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -149,14 +150,14 @@ class TestBadFiles:
         for name, says in [
             ("absent.png", "no such image"),
             ("", "is a folder"),
-            ("empty.png", "not an image"),
+            ("empty.png", "is empty, expected an image"),
             ("text.png", "not an image"),
         ]:
             with pytest.raises(InputError, match=says) as caught:
                 decode_image(tmp_path / name)
             assert str(tmp_path / name) in str(caught.value)
             assert "\n" not in str(caught.value)
-        with pytest.raises(InputError, match="the image: not an image"):
+        with pytest.raises(InputError, match="the image: is empty"):
             decode_image(b"")
 
     @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
@@ -243,3 +244,81 @@ class TestFolders:
 def test_a_name_that_no_file_can_have_is_told() -> None:
     with pytest.raises(InputError, match="no such image"):
         decode_image("a\0b.png")
+
+
+def tiff(array: np.ndarray, **tags: object) -> bytes:
+    """A TIFF with one strip, as the tags declare it: ``bits``, ``format`` (1 unsigned, 2 signed), ``photometric`` (0: white is zero)."""
+    height, width = array.shape
+    data = array.tobytes()
+    values = [(256, width), (257, height), (258, tags.get("bits", array.itemsize * 8)), (259, 1), (262, tags.get("photometric", 1))]
+    values += [(273, 8), (277, 1), (278, height), (279, len(data)), (339, tags.get("format", 1))]
+    entries = b"".join(struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value) for tag, value in values)
+    data += b"\0" * (len(data) % 2)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(values)) + entries + b"\0\0\0\0"
+
+
+class TestWideSamples:
+    RAMP = np.linspace(0, 65535, 20).round().astype(np.uint16).reshape(4, 5)
+
+    def test_a_tiff_whose_white_is_zero_is_inverted_for_16_bits_too(self) -> None:
+        plain, inverted = decode_image(tiff(self.RAMP)), decode_image(tiff(65535 - self.RAMP, photometric=0))
+        np.testing.assert_array_equal(plain, decode_image(self.RAMP))
+        np.testing.assert_array_equal(inverted, plain)
+
+    def test_12_bits_reach_white(self) -> None:
+        packed = bytes([0xFF, 0xF0, 0x00] * 4)  # two values of 12 bits in three bytes: 4095, 0
+        row = tiff(np.frombuffer(packed, np.uint8).reshape(1, -1), bits=12)
+        data = row.replace(struct.pack("<HHII", 256, 3, 1, 12), struct.pack("<HHII", 256, 3, 1, 8))
+        np.testing.assert_array_equal(decode_image(data)[0, :, 0], [255, 0] * 4)
+
+    @pytest.mark.parametrize(
+        "image",
+        [
+            tiff(np.arange(20, dtype=np.uint32).reshape(4, 5)),
+            tiff(np.arange(20, dtype=np.int32).reshape(4, 5), format=2),
+            tiff(np.arange(20, dtype=np.int16).reshape(4, 5), format=2),
+            tiff(np.arange(-10, 10, dtype=np.int8).reshape(4, 5), format=2),
+            Image.fromarray(np.arange(20, dtype=np.int32).reshape(4, 5)),
+        ],
+        ids=["uint32", "int32", "int16", "int8", "array"],
+    )
+    def test_integers_of_unknown_range_are_refused(self, image: bytes | Image.Image) -> None:
+        with pytest.raises(InputError, match="unknown range; convert it to 8 or 16 bits"):
+            decode_image(image)
+
+    def test_a_pgm_of_16_bits_is_read(self) -> None:
+        data = b"P5 5 4 65535\n" + self.RAMP.astype(">u2").tobytes()
+        np.testing.assert_array_equal(decode_image(data), decode_image(self.RAMP))
+
+
+def bmp_with_alpha(rgba: np.ndarray) -> bytes:
+    """A 32-bit BMP with a mask for its alpha (BITMAPV4HEADER)."""
+    height, width, _ = rgba.shape
+    pixels = rgba[::-1, :, [2, 1, 0, 3]].tobytes()
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    head = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(pixels), 0, 0, 0, 0) + masks + b"BGRs" + bytes(48)
+    return b"BM" + struct.pack("<IHHI", 14 + len(head) + len(pixels), 0, 0, 14 + len(head)) + head + pixels
+
+
+def test_a_bmp_without_any_opaque_pixel_is_opaque() -> None:
+    rgba = noise((4, 5, 4))
+    rgba[..., 3] = 0
+    np.testing.assert_array_equal(decode_image(bmp_with_alpha(rgba)), rgba[..., :3])
+    rgba[0, 0, 3] = 255  # now alpha means something: all others are transparent
+    assert (decode_image(bmp_with_alpha(rgba)).reshape(-1, 3)[1:] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (b"\0\0\0\x1cftypavif\0\0\0\0", "is AVIF, which is not read; convert it to PNG or JPEG"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "is HEIC"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "is JPEG 2000"),
+        (b"\0\0\1\0\1\0", "is ICO"),
+        (b"", "is empty"),
+        (b"hello, world", "not an image"),
+    ],
+)
+def test_formats_that_are_not_read_are_named(start: bytes, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        decode_image(start)

@@ -133,3 +133,14 @@ def test_a_list_names_the_position() -> None:
         list(decode_images([[1, 2]]))
     with pytest.raises(InputError, match="not inside a list"):
         list(decode_images([noise((2, 4, 4, 1))]))
+
+
+def test_open_files_are_images(tmp_path: Path) -> None:
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    with (tmp_path / "a.png").open("rb") as one, (tmp_path / "a.png").open("rb") as other:
+        (decoded,) = decode_images(one)
+        np.testing.assert_array_equal(decoded[..., 0], image)
+        assert len(list(decode_images([other, io.BytesIO((tmp_path / "a.png").read_bytes())]))) == 2
+    with pytest.raises(InputError, match="open for text, expected binary"):
+        list(decode_images(io.StringIO("text")))
