@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,18 @@ if TYPE_CHECKING:
     import onnx
 
     ModelMaker = Callable[..., onnx.ModelProto]
+
+
+# Threads of torch that wait for each other spin by default: with several test processes on few cores, each waits for a thread that the
+# other's spinning keeps off the core, and small recurrent networks take a hundred times as long. Read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """One thread of torch in each of several test processes."""
+    if "PYTEST_XDIST_WORKER" in os.environ and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
