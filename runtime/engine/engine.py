@@ -367,4 +367,7 @@ class Engine:
 def _thread_count(threads: int) -> int:
     if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or not 1 <= threads <= MAX_THREADS:
         raise InputError(f"threads must be a whole number from 1 to {MAX_THREADS}, got {threads!r}")
+    left = cpu.startable_threads()
+    if left is not None and threads - 1 > left:
+        raise InputError(f"threads={threads} needs {threads - 1} more threads, and this process can start {left} (a limit on processes)")
     return int(threads)

@@ -80,8 +80,13 @@ def _unless_too_far(comparison: Comparison, problems: Mapping[str, str]) -> Comp
 
 
 def _unless_vacuous(comparison: Comparison, expected: np.ndarray) -> Comparison:
-    """Failed if the tolerance is so wide that being wrong by the largest expected value, and by at least 1, would pass."""
+    """Failed if the tolerance is so wide that being wrong by the largest expected value, and by at least 1, would pass.
+
+    Whole numbers may always differ by 1, as rounded pixels do.
+    """
     tolerance = comparison.tolerance
+    if expected.dtype.kind in "iu" and tolerance.rtol == 0 and tolerance.atol <= 1:
+        return comparison
     if not comparison.passed or expected.dtype.kind not in "iuf" or max(tolerance.rtol, tolerance.atol) < 1:
         return comparison
     if allowed_difference(expected, tolerance).min() < max(1.0, float(np.abs(expected.astype(np.float64)).max())):

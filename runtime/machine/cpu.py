@@ -63,12 +63,46 @@ def cpu_name() -> str:
 
 
 def default_threads() -> int:
-    """Threads a model gets when nobody says: ``OMP_NUM_THREADS`` where it holds a whole number >= 1, else :func:`available_cpus`."""
+    """Threads a model gets when nobody says: ``OMP_NUM_THREADS`` where it holds a whole number >= 1, else :func:`available_cpus`.
+
+    No more than :func:`startable_threads` and the calling one.
+    """
     # "4,2" is legal OpenMP: one number a nesting level, of which the outermost is ours.
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if first.isascii() and first.isdigit() and len(first) <= 4 and int(first) >= 1:
-        return int(first)
-    return available_cpus()
+    chosen = int(first) if first.isascii() and first.isdigit() and len(first) <= 4 else 0
+    threads = chosen or available_cpus()
+    left = startable_threads()
+    return threads if left is None else min(threads, 1 + left)
+
+
+def startable_threads(root: Path = Path("/")) -> int | None:
+    """Threads that this process can still start, at least 0; None where nothing limits them.
+
+    The least of what the control groups leave (pids.max less pids.current, of every ancestor) and, for users other than root, of
+    RLIMIT_NPROC. The latter counts all of a user's threads, of which only this process's are counted here.
+    Where a pool cannot start its threads, ONNX Runtime may wait for them for ever.
+    """
+    rooms = []
+    for folder in _own_folders(root, "pids"):
+        with contextlib.suppress(OSError, ValueError):  # no such files at this level, or "max"
+            rooms.append(int((folder / "pids.max").read_text()) - int((folder / "pids.current").read_text()))
+    limit = _process_limit()
+    if limit is not None:
+        with contextlib.suppress(OSError):
+            rooms.append(limit - sum(1 for _ in (root / "proc/self/task").iterdir()))
+    return max(0, min(rooms)) if rooms else None
+
+
+def _process_limit() -> int | None:
+    """RLIMIT_NPROC's soft limit; None where there is none, or for root, whom it does not bind."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    if os.geteuid() == 0:
+        return None
+    soft = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    return None if soft == resource.RLIM_INFINITY else soft
 
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:
@@ -77,36 +111,39 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
     Every ancestor's limit holds too, so the smallest on the way up counts. ``root`` stands in for ``/`` in tests.
     Source: Linux kernel documentation, admin-guide/cgroup-v2 (cpu.max) and scheduler/sched-bwc (cpu.cfs_quota_us).
     """
+    quotas = (_quota_in(folder) for folder in _own_folders(root, "cpu"))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _own_folders(root: Path, controller: str) -> list[Path]:
+    """Folders of the process's control groups and their ancestors, in the v2 tree and in v1's tree of the controller."""
     try:
-        groups = _own_groups((root / "proc/self/cgroup").read_text())
-        mounts = _cgroup_mounts((root / "proc/self/mountinfo").read_text())
+        groups = _own_groups((root / "proc/self/cgroup").read_text(), controller)
+        mounts = _cgroup_mounts((root / "proc/self/mountinfo").read_text(), controller)
     except (OSError, UnicodeDecodeError):
-        return None
-    quotas = []
-    for version, (mount_root, mount_point) in mounts.items():
-        if version not in groups:
-            continue
-        for folder in _ancestors(mount_root, mount_point, groups[version]):
-            quota = _quota_in(root / str(folder).lstrip("/"))
-            if quota is not None:
-                quotas.append(quota)
-    return min(quotas, default=None)
+        return []
+    return [
+        root / str(folder).lstrip("/")
+        for version, (mount_root, mount_point) in mounts.items()
+        if version in groups
+        for folder in _ancestors(mount_root, mount_point, groups[version])
+    ]
 
 
-def _own_groups(text: str) -> dict[str, PurePosixPath]:
-    """Lines of /proc/self/cgroup, ``id:controllers:path``: the process's group in the v2 tree and in v1's cpu tree."""
+def _own_groups(text: str, controller: str) -> dict[str, PurePosixPath]:
+    """Lines of /proc/self/cgroup, ``id:controllers:path``: the process's group in the v2 tree and in v1's tree of the controller."""
     groups = {}
     for line in text.splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if number == "0" and not controllers:
             groups["cgroup2"] = PurePosixPath(path)
-        elif "cpu" in controllers.split(","):
+        elif controller in controllers.split(","):
             groups["cgroup"] = PurePosixPath(path)
     return groups
 
 
-def _cgroup_mounts(text: str) -> dict[str, tuple[PurePosixPath, PurePosixPath]]:
+def _cgroup_mounts(text: str, controller: str) -> dict[str, tuple[PurePosixPath, PurePosixPath]]:
     """Lines of /proc/self/mountinfo: for each version, which group is mounted and where."""
     mounts = {}
     for line in text.splitlines():
@@ -115,7 +152,7 @@ def _cgroup_mounts(text: str) -> dict[str, tuple[PurePosixPath, PurePosixPath]]:
         if not separator or len(before) < 5 or len(after) < 3:
             continue
         kind, options = after[0], after[2].split(",")
-        if kind == "cgroup2" or (kind == "cgroup" and "cpu" in options):
+        if kind == "cgroup2" or (kind == "cgroup" and controller in options):
             mounts[kind] = (PurePosixPath(before[3]), PurePosixPath(before[4]))
     return mounts
 

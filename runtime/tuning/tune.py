@@ -145,7 +145,7 @@ class Situation:
         for text, entry in entries.items() if isinstance(entries, dict) else ():
             batch = int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else 0
             plan = plan_from_json(entry, batch, tags)
-            if plan is not None:
+            if plan is not None and plan.setting.threads in self.threads:
                 plans[batch] = plan
         return plans
 

@@ -344,6 +344,14 @@ def test_paths_and_arguments_that_make_no_sense(scale_model, tmp_path):
             Engine(scale_model, threads=threads)
 
 
+def test_more_threads_than_can_be_started_are_refused(scale_model, monkeypatch) -> None:
+    monkeypatch.setattr(cpu, "startable_threads", lambda: 2)
+    with pytest.raises(InputError, match="threads=4 needs 3 more threads, and this process can start 2"):
+        Engine(scale_model, threads=4)
+    with Engine(scale_model, threads=3) as engine:
+        assert engine.threads == 3
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

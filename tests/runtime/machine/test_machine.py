@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from onnxferry.runtime.machine import cpu as hardware
-from onnxferry.runtime.machine.cpu import available_cpus, cgroup_quota, default_threads
+from onnxferry.runtime.machine.cpu import available_cpus, cgroup_quota, default_threads, startable_threads
 from onnxferry.runtime.machine.nvidia import cuda_devices
 
 V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
@@ -143,11 +143,68 @@ def test_available_cpus_of_a_process_that_is_held_to_one():
 )
 def test_default_threads(monkeypatch, value, threads):
     monkeypatch.setattr(hardware, "available_cpus", lambda: 5)
+    monkeypatch.setattr(hardware, "startable_threads", lambda: None)
     if value is None:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     else:
         monkeypatch.setenv("OMP_NUM_THREADS", value)
     assert default_threads() == threads
+
+
+@pytest.mark.parametrize(("left", "threads"), [(None, 5), (9, 5), (4, 5), (2, 3), (0, 1)])
+def test_default_threads_are_no_more_than_can_be_started(monkeypatch, left, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(hardware, "available_cpus", lambda: 5)
+    monkeypatch.setattr(hardware, "startable_threads", lambda: left)
+    assert default_threads() == threads
+
+
+V1_PIDS = "34 25 0:30 / /sys/fs/cgroup/pids rw,nosuid - cgroup cgroup rw,pids"
+
+
+@pytest.mark.parametrize(
+    ("groups", "mounts", "files", "left"),
+    [
+        pytest.param("0::/\n", V2_MOUNT, {"sys/fs/cgroup/pids.max": "10\n", "sys/fs/cgroup/pids.current": "4\n"}, 6, id="v2"),
+        pytest.param("0::/\n", V2_MOUNT, {"sys/fs/cgroup/pids.max": "3", "sys/fs/cgroup/pids.current": "4"}, 0, id="beyond the limit"),
+        pytest.param("0::/\n", V2_MOUNT, {"sys/fs/cgroup/pids.max": "max", "sys/fs/cgroup/pids.current": "4"}, None, id="unlimited"),
+        pytest.param("0::/\n", V2_MOUNT, {}, None, id="no files"),
+        pytest.param(
+            "0::/a\n",
+            V2_MOUNT,
+            {
+                "sys/fs/cgroup/a/pids.max": "100",
+                "sys/fs/cgroup/a/pids.current": "1",
+                "sys/fs/cgroup/pids.max": "200",
+                "sys/fs/cgroup/pids.current": "198",
+            },
+            2,
+            id="a parent's limit",
+        ),
+        pytest.param("8:pids:/d\n", V1_PIDS, {"sys/fs/cgroup/pids/d/pids.max": "10", "sys/fs/cgroup/pids/d/pids.current": "1"}, 9, id="v1"),
+    ],
+)
+def test_startable_threads(tmp_path, monkeypatch, groups, mounts, files, left):
+    monkeypatch.setattr(hardware, "_process_limit", lambda: None)
+    assert startable_threads(machine(tmp_path, groups, mounts, files)) == left
+
+
+def test_startable_threads_under_a_limit_of_the_user(tmp_path, monkeypatch):
+    for thread in ("1", "2", "3"):
+        (tmp_path / "proc/self/task" / thread).mkdir(parents=True)
+    monkeypatch.setattr(hardware, "_process_limit", lambda: 5)
+    assert startable_threads(tmp_path) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
+def test_the_limit_of_the_user(monkeypatch):
+    import resource
+
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (7, 9))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert hardware._process_limit() == 7
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert hardware._process_limit() is None
 
 
 class FakeDriver:

@@ -352,6 +352,7 @@ def entry(cache: Path) -> Path:
         lambda text: text.replace('"schema": 1', '"schema": 2'),
         lambda text: text.replace('"machine": "', '"machine": "x'),
         lambda text: text.replace('"threads": 2', '"threads": 0'),
+        lambda text: text.replace('"threads": 2', '"threads": 1024'),
         lambda text: text.replace('"threads": 2', '"threads": "2"'),
         lambda text: text.replace('"graph_level": "all"', '"graph_level": "most"'),
         lambda text: text.replace('"binding": "run"', '"binding": "fly"'),
