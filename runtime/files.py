@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxferry.runtime.errors import DataError
+from onnxferry.runtime.errors import DataError, InputError, InputNotFoundError
 from onnxferry.runtime.formats import json_safe
 
 
@@ -99,6 +99,17 @@ def only_this_user_writes(status: os.stat_result) -> bool:
     return not hasattr(os, "geteuid") or (status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
+def check_place(path: Path) -> None:
+    """Before the work whose result goes there. Raises InputError where ``path`` cannot be written, by the name that the user gave."""
+    if not path.parent.is_dir():
+        words = f"{path} cannot be written: the folder {path.parent} does not exist: make it, or give another place"
+        raise InputNotFoundError(words, path.parent)
+    if path.is_dir():
+        raise InputError(f"{path} cannot be written: it is a folder; give a file's name")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path} cannot be written: the folder {path.parent} may not be written by this user; give another place")
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yields a temporary path in the same folder to write to; at the end it is renamed to ``path``, after an error it is removed.
@@ -110,6 +121,10 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         yield part
         part.replace(path)
+    except OSError as error:
+        if error.filename is None or Path(os.fsdecode(error.filename)) == part:
+            error.filename, error.filename2 = str(path), None  # the name that the user gave, which a full disk's error lacks
+        raise
     finally:
         part.unlink(missing_ok=True)
 

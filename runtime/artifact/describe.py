@@ -94,13 +94,15 @@ class Description:
         return ArtifactError(f"{name} has changed since it was read; load it again")
 
 
-def describe(model: str | os.PathLike[str] | bytes, limits: Limits | None = None) -> Description:
+def describe(model: str | os.PathLike[str] | bytes | bytearray | memoryview, limits: Limits | None = None) -> Description:
     """Parses a file, or the bytes of one, and decodes its contract.
 
     ``limits``: how much the file may hold; None for the defaults of :class:`Limits`.
     Raises ArtifactError for a file that is missing, damaged or has a broken contract, UntrustedModelError for one that is refused,
     InputError if ``model`` is neither a path nor bytes.
     """
+    if isinstance(model, bytearray | memoryview):
+        model = bytes(model)
     if not isinstance(model, str | os.PathLike | bytes):
         raise InputError(f"a model is opened by its path or from bytes, got {kind(model)}")
     if isinstance(model, bytes):

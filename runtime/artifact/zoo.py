@@ -51,7 +51,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     Raises ArtifactError if there is no such file and no shipped model of that name.
     """
     if not isinstance(name_or_path, str | os.PathLike):
-        raise InputError(f"a model is given by its name or path, got {kind(name_or_path)}")
+        raise InputError(f"a model is given by its name or path, got {kind(name_or_path)}; a file's bytes are opened with Engine(data)")
     text = os.fsdecode(name_or_path)
     if not text:
         raise InputError("the model's name is empty, expected an .onnx file or the name of a shipped model; is a variable not set?")

@@ -30,6 +30,7 @@ from onnxferry.runtime.errors import DataError, InputError
 from onnxferry.runtime.evaluation.confusion_plot import write_confusion_plot
 from onnxferry.runtime.evaluation.scores import BINS, Scores
 from onnxferry.runtime.evaluation.test_set import LabelledImages, find_labelled_images, trained_on
+from onnxferry.runtime.files import check_place
 from onnxferry.runtime.images.folders import passed_over_words
 from onnxferry.runtime.tasks.classifier import Classifier
 from onnxferry.runtime.tasks.loading import load_as
@@ -70,6 +71,8 @@ def evaluate(
     classes, confusion (a row for each true class), errors, plot.
     """
     plot = plot or picture
+    if plot:
+        check_place(plot)
     with load_as(Classifier, model, device, threads) as classifier:
         labelled = find_labelled_images(data, classifier.labels, split)
         scores, errors = _score(classifier, labelled)

@@ -27,6 +27,7 @@ from onnxferry.runtime.cli.console import (
     stdout,
 )
 from onnxferry.runtime.cli.image_arguments import Unreadable, image_names, key_of, opened_images
+from onnxferry.runtime.files import check_place
 from onnxferry.runtime.images.decode import with_channels
 from onnxferry.runtime.images.grid import image_grid, save_image
 from onnxferry.runtime.images.inputs import decode_each
@@ -79,6 +80,8 @@ def reconstruct(
     ```
     """
     names = image_names(images)
+    if out is not None:
+        check_place(out)
     with load_as(Autoencoder, model, device, threads) as opened:
         limit = opened.threshold if threshold is None else threshold
         originals: dict[str, np.ndarray] = {}

@@ -22,7 +22,7 @@ from onnxferry.runtime.cli.console import (
     stdout,
 )
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.files import written_whole
+from onnxferry.runtime.files import check_place, written_whole
 from onnxferry.runtime.images.grid import image_grid, save_image
 from onnxferry.runtime.tasks.image_generator import ImageGenerator
 from onnxferry.runtime.tasks.loading import load_as
@@ -79,6 +79,9 @@ def sample(
     """
     if grid is None and out is None:
         raise InputError("say where the images go: --grid FILE.png, or --out FILE.npy")
+    for place in (grid, out):
+        if place is not None:
+            check_place(place)
     with load_as(ImageGenerator, model, device, threads) as generator:
         asked = [word if word in generator.labels or not word.isdecimal() else int(word) for word in label or []] or None
         names = [generator.labels[i] for i in generator.class_indices(asked)]

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
@@ -39,6 +39,9 @@ from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.onnx_file.values import TensorSpec as TensorSpec
 
 MAX_THREADS = 1024
+
+
+_MAX_SHOWN = 20  # inputs that an error lists
 
 
 GPU_FAILED = ("CUDA", "CUDNN", "CUBLAS", "GPU memory", "Failed to allocate memory", "smaller than requested bytes")
@@ -281,6 +284,9 @@ class Engine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise InputError("an open engine cannot be pickled or copied: pass its path, and open it in each process with Engine(path)")
+
     def __repr__(self) -> str:
         state = "closed" if self._session is None else f"device={self.device!r}, threads={self.threads}"
         sides = [", ".join(map(str, specs)) for specs in (self.inputs, self.outputs)]
@@ -321,7 +327,9 @@ class Engine:
                 raise self._missing(name)
 
     def _missing(self, name: str) -> InputError:
-        return InputError(f"input {name!r} is missing; expected {'; '.join(map(str, self.inputs))}")
+        shown = [str(spec) for spec in self.inputs[:_MAX_SHOWN]]
+        more = len(self.inputs) - len(shown)
+        return InputError(f"input {name!r} is missing; expected {'; '.join(shown)}{f' and {more} more' if more else ''}")
 
     @staticmethod
     def _copy_into(outputs: Mapping[str, np.ndarray], results: Mapping[str, np.ndarray]) -> None:

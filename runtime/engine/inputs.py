@@ -73,6 +73,8 @@ class TensorCheck:
             right = array.dtype == self.dtype
         if not right:
             hint = "" if spec.dtype == "str" else f"; use {spec.name}.astype({spec.dtype!r})"
+            if self.dtype is None and spec.dtype != "str":  # ONNX Runtime takes no numpy arrays of these types
+                hint = "; numpy has no such type: give run_dlpack() another framework's tensor, such as torch.bfloat16"
             raise InputError(f"{self.role} {spec.name!r} must be {spec.dtype}, got {_dtype_words(array)}{hint}")
         self.check_shape(array.shape)
         return array if array.flags.c_contiguous else np.ascontiguousarray(array)

@@ -129,13 +129,17 @@ _SOURCE = re.compile(
 )
 
 
+# Since 1.31: ``element_wise_ops.cc:692 Compute Integer division by zero``.
+_SHORT_SOURCE = re.compile(r"(?<![\w/\\.])[\w.+-]{1,80}\.(?:cc|cpp|h|hpp|cu|cuh):\d+ (?:[A-Za-z_~][\w:~]{0,80} )?")
+
+
 def message_of(error: BaseException) -> str:
     """An ONNX Runtime exception as one readable line: no status codes, no C++ file names or signatures."""
     # Names in it come from the file: they may be very long and hold terminal escape sequences.
     text = "".join(char if char.isprintable() else " " for char in str(error)[:4000]).strip()
     text = _LOADING.sub("", _STATUS.sub("", text))
     text = _STATUS_CODE.sub(lambda match: f"node {match[2] or '(no name)'} ({match[1]}): ", text)
-    text = " ".join(_SOURCE.sub("", text).split()).removesuffix(".")
+    text = " ".join(_SHORT_SOURCE.sub("", _SOURCE.sub("", text)).split()).removesuffix(".")
     if not text:
         text = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
     return text if len(text) <= 600 else text[:597] + "..."

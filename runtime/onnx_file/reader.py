@@ -397,7 +397,7 @@ class _ModelReader:
                     allowed = ", ".join(sorted(each or "ai.onnx" for each in self.limits.domains))
                     raise UntrustedModelError(
                         f"{self.name} is refused: it needs the custom operator {name[:80]!r}, and only operators of {allowed} are run; "
-                        "export it with standard operators"
+                        + _other_file(domain)
                     )
                 if name in REFUSED_OPERATORS:
                     raise UntrustedModelError(f"{self.name} is refused: its operator {name!r} {REFUSED_OPERATORS[name]}")
@@ -439,3 +439,10 @@ class _ModelReader:
 
     def _beyond(self, limit: str, found: int) -> UntrustedModelError:
         return _beyond(self.name, limit, found, self.limits)
+
+
+def _other_file(domain: str) -> str:
+    """What to do about a file with operators of this domain."""
+    if domain == "com.microsoft.nchwc":
+        return "ONNX Runtime saved it after optimizing it for one CPU (optimized_model_filepath, level all): use the original file"
+    return "export it with standard operators"

@@ -78,6 +78,14 @@ def memory_is_limited() -> bool:
     return sys.platform.startswith("linux")
 
 
+def temporary_file() -> IO[bytes]:
+    """A file without a name. Raises InputError where no folder can be written."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise InputError(f"an untrusted file is read through temporary files, and none can be made ({error}); set TMPDIR") from error
+
+
 def call(
     function: Callable[..., Any],
     arguments: Mapping[str, Any],
@@ -112,7 +120,7 @@ def call(
         "file_bytes": limits.answer_bytes,
     }
     # Files and not pipes: nobody has to read while the child writes, and its own limit on files bounds the answer.
-    with tempfile.TemporaryFile() as question, tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as complaints:
+    with temporary_file() as question, temporary_file() as answer, temporary_file() as complaints:
         send(question.fileno(), request, max_head=MAX_REQUEST_BYTES)
         os.lseek(question.fileno(), 0, os.SEEK_SET)
         process = start("onnxferry.runtime.sandbox.child", question, answer, complaints)

@@ -16,7 +16,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -63,7 +62,7 @@ class IsolatedEngine:
         self._name = str(path)
         self._limits = limits or SandboxLimits()
         self._lock = threading.Lock()
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  closed with the child
+        self._complaints = child.temporary_file()  # closed with the child
         self._process = child.start("onnxferry.runtime.sandbox.isolated", subprocess.PIPE, subprocess.PIPE, self._complaints)
         self._ended = ""  # why there is no child any more
         request = {

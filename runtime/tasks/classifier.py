@@ -104,6 +104,16 @@ class Classifier(Model):
         predictions = dict(self.predict_each(enumerate(images), batch_size))
         return [predictions[position] for position in range(len(predictions))]
 
+    def predict_one(self, image: ImageInput) -> Prediction:
+        """The :class:`Prediction` for one image: a path, bytes, an open file, a PIL image or an array, as :meth:`predict` takes it.
+
+            model.predict_one("three.png").label
+
+        Raises InputError for what cannot be read as one image, as a list or a folder.
+        """
+        (found,) = self.predict_each([(0, image)])
+        return found[1]
+
     @overload
     def predict_each(
         self, images: Iterable[tuple[Key, ImageInput]], batch_size: int | None = None, *, on_error: OnError = "raise"

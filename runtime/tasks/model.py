@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, NoReturn, Self
 
 import numpy as np
 
 from onnxferry.runtime.artifact.contract import Contract
-from onnxferry.runtime.errors import ArtifactError
+from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.images.batches import BATCH
 from onnxferry.runtime.kinds import MODEL
 
@@ -60,6 +60,12 @@ class Model:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError(
+            "an open model cannot be pickled or copied: pass its path, and call load(path) in each process "
+            "(ProcessPoolExecutor(initializer=...), or a global that is loaded on first use)"
+        )
 
     def __repr__(self) -> str:
         name = self.contract.name if self.contract else ""

@@ -15,6 +15,7 @@ import math
 import operator
 import os
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,17 @@ def tuning_for(
     """All plans that were measured before, for whatever batch sizes; if there are none, :func:`tune` for the default sizes."""
     situation = situation_of(model, device, threads, providers)
     known = situation.known_plans()
-    return situation.tuning(known, remembered=True) if known else _tune(situation, _batch_sizes(None, model.summary), seconds)
+    if known:
+        return situation.tuning(known, remembered=True)
+    tuning = _tune(situation, _batch_sizes(None, model.summary), seconds)
+    if tuning.not_kept:
+        warnings.warn(
+            f"the tuning of {model.name} is not remembered and will be measured again next time: {tuning.not_kept}; "
+            "set ONNXFERRY_CACHE to a folder that can be written",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+    return tuning
 
 
 @dataclass(frozen=True)

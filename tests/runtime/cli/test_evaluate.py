@@ -197,3 +197,9 @@ def test_the_older_name_of_plot_works_and_is_not_shown(
     assert chart.is_file()
     main(["evaluate", "--help"])
     assert "--picture" not in capsys.readouterr().out
+
+
+def test_the_plot_s_place_is_looked_at_first(recogniser: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "no" / "c.png"
+    assert main(["evaluate", str(recogniser), "--data", str(tmp_path / "absent"), "--plot", str(place)]) == 1
+    assert f"{place} cannot be written: the folder" in capsys.readouterr().err

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 from types import MappingProxyType
 
@@ -29,6 +31,7 @@ from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError, Mis
 from onnxferry.runtime.machine import cpu, nvidia
 from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.tasks.loading import load
+from onnxferry.runtime.tasks.model import Model
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 
@@ -790,6 +793,11 @@ def test_provider_problem_names_what_comes_out_wrong(monkeypatch):
             "axis == 1 was false.",
             "node sum (Add): axis == 1 was false",
         ),
+        (
+            "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Div node. Name:'' Status Message: "
+            "element_wise_ops.cc:692 Compute Integer division by zero",
+            "node (no name) (Div): Integer division by zero",
+        ),
         ("plain\nwords\x1b[31m", "plain words [31m"),
         ("", "ValueError"),
     ],
@@ -850,3 +858,27 @@ def test_maps_and_sequences_are_lists_and_dicts(tmp_path):
         assert second == {"a": 1, "b": 0}
     with load(path, isolated=True) as model, pytest.raises(InputError, match="output 'z' is a list, and only arrays of numbers leave"):
         model.run({"p": np.zeros((1, 2), np.float32)})
+
+
+def test_a_missing_input_of_many_is_named_in_a_few_words(build_onnx):
+    names = [f"x{i}" for i in range(500)]
+    node = helper.make_node("Sum", names, ["y"])
+    model = build_onnx([node], [(name, FLOAT, [1]) for name in names], [("y", FLOAT, None)]).SerializeToString()
+    with Engine(model, device="cpu") as engine, pytest.raises(InputError, match=r"'x7' is missing; .* and 480 more") as caught:
+        engine.run({name: np.zeros(1, np.float32) for name in names if name != "x7"})
+    assert len(str(caught.value)) < 1000
+
+
+def test_open_models_say_why_they_do_not_pickle(scale):
+    for opened, words in [(scale, r"Engine\(path\)"), (Model(scale), r"load\(path\) in each process")]:
+        for copy in (pickle.dumps, deepcopy):
+            with pytest.raises(InputError, match=words):
+                copy(opened)
+
+
+def test_bytes_of_other_kinds_open_too(scale_model):
+    for data in (bytearray(scale_model), memoryview(scale_model)):
+        with Engine(data, device="cpu") as engine:
+            np.testing.assert_array_equal(engine.run({"x": rows(1)})["y"], [[0, 2, 4]])
+    with pytest.raises(InputError, match=r"its name or path, got bytes; a file's bytes are opened with Engine\(data\)"):
+        load(scale_model)

@@ -17,6 +17,7 @@ from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.replay import replay
 from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.errors import ArtifactError, InputError, UntrustedModelError
+from onnxferry.runtime.sandbox import child
 from onnxferry.runtime.sandbox.child import SandboxLimits
 from onnxferry.runtime.sandbox.isolated import IsolatedEngine
 
@@ -139,3 +140,12 @@ def test_a_file_that_is_refused_is_refused_here(tmp_path: Path) -> None:
 def test_options_that_do_not_go_with_it(doubler: Path, options: dict[str, object]) -> None:
     with pytest.raises(InputError, match="isolated=True runs the file as it is"):
         load(doubler, isolated=True, **options)  # type: ignore[arg-type]
+
+
+def test_a_system_without_a_folder_for_temporary_files_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(child.tempfile, "TemporaryFile", none)
+    with pytest.raises(InputError, match="set TMPDIR"):
+        load("digits", isolated=True)

@@ -283,3 +283,12 @@ def test_a_file_that_is_not_what_it_says_leaves_no_session_open(
     with pytest.raises(ArtifactError, match="says that it is an image generator"):
         load(path)
     assert closed == [path]
+
+
+def test_one_image_gives_one_prediction(recogniser: Path) -> None:
+    image = np.full((4, 5), 250, np.uint8)
+    with load(recogniser, device="cpu") as model:
+        assert isinstance(model, Classifier)
+        assert model.predict_one(image).label == model.predict(image)[0].label == "white"
+        with pytest.raises(InputError, match="got list"):
+            model.predict_one([image])
