@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
+from onnxferry.export.graphs.int64_kernels import rewrite_large_integers
 from onnxferry.export.graphs.nodes import OPSET, RUNTIME_DOMAIN, STANDARD_DOMAINS, all_nodes, copied, ir_version, subgraphs
 from onnxferry.export.graphs.writer import check_valid
 from onnxferry.export.source import Candidate, InputSpec
@@ -29,6 +30,7 @@ def clean(candidate: Candidate, inputs: Sequence[InputSpec], output_names: Seque
     _order_outputs(cleaned.graph, output_names)
     _drop_unused_initializers(cleaned.graph)
     if not candidate.foreign:
+        rewrite_large_integers(cleaned)
         cleaned.ir_version = ir_version(max((o.version for o in cleaned.opset_import if o.domain in STANDARD_DOMAINS), default=OPSET))
     return cleaned
 

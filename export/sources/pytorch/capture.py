@@ -32,6 +32,8 @@ from onnxferry.export.source import Candidate, Feeds, Strategy, Trace
 from onnxferry.export.sources.pytorch import decompositions
 from onnxferry.export.sources.pytorch.call import NUMPY_DTYPES, FlatModule
 from onnxferry.export.sources.pytorch.errors import explained, users_line
+from onnxferry.export.sources.pytorch.lowerings import TRANSLATIONS as LOWERINGS
+from onnxferry.export.sources.pytorch.lowerings import decompositions_in_use
 from onnxferry.export.sources.pytorch.modes import evaluation_mode
 from onnxferry.export.sources.pytorch.recurrent import TRANSLATIONS, recurrent_layers_kept
 from onnxferry.runtime.errors import ExportError
@@ -104,13 +106,13 @@ def _captured(source: TorchSource, flat: FlatModule) -> torch.export.ExportedPro
 
 
 def graph_of_program(source: TorchSource, program: torch.export.ExportedProgram, opset: int, *, optimize: bool) -> Candidate:
-    with quiet(), torch.no_grad(), recurrent_layers_kept():
+    with quiet(), torch.no_grad(), recurrent_layers_kept(), decompositions_in_use():
         try:
             made = torch.onnx.export(
                 program,
                 dynamo=True,
                 opset_version=opset,
-                custom_translation_table=dict(TRANSLATIONS),
+                custom_translation_table={**TRANSLATIONS, **LOWERINGS},
                 input_names=list(source.call.names),
                 output_names=list(source.output_names),
                 optimize=optimize,
