@@ -10,6 +10,7 @@ Numbers that are certainly small (sizes, indices, flags, what was cast from a na
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -161,7 +162,7 @@ class _Writer:
         self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
 
-    def add(self, operator: str, *inputs: str, **attributes: object) -> str:
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
         name = f"{self.node.output[0]}_int64_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, list(inputs), [name], name=name, **attributes))
         return name
@@ -176,7 +177,7 @@ class _Writer:
         return self.add("Where", self.add("Greater", a, b), b, a)
 
     def attribute(self, name: str, default: int) -> int:
-        return next((a.i for a in self.node.attribute if a.name == name), default)
+        return next((int(a.i) for a in self.node.attribute if a.name == name), default)
 
     def axes(self) -> list[int] | None:
         """Of a reduction: empty for all; None where they are not constant."""
@@ -188,15 +189,14 @@ class _Writer:
 
 
 def _max(w: _Writer) -> str:
-    answer = w.node.input[0]
-    for other in w.node.input[1:]:
+    answer, *others = (str(name) for name in w.node.input)
+    for other in others:
         answer = w.larger(answer, other) if w.node.op_type == "Max" else w.smaller(answer, other)
     return answer
 
 
 def _clip(w: _Writer) -> str:
-    low, high = (*w.node.input[1:], "", "")[:2]
-    answer = w.node.input[0]
+    answer, low, high = (*(str(name) for name in w.node.input), "", "")[:3]
     answer = w.larger(answer, low) if low else answer
     return w.smaller(answer, high) if high else answer
 

@@ -25,7 +25,7 @@ aten = torch.ops.aten
 
 def _pair(a: Any, b: Any) -> tuple[Any, Any, ir.DataType]:
     """Both as ONNX values of the dtype that the tensor among them has."""
-    dtype = a.dtype if isinstance(a, ir.Value) else b.dtype
+    dtype: Any = (a if isinstance(a, ir.Value) else b).dtype
     return _value(a, dtype), _value(b, dtype), dtype
 
 

@@ -16,6 +16,10 @@ import torch
 
 aten = torch.ops.aten
 
+# Not annotated in torch.
+_sym_int: Callable[[Any], Any] = torch.sym_int
+_sym_float: Callable[[Any], Any] = torch.sym_float
+
 # The coefficient of Keys' cubic convolution, as ATen has it.
 _CUBIC = -0.75
 
@@ -45,7 +49,7 @@ def _resized(function: Callable[..., torch.Tensor]) -> Callable[..., Any]:
         if _as_onnx(factors):
             return NotImplemented
         for axis, factor in enumerate(factors, start=2):
-            out = torch.sym_int(torch.sym_float(x.shape[axis]) * factor)
+            out = _sym_int(_sym_float(x.shape[axis]) * factor)
             x = function(x, axis, out, factor, *options)
         return x
 

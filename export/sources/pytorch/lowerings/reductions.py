@@ -1,0 +1,59 @@
+"""``any`` and ``all`` over axes of no elements, and products of whole numbers.
+
+The converter takes ``any`` for a maximum, which is the lowest number over no elements, and so true (microsoft/onnxscript issue 2779,
+pytorch/pytorch issue 173076; onnxscript 0.7.2). ONNX Runtime's ReduceProd of int64 goes through double precision (1.31), wrong beyond
+2**53.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+
+
+def _some(x: torch.Tensor, dims: int | Sequence[int] | None, keepdim: bool, wanted: bool) -> torch.Tensor:
+    hit = x if x.dtype is torch.bool else x != 0
+    hit = hit if wanted else torch.logical_not(hit)
+    if x.dim() == 0:
+        return hit if wanted else torch.logical_not(hit)
+    axes = list(range(x.dim())) if dims is None else [dims] if isinstance(dims, int) else list(dims)
+    count = torch.sum(hit.to(torch.int64), axes, keepdim=keepdim) if axes else hit.to(torch.int64)
+    return count > 0 if wanted else count == 0
+
+
+def _any(x: torch.Tensor, dim: Any = None, keepdim: bool = False) -> torch.Tensor:
+    return _some(x, dim, keepdim, wanted=True)
+
+
+def _all(x: torch.Tensor, dim: Any = None, keepdim: bool = False) -> torch.Tensor:
+    return _some(x, dim, keepdim, wanted=False)
+
+
+def _product(x: torch.Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Any:
+    whole = not (dtype or x.dtype).is_floating_point and not (dtype or x.dtype).is_complex
+    axis = 0 if dim is None else dim
+    flat = x.reshape(-1) if dim is None else x
+    if not whole or x.dim() == 0 or not isinstance(flat.shape[axis], int) or flat.shape[axis] == 0:
+        return NotImplemented
+    made = flat.to(torch.int64 if dtype is None else dtype)
+    while (size := made.shape[axis]) > 1:
+        half = size // 2
+        joined = made.narrow(axis, 0, half) * made.narrow(axis, half, half)
+        made = torch.cat([joined, made.narrow(axis, 2 * half, 1)], axis) if size % 2 else joined
+    return made if keepdim and dim is not None else made.squeeze(axis)
+
+
+DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
+    aten.any.default: _any,
+    aten.any.dim: _any,
+    aten.any.dims: _any,
+    aten.all.default: _all,
+    aten.all.dim: _all,
+    aten.all.dims: _all,
+    aten.prod.default: _product,
+    aten.prod.dim_int: _product,
+}
