@@ -2,6 +2,7 @@
 
     python tests/conformance/torch_ops.py --out docs/conformance/torch.md     # all of them: about an hour on two cores
     python tests/conformance/torch_ops.py --share 0.1 --seed 7                # a seeded tenth
+    python tests/conformance/torch_ops.py --record                            # keeps the rows beside this file, for the test
     python tests/conformance/torch_ops.py --only div,remainder
 
 Every operator is exported by ``export_model`` with up to ``SAMPLES`` of the database's samples (plain tensors of float32, and of
@@ -371,12 +372,21 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def record(row: Row) -> None:
+    """Keep the row beside this file, in the place of an older one."""
+    path = Path(__file__).with_suffix(".jsonl")
+    known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = {(kept["operator"], kept["dtype"]): kept for kept in known} | {(row.operator, row.dtype): asdict(row)}
+    path.write_text("".join(json.dumps(rows[key]) + "\n" for key in sorted(rows)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="PyTorch's operator database, exported and compared")
     parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--record", action="store_true")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -388,6 +398,8 @@ def main() -> None:
         print(row.status, row.operator, row.dtype, row.detail, file=sys.stderr, flush=True)
         if arguments.out is not None:
             arguments.out.write_text(table(rows))
+        if arguments.record:
+            record(row)
     if arguments.out is None:
         print(table(rows))
 

@@ -56,8 +56,9 @@ def test_searching(exported, axes):
         "argsort": lambda x: torch.argsort(x, stable=True, descending=True),
     }
     file = exported(functions, ROWS[0], dynamic_shapes={"inputs_0": axes})
-    for rows in ROWS:
-        file.check(rows)
+    file.check(ROWS[0])
+    for rows in ROWS[1:]:
+        file.check(rows, but=("third_at",))  # of equal values PyTorch names any
     if axes:
         file.check(torch.randn(6, 4))
 
