@@ -1,4 +1,4 @@
-"""``any`` and ``all`` over axes of no elements, and products of whole numbers.
+"""``any`` and ``all`` over axes of no elements, maxima over all axes, and products of whole numbers.
 
 The converter takes ``any`` for a maximum, which is the lowest number over no elements, and so true (microsoft/onnxscript issue 2779,
 pytorch/pytorch issue 173076; onnxscript 0.7.2). ONNX Runtime's ReduceProd of int64 goes through double precision (1.31), wrong beyond
@@ -47,7 +47,21 @@ def _product(x: torch.Tensor, dim: int | None = None, keepdim: bool = False, *, 
     return made if keepdim and dim is not None else made.squeeze(axis)
 
 
+def _over_all(extreme: Callable[..., torch.Tensor]) -> Callable[..., Any]:
+    """Of all axes where none is named, which the converter does not know."""
+
+    def reduced(x: torch.Tensor, dim: Any = (), keepdim: bool = False) -> Any:
+        named = isinstance(dim, int) or list(dim)
+        if x.dim() == 0:
+            return x.clone()
+        return NotImplemented if named else extreme(x, list(range(x.dim())), keepdim)
+
+    return reduced
+
+
 DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
+    aten.amax.default: _over_all(torch.amax),
+    aten.amin.default: _over_all(torch.amin),
     aten.any.default: _any,
     aten.any.dim: _any,
     aten.any.dims: _any,
