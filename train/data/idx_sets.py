@@ -24,6 +24,7 @@ class IdxSet:
     classes: tuple[str, ...]
     sha256: tuple[str, ...]  # of the four files unpacked, in the order of PARTS
     mirrors: tuple[str, ...]  # addresses of folders that hold PARTS, gzipped; tried in order
+    sizes: tuple[int, ...] = (47_040_016, 60_008, 7_840_016, 10_008)  # of the four files unpacked, bytes
     subfolders: tuple[str, ...] = ()  # of the folder that the user names: the files may be there too
     installed: tuple[Path, ...] = ()  # where a package of the operating system puts them
 
@@ -128,14 +129,14 @@ def _find(name: str | None, data: Path | None, progress: Progress) -> list[Path]
         if len(parts) == len(PARTS):
             return parts
     cache = downloads_folder() / "datasets" / name
-    expected = zip(PARTS, known.sha256, strict=True)
-    return [find_part(cache, part) or _fetch_part(name, known, part, sha256, cache, progress) for part, sha256 in expected]
+    expected = zip(PARTS, known.sha256, known.sizes, strict=True)
+    return [find_part(cache, part) or _fetch_part(name, known, part, sha256, size, cache, progress) for part, sha256, size in expected]
 
 
-def _fetch_part(name: str, known: IdxSet, part: str, sha256: str, cache: Path, progress: Progress) -> Path:
+def _fetch_part(name: str, known: IdxSet, part: str, sha256: str, size: int, cache: Path, progress: Progress) -> Path:
     file = f"{part}.gz"
     try:
-        return fetch(f"{known.title}'s {file}", [f"{mirror}/{file}" for mirror in known.mirrors], sha256, cache / file, progress)
+        return fetch(f"{known.title}'s {file}", [f"{mirror}/{file}" for mirror in known.mirrors], sha256, size, cache / file, progress)
     except DataError as error:
         raise DataError(
             f"{error}\nAll that is needed: {', '.join(f'{part}.gz' for part in PARTS)} (or unpacked), in {cache}, "

@@ -139,7 +139,7 @@ def _shakespeare(data: Path | None, progress: Progress) -> bytes:
         _verify(text, data.name)
         return text
     destination = downloads_folder() / "tinyshakespeare.txt"
-    return fetch("Tiny Shakespeare", [SHAKESPEARE_URL], SHAKESPEARE_SHA256, destination, progress).read_bytes()
+    return fetch("Tiny Shakespeare", [SHAKESPEARE_URL], SHAKESPEARE_SHA256, SHAKESPEARE_BYTES, destination, progress).read_bytes()
 
 
 def _verify(text: bytes, what: str) -> None:

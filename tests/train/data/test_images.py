@@ -188,7 +188,9 @@ def small(monkeypatch, tmp_path) -> dict[str, bytes]:
     """The four files of a small set that stands in for the published MNIST; its cache is empty and it has no mirrors."""
     contents = make_parts(0)
     digests = tuple(hashlib.sha256(contents[part]).hexdigest() for part in PARTS)
-    monkeypatch.setitem(IDX_SETS, "mnist", replace(IDX_SETS["mnist"], sha256=digests, mirrors=(), installed=(tmp_path / "system",)))
+    sizes = tuple(len(contents[part]) for part in PARTS)
+    small = replace(IDX_SETS["mnist"], sha256=digests, sizes=sizes, mirrors=(), installed=(tmp_path / "system",))
+    monkeypatch.setitem(IDX_SETS, "mnist", small)
     monkeypatch.setenv("ONNXFERRY_HOME", str(tmp_path / "home"))
     return contents
 
@@ -323,5 +325,8 @@ def test_the_published_fashion_mnist(monkeypatch) -> None:
 def test_the_addresses_are_more_than_one_and_the_hashes_whole() -> None:
     for known in IDX_SETS.values():
         assert len(known.mirrors) >= 2
+        encrypted = [mirror.startswith("https://") for mirror in known.mirrors]
+        assert encrypted == sorted(encrypted, reverse=True)  # https before http
+        assert known.sizes == (16 + 60_000 * 784, 8 + 60_000, 16 + 10_000 * 784, 8 + 10_000)
         assert [len(bytes.fromhex(digest)) for digest in known.sha256] == [32] * 4
     assert data_module.NAMES == ("digits-5k", "mnist", "fashion-mnist")
