@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, NoReturn, Protocol, Self
 
 import numpy as np
 
@@ -116,6 +116,9 @@ class Batcher:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError("a batcher cannot be pickled or copied: make one in each process with Batcher(load(path))")
 
     def __repr__(self) -> str:
         limits = f"max_batch_size={self.max_batch_size}, max_wait={self.max_wait:g}, max_queue={self.max_queue}"

@@ -38,6 +38,7 @@ class MissingExtraError(OnnxFerryError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str, note: str = "") -> None:
         line = f"{purpose} needs the package {package!r}, which is not installed: pip install 'onnxferry[{extra}]'"
+        line += f", or in a clone pip install '.[{extra}]'"
         super().__init__(f"{line} ({note})" if note else line)
         self.name = package
         self.package = package

@@ -59,6 +59,7 @@ def find_labelled_images(folder: str | os.PathLike[str], labels: Sequence[str], 
         if len(folder.parts) == 1 and not folder.suffix:
             hint = f"; give a folder, not a data set's name: what training fetched lies in {downloads_folder() / 'datasets'}"
         raise DataNotFoundError(f"no such folder: {folder}{hint}", folder)
+    folder = _torchvision_folder(folder)
     image_file, classes = (_find_idx(folder, f"{SPLITS[split]}-{part}") for part in ("images-idx3-ubyte", "labels-idx1-ubyte"))
     if image_file and classes:
         return _from_idx(image_file, classes, labels)
@@ -81,6 +82,7 @@ def trained_on(sha256: str, folder: Path, split: str, labelled: LabelledImages) 
     True for the training part of the same four IDX files, and for the same folder of images, a few of which training holds out
     for its tests.
     """
+    folder = _torchvision_folder(folder)
     if isinstance(labelled.images, np.ndarray):
         parts = ("images-idx3-ubyte", "labels-idx1-ubyte")
         files = [_find_idx(folder, f"{SPLITS[each]}-{part}") for each in ("train", "test") for part in parts]
@@ -89,6 +91,12 @@ def trained_on(sha256: str, folder: Path, split: str, labelled: LabelledImages) 
         return folder_sha256(folder, {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in labelled.images}) == sha256
     except OSError:  # which evaluating reports, image by image
         return False
+
+
+def _torchvision_folder(folder: Path) -> Path:
+    """``folder/MNIST/raw`` where torchvision put the IDX files there (any data set's name), and ``folder`` holds none; else ``folder``."""
+    raw = [path for path in sorted(folder.glob("*/raw")) if any(path.glob("*-idx?-ubyte*"))]
+    return raw[0] if len(raw) == 1 and not any(folder.glob("*-idx?-ubyte*")) else folder
 
 
 def _find_idx(folder: Path, stem: str) -> Path | None:

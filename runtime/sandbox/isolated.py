@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
@@ -124,6 +124,9 @@ class IsolatedEngine:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError("an isolated model cannot be pickled or copied: pass its path, and open it in each process")
 
     def __repr__(self) -> str:
         return f"IsolatedEngine({self._name!r}, threads={self.threads})"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
@@ -129,6 +129,9 @@ class TunedEngine:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError("an open engine cannot be pickled or copied: pass its path, and open it in each process")
 
     def __repr__(self) -> str:
         plans = ", ".join(f"{size}: {plan.setting.variant or 'as it is'}" for size, plan in self.tuning.plans.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import pickle
 import subprocess
 import sys
 import threading
@@ -584,6 +585,11 @@ def test_unnamed_axes_are_joined_where_the_caller_says_that_they_are_the_batch(t
         futures = [batcher.submit(rows(i)) for i in range(2)]
         assert [future.result(PATIENCE)["y"][0, 0] for future in futures] == [0, 2]
         assert engine.batches == [2]
+
+
+def test_a_batcher_says_why_it_does_not_pickle(engine: Watched) -> None:
+    with Batcher(engine) as batcher, pytest.raises(InputError, match="make one in each process"):
+        pickle.dumps(batcher)
 
 
 def test_a_callback_that_would_wait_for_itself_is_refused(engine: Watched) -> None:

@@ -28,7 +28,10 @@ def test_a_missing_extra_is_an_import_error() -> None:
     error = errors.MissingExtraError("onnx", "export", "export")
     assert isinstance(error, ImportError)
     assert not isinstance(error, ModuleNotFoundError)
-    assert str(error) == "export needs the package 'onnx', which is not installed: pip install 'onnxferry[export]'"
+    words = (
+        "export needs the package 'onnx', which is not installed: pip install 'onnxferry[export]', or in a clone pip install '.[export]'"
+    )
+    assert str(error) == words
     assert (error.name, error.package, error.extra) == ("onnx", "onnx", "export")
 
 

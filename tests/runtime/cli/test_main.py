@@ -121,7 +121,8 @@ def test_a_missing_extra_prints_its_install_line(verb, capsys: pytest.CaptureFix
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     verb(lacks)
     assert main(["tested"]) == 1
-    expected = "error: onnxferry tested needs the package 'matplotlib', which is not installed: pip install 'onnxferry[train]'\n"
+    install = "pip install 'onnxferry[train]', or in a clone pip install '.[train]'"
+    expected = f"error: onnxferry tested needs the package 'matplotlib', which is not installed: {install}\n"
     assert capsys.readouterr().err == expected
 
 

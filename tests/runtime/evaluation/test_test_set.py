@@ -125,3 +125,9 @@ def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
     assert found.passed_over == {".heic": 2, ".png": 1, ".txt": 1}
     assert passed_over_words(found.passed_over) == "4 files were passed over (2 .heic, 1 .png, 1 .txt)"
     assert passed_over_words({}) == ""
+
+
+def test_torchvision_s_folder(tmp_path: Path) -> None:
+    (tmp_path / "MNIST").mkdir()
+    write_pair(tmp_path / "MNIST" / "raw")
+    assert len(find_labelled_images(tmp_path, "ab")) == 2

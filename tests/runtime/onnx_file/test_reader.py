@@ -384,6 +384,14 @@ def test_operators_of_unknown_origin(build_onnx):
     assert read_model(data, Limits(domains=Limits().domains | {"my.ops"})).operators == {"my.ops::Evil": 1}
 
 
+def test_a_file_that_onnx_runtime_optimized_for_one_cpu(build_onnx):
+    domain = "com.microsoft.nchwc"
+    node = helper.make_node("ReorderOutput", ["x"], ["y"], domain=domain)
+    data = build_onnx([node], [("x", FLOAT, [1])], [("y", FLOAT, [1])], domains={domain: 1}).SerializeToString()
+    with pytest.raises(UntrustedModelError, match=r"optimizing it for one CPU .*: use the original file"):
+        read_model(data)
+
+
 def test_operators_of_unknown_origin_are_found_in_subgraphs_and_functions(build_onnx):
     branch = helper.make_graph(
         [helper.make_node("Evil", ["x"], ["z"], domain="my.ops")], "b", [], [helper.make_tensor_value_info("z", FLOAT, [1])]

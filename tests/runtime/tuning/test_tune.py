@@ -455,6 +455,8 @@ def test_without_a_folder_for_caches(recogniser: Path, timings: Timings, monkeyp
     found = tune(recogniser, [1])
     assert "no folder for caches" in found.not_kept
     assert not tune(recogniser, [1]).remembered
+    with pytest.warns(RuntimeWarning, match="measured again next time: .*; set ONNXFERRY_CACHE"):
+        load(recogniser, tune=True, device="cpu").close()
     assert forget(recogniser) == 0
     assert not cache.exists()
 
