@@ -54,3 +54,9 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         return link["before"] + Path(os.path.relpath(copied_as(path), folder)).as_posix()
 
     return LINK.sub(followed, markdown)
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """The theme's search dialog has no name for screen readers."""
+    name = "搜索" if config.theme["language"] == "zh" else "Search"
+    return output.replace('data-md-component="search" role="dialog"', f'data-md-component="search" role="dialog" aria-label="{name}"')

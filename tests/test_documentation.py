@@ -34,6 +34,8 @@ PAGES_WITH_PYTHON = [
     "docs/en/how-to/application.md",
     "docs/en/how-to/untrusted.md",
     "docs/en/how-to/verify.md",
+    "docs/en/how-to/refused.md",
+    "docs/en/how-to/deploy.md",
     "docs/en/reference/errors.md",
 ]
 
@@ -104,6 +106,8 @@ def test_python_examples_run_in_order(after_quickstart: Path) -> None:
     assert merged == "{'3'}\n", "a hundred equal images, and one answer"
     assert printed["docs/en/how-to/untrusted.md"] == ["True\n", "7\n"]
     assert printed["docs/en/how-to/verify.md"] == ["True\nFalse True\n"]
+    assert printed["docs/en/how-to/refused.md"] == ["False ['random-source']\n"]
+    assert printed["docs/en/how-to/deploy.md"] == ["ready\n"]
     assert printed["docs/en/reference/errors.md"] == ["True no-such-file.onnx\n"]
 
 
@@ -237,3 +241,11 @@ def test_figures_of_the_chapters_are_in_the_figures() -> None:
         numbers = {number for row in rows for number in re.findall(r"\d+\.\d+", row)}
         assert numbers, family
         assert [number for number in sorted(numbers) if number not in measured] == [], family
+
+
+def test_tolerances_are_as_documented() -> None:
+    from onnxferry.export.parity.tolerances import DEFAULT_TOLERANCES
+
+    page = text("docs/en/explanation/tolerances.md")
+    rows = {name: (float(rtol), float(atol)) for name, rtol, atol in re.findall(r"^\| (float\d+) \| (\S+) \| (\S+) \|", page, re.MULTILINE)}
+    assert rows == {name: (tolerance.rtol, tolerance.atol) for name, (tolerance, _) in DEFAULT_TOLERANCES.items()}

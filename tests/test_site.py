@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,3 +67,32 @@ def test_links_lead_to_files_of_the_site(site: Path) -> None:
 @pytest.mark.slow
 def test_the_site_is_small(site: Path) -> None:
     assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 15_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_finds_no_serious_fault(site: Path, scheme: str) -> None:
+    """axe in Chromium on a page of each kind, opened from the folder; the browser asks no other host for anything."""
+    chromium = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    if chromium is None:
+        assert not os.environ.get("CI"), "in CI this must run: apt-get install chromium"
+        pytest.skip("no chromium on PATH; apt-get install chromium")
+    from axe_playwright_python.sync_playwright import Axe
+    from playwright.sync_api import sync_playwright
+
+    faults, asked = [], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"], timeout=120_000)
+        tab = browser.new_page(color_scheme=scheme)  # type: ignore[arg-type]
+        tab.on("request", lambda request: asked.append(request.url))
+        for path in ("index.html", "how-to/demo.html", "explanation/figures.html", "zh/learn/gan.html"):
+            tab.goto((site / path).as_uri())
+            tab.wait_for_timeout(300)
+            for fault in Axe().run(tab).response["violations"]:
+                if fault["impact"] in ("serious", "critical"):
+                    faults.append(
+                        f"{path}: {fault['id']}: {fault['nodes'][0]['html'][:160]} {fault['nodes'][0].get('failureSummary', '')[:300]}"
+                    )
+        browser.close()
+    assert faults == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
