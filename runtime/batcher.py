@@ -48,6 +48,7 @@ class Batcher:
     axis of one or more rows, and whose results are its outputs for those rows.
     ``max_batch_size``: most rows in one run. ``max_wait``: seconds that a call waits for company at most; 0 merges only what
     comes while another batch runs. ``max_queue``: calls that may wait; one more raises :class:`BusyError`.
+    ``max_queue_bytes``: bytes of their inputs, likewise; a call that is larger alone is taken by an empty queue.
     ``assume_batched``: for a file that does not name its axes: True states that the first axis of its inputs with an open first axis,
     and of all its outputs, is the batch. A file that names them needs no such statement, and cannot be overruled by it.
 
@@ -65,10 +66,12 @@ class Batcher:
         max_batch_size: int = 32,
         max_wait: float = 0.005,
         max_queue: int = 1024,
+        max_queue_bytes: int = 2**30,
         assume_batched: bool = False,
     ) -> None:
         self.max_batch_size = whole_number("max_batch_size", max_batch_size)
         self.max_queue = whole_number("max_queue", max_queue)
+        self.max_queue_bytes = whole_number("max_queue_bytes", max_queue_bytes)
         if isinstance(max_wait, bool) or not isinstance(max_wait, int | float) or not 0 <= max_wait < math.inf:
             raise InputError(f"max_wait must be a number of seconds >= 0, got {max_wait!r}")
         self.max_wait = float(max_wait)
@@ -77,7 +80,7 @@ class Batcher:
             raise InputError(f"a batcher takes an open model or engine, got {type(model).__name__}; open it with load(...) first")
         axis = _joinable(engine, bool(assume_batched)) if self.max_batch_size > 1 else None
         self._work: _Work = _Images(model) if isinstance(model, Classifier) else _Feeds(model, axis)
-        self._queue = _Queue(self._work, self.max_batch_size, self.max_wait, self.max_queue)
+        self._queue = _Queue(self._work, self.max_batch_size, self.max_wait, self.max_queue, self.max_queue_bytes)
         # The thread knows the queue alone, so a batcher that nobody holds any more is closed; at the interpreter's end too.
         self._finalizer = weakref.finalize(self, self._queue.close)
 
@@ -128,12 +131,14 @@ class Batcher:
 class _Call:
     """One item on its way."""
 
-    __slots__ = ("arrived", "future", "key", "payload", "rows")
+    __slots__ = ("arrived", "future", "key", "nbytes", "payload", "rows")
 
     def __init__(self, key: Hashable, payload: Any, rows: int) -> None:
         self.key, self.payload, self.rows = key, payload, rows
         self.future: Future[Any] = Future()
         self.arrived = 0.0
+        arrays = payload.values() if isinstance(payload, Mapping) else (payload,)
+        self.nbytes = sum(getattr(array, "nbytes", 0) for array in arrays)
 
 
 class _Work(Protocol):
@@ -285,10 +290,12 @@ class _Group:
 class _Queue:
     """Calls that wait, by what they may run with, and the thread that runs them."""
 
-    def __init__(self, work: _Work, max_batch_size: int, max_wait: float, max_queue: int) -> None:
+    def __init__(self, work: _Work, max_batch_size: int, max_wait: float, max_queue: int, max_queue_bytes: int) -> None:
+        self.max_queue_bytes = max_queue_bytes
         self.work, self.max_batch_size, self.max_wait, self.max_queue = work, max_batch_size, max_wait, max_queue
         self.groups: dict[Hashable, _Group] = {}  # none of them empty
         self.waiting = 0  # calls in all groups
+        self.nbytes = 0  # of their inputs
         self.last = max_batch_size  # rows of the batch before; at first, company is expected
         self.closed = False
         self.process = os.getpid()
@@ -301,7 +308,7 @@ class _Queue:
         forks.refuse_inherited(self.process, "the batcher", "Batcher(load(...))")
         with self.lock:
             if timeout > 0:
-                self.room.wait_for(lambda: self.closed or self.waiting < self.max_queue, timeout)
+                self.room.wait_for(lambda: self.closed or self.has_room(call), timeout)
             if self.closed:
                 raise InputError("the batcher is closed; make another one with Batcher(...)")
             if self.waiting >= self.max_queue:
@@ -309,15 +316,24 @@ class _Queue:
                     f"{self.waiting} calls are waiting already, as many as max_queue allows; send them more slowly, "
                     "wait for room with timeout=…, or raise max_queue"
                 )
+            if not self.has_room(call):
+                raise BusyError(
+                    f"the inputs that wait have {self.nbytes} bytes, and with {call.nbytes} more they are beyond max_queue_bytes; "
+                    "send them more slowly, wait for room with timeout=…, or raise max_queue_bytes"
+                )
             if self.thread is None or not self.thread.is_alive():
                 self.start()
             call.arrived = time.monotonic()
             group = self.groups.setdefault(call.key, _Group())
             group.append(call)
             self.waiting += 1
+            self.nbytes += call.nbytes
             # The thread sleeps until the first group may leave, which a later call only puts off: it need not wake for every one.
             if len(group.calls) == 1 or self.is_large(group):
                 self.changed.notify()
+
+    def has_room(self, call: _Call) -> bool:
+        return self.waiting < self.max_queue and (not self.waiting or self.nbytes + call.nbytes <= self.max_queue_bytes)
 
     def start(self) -> None:
         """Starts the thread. Raises BusyError where the system has none left; the next call tries again."""
@@ -378,7 +394,8 @@ class _Queue:
             del self.groups[batch[0].key]
         self.last = rows
         self.waiting -= len(batch)
-        self.room.notify(len(batch))
+        self.nbytes -= sum(call.nbytes for call in batch)
+        self.room.notify_all()
         return batch
 
     def run(self, batch: Sequence[_Call]) -> None:

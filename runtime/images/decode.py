@@ -41,7 +41,11 @@ _BITS_PER_SAMPLE, _SAMPLE_FORMAT, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 339, 262, 
 _BROKEN = (SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, MemoryError, struct.error, zlib.error)
 
 
-def decode_image(image: ImageInput, name: str = "the image") -> np.ndarray:
+MAX_PIXELS = 2**26
+"""Pixels of an image that is decoded, 67 million. A file of a hundred bytes may claim as many, and each takes up to 16 bytes meanwhile."""
+
+
+def decode_image(image: ImageInput, name: str = "the image", *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """uint8 (height, width, channels), channels 1 for grey and 3 for red, green, blue.
 
     Transparency is laid over white (but a BMP without any opaque pixel is opaque), 12- and 16-bit values are scaled to 8, a photo is
@@ -49,21 +53,21 @@ def decode_image(image: ImageInput, name: str = "the image") -> np.ndarray:
     declares its samples. ``name`` is used in messages for an image without a path.
 
     Raises InputError for a file that does not exist (InputNotFoundError), is not an image, is truncated, or has more pixels than
-    ``PIL.Image.MAX_IMAGE_PIXELS`` (89 million as Pillow ships it); and for an array of the wrong dtype or shape.
+    ``max_pixels`` or ``PIL.Image.MAX_IMAGE_PIXELS`` (89 million as Pillow ships it); and for an array of the wrong dtype or shape.
     """
     if isinstance(image, np.ndarray):
         return _from_array(image, name)
     if isinstance(image, str | os.PathLike):
         _refuse_no_name(image)
-        return _from_file(Path(image))
+        return _from_file(Path(image), max_pixels)
     if isinstance(image, bytes | bytearray | memoryview):
-        return _from_stream(BytesIO(image), name)
+        return _from_stream(BytesIO(image), name, max_pixels)
     from PIL import Image
 
     if isinstance(image, Image.Image):
-        return _from_image(image, name)
+        return _from_image(image, name, max_pixels)
     if hasattr(image, "read"):
-        return _from_stream(BytesIO(_all_of(image, name)), name)
+        return _from_stream(BytesIO(_all_of(image, name)), name, max_pixels)
     hint = "; use numpy.asarray(x)" if hasattr(image, "__array__") else ""
     expected = "a path, bytes, an open file, a PIL image or a uint8 array (height, width, 1 | 3)"
     raise InputError(f"{name}: expected {expected}, got {type(image).__name__}{hint}")
@@ -142,10 +146,10 @@ def _all_of(file: Any, name: str) -> bytes:
     return data
 
 
-def _from_file(path: Path) -> np.ndarray:
+def _from_file(path: Path, max_pixels: int) -> np.ndarray:
     try:
         with path.open("rb") as stream:
-            return _from_stream(stream, _shown(path))
+            return _from_stream(stream, _shown(path), max_pixels)
     except FileNotFoundError:
         raise InputNotFoundError(f"no such image: {_shown(path)}", path) from None
     except IsADirectoryError:
@@ -160,12 +164,12 @@ def _from_file(path: Path) -> np.ndarray:
         raise InputError(f"no such image: {_shown(path)!r} ({error})") from error
 
 
-def _from_stream(stream: BinaryIO, name: str) -> np.ndarray:
+def _from_stream(stream: BinaryIO, name: str, max_pixels: int) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(stream, formats=FORMATS) as image:
-            return _from_image(image, name)
+            return _from_image(image, name, max_pixels)
     except UnidentifiedImageError:
         stream.seek(0)
         raise _unknown_format(name, stream.read(32)) from None
@@ -177,13 +181,18 @@ def _from_stream(stream: BinaryIO, name: str) -> np.ndarray:
         raise _unreadable(name, error) from error
 
 
-def _from_image(image: Image, name: str) -> np.ndarray:
+def _from_image(image: Image, name: str, max_pixels: int) -> np.ndarray:
     from PIL import Image as ImageModule
     from PIL import ImageOps
 
     width, height = image.size
     if ImageModule.MAX_IMAGE_PIXELS is not None and width * height > ImageModule.MAX_IMAGE_PIXELS:
         raise _too_large(name, f"{width} x {height}")
+    if width * height > max_pixels:
+        raise InputError(
+            f"{name}: too many pixels ({width} x {height}, at most {max_pixels} are decoded); shrink it, or if you trust it, "
+            "give decode_image(..., max_pixels=...) of onnxferry.runtime.images.decode instead"
+        )
     if 0 in image.size:
         raise InputError(f"{name}: has no pixels, its size is {width} x {height}")
     try:

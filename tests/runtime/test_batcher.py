@@ -291,6 +291,22 @@ def test_a_full_queue_refuses_or_waits_for_room(engine: Watched) -> None:
         assert [future.result(PATIENCE)["y"][0, 0] for future in futures] == [0, 2, 4]
 
 
+def test_a_queue_is_full_by_the_bytes_of_its_inputs(engine: Watched) -> None:
+    nbytes = rows(0)["x"].nbytes
+    with Batcher(engine, max_batch_size=2, max_wait=0, max_queue_bytes=2 * nbytes) as batcher:
+        held(engine, batcher)
+        futures = [batcher.submit(rows(i)) for i in range(2)]
+        with pytest.raises(BusyError, match=f"have {2 * nbytes} bytes, and with {nbytes} more they are beyond max_queue_bytes"):
+            batcher.run(rows(9))
+        with ThreadPoolExecutor(1) as pool:
+            patient = pool.submit(batcher.run, rows(7), PATIENCE)
+            engine.gate.set()
+            assert patient.result(PATIENCE)["y"][0, 0] == 14
+        assert [future.result(PATIENCE)["y"][0, 0] for future in futures] == [0, 2]
+    with Batcher(engine, max_queue_bytes=1) as batcher:  # a call that is larger alone
+        assert batcher.run(rows(3))["y"][0, 0] == 6
+
+
 def test_a_cancelled_call_is_not_run(engine: Watched) -> None:
     with Batcher(engine, max_batch_size=8, max_wait=0) as batcher:
         held(engine, batcher)

@@ -185,6 +185,16 @@ class TestBadFiles:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
         assert decode_image(bomb).shape == (40, 60, 1)
 
+    @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+    def test_a_small_file_of_many_pixels_is_not_decoded(self) -> None:
+        bomb = encoded(Image.new("1", (8193, 8192)))
+        with pytest.raises(InputError, match=r"too many pixels \(8193 x 8192, at most 67108864 are decoded\)"):
+            decode_image(bomb)
+        small = encoded(Image.new("L", (60, 40)))
+        with pytest.raises(InputError, match="at most 2399 are decoded"):
+            decode_image(small, max_pixels=2399)
+        assert decode_image(small, max_pixels=2400).shape == (40, 60, 1)
+
     @pytest.mark.filterwarnings("ignore")
     @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
     def test_broken_bytes_raise_nothing_but_input_errors(self, kind: str) -> None:
