@@ -228,6 +228,7 @@ class _ModelReader:
         self.nodes = 0
         self.depth = 0
         self.tensor_bytes = 0
+        self.sparse_bytes = 0
         self.initializers: list[Initializer] = []
 
     def read(self) -> ModelSummary:
@@ -354,6 +355,9 @@ class _ModelReader:
         dense, *parts = read_sparse(self.reader, start, end, self.limits.name_bytes)
         for part in parts:
             self._counted(part)
+        self.sparse_bytes += dense.nbytes
+        if self.sparse_bytes > self.limits.sparse_bytes:
+            raise self._beyond("sparse_bytes", self.sparse_bytes)
         return self._counted(dense)
 
     def _counted(self, header: TensorHeader) -> Initializer:

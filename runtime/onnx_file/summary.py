@@ -23,6 +23,7 @@ class Limits:
     inputs: int = 1000  # of the graph, and as many outputs
     calls: int = 10_000  # of functions, counted as often as they are inlined
     tensor_bytes: int = 64 * 2**30  # that all tensors together declare, external ones included
+    sparse_bytes: int = 2**30  # that all sparse tensors take together once they are dense, as ONNX Runtime makes them
     name_bytes: int = 16 * 2**10  # of one name
     metadata_bytes: int = 64 * 2**20  # of all metadata together
     fields: int = 2**24  # of the wire format that are looked at: bounds the time, some ten seconds at the most

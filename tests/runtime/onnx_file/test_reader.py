@@ -526,9 +526,10 @@ def test_a_tiny_file_that_declares_a_huge_tensor(build_onnx):
     """A sparse tensor with no values: ONNX Runtime makes a dense one of it."""
     model = one_node(build_onnx)
     values, indices = helper.make_tensor("s", FLOAT, [0], []), helper.make_tensor("i", INT64, [0], [])
-    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [2**20, 2**20]))
-    with pytest.raises(UntrustedModelError, match="tensor bytes"):
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [2**18, 2**10 + 1]))
+    with pytest.raises(UntrustedModelError, match=r"sparse bytes 1074790400, .*Limits\(sparse_bytes=\.\.\.\)"):
         read_model(model.SerializeToString())
+    assert read_model(model.SerializeToString(), Limits(sparse_bytes=2**31)).initializers
 
 
 # External data
