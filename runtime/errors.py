@@ -38,8 +38,7 @@ class MissingExtraError(OnnxFerryError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str, note: str = "") -> None:
         line = f"{purpose} needs the package {package!r}, which is not installed: pip install 'onnxferry[{extra}]'"
-        line += f", or in a clone pip install '.[{extra}]'"
-        super().__init__(f"{line} ({note})" if note else line)
+        super().__init__(f"{line}{f' ({note})' if note else ''}, or in a clone pip install '.[{extra}]'")
         self.name = package
         self.package = package
         self.extra = extra
