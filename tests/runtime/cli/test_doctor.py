@@ -24,8 +24,8 @@ def test_this_machine_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     ("findings", "cpu_works", "code", "says"),
     [
         ((SOUND,), True, 0, "Models run here."),
-        ((SOUND, BROKEN), True, 0, "Models run on the CPU. 1 problem to mend"),
-        ((SOUND, BROKEN, BROKEN), True, 0, "2 problems to mend"),
+        ((SOUND, BROKEN), True, 0, "Models run on the CPU. 1 problem to fix"),
+        ((SOUND, BROKEN, BROKEN), True, 0, "2 problems to fix"),
         ((SOUND, BROKEN), False, 1, "No model can run here yet"),
     ],
 )
