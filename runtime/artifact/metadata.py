@@ -15,6 +15,9 @@ from onnxferry.runtime.arguments import is_text
 from onnxferry.runtime.artifact.contract import GOLDEN_BYTES, GOLDEN_DTYPES, MAX_VALUE_BYTES, SCHEMA, TEXT, Contract, Golden, Tolerance
 from onnxferry.runtime.errors import ArtifactError
 
+MAX_NESTING = 64
+"""Lists and objects in each other, in one value: what prints or copies them calls itself for each level."""
+
 
 def metadata_from_contract(contract: Contract) -> dict[str, str]:
     """The ``metadata_props`` of an artifact, string to string, keys sorted so that equal contracts give equal bytes.
@@ -126,9 +129,15 @@ def _loads(metadata: Mapping[str, str], key: str) -> Any:
     if len(text) > MAX_VALUE_BYTES:
         raise _broken(key, f"{len(text)} characters, more than the {MAX_VALUE_BYTES} that are read")
     try:
-        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise _broken(key, f"not JSON ({error})") from error
+    level = [value]
+    for _ in range(MAX_NESTING):
+        level = [item for each in level if isinstance(each, dict | list) for item in (each.values() if isinstance(each, dict) else each)]
+        if not level:
+            return value
+    raise _broken(key, f"lists and objects in each other more than {MAX_NESTING} deep")
 
 
 def _finite(text: str) -> float:

@@ -219,6 +219,7 @@ def test_a_schema_that_is_no_number(schema):
         ({"contract": '{"kind": "model"'}, "not JSON"),
         ({"contract": "[" * 100_000}, "not JSON"),
         ({"contract": "1" * 5_000}, "not JSON"),
+        ({"metrics": '{"a":' * 500 + "1" + "}" * 500}, "onnxferry.metrics: lists and objects in each other more than 64 deep"),
         ({"contract": " " * (MAX_VALUE_BYTES + 1)}, "more than the 1048576 that are read"),
         ({"contract": []}, "expected an object, got list"),
         ({"contract": about(kind=3)}, "kind must be a string"),

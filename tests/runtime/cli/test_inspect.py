@@ -125,3 +125,18 @@ def test_placement_names_the_device_and_every_node(recogniser: Path, capsys: pyt
     assert f"{len(placed['nodes'])} on cpu" in out
     assert main(["inspect", str(recogniser), "--json"]) == 0
     assert "placement" not in json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_metadata_nested_deep_is_one_clear_error(
+    make_model: Callable[..., Path], recogniser: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    import onnx
+
+    model = onnx.load(recogniser)
+    metadata = {each.key: each.value for each in model.metadata_props} | {"onnxferry.metrics": '{"a":' * 500 + "1" + "}" * 500}
+    path = make_model(model.graph, metadata)
+    assert main(["inspect", str(path), *options]) == 1
+    said = capsys.readouterr()
+    assert "onnxferry.metrics: lists and objects in each other more than 64 deep" in said.out + said.err
+    assert "Traceback" not in said.err
