@@ -20,6 +20,9 @@ COPIES = "repository"
 LINK = re.compile(r'(?P<before>\]\(|src=")(?P<target>[^)"#:]+)(?=[)"#])')
 
 
+ROLE = re.compile(r":(?:class|func|meth|mod|attr|data):<code>~?\.?(?:[\w.]+\.)?(\w+)</code>")
+
+
 def outside(page: Path, target: str) -> Path | None:
     """The file outside docs/ that a link of ``page`` leads to, as a path from the repository's root."""
     found = (page.parent / target).resolve()
@@ -57,6 +60,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
-    """The theme's search dialog has no name for screen readers."""
+    """The theme's search dialog has no name for screen readers; roles of docstrings (:class:`~a.b.C`) are shown as the name alone."""
+    output = ROLE.sub(r"<code>\1</code>", output)
     name = "搜索" if config.theme["language"] == "zh" else "Search"
     return output.replace('data-md-component="search" role="dialog"', f'data-md-component="search" role="dialog" aria-label="{name}"')

@@ -249,3 +249,15 @@ def test_tolerances_are_as_documented() -> None:
     page = text("docs/en/explanation/tolerances.md")
     rows = {name: (float(rtol), float(atol)) for name, rtol, atol in re.findall(r"^\| (float\d+) \| (\S+) \| (\S+) \|", page, re.MULTILINE)}
     assert rows == {name: (tolerance.rtol, tolerance.atol) for name, (tolerance, _) in DEFAULT_TOLERANCES.items()}
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_public_name_is_in_the_api(language: str) -> None:
+    """Of the runtime and the export; errors have a page of their own."""
+    import onnxferry.export
+    import onnxferry.runtime
+
+    entries = re.findall(r"^::: ([\w.]+)\.(\w+)$", text(f"docs/{language}/reference/api.md"), re.MULTILINE)
+    public = {*onnxferry.runtime.__all__, *onnxferry.export.__all__} - {"__version__", "errors", "ExportError", "ParityError"}
+    assert {name for _, name in entries} == public
+    assert [f"{module}.{name}" for module, name in entries if not hasattr(import_module(module), name)] == []
