@@ -21,6 +21,7 @@ class ExportKeywords(TypedDict, total=False):
     rtol: float | None
     atol: float | None
     samples: Sequence[Feeds]
+    strict_nonfinite: bool
     golden: bool | Sequence[Feeds]
     opset: int | None
     name: str | None
@@ -41,6 +42,7 @@ class ExportOptions:
     rtol: float | None = None  # relative tolerance of float outputs; None: by dtype
     atol: float | None = None  # absolute tolerance of float outputs; None: by dtype
     samples: Sequence[Feeds] = ()  # more inputs to compare on
+    strict_nonfinite: bool = False  # refuse a file that answers NaN or infinity otherwise than the model
     golden: bool | Sequence[Feeds] = True  # samples stored in the file: True chooses them, False stores none, or these
     opset: int | None = None  # ONNX operator set, 18 to 21; None: 18
     name: str | None = None  # the model's name in the contract; None: the file's

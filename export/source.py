@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -119,6 +119,30 @@ class Source(Protocol):
 
     def provenance(self) -> dict[str, Any]:
         """Framework, versions, the model's class and the SHA-256 of its weights."""
+
+
+@dataclass(frozen=True)
+class KernelError:
+    """Absolute error of a kernel, beyond a few roundings of its result."""
+
+    absolute: float = 0.0
+    of_operand: float = 0.0  # times the size of the operand
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Errors that a correct library may make in one operator."""
+
+    roundings: float  # of the dtype, in operands and result
+    kernels: Mapping[str, KernelError]  # more, by the operator's name in PyTorch
+
+
+@runtime_checkable
+class RoundedSource(Protocol):
+    """A source that can be run with the rounding errors that another correct library may make."""
+
+    def run_rounded(self, feeds: Feeds, seed: int, noise: Noise) -> dict[str, np.ndarray] | None:
+        """The model's outputs, with random errors up to ``noise`` in every operator that rounds. None if that is not possible."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,6 +63,9 @@ def export(
     atol: Annotated[
         float | None, typer.Option("--atol", min=0.0, help="Absolute tolerance; by dtype if not given.", show_default=False)
     ] = None,
+    strict_nonfinite: Annotated[
+        bool, typer.Option("--strict-nonfinite", help="Refuse a file that answers NaN or infinity otherwise than the model.")
+    ] = False,
     opset: Annotated[
         int | None, typer.Option("--opset", min=OPSET, max=MAX_OPSET, help=f"ONNX operator set; {OPSET} if not given.", show_default=False)
     ] = None,
@@ -111,6 +114,7 @@ def export(
         "golden": golden == "auto" if golden in ("auto", "none") else [samples_from_file(golden)],
         "rtol": rtol,
         "atol": atol,
+        "strict_nonfinite": strict_nonfinite,
         "opset": opset,
         "weights": weights,
         "with_labels": with_labels,

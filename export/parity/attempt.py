@@ -19,6 +19,7 @@ from onnxferry.export.parity.probes import Case, probes, variations
 from onnxferry.export.parity.reference import SourceRun, run_source
 from onnxferry.export.parity.report import Failure, ParityReport
 from onnxferry.export.parity.tolerances import GivenTolerance
+from onnxferry.export.parity.value_check import check_values
 from onnxferry.export.source import Candidate, Feeds, Source, Strategy
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import OnnxFerryError
@@ -41,6 +42,7 @@ def try_strategy(
     tolerances: Mapping[str, GivenTolerance] | None = None,
     decisions: Collection[str] = (),
     adjust_probe: Callable[[str, Feeds], Feeds] | None = None,
+    strict_nonfinite: bool = False,
 ) -> Attempt:
     """Build the strategy's graph and compare it with the source on the given cases and on probes.
 
@@ -62,7 +64,7 @@ def try_strategy(
             text = f"the graph holds {drawn[0]}, whose answer changes from run to run: take random numbers as an input"
             report = ParityReport(failures=[Failure("random", text)])
         else:
-            report, runs = _opened_and_compared(source, model, runs, given, tolerances, decisions)
+            report, runs = _opened_and_compared(source, model, runs, given, tolerances, decisions, strict_nonfinite)
     report.strategy = strategy.name
     report.mends = [*candidate.fixes, *fixed, *report.mends]
     report.notes = [*source.notes, *dict.fromkeys(report.notes)]
@@ -76,6 +78,7 @@ def _opened_and_compared(
     given: Sequence[Case],
     tolerances: Mapping[str, GivenTolerance] | None,
     decisions: Collection[str],
+    strict_nonfinite: bool,
 ) -> tuple[ParityReport, list[SourceRun]]:
     with contextlib.ExitStack() as stack:
         try:
@@ -83,7 +86,8 @@ def _opened_and_compared(
         except OnnxFerryError as error:
             text = f"ONNX Runtime cannot load the exported graph: {str(error).splitlines()[0]}{_other_dtype(model, str(error))}"
             return ParityReport(failures=[Failure("runtime", text)]), runs
-        return compare_branches(source, model, engine, runs, given, tolerances, decisions)
+        report, runs = compare_branches(source, model, engine, runs, given, tolerances, decisions)
+        return report, check_values(source, engine, model, report, runs, tolerances, strict_nonfinite)
 
 
 # ONNX Runtime's errors for an operator that it lacks in a dtype: on loading the graph or, for a few operators, on running it.

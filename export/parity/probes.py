@@ -64,17 +64,17 @@ def _probes(inputs: Sequence[InputSpec], examples: Feeds, ranges: Mapping[str, t
     number = 0
     for sizes in _size_sets(traced, ranges):
         key = tuple(sizes.values())
-        if key in seen or _bytes_at(inputs, sizes) > MAX_PROBE_BYTES:
+        if key in seen or bytes_at(inputs, sizes) > MAX_PROBE_BYTES:
             continue
         seen.add(key)
         number += 1
         rng = np.random.default_rng((SEED, number))
         name = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
-        yield Case(name, {s.name: _random(s, examples[s.name], s.shape_at(sizes), rng) for s in inputs}, sizes, generated=True)
+        yield Case(name, {s.name: random_values(s, examples[s.name], s.shape_at(sizes), rng) for s in inputs}, sizes, generated=True)
     if any(spec.dtype.startswith("float") for spec in inputs):
         rng = np.random.default_rng(SEED)
         for name, factor in (("zeros", 0.0), ("values x10", 10.0), ("values negated", -1.0)):
-            feeds = {spec.name: _scaled(_random(spec, examples[spec.name], spec.traced, rng), factor) for spec in inputs}
+            feeds = {spec.name: _scaled(random_values(spec, examples[spec.name], spec.traced, rng), factor) for spec in inputs}
             yield Case(name, feeds, traced, generated=True)
 
 
@@ -84,7 +84,7 @@ def variations(inputs: Sequence[InputSpec], examples: Feeds) -> Iterator[Case]:
     for number in range(8):
         rng = np.random.default_rng((SEED, 1000 + number))
         for factor in (1.0, -1.0, 10.0, -10.0):
-            feeds = {spec.name: _scaled(_random(spec, examples[spec.name], spec.traced, rng), factor) for spec in inputs}
+            feeds = {spec.name: _scaled(random_values(spec, examples[spec.name], spec.traced, rng), factor) for spec in inputs}
             yield Case(f"values drawn again ({number}) x{factor:g}", feeds, traced, generated=True)
 
 
@@ -120,11 +120,11 @@ def _odd(size: int) -> int:
     return size + 1 if size % 2 == 0 else size + 2
 
 
-def _bytes_at(inputs: Sequence[InputSpec], sizes: Mapping[str, int]) -> int:
+def bytes_at(inputs: Sequence[InputSpec], sizes: Mapping[str, int]) -> int:
     return sum(int(np.prod(spec.shape_at(sizes), dtype=np.int64)) * np.dtype(spec.dtype).itemsize for spec in inputs)
 
 
-def _random(spec: InputSpec, example: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def random_values(spec: InputSpec, example: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     if spec.dtype != "str":
         example = example.astype(spec.dtype, copy=False)
     return random_like(example, shape, rng, spec.by_column)

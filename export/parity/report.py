@@ -52,6 +52,7 @@ class OutputParity:
     ties: int = 0  # decisions left out: the source itself decides otherwise when its weights change by 1e-6
     float64_source: float | None = None  # largest error of the source against its own float64 run
     float64_file: float | None = None  # the same of the file
+    rounding: float = 0.0  # largest difference allowed beyond the tolerance: the source's own rounding moves its answer as far
     scale: float = 0.0  # largest magnitude seen
     points: list[tuple[float, float]] = field(default_factory=list)  # (|source|, |difference|), for plots
 
@@ -89,6 +90,7 @@ class ParityReport:
     mends: list[str] = field(default_factory=list)  # fixes that were applied to the graph
     refused: list[tuple[str, str]] = field(default_factory=list)  # (strategy, why) of the ones tried before
     notes: list[str] = field(default_factory=list)
+    nonfinite: dict[str, str] = field(default_factory=dict)  # output -> "same", or "differs: …", where NaN and infinity go in
     located: dict[str, Any] = field(default_factory=dict)  # first node that differs, likely cause, line to try
 
     @property
@@ -128,6 +130,7 @@ class ParityReport:
             "untraced_shapes": sum(not case.traced for case in self.compared),
             "dropped": len(self.dropped),
             "outputs": outputs,
+            **({"nonfinite": {name: verdict.partition(":")[0] for name, verdict in self.nonfinite.items()}} if self.nonfinite else {}),
         }
 
     def to_json(self) -> dict[str, Any]:

@@ -59,6 +59,7 @@ def export_model(model: Any, example_inputs: Any, path: str | os.PathLike[str], 
     ``rtol``, ``atol``: |file - model| <= atol + rtol * |model| for every float element; None: by dtype. Integers and booleans must be
     equal.
     ``samples``: more inputs to compare on, as dicts of arrays by input name.
+    ``strict_nonfinite``: refuse a file that answers NaN or infinity in an input otherwise than the model; it is only noted if False.
     ``golden``: True stores the example and the reference outputs in the file, if they are small; False (for private data) stores
     nothing; or the inputs to store instead.
     ``opset``: 18 to 21, 18 if not given. ``name``, ``description``, ``license``, ``command``: for the contract.
@@ -127,7 +128,7 @@ def _export_plan(plan: Plan, target: Path, options: ExportOptions) -> ParityRepo
     goldens = None
     if plan.goldens is not None:
         goldens = [_case(plan, f"golden sample {number}", feeds) for number, feeds in enumerate(plan.goldens)]
-    attempt = _first_that_passes(plan, [*given, *(goldens or ())], tolerances, options.opset or nodes.OPSET)
+    attempt = _first_that_passes(plan, [*given, *(goldens or ())], tolerances, options)
     report = attempt.report
     finished = _finished_contract(plan, _base_contract(plan, options, target), attempt, goldens, tolerances, options.command)
     if goldens is None and not finished.goldens:
@@ -138,15 +139,15 @@ def _export_plan(plan: Plan, target: Path, options: ExportOptions) -> ParityRepo
     return report
 
 
-def _first_that_passes(plan: Plan, given: Sequence[Case], tolerances: Mapping[str, GivenTolerance], opset: int) -> Attempt:
+def _first_that_passes(plan: Plan, given: Sequence[Case], tolerances: Mapping[str, GivenTolerance], options: ExportOptions) -> Attempt:
     """Try the source's strategies in turn. Raises ParityError, with the explained report of the first that made a graph, if none passes."""
     source = plan.source
     refused: list[tuple[str, str]] = []
     failed: Attempt | None = None
     first_error: ExportError | None = None
-    for strategy in source.strategies(opset):
+    for strategy in source.strategies(options.opset or nodes.OPSET):
         try:
-            attempt = try_strategy(source, strategy, given, tolerances, plan.decisions, plan.adjust_probe)
+            attempt = try_strategy(source, strategy, given, tolerances, plan.decisions, plan.adjust_probe, options.strict_nonfinite)
         except FinalExportError:
             raise
         except ExportError as error:
@@ -208,7 +209,7 @@ def _finished_contract(
     for name, output in report.outputs.items():
         given = tolerances.get(name)
         tolerance, _ = resolved_tolerance(given, np.dtype(output.dtype), scales.get(name, output.scale))
-        held[name] = tolerance if given is not None else rounded_up(tolerance)
+        held[name] = tolerance if given is not None else rounded_up(Tolerance(tolerance.rtol, max(tolerance.atol, output.rounding)))
     provenance: dict[str, Any] = plan.source.provenance()
     if command:
         provenance["command"] = " ".join(shortened(command))

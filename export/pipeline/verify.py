@@ -22,6 +22,7 @@ from onnxferry.export.parity.probes import Case, given_case, probes
 from onnxferry.export.parity.reference import SourceRun, run_source
 from onnxferry.export.parity.report import ParityReport
 from onnxferry.export.parity.tolerances import default_tolerance
+from onnxferry.export.parity.value_check import check_values
 from onnxferry.export.pipeline.export import LOCK, checked_feeds, given_cases
 from onnxferry.export.source import Candidate, Feeds, Plan, Source
 from onnxferry.export.sources.choose import Chosen, choose
@@ -75,6 +76,7 @@ def verify_file(
         if not failures:
             tolerances = {**plan.tolerances, **_given_at_the_export(engine, runs)}
             report, runs = compare_branches(source, proto, engine, runs, cases, tolerances, plan.decisions)
+            runs = check_values(source, engine, proto, report, runs, tolerances)
     report.strategy = f"the file {Path(path).name}"
     report.notes = [*source.notes, *dict.fromkeys(report.notes)]
     if not report.passed:

@@ -64,13 +64,20 @@ FRAMEWORKS = (
         "sklearn",
     ),
     # Before PyTorch: with Keras' torch backend, its models are torch.nn.Modules too.
-    Framework("a Keras model (.keras)", "keras", (".keras",), "onnxferry.export.sources.keras:plans", COMPARED | {"opset"}, "keras"),
+    Framework(
+        "a Keras model (.keras)",
+        "keras",
+        (".keras",),
+        "onnxferry.export.sources.keras:plans",
+        COMPARED | {"opset", "strict_nonfinite"},
+        "keras",
+    ),
     Framework(
         "a torch.nn.Module or torch.export program (.pt2)",
         "torch",
         (".pt2",),
         "onnxferry.export.sources.pytorch.plan:plans",
-        COMPARED | {"opset"},
+        COMPARED | {"opset", "strict_nonfinite"},
         "export",
     ),
 )
@@ -80,6 +87,7 @@ FRAMEWORKS = (
 HINTS = {
     "weights": "it loads a state dict into a PyTorch model that is named as pkg.module:make_model",
     "with_labels": "it adds the class names of a classifier that was trained with onnxferry",
+    "strict_nonfinite": "NaN and infinity are compared for PyTorch and Keras models",
     "bits": "it is for text generators that were trained with onnxferry; for other models, see onnxferry optimize",
 }
 

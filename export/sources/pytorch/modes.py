@@ -44,6 +44,17 @@ def exact_cuda() -> Iterator[None]:
 
 
 @contextmanager
+def without_onednn() -> Iterator[None]:
+    """PyTorch's own kernels only. Not ``torch.backends.mkldnn.flags``, which warns of GPUs."""
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
+
+
+@contextmanager
 def no_warnings_of_torch() -> Iterator[None]:
     """What torch's layers warn of in their own code (a prototype inside) stays off the screen; what the model's own code warns of does not.
 

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from onnxferry.export.source import NUDGE, Feeds, InputSpec, Strategy
+from onnxferry.export.source import NUDGE, Feeds, InputSpec, Noise, Strategy
 from onnxferry.export.sources.pytorch.call import CallPlan, _array, _numpy_dtype, path_name, unique
-from onnxferry.export.sources.pytorch.modes import evaluation_mode, exact_cuda, no_warnings_of_torch
+from onnxferry.export.sources.pytorch.modes import evaluation_mode, exact_cuda, no_warnings_of_torch, without_onednn
 from onnxferry.runtime.errors import ExportError, InputError, first_line
 
 # Beyond this many parameters a second copy in float64 costs more memory than the extra evidence is worth.
@@ -61,6 +61,7 @@ class TorchSource:
         self.device = next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
         self._float64: torch.nn.Module | None = None
         self._float64_failed = False
+        self._rounded_failed = False
         self._renamed = tuple(output_names) if output_names is not None else None
         self.output_names = self._named_outputs(self._first_answer())
 
@@ -165,6 +166,19 @@ class TorchSource:
             else:
                 moved[name] = array
         return self._run(module, moved)
+
+    def run_rounded(self, feeds: Feeds, seed: int, noise: Noise) -> dict[str, np.ndarray] | None:
+        if self._rounded_failed:
+            return None
+        from onnxferry.export.sources.pytorch.rounding import RoundingNoise
+
+        try:
+            # Without oneDNN, a recurrent layer is run step by step: each of its steps rounds.
+            with RoundingNoise(seed, noise), without_onednn():
+                return self._run(self.module, feeds)
+        except Exception:  # noqa: BLE001 - a compiled or quantized model cannot be run so; then there is no such evidence
+            self._rounded_failed = True
+            return None
 
     def strategies(self, opset: int) -> Sequence[Strategy]:
         from onnxferry.export.sources.pytorch.capture import module_strategies

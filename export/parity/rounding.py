@@ -1,0 +1,73 @@
+"""The source's own rounding on one input: how far its answers move when its operators round otherwise.
+
+    wobble = Wobble(source, feeds, outputs)
+    wobble.spread("y")      # per element: how far a right file may be off
+
+A fixed tolerance is too tight where a model magnifies rounding (a large sum that cancels out) and too wide where it does not. The
+source itself tells which is the case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from onnxferry.export.parity.tolerances import NOISE, NOISE_FACTOR, NOISE_RUNS
+from onnxferry.export.source import Feeds, RoundedSource, Source
+from onnxferry.runtime.artifact.comparison import absolute_difference
+
+
+class Wobble:
+    """The source run again with other roundings, and in float64. Nothing is run before it is asked for."""
+
+    def __init__(self, source: Source, feeds: Feeds, outputs: Mapping[str, np.ndarray]) -> None:
+        self._source = source
+        self._feeds = feeds
+        self._outputs = outputs
+        self._runs: list[Mapping[str, np.ndarray] | None] = []
+
+    def _other(self, number: int) -> Mapping[str, np.ndarray] | None:
+        """Run 0 is in float64, the others have errors injected. None where the source cannot be run so."""
+        while len(self._runs) <= number:
+            if not self._runs:
+                self._runs.append(self._source.run_float64(self._feeds))
+            else:
+                seed = len(self._runs)
+                self._runs.append(self._source.run_rounded(self._feeds, seed, NOISE) if isinstance(self._source, RoundedSource) else None)
+        return self._runs[number]
+
+    def unexplained(self, name: str, beyond: np.ndarray, difference: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+        """Of the elements of a float output in ``beyond``, those that are off by more than ``allowed`` and the rounding together."""
+        left = beyond
+        spread = np.zeros(beyond.shape)
+        for number in range(NOISE_RUNS + 1):
+            if not left.any():
+                break
+            spread = np.maximum(spread, self._deviation(name, self._other(number)))
+            left = beyond & (difference > allowed + NOISE_FACTOR * spread) & np.isfinite(spread)
+        return left
+
+    def spread(self, name: str) -> np.ndarray:
+        """Largest deviation of each element of a float output; infinite where it may become not finite, or have another shape."""
+        found = np.zeros(self._outputs[name].shape)
+        for number in range(NOISE_RUNS + 1):
+            found = np.maximum(found, self._deviation(name, self._other(number)))
+        return found
+
+    def _deviation(self, name: str, other: Mapping[str, np.ndarray] | None) -> np.ndarray:
+        want = self._outputs[name]
+        if other is None:
+            return np.zeros(want.shape)
+        if other[name].shape != want.shape:
+            return np.full(want.shape, np.inf)
+        return absolute_difference(other[name], want, equal_nan=True)
+
+    def untied(self, name: str, changed: np.ndarray) -> np.ndarray:
+        """Of the elements of a whole-number output in ``changed``, those that no other rounding changes: they are no ties."""
+        want = self._outputs[name]
+        for number in range(NOISE_RUNS + 1):
+            other = self._other(number) if changed.any() else None
+            if other is not None:
+                changed = changed & (other[name] == want) if other[name].shape == want.shape else np.zeros(want.shape, dtype=bool)
+        return changed
