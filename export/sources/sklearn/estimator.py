@@ -21,7 +21,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from onnxferry.export.options import ExportOptions
 from onnxferry.export.source import NUDGE, Feeds, InputSpec, Plan, Strategy, as_array, dtype_name, numbered
-from onnxferry.export.sources.sklearn.steps import words
+from onnxferry.export.sources.sklearn.steps import final_step, words
+from onnxferry.export.sources.sklearn.thresholds import threshold_samples
 from onnxferry.runtime.errors import ExportError, InputError, first_line
 
 BATCH = "batch"
@@ -38,6 +39,7 @@ def plans(model: Any, example_inputs: Any, options: ExportOptions, target: Path)
     """All given rows are compared; a classifier's classes become the contract's labels."""
     source = SklearnSource(model, example_inputs, dynamic_shapes=options.dynamic_shapes, output_names=options.output_names)
     samples = numbered([*source.more, *options.samples])
+    samples |= threshold_samples(source)
     return [Plan(source, labels=source.labels, samples=samples, goldens=options.chosen_goldens(None))]
 
 
@@ -46,9 +48,10 @@ class SklearnSource:
 
     An array is one input, named ``X`` or as in the dict; a DataFrame is one input (rows, 1) a column, of its name and dtype, which may
     be text. Outputs: of a classifier ``class_index`` int64 (rows,), the place in ``labels``, and ``probabilities`` float32 (rows,
-    classes), or ``scores`` where it has no probabilities; of a regressor ``prediction`` float32, shaped as ``predict`` gives it; of a
-    clustering ``cluster`` int64 (rows,); of an outlier detector ``inlier`` int64 (rows,), 1 or -1, and ``scores`` float32 (rows,);
-    of a transformer ``transformed`` float32 (rows, n).
+    classes), or ``scores`` where it has no probabilities; of one that answers several questions ``class_index`` (rows, questions) and
+    ``probabilities_0`` and so on; of a regressor ``prediction`` float32, shaped as ``predict`` gives it; of a clustering ``cluster``
+    int64 (rows,), and of a mixture ``probabilities`` too; of an outlier detector ``inlier`` int64 (rows,), 1 or -1, and ``scores``
+    float32 (rows,); of a transformer ``transformed`` float32 (rows, n). Text vectorizers take one input of texts, (rows,).
     Raises InputError for what is not fitted, and for examples that it cannot be called with.
     """
 
@@ -62,11 +65,13 @@ class SklearnSource:
     ) -> None:
         self.model = model
         _check_fitted(model)
-        self.columns, arrays = _columns(model, examples)
+        self.texts = takes_texts(model)
+        self.columns, arrays = _texts(model, examples) if self.texts else _columns(model, examples)
         self.examples, self.more = _split(arrays)
         axis = _batch_name(dynamic_shapes, list(arrays))
         self.inputs = tuple(
-            InputSpec(name, dtype_name(array), (axis, array.shape[1]), array.shape, by_column=True) for name, array in self.examples.items()
+            InputSpec(name, dtype_name(array), (axis, *array.shape[1:]), array.shape, by_column=array.ndim == 2)
+            for name, array in self.examples.items()
         )
         self.answers = _answers(model)
         given = tuple(output_names or self.answers)
@@ -76,7 +81,11 @@ class SklearnSource:
         if both:
             raise InputError(f"{both[0]!r} would be an input and an output: name the outputs otherwise with output_names")
         self.output_names = given
-        self.labels = tuple(str(label) for label in model.classes_) if "class_index" in self.answers else ()
+        self.labels = (
+            tuple(str(label) for label in model.classes_)
+            if "class_index" in self.answers and isinstance(model.classes_, np.ndarray)
+            else ()
+        )
         self.notes: Sequence[str] = ()
         try:
             self.sample = self._answered(self.examples)
@@ -133,6 +142,9 @@ class SklearnSource:
     def _rows(self, feeds: Feeds) -> Any:
         """What the estimator is called with. Reals are float64, as its own arithmetic is."""
         exact = {name: array.astype(np.float64) if array.dtype.kind == "f" else np.asarray(array) for name, array in feeds.items()}
+        if self.texts:
+            (texts,) = exact.values()
+            return [str(text) for text in texts.ravel()]
         if not self.columns:
             (matrix,) = exact.values()
             names = getattr(self.model, "feature_names_in_", None)
@@ -218,6 +230,40 @@ def _checked(model: Any, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     return found
 
 
+def takes_texts(model: Any) -> bool:
+    """True for a text vectorizer, or a pipeline or union that starts with one: it is given a vector of texts."""
+    while True:
+        if getattr(model, "steps", None):
+            model = model.steps[0][1]
+        elif getattr(model, "transformer_list", None):
+            model = model.transformer_list[0][1]
+        elif hasattr(model, "best_estimator_"):
+            model = model.best_estimator_
+        else:
+            return hasattr(model, "build_analyzer")
+
+
+def _texts(model: Any, examples: Any) -> tuple[bool, dict[str, np.ndarray]]:
+    """Texts as a list, an array, a Series, or one column of a table: the input's name, and (rows,) or, for a column, (rows, 1)."""
+    if examples is None:
+        raise InputError("a text model needs texts to compare on: give a list of them as example inputs")
+    name = "X"
+    if isinstance(examples, Mapping) or hasattr(examples, "columns"):
+        names = list(examples)
+        if len(names) != 1:
+            raise InputError(f"{words(model)} takes one text a row, and the example has {len(names)} columns: {', '.join(map(str, names))}")
+        name, examples = str(names[0]), examples[names[0]]
+    if isinstance(examples, tuple) and len(examples) == 1:
+        (examples,) = examples
+    array = np.asarray(examples, dtype=object)
+    if array.ndim not in (1, 2) or not array.size or (array.ndim == 2 and array.shape[1] != 1):
+        raise InputError(f"{words(model)} takes one text a row, got shape {array.shape}")
+    bad = next((each for each in array.flat if not isinstance(each, str)), None)
+    if bad is not None:
+        raise InputError(f"{name!r} holds {bad!r} ({type(bad).__name__}) among texts: every row must be a str")
+    return False, {name: array.astype(str)}
+
+
 def _column(name: str, values: np.ndarray) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim == 1:
@@ -253,8 +299,12 @@ def _answers(model: Any) -> dict[str, Answer]:
     """What the estimator can say, by output name."""
     if is_classifier(model):
         classes = getattr(model, "classes_", None)
-        if not isinstance(classes, np.ndarray) or classes.ndim != 1 or classes.dtype.kind not in "iuUOb":
-            raise ExportError(f"{words(model)} answers several questions at once, or with classes that are no names: export one for each")
+        if isinstance(classes, list):
+            return _several_answers(model, classes)
+        if not isinstance(classes, np.ndarray) or classes.ndim != 1 or classes.dtype.kind not in "iuUObf":
+            raise ExportError(f"{words(model)} has no list of classes: export the classifiers that it is made of")
+        if getattr(model, "multilabel_", False) or (getattr(model, "out_activation_", "") == "logistic" and model.n_outputs_ > 1):
+            return {"class_index": lambda m, x: m.predict(x).astype(np.int64), "probabilities": lambda m, x: m.predict_proba(x)}
         found: dict[str, Answer] = {"class_index": lambda m, x: np.searchsorted(m.classes_, m.predict(x)).astype(np.int64)}
         if hasattr(model, "predict_proba"):
             found["probabilities"] = lambda m, x: m.predict_proba(x)
@@ -265,11 +315,30 @@ def _answers(model: Any) -> dict[str, Answer]:
         return {"prediction": lambda m, x: m.predict(x)}
     if is_outlier_detector(model):
         return {"inlier": lambda m, x: m.predict(x).astype(np.int64), "scores": lambda m, x: m.decision_function(x)}
+    if hasattr(model, "predict") and hasattr(model, "predict_proba"):  # a mixture
+        return {"cluster": lambda m, x: m.predict(x).astype(np.int64), "probabilities": lambda m, x: m.predict_proba(x)}
     if is_clusterer(model) and hasattr(model, "predict"):
         return {"cluster": lambda m, x: m.predict(x).astype(np.int64)}
     if hasattr(model, "transform"):
         return {"transformed": lambda m, x: _dense(m.transform(x))}
     raise ExportError(f"{words(model)} has neither predict() nor transform() for new rows, so there is nothing to carry")
+
+
+def _several_answers(model: Any, classes: list[np.ndarray]) -> dict[str, Answer]:
+    """Of a classifier that answers several questions: the place among each question's classes, and each one's probabilities."""
+
+    def places(m: Any, x: Any) -> np.ndarray:
+        found = np.asarray(m.predict(x))
+        return np.stack([np.searchsorted(known, found[:, k].astype(known.dtype)) for k, known in enumerate(classes)], 1).astype(np.int64)
+
+    answers: dict[str, Answer] = {"class_index": places}
+    if type(final_step(model)).__name__ == "ClassifierChain":
+        if hasattr(model, "predict_proba"):
+            answers["probabilities"] = lambda m, x: m.predict_proba(x)
+    elif hasattr(model, "predict_proba"):
+        for number in range(len(classes)):
+            answers[f"probabilities_{number}"] = lambda m, x, k=number: m.predict_proba(x)[k]  # type: ignore[misc]
+    return answers
 
 
 def _dense(array: Any) -> np.ndarray:
