@@ -262,7 +262,8 @@ def _pipeline_question(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
 
 def _chained(graph: GraphBuilder, model: Any, x: Input, answer: Any) -> list[Tensor]:
     """Each member sees the answers of those before it as more features. In the order of the chain."""
-    x, made = matrix(graph, x), []
+    x = matrix(graph, x)
+    made: list[Tensor] = []
     for member in model.estimators_:
         given = graph.concat([x, *(found.as_column().real() for found in made)])
         made.append(answer(graph, member, given))
@@ -285,7 +286,9 @@ def _chain_method(model: Any) -> str:
 
 def _chain_members(graph: GraphBuilder, model: Any, x: Input) -> list[tuple[Any, Tensor]]:
     """The members of a chain of classifiers and what each is given."""
-    x, before, found = matrix(graph, x), [], []
+    x = matrix(graph, x)
+    before: list[Tensor] = []
+    found: list[tuple[Any, Tensor]] = []
     method = _chain_method(model)
     for member in model.estimators_:
         given = graph.concat([x, *before])
@@ -485,3 +488,17 @@ def _code_class(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     found = graph.concat([_binary_score(graph, member, x).as_column() for member in model.estimators_])
     gaps = [((found - row[None, :]) * (found - row[None, :])).sum(keep=True) for row in np.asarray(model.code_book_, np.float64)]
     return graph.concat(gaps).argmin(1)
+
+
+def _selected_first(method: str) -> None:
+    """Recursive feature elimination answers with its estimator on the features that are left."""
+
+    def ask(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
+        places = [int(place) for place in np.flatnonzero(model.support_)]
+        return METHODS[method](graph, model.estimator_, picked(graph, x, places, vector=False))
+
+    converts(method, "RFE", "RFECV")(ask)
+
+
+for _method in (PREDICT, PROBABILITIES, SCORES, CLASS):
+    _selected_first(_method)

@@ -45,7 +45,8 @@ def _factors(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     weights = np.asarray(model.components_, np.float64)
     scaled = weights / model.noise_variance_
     covariance = np.linalg.inv(np.eye(len(weights)) + scaled @ weights.T)
-    return (matrix(graph, x) - np.asarray(model.mean_)) @ (scaled.T @ covariance)
+    answer: Tensor = (matrix(graph, x) - np.asarray(model.mean_)) @ (scaled.T @ covariance)
+    return answer
 
 
 @converts(TRANSFORM, "SparsePCA", "MiniBatchSparsePCA")
@@ -78,7 +79,8 @@ def _agglomeration(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     labels = np.asarray(model.labels_)
     _, places = np.unique(labels, return_inverse=True)
     weights = np.eye(places.max() + 1)[places]
-    return matrix(graph, x) @ (weights / weights.sum(0))
+    answer: Tensor = matrix(graph, x) @ (weights / weights.sum(0))
+    return answer
 
 
 @converts(TRANSFORM, "RBFSampler")

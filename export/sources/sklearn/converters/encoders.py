@@ -8,6 +8,7 @@ import numpy as np
 
 from onnxferry.export.sources.sklearn.converters.registry import TRANSFORM, Input, column_list, converts, matrix, predict, unsupported
 from onnxferry.export.sources.sklearn.converters.tensors import GraphBuilder, Tensor, Whole
+from onnxferry.export.sources.sklearn.converters.text import required
 
 
 def category_index(graph: GraphBuilder, model: Any, column: Tensor, categories: Any) -> Tensor:
@@ -71,8 +72,8 @@ def _one_hot(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
 
 
 def _unknown_is_error(graph: GraphBuilder, made: Tensor, place: Tensor) -> Tensor:
-    """scikit-learn raises for an unknown category. A graph cannot: its answer is NaN, which is no category."""
-    return graph.where(place < Whole(0), graph.constant(np.nan), made)
+    """As scikit-learn raises for an unknown category, so does the run of the file."""
+    return made + required(graph, place >= Whole(0), "a_category_was_not_among_those_that_were_fitted").real()
 
 
 @converts(TRANSFORM, "OrdinalEncoder")
@@ -86,8 +87,10 @@ def _ordinal(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
         missing = model._missing_indices.get(number) if hasattr(model, "_missing_indices") else None
         if missing is not None:
             value = graph.where(place.equal(Whole(missing)), graph.constant(float(model.encoded_missing_value)), value)
-        unknown = float(model.unknown_value) if model.handle_unknown == "use_encoded_value" else np.nan
-        made.append(graph.where(place < Whole(0), graph.constant(unknown), value))
+        if model.handle_unknown == "use_encoded_value":
+            made.append(graph.where(place < Whole(0), graph.constant(float(model.unknown_value)), value))
+        else:
+            made.append(_unknown_is_error(graph, value, place))
     return graph.concat(made)
 
 

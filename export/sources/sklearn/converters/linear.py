@@ -179,7 +179,8 @@ def squared_distances(x: Tensor, to: np.ndarray) -> Tensor:
         assert total is not None  # noqa: S101 - estimators have at least one feature
         return total
     squares = (x * x).sum(keep=True) - 2.0 * (x @ to.T) + (to * to).sum(1)[None, :]
-    return squares.maximum(0.0)
+    answer: Tensor = squares.maximum(0.0)
+    return answer
 
 
 MAX_UNROLLED = 64
@@ -303,7 +304,8 @@ def _kernel_pca(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     keep = np.flatnonzero(model.eigenvalues_)
     scaled = np.zeros_like(model.eigenvectors_)
     scaled[:, keep] = model.eigenvectors_[:, keep] / np.sqrt(model.eigenvalues_[keep])
-    return centered @ scaled
+    answer: Tensor = centered @ scaled
+    return answer
 
 
 @converts(TRANSFORM, "Nystroem")
@@ -313,7 +315,8 @@ def _nystroem(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     if extra:
         raise unsupported(model, "kernel_params")
     found = kernel(graph, model, x, model.kernel, model.components_, gamma, 3 if degree is None else degree, 1 if coef0 is None else coef0)
-    return found @ model.normalization_.T
+    answer: Tensor = found @ model.normalization_.T
+    return answer
 
 
 @converts(PREDICT, "MLPRegressor")

@@ -40,7 +40,8 @@ def distances(graph: GraphBuilder, model: Any, x: Tensor, to: np.ndarray) -> Ten
     if metric == "cosine":
         length = (x * x).sum(keep=True).sqrt()
         own = to / np.maximum(np.linalg.norm(to, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-        return (1.0 - (x / graph.where(length.equal(np.float64(0)), graph.constant(1.0), length)) @ own.T).maximum(0.0)
+        answer: Tensor = (1.0 - (x / graph.where(length.equal(np.float64(0)), graph.constant(1.0), length)) @ own.T).maximum(0.0)
+        return answer
     raise unsupported(model, f"the metric {metric if isinstance(metric, str) else type(metric).__name__}")
 
 
@@ -149,7 +150,8 @@ def _radius_votes(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     total = votes.sum(keep=True)
     label = model.outlier_label_
     if label is None:
-        return votes / total
+        answer: Tensor = votes / total
+        return answer
     alone = np.zeros(known)
     alone[np.flatnonzero(np.asarray(model.classes_) == np.ravel(label)[0])] = 1.0
     none = total.equal(np.float64(0))
@@ -180,7 +182,8 @@ def _centroid_scores(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     used = scale != 0
     divided = matrix(graph, x) / np.where(used, scale, 1.0)
     centers = np.where(used, model.centroids_ / np.where(used, scale, 1.0), model.centroids_)
-    return -squared_distances(divided, centers) + 2.0 * np.log(model.class_prior_)
+    answer: Tensor = -squared_distances(divided, centers) + 2.0 * np.log(model.class_prior_)
+    return answer
 
 
 @converts(PROBABILITIES, "NearestCentroid")

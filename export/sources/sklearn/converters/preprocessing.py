@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -250,7 +251,7 @@ def _centerer(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     return found - np.asarray(model.K_fit_rows_) - found.sum(keep=True) / float(len(model.K_fit_rows_)) + float(model.K_fit_all_)
 
 
-UFUNCS = {
+UFUNCS: dict[str, Callable[[GraphBuilder, Tensor], Tensor]] = {
     "log": lambda g, x: x.log(),
     "log2": lambda g, x: x.log() / float(np.log(2)),
     "log10": lambda g, x: x.log() / float(np.log(10)),
@@ -291,7 +292,8 @@ def applied(graph: GraphBuilder, model: Any, function: Any, arguments: Any, x: I
     if arguments or not numpy_s or name not in UFUNCS:
         shown = name or type(function).__name__
         raise unsupported(model, f"the function {shown}: known are numpy's {', '.join(sorted(UFUNCS))}, without arguments")
-    return UFUNCS[name](graph, matrix(graph, x))
+    made: Tensor = UFUNCS[name](graph, matrix(graph, x))
+    return made
 
 
 @converts(TRANSFORM, "FunctionTransformer")

@@ -40,7 +40,8 @@ def _bernoulli(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     if model.binarize is not None:
         found = (found > float(model.binarize)).cast("float64")
     absent = np.log(1 - np.exp(model.feature_log_prob_))
-    return found @ (model.feature_log_prob_ - absent).T + (model.class_log_prior_ + absent.sum(1))
+    answer: Tensor = found @ (model.feature_log_prob_ - absent).T + (model.class_log_prior_ + absent.sum(1))
+    return answer
 
 
 def _categorical(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
@@ -116,7 +117,7 @@ def _mixture(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     if type(model).__name__ == "BayesianGaussianMixture":
         features = means.shape[1]
         freedom = np.asarray(model.degrees_of_freedom_)
-        from scipy.special import digamma
+        from scipy.special import digamma  # type: ignore[import-untyped]
 
         log_lambda = features * np.log(2.0) + np.sum(digamma(0.5 * (freedom - np.arange(features)[:, None])), axis=0)
         joined = joined - 0.5 * features * np.log(freedom)

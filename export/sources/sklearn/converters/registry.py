@@ -157,4 +157,5 @@ def average(parts: Sequence[Tensor], weights: Any = None) -> Tensor:
     if weights is None:
         return running_total(parts) / np.float64(len(parts))
     known = np.asarray(weights, np.float64)
-    return running_total([part * each for part, each in zip(parts, known, strict=True)]) / known.sum()
+    answer: Tensor = running_total([part * each for part, each in zip(parts, known, strict=True)]) / known.sum()
+    return answer

@@ -163,7 +163,9 @@ def _tokens(graph: GraphBuilder, model: Any, texts: Tensor) -> tuple[Words, Tens
     if inner is not None:
         _split_everywhere(words, ASCII)
         for known in (RARE, EMOJI):
-            words.only_if(words.any_of(known), partial(_split_everywhere, delimiters=known))
+            # A trade mark sign without its accents is the letters TM.
+            ends = [each for each in known if not any(map(is_word, change(each)))]
+            words.only_if(words.any_of(ends), partial(_split_everywhere, delimiters=ends))
         fine = words.matches(f"[{class_of(lambda each: is_word(each) and _final(each, change))}]*")
     else:
         spaces = [each for each in RARE if each.isspace()]
@@ -290,4 +292,10 @@ def _hashing(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
 
 def special_characters() -> list[list[str]]:
     """Those that the branches are there for."""
-    return [RARE, EMOJI, *([each for each in map(chr, block) if each.isalpha() and each != "\u03a3"] for block in BLOCKS)]
+    rare = [each for each in RARE if not any(map(is_word, stripped(each, "unicode")))]
+    return [rare, EMOJI, *([each for each in map(chr, block) if _simple(each)] for block in BLOCKS)]
+
+
+def _simple(letter: str) -> bool:
+    """A letter with one lower case letter: a Turkish capital I has a mark beside it, and a capital sigma two lower cases."""
+    return letter.isalpha() and len(letter.lower()) == 1 and letter != "\u03a3"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import re._constants as codes
-import re._parser as parser
+import re
 from collections.abc import Callable, Iterable
 from functools import cache
+from importlib import import_module
 from typing import Any
+
+# Python's own parser of patterns: without it a pattern could only be guessed at.
+codes: Any = import_module("re._constants")
+parser: Any = import_module("re._parser")
 
 LAST = 0xFFFF
 """Code points up to here stand in the classes: letters beyond them are historic scripts."""
@@ -55,7 +59,7 @@ def words_pattern(pattern: str) -> str | None:
     """
     try:
         parsed = list(parser.parse(pattern))
-    except re_error() as error:
+    except re.error as error:
         raise PatternError(str(error)) from error
     if pattern in (r"\S+", r"[^\s]+", r"(?u)\S+"):
         return None
@@ -67,18 +71,12 @@ def words_pattern(pattern: str) -> str | None:
     return f"(?:{_translated(parsed[1:-1])})"
 
 
-def re_error() -> type[Exception]:
-    import re
-
-    return re.error
-
-
 def _plain_words(parsed: list[Any]) -> bool:
     """``\\w+`` and ``\\w{2,}``: greedy runs are whole words without a boundary too."""
     if len(parsed) != 1 or parsed[0][0] is not codes.MAX_REPEAT:
         return False
     _, most, inner = parsed[0][1]
-    return most is codes.MAXREPEAT and list(inner) == [(codes.IN, [(codes.CATEGORY, codes.CATEGORY_WORD)])]
+    return bool(most is codes.MAXREPEAT and list(inner) == [(codes.IN, [(codes.CATEGORY, codes.CATEGORY_WORD)])])
 
 
 def _translated(parsed: Iterable[Any]) -> str:
