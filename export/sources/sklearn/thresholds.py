@@ -188,7 +188,7 @@ def _texts(source: SklearnSource) -> dict[str, Feeds]:
 
     (name, array), *_ = source.examples.items()
     known = [str(each) for each in array.ravel() if str(each).strip()] or ["text"]
-    made = {"no words": ["", " ", "...", known[0]]}
+    made = {"no words": ["", " ", "...", f"{known[0]}\t{known[-1]}\n{known[0]}\r{known[-1]}"]}
     for block, characters in enumerate(special_characters()):
         texts = [f"{known[0]}{characters[0]}{known[-1]}", *(f"{known[0]} a{each}b {each}" for each in characters)]
         made[f"characters of block {block}"] = texts

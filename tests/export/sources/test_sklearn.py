@@ -369,7 +369,10 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         capsys.readouterr()
         for arguments, text in (
             (["wines:model"], "give rows of a test set"),
-            (["wines:model", "--samples", "rows.npz", "--weights", "rows.npz"], "a scikit-learn estimator carries its own"),
+            (
+                ["wines:model", "--samples", "rows.npz", "--weights", "rows.npz"],
+                "the option weights does not apply to a fitted scikit-learn estimator",
+            ),
             (["model.joblib"], "may run code as it is read"),
         ):
             (tmp_path / "model.joblib").touch()

@@ -158,7 +158,8 @@ def _tokens(graph: GraphBuilder, model: Any, texts: Tensor) -> tuple[Words, Tens
     owners = graph.op("Range", [Whole(0), total, Whole(1)], "int64")
     words = Words(graph, graph.concat([texts, graph.constant(["a"] * extra)], axis=0), owners)
     _normalized(words, model)
-    words.split(None)
+    words.split(None)  # at spaces
+    _split_everywhere(words, "\t\n\r")
     change = _changed(model.lowercase, model.strip_accents)
     if inner is not None:
         _split_everywhere(words, ASCII)
