@@ -81,7 +81,7 @@ class Batcher:
         axis = _joinable(engine, bool(assume_batched)) if self.max_batch_size > 1 else None
         self._work: _Work = _Images(model) if isinstance(model, Classifier) else _Feeds(model, axis)
         self._queue = _Queue(self._work, self.max_batch_size, self.max_wait, self.max_queue, self.max_queue_bytes)
-        # The thread knows the queue alone, so a batcher that nobody holds any more is closed; at the interpreter's end too.
+        # The thread knows the queue alone, so a batcher without references is closed; at the interpreter's end too.
         self._finalizer = weakref.finalize(self, self._queue.close)
 
     def run(self, item: Any, timeout: float = 0.0) -> Any:
@@ -95,7 +95,7 @@ class Batcher:
 
     async def arun(self, item: Any) -> Any:
         """As :meth:`run` for coroutines: the event loop goes on meanwhile. A full queue raises BusyError at once."""
-        import asyncio  # here already, where there is somebody to await
+        import asyncio  # here already, where a coroutine calls
 
         decoded = item if isinstance(item, np.ndarray | Mapping) else await asyncio.to_thread(self._work.opened, item)
         return await asyncio.wrap_future(self.submit(decoded))

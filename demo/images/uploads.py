@@ -1,4 +1,4 @@
-"""Images from strangers: refused in words where they are none, and brought down to a size that is quick to look at."""
+"""Uploaded images: an error where they are none, and scaled down to a size that is quick to show."""
 
 from __future__ import annotations
 

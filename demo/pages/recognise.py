@@ -68,7 +68,7 @@ _INVITATIONS = {
 
 
 def _image(name: str, source: str, model: Classifier) -> tuple[np.ndarray | None, str]:
-    """The image from the source that was chosen, uint8 (height, width, channels), and its true label, "" where nobody knows."""
+    """The image from the source that was chosen, uint8 (height, width, channels), and its true label, "" where it is not known."""
     if source == "Draw":
         return components.drawing_pad(f"pad_{name}"), ""
     if source == "Upload":
@@ -112,7 +112,7 @@ def _say(model: Classifier, image: np.ndarray, truth: str) -> Prediction:
 
 
 def verdict(prediction: Prediction, truth: str) -> str:
-    """One sentence for a prediction; ``truth`` is "" where nobody knows."""
+    """One sentence for a prediction; ``truth`` is "" where it is not known."""
     sure = f"{html.percent(prediction.probability)} sure"
     if truth:
         return f"{sure}. It is {truth}: {'right' if truth == prediction.label else 'wrong'}."

@@ -1,4 +1,4 @@
-"""Under the hood: what each shipped model is, how it learns, how it was proved, what it measures, and how to use it in an app."""
+"""Under the hood: what each shipped model is, how it learns, how it was verified, what it measures, and how to use it in an app."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ MODELS = ("digits", "fashion", "shakespeare", "digits-gan", "fashion-gan", "digi
 
 def page() -> None:
     """The page."""
-    heading(
-        "Under the hood", "What each model is, how it learns, the proof that the file does what PyTorch did, and the lines that embed it."
-    )
+    heading("Under the hood", "What each model is, how it learns, how the file was compared with PyTorch, and the lines that embed it.")
     with show_errors():
         names = [*MODELS, *(name for name in zoo_names() if name not in MODELS)]
         name = str(
@@ -66,7 +64,7 @@ def _words(family: Family) -> None:
 
 
 def _proof(model: ZooModel) -> None:
-    st.header("The proof")
+    st.header("Parity")
     sentence = parity_sentence(model.card)
     if not sentence:
         st.caption("Its card has no parity summary.")

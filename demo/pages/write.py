@@ -18,7 +18,7 @@ MODEL = "shakespeare"
 LONGEST = 100_000  # bytes: a text that takes some tens of seconds, which is what Stop is for
 
 
-_SHOWN_EVERY = 0.06  # seconds between two looks at the text: more often is work that nobody sees
+_SHOWN_EVERY = 0.06  # seconds between two looks at the text: more often is not visible
 
 
 _SHOWN_EVERY_BYTE = 4e-6  # seconds more for each byte that stands there already, as each look sends and lays out all (0.15 s at LONGEST)
@@ -88,7 +88,7 @@ def _settings() -> Settings:
     usual = Settings()
     prompt = st.text_area(
         "Prompt", usual.prompt, max_chars=4000, height=110, key="prompt", bind="query-params", persist_state="session",
-        help="How the text begins. A name in capitals with a colon makes somebody speak.",
+        help="How the text begins. A name in capitals with a colon makes that person speak.",
     )  # fmt: skip
     temperature = st.slider(
         "Temperature", 0.0, 2.0, usual.temperature, 0.05, key="temperature", bind="query-params", persist_state="session",

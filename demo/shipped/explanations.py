@@ -9,7 +9,7 @@ from onnxferry.runtime.kinds import AUTOENCODER, CNN, GAN, RNN
 
 @dataclass(frozen=True)
 class Family:
-    """One family, for somebody who has not met it. Texts are Markdown, the formula is LaTeX."""
+    """One family, for a reader who does not know it. Texts are Markdown, the formula is LaTeX."""
 
     title: str
     what: str

@@ -1,7 +1,7 @@
 """Components of the demo's own, for what Streamlit's widgets do too slowly or not at all: a drawing pad, a gallery, a bank of sliders.
 
 Each is a file or two of plain JavaScript in ``assets/``. They send one value at a time and wait for the answer, work by mouse, touch
-and keyboard, and carry labels. What comes from the browser is a stranger's and is checked here.
+and keyboard, and carry labels. What comes from the browser is untrusted and checked here.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def percent(share: float) -> str:
 
 
 def plain_markdown(text: str) -> str:
-    """One line of a stranger's text for where Streamlit reads Markdown: nothing in it is markup, and it is at most 400 characters."""
+    """One line of untrusted text for where Streamlit reads Markdown: nothing in it is markup, and it is at most 400 characters."""
     line = next(iter(text.splitlines()), "")
     line = line if len(line) <= 400 else f"{line[:400]} …"
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|~$<>:&])", r"\\\1", line)

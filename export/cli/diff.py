@@ -32,7 +32,7 @@ def diff(
     """Show what is different between two .onnx files: graph, weights, contract.
 
     Any ONNX files; nothing is run. Nodes are compared by what they compute, so inner names do not count, and weights that
-    only have another name are told from others.
+    only have another name are distinguished from others.
 
     ```
     onnxferry diff old.onnx new.onnx

@@ -55,7 +55,7 @@ def optimize_command(
     seconds: Annotated[float, typer.Option(min=0.01, help="Of timing, a candidate and batch size.")] = 1.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a model faster or smaller, and prove that it is as good as you ask for.
+    """Make a model faster or smaller, within an error budget that you set.
 
     Each candidate (exact rewrites, 8 bits, on CUDA float16, …) is scored on your data and timed in turns with the original
     on this machine. What is better and inside the budget is written beside the original, with its certificate; the table says why of

@@ -53,7 +53,7 @@ def quickstart(
     resume: Annotated[bool, typer.Option("--resume", help="go on with the one in --out that was cut off")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="the report as one JSON document on stdout")] = False,
 ) -> None:
-    """Train a digit recogniser, carry it to ONNX, prove it, and run it without PyTorch. About two minutes on two cores.
+    """Train a digit classifier, export it to ONNX, verify it, and run it without PyTorch. About two minutes on two cores.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Was every side of every branch taken? A file of which one side was never run is proved for the other side only.
+"""Was every side of every branch taken? A file of which one side never ran is verified for the other side only.
 
 A copy of the graph gets an output that says, for every ``If`` at any depth, which of its sides were taken; it is run on
 the inputs that the judge compared.

@@ -122,12 +122,12 @@ def _drop_unused_initializers(graph: onnx.GraphProto) -> None:
 
 
 def declare_output_shapes(model: onnx.ModelProto, observed: Sequence[tuple[Mapping[str, int], Mapping[str, tuple[int, ...]]]]) -> list[str]:
-    """Correct the declared shapes of the outputs by what the source gave. Returns what was mended, in words.
+    """Correct the declared shapes of the outputs by what the source gave. Returns the corrections, in words.
 
     ``observed`` holds, for every compared case, the sizes of the dynamic axes and the shapes of the outputs.
     An axis that changes with the input must not be declared as a number: ONNX Runtime warns at every run then.
     """
-    mended = []
+    fixed = []
     for value in model.graph.output:
         shapes = [(sizes, shapes[value.name]) for sizes, shapes in observed]
         ranks = {len(shape) for _, shape in shapes}
@@ -142,10 +142,10 @@ def declare_output_shapes(model: onnx.ModelProto, observed: Sequence[tuple[Mappi
             old = declared[axis] if declared is not None and axis < len(declared) else None
             dims.append(_dim(value.name, axis, seen, [sizes for sizes, _ in shapes], old))
         if declared is not None and any(isinstance(o, int) and isinstance(n, str) for o, n in zip(declared, dims, strict=False)):
-            mended.append(f"output {value.name!r} was declared with a frozen size: {list(declared)}, now {dims}")
+            fixed.append(f"output {value.name!r} was declared with a frozen size: {list(declared)}, now {dims}")
         dtype = value.type.tensor_type.elem_type
         value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, dtype, dims))
-    return mended
+    return fixed
 
 
 def _declared(value: onnx.ValueInfoProto) -> list[int | str | None] | None:

@@ -240,7 +240,7 @@ def _parsed(key: str, text: str) -> Any:
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
     name = name.removeprefix("onnxferry.")
-    if name.startswith("goldens"):  # arrays as base64: nobody reads those
+    if name.startswith("goldens"):  # arrays as base64: not readable
         yield name, f"{len(value) if isinstance(value, list) else '?'} samples, {_digest(json.dumps(value, sort_keys=True).encode())}"
     elif isinstance(value, dict) and value:
         for key, inner in value.items():

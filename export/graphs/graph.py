@@ -1,6 +1,6 @@
 """Exact rewrites: another graph of the same function, differing by no more than how float32 sums are rounded (some 1e-7).
 
-Each takes a model, changes it in place and returns how many places it changed. What they win is told where they stand; whether
+Each takes a model, changes it in place and returns how many places it changed. Their gain is said at each; whether
 a model wins by them is measured (``optimize/``), and each is verified at several shapes in ``tests/export/optimize/``.
 """
 
@@ -61,7 +61,7 @@ class Graph:
         return next((node for node in self.model.graph.node if name in node.input), None)
 
     def name(self, stem: str) -> str:
-        """A name nobody has."""
+        """A name that is not in use."""
         name, number = stem, 1
         while name in self._taken:
             name, number = f"{stem}_{number}", number + 1
@@ -107,7 +107,7 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
 
 
 def drop_unused(model: onnx.ModelProto) -> None:
-    """Remove nodes of the outer graph that nobody reads, then initialisers that nobody reads."""
+    """Remove nodes of the outer graph whose outputs are unused, then unused initializers."""
     graph = model.graph
     while True:
         used = {value.name for value in graph.output}

@@ -155,7 +155,7 @@ def _integers(kind: np.dtype[np.generic], spec: InputSpec) -> list[tuple[str, Fi
     limits = np.iinfo(kind.name)
     large = [2**24 + 1, 2**24 + 3, 2**31 - 1, 2**31, 2**31 + 5, 3 * 10**9, 2**40 + 59, 2**53 + 1]
     large = [n for n in large if n <= limits.max]
-    # The largest of a small dtype; of a large one, sums would overflow, which nobody asks for.
+    # The largest of a small dtype; of a large one, sums would overflow, which is not meant.
     small = [n for n in (limits.min, limits.min + 1, 127, 128, limits.max - 1, limits.max) if kind.itemsize == 1 and n <= limits.max]
     signed = limits.min < 0
     lengths = [n for n in (0, 1, *spec.traced) if n <= limits.max]

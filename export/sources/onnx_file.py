@@ -53,7 +53,7 @@ class OnnxSource:
 
     @property
     def contract(self) -> Contract | None:
-        """The contract that the file carries, if it is an artifact already."""
+        """The file's contract, if it is an artifact already."""
         return self._engine.contract
 
     def _text(self) -> dict[str, np.ndarray]:

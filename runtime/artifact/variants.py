@@ -1,9 +1,9 @@
-"""Certified variants: faster or smaller files of a model, each proved against its original and lying beside it.
+"""Certified variants: faster or smaller files of a model, each verified against its original and stored beside it.
 
 ``digits.onnx`` → ``digits.int8.onnx``, ``digits.slim.onnx``, …; of an autoencoder's decoder, ``NAME.decoder.onnx`` →
 ``NAME.decoder.int8.onnx``. A variant's contract holds a certificate: of which file it was made (SHA-256 of that file's bytes),
-within which budget, and how it scored. One that was made of other bytes proves nothing about these and is left alone, as is
-any stranger's file that happens to have such a name. Only headers are read here; no file is opened for running.
+within which budget, and how it scored. One that was made of other bytes says nothing about these and is left alone, as is
+any other file that happens to have such a name. Only headers are read here; no file is opened for running.
 """
 
 from __future__ import annotations

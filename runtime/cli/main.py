@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _stand_in_for_closed_streams() -> None:
-    """Output that nobody reads goes nowhere (``>&-``). A closed stdin stays None: who reads it says so.
+    """Output without a reader goes nowhere (``>&-``). A closed stdin stays None: who reads it says so.
 
     The descriptors are taken as well, or the next file that is opened would get them, and what libraries print.
     """
@@ -164,7 +164,7 @@ def _call(verb: str, arguments: list[str]) -> int:
         raise _UsageError(f"unknown {'option' if verb.startswith('-') else 'verb'} {verb!r}; {hint}")
     from typer import Abort, BadParameter
 
-    # typer used to import click and now carries a copy of it: its base class of all usage errors is reached through the one
+    # typer used to import click and now contains a copy of it: its base class of all usage errors is reached through the one
     # of them that typer exports in both.
     usage_error: type[Exception] = BadParameter.__mro__[1]
     module, _, attribute = VERBS[verb][0].partition(":")

@@ -210,7 +210,7 @@ def extra_findings(requirements: Iterable[str]) -> Iterator[Finding]:
     """Which optional extras are there, by the package's own list of requirements (Requires-Dist lines)."""
     extras: dict[str, list[str]] = {}
     for requirement in requirements:
-        # Those of [all], [dev] repeat other extras', and which ONNX Runtime is there has been told above.
+        # Those of [all], [dev] repeat other extras', and which ONNX Runtime is there is reported above.
         match = re.fullmatch(r"([\w.-]+)[^;]*;\s*extra == ['\"]([\w-]+)['\"]", requirement)
         if match and match[2] not in ("all", "dev", "cpu", "gpu", "cuda"):
             extras.setdefault(match[2], []).append(match[1])

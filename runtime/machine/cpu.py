@@ -63,7 +63,7 @@ def cpu_name() -> str:
 
 
 def default_threads() -> int:
-    """Threads a model gets when nobody says: ``OMP_NUM_THREADS`` where it holds a whole number >= 1, else :func:`available_cpus`.
+    """Threads a model gets by default: ``OMP_NUM_THREADS`` where it holds a whole number >= 1, else :func:`available_cpus`.
 
     No more than :func:`startable_threads` and the calling one.
     """

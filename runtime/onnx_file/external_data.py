@@ -1,6 +1,6 @@
 """Weights that lie outside the .onnx file: whether what the file says of them can be followed.
 
-ONNX Runtime opens the path a model names. A stranger's model may name any: so only a regular file in the model's own folder or
+ONNX Runtime opens the path a model names. An untrusted model may name any: so only a regular file in the model's own folder or
 below it is accepted, reached through no link, long enough for what is read from it.
 Source: https://github.com/onnx/onnx/blob/main/docs/ExternalData.md; CVE-2024-27318, CVE-2025-51480, CVE-2026-27489.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from onnxferry.runtime.errors import ArtifactError, UntrustedModelError
 
-# "prepacked_…" keys, too, are known to ONNX Runtime: offsets of weights in its kernels' own layout, which nobody can check.
+# "prepacked_…" keys, too, are known to ONNX Runtime: offsets of weights in its kernels' own layout, which cannot be checked.
 _KNOWN_KEYS = frozenset({"location", "offset", "length", "checksum"})
 
 

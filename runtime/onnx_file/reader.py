@@ -3,7 +3,7 @@
     summary = read_model("model.onnx")
     summary.operators                   # {"ai.onnx::Conv": 7, "ai.onnx::Relu": 6, …}, subgraphs and functions included
 
-A model file is a stranger's until proved otherwise. Refused are damage of every kind, operators of unknown origin or that run
+A model file is untrusted. Refused are damage of every kind, operators of unknown origin or that run
 foreign code, external data outside the file's folder, and sizes beyond :class:`Limits`. Weights are never copied: the file is
 mapped, and of a tensor only its header is read. Graphs inside graphs are walked with a list, not by recursion.
 Source: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto (the field numbers below).
@@ -72,7 +72,7 @@ def file_sha256(path: Path) -> str:
 
 def read_model(model: str | os.PathLike[str] | bytes, limits: Limits | None = None) -> ModelSummary:
     """Reads a file, or a file's bytes. Raises ArtifactError for what is no intact ONNX file, UntrustedModelError for what is
-    refused from a stranger or beyond ``limits`` (None: the defaults).
+    refused in an untrusted file or beyond ``limits`` (None: the defaults).
     """
     limits = limits or Limits()
     return _summary(model, "the model", None, limits) if isinstance(model, bytes) else read_file(Path(model), limits).summary
@@ -154,7 +154,7 @@ def _beyond(name: str, limit: str, found: int, limits: Limits) -> UntrustedModel
     allowed = getattr(limits, limit)
     what = limit.replace("_", " ")
     return UntrustedModelError(
-        f"{name} holds more than is read from a stranger: {what} {found}, allowed {allowed}; "
+        f"{name} holds more than is read of an untrusted file: {what} {found}, allowed {allowed}; "
         f"if you trust it, raise Limits({limit}=...), on the command line --limit {limit}={found}"
     )
 
@@ -386,7 +386,7 @@ class _ModelReader:
         functions = self.calls.keys()
         for owner in functions:
             if owner is not None and (owner[0] == "" or owner[0].startswith(OPERATOR_DOMAINS)):
-                # ONNX Runtime calls its own operator of that name instead, and nobody would have looked at that.
+                # ONNX Runtime calls its own operator of that name instead, which was not checked.
                 brought = f"{owner[0] or 'ai.onnx'}::{owner[1]}"[:80]
                 raise UntrustedModelError(
                     f"{self.name} is refused: it brings a function {brought!r}, in a domain of operators; "

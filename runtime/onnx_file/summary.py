@@ -15,7 +15,7 @@ from onnxferry.runtime.onnx_file.values import TensorSpec as TensorSpec
 class Limits:
     """How much a file may hold before it is refused. Raise what a model you trust needs."""
 
-    file_bytes: int = 2 * 2**30  # of the .onnx itself; protobuf can carry no more, larger models keep their weights outside
+    file_bytes: int = 2 * 2**30  # of the .onnx itself; protobuf holds no more, larger models keep their weights outside
     nodes: int = 200_000  # operators, subgraphs included, and functions counted as often as they are called
     depth: int = 16  # subgraphs (If, Loop, Scan) within subgraphs, those of called functions included
     call_depth: int = 64  # functions that call functions

@@ -1,6 +1,6 @@
-"""A stranger's file is read in a process of its own, with an end to its time and memory: what breaks there breaks nothing here.
+"""An untrusted file is read in a child process with limits on time and memory; what breaks there breaks nothing here.
 
-    summary = call(describe_file, {"path": "stranger.onnx"}, SandboxLimits(seconds=30))
+    summary = call(describe_file, {"path": "untrusted.onnx"}, SandboxLimits(seconds=30))
 
 The function runs in a fresh interpreter; arguments and answer travel as :mod:`.messages`.
 What the function raises of ours is raised here again; a crash, a hang and too much
@@ -119,7 +119,7 @@ def call(
         "cpu_seconds": math.ceil(limits.seconds) * 64,
         "file_bytes": limits.answer_bytes,
     }
-    # Files and not pipes: nobody has to read while the child writes, and its own limit on files bounds the answer.
+    # Files and not pipes: no reader is needed while the child writes, and its own limit on files bounds the answer.
     with temporary_file() as question, temporary_file() as answer, temporary_file() as complaints:
         send(question.fileno(), request, max_head=MAX_REQUEST_BYTES)
         os.lseek(question.fileno(), 0, os.SEEK_SET)

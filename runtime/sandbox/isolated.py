@@ -74,18 +74,18 @@ class IsolatedEngine:
             "file_limits": (file_limits or Limits()).to_json(),
         }
         try:
-            told = self._ask(request, max_head=_MAX_MODEL_HEAD)
-            self._describe(told)
+            answer = self._ask(request, max_head=_MAX_MODEL_HEAD)
+            self._describe(answer)
         except BaseException:
             self.close()
             raise
 
-    def _describe(self, told: Any) -> None:
+    def _describe(self, answer: Any) -> None:
         """What the child says of the model, field by field: it may say anything."""
         try:
-            self.inputs, self.optional_inputs, self.outputs = (_specs(told[key]) for key in ("inputs", "optional_inputs", "outputs"))
-            self.metadata = {str(key): str(value) for key, value in told["metadata"]}
-            self.device, self.threads, self.per_row = "cpu", int(told["threads"]), told["per_row"] is True
+            self.inputs, self.optional_inputs, self.outputs = (_specs(answer[key]) for key in ("inputs", "optional_inputs", "outputs"))
+            self.metadata = {str(key): str(value) for key, value in answer["metadata"]}
+            self.device, self.threads, self.per_row = "cpu", int(answer["threads"]), answer["per_row"] is True
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise child.not_understood(self._name) from error
         self.contract: Contract | None = contract_of(self.metadata, self._name)
@@ -182,11 +182,11 @@ class IsolatedEngine:
         return child.not_understood(self._name)
 
 
-def _specs(told: Any) -> tuple[TensorSpec, ...]:
+def _specs(rows: Any) -> tuple[TensorSpec, ...]:
     def size(given: Any) -> int | str | None:
         return given if given is None or isinstance(given, str) else int(given)
 
-    return tuple(TensorSpec(str(name), str(dtype), tuple(map(size, shape)), bool(ranked)) for name, dtype, shape, ranked in told)
+    return tuple(TensorSpec(str(name), str(dtype), tuple(map(size, shape)), bool(ranked)) for name, dtype, shape, ranked in rows)
 
 
 def _serve() -> None:

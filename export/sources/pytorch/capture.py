@@ -99,7 +99,7 @@ def _captured(source: TorchSource, flat: FlatModule) -> torch.export.ExportedPro
         for strict in (False, True):
             try:
                 return torch.export.export(flat, source.call.tensors, dynamic_shapes=shapes, strict=strict)
-            except Exception as error:  # noqa: BLE001 - told in words below; dynamo may manage what the first way did not
+            except Exception as error:  # noqa: BLE001 - reported below; dynamo may manage what the first way did not
                 first = first or error
     assert first is not None  # noqa: S101 - for the type checker: the loop ran
     raise explained(first, source.axes, source.call.names) from first
@@ -304,7 +304,7 @@ class _Recorder(torch.fx.Interpreter):
 @contextmanager
 def quiet() -> Iterator[list[warnings.WarningMessage]]:
     """The exporters' warnings and log lines, kept from the screen: the judge says what matters. Gives the warnings."""
-    # torch._guards logs a whole stack trace where an axis cannot vary, which is told in one line.
+    # torch._guards logs a whole stack trace where an axis cannot vary, which is reported in one line.
     names = ("torch.onnx", "torch.export", "torch._dynamo", "torch._guards", "torch.fx", "onnxscript", "onnx_ir")
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
@@ -315,7 +315,7 @@ def quiet() -> Iterator[list[warnings.WarningMessage]]:
             warnings.catch_warnings(record=True) as caught,
             # A capture that fails prints the graph up to there. What the model itself prints is its user's, and stays.
             mock.patch.object(export_trace, "print", create=True),
-            # The older exporter prints its graph too, and cannot be told not to: its switch is always on.
+            # The older exporter prints its graph too, and has no switch for it.
             mock.patch.object(torch._C, "_jit_onnx_log"),
         ):
             warnings.simplefilter("always")
@@ -330,7 +330,7 @@ def _quiet_core() -> Iterator[None]:
     """torch's core writes warnings straight to the process' standard error: dropped here. What Python writes there stays."""
     try:
         screen = os.dup(2)
-    except OSError:  # closed: nobody sees anything
+    except OSError:  # closed: there is no output to restore
         yield
         return
     python = sys.stderr

@@ -19,7 +19,7 @@ def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
     root = module.training
     try:
         if root:
-            module.eval()  # not the attribute alone: some models merge weights when they are told
+            module.eval()  # not the attribute alone: some models merge weights when eval() is called
         for m, _ in modes:
             m.training = False
         yield

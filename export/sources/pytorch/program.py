@@ -107,7 +107,7 @@ def program_from_file(path: str | os.PathLike[str]) -> torch.export.ExportedProg
 def _arguments(program: torch.export.ExportedProgram, example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if example_inputs is None:
         if program.example_inputs is None:
-            raise InputError("the program carries no example inputs: give example_inputs")
+            raise InputError("the program has no example inputs: give example_inputs")
         args, kwargs = program.example_inputs
         return tuple(args), dict(kwargs)
     if isinstance(example_inputs, torch.Tensor):

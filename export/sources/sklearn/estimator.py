@@ -173,7 +173,7 @@ def _check_fitted(model: Any) -> None:
     try:
         check_is_fitted(model)
     except NotFittedError as error:
-        raise InputError(f"this {words(model)} is not fitted, so there is nothing to carry; call fit() first") from error
+        raise InputError(f"this {words(model)} is not fitted, so there is nothing to export; call fit() first") from error
     except TypeError as error:
         raise InputError(f"{words(model)} is no estimator: {error}") from error
 
@@ -321,7 +321,7 @@ def _answers(model: Any) -> dict[str, Answer]:
         return {"cluster": lambda m, x: m.predict(x).astype(np.int64)}
     if hasattr(model, "transform"):
         return {"transformed": lambda m, x: _dense(m.transform(x))}
-    raise ExportError(f"{words(model)} has neither predict() nor transform() for new rows, so there is nothing to carry")
+    raise ExportError(f"{words(model)} has neither predict() nor transform() for new rows, so there is nothing to export")
 
 
 def _several_answers(model: Any, classes: list[np.ndarray]) -> dict[str, Answer]:

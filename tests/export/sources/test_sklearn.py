@@ -299,7 +299,7 @@ class Squared(TransformerMixin, BaseEstimator):
 @pytest.mark.parametrize(
     ("make", "example", "error", "text"),
     [
-        (lambda: LogisticRegression(), WINE, InputError, "this LogisticRegression is not fitted, so there is nothing to carry"),
+        (lambda: LogisticRegression(), WINE, InputError, "this LogisticRegression is not fitted, so there is nothing to export"),
         (lambda: LogisticRegression, WINE, InputError, "LogisticRegression is a class; give a fitted LogisticRegression"),
         (lambda: fitted(GaussianNB, WINE, KINDS), WINE[:, :4], InputError, "was fitted on 13 features, the example has 4"),
         (lambda: fitted(GaussianNB, WINE, KINDS), WINE[0], InputError, "must be rows of features"),
