@@ -373,7 +373,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
                 ["wines:model", "--samples", "rows.npz", "--weights", "rows.npz"],
                 "the option weights does not apply to a fitted scikit-learn estimator",
             ),
-            (["model.joblib"], "may run code as it is read"),
+            (["model.joblib"], "may run code when it is read"),
         ):
             (tmp_path / "model.joblib").touch()
             assert main(["export", *arguments, "-o", "no.onnx"]) == 1
