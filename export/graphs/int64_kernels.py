@@ -56,6 +56,17 @@ def rewrite_large_integers(model: onnx.ModelProto) -> list[str]:
     return [f"wrote {', '.join(sorted(changed))} of int64 with other operators: ONNX Runtime's are wrong beyond 2**31"] if changed else []
 
 
+def divides_whole_numbers(model: onnx.ModelProto) -> bool:
+    """True if the graph divides whole numbers that are not sizes: ONNX's Div cuts toward zero, where Python's ``//`` rounds down."""
+    divisions = [node for node in _walk(model.graph) if node.op_type == "Div"]
+    if not divisions:
+        return False
+    types = _types(model)
+    small = _small_numbers(model.graph, types)
+    whole = _NARROW | {TensorProto.INT64}
+    return any(types.get(node.output[0]) in whole and not all(name in small for name in node.input) for node in divisions)
+
+
 def _opset(model: onnx.ModelProto) -> int:
     return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
 

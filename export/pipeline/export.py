@@ -82,7 +82,8 @@ def export_model(model: Any, example_inputs: Any, path: str | os.PathLike[str], 
         if isinstance(chosen.model, Path) and target.exists() and target.samefile(chosen.model):
             raise InputError(f"{target} would be written over its own source: give another name")
         asked = ExportOptions(**options)
-        return export_plans(chosen.plans(example_inputs, asked, target), target, asked)
+        with chosen.unchanged():
+            return export_plans(chosen.plans(example_inputs, asked, target), target, asked)
 
 
 def export_module(
@@ -102,9 +103,11 @@ def export_module(
     """
     with LOCK:
         target, asked = checked_target(path), ExportOptions(**options)
-        (plan,) = choose(module).plans(example_inputs, asked, target)
-        known = dataclasses.replace(plan, contract=contract, tolerances=tolerances or {}, decisions=decisions, finish=finish)
-        return export_plans([known], target, asked)
+        chosen = choose(module)
+        with chosen.unchanged():
+            (plan,) = chosen.plans(example_inputs, asked, target)
+            known = dataclasses.replace(plan, contract=contract, tolerances=tolerances or {}, decisions=decisions, finish=finish)
+            return export_plans([known], target, asked)
 
 
 def export_plans(plans: Sequence[Plan], target: Path, options: ExportOptions) -> ParityReport:

@@ -6,7 +6,8 @@ To add a source framework, write its file with a function ``plans`` and add a ro
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -109,6 +110,17 @@ class Chosen:
             raise MissingExtraError(error.name or module, self.framework.extra, f"exporting {self.framework.name}") from error
         found: Sequence[Plan] = make(self.model, example_inputs, options, target)
         return found
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Puts back afterwards what runs of a PyTorch model wrote into its buffers."""
+        if self.framework.package != "torch" or isinstance(self.model, Path):
+            yield
+            return
+        from onnxferry.export.sources.pytorch.modes import buffers_kept
+
+        with buffers_kept(self.model):
+            yield
 
     def takes(self, option: str) -> bool:
         return option in COMMON | self.framework.options

@@ -27,6 +27,7 @@ from torch.export.graph_signature import TensorArgument
 from torch.jit._trace import TracerWarning
 from torch.utils import _pytree as pytree
 
+from onnxferry.export.graphs.int64_kernels import divides_whole_numbers
 from onnxferry.export.graphs.nodes import EXTERNAL_DATA_BYTES, weight_bytes
 from onnxferry.export.source import Candidate, Feeds, Strategy, Trace
 from onnxferry.export.sources.pytorch import decompositions
@@ -123,8 +124,9 @@ def graph_of_program(source: TorchSource, program: torch.export.ExportedProgram,
             raise explained(error, source.axes, source.call.names, program) from error
     if made is None:
         raise ExportError("torch.onnx.export gave no program: this torch version is not supported; pip install -U torch")
-    fixes = _fold_weights(made) if optimize else ["left the exporter's optimiser out"]
-    model = made.model_proto
+    with quiet():
+        fixes = _fold_weights(made) if optimize else ["left the exporter's optimiser out"]
+        model = made.model_proto
     fixes += decompositions.fix(model, _numbers_of(program) | _numbers_of(made.exported_program))
     _strip_prefix(model)
     axes, ranges = _axes_of_program(source, program)
@@ -160,6 +162,8 @@ def _traced(source: TorchSource, flat: FlatModule, opset: int) -> Candidate:
     if frozen is not None:
         raise ExportError(f"tracing would freeze what the model computes in Python at {frozen}")
     model = onnx.load_from_string(buffer.getvalue())
+    if divides_whole_numbers(model):
+        raise ExportError("the older exporter divides whole numbers toward zero, also where the model rounds down")
     _strip_prefix(model)
     return Candidate(model, fixes=("used the older, tracing exporter",))
 

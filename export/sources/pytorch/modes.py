@@ -31,6 +31,26 @@ def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def buffers_kept(module: Any) -> Iterator[None]:
+    """Every buffer's values back after, whatever ``forward()`` wrote into them inside (a counter, a cache)."""
+    modules = list(module.modules()) if isinstance(module, torch.nn.Module) else []
+    held = [
+        (owner, name, buffer, buffer.detach().clone())
+        for owner in modules
+        for name, buffer in owner._buffers.items()
+        if buffer is not None and not torch.nn.parameter.is_lazy(buffer)
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for owner, name, buffer, values in held:
+                owner._buffers[name] = buffer
+                if buffer.shape == values.shape and not torch.equal(buffer, values):
+                    buffer.copy_(values)
+
+
+@contextmanager
 def exact_cuda() -> Iterator[None]:
     """TF32 off: it would put errors of 1e-3 into the source and blame the file for them."""
     matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32

@@ -23,6 +23,7 @@ from torch.onnx._internal.exporter import _decomp
 from onnxferry.export.sources.pytorch.lowerings import (
     division,
     indexing,
+    linear_algebra,
     logarithms,
     reductions,
     resize,
@@ -33,7 +34,7 @@ from onnxferry.export.sources.pytorch.lowerings import (
     sizes,
 )
 
-_KINDS = (division, indexing, logarithms, reductions, resize, scans, searching, shifts, signs, sizes)
+_KINDS = (division, indexing, linear_algebra, logarithms, reductions, resize, scans, searching, shifts, signs, sizes)
 
 DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {op: made for kind in _KINDS for op, made in getattr(kind, "DECOMPOSITIONS", {}).items()}
 TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {op: made for kind in _KINDS for op, made in getattr(kind, "TRANSLATIONS", {}).items()}

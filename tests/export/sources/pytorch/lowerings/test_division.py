@@ -5,6 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from onnxferry.export import ExportError
+from onnxferry.export.sources.pytorch.module import TorchSource
+
+
+class Floors(torch.nn.Module):
+    def forward(self, i: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return i // 60, x[: x.shape[0] // 2]
+
+
 FUNCTIONS = {
     "floor": lambda a, b: torch.div(a, b, rounding_mode="floor"),
     "trunc": lambda a, b: torch.div(a, b, rounding_mode="trunc"),
@@ -56,3 +65,9 @@ def test_small_whole_numbers(exported):
         functions = {name: f for name, f in FUNCTIONS.items() if dtype is torch.int8 or name in ("floor", "trunc", "floordiv", "mod")}
         file = exported(functions, torch.tensor([9, 8, 7, 6], dtype=dtype), torch.tensor([2, 3, 5, 4], dtype=dtype))
         file.check(torch.tensor([100, 0, 7, 127], dtype=dtype), torch.tensor([7, 3, 127, 2], dtype=dtype))
+
+
+def test_the_older_exporter_is_not_taken_for_whole_divisions():
+    source = TorchSource(Floors(), (torch.arange(8), torch.randn(4, 3)), dynamic_shapes={"x": {0: "n"}})
+    with pytest.raises(ExportError, match="toward zero"):
+        source.strategies(18)[-1].build()
