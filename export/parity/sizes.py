@@ -46,22 +46,32 @@ def size_probes(model: onnx.ModelProto, inputs: Sequence[InputSpec], examples: F
 
 
 def size_factors(model: onnx.ModelProto) -> list[float]:
-    """The fractions by which the graph multiplies or divides sizes, as doubles: the shortest decimal of a float32."""
+    """The fractions by which the graph multiplies or divides sizes, as doubles: the shortest decimal of a float32.
+
+    Only where a whole number is made of the product: an attention's scale is computed from a size too, and stays a fraction.
+    """
     constants = _float_constants(model)
     made_by = {name: node for node in all_nodes(model) for name in node.output if name}
-    from_sizes: set[str] = set()
+    met: dict[str, list[float]] = {}  # of each value that is computed from sizes, the fractions on its way
     factors: list[float] = []
     for node in all_nodes(model):
         if node.op_type in ("Shape", "Size"):
-            from_sizes.update(node.output)
+            met.update(dict.fromkeys(node.output, []))
         elif node.op_type == "Resize":
             for name in node.input[2:]:
                 factors += _behind(name, made_by, constants)
-        elif node.op_type in _ARITHMETIC and any(name in from_sizes for name in node.input):
-            from_sizes.update(node.output)
-            for name in node.input:
-                factors += constants.get(name, [])
+        elif node.op_type in _ARITHMETIC and any(name in met for name in node.input):
+            here = [factor for name in node.input for factor in (*met.get(name, ()), *constants.get(name, ()))]
+            if _makes_whole(node):
+                factors += here
+            met.update(dict.fromkeys(node.output, here))
     return [f for f in dict.fromkeys(factors) if math.isfinite(f) and f > 0 and not float(f).is_integer()]
+
+
+def _makes_whole(node: onnx.NodeProto) -> bool:
+    if node.op_type == "Cast":
+        return any(a.name == "to" and not _is_float(a.i) for a in node.attribute)
+    return node.op_type in ("Ceil", "Floor", "Round")
 
 
 def _behind(name: str, made_by: Mapping[str, onnx.NodeProto], constants: Mapping[str, list[float]]) -> list[float]:
