@@ -56,7 +56,7 @@ def size_factors(model: onnx.ModelProto) -> list[float]:
     factors: list[float] = []
     for node in all_nodes(model):
         if node.op_type in ("Shape", "Size"):
-            met.update(dict.fromkeys(node.output, []))
+            met.update({name: [] for name in node.output})
         elif node.op_type == "Resize":
             for name in node.input[2:]:
                 factors += _behind(name, made_by, constants)

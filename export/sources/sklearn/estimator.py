@@ -252,7 +252,10 @@ def _texts(model: Any, examples: Any) -> tuple[bool, dict[str, np.ndarray]]:
         names = list(examples)
         if len(names) != 1:
             raise InputError(f"{words(model)} takes one text a row, and the example has {len(names)} columns: {', '.join(map(str, names))}")
+        table = hasattr(examples, "columns")
         name, examples = str(names[0]), examples[names[0]]
+        if table:  # as every column of a table: (rows, 1)
+            examples = np.asarray(examples, dtype=object).reshape(-1, 1)
     if isinstance(examples, tuple) and len(examples) == 1:
         (examples,) = examples
     array = np.asarray(examples, dtype=object)
