@@ -167,6 +167,8 @@ class Plan:
     adjust_probe: Callable[[str, Feeds], Feeds] | None = None
     # Adds to the verified graph what the source has no output for, such as class names as strings.
     finish: Callable[[onnx.ModelProto], None] | None = None
+    # The outputs that it adds.
+    added: tuple[str, ...] = ()
     # Where the file goes, given the path that the user named: a model in two files has one that goes beside it.
     place: Callable[[Path], Path] = lambda path: path
 

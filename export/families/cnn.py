@@ -62,6 +62,7 @@ def classifier_plans(checkpoint: Checkpoint, name: str, options: ExportOptions) 
             tolerances={"probabilities": PROBABILITIES},
             decisions={"probabilities"},
             finish=(lambda model: add_label_output(model, config.labels)) if options.with_labels else None,
+            added=("label",),
         )
     ]
 

@@ -1,7 +1,7 @@
 """Was every side of every branch taken? A file of which one side never ran is verified for the other side only.
 
 A copy of the graph gets an output that says, for every ``If`` at any depth, which of its sides were taken; it is run on
-the inputs that the judge compared.
+the inputs that were compared.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _copied(node: onnx.NodeProto) -> onnx.NodeProto:
 
 
 def _values_from_sizes(graph: onnx.GraphProto) -> set[str]:
-    """Values that depend on sizes and constants only: a branch on them is settled by the sizes that the judge varies."""
+    """Values that depend on sizes and constants only: a branch on them depends on the sizes only, which the probes vary."""
     known = {tensor.name for tensor in graph.initializer} - {value.name for value in graph.input}
 
     def walk(nodes: Sequence[onnx.NodeProto]) -> None:

@@ -1,8 +1,8 @@
-"""What every captured graph goes through before it is judged: no leaks, no stale shapes, a version that old runtimes load.
+"""What every captured graph goes through before it is compared: no local paths, no stale shapes, a version that old runtimes load.
 
 Exporters leave in a file the paths of the user's sources (stack traces in node metadata), shapes that hold for the
-traced sizes only, and an IR version newer than the operators need. All of it goes here; the weights and the
-computation are left as they are.
+traced sizes only, and an IR version newer than the operators need. All of it is removed here; the weights and the
+computation stay as they are.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a text generator's weights stand in its file: float32, half precision, or 8 bits with a scale a row.
+"""How a text generator's weights are stored in its file: float32, half precision, or 8 bits with a scale a row.
 
 Storing loses nothing: what is to be stored small is rounded first (:func:`rounded`), in PyTorch's network too, and the file
 is judged against that one. A weight then takes the smallest form that gives every number back exactly; how the network came

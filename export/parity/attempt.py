@@ -14,14 +14,13 @@ from onnxferry.export.graphs import cleanup as graph_cleanup
 from onnxferry.export.graphs import nodes
 from onnxferry.export.graphs.branches import Branches
 from onnxferry.export.graphs.writer import opened
-from onnxferry.export.parity.compare import compare
+from onnxferry.export.parity.compare import Runner, compare
 from onnxferry.export.parity.probes import Case, probes, variations
 from onnxferry.export.parity.reference import SourceRun, run_source
 from onnxferry.export.parity.report import Failure, ParityReport
 from onnxferry.export.parity.tolerances import GivenTolerance
 from onnxferry.export.parity.value_check import check_values
 from onnxferry.export.source import Candidate, Feeds, Source, Strategy
-from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import OnnxFerryError
 
 
@@ -114,14 +113,14 @@ def _dtypes(model: onnx.ModelProto) -> list[int]:
 def compare_branches(
     source: Source,
     model: onnx.ModelProto,
-    engine: Engine,
+    runner: Runner,
     runs: list[SourceRun],
     given: Sequence[Case],
     tolerances: Mapping[str, GivenTolerance] | None = None,
     decisions: Collection[str] = (),
 ) -> tuple[ParityReport, list[SourceRun]]:
     """Compare an open file with the reference outputs, and require that every side of its branches was taken: the report, and all runs."""
-    report = compare(source, engine, runs, tolerances=tolerances, decisions=decisions)
+    report = compare(source, runner, runs, tolerances=tolerances, decisions=decisions)
     report.failures = [
         dataclasses.replace(failure, message=f"{failure.message}{_other_dtype(model, failure.message)}") for failure in report.failures
     ]
@@ -133,7 +132,7 @@ def compare_branches(
         if more:
             added, _ = run_source(source, [*given, *more], len(given))
             runs = [*runs, *added[len(given) :]]
-            report = compare(source, engine, runs, tolerances=tolerances, decisions=decisions)
+            report = compare(source, runner, runs, tolerances=tolerances, decisions=decisions)
         for branch, side in branches.untaken():
             text = (
                 f"the {side} side of the branch {branch!r} was never taken, so it is not verified: "

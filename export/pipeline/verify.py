@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from onnxferry.export.graphs import nodes
@@ -82,6 +83,16 @@ def verify_file(
     if not report.passed:
         explain(source, _candidate(source, proto), proto, report, runs)
     return report
+
+
+class _Without:
+    """An open file without the outputs that an export adds to those of the model."""
+
+    def __init__(self, engine: Engine, added: Collection[str]) -> None:
+        self._engine, self._added = engine, added
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        return {name: array for name, array in self._engine.run(feeds).items() if name not in self._added}
 
 
 def _plan(chosen: Chosen, path: Path, engine: Engine, samples: Sequence[Feeds]) -> tuple[Plan, list[Case]]:

@@ -1,6 +1,6 @@
 """A text generator as one graph: reads a prompt, then writes a byte for every uniform number it is given.
 
-Made by hand, node by node, because exporters unroll or clone what must stay a lean loop. Every weight stands in the file
+Built node by node, because exporters unroll or clone the sampling loop. Every weight is stored in the file
 once, in the outer graph, in the layout of the LSTM and GRU operators; what the loop needs besides (a byte's embedding times
 the first layer's weights, as one row of a table) is computed from constants, which runtimes do once, when they load the file.
 

@@ -1,4 +1,4 @@
-"""What torch's exporters raise, in a person's words: what was wrong, where in their code, and what to do."""
+"""The errors of torch's exporters, explained: what was wrong, where in the user's code, and what to do."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def explained(
     at = f" at {where}" if where else ""
     if _packed(chain):
         return LikelyExportError(
-            f"a packed sequence{at} goes across only where it is padded again to the input's length: give pad_packed_sequence "
+            f"a packed sequence{at} can be exported only if it is padded again to the input's length: give pad_packed_sequence "
             "total_length=x.shape[1], and take last states from its output, at lengths - 1; or run the layer on the padded batch, with "
             "the lengths or a mask as an input: in one direction that changes nothing before the padding"
         )

@@ -78,7 +78,7 @@ class TorchSource:
         """What to do where the model does not take the inputs: of weights that are no float32, say so."""
         dtypes = {str(p.dtype).removeprefix("torch.") for p in self.module.parameters() if p.is_floating_point()} - {"float32"}
         if "bfloat16" in dtypes:
-            return "its weights are bfloat16, which does not go across: export model.float()"
+            return "its weights are bfloat16, which ONNX Runtime does not run on every machine: export model.float()"
         if dtypes and not dtypes & {spec.dtype for spec in self.inputs}:
             return f"its weights are {min(dtypes)}: give inputs of that dtype, or export model.float()"
         return "give inputs that forward() accepts"

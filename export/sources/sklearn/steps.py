@@ -1,4 +1,4 @@
-"""steps."""
+"""A pipeline's steps, by name and from its end."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 
-from onnxferry.export import export_checkpoint
+from onnxferry.export import export_checkpoint, verify_file
 from onnxferry.export.graphs import cleanup
 from onnxferry.runtime import Classifier, load
 from onnxferry.runtime.engine.replay import replay_goldens
@@ -87,6 +87,7 @@ def test_the_file_tests_itself_and_tells_no_paths(artifact: Path) -> None:
 def test_labels_can_come_out_as_strings(run: Path, tmp_path: Path) -> None:
     path = tmp_path / "labelled.onnx"
     export_checkpoint(run, path, with_labels=True)
+    assert verify_file(path, run).passed
     images = load_images("digits-5k").test.images[:9]
     with load(path) as model:
         outputs = model.run({"image": images})

@@ -294,7 +294,7 @@ def test_a_complex_answer_taken_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dtype", "words"),
     [
-        (torch.bfloat16, "its weights are bfloat16, which does not go across: export model.float()"),
+        (torch.bfloat16, "its weights are bfloat16, which ONNX Runtime does not run on every machine: export model.float()"),
         (torch.float16, "its weights are float16: give inputs of that dtype, or export model.float()"),
     ],
 )
