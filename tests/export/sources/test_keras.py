@@ -145,7 +145,7 @@ class Subclassed(keras.Model):
         (sequential, np.zeros((3, 5)), InputError, r"the example of 'input' must have shape \(None, 16\), got \(3, 5\)"),
         (sequential, [np.zeros((3, 16))] * 2, InputError, r"the model has 1 inputs \(input\), the examples are 2"),
         (two_of_each, {"left": np.zeros((3, 4))}, InputError, "do not agree on the input 'right'; the inputs are left, right"),
-        (Subclassed, np.zeros((3, 5)), ExportError, "does not say what it takes: make it of keras.Input"),
+        (Subclassed, np.zeros((3, 5)), ExportError, "does not declare its inputs: build it from keras.Input"),
     ],
 )
 def test_refusals(tmp_path: Path, make: Callable[[], Any], given: Any, error: type[Exception], text: str) -> None:
@@ -157,7 +157,7 @@ def test_refusals(tmp_path: Path, make: Callable[[], Any], given: Any, error: ty
 
 def test_another_backend_is_told_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
-    with pytest.raises(InputError, match=r"computes with tensorflow.*onnxferry export model.keras -o model.onnx"):
+    with pytest.raises(InputError, match=r"runs on tensorflow.*onnxferry export model.keras -o model.onnx"):
         export_model(sequential(), None, tmp_path / "m.onnx")
 
 
