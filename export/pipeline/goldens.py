@@ -20,6 +20,10 @@ GOLDEN_SHARE = 0.75
 """Golden samples that are chosen here take at most this share of what a file may store."""
 
 
+MAX_SCALE_RATIO = 1000.0
+"""Of golden samples of one file: an output's largest value in one over that in another."""
+
+
 def chosen_goldens(runs: Sequence[SourceRun], chosen: Sequence[Case] | None) -> list[Golden]:
     """The golden samples: the given ones, which must fit, or by default the example and one case of another size, if they fit."""
     if chosen is not None:
@@ -29,17 +33,35 @@ def chosen_goldens(runs: Sequence[SourceRun], chosen: Sequence[Case] | None) -> 
             for name, array in outputs.items():
                 if array.dtype.kind == "f" and np.isnan(array).any():
                     raise InputError(f"{case.name} cannot be stored: the model's output {name!r} has not-a-number in it; choose another")
-        return [Golden(dict(case.feeds), outputs) for case, outputs in asked]
+        given = [Golden(dict(case.feeds), outputs) for case, outputs in asked]
+        if other := next((case.name for (case, _), each in zip(asked, given, strict=True) if not _comparable(given[0], each)), None):
+            raise InputError(
+                f"{other} cannot be stored beside {asked[0][0].name}: an output of theirs differs by more than {MAX_SCALE_RATIO:,.0f} "
+                "times in size, and a file has one tolerance for an output; give golden samples of one size"
+            )
+        return given
     found: list[Golden] = []
     left = GOLDEN_BYTES * GOLDEN_SHARE
     for run in runs:
         if run.outputs is None or len(found) == min(2, MAX_GOLDENS) or (run.case.generated and not run.case.sizes):
             continue
         golden = Golden(dict(run.case.feeds), run.outputs)
+        if found and not _comparable(found[0], golden):
+            continue
         if golden.nbytes() <= left and not any(np.isnan(a).any() for a in run.outputs.values() if a.dtype.kind == "f"):
             found.append(golden)
             left -= golden.nbytes()
     return found
+
+
+def _comparable(one: Golden, other: Golden) -> bool:
+    """Whether a tolerance at the scale of the larger still says something of the smaller."""
+    for name, array in one.outputs.items():
+        if array.dtype.kind == "f":
+            sizes = [float(np.abs(a[np.isfinite(a)]).max(initial=0.0)) for a in (array, other.outputs[name])]
+            if min(sizes) > 0 and max(sizes) > MAX_SCALE_RATIO * min(sizes):
+                return False
+    return True
 
 
 def none_stored(source: Source) -> str:

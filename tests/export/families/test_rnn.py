@@ -290,5 +290,5 @@ def test_a_damaged_checkpoint_is_one_clear_error(checkpoint: Path, tmp_path: Pat
 
 
 def test_a_command_that_no_shell_reads_is_one_clear_error() -> None:
-    with pytest.raises(CheckpointError, match="no command line that can be read"):
+    with pytest.raises(CheckpointError, match="command line cannot be parsed"):
         without_paths({"command": "onnxferry train rnn --data 'mercy.txt"})

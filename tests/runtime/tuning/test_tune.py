@@ -428,7 +428,7 @@ def test_a_read_only_cache_folder(recogniser: Path, timings: Timings, cache: Pat
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(tune_cache, "write_text_whole", refuse)
+    monkeypatch.setattr(tune_cache, "written_whole", refuse)
     found = tune(recogniser, [1])
     assert "cannot be written (Permission denied)" in found.not_kept
 
