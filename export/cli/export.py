@@ -101,7 +101,7 @@ def export(
     onnxferry export theirs.onnx -o verified.onnx
     ```
 
-    With --json: model, bytes, and the whole parity report (passed, strategy, mends, cases, outputs, failures, notes).
+    With --json: model, bytes, and the whole parity report (passed, strategy, fixes, cases, outputs, failures, notes).
     """
     checked_target(out)
     check_report_name(report_file)

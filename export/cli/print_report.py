@@ -42,7 +42,7 @@ def print_report(report: ParityReport, what: str) -> None:
         style="bold green",
         soft_wrap=True,
     )
-    for label, lines in (("fixed", report.mends), ("note", report.notes)):
+    for label, lines in (("fixed", report.fixes), ("note", report.notes)):
         for text in lines:
             console.print(f"{label}: {plain(text)}", soft_wrap=True)
     for strategy, why in report.refused:

@@ -65,7 +65,7 @@ def try_strategy(
         else:
             report, runs = _opened_and_compared(source, model, runs, given, tolerances, decisions, strict_nonfinite)
     report.strategy = strategy.name
-    report.mends = [*candidate.fixes, *fixed, *report.mends]
+    report.fixes = [*candidate.fixes, *fixed, *report.fixes]
     report.notes = [*source.notes, *dict.fromkeys(report.notes)]
     return Attempt(candidate, model, report, runs)
 

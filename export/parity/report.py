@@ -87,7 +87,7 @@ class ParityReport:
     cases: list[CaseRecord] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     strategy: str = ""  # how the graph was made
-    mends: list[str] = field(default_factory=list)  # fixes that were applied to the graph
+    fixes: list[str] = field(default_factory=list)  # fixes that were applied to the graph
     refused: list[tuple[str, str]] = field(default_factory=list)  # (strategy, why) of the ones tried before
     notes: list[str] = field(default_factory=list)
     nonfinite: dict[str, str] = field(default_factory=dict)  # output -> "same", or "differs: …", where NaN and infinity go in
@@ -181,7 +181,7 @@ class ParityReport:
         for key, words in (("node", "first difference"), ("cause", "likely cause"), ("try", "try")):
             if key in self.located:
                 lines.append(f"  {words}: {self.located[key]}")
-        lines += [f"  fixed: {fix}" for fix in self.mends]
+        lines += [f"  fixed: {fix}" for fix in self.fixes]
         lines += [f"  refused before: {name}: {why}" for name, why in self.refused]
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)

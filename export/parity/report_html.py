@@ -47,7 +47,7 @@ def html_page(report: ParityReport, *, title: str = "") -> str:
     parts.append("<h2>Outputs</h2>" + _outputs(report))
     parts += [_plot(output) for output in report.outputs.values() if output.points]
     for heading, lines in (
-        ("Fixed", report.mends),
+        ("Fixed", report.fixes),
         ("Tried before, and refused", [f"{name}: {why}" for name, why in report.refused]),
         ("Notes", report.notes),
     ):

@@ -1,4 +1,4 @@
-"""What a refusal explains: the node where file and model part company, the user's line, the cause, the line to try; and mends."""
+"""What a refusal explains: the node where file and model part company, the user's line, the cause, the line to try; and fixes that were applied."""
 
 from __future__ import annotations
 
@@ -187,8 +187,8 @@ def test_another_way_to_capture_is_tried_and_judged_again(tmp_path: Path, broken
     assert report.passed
     assert len(report.refused) == broken
     assert report.strategy == ["", "torch.export without the optimiser", "the older, tracing exporter"][broken]
-    assert report.mends
-    assert report.mends[0] in ("left the exporter's optimiser out", "used the older, tracing exporter")
+    assert report.fixes
+    assert report.fixes[0] in ("left the exporter's optimiser out", "used the older, tracing exporter")
 
 
 def test_a_frozen_shape_that_is_declared_is_mended_and_told(tmp_path: Path) -> None:
@@ -204,8 +204,8 @@ def test_a_frozen_shape_that_is_declared_is_mended_and_told(tmp_path: Path) -> N
         )
     )
     seen = [({"batch": 2, "time": 7}, {"y": (2, 7)}), ({"batch": 3, "time": 5}, {"y": (3, 5)})]
-    (mended,) = declare_output_shapes(model, seen)
-    assert "frozen" in mended
+    (fixed,) = declare_output_shapes(model, seen)
+    assert "frozen" in fixed
     assert [dim.dim_param for dim in model.graph.output[0].type.tensor_type.shape.dim] == ["batch", "time"]
 
 

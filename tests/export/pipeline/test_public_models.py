@@ -26,7 +26,7 @@ class Entry:
     outputs: tuple[str, ...] = ("output",)
     inputs_named: tuple[str, ...] = ("x",)
     strategy: str = "torch.export"
-    mends: tuple[str, ...] = ()  # words that must stand among what was mended
+    fixes: tuple[str, ...] = ()  # words that must stand among the fixes
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -255,7 +255,7 @@ class Causal(nn.Module):
     lambda: (torch.randn(2, 4, 6), torch.tensor([[True, True, True, False], [False] * 4])),
     {"x": {0: "batch", 1: "time"}, "keep": {0: "batch", 1: "time"}},
     inputs_named=("x", "keep"),
-    mends=("masked whole",),
+    fixes=("masked whole",),
 )
 class MaskedRows(nn.Module):
     """torch gives 0 for a row that is masked whole; its converter's graph gave the average of all values."""
@@ -270,7 +270,7 @@ class MaskedRows(nn.Module):
     lambda: (torch.randn(2, 4, 8), torch.tensor([[True, True, True, False], [False] * 4])),
     {"x": {0: "batch", 1: "time"}, "keep": {0: "batch", 1: "time"}},
     inputs_named=("x", "keep"),
-    mends=("masked whole",),
+    fixes=("masked whole",),
 )
 class PaddedEncoder(nn.Module):
     """The layers add their mask, and the converter's graph gave not-a-number for a sentence that is padding alone."""
@@ -423,8 +423,8 @@ def test_carried_across(name: str, tmp_path: Path) -> None:
     report = export_model(model, inputs, tmp_path / "m.onnx", dynamic_shapes=item.axes, **item.options)
     assert report.passed
     assert report.strategy == item.strategy
-    for words in item.mends:
-        assert any(words in mend for mend in report.mends), report.mends
+    for words in item.fixes:
+        assert any(words in fix for fix in report.fixes), report.fixes
     if item.axes is not None:
         assert any(not case.traced and case.compared for case in report.cases)
     assert tuple(report.outputs) == item.outputs

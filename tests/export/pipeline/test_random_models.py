@@ -291,7 +291,7 @@ def test_float64_keeps_its_constants(tmp_path: Path) -> None:
     )
     assert report.strategy == "torch.export"
     # What is left is ONNX Runtime's own: it fuses the attention's scale into a product, where it is a float32.
-    assert len([mend for mend in report.mends if "in float64" in mend]) == 2
+    assert len([mend for mend in report.fixes if "in float64" in mend]) == 2
 
 
 def test_pythons_numbers_in_float64(tmp_path: Path) -> None:
