@@ -18,6 +18,7 @@ from onnxferry.export.parity.reference import SourceRun
 from onnxferry.export.parity.report import ParityReport
 from onnxferry.export.parity.sizes import size_factors, size_probes
 from onnxferry.export.parity.value_check import check_values
+from onnxferry.export.parity.values import nonfinite_probes, value_probes
 from onnxferry.export.source import Feeds, InputSpec
 from onnxferry.export.sources.pytorch.module import TorchSource
 
@@ -141,3 +142,15 @@ def test_sizes_where_float32_and_double_disagree_are_searched_for() -> None:
     sizes = [case.sizes["n"] for case in size_probes(resized, [spec], {"x": np.zeros(8, np.float32)})]
     assert any(int(n * 0.7) != int(np.float32(n) * np.float32(0.7)) for n in sizes)
     assert not list(size_probes(EMPTY, [spec], {"x": np.zeros(8, np.float32)}))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "uint8", "int32", "int64", "bool"])
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (2, 3), (2, 0, 3)])
+def test_every_pattern_fits_every_shape(dtype: str, shape: tuple[int, ...]) -> None:
+    """A number without axes is an input too."""
+    example = np.zeros(shape, dtype)
+    spec = InputSpec("x", dtype, shape, shape)
+    for case in value_probes([spec], {"x": example}, {}, [{}]):
+        assert (case.feeds["x"].shape, case.feeds["x"].dtype) == (shape, np.dtype(dtype)), case.name
+    for case in nonfinite_probes([spec], {"x": example}, {}):
+        assert case.feeds["x"].shape == shape, case.name
