@@ -1,4 +1,4 @@
-"""What a refusal explains: the node where file and model part company, the user's line, the cause, the line to try; and fixes that were applied."""
+"""What a refusal explains: the node where file and model part company, the user's line, the cause, the line to try; and the fixes."""
 
 from __future__ import annotations
 
