@@ -1,10 +1,10 @@
 """Converters of scikit-learn's estimators, one file a kind; importing this registers them all."""
 
 from onnxferry.export.sources.sklearn.converters import (
+    calibration,
     composed,
     decomposition,
     encoders,
-    isotonic,
     linear,
     neighbors,
     preprocessing,
@@ -13,4 +13,4 @@ from onnxferry.export.sources.sklearn.converters import (
     trees,
 )
 
-__all__ = ["composed", "decomposition", "encoders", "isotonic", "linear", "neighbors", "preprocessing", "probabilistic", "text", "trees"]
+__all__ = ["calibration", "composed", "decomposition", "encoders", "linear", "neighbors", "preprocessing", "probabilistic", "text", "trees"]

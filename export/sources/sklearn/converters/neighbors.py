@@ -163,6 +163,11 @@ def _radius_vote(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     return _radius_votes(graph, model, x).argmax(1)
 
 
+def _even(priors: np.ndarray) -> bool:
+    """By scikit-learn's own rule, ``numpy.isclose`` with its defaults."""
+    return bool(np.abs(priors - 1 / len(priors)).max() <= 1e-8 + 1e-5 / len(priors))
+
+
 @converts(CLASS, "NearestCentroid")
 def _nearest_centroid(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     if model.metric not in ("euclidean", "manhattan"):
@@ -172,7 +177,7 @@ def _nearest_centroid(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
             matrix(graph, x), np.asarray(model.centroids_, np.float64), lambda total, gap: gap if total is None else total + gap
         )
         return gaps.argmin(1)
-    if np.allclose(model.class_prior_, model.class_prior_[0]):
+    if _even(np.asarray(model.class_prior_, np.float64)):
         return squared_distances(matrix(graph, x), np.asarray(model.centroids_, np.float64)).argmin(1)
     return _centroid_scores(graph, model, x).argmax(1)
 
