@@ -211,8 +211,8 @@ def test_many_images_take_flat_memory(artifact: Path, tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"noise": torch.randn(16, 9)}, r"'noise' are torch.float32 \(16, 9\), not torch.float32 \(n, 8\)"),
-        ({"label": torch.arange(15) % 3}, "no 3 classes' noise and labels"),
-        ({"label": torch.arange(16)}, "no 3 classes' noise and labels"),
+        ({"label": torch.arange(15) % 3}, "not noise and labels of 3 classes"),
+        ({"label": torch.arange(16)}, "not noise and labels of 3 classes"),
         ({"label": torch.zeros(16)}, "'label' are torch.float32"),
     ],
 )
