@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -34,10 +35,8 @@ def test_an_older_report_stays_if_the_new_one_cannot_be_written(tmp_path: Path, 
     older.write_text("older")
 
     def full(*_: object) -> None:
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("os.fsync", full)
-    monkeypatch.setattr("os.replace", full)
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="No space left"):
         ParityReport().save(older)
