@@ -144,7 +144,7 @@ def test_what_does_not_fit_is_said(
         model.decode(np.zeros((2, 7), np.float32))
     with pytest.raises(InputError, match="finite"):
         model.decode(np.full((1, 6), np.nan, np.float32))
-    with pytest.raises(InputError, match="no classes: leave with_labels \(--with-labels\) out"):
+    with pytest.raises(InputError, match=r"no classes: leave with_labels \(--with-labels\) out"):
         export_checkpoint(run, tmp_path / "x.onnx", with_labels=True)
     assert main(["reconstruct", "digits", "x.png"]) == 1
     assert "digits is not an autoencoder's encoder, its contract says recogniser" in capsys.readouterr().err
