@@ -194,15 +194,10 @@ print(json.dumps([opened, zoo_names()]))
 
 def test_an_editable_install_finds_every_package(built: dict[str, Path], tmp_path: Path) -> None:
     """`onnxferry` is a package of two modules, and the folders are found beside it, each as one package and under one name."""
-    import setuptools.build_meta
-
     tree = built["direct"].parent.parent / "tree"
-    here = Path.cwd()
-    try:
-        os.chdir(tree)
-        name = setuptools.build_meta.build_editable(str(tmp_path))
-    finally:
-        os.chdir(here)
+    # In a process of its own, as pip does it: setuptools changes the one that it runs in.
+    build = f"import setuptools.build_meta; print(setuptools.build_meta.build_editable({str(tmp_path)!r}))"
+    name = run(sys.executable, "-c", build, cwd=tree).split()[-1]
     with zipfile.ZipFile(tmp_path / name) as archive:
         archive.extractall(tmp_path / "site")
     program = f"""

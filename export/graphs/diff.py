@@ -221,7 +221,9 @@ def _changed_weight(name: str, a: np.ndarray, b: np.ndarray) -> Change | None:
     differing = (a != b) & ~((a != a) & (b != b))  # NaN in both is no difference
     if not differing.any():
         return None  # zeros of another sign, NaN with other bits
-    return WeightChange(name, _kind(a), _kind(b), int(np.count_nonzero(differing)), a.size, float(apart[differing].max()))
+    one_sided = ((a != a) != (b != b)).any()  # not a number in one of them only
+    largest = float("nan") if one_sided else float(apart[differing].max())
+    return WeightChange(name, _kind(a), _kind(b), int(np.count_nonzero(differing)), a.size, largest)
 
 
 def _contract(a: Mapping[str, str], b: Mapping[str, str]) -> Iterator[Change]:

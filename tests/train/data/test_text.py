@@ -121,6 +121,7 @@ def test_tiny_shakespeare_comes_from_the_cache_and_is_checked(tmp_path: Path, mo
 
     content = b"To be, or not to be: that is the question.\n" * 20
     monkeypatch.setattr(texts, "SHAKESPEARE_SHA256", hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(texts, "SHAKESPEARE_BYTES", len(content))
     monkeypatch.setenv("ONNXFERRY_HOME", str(tmp_path))
     monkeypatch.setenv("ONNXFERRY_OFFLINE", "1")
     with pytest.raises(DataError, match="ONNXFERRY_OFFLINE forbids downloads"):
