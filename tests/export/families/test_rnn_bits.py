@@ -160,7 +160,7 @@ def test_bits_are_for_text_runs(tmp_path: Path, scale_model: bytes, capsys: pyte
         export_checkpoint(tmp_path / "best.pt", tmp_path / "gan.onnx", bits=8)
     (tmp_path / "scale.onnx").write_bytes(scale_model)
     assert main(["export", str(tmp_path / "scale.onnx"), "-o", str(tmp_path / "out.onnx"), "--bits", "8"]) == 1
-    assert "--bits is for the runs of text generators" in capsys.readouterr().err
+    assert "the option bits does not apply to an .onnx file: it is for text generators" in capsys.readouterr().err
     assert not (tmp_path / "out.onnx").exists()
 
 
