@@ -132,8 +132,8 @@ def show_zoo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]
 SERVED = """
 import os, runpy
 from pathlib import Path
-from onnxferry.runtime import catalog
-catalog._zoo = lambda: Path(os.environ["SHOWN_ZOO"])
+from onnxferry.runtime.artifact import zoo
+zoo._zoo = lambda: Path(os.environ["SHOWN_ZOO"])
 runpy.run_path({app!r}, run_name="__main__")
 """
 
