@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxferry.runtime.arguments import kind
 from onnxferry.runtime.errors import ArtifactError, ArtifactNotFoundError, InputError
 
 
@@ -51,6 +50,8 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     Raises ArtifactError if there is no such file and no shipped model of that name.
     """
     if not isinstance(name_or_path, str | os.PathLike):
+        from onnxferry.runtime.arguments import kind  # imports numpy
+
         raise InputError(f"a model is given by its name or path, got {kind(name_or_path)}; a file's bytes are opened with Engine(data)")
     text = os.fsdecode(name_or_path)
     if not text:

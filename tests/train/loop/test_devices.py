@@ -24,14 +24,14 @@ from pathlib import Path
 import numpy as np
 import torch
 torch.set_num_threads(1)
-from onnxferry.train.autoencoder import AutoencoderLearner, AutoencoderOptions
-from onnxferry.train.cnn import CnnLearner, CnnOptions
-from onnxferry.train.data import load_images
-from onnxferry.train.gan import GanLearner, GanOptions
-from onnxferry.train.gan_quality import judge_from_model
-from onnxferry.train.loop import LoopConfig, fit
-from onnxferry.train.rnn import RnnConfig, RnnLearner, RnnOptions
-from onnxferry.train.text import TextSplits
+from onnxferry.train.families.autoencoder import AutoencoderLearner, AutoencoderOptions
+from onnxferry.train.families.cnn import CnnLearner, CnnOptions
+from onnxferry.train.data.images import load_images
+from onnxferry.train.families.gan import GanLearner, GanOptions
+from onnxferry.train.families.gan_quality import judge_from_model
+from onnxferry.train.loop.loop import LoopConfig, fit
+from onnxferry.train.families.rnn import RnnConfig, RnnLearner, RnnOptions
+from onnxferry.train.data.text import TextSplits
 
 family, devices, out = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 if family == "rnn":
