@@ -1,4 +1,4 @@
-"""A tenth of scikit-learn's estimators, other ones in every run: exported and right, or refused with a reason; never wrong.
+"""A tenth of scikit-learn's estimators, others with ``ONNXFERRY_CONFORMANCE_SEED``: exported and right, or refused with a reason; never wrong.
 
 The whole: python tests/conformance/sklearn_cases.py table.md
 """
@@ -17,7 +17,7 @@ pytest.importorskip("skl2onnx", reason="skl2onnx is not installed: pip install '
 sys.path.insert(0, str(Path(__file__).parent))
 from sklearn_cases import checked, names
 
-SEED = int(os.environ.get("ONNXFERRY_CONFORMANCE_SEED", random.randrange(10**6)))
+SEED = int(os.environ.get("ONNXFERRY_CONFORMANCE_SEED", "1"))
 
 
 def test_a_tenth_of_the_estimators() -> None:

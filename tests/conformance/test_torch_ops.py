@@ -1,13 +1,15 @@
-"""A seeded draw of PyTorch's operator database, exported and compared: no operator may fall below what the table records.
+"""A seeded draw of PyTorch's operator database, exported and compared: no operator of the table may come out wrong, or end in an error
+that is not ours.
 
-``torch_ops.jsonl`` holds the last run of ``python tests/conformance/torch_ops.py --record``, a row an operator and dtype. Each run of
-this test draws with a fresh seed, which a failure names, for as long as ``SECONDS`` allow.
+``torch_ops.jsonl`` holds rows of ``python tests/conformance/torch_ops.py --record``, one an operator and dtype. The draw goes on for
+``SECONDS``; ``ONNXFERRY_CONFORMANCE_SEED`` draws others.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import random
 import sys
 import time
@@ -17,9 +19,7 @@ from types import ModuleType
 import pytest
 
 HERE = Path(__file__).parent
-SECONDS = 40.0
-# From best to worst; an operator that is refused is not wrong.
-ORDER = ("right", "noted", "refused", "outside", "wrong", "foreign")
+SECONDS = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_a_draw_of_operators(database):
     by_name = {database.full_name(op): op for op in op_db}
     recorded = [json.loads(line) for line in (HERE / "torch_ops.jsonl").read_text().splitlines()]
     drawn = [row for row in recorded if row["operator"] in by_name and row["status"] != "outside"]
-    seed = time.time_ns() % 1_000_000
+    seed = int(os.environ.get("ONNXFERRY_CONFORMANCE_SEED", "1"))
     random.Random(seed).shuffle(drawn)
     end = time.monotonic() + SECONDS
     worse = []
@@ -49,6 +49,6 @@ def test_a_draw_of_operators(database):
         if time.monotonic() > end:
             break
         found = database.classify(by_name[row["operator"]], row["dtype"])
-        if ORDER.index(found.status) > ORDER.index(row["status"]):
+        if found.status in ("wrong", "foreign"):
             worse.append(f"{found.operator} {found.dtype} was {row['status']}, is {found.status}: {found.detail}")
     assert not worse, f"seed {seed}:\n" + "\n".join(worse)
