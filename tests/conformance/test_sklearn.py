@@ -1,4 +1,4 @@
-"""A tenth of scikit-learn's estimators, others with ``ONNXFERRY_CONFORMANCE_SEED``: exported and right, or refused with a reason; never wrong.
+"""A tenth of scikit-learn's estimators (others by ``ONNXFERRY_CONFORMANCE_SEED``): right, or refused with a reason; never wrong.
 
 The whole: python tests/conformance/sklearn_cases.py table.md
 """
