@@ -1,4 +1,4 @@
-"""Writes tests/slow.txt, the tests that take 2 seconds or more, from pytest's own list of durations.
+"""Writes tests/slow.txt, the test functions that take 2 seconds or more (all their cases together), from pytest's own list of durations.
 
 python -m pytest -n 2 --durations=0 -vv | python tests/bench/slow_tests.py
 """
@@ -14,11 +14,11 @@ LINE = re.compile(r"^\s*([\d.]+)s (?:call|setup)\s+(tests/\S+?::[^\[\s]+)")
 
 
 def main() -> None:
-    longest: dict[str, float] = {}
+    total: dict[str, float] = {}
     for line in sys.stdin:
         if found := LINE.match(line):
-            longest[found[2]] = max(longest.get(found[2], 0.0), float(found[1]))
-    slow = sorted(name for name, seconds in longest.items() if seconds >= SECONDS)
+            total[found[2]] = total.get(found[2], 0.0) + float(found[1])
+    slow = sorted(name for name, seconds in total.items() if seconds >= SECONDS)
     if not slow:
         raise SystemExit("no durations were read: give pytest --durations=0 -vv")
     Path(__file__).parents[1].joinpath("slow.txt").write_text("\n".join(slow) + "\n", encoding="utf-8")
