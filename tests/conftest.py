@@ -26,7 +26,7 @@ SLOW = Path(__file__).with_name("slow.txt")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks as slow what ``slow.txt`` lists: the tests whose cases take 2 seconds or more together, so that ``-m "not slow"`` is a quick first answer."""
+    """Marks as slow what ``slow.txt`` lists, tests of 2 seconds or more with all their cases: ``-m "not slow"`` is a quick first answer."""
     slow = set(SLOW.read_text(encoding="utf-8").split("\n"))
     for item in items:
         if item.nodeid.partition("[")[0] in slow:
