@@ -101,14 +101,14 @@ class _Finder:
 
 
 class _OldModule:
-    """Loads a module whose attributes are another's."""
+    """Loads the module under its new name, and gives that very module."""
 
     def __init__(self, new: str) -> None:
         self.new = new
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """None: a plain module."""
+        """None: a plain module, which the import system replaces by what stands in ``sys.modules`` afterwards."""
 
     def exec_module(self, module: ModuleType) -> None:
         warnings.warn(f"{module.__name__} is now {self.new}", DeprecationWarning, stacklevel=2)
-        vars(module)["__getattr__"] = lambda name: getattr(import_module(self.new), name)
+        sys.modules[module.__name__] = import_module(self.new)

@@ -58,7 +58,7 @@ def shrink(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def has_light_ground(image: np.ndarray) -> bool:
-    """True for dark on light, judged by the edge of a uint8 image (height, width, channels)."""
+    """True for dark on light, decided by the edge of a uint8 image (height, width, channels)."""
     edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     return bool(np.median(edge) > 127)
 

@@ -65,7 +65,7 @@ def parity_rows(card: Mapping[str, Any]) -> list[tuple[str, float, str]]:
 
 
 def parity_sentence(card: Mapping[str, Any]) -> str:
-    """What the judge found, in one sentence; "" where the card has no parity."""
+    """What the comparison found, in one sentence; "" where the card has no parity."""
     parity = card.get("parity")
     if not isinstance(parity, Mapping):
         return ""

@@ -36,7 +36,7 @@ class Input:
 
     @property
     def takes_image(self) -> str:
-        """``NHWC`` or ``NCHW`` where the shape is an image's, else "": the axis of size 1 or 3 tells, uint8 and floats only."""
+        """``NHWC`` or ``NCHW`` where the shape is an image's, else "": the axis of size 1 or 3 decides, uint8 and floats only."""
         shape = self.shape or ()
         if len(shape) != 4 or self.dtype not in ("uint8", "float32", "float16", "float64"):
             return ""

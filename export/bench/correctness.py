@@ -32,7 +32,7 @@ class Judgement:
         return self.problem or self.deviation
 
 
-def judge(expected: Answers, actual: Answers, contract: Contract | None, reduced: bool) -> Judgement:
+def compare_answers(expected: Answers, actual: Answers, contract: Contract | None, reduced: bool) -> Judgement:
     """``reduced``: the contender computes in less than float32."""
     problems, found = [], []
     for name in expected[0]:

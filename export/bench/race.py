@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from onnxferry.export.bench.contenders.base import CONTENDERS, ContenderSpec, version_of
-from onnxferry.export.bench.correctness import judge
+from onnxferry.export.bench.correctness import compare_answers
 from onnxferry.export.bench.report import Results, wanted_rows
 from onnxferry.export.bench.results import Measured, Row
 from onnxferry.export.bench.worker import Turn, Worker, WorkerError
@@ -130,7 +130,7 @@ def _checked(worker: Worker, job: Job, version: str) -> Measured:
         answers = worker.answers()
     except WorkerError as error:
         return Measured("failed", str(error), version)
-    judgement = judge(job.answers, answers, job.contract, about["precision"] != "float32")
+    judgement = compare_answers(job.answers, answers, job.contract, about["precision"] != "float32")
     return Measured("right" if judgement.passed else "wrong", judgement.words(), version, about["precision"], about["how"])
 
 

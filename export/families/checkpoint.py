@@ -1,4 +1,4 @@
-"""A checkpoint of ours to its file: the whole task as one graph, compared on held-out images and at other sizes.
+"""A checkpoint of onnxferry to its file: the whole task as one graph, compared on held-out images and at other sizes.
 
     report = export_checkpoint("runs/digits", "digits.onnx")
 

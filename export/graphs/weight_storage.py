@@ -1,7 +1,7 @@
 """How a text generator's weights are stored in its file: float32, half precision, or 8 bits with a scale a row.
 
 Storing loses nothing: what is to be stored small is rounded first (:func:`rounded`), in PyTorch's network too, and the file
-is judged against that one. A weight then takes the smallest form that gives every number back exactly; how the network came
+is compared with that one. A weight then takes the smallest form that gives every number back exactly; how the network came
 to its numbers need not be given. The operators that make float32 of a form (Cast, and Mul by the scales) work on constants, so
 that runtimes do them once, when they load the file: DequantizeLinear would say the same in one operator, but ONNX Runtime leaves
 it standing, to be run again with every text.

@@ -4,7 +4,7 @@
     wobble.spread("y")      # per element: how far a right file may be off
 
 A fixed tolerance is too tight where a model magnifies rounding (a large sum that cancels out) and too wide where it does not. The
-source itself tells which is the case.
+source itself shows which is the case.
 """
 
 from __future__ import annotations

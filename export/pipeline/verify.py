@@ -149,7 +149,7 @@ def _given_at_the_export(engine: Engine, runs: Sequence[SourceRun]) -> dict[str,
 
 
 def _candidate(source: Source, proto: onnx.ModelProto) -> Candidate:
-    """The file, with the model's own capture: a file of ours names its values as the capture does."""
+    """The file, with the model's own capture: an exported file names its values as the capture does."""
     trace = None
     with contextlib.suppress(ExportError):  # without a capture, the explanation has no first node
         trace = source.strategies(nodes.OPSET)[0].build().trace

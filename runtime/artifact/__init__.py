@@ -1,4 +1,4 @@
-"""What a file of ours says of itself: the contract, how it is stored and compared, variants, signatures, the included models."""
+"""What an artifact says of itself: the contract, how it is stored and compared, variants, signatures, the included models."""
 
 from onnxferry.runtime.moved import old_names
 

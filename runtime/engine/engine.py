@@ -138,7 +138,7 @@ class Engine:
         self.inputs: tuple[TensorSpec, ...] = specs_of(self._session.get_inputs(), unranked)
         self.optional_inputs: tuple[TensorSpec, ...] = specs_of(self._session.get_overridable_initializers(), unranked)
         self.outputs: tuple[TensorSpec, ...] = specs_of(self._session.get_outputs(), unranked)
-        # A graph of ours that is not verified yet, or was just rewritten, has no contract.
+        # A graph made here that is not verified yet, or was just rewritten, has no contract.
         ours = self.contract is not None or summary.producer == "onnxferry"
         fed = (*self.inputs, *self.optional_inputs)
         self._input_checks = {spec.name: TensorCheck(spec, never_empty=never_empty(spec, summary.operators, ours)) for spec in fed}

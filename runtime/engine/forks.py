@@ -1,7 +1,8 @@
 """A process that is forked inherits models without their threads: sessions stay as they are there, and callers get an error.
 
-ONNX Runtime's thread pool waits, as a session is destroyed, for threads that exist in the parent only; so does whoever waits for an
-answer from one of ours. In a child, inherited sessions are therefore never destroyed, and calls that need a thread raise InputError.
+ONNX Runtime's thread pool waits, as a session is destroyed, for threads that exist in the parent only; so does a caller that waits for an
+answer from one of this package's threads. In a child, inherited sessions are therefore never destroyed, and calls that need a thread
+raise InputError.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,8 @@ from onnxferry.runtime.images.decode import IMAGE_SUFFIXES
 
 def folder_sha256(folder: Path, digests: Mapping[Path, str]) -> str:
     """The SHA-256 of what ``sha256sum`` prints for these files: their digests and paths in the folder, sorted."""
+    import hashlib  # loads OpenSSL, which a prediction does not need
+
     listing = sorted((path.relative_to(folder).as_posix(), digest) for path, digest in digests.items())
     lines = "".join(f"{digest}  {path}\n" for path, digest in listing)
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()

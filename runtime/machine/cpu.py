@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import math
 import os
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,8 @@ from pathlib import Path, PurePosixPath
 @functools.cache
 def machine_name() -> str:
     """The CPU, in words for people and with a hash of its features."""
+    import hashlib  # loads OpenSSL, which no plain load needs
+
     return f"{cpu_name()}, features {hashlib.sha256(cpu_features().encode()).hexdigest()[:12]}"
 
 
@@ -51,7 +52,7 @@ def available_cpus() -> int:
 
 
 def cpu_name() -> str:
-    """The processor's name for people, such as ``AMD EPYC``; the architecture's where the system tells no more."""
+    """The processor's name for people, such as ``AMD EPYC``; the architecture's where the system says no more."""
     import platform  # costs a start more than it is worth: few ask
 
     with contextlib.suppress(OSError):

@@ -65,7 +65,7 @@ class ExternalData:
                 status = path.lstat()
             except OSError as error:
                 raise ArtifactError(f"{self._model} needs the file {location!r} beside it: {error.strerror}") from error
-            # Hard links pass: they cannot be told from the file itself, and package installers make them.
+            # Hard links pass: they look like the file itself, and package installers make them.
             if stat.S_ISLNK(status.st_mode):
                 raise self._refused(tensor, f"goes through a link, {str(path)!r}; copy the file itself beside the model")
         if not stat.S_ISREG(status.st_mode):

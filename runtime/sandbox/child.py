@@ -3,7 +3,7 @@
     summary = call(describe_file, {"path": "untrusted.onnx"}, SandboxLimits(seconds=30))
 
 The function runs in a fresh interpreter; arguments and answer travel as :mod:`.messages`.
-What the function raises of ours is raised here again; a crash, a hang and too much
+An OnnxFerryError that the function raises is raised here again; a crash, a hang and too much
 memory are an UntrustedModelError. On Linux the child is confined before it opens the file (:mod:`.confinement`): it can read the
 model and its libraries, write no file, start no program and open no connection. Elsewhere, and on kernels without Landlock, it may do
 what its user may: only time is limited there.
@@ -102,8 +102,8 @@ def call(
     ``model``: the file that the child may read, with its weight files, which :func:`read_model` finds within ``file_limits``.
     ``confined=False`` leaves files, programs and connections to the child: limits of time and memory hold all the same.
     ``name`` stands for the file in messages. ``tick`` is called about ten times a second with the seconds that have passed; what it
-    raises ends the child and goes on up. Raises what the function raises of ours, and UntrustedModelError where the child crashed,
-    took too long, or gave no answer or one that is too large.
+    raises ends the child and goes on up. Raises the OnnxFerryError that the function raises, and UntrustedModelError where the child
+    crashed, took too long, or gave no answer or one that is too large.
     """
     limits = limits or SandboxLimits()
     request = {
@@ -203,7 +203,7 @@ def not_understood(name: str) -> UntrustedModelError:
 
 
 def answer_of(name: str, fd: int, limits: SandboxLimits, *, deadline: float | None = None, max_head: int = MAX_HEAD_BYTES) -> Any:
-    """The value that a child answers, or the error of ours that it reports. Whatever took the child over may have written it.
+    """The value that a child answers, or the OnnxFerryError that it reports. Whatever took the child over may have written it.
 
     Raises UntrustedModelError for what is no answer; ClosedError and TimeoutError as :func:`receive` does.
     """
@@ -268,14 +268,14 @@ def _serve() -> int:
         confine([*library_paths(), *readable])
     try:
         reply_with(answer, request["name"], request["file_bytes"], lambda: function(**request["arguments"]))
-    except Exception:  # noqa: BLE001 - a fault of ours, which an untrusted file found: the caller hears of it, and goes on
+    except Exception:  # noqa: BLE001 - a bug that an untrusted file found: it is reported to the caller, which goes on
         traceback.print_exc()
         return 70
     return 0
 
 
 def reply_with(fd: int, name: str, max_bytes: int, compute: Callable[[], Any], *, max_head: int = MAX_HEAD_BYTES) -> None:
-    """The child's part: sends what ``compute`` gives, or the error of ours that it raises. Anything else that it raises is a bug."""
+    """The child's part: sends what ``compute`` gives, or the OnnxFerryError that it raises. Anything else that it raises is a bug."""
     try:
         send(fd, {"value": compute()}, max_bytes=max_bytes, max_head=max_head)
         return

@@ -90,7 +90,7 @@ def landlock_version() -> int:
 
 
 def library_paths() -> Sequence[str]:
-    """What Python and ONNX Runtime read while they start: the interpreter, its packages, shared libraries, and what tells of the CPU."""
+    """What Python and ONNX Runtime read while they start: the interpreter, its packages, shared libraries, facts about the CPU."""
     python = {sys.prefix, sys.base_prefix, sys.exec_prefix, *(p for p in sys.path if p)}
     # An editable install lies elsewhere.
     ours = {str(Path(__file__).parents[1])}

@@ -225,7 +225,7 @@ if __name__ == "__main__":
         _serve()
     except ClosedError:  # the parent is done with it, or gone
         pass
-    except Exception:  # noqa: BLE001 - a fault of ours, which an untrusted file found: the parent reports it
+    except Exception:  # noqa: BLE001 - a bug that an untrusted file found: the parent reports it
         traceback.print_exc()
         status = 70
     sys.stderr.flush()

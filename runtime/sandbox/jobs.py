@@ -92,7 +92,7 @@ def _check(path: str, limits: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(path: str, limits: Mapping[str, Any], names: Sequence[str], arrays: Sequence[np.ndarray]) -> dict[str, Any]:
-    """In the child. A name out of the file is never a key of a message, where it could be taken for one of ours."""
+    """In the child. A name out of the file is never a key of a message, where it could be mistaken for one of the protocol's."""
     with Engine(path, device="cpu", threads=1, limits=Limits.from_json(limits)) as engine:
         outputs = engine.run(dict(zip(names, arrays, strict=True)))
     return named_arrays(outputs)

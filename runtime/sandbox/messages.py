@@ -5,7 +5,7 @@
 
 A message is a value of JSON in which arrays of numbers may stand. Nothing is unpickled, and the receiver bounds a message before it makes
 room for it: the sender may be under the model's control. NaN and infinities travel too, since both ends are Python. A name out of the
-model must not be a key of a message, where it could be taken for one of ours.
+model must not be a key of a message, where it could be mistaken for one of the protocol's.
 
 Layout: the length of the head in 8 bytes, little-endian; the head, ``{"value": ..., "arrays": [[dtype, shape], ...]}`` with
 ``{"array": i}`` in the place of an array; the arrays' bytes, little-endian, in their order.

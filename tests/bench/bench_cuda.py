@@ -28,7 +28,7 @@ import onnx
 import onnxruntime
 import torch
 
-from onnxferry.export.bench.correctness import judge
+from onnxferry.export.bench.correctness import compare_answers
 from onnxferry.export.bench.workloads import BenchModel, Job, bench_model, make_job
 from onnxferry.export.optimize.rewrites.float16 import float16
 from onnxferry.runtime import Engine
@@ -91,7 +91,7 @@ def answered(ways: Mapping[str, Answer], job: Job, outputs: tuple[str, ...], mod
                 raise
             wrong[name] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"  # no compiler here, mostly
             continue
-        judged = judge(job.answers, answers, job.contract, reduced=True)
+        judged = compare_answers(job.answers, answers, job.contract, reduced=True)
         problem = judged.problem or ("" if half else _float32_problem(job.answers, answers))
         if problem and not (half and name.startswith("torch")):
             raise SystemExit(f"nothing was measured: {model.name}, {name}: {problem}")

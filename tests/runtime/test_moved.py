@@ -79,3 +79,9 @@ def test_nothing_of_ours_uses_an_old_path() -> None:
         "onnxferry.check_file; onnxferry.tune; onnxferry.Batcher; onnxferry.ParityReport"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=120, check=True)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_old_path_is_the_new_module_itself() -> None:
+    for old, new in moved.MODULES.items():
+        assert importlib.import_module(old) is importlib.import_module(new), old

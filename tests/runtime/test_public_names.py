@@ -61,7 +61,7 @@ def test_arrays_need_no_pillow_and_models_no_command_line(recogniser) -> None:
     code = (
         "import sys, numpy; from onnxferry.runtime import load; "
         "print(load(sys.argv[1]).predict(numpy.zeros((4, 4), 'uint8'))[0].label, "
-        "[m for m in ('PIL', 'typer', 'rich', 'torch', 'onnx') if m in sys.modules])"
+        "[m for m in ('PIL', 'typer', 'rich', 'torch', 'onnx', 'hashlib', 'asyncio') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code, str(recogniser)], capture_output=True, text=True, timeout=120, check=True)
     assert result.stdout.strip() == "black []"

@@ -1,4 +1,4 @@
-"""A recurrent network of ours as a source: what its whole-task graph should give, computed by PyTorch.
+"""A recurrent network of onnxferry as a source: what its whole-task graph should give, computed by PyTorch.
 
 Reads prompts row by row, without padding, so that nothing of how the graph treats a ragged batch is shared.
 """

@@ -307,7 +307,7 @@ class _Recorder(torch.fx.Interpreter):
 
 @contextmanager
 def quiet() -> Iterator[list[warnings.WarningMessage]]:
-    """The exporters' warnings and log lines, kept from the screen: the judge says what matters. Gives the warnings."""
+    """The exporters' warnings and log lines, kept from the screen: the comparison reports what matters. Gives the warnings."""
     # torch._guards logs a whole stack trace where an axis cannot vary, which is reported in one line.
     names = ("torch.onnx", "torch.export", "torch._dynamo", "torch._guards", "torch.fx", "onnxscript", "onnx_ir")
     loggers = [logging.getLogger(name) for name in names]

@@ -45,7 +45,7 @@ def explained(
     names: Sequence[str],
     program: torch.export.ExportedProgram | None = None,
 ) -> ExportError:
-    """The error as one of ours. ``axes`` and ``names``: the dynamic axes by label, and the names, of every input.
+    """The error as an OnnxFerryError. ``axes`` and ``names``: the dynamic axes by label, and the names, of every input.
 
     ``program``: what was to be converted, where the capture was done: it knows the line of every operator.
     """

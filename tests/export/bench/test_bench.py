@@ -16,7 +16,7 @@ import pytest
 from onnxferry.export.bench import race as reference_bench
 from onnxferry.export.bench import workloads as bench_jobs
 from onnxferry.export.bench.contenders.base import CONTENDERS, PEERS, ContenderSpec, fastest
-from onnxferry.export.bench.correctness import judge
+from onnxferry.export.bench.correctness import compare_answers
 from onnxferry.export.bench.race import Bench
 from onnxferry.export.bench.report import Results, duration, geometric_mean, geometric_means, load_results, machine, save_plot
 from onnxferry.export.bench.results import Measured, Row
@@ -154,17 +154,17 @@ def test_what_is_wrong_with_answers(actual: dict[str, np.ndarray], reduced: bool
     }
     contract = Contract("recogniser", "x", tolerances={"probabilities": Tolerance(0, 1e-5), "image": Tolerance(0, 1)})
     given = {**right, **actual} if actual else {name: array for name, array in right.items() if name != "probabilities"}
-    found = judge([right], [given], contract, reduced)
+    found = compare_answers([right], [given], contract, reduced)
     assert not found.passed
     assert words in found.problem
-    assert judge([right], [right], contract, reduced).passed
+    assert compare_answers([right], [right], contract, reduced).passed
 
 
 def test_a_decision_between_equals_may_go_either_way() -> None:
     tied = {"probabilities": np.array([[0.5, 0.5]], np.float32), "class_index": np.array([0])}
-    assert judge([tied], [{**tied, "class_index": np.array([1])}], None, False).passed
+    assert compare_answers([tied], [{**tied, "class_index": np.array([1])}], None, False).passed
     clear = {"probabilities": np.array([[0.6, 0.4]], np.float32), "class_index": np.array([0])}
-    assert not judge([clear], [{**clear, "class_index": np.array([1])}], None, False).passed
+    assert not compare_answers([clear], [{**clear, "class_index": np.array([1])}], None, False).passed
 
 
 def test_feeds_are_the_same_each_time_and_differ_from_each_other() -> None:

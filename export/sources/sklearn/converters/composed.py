@@ -294,12 +294,12 @@ def _chain_members(graph: GraphBuilder, model: Any, x: Input) -> list[tuple[Any,
         given = graph.concat([x, *before])
         found.append((member, given))
         if method == "predict":
-            told = labels_as_numbers(graph, member, class_index(graph, member, given)).as_column()
+            prediction = labels_as_numbers(graph, member, class_index(graph, member, given)).as_column()
         elif method == "decision_function":
-            told = scores(graph, member, given).as_column()
+            prediction = scores(graph, member, given).as_column()
         else:
-            told = probabilities(graph, member, given).columns([1])
-        before.append(told)
+            prediction = probabilities(graph, member, given).columns([1])
+        before.append(prediction)
     return found
 
 

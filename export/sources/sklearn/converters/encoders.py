@@ -196,9 +196,9 @@ def _knn_imputer(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
         else:
             raise unsupported(model, "a function of one's own as weights")
         count = weights.sum(keep=True)
-        nobody = count.equal(np.float64(0))
-        mean = (values * weights).sum(keep=True) / graph.where(nobody, graph.constant(1.0), count)
-        mean = graph.where(nobody, graph.constant(float(fitted[donors, place].mean())), mean)
+        no_donor = count.equal(np.float64(0))
+        mean = (values * weights).sum(keep=True) / graph.where(no_donor, graph.constant(1.0), count)
+        mean = graph.where(no_donor, graph.constant(float(fitted[donors, place].mean())), mean)
         made.append(graph.where(flag, mean, column))
     joined = graph.concat(made)
     if not model.add_indicator:
