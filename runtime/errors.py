@@ -19,7 +19,8 @@
     ├── CheckFailedError              a file's own golden samples do not come out as they should on this machine
     └── BusyError                     a batcher's queue is full: try again later
 
-Every message says what was wrong, what was expected, and what to do, and its first line can stand alone.
+Every message says what was wrong, what was expected, and what to do, and its first line can stand alone. Every class has a ``code``,
+which does not change between releases; the command line prints it with the page that explains it (:func:`help_page`).
 """
 
 from __future__ import annotations
@@ -32,9 +33,13 @@ from typing import Any
 class OnnxFerryError(Exception):
     """Root of every error that the user can fix."""
 
+    code = "OF-ERROR"
+
 
 class MissingExtraError(OnnxFerryError, ImportError):
     """An optional dependency is not installed. ``name`` and ``package``: which; ``extra``: what to install."""
+
+    code = "OF-MISSING-EXTRA"
 
     def __init__(self, package: str, extra: str, purpose: str, note: str = "") -> None:
         line = f"{purpose} needs the package {package!r}, which is not installed: pip install 'onnxferry[{extra}]'"
@@ -51,6 +56,8 @@ class MissingExtraError(OnnxFerryError, ImportError):
 class NotFoundError(OnnxFerryError, FileNotFoundError):
     """A file or folder does not exist. ``filename``: which, where that is known."""
 
+    code = "OF-NOT-FOUND"
+
     def __init__(self, message: str, path: str | os.PathLike[str] | None = None) -> None:
         super().__init__(message)
         self.errno = errno.ENOENT
@@ -66,49 +73,73 @@ class NotFoundError(OnnxFerryError, FileNotFoundError):
 class InputError(OnnxFerryError, ValueError):
     """An input, image, prompt or option has the wrong name, dtype, shape or value."""
 
+    code = "OF-INPUT"
+
 
 class InputNotFoundError(InputError, NotFoundError):
     """An image or another file that was given as input does not exist."""
+
+    code = "OF-INPUT-NOT-FOUND"
 
 
 class DataError(OnnxFerryError):
     """A data set is missing, empty, unreadable or does not have its checksum."""
 
+    code = "OF-DATA"
+
 
 class DataNotFoundError(DataError, NotFoundError):
     """A data set's file or folder does not exist."""
+
+    code = "OF-DATA-NOT-FOUND"
 
 
 class CheckpointError(OnnxFerryError):
     """A checkpoint is unreadable, unsafe, or of another family."""
 
+    code = "OF-CHECKPOINT"
+
 
 class CheckpointNotFoundError(CheckpointError, NotFoundError):
     """A checkpoint's file does not exist."""
+
+    code = "OF-CHECKPOINT-NOT-FOUND"
 
 
 class TrainingError(OnnxFerryError):
     """Training cannot go on."""
 
+    code = "OF-TRAINING"
+
 
 class ArtifactError(OnnxFerryError):
     """An .onnx file or its contract is missing, broken, too new, or not what was asked for."""
+
+    code = "OF-ARTIFACT"
 
 
 class ArtifactNotFoundError(ArtifactError, NotFoundError):
     """An .onnx file does not exist."""
 
+    code = "OF-ARTIFACT-NOT-FOUND"
+
 
 class UntrustedModelError(ArtifactError):
     """An untrusted .onnx file holds something that is refused."""
+
+    code = "OF-UNTRUSTED"
 
 
 class DeviceError(OnnxFerryError):
     """The device or provider that was asked for cannot be used here."""
 
+    code = "OF-DEVICE"
+
 
 class ExportError(OnnxFerryError):
     """A model cannot be exported to ONNX."""
+
+    code = "OF-EXPORT"
 
 
 class ParityError(ExportError):
@@ -116,6 +147,8 @@ class ParityError(ExportError):
 
     ``report`` is the export's parity report (:class:`onnxferry.export.parity.report.ParityReport`).
     """
+
+    code = "OF-PARITY"
 
     def __init__(self, message: str, report: object = None) -> None:
         super().__init__(message)
@@ -125,9 +158,18 @@ class ParityError(ExportError):
 class CheckFailedError(OnnxFerryError):
     """A file's own golden samples do not come out as they should on this machine."""
 
+    code = "OF-CHECK-FAILED"
+
 
 class BusyError(OnnxFerryError):
     """A batcher's queue is full."""
+
+    code = "OF-BUSY"
+
+
+def help_page(code: str) -> str:
+    """Where the documentation explains an error's code: the file in the repository, and the heading in it."""
+    return f"docs/en/reference/errors.md#{code.lower()}"
 
 
 def first_line(error: BaseException, otherwise: str | None = None) -> str:

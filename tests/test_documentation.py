@@ -37,6 +37,7 @@ PAGES_WITH_PYTHON = [
     "docs/en/how-to/refused.md",
     "docs/en/how-to/deploy.md",
     "docs/en/reference/errors.md",
+    "docs/en/reference/artifact.md",
 ]
 
 
@@ -108,7 +109,8 @@ def test_python_examples_run_in_order(after_quickstart: Path) -> None:
     assert printed["docs/en/how-to/verify.md"] == ["True\nFalse True\n"]
     assert printed["docs/en/how-to/refused.md"] == ["False ['random-source']\n"]
     assert printed["docs/en/how-to/deploy.md"] == ["ready\n"]
-    assert printed["docs/en/reference/errors.md"] == ["True no-such-file.onnx\n"]
+    assert printed["docs/en/reference/artifact.md"] == ["True\n"]
+    assert printed["docs/en/reference/errors.md"] == ["True no-such-file.onnx OF-ARTIFACT-NOT-FOUND\n"]
 
 
 def test_every_page_with_python_is_run() -> None:
@@ -193,12 +195,32 @@ def test_contract_keys_are_documented() -> None:
     assert {key for key in keys if f"`{key}`" not in text("docs/en/reference/artifact.md")} == set()
 
 
+def test_the_contract_that_is_shown_is_that_of_digits() -> None:
+    from onnxferry.runtime import load
+
+    (shown,) = blocks("json", "docs/en/reference/artifact.md")
+    assert json.loads(shown) == json.loads(load("digits").engine.metadata["onnxferry.contract"])
+
+
 def test_every_error_has_a_row() -> None:
     from onnxferry.runtime import errors
 
     classes = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.OnnxFerryError)}
-    rows = re.findall(r"^\| `(\w+)` \|", text("docs/en/reference/errors.md"), re.MULTILINE)
-    assert sorted(rows) == sorted(classes)
+    page = text("docs/en/reference/errors.md")
+    rows = re.findall(r"^\| `(\w+)` \|.*\| \[([A-Z-]+)\]\(#([a-z-]+)\) \|$", page, re.MULTILINE)
+    assert sorted(rows) == sorted((name, code := getattr(errors, name).code, code.lower()) for name in classes)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_page_that_an_error_names_has_its_code(language: str) -> None:
+    """A heading ``### OF-PARITY`` has the anchor ``of-parity``, in the repository's view and on the site."""
+    from onnxferry.runtime import errors
+
+    classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.OnnxFerryError)]
+    page, _, anchor = errors.help_page("OF-PARITY").partition("#")
+    assert (page, anchor) == ("docs/en/reference/errors.md", "of-parity")
+    headings = re.findall(r"^### (OF-[A-Z-]+)$", text(page.replace("/en/", f"/{language}/")), re.MULTILINE)
+    assert sorted(headings) == sorted(value.code for value in classes)
 
 
 def test_every_variable_of_ours_is_documented() -> None:
@@ -210,12 +232,16 @@ def test_every_variable_of_ours_is_documented() -> None:
 
 
 def test_exit_codes_and_json_errors_are_as_documented(tmp_path: Path) -> None:
-    (shown,) = blocks("console", "docs/en/reference/cli.md")
-    command, _, document = shown.partition("\n")
-    words = shlex.split(command.removeprefix("$ onnxferry "))
-    result = subprocess.run([sys.executable, "-m", "onnxferry.runtime", *words], cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 1
-    assert json.loads(result.stdout) == json.loads(document)
+    for page in ("cli", "errors"):
+        (shown,) = blocks("console", f"docs/en/reference/{page}.md")
+        command, _, document = shown.partition("\n")
+        words = shlex.split(command.removeprefix("$ onnxferry "))
+        result = subprocess.run([sys.executable, "-m", "onnxferry.runtime", *words], cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 1
+        if "--json" in words:
+            assert json.loads(result.stdout) == json.loads(document)
+        else:
+            assert result.stderr == document
 
 
 def quotations() -> list[tuple[str, str, str]]:

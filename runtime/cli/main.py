@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from onnxferry.runtime.errors import MissingExtraError, OnnxFerryError
+from onnxferry.runtime.errors import MissingExtraError, OnnxFerryError, help_page
 
 INTERRUPTED = 130  # the exit code of a Ctrl-C, 128 + SIGINT
 
@@ -69,9 +69,10 @@ class _UsageError(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line, ``sys.argv`` if not given, and returns its exit code: 0 only on success.
 
-    1 for an error that the user can fix, reported in one line on stderr; 2 for a command line that makes no sense; 130 for
-    Ctrl-C. With ``--json``, an error is a JSON document on stdout too: ``{"error": {"type": "InputError", "message": "…"}}``.
-    Any other exception is a bug and keeps its traceback.
+    1 for an error that the user can fix, reported on stderr, with the page that explains it in the last line; 2 for a command
+    line that makes no sense; 130 for Ctrl-C. With ``--json``, an error is a JSON document on stdout too:
+    ``{"error": {"type": "InputError", "message": "…", "code": "OF-INPUT", "help": "…"}}``. Any other exception is a bug and keeps its
+    traceback.
     """
     _stand_in_for_closed_streams()
     _drop_useless_sizes()
@@ -88,11 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except OnnxFerryError as error:
-        failure = type(error).__name__, str(error), 1
+        failure = type(error).__name__, str(error), 1, error.code
     except _UsageError as error:
-        failure = "UsageError", str(error), 2
+        failure = "UsageError", str(error), 2, ""
     except KeyboardInterrupt:
-        failure = "Interrupted", "interrupted", INTERRUPTED
+        failure = "Interrupted", "interrupted", INTERRUPTED, ""
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does. Python flushes stdout once more on its way out: give it somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -101,9 +102,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRAS:
             raise
-        failure = "MissingExtraError", str(MissingExtraError(package, _EXTRAS[package], f"onnxferry {arguments[0]}")), 1
+        failure = (
+            "MissingExtraError",
+            str(MissingExtraError(package, _EXTRAS[package], f"onnxferry {arguments[0]}")),
+            1,
+            MissingExtraError.code,
+        )
     except OSError as error:  # a full disk, a folder that may not be written, …
-        failure = type(error).__name__, f"{error.filename}: {error.strerror}" if error.filename else str(error), 1
+        failure = type(error).__name__, f"{error.filename}: {error.strerror}" if error.filename else str(error), 1, ""
     return _fail(*failure, as_json=_wants_json(arguments) and _documents_printed() == begun)
 
 
@@ -188,13 +194,15 @@ def _usage(error: BaseException, verb: str) -> str:
     return f"{message.rstrip('.?')}; see `{context.command_path if context else f'onnxferry {verb}'} --help`"
 
 
-def _fail(kind: str, message: str, code: int, *, as_json: bool) -> int:
+def _fail(kind: str, message: str, exit_code: int, code: str, *, as_json: bool) -> int:
+    """Prints an error. ``code``: that of its class; none for what is no OnnxFerryError."""
     from onnxferry.runtime.cli.console import print_error, print_json
 
+    explained = {"code": code, "help": help_page(code)} if code else {}
     if as_json:
-        print_json({"error": {"type": kind, "message": message}})
-    print_error(message)
-    return code
+        print_json({"error": {"type": kind, "message": message} | explained})
+    print_error(f"{message}\nhelp: {help_page(code)}" if code else message)
+    return exit_code
 
 
 def _print_help() -> None:

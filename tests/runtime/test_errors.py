@@ -80,3 +80,13 @@ def test_every_error_travels_between_processes(kind: type[errors.OnnxFerryError]
         assert str(copy) == str(error)
         for name in ("filename", "errno", "name", "package", "extra", "report"):
             assert getattr(copy, name, None) == getattr(error, name, None)
+
+
+def test_every_class_has_a_code_of_its_own() -> None:
+    """Programs and pages refer to it, so it stays when a class is renamed."""
+    classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.OnnxFerryError)]
+    codes = [value.__dict__["code"] for value in classes]
+    assert len(set(codes)) == len(classes)
+    assert [code for code in codes if not code.startswith("OF-") or code != code.upper()] == []
+    assert errors.ParityError("x").code == "OF-PARITY"
+    assert errors.help_page("OF-PARITY") == "docs/en/reference/errors.md#of-parity"

@@ -158,8 +158,9 @@ def test_cuda_where_there_is_none_is_one_clear_line(tmp_path: Path, capsys: pyte
     onnx.save(network(), tmp_path / "net.onnx")
     np.savez(tmp_path / "data.npz", x=np.zeros((4, 1, 6, 6), np.float32))
     assert main(["optimize", str(tmp_path / "net.onnx"), "--data", str(tmp_path / "data.npz"), "--device", "cuda"]) == 1
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    line, page = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: device='cuda' cannot be used here: ")
+    assert page == "help: docs/en/reference/errors.md#of-device"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.npz", "net.onnx"]
     with pytest.raises(InputError, match="the device must be cpu or cuda, got 'tpu'"):
         optimize(tmp_path / "net.onnx", data=tmp_path / "data.npz", device="tpu")

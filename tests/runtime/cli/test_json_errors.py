@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from onnxferry.runtime import errors
 from onnxferry.runtime.cli.main import JSON_FILE_VERBS, VERBS, main
 
 # A command line of each verb that fails with an error of ours before it does any work.
@@ -58,9 +59,9 @@ def test_an_error_is_json_too(words: str, capsys: pytest.CaptureFixture[str]) ->
     again, document, same = outcome([*verb, *FAILS[words], "--json"], capsys)
     assert (again, same) == (code, err)
     error = json.loads(document)["error"]
-    assert set(error) == {"type", "message"}
-    assert error["type"].endswith("Error")
-    assert err == f"error: {error['message']}\n"
+    assert set(error) == {"type", "message", "code", "help"}
+    assert error["code"] == getattr(errors, error["type"]).code
+    assert err == f"error: {error['message']}\nhelp: {error['help']}\n"
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in (*JSON_FILE_VERBS, "train")] + ["train cnn", "no-such-verb"])

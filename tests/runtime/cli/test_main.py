@@ -96,13 +96,16 @@ def test_a_command_line_that_makes_no_sense(capsys: pytest.CaptureFixture[str], 
     assert captured.out == ""
 
 
-def test_our_errors_are_one_line_and_exit_code_1(verb, capsys: pytest.CaptureFixture[str]) -> None:
+HELP = "help: docs/en/reference/errors.md#of-input\n"
+
+
+def test_our_errors_end_in_the_page_that_explains_them_and_exit_code_1(verb, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse() -> None:
         raise InputError("the first line says it all " + "x" * 200 + "\nmore \x1b[31m of it")
 
     verb(refuse)
     assert main(["tested"]) == 1
-    assert capsys.readouterr().err == "error: the first line says it all " + "x" * 200 + "\nmore \\x1b[31m of it\n"
+    assert capsys.readouterr().err == "error: the first line says it all " + "x" * 200 + "\nmore \\x1b[31m of it\n" + HELP
 
 
 def test_interruption(verb, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +126,7 @@ def test_a_missing_extra_prints_its_install_line(verb, capsys: pytest.CaptureFix
     assert main(["tested"]) == 1
     install = "pip install 'onnxferry[train]', or in a clone pip install '.[train]'"
     expected = f"error: onnxferry tested needs the package 'matplotlib', which is not installed: {install}\n"
-    assert capsys.readouterr().err == expected
+    assert capsys.readouterr().err == expected + "help: docs/en/reference/errors.md#of-missing-extra\n"
 
 
 def test_a_missing_module_of_ours_is_a_bug(verb) -> None:
@@ -190,4 +193,4 @@ def test_an_unknown_device_is_told_with_those_there_are(capsys: pytest.CaptureFi
     more = {"evaluate": ["--data", "."], "predict": ["x.png"], "reconstruct": ["x.png"]}.get(verb, [])
     assert main([verb, "digits", *more, "--device", "gpu"]) == 1
     out, err = capsys.readouterr()
-    assert (out, err) == ("", "error: unknown device 'gpu'; expected auto, cpu or cuda\n")
+    assert (out, err) == ("", "error: unknown device 'gpu'; expected auto, cpu or cuda\n" + HELP)
