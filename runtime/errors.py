@@ -17,7 +17,8 @@
     ├── ExportError                   a model cannot be exported to ONNX
     │   └── ParityError               it was exported, and does not do the same; ``.report`` says where and by how much
     ├── CheckFailedError              a file's own golden samples do not come out as they should on this machine
-    └── BusyError                     a batcher's queue is full: try again later
+    ├── BusyError                     a batcher's queue is full: try again later
+    └── TimeLimitError                opening or running a model took longer than ``timeout`` (a TimeoutError too)
 
 Every message says what was wrong, what was expected, and what to do, and its first line can stand alone. Every class has a ``code``,
 which does not change between releases; the command line prints it with the page that explains it (:func:`help_page`).
@@ -170,6 +171,12 @@ class BusyError(OnnxFerryError):
 def help_page(code: str) -> str:
     """Where the documentation explains an error's code: the file in the repository, and the heading in it."""
     return f"docs/en/reference/errors.md#{code.lower()}"
+
+
+class TimeLimitError(OnnxFerryError, TimeoutError):
+    """Opening or running a model took longer than its ``timeout``."""
+
+    code = "OF-TIME-LIMIT"
 
 
 def first_line(error: BaseException, otherwise: str | None = None) -> str:

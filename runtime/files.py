@@ -19,6 +19,7 @@ import numpy as np
 
 from onnxferry.runtime.errors import DataError, InputError, InputNotFoundError
 from onnxferry.runtime.formats import json_safe
+from onnxferry.runtime.interruption import unfinished
 
 
 def cache_folder() -> Path | None:
@@ -118,6 +119,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     the suffix of ``path``, since some libraries choose a format by it.
     """
     part = path.with_name(f".{path.stem}.{os.urandom(4).hex()}.tmp{path.suffix}")
+    unfinished.add(os.fspath(part))
     try:
         yield part
         part.replace(path)
@@ -127,6 +129,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise
     finally:
         part.unlink(missing_ok=True)
+        unfinished.discard(os.fspath(part))
 
 
 def write_text_whole(path: Path, text: str) -> None:

@@ -56,7 +56,12 @@ def check(
     allow_none: Annotated[bool, typer.Option("--allow-none", help="Pass a file without golden samples.")] = False,
     untrusted: Annotated[bool, typer.Option("--untrusted", help="Open the file in a child process only, with the limits below.")] = False,
     max_seconds: Annotated[
-        float | None, typer.Option("--max-seconds", help="With --untrusted: seconds that it may take; 60 if not given.", show_default=False)
+        float | None,
+        typer.Option(
+            "--max-seconds",
+            help="Seconds that opening, and each run, may take; with --untrusted all of it, 60 if not given.",
+            show_default=False,
+        ),
     ] = None,
     max_memory: Annotated[
         float | None,
@@ -110,9 +115,10 @@ def check(
     for option, value in (("--weights", weights), ("--samples", samples), ("--report", report_file)):
         if value and not against:
             raise InputError(f"{option} goes with --against, the model to compare with")
-    for option, number in (("--max-seconds", max_seconds), ("--max-memory", max_memory)):
-        if number is not None and not untrusted:
-            raise InputError(f"{option} goes with --untrusted")
+    if max_memory is not None and not untrusted:
+        raise InputError("--max-memory goes with --untrusted")
+    if max_seconds is not None and against:
+        raise InputError("--max-seconds does not go with --against")
     if against:
         if untrusted:
             raise InputError("--against runs a model that you trust beside the file: it does not go with --untrusted")
@@ -125,7 +131,7 @@ def check(
     if untrusted:
         found = _checked_in_child(path, device, threads, max_seconds, max_memory, file_limits)
     else:
-        found = _checked_here(path, device, threads, file_limits)
+        found = _checked_here(path, device, threads, file_limits, max_seconds)
     report, nothing = found.report, not found.report.comparisons
     half = found.unverified_decoder and not allow_none
     if as_json:
@@ -174,15 +180,15 @@ class _Found:
     unverified_decoder: bool = False  # an autoencoder's decoder without golden samples
 
 
-def _checked_here(path: Path, device: str, threads: int | None, limits: Limits) -> _Found:
-    with Engine(path, device=device, threads=threads, limits=limits) as engine:
+def _checked_here(path: Path, device: str, threads: int | None, limits: Limits, seconds: float | None) -> _Found:
+    with Engine(path, device=device, threads=threads, limits=limits, timeout=seconds) as engine:
         contract = engine.contract
-        report = replay(engine)
+        report = replay(engine, seconds)
         device_used, reason = engine.device, engine.device_reason
     samples, unverified = len(contract.goldens) if contract else 0, False
     if contract is not None and contract.kind == ENCODER.name and decoder_path(path).is_file():
-        with Engine(decoder_path(path), device=device, threads=threads, limits=limits) as engine:
-            decoder = replay(engine)
+        with Engine(decoder_path(path), device=device, threads=threads, limits=limits, timeout=seconds) as engine:
+            decoder = replay(engine, seconds)
             more = len(engine.contract.goldens) if engine.contract else 0
         report, samples, unverified = _with_decoder(report, decoder), samples + more, not decoder.comparisons
     return _Found(contract.kind if contract else None, samples, device_used, report, reason, unverified)

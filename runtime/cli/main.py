@@ -11,9 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from onnxferry.runtime.errors import MissingExtraError, OnnxFerryError, help_page
-
-INTERRUPTED = 130  # the exit code of a Ctrl-C, 128 + SIGINT
-
+from onnxferry.runtime.interruption import INTERRUPTED, ctrl_c
 
 VERBS: Mapping[str, tuple[str, str]] = {
     "quickstart": ("onnxferry.export.cli.quickstart:app", "Train, export, verify and run a model in one command."),
@@ -84,8 +82,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Images beyond Pillow's limit are refused with a message of our own; Pillow's warning about them would come before.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     begun = _documents_printed()
+
+    def interrupted() -> None:
+        _fail("Interrupted", "interrupted", INTERRUPTED, "", as_json=_wants_json(arguments) and _documents_printed() == begun)
+        sys.stdout.flush()
+        sys.stderr.flush()
+
     try:
-        code = _run(arguments)
+        with ctrl_c(interrupted):
+            code = _run(arguments)
         sys.stdout.flush()
         return code
     except OnnxFerryError as error:

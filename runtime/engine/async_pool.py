@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxferry.runtime.engine import forks, ort
-from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.errors import InputError, TimeLimitError
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -28,8 +28,13 @@ class AsyncPool:
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
 
-    async def run(self, call: ort.RunCall, names: Sequence[str], feeds: Mapping[str, Any]) -> list[Any]:
-        """``call`` with run options of its own, so that cancelling stops it before the next operator."""
+    async def run(
+        self, call: ort.RunCall, names: Sequence[str], feeds: Mapping[str, Any], seconds: float | None = None, what: str = ""
+    ) -> list[Any]:
+        """``call`` with run options of its own, so that cancelling stops it before the next operator.
+
+        Raises TimeLimitError, whose message ``what`` begins, where it takes more than ``seconds``, waiting for others included.
+        """
         import asyncio  # half of the runtime's import time, and few programs need it
 
         forks.refuse_inherited(self._process, "the model", "load(...) or Engine(...)")
@@ -43,10 +48,14 @@ class AsyncPool:
                 self._pool = ThreadPoolExecutor(self._max_threads, thread_name_prefix="onnxferry")
             future = self._pool.submit(call, names, feeds, options)
         try:
-            return await asyncio.wrap_future(future)
+            async with asyncio.timeout(seconds):
+                return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
             options.terminate = True
             raise
+        except TimeoutError:
+            options.terminate = True
+            raise TimeLimitError(f"{what} within {seconds:g} s; give it more time") from None
 
     def close(self) -> None:
         """Accepts no more runs and lets the accepted ones finish. Closing twice is fine."""

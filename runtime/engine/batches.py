@@ -6,6 +6,7 @@ named ``NAME_or_1`` beside a batch axis ``NAME`` takes one row per item or one r
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -63,15 +64,16 @@ class Runs(Protocol):
     def __call__(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]: ...
 
 
-def per_row_run(runner: Runner) -> Runs:
-    """The runner's ``run``; for a text generator whose rows must run one by one, a run that does that."""
+def per_row_run(runner: Runner, timeout: float | None = None) -> Runs:
+    """The runner's ``run``; for a text generator whose rows must run one by one, a run that does that. ``timeout``: of each run."""
+    limited: Runs = runner.run if timeout is None else functools.partial(runner.run, timeout=timeout)
     if kind_of(runner.contract).returns != "text" or not runner.per_row:
-        return runner.run
+        return limited
     if not all(spec.ranked and spec.shape for spec in runner.outputs):  # a graph that is not what its contract says
-        return runner.run
+        return limited
 
     def run(feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        return _run_per_row(runner, feeds, outputs) if _rows(feeds) > 1 else runner.run(feeds, outputs)
+        return _run_per_row(limited, feeds, outputs) if _rows(feeds) > 1 else limited(feeds, outputs)
 
     return run
 
@@ -86,7 +88,7 @@ def _rows(feeds: Mapping[str, np.ndarray]) -> int:
     return rows if all(np.ndim(side) and len(side) in (1, rows) for side in sides) and len(sides[0]) == rows else 0
 
 
-def _run_per_row(runner: Runner, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None) -> dict[str, np.ndarray]:
+def _run_per_row(run: Runs, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None) -> dict[str, np.ndarray]:
     """Runs each text by itself, without the padding that longer texts of the batch need; the outputs are those of one run."""
     prompt = feeds["prompt"]
     width = prompt.shape[1]
@@ -96,7 +98,7 @@ def _run_per_row(runner: Runner, feeds: Mapping[str, np.ndarray], outputs: Seque
         if "prompt_length" in own:
             length = int(own.pop("prompt_length")[0])
             own["prompt"] = own["prompt"][:, : width if length < 0 else length]
-        made = runner.run(own, outputs)
+        made = run(own, outputs)
         if "log_probabilities" in made:
             read = made["log_probabilities"]
             made["log_probabilities"] = np.pad(read, ((0, 0), (0, width - read.shape[1])))

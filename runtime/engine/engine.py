@@ -19,6 +19,7 @@ from typing import Any, NoReturn, Self
 
 import numpy as np
 
+from onnxferry.runtime import interruption
 from onnxferry.runtime.arguments import given, instead
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.artifact.describe import Description, describe
@@ -33,7 +34,7 @@ from onnxferry.runtime.engine.open import CudaChoices, open_captured, open_for_g
 from onnxferry.runtime.engine.placement import Placement, fallback_message, placements
 from onnxferry.runtime.engine.placement import PlacementWarning as PlacementWarning
 from onnxferry.runtime.engine.threads import threads_for
-from onnxferry.runtime.errors import DeviceError, InputError
+from onnxferry.runtime.errors import DeviceError, InputError, TimeLimitError
 from onnxferry.runtime.machine import cpu
 from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.onnx_file.values import TensorSpec as TensorSpec
@@ -73,10 +74,11 @@ class Engine:
     everything runs on, for :meth:`run_dlpack` (torch: ``torch.cuda.current_stream().cuda_stream``). 0, torch's default stream, cannot
     be passed to ONNX Runtime: runs then synchronize, as they do without ``cuda_stream``. With ``device="cuda"``, a
     :class:`PlacementWarning` names the nodes that run on the CPU nevertheless. ``record_placement`` fills ``placement``: which node runs
-    where.
+    where. ``timeout``: seconds that ONNX Runtime may take to open the file.
 
     Raises ArtifactError for a file that cannot be loaded, UntrustedModelError for one that is refused, DeviceError for a device that
-    cannot be used, InputError for invalid arguments, MissingExtraError if ONNX Runtime is not installed.
+    cannot be used, InputError for invalid arguments, TimeLimitError where opening takes longer than ``timeout``, MissingExtraError if
+    ONNX Runtime is not installed.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Engine:
         cuda_graph: bool = False,
         cuda_stream: int | None = None,
         record_placement: bool = False,
+        timeout: float | None = None,
     ) -> None:
         if not isinstance(graph_level, str) or graph_level not in ort.GRAPH_LEVELS:
             raise InputError(f"graph_level must be one of {', '.join(map(repr, ort.GRAPH_LEVELS))}, got {graph_level!r}")
@@ -114,7 +117,7 @@ class Engine:
         # With device='cuda', nodes that fall back to the CPU are reported.
         record = record_placement or device == "cuda"
         fixed = open_sizes(sizes or {}, summary.inputs)
-        settings = ort.SessionSettings(self.threads, graph_level, fixed, record_placement=record)
+        settings = ort.SessionSettings(self.threads, graph_level, fixed, record, interruption.checked_seconds(timeout))
         self._session: Any
         capturable = True
         with model.opened() as source:
@@ -155,14 +158,19 @@ class Engine:
         self._spares = Spares()
         self._async_pool = AsyncPool(max(2, cpu.available_cpus() // self.threads))
 
-    def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def run(
+        self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None, *, timeout: float | None = None
+    ) -> dict[str, np.ndarray]:
         """Runs the graph once: arrays by input name in, arrays by output name out (``outputs`` asks for some of them only).
 
         Names, dtypes, ranks and fixed sizes are checked first. Arrays are not copied unless they are not C-contiguous. Output arrays are
         new and belong to the caller. Outputs that are not tensors are returned as ONNX Runtime gives them (lists, dicts). The GIL is
         released during the run, so threads run in parallel.
 
-        Raises InputError for inputs that do not fit, DeviceError if the GPU fails.
+        ``timeout``: seconds. The run is stopped before its next operator; one that goes on for another second is left to a thread of its
+        own, which holds its memory until it ends. Costs some 0.1 ms for that thread.
+
+        Raises InputError for inputs that do not fit, DeviceError if the GPU fails, TimeLimitError after ``timeout``.
         """
         call = self._call
         if call is None:
@@ -170,22 +178,25 @@ class Engine:
         names = self._output_names if outputs is None else self._chosen(outputs)
         ready = self._checked(feeds)
         try:
-            results = call(names, ready, None)
+            if timeout is None and not interruption.watched:
+                results = call(names, ready, None)
+            else:
+                results = ort.stoppable(call, (names, ready), self._limited(timeout), f"{self._name} was not run")
         except InputError:
             raise
         except self._errors as error:
             raise self._run_error(error, ready) from error
         return self._named(names, results)
 
-    def run_into(self, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
+    def run_into(self, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], *, timeout: float | None = None) -> None:
         """As :meth:`run`, into the caller's arrays: ``outputs`` by name, some or all, with the dtype and shape of the result.
 
         They must be C-contiguous and writable, and must not overlap one another or an input. Calling again with the very same arrays
         (their contents may differ) is the fastest way to run a small model. For that, each thread keeps its last two sets of arrays in
         memory until the engine is closed.
 
-        Raises InputError for inputs and outputs that do not fit, DeviceError if the GPU fails; the contents of the outputs are then
-        undefined.
+        Raises InputError for inputs and outputs that do not fit, DeviceError if the GPU fails, TimeLimitError after ``timeout``; the
+        contents of the outputs are then undefined, and after a TimeLimitError they may change until the last operator has ended.
         """
         spares = self._spares  # read before the session, as close() clears them in the other order; a binding keeps its session alive
         session = self._session
@@ -197,8 +208,9 @@ class Engine:
             outputs = as_dict(outputs, "outputs")
         if self._graphs is not None:  # it has buffers of its own
             output_arrays(outputs, self._output_checks, bound_arrays(self._input_checks, self._checked(feeds)))
-            self._copy_into(outputs, self.run(feeds, list(outputs)))
+            self._copy_into(outputs, self.run(feeds, list(outputs), timeout=timeout))
             return
+        seconds = self._limited(timeout)
         for binding in spares.bindings:
             if binding.holds(feeds, outputs):
                 break
@@ -207,7 +219,10 @@ class Engine:
             if binding.reusable:
                 spares.add(binding)
         try:
-            binding.run()
+            binding.run(seconds, f"{self._name} was not run")
+        except TimeLimitError:
+            spares.bindings = ()  # the arrays are still in use
+            raise
         except self._errors as error:
             raise self._run_error(error, feeds, outputs) from error
 
@@ -220,7 +235,9 @@ class Engine:
         plain = np.empty(shape, dtype)  # its pages are never touched, so it costs nothing
         return pinned_like(plain, self._at[1]) if self.device == "cuda" else plain
 
-    async def arun(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    async def arun(
+        self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None, *, timeout: float | None = None
+    ) -> dict[str, np.ndarray]:
         """As :meth:`run`, without blocking the event loop. Inputs are checked at once and must not change until the run is done.
 
         As many runs are in progress at a time as there are CPUs for them; the rest wait in order. Cancelling removes a waiting run, and
@@ -232,7 +249,7 @@ class Engine:
         names = self._output_names if outputs is None else self._chosen(outputs)
         ready = self._checked(feeds)
         try:
-            results = await self._async_pool.run(call, names, dict(ready))
+            results = await self._async_pool.run(call, names, dict(ready), self._limited(timeout), f"{self._name} was not run")
         except InputError:
             raise
         except self._errors as error:
@@ -294,6 +311,11 @@ class Engine:
 
     def _closed(self) -> InputError:
         return InputError(f"{self._name} is closed; open it again with Engine(...)")
+
+    def _limited(self, timeout: float | None) -> float | None:
+        if timeout is not None and self._graphs is not None:
+            raise InputError("a captured CUDA graph cannot be stopped: leave timeout or cuda_graph=True out")
+        return interruption.checked_seconds(timeout)
 
     def _checked(self, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
         """The inputs as ONNX Runtime takes them."""

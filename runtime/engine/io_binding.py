@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxferry.runtime import interruption
 from onnxferry.runtime.arguments import given, instead
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.inputs import TensorCheck
@@ -54,10 +55,13 @@ class Binding:
                 return False
         return True
 
-    def run(self) -> None:
-        """Reads the inputs as they are now and writes the outputs."""
+    def run(self, seconds: float | None = None, what: str = "") -> None:
+        """Reads the inputs as they are now and writes the outputs. ``seconds``, ``what``: as of :func:`ort.stoppable`."""
         if self._call is not None:
-            self._call(self._native, None)
+            if seconds is None and not interruption.watched:
+                self._call(self._native, None)
+            else:
+                ort.stoppable(self._call, (self._native,), seconds, what)
         if self._copies:
             for source, target in self._copies:
                 np.copyto(target, source)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxferry.runtime import interruption
 from onnxferry.runtime.engine import forks
 from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError, MissingExtraError
 from onnxferry.runtime.machine import nvidia
@@ -215,6 +216,7 @@ class SessionSettings:
     graph_level: str = "all"  # one of GRAPH_LEVELS
     sizes: Sizes = ()  # of dynamic axes: the graph is optimized for these sizes
     record_placement: bool = False  # so that the session can report which node runs where
+    seconds: float | None = None  # that opening may take
 
 
 def open_session(model: str | bytes, name: str, settings: SessionSettings, providers: Sequence[Requested]) -> Any:
@@ -239,9 +241,10 @@ def open_session(model: str | bytes, name: str, settings: SessionSettings, provi
     options.add_session_config_entry("session.load_model_format", "ONNX")
     # Fatal only: every error is raised as an exception, and a library should not write to stderr.
     options.log_severity_level = 4
-    try:
+
+    def opened() -> Any:
         with _files_set_no_options():
-            session = runtime.InferenceSession(
+            return runtime.InferenceSession(
                 model,
                 options,
                 providers=[full for full, _ in providers],
@@ -249,6 +252,10 @@ def open_session(model: str | bytes, name: str, settings: SessionSettings, provi
                 enable_fallback=0,  # else a provider that fails is replaced by the CPU, with a line on stdout
                 read_config_from_model=0,
             )
+
+    cancel = getattr(options, "set_load_cancellation_flag", interruption.no_stop)  # 1.22 and newer
+    try:
+        session = interruption.within(opened, functools.partial(cancel, True), settings.seconds, f"{name} was not opened")
     except error_classes() as error:
         raise _load_error(model, name, error, providers) from error
     if isinstance(model, bytes) and hasattr(session, "_model_bytes"):
@@ -275,6 +282,21 @@ def run_call(session: Any) -> RunCall:
     return call
 
 
+def stoppable(call: Callable[..., Any], arguments: Sequence[Any], seconds: float | None, what: str) -> Any:
+    """``call(*arguments, run options)``, which Ctrl-C in the command line and a limit of ``seconds`` stop before the next operator.
+
+    ``what``: begins the message of the TimeLimitError.
+    """
+    if seconds is None and not interruption.watched:
+        return call(*arguments, None)
+    options = onnxruntime().RunOptions()
+
+    def stop() -> None:
+        options.terminate = True
+
+    return interruption.within(lambda: call(*arguments, options), stop, seconds, what)
+
+
 def bind(session: Any, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> tuple[Any, Any, Callable[..., Any] | None]:
     """Binds arrays in CPU memory by their address: the objects to keep alive, the binding, and ``call(binding, run options)``.
 
@@ -296,21 +318,32 @@ _session_lock = threading.Lock()
 forks.reset_lock(_session_lock)
 
 
+_loading = 0  # sessions that are being opened
+
+
+_set_aside: list[str] = []  # what ORT_LOAD_CONFIG_FROM_MODEL was before the first of them
+
+
 @contextlib.contextmanager
 def _files_set_no_options() -> Iterator[None]:
     """ORT_LOAD_CONFIG_FROM_MODEL=1 lets a model file set session options, among them paths that are written to.
 
-    The session's argument against it is not enough: ONNX Runtime reads the variable again, and fails. The lock costs nothing, because
-    opening a session holds the GIL anyway.
+    The session's argument against it is not enough: ONNX Runtime reads the variable again, and fails. It comes back with the last of the
+    sessions that are opened at a time.
     """
+    global _loading
     name = "ORT_LOAD_CONFIG_FROM_MODEL"
     with _session_lock:
-        value = os.environ.pop(name, None)
-        try:
-            yield
-        finally:
-            if value is not None:
-                os.environ[name] = value
+        _loading += 1
+        if name in os.environ:
+            _set_aside[:] = [os.environ.pop(name)]
+    try:
+        yield
+    finally:
+        with _session_lock:
+            _loading -= 1
+            if _loading == 0 and _set_aside:
+                os.environ[name] = _set_aside.pop()
 
 
 def _load_error(model: str | bytes, name: str, error: Exception, providers: Sequence[Requested]) -> ArtifactError | DeviceError:

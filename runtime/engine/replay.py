@@ -95,6 +95,9 @@ def _unless_vacuous(comparison: Comparison, expected: np.ndarray) -> Comparison:
     return dataclasses.replace(comparison, passed=False, problem=problem)
 
 
-def replay(runner: Runner) -> GoldenReport:
-    """The golden samples of an open model, none where it has none. Rows run one by one where they must."""
-    return replay_goldens(per_row_run(runner), runner.contract) if runner.contract else GoldenReport(())
+def replay(runner: Runner, timeout: float | None = None) -> GoldenReport:
+    """The golden samples of an open model, none where it has none. Rows run one by one where they must.
+
+    ``timeout``: seconds for each run. Raises TimeLimitError where one takes longer.
+    """
+    return replay_goldens(per_row_run(runner, timeout), runner.contract) if runner.contract else GoldenReport(())

@@ -67,10 +67,15 @@ class Runner(Protocol):
     def best_batch(self) -> int | None:
         """The measured batch size with the least time per row; None where nothing was measured."""
 
-    def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """Arrays by input name to new arrays by output name; ``outputs`` selects some. Raises InputError for inputs that do not fit."""
+    def run(
+        self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None, *, timeout: float | None = None
+    ) -> dict[str, np.ndarray]:
+        """Arrays by input name to new arrays by output name; ``outputs`` selects some. Raises InputError for inputs that do not fit,
+        TimeLimitError where it takes longer than ``timeout`` seconds."""
 
-    async def arun(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    async def arun(
+        self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None, *, timeout: float | None = None
+    ) -> dict[str, np.ndarray]:
         """As :meth:`run`, without blocking the event loop."""
 
     def close(self) -> None:
@@ -81,7 +86,7 @@ class Runner(Protocol):
 class BufferRunner(Runner, Protocol):
     """A runner that also works on the caller's memory."""
 
-    def run_into(self, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
+    def run_into(self, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], *, timeout: float | None = None) -> None:
         """As :meth:`run`, into the given arrays."""
 
     def run_dlpack(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, DeviceArray]:

@@ -21,6 +21,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from onnxferry.runtime.errors import ArtifactError, ArtifactNotFoundError, UntrustedModelError
+from onnxferry.runtime.onnx_file import foresight
+from onnxferry.runtime.onnx_file.constants import LISTS
 from onnxferry.runtime.onnx_file.external_data import ExternalData
 from onnxferry.runtime.onnx_file.protobuf import (
     LENGTH,
@@ -33,19 +35,12 @@ from onnxferry.runtime.onnx_file.protobuf import (
     ProtobufReader,
     signed,
 )
-from onnxferry.runtime.onnx_file.summary import OPERATOR_DOMAINS, REFUSED_OPERATORS, Initializer, Limits, ModelSummary
+from onnxferry.runtime.onnx_file.summary import OPERATOR_DOMAINS, REFUSED_OPERATORS, Initializer, Limits, ModelSummary, beyond
 from onnxferry.runtime.onnx_file.tensors import TensorHeader, read_pair, read_sparse, read_tensor
 from onnxferry.runtime.onnx_file.values import TensorSpec as TensorSpec
 from onnxferry.runtime.onnx_file.values import read_value
 
 _OVERRIDABLE_IR = 4  # from this IR version on, an initializer that is also an input may be fed
-
-
-# A tree ensemble keeps its millions of thresholds in attributes, one field each.
-_ATTRIBUTE_RUNS = {
-    0x3D: re.compile(rb"(?:\x3d.{4})++", re.DOTALL),  # AttributeProto.floats
-    0x40: re.compile(rb"(?:\x40[\x80-\xff]{0,9}+[\x00-\x7f])++"),  # AttributeProto.ints
-}
 
 
 _NOT_ONNX: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
@@ -108,7 +103,7 @@ def _contents(path: Path, limits: Limits) -> tuple[Buffer, os.stat_result]:
             if status.st_size == 0:
                 raise _empty(str(path))
             if status.st_size > limits.file_bytes:
-                raise _beyond(str(path), "file_bytes", status.st_size, limits)
+                raise beyond(str(path), "file_bytes", status.st_size, limits)
             if status.st_size <= _READ_WHOLE:
                 return bytes(file.read()), status
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), status
@@ -127,7 +122,7 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 def _summary(data: Buffer, name: str, folder: Path | None, limits: Limits) -> ModelSummary:
     if len(data) > limits.file_bytes:  # bytes; a file's size is looked at before it is mapped
-        raise _beyond(name, "file_bytes", len(data), limits)
+        raise beyond(name, "file_bytes", len(data), limits)
     if not data:
         raise _empty(name)
     start = data[:64]
@@ -143,20 +138,11 @@ def _summary(data: Buffer, name: str, folder: Path | None, limits: Limits) -> Mo
     except ProtobufError as error:
         raise ArtifactError(f"{name} is not a readable ONNX file: {error}; export or download it again") from error
     except BudgetError as error:
-        raise _beyond(name, "fields", limits.fields + 1, limits) from error
+        raise beyond(name, "fields", limits.fields + 1, limits) from error
 
 
 def _empty(name: str) -> ArtifactError:
     return ArtifactError(f"{name} is empty; export or download it again")
-
-
-def _beyond(name: str, limit: str, found: int, limits: Limits) -> UntrustedModelError:
-    allowed = getattr(limits, limit)
-    what = limit.replace("_", " ")
-    return UntrustedModelError(
-        f"{name} holds more than is read of an untrusted file: {what} {found}, allowed {allowed}; "
-        f"if you trust it, raise Limits({limit}=...), on the command line --limit {limit}={found}"
-    )
 
 
 # Fields by number that are read of each message, and the wire types they may have.
@@ -225,11 +211,13 @@ class _ModelReader:
         self.calls: dict[_Owner, Counter[_Operator]] = {None: Counter()}
         self.call_nesting: dict[tuple[_Owner, _Operator], int] = {}  # the deepest place where an owner has such a node
         self.nesting: dict[_Owner, int] = {}  # of the deepest subgraph of an owner
+        self.functions: dict[_Operator, tuple[int, int]] = {}  # where their messages lie
         self.nodes = 0
         self.depth = 0
         self.tensor_bytes = 0
         self.sparse_bytes = 0
         self.initializers: list[Initializer] = []
+        self.locations: set[str] = set()  # of external data
 
     def read(self) -> ModelSummary:
         reader, limits = self.reader, self.limits
@@ -264,6 +252,8 @@ class _ModelReader:
         while self.pending:
             self._graph(*self.pending.pop())
         self._check_operators()
+        if foresight.is_worth_it(sum(self.calls.values(), Counter())):
+            foresight.Foresight(reader, self.name, limits, self.functions).follow(*graph)
         return ModelSummary(
             ir_version=ir_version,
             opsets=opsets,
@@ -279,6 +269,7 @@ class _ModelReader:
             metadata=metadata,
             functions=len(self.calls) - 1,
             file_bytes=len(reader.data),
+            locations=frozenset(self.locations),
         )
 
     def _graph(self, start: int, end: int, depth: int, owner: _Owner) -> _Graph:
@@ -322,7 +313,7 @@ class _ModelReader:
             self.nesting[owner] = max(depth, self.nesting.get(owner, 0))
 
     def _attribute(self, start: int, end: int, depth: int, owner: _Owner) -> None:
-        for number, _, value, stop in self.reader.fields(start, end, _ATTRIBUTE, _ATTRIBUTE_RUNS):
+        for number, _, value, stop in self.reader.fields(start, end, _ATTRIBUTE, LISTS):
             if number in (5, 10):
                 self._tensor(value, stop)
             elif number in (6, 11):
@@ -342,6 +333,7 @@ class _ModelReader:
             else:
                 (nodes if number == 7 else attributes).append((value, stop))
         owner = (domain, name)
+        self.functions[owner] = start, end
         self.calls.setdefault(owner, Counter())  # overloads of one name count as one function
         for value, stop in attributes:
             self._attribute(value, stop, 0, owner)
@@ -365,6 +357,8 @@ class _ModelReader:
         if self.tensor_bytes > self.limits.tensor_bytes:
             raise self._beyond("tensor_bytes", self.tensor_bytes)
         location = None if header.external is None else self.external.check(header.name, header.external, header.nbytes)
+        if location is not None:
+            self.locations.add(location)
         return Initializer(header.name, header.element.numpy, header.shape, header.nbytes, location)
 
     def _add_initializer(self, initializer: Initializer) -> None:
@@ -442,7 +436,7 @@ class _ModelReader:
         return "" if domain == "ai.onnx" else domain
 
     def _beyond(self, limit: str, found: int) -> UntrustedModelError:
-        return _beyond(self.name, limit, found, self.limits)
+        return beyond(self.name, limit, found, self.limits)
 
 
 def _other_file(domain: str) -> str:

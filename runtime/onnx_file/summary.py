@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.errors import InputError, UntrustedModelError
 from onnxferry.runtime.onnx_file.values import TensorSpec as TensorSpec
 
 
@@ -26,6 +26,9 @@ class Limits:
     sparse_bytes: int = 2**30  # that all sparse tensors take together once they are dense, as ONNX Runtime makes them
     name_bytes: int = 16 * 2**10  # of one name
     metadata_bytes: int = 64 * 2**20  # of all metadata together
+    made_elements: int = 2**28  # of one tensor whose size the file's own constants decide; of text, bytes
+    samples: int = 2**24  # that one Multinomial draws, as the file says
+    tree_depth: int = 10_000  # of a tree ensemble
     fields: int = 2**24  # of the wire format that are looked at: bounds the time, some ten seconds at the most
     domains: frozenset[str] = frozenset({"", "ai.onnx.ml", "com.microsoft"})  # where operators may come from; "" is ai.onnx
 
@@ -35,6 +38,15 @@ class Limits:
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Limits:
         return Limits(**{**values, "domains": frozenset(values["domains"])})
+
+
+def beyond(name: str, limit: str, found: int, limits: Limits) -> UntrustedModelError:
+    """The error for a file that holds more than one of its limits allows."""
+    what = "elements made in memory" if limit == "made_elements" else limit.replace("_", " ")
+    return UntrustedModelError(
+        f"{name} holds more than is read of an untrusted file: {what} {found}, allowed {getattr(limits, limit)}; "
+        f"if you trust it, raise Limits({limit}=...), on the command line --limit {limit}={found}"
+    )
 
 
 def raised_limits(texts: Iterable[str]) -> Limits:
@@ -94,7 +106,8 @@ class ModelSummary:
     metadata: Mapping[str, str]
     functions: int
     file_bytes: int
+    locations: frozenset[str] = frozenset()  # files beside the model that any of its tensors lies in, those in attributes included
 
     def weight_files(self, path: Path) -> list[Path]:
         """The files that hold weights beside the model at ``path``, each once."""
-        return sorted({path.parent / each.location for each in self.initializers if each.location})
+        return sorted({path.parent / location for location in self.locations})

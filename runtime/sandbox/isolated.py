@@ -28,7 +28,8 @@ import numpy as np
 
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.artifact.metadata import contract_of
-from onnxferry.runtime.errors import InputError, UntrustedModelError
+from onnxferry.runtime.errors import InputError, TimeLimitError, UntrustedModelError
+from onnxferry.runtime.interruption import checked_seconds
 from onnxferry.runtime.machine.cpu import default_threads
 from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.onnx_file.values import TensorSpec
@@ -45,7 +46,7 @@ class IsolatedEngine:
 
     ``path``: the file. ``threads``: of the child; None for as many as this process may use.
     ``limits``: memory of the child, seconds of each run (opening the file included), bytes of each answer.
-    ``file_limits``: how much the file may hold.
+    ``file_limits``: how much the file may hold. ``timeout``: seconds that opening may take, the child's start included.
 
     Raises what :class:`~onnxferry.runtime.engine.engine.Engine` raises for the file, and UntrustedModelError where the child broke down.
     """
@@ -57,7 +58,9 @@ class IsolatedEngine:
         threads: int | None = None,
         limits: SandboxLimits | None = None,
         file_limits: Limits | None = None,
+        timeout: float | None = None,
     ) -> None:
+        seconds = checked_seconds(timeout)
         self.path: Path | None = Path(path)
         self._name = str(path)
         self._limits = limits or SandboxLimits()
@@ -74,7 +77,7 @@ class IsolatedEngine:
             "file_limits": (file_limits or Limits()).to_json(),
         }
         try:
-            answer = self._ask(request, max_head=_MAX_MODEL_HEAD)
+            answer = self._ask(request, max_head=_MAX_MODEL_HEAD, timeout=seconds)
             self._describe(answer)
         except BaseException:
             self.close()
@@ -93,15 +96,18 @@ class IsolatedEngine:
         self.providers: tuple[str, ...] = ("CPUExecutionProvider",)
         self.best_batch: int | None = None
 
-    def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def run(
+        self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None, *, timeout: float | None = None
+    ) -> dict[str, np.ndarray]:
         """Arrays of numbers by input name to new arrays by output name; ``outputs`` selects some.
 
         Raises InputError for inputs that do not fit and for a closed model, UntrustedModelError where the child broke down or a run took
-        longer than the limit.
+        longer than the limit, TimeLimitError where it took longer than ``timeout`` seconds; the child is then ended.
         """
+        seconds = checked_seconds(timeout)
         arrays = [np.asarray(array) for array in feeds.values()]
         wanted = None if outputs is None else list(outputs)
-        answer = self._ask({"feeds": list(feeds), "arrays": arrays, "outputs": wanted})
+        answer = self._ask({"feeds": list(feeds), "arrays": arrays, "outputs": wanted}, timeout=seconds)
         try:
             found = dict(zip(map(str, answer["names"]), answer["arrays"], strict=True))
         except (KeyError, TypeError, ValueError) as error:
@@ -110,9 +116,11 @@ class IsolatedEngine:
             raise self._not_understood()
         return found
 
-    async def arun(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    async def arun(
+        self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None, *, timeout: float | None = None
+    ) -> dict[str, np.ndarray]:
         """As :meth:`run`, without blocking the event loop."""
-        return await asyncio.to_thread(self.run, feeds, outputs)
+        return await asyncio.to_thread(self.run, feeds, outputs, timeout=timeout)
 
     def close(self) -> None:
         """Ends the child. A run afterwards raises InputError; closing twice does not."""
@@ -131,14 +139,15 @@ class IsolatedEngine:
     def __repr__(self) -> str:
         return f"IsolatedEngine({self._name!r}, threads={self.threads})"
 
-    def _ask(self, request: Mapping[str, Any], max_head: int = MAX_HEAD_BYTES) -> Any:
+    def _ask(self, request: Mapping[str, Any], max_head: int = MAX_HEAD_BYTES, timeout: float | None = None) -> Any:
         with self._lock:
             if self._ended:
                 raise InputError(f"{self._name} {self._ended}")
             pipe_in, pipe_out = self._process.stdin, self._process.stdout
             assert pipe_in is not None  # noqa: S101  Popen was asked for pipes
             assert pipe_out is not None  # noqa: S101
-            seconds = self._limits.seconds
+            limited = timeout is not None and timeout < self._limits.seconds
+            seconds = timeout if timeout is not None and limited else self._limits.seconds
             deadline = time.monotonic() + seconds
             timer = None if os.name == "posix" else threading.Timer(seconds, self._process.kill)
             try:
@@ -148,6 +157,8 @@ class IsolatedEngine:
                 return child.answer_of(self._name, pipe_out.fileno(), self._limits, deadline=deadline, max_head=max_head)
             except TimeoutError:
                 self._end("was ended because a run took too long: load it again")
+                if limited:
+                    raise TimeLimitError(f"{self._name} was not run within {seconds:g} s; load it again") from None
                 raise UntrustedModelError(
                     f"{self._name} is refused: reading and running it took more than {seconds:g} s; if you trust it, give it more time"
                 ) from None

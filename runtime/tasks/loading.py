@@ -39,6 +39,7 @@ def load(
     limits: Limits | None = None,
     variant: str | None = None,
     isolated: bool = False,
+    timeout: float | None = None,
 ) -> Model:
     """Open a model.
 
@@ -55,6 +56,7 @@ def load(
     open instead, on the device that it is certified for. Of an autoencoder's two files, each that has such a variant.
     ``isolated``: run the model in a confined child process, for a file that you do not trust (see
     :mod:`onnxferry.runtime.sandbox.isolated`); on the CPU, without ``tune``, ``variant`` and ``providers``.
+    ``timeout``: seconds that ONNX Runtime may take to open each file; :meth:`Model.run` has one of its own. Not with ``tune``.
     ``limits``: how much a file may hold; raise them (``Limits(depth=40)``) for one you trust.
 
     Returns a :class:`~onnxferry.runtime.tasks.classifier.Classifier` for a recogniser, a
@@ -64,16 +66,19 @@ def load(
     without an onnxferry contract.
 
     Raises ArtifactError for a file that cannot be opened (ArtifactNotFoundError for one that does not exist) or a variant that does
-    not exist or is not for ``device``, DeviceError where the device cannot be used here; with ``tune``, what
+    not exist or is not for ``device``, DeviceError where the device cannot be used here, TimeLimitError after ``timeout``; with ``tune``,
+    what
     :func:`onnxferry.runtime.tuning.tune.tune` raises.
     """
     path = find_model(name_or_path)
     if variant is not None and tune:
         raise InputError("give either variant=..., to choose one, or tune=True, to have it chosen")
+    if tune and timeout is not None:
+        raise InputError("tune=True has a time limit of its own: leave timeout out")
     if isolated:
         if tune or variant is not None or providers is not None or device not in ("auto", "cpu"):
             raise InputError("isolated=True runs the file as it is on the CPU: leave device, providers, tune and variant out")
-        return _load_isolated(path, threads, limits)
+        return _load_isolated(path, threads, limits, timeout)
     chosen = {} if variant is None else _chosen_variants(path, variant, device, providers, limits)
 
     def open_file(file: Path) -> Runner:
@@ -83,16 +88,16 @@ def load(
         certified = chosen.get(file)
         where = certified.device if certified and providers is None else device
         model = certified.file if certified else describe(file, limits)
-        return Engine(model, device=where, threads=threads, providers=providers)
+        return Engine(model, device=where, threads=threads, providers=providers, timeout=timeout)
 
     return _model_from_runner(open_file(path), open_file)
 
 
-def _load_isolated(path: Path, threads: int | None, limits: Limits | None) -> Model:
+def _load_isolated(path: Path, threads: int | None, limits: Limits | None, timeout: float | None) -> Model:
     from onnxferry.runtime.sandbox.isolated import IsolatedEngine
 
     def open_file(file: Path) -> Runner:
-        return IsolatedEngine(file, threads=threads, file_limits=limits)
+        return IsolatedEngine(file, threads=threads, file_limits=limits, timeout=timeout)
 
     return _model_from_runner(open_file(path), open_file)
 

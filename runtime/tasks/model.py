@@ -47,9 +47,10 @@ class Model:
         """The default batch size: what tuning found best for a tuned model, else 64."""
         return self.engine.best_batch or BATCH
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays by input name to arrays by output name, as :meth:`Runner.run`. Raises InputError for inputs that do not fit."""
-        return self.engine.run(feeds)
+    def run(self, feeds: Mapping[str, np.ndarray], *, timeout: float | None = None) -> dict[str, np.ndarray]:
+        """Arrays by input name to arrays by output name, as :meth:`Runner.run`. Raises InputError for inputs that do not fit,
+        TimeLimitError where it takes longer than ``timeout`` seconds."""
+        return self.engine.run(feeds) if timeout is None else self.engine.run(feeds, timeout=timeout)
 
     def close(self) -> None:
         """Frees the session. Running the model afterwards raises InputError."""

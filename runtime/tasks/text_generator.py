@@ -73,8 +73,8 @@ class TextGenerator(Model):
         _check_generator(engine)
         self._run = per_row_run(engine)
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return self._run(feeds)
+    def run(self, feeds: Mapping[str, np.ndarray], *, timeout: float | None = None) -> dict[str, np.ndarray]:
+        return self._run(feeds) if timeout is None else per_row_run(self.engine, timeout)(feeds)
 
     def generate(
         self,

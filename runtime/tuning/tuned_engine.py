@@ -91,23 +91,29 @@ class TunedEngine:
                 self._setting_of_rows[rows] = found
         return found
 
-    def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def run(
+        self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None, *, timeout: float | None = None
+    ) -> dict[str, np.ndarray]:
         setting = self.setting_for(feeds)
         bound = self._buffered.get(setting)
-        return bound.run(feeds, outputs) if bound is not None else self._engine(setting).run(feeds, outputs)
+        if bound is not None and timeout is None:
+            return bound.run(feeds, outputs)
+        return self._engine(setting).run(feeds, outputs, timeout=timeout)
 
-    def run_into(self, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
-        self._engine(self.setting_for(feeds)).run_into(feeds, outputs)
+    def run_into(self, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], *, timeout: float | None = None) -> None:
+        self._engine(self.setting_for(feeds)).run_into(feeds, outputs, timeout=timeout)
 
     def empty(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
         return self._engine(next(iter(self.tuning.plans.values())).setting).empty(shape, dtype)  # all of them run on one device
 
-    async def arun(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    async def arun(
+        self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None, *, timeout: float | None = None
+    ) -> dict[str, np.ndarray]:
         setting = self.setting_for(feeds)
         engine = self._sessions.get(setting)
         if engine is None:  # opening a session takes time, and must not block the event loop
             engine = await asyncio.to_thread(self._engine, setting)
-        return await engine.arun(feeds, outputs)
+        return await engine.arun(feeds, outputs, timeout=timeout)
 
     def run_dlpack(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, DeviceArray]:
         array: Any = feeds.get(self._axis.inputs[0]) if self._axis is not None and isinstance(feeds, Mapping) else None

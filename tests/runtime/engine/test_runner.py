@@ -78,11 +78,11 @@ class NumpyRunner:
         self.inputs, self.optional_inputs, self.outputs = specs
         self.runs = 0
 
-    def run(self, feeds: Arrays, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def run(self, feeds: Arrays, outputs: Sequence[str] | None = None, *, timeout: float | None = None) -> dict[str, np.ndarray]:
         self.runs += 1
         return {name: array for name, array in self.compute(feeds).items() if outputs is None or name in outputs}
 
-    async def arun(self, feeds: Arrays, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    async def arun(self, feeds: Arrays, outputs: Sequence[str] | None = None, *, timeout: float | None = None) -> dict[str, np.ndarray]:
         return await asyncio.to_thread(self.run, feeds, outputs)
 
     def close(self) -> None: ...

@@ -630,3 +630,12 @@ def test_external_data_hides_in_attributes_too(build_onnx, tmp_path):
     path.write_bytes(build_onnx([helper.make_node("Constant", [], ["y"], value=tensor)], [], [("y", FLOAT, [4])]).SerializeToString())
     with pytest.raises(UntrustedModelError, match="relative path"):
         read_model(path)
+
+
+def test_weight_files_of_tensors_in_attributes_are_weight_files_too(build_onnx, tmp_path):
+    tensor = onnx.TensorProto(name="k", data_type=FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="k.bin")
+    (tmp_path / "k.bin").write_bytes(bytes(16))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(build_onnx([helper.make_node("Constant", [], ["y"], value=tensor)], [], [("y", FLOAT, [4])]).SerializeToString())
+    assert read_model(path).weight_files(path) == [tmp_path / "k.bin"]

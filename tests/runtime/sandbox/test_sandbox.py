@@ -132,7 +132,7 @@ def test_a_file_that_never_ends_is_ended(endless: Path) -> None:
 @needs_memory_limit
 def test_a_file_that_takes_all_memory_is_refused(greedy: Path) -> None:
     with pytest.raises(OnnxFerryError) as caught:
-        run_file(greedy, X, SandboxLimits(memory_bytes=2**30))
+        run_file(greedy, X, SandboxLimits(memory_bytes=2**30), Limits(made_elements=2**40))
     assert "emory" in str(caught.value) or "alloc" in str(caught.value)
 
 
@@ -434,7 +434,8 @@ def test_check_untrusted_opens_nothing_in_this_process(recogniser: Path, monkeyp
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--max-seconds", "3"], "--max-seconds goes with --untrusted"),
+        (["--max-seconds", "3", "--against", "a:b"], "--max-seconds does not go with --against"),
+        (["--max-seconds", "0"], "timeout must be a number of seconds > 0"),
         (["--max-memory", "3"], "--max-memory goes with --untrusted"),
         (["--untrusted", "--max-memory", "0.1"], "at least"),
         (["--untrusted", "--max-memory", "nan"], "a number of GiB"),
