@@ -38,6 +38,8 @@ PAGES_WITH_PYTHON = [
     "docs/en/how-to/deploy.md",
     "docs/en/reference/errors.md",
     "docs/en/reference/artifact.md",
+    "docs/en/learn/compression.md",
+    "docs/en/learn/explaining.md",
 ]
 
 
@@ -109,6 +111,10 @@ def test_python_examples_run_in_order(after_quickstart: Path) -> None:
     assert printed["docs/en/how-to/verify.md"] == ["True\nFalse True\n"]
     assert printed["docs/en/how-to/refused.md"] == ["False ['random-source']\n"]
     assert printed["docs/en/how-to/deploy.md"] == ["ready\n"]
+    (rounding,) = printed["docs/en/learn/compression.md"]
+    nearest, compensated = (float(line.partition(": ")[2]) for line in rounding.splitlines())
+    assert compensated < nearest / 3
+    assert printed["docs/en/learn/explaining.md"] == ["ink under the most important patch: True\n"]
     assert printed["docs/en/reference/artifact.md"] == ["True\n"]
     assert printed["docs/en/reference/errors.md"] == ["True no-such-file.onnx OF-ARTIFACT-NOT-FOUND\n"]
 
