@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from onnxferry.export.parity.report import ParityReport
     from onnxferry.export.pipeline.export import export_model, export_module
     from onnxferry.export.pipeline.verify import verify_file
+    from onnxferry.export.tasks.image_input import ImageInput
 
 
 disable_telemetry()  # before onnxslim, skl2onnx or anything else here imports ONNX Runtime
@@ -29,6 +30,7 @@ disable_telemetry()  # before onnxslim, skl2onnx or anything else here imports O
 __all__ = [
     "ExportError",
     "ExportOptions",
+    "ImageInput",
     "ParityError",
     "ParityReport",
     "export_checkpoint",
@@ -43,6 +45,7 @@ _LAZY = {
     "export_model": "onnxferry.export.pipeline.export",
     "export_module": "onnxferry.export.pipeline.export",
     "ExportOptions": "onnxferry.export.options",
+    "ImageInput": "onnxferry.export.tasks.image_input",
     "ParityReport": "onnxferry.export.parity.report",
     "verify_file": "onnxferry.export.pipeline.verify",
 }

@@ -31,6 +31,10 @@ class ExportKeywords(TypedDict, total=False):
     weights: str | os.PathLike[str] | None
     with_labels: bool
     bits: int | None
+    labels: Sequence[str] | None
+    image: Any
+    activation: str
+    scores: str | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +56,10 @@ class ExportOptions:
     weights: str | os.PathLike[str] | None = None  # state dict (.safetensors, .pt) for a PyTorch model named as pkg.module:make
     with_labels: bool = False  # a classifier's class names as an additional string output
     bits: int | None = None  # store a text generator's weights in 8, 16 or 32 bits; None: as it was trained
+    labels: Sequence[str] | None = None  # class names in the order of the model's outputs: the file gives probabilities and a class
+    image: Any = None  # an ImageInput, or "28x28x1": the file takes images of any size, and prepares them for the model
+    activation: str = "auto"  # with labels: softmax or sigmoid for logits, none for probabilities; auto: by what the model gives
+    scores: str | None = None  # with labels: the output that they name; None: the one that has as many numbers a row
 
     def chosen_goldens(self, default: Sequence[Feeds] | None) -> Sequence[Feeds] | None:
         """The inputs to store as golden samples: ``default`` where the choice was left to us (None: choose after the comparison)."""

@@ -9,6 +9,22 @@ from typing import Annotated
 
 import typer
 
+from onnxferry.export.cli.image_options import (
+    ActivationOption,
+    ColorOption,
+    FitOption,
+    ImageOption,
+    InterpolationOption,
+    LabelsOption,
+    LayoutOption,
+    MeanOption,
+    ResizeOption,
+    ScaleOption,
+    ScoresOption,
+    StdOption,
+    image_from,
+    labels_from,
+)
 from onnxferry.export.cli.print_report import check_report_name, print_report, write_report_file
 from onnxferry.export.graphs.nodes import MAX_OPSET, OPSET
 from onnxferry.export.graphs.writer import checked_target
@@ -77,6 +93,18 @@ def export(
             "--bits", metavar="N", help="A text generator's weights in 8, 16 or 32 bits; as trained if not given.", show_default=False
         ),
     ] = None,
+    labels: LabelsOption = None,
+    image: ImageOption = None,
+    scale: ScaleOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    fit: FitOption = None,
+    resize: ResizeOption = None,
+    interpolation: InterpolationOption = None,
+    color: ColorOption = None,
+    layout: LayoutOption = None,
+    activation: ActivationOption = "auto",
+    scores: ScoresOption = None,
     name: Annotated[str, typer.Option("--name", help="The model's name; the file's if not given.", show_default=False)] = "",
     description: Annotated[str, typer.Option("--description", help="One line for the contract.", show_default=False)] = "",
     license_: Annotated[str, typer.Option("--license", help="The model's licence, as an SPDX name.", show_default=False)] = "",
@@ -99,6 +127,7 @@ def export(
     onnxferry export model.keras -o model.onnx
     onnxferry export program.pt2 -o model.onnx
     onnxferry export theirs.onnx -o verified.onnx
+    onnxferry export digits.keras --labels 0,1,2,3,4,5,6,7,8,9 --image 28x28x1 --scale 1/255 -o digits.onnx
     ```
 
     With --json: model, bytes, and the whole parity report (passed, strategy, fixes, cases, outputs, failures, notes).
@@ -119,6 +148,10 @@ def export(
         "weights": weights,
         "with_labels": with_labels,
         "bits": bits,
+        "labels": labels_from(labels),
+        "image": image_from(image, scale, mean, std, fit=fit, resize=resize, interpolation=interpolation, color=color, layout=layout),
+        "activation": activation,
+        "scores": scores,
         "name": name or None,
         "description": description,
         "license": license_,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,6 +31,11 @@ def without_paths(provenance: Mapping[str, Any]) -> dict[str, Any]:
     return {**provenance, "command": shlex.join(shortened(words))}
 
 
+_NUMBERS = re.compile(r"[\d.,/+e-]*\d")  # 1/255, no path
+
+
 def _last_part(word: str) -> str:
+    if _NUMBERS.fullmatch(word) and not word.startswith("/"):
+        return word
     cut = word.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
     return cut or word

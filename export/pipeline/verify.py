@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from onnxferry.export.parity.value_check import check_values
 from onnxferry.export.pipeline.export import LOCK, checked_feeds, given_cases
 from onnxferry.export.source import Candidate, Feeds, Plan, Source
 from onnxferry.export.sources.choose import Chosen, choose
+from onnxferry.export.tasks.image_input import ImageInput
 from onnxferry.runtime.artifact.tolerances import Tolerance
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError
@@ -107,6 +108,10 @@ def _plan(chosen: Chosen, path: Path, engine: Engine, samples: Sequence[Feeds]) 
         # A model in two files: the one with these outputs.
         plan = next((plan for plan in plans if set(plan.source.output_names) <= set(names)), plans[0])
         return plan, given_cases(plan)
+    task = _task(engine)
+    if task is not None:
+        (plan,) = chosen.plans(None, task, path)
+        return plan, given_cases(plan)[:1]
     example = next(iter(samples), None) or example_inputs(engine.inputs)
     axes = _dynamic_axes(engine)
     (plan,) = chosen.plans(example, ExportOptions(dynamic_shapes=axes), path)
@@ -120,6 +125,21 @@ def _plan(chosen: Chosen, path: Path, engine: Engine, samples: Sequence[Feeds]) 
             "or its inputs were renamed"
         )
     return plan, given_cases(plan)[:1]
+
+
+def _task(engine: Engine) -> ExportOptions | None:
+    """The image in front of the model and the classes behind it, as the contract says that the export put them; None if there are none."""
+    contract = engine.contract
+    found = contract.options.get("image_input") if contract else None
+    if contract is None or not isinstance(found, Mapping):
+        return None
+    activation, scores = contract.options.get("activation"), contract.options.get("scores")
+    return ExportOptions(
+        image=ImageInput.from_json(found),
+        labels=contract.labels or None,
+        activation=activation if isinstance(activation, str) else "auto",
+        scores=scores if isinstance(scores, str) else None,
+    )
 
 
 def _dynamic_axes(engine: Engine) -> dict[str, dict[int, str]]:

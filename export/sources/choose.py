@@ -16,6 +16,7 @@ from typing import Any
 from onnxferry.export.options import ExportOptions
 from onnxferry.export.source import Plan
 from onnxferry.export.sources.factory import FACTORY, object_from_factory
+from onnxferry.export.tasks.plans import task_plans
 from onnxferry.runtime.errors import InputError, MissingExtraError
 
 CODE = (".pkl", ".pickle", ".joblib")
@@ -43,7 +44,7 @@ class Framework:
 COMMON = frozenset({"golden", "name", "description", "license", "command"})
 
 
-COMPARED = frozenset({"dynamic_shapes", "output_names", "rtol", "atol", "samples"})
+COMPARED = frozenset({"dynamic_shapes", "output_names", "rtol", "atol", "samples", "labels", "image", "activation", "scores"})
 
 
 FRAMEWORKS = (
@@ -89,6 +90,8 @@ HINTS = {
     "weights": "it loads a state dict into a PyTorch model that is named as pkg.module:make_model",
     "with_labels": "it adds the class names of a classifier that was trained with onnxferry",
     "strict_nonfinite": "NaN and infinity are compared for PyTorch and Keras models",
+    "labels": "a run has its own",
+    "image": "a run prepares its images itself",
     "bits": "it is for text generators that were trained with onnxferry; for other models, see onnxferry optimize",
 }
 
@@ -108,8 +111,18 @@ class Chosen:
             make = getattr(import_module(module), function)
         except ModuleNotFoundError as error:
             raise MissingExtraError(error.name or module, self.framework.extra, f"exporting {self.framework.name}") from error
-        found: Sequence[Plan] = make(self.model, example_inputs, options, target)
-        return found
+
+        def own_plans(examples: Any, asked: ExportOptions) -> Sequence[Plan]:
+            found: Sequence[Plan] = make(self.model, examples, asked, target)
+            return found
+
+        if options.labels is None and options.image is None and options.activation == "auto" and options.scores is None:
+            return own_plans(example_inputs, options)
+        return task_plans(own_plans, "" if self._has_examples() else self.framework.package, example_inputs, options)
+
+    def _has_examples(self) -> bool:
+        """Whether the model says itself what it takes: an exported program does, and an .onnx file."""
+        return self.framework.package == "torch" and (isinstance(self.model, Path) or not hasattr(self.model, "forward"))
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:

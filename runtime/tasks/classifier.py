@@ -80,6 +80,7 @@ class Classifier(Model):
     def __init__(self, engine: Runner) -> None:
         super().__init__(engine)
         self.channels = _check_recogniser(engine)
+        self._one_by_one = engine.inputs[0].shape[0] == 1
 
     def predict(self, x: ImagesInput, batch_size: int | None = None) -> list[Prediction]:
         """One :class:`Prediction` for each image, in the order given; a list also for one image.
@@ -138,7 +139,12 @@ class Classifier(Model):
         called with its key and the error. Errors of the model itself are always raised.
         """
         decoded = decode_each(images, on_error, self.channels)
-        return self._predict_each(image_batches(decoded, self.channels, self.good_batch if batch_size is None else batch_size))
+        return self._predict_each(image_batches(decoded, self.channels, self._rows_together(batch_size)))
+
+    def _rows_together(self, batch_size: int | None) -> int:
+        """As asked; 1 for a graph whose batch is fixed at 1, as many files from elsewhere have it."""
+        asked = whole_number("batch_size", self.good_batch if batch_size is None else batch_size, 1)
+        return 1 if self._one_by_one else asked
 
     def _predict_each(self, batches: Iterator[list[tuple[Any, np.ndarray]]]) -> Iterator[tuple[Any, Prediction]]:
         for batch in batches:
