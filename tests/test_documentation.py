@@ -31,6 +31,7 @@ PAGES_WITH_PYTHON = [
     "docs/en/get-started/the-file.md",
     "docs/en/how-to/pytorch.md",
     "docs/en/how-to/sklearn.md",
+    "docs/en/how-to/own-classifier.md",
     "docs/en/how-to/application.md",
     "docs/en/how-to/untrusted.md",
     "docs/en/how-to/verify.md",
@@ -95,6 +96,7 @@ def test_python_examples_run_in_order(after_quickstart: Path) -> None:
     assert re.fullmatch(r"True at [1-9]\d* shapes that were never traced\n", gate)
     (forest,) = printed["docs/en/how-to/sklearn.md"]
     assert float(forest.removeprefix("correct: ")) > 0.9
+    assert printed["docs/en/how-to/own-classifier.md"] == ["['a 0', 'a 1', 'a 2', 'a 3', 'a 4']\n"]
     again, anything, mistake, likeliest, many, texts, merged = printed["docs/en/how-to/application.md"]
     assert again == predict
     assert re.fullmatch(r"\{'class_index': \(7,\), 'probabilities': \(7, 3\)\}\n", anything)
