@@ -29,6 +29,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "tune": ("onnxferry.runtime.cli.tune:app", "Find the fastest way to run a model on this machine."),
     "diff": ("onnxferry.export.cli.diff:app", "Show the differences between two .onnx files."),
     "bench": ("onnxferry.export.cli.bench:app", "Benchmark a model against other ways to run it."),
+    "serve": ("onnxferry.runtime.cli.serve:app", "Serve models over HTTP and gRPC."),
     "doctor": ("onnxferry.runtime.cli.doctor:app", "Find out what this machine can run, and how to fix it."),
     "sign": ("onnxferry.runtime.cli.sign:signing_app", "Sign a model file or folder with a private key."),
     "verify-signature": ("onnxferry.runtime.cli.sign:verifying_app", "Verify who signed a model, and that nothing has changed."),
@@ -56,6 +57,10 @@ _EXTRAS = {
     "cryptography": "sign",
     "streamlit": "demo",
     "openvino": "bench",
+    "uvicorn": "serve",
+    "starlette": "serve",
+    "grpc": "serve",
+    "prometheus_client": "serve",
 }
 """Package to the extra that brings it, for verbs that need more than the base install."""
 

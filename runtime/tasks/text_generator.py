@@ -98,7 +98,7 @@ class TextGenerator(Model):
 
         Raises InputError for arguments out of range.
         """
-        text = _Text(_stops(stop))
+        text = WrittenText(stop_texts(stop))
         pieces = self._run_all(self._steps([prompt], max_bytes, temperature, top_k, top_p, seed, STOP_PLAN if stop else [WRITE_CHUNK]))
         return "".join(_shown(pieces, text))
 
@@ -119,10 +119,10 @@ class TextGenerator(Model):
         """
         if isinstance(prompts, str | bytes):
             raise InputError("prompts must be a list of texts; for a single one use generate()")
-        stops = _stops(stop)
+        stops = stop_texts(stop)
         if not prompts:
             return []
-        texts = [_Text(stops) for _ in prompts]
+        texts = [WrittenText(stops) for _ in prompts]
         written: list[list[str]] = [[] for _ in prompts]
         for piece in self._run_all(self._steps(prompts, max_bytes, temperature, top_k, top_p, seed, STOP_PLAN if stop else [WRITE_CHUNK])):
             for text, parts, row in zip(texts, written, piece, strict=True):
@@ -148,7 +148,7 @@ class TextGenerator(Model):
         ``bytes_at_once``: as many are written between two pieces; None for a few at first and then about 24. What may be the
         beginning of a ``stop`` is held back until it is known.
         """
-        text = _Text(_stops(stop))
+        text = WrittenText(stop_texts(stop))
         steps = self._steps([prompt], max_bytes, temperature, top_k, top_p, seed, _stream_plan(bytes_at_once))
         return _shown(self._run_all(steps), text)
 
@@ -171,7 +171,7 @@ class TextGenerator(Model):
 
         Cancelling the task that iterates stops the model before its next operator; leaving the loop stops it between two pieces.
         """
-        text = _Text(_stops(stop))
+        text = WrittenText(stop_texts(stop))
         steps = self._steps([prompt], max_bytes, temperature, top_k, top_p, seed, _stream_plan(bytes_at_once))
         return self._astream(steps, text)
 
@@ -180,7 +180,7 @@ class TextGenerator(Model):
 
         Raises InputError for an empty text, which has no score.
         """
-        data = np.frombuffer(_bytes("text", text), np.uint8)
+        data = np.frombuffer(text_bytes("text", text), np.uint8)
         if not data.size:
             raise InputError("an empty text has no score: give at least one byte")
         total, feeds = 0.0, {"uniforms": np.zeros((1, 0), np.float32)}
@@ -201,7 +201,7 @@ class TextGenerator(Model):
         plan: Sequence[int],
     ) -> _Steps:
         """Checks everything now; then the runs that write, as many bytes in each as ``plan`` says, whose last number is repeated."""
-        read = [np.frombuffer(_bytes("prompt", prompt), np.uint8) for prompt in prompts]
+        read = [np.frombuffer(text_bytes("prompt", prompt), np.uint8) for prompt in prompts]
         wanted = whole_number("max_bytes", max_bytes, 1)
         options = sampling_feeds(temperature, top_k, top_p)
         first = whole_number("seed", seed, 0)
@@ -216,7 +216,7 @@ class TextGenerator(Model):
             if "bytes" in outputs:
                 yield outputs["bytes"]
 
-    async def _astream(self, steps: _Steps, text: _Text) -> AsyncIterator[str]:
+    async def _astream(self, steps: _Steps, text: WrittenText) -> AsyncIterator[str]:
         outputs: dict[str, np.ndarray] | None = None
         while not text.done and (step := _next(steps, outputs)) is not None:
             outputs = await self.engine.arun(*step)
@@ -260,7 +260,7 @@ def _steps(
         done, turn = done + count, turn + 1
 
 
-class _Text:
+class WrittenText:
     """One text that is being written: whole characters, up to the first of ``stops`` that is complete."""
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -295,7 +295,7 @@ class _Text:
         return next((n for n in range(min(longest, len(text)), 0, -1) if any(stop.startswith(text[-n:]) for stop in self._stops)), 0)
 
 
-def _shown(pieces: Iterator[np.ndarray], text: _Text) -> Iterator[str]:
+def _shown(pieces: Iterator[np.ndarray], text: WrittenText) -> Iterator[str]:
     """The text of the first row, piece by piece."""
     for piece in pieces:
         if shown := text.add(piece[0]):
@@ -306,7 +306,7 @@ def _shown(pieces: Iterator[np.ndarray], text: _Text) -> Iterator[str]:
         yield rest
 
 
-def _stops(stop: object) -> tuple[str, ...]:
+def stop_texts(stop: object) -> tuple[str, ...]:
     stops = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, Sequence) else (stop,)
     for each in stops:
         if not isinstance(each, str) or not each:
@@ -350,7 +350,7 @@ def _stretch(prompts: list[np.ndarray], start: int) -> dict[str, np.ndarray]:
     return {"prompt": padded, "prompt_length": np.array([len(part) for part in parts], np.int64)}
 
 
-def _bytes(name: str, text: object) -> bytes:
+def text_bytes(name: str, text: object) -> bytes:
     if isinstance(text, str):
         try:
             return text.encode("utf-8")

@@ -1,0 +1,146 @@
+"""An inference request of the Open Inference Protocol over HTTP: parsed, and its answer written, in JSON and in raw bytes.
+
+With the header ``Inference-Header-Content-Length: N`` the first N bytes of a body are JSON and the rest are the tensors whose JSON says
+``binary_data_size`` (in requests and answers alike).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.server.models import ServedModel
+from onnxferry.runtime.server.tensors import described, from_bytes, from_list, to_bytes, to_list
+
+HEADER = "inference-header-content-length"
+
+MAX_INPUTS = 1000
+
+
+@dataclass(frozen=True)
+class InferCall:
+    """What a client asks for."""
+
+    feeds: dict[str, np.ndarray]
+    outputs: tuple[str, ...] | None = None  # None: all
+    binary: frozenset[str] = frozenset()  # outputs that are wanted in raw bytes
+    binary_default: bool = False
+    identity: str = ""
+    timeout: float | None = None  # seconds
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        first = next(iter(self.feeds.values()), None)
+        return int(first.shape[0]) if first is not None and first.ndim else 1
+
+
+def read_json(body: bytes | memoryview, what: str = "the body") -> dict[str, Any]:
+    """A JSON object. Raises InputError for anything else."""
+    try:
+        document = json.loads(bytes(body))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{what} is not JSON: {str(error)[:200] or type(error).__name__}") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{what} must be a JSON object, got a {type(document).__name__}")
+    return document
+
+
+def read_call(served: ServedModel, body: bytes, header_length: str | None = None) -> InferCall:
+    """Parses the body of an infer request. Raises InputError for what is wrong with it."""
+    head, rest = body, memoryview(b"")
+    if header_length is not None:
+        if not header_length.isdecimal() or int(header_length) > len(body):
+            raise InputError(
+                f"Inference-Header-Content-Length must be a number of bytes up to the body's {len(body)}, got {header_length[:40]!r}"
+            )
+        head, rest = body[: int(header_length)], memoryview(body)[int(header_length) :]
+    document = read_json(head)
+    inputs = document.get("inputs")
+    if not isinstance(inputs, list) or len(inputs) > MAX_INPUTS:
+        raise InputError(f"inputs must be a list of at most {MAX_INPUTS} tensors")
+    feeds: dict[str, np.ndarray] = {}
+    place = 0
+    for tensor in inputs:
+        name = _name(tensor, "input")
+        spec = served.inputs.get(name)
+        if spec is None:
+            raise InputError(f"model {served.name!r} has no input {name[:60]!r}; it takes {', '.join(served.inputs)}")
+        if name in feeds:
+            raise InputError(f"input {name!r} is given twice")
+        size = _parameters(tensor).get("binary_data_size")
+        if size is None:
+            feeds[name] = from_list(spec, tensor.get("datatype"), tensor.get("shape"), tensor.get("data"))
+            continue
+        if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(rest) - place:
+            raise InputError(f"input {name!r}: binary_data_size is {str(size)[:40]}, and the body has {len(rest) - place} bytes left")
+        feeds[name] = from_bytes(spec, tensor.get("datatype"), tensor.get("shape"), rest[place : place + size])
+        place += size
+    if place != len(rest):
+        raise InputError(f"the body has {len(rest) - place} bytes more than its tensors")
+    outputs, binary = _wanted(document.get("outputs"))
+    parameters = _parameters(document)
+    identity = document.get("id", "")
+    if not isinstance(identity, str):
+        raise InputError("id must be a text")
+    default = bool(parameters.get("binary_data_output", False))
+    return InferCall(feeds, outputs, binary, default, identity, _timeout(parameters.get("timeout")), parameters)
+
+
+def write_answer(served: ServedModel, call: InferCall, answer: Mapping[str, np.ndarray]) -> tuple[bytes, dict[str, str]]:
+    """The body and its headers."""
+    tensors, raw = [], []
+    for name, array in answer.items():
+        tensor = described(name, array)
+        if name in call.binary or (call.binary_default and (call.outputs is None or name in call.outputs)):
+            data = to_bytes(array)
+            tensor["parameters"] = {"binary_data_size": len(data)}
+            raw.append(data)
+        else:
+            tensor["data"] = to_list(array)
+        tensors.append(tensor)
+    document: dict[str, Any] = {"model_name": served.name, "model_version": served.version, "outputs": tensors}
+    if call.identity:
+        document["id"] = call.identity
+    head = json.dumps(document, separators=(",", ":")).encode()
+    if not raw:
+        return head, {"content-type": "application/json"}
+    return b"".join((head, *raw)), {"content-type": "application/octet-stream", HEADER: str(len(head))}
+
+
+def _name(tensor: Any, what: str) -> str:
+    name = tensor.get("name") if isinstance(tensor, dict) else None
+    if not isinstance(name, str):
+        raise InputError(f"each {what} must be an object with a name")
+    return name
+
+
+def _parameters(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    parameters = document.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise InputError("parameters must be an object")
+    return parameters
+
+
+def _wanted(outputs: Any) -> tuple[tuple[str, ...] | None, frozenset[str]]:
+    if outputs is None or outputs == []:
+        return None, frozenset()
+    if not isinstance(outputs, list) or len(outputs) > MAX_INPUTS:
+        raise InputError(f"outputs must be a list of at most {MAX_INPUTS} names")
+    names = tuple(dict.fromkeys(_name(output, "output") for output in outputs))
+    binary = frozenset(output["name"] for output in outputs if _parameters(output).get("binary_data") is True)
+    return names, binary
+
+
+def _timeout(microseconds: Any) -> float | None:
+    """Triton's parameter ``timeout``, in microseconds; 0 for none."""
+    if microseconds is None or microseconds == 0:
+        return None
+    if isinstance(microseconds, bool) or not isinstance(microseconds, int) or microseconds < 0:
+        raise InputError(f"the parameter timeout must be a whole number of microseconds, got {str(microseconds)[:40]}")
+    return microseconds / 1e6

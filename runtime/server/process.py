@@ -1,0 +1,131 @@
+"""The server's processes: one, or several workers on one port, with a signal to stop (what was accepted is finished) or to load anew."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from onnxferry.runtime.artifact.describe import describe
+from onnxferry.runtime.artifact.zoo import find_model
+from onnxferry.runtime.errors import InputError, MissingExtraError
+from onnxferry.runtime.server.options import ServeOptions
+
+
+def serve(options: ServeOptions, started: Callable[[str, Any], None] | None = None) -> None:
+    """Serves until a signal. ``started``: called with the URL and the models, before the first request.
+
+    SIGTERM and SIGINT: no new connection, accepted requests are finished within ``drain`` seconds. SIGHUP: every model is loaded again,
+    and no request is lost. Raises InputError for options that make no sense and for a port in use, what opening a model raises, and
+    MissingExtraError where the packages of the extra ``serve`` are missing.
+    """
+    options.check()
+    try:
+        import grpc  # noqa: F401
+        import prometheus_client  # noqa: F401
+        from uvicorn.supervisors import Multiprocess
+
+        from onnxferry.runtime.server.app import Application, ApplicationFactory
+        from onnxferry.runtime.server.connections import BoundedConfig
+    except ImportError as error:
+        raise MissingExtraError(str(error.name or "uvicorn").partition(".")[0], "serve", "serving models") from error
+    _check_certificate(options)
+    listener = _listen(options.host, options.port)
+    port = listener.getsockname()[1]
+    scheme = "https" if options.certificate else "http"
+    url = f"{scheme}://{f'[{options.host}]' if ':' in options.host else options.host}:{port}"
+    several = options.workers > 1
+    with listener, tempfile.TemporaryDirectory(prefix="onnxferry-metrics-") as folder:
+        if several:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+            for source in options.models:  # an error is one line here, and no worker has to fail for it
+                describe(find_model(source.source))
+        application: Any = ApplicationFactory(options) if several else Application(options)
+        config = BoundedConfig(
+            application,
+            factory=several,
+            host=options.host,
+            port=port,
+            workers=options.workers,
+            bounds=options,
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_level="error",
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=max(1, round(options.drain)),
+            timeout_keep_alive=30,
+            ssl_certfile=options.certificate or None,
+            ssl_keyfile=options.key or None,
+        )
+        if several:
+            if started is not None:
+                started(url, options.models)
+            Multiprocess(config, sockets=[listener]).run()
+            return
+        application.repository.open_all()
+        if started is not None:
+            started(url, list(application.repository.open.values()))
+        _reload_on_hangup(application)
+        _server(config).run(sockets=[listener])
+
+
+def _server(config: Any) -> Any:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """Ends with exit code 0 after a signal, where uvicorn raises the signal once more."""
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            with super().capture_signals():
+                yield
+                self._captured_signals.clear()
+
+    return Server(config)
+
+
+def _reload_on_hangup(application: Any) -> None:
+    """SIGHUP opens every model's file again."""
+    if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
+        return
+    begin = application.start
+
+    async def start() -> None:
+        await begin()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(application.reload()))
+
+    application.start = start
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (OSError, OverflowError) as error:
+        raise InputError(f"{host}:{port} is no address to listen on: {error}") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise InputError(f"cannot listen on {host}:{port} ({error.strerror}); give another --port or --host") from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def _check_certificate(options: ServeOptions) -> None:
+    if options.certificate:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.certificate, options.key)
+        except (OSError, ssl.SSLError) as error:
+            raise InputError(f"the certificate {options.certificate} and the key {options.key} cannot be used together: {error}") from error
