@@ -46,7 +46,8 @@ def runtime_modules(*, commands: bool) -> list[str]:
     """Every module of the runtime; the command line's own only where asked for."""
     names = modules("runtime")
     assert {"onnxferry.runtime.engine.engine", "onnxferry.runtime.cli.main"} <= set(names)
-    return [name for name in names if commands or not name.startswith("onnxferry.runtime.cli")]
+    commanded = ("onnxferry.runtime.cli", "onnxferry.runtime.server.http.connections")  # uvicorn brings click
+    return [name for name in names if commands or not name.startswith(commanded)]
 
 
 def python(program: str, *, path: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -146,8 +146,8 @@ def serve_models(
 
 
 def _started(options: ServeOptions, url: str, served: Any, as_json: bool) -> None:
+    from onnxferry.runtime.server.http.openapi import curl_lines
     from onnxferry.runtime.server.models import ServedModel, shown
-    from onnxferry.runtime.server.openapi import curl_lines
 
     opened = [model for model in served if isinstance(model, ServedModel)]
     if as_json:

@@ -10,13 +10,13 @@ from typing import Any
 from onnxferry.runtime.errors import DeviceError
 from onnxferry.runtime.server.access import read_access
 from onnxferry.runtime.server.errors import RequestError
-from onnxferry.runtime.server.friendly import Friendly
-from onnxferry.runtime.server.gate import Gate, Receive, Scope, Send
-from onnxferry.runtime.server.grpc_service import GrpcService
+from onnxferry.runtime.server.http.friendly import Friendly
+from onnxferry.runtime.server.http.gate import Gate, Receive, Scope, Send
+from onnxferry.runtime.server.http.rest import Protocol
 from onnxferry.runtime.server.models import Repository, shown
 from onnxferry.runtime.server.observe import Log, Metrics
 from onnxferry.runtime.server.options import ServeOptions
-from onnxferry.runtime.server.rest import Protocol
+from onnxferry.runtime.server.rpc.service import GrpcService
 
 
 class Application:

@@ -11,8 +11,8 @@ RETRY_AFTER = 1
 """Seconds after which a client may try again where a queue is full."""
 
 
-class RequestError(OnnxFerryError):
-    """A request that is answered with an error: ``status`` is HTTP's."""
+class RequestError(Exception):
+    """Within the server: a request that is answered with an error, ``status`` is HTTP's."""
 
     def __init__(self, status: int, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ def as_request_error(error: BaseException, names: Iterable[tuple[Path | None, st
     """The answer for an error that the caller can do something about; None for a bug. ``names``: paths and what stands for them."""
     if isinstance(error, TimeoutError):
         return RequestError(504, "the request took longer than its deadline allows")
-    if not isinstance(error, OnnxFerryError):
+    if not isinstance(error, OnnxFerryError | RequestError):
         return None
     message = first_line(error)
     for path, name in names:

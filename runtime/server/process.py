@@ -33,7 +33,7 @@ def serve(options: ServeOptions, started: Callable[[str, Any], None] | None = No
         from uvicorn.supervisors import Multiprocess
 
         from onnxferry.runtime.server.app import Application, ApplicationFactory
-        from onnxferry.runtime.server.connections import BoundedConfig
+        from onnxferry.runtime.server.http.connections import BoundedConfig
     except ImportError as error:
         raise MissingExtraError(str(error.name or "uvicorn").partition(".")[0], "serve", "serving models") from error
     _check_certificate(options)

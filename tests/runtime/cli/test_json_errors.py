@@ -32,6 +32,7 @@ FAILS: dict[str, list[str]] = {
     "verify-signature": ["gone.onnx", "--key", "gone.pem"],
     "verify": ["gone.onnx", "gone.pt2"],
     "models": ["gone"],
+    "serve": ["gone.onnx", "--port", "0"],
 }
 NEVER_FAIL = {"doctor", "demo", "train"}  # of themselves; "train" is a group
 

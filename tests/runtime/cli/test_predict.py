@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxferry.runtime.cli.image_arguments import image_names
 from onnxferry.runtime.cli.main import main
+from onnxferry.runtime.cli.tasks.image_arguments import image_names
 from onnxferry.runtime.machine import nvidia
 
 

@@ -85,7 +85,8 @@ def test_a_stop_finishes_what_was_accepted() -> None:
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
             thread.start()
-        time.sleep(0.5)
+        while 'onnxferry_waiting{model="shakespeare",version="1"} 3.0' not in httpx.get(f"{url}/metrics").text:
+            time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         for thread in threads:
             thread.join()

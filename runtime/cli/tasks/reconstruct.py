@@ -26,7 +26,7 @@ from onnxferry.runtime.cli.console import (
     stderr,
     stdout,
 )
-from onnxferry.runtime.cli.image_arguments import Unreadable, image_names, key_of, opened_images
+from onnxferry.runtime.cli.tasks.image_arguments import Unreadable, image_names, key_of, opened_images
 from onnxferry.runtime.files import check_place
 from onnxferry.runtime.images.decode import with_channels
 from onnxferry.runtime.images.grid import image_grid, save_image

@@ -23,7 +23,7 @@ from onnxferry.runtime.cli.console import (
     progress_bar,
     stdout,
 )
-from onnxferry.runtime.cli.image_arguments import Unreadable, image_names, key_of, opened_images
+from onnxferry.runtime.cli.tasks.image_arguments import Unreadable, image_names, key_of, opened_images
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.tasks.classifier import Classifier, Prediction
 from onnxferry.runtime.tasks.loading import load_as

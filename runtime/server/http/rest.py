@@ -17,8 +17,8 @@ from starlette.routing import Route
 
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.server.errors import RequestError, as_request_error
-from onnxferry.runtime.server.gate import while_connected
-from onnxferry.runtime.server.infer import HEADER, read_call, read_json, write_answer
+from onnxferry.runtime.server.http.gate import while_connected
+from onnxferry.runtime.server.http.infer import HEADER, read_call, read_json, write_answer
 from onnxferry.runtime.server.models import Repository, ServedModel
 from onnxferry.runtime.server.tensors import metadata
 from onnxferry.runtime.server.text import TextQueue, TextRequest

@@ -21,12 +21,12 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.images.decode import decode_image, with_channels
 from onnxferry.runtime.images.grid import image_grid
 from onnxferry.runtime.server.errors import RequestError
-from onnxferry.runtime.server.gate import while_connected
-from onnxferry.runtime.server.infer import read_json
+from onnxferry.runtime.server.http.gate import while_connected
+from onnxferry.runtime.server.http.infer import read_json
+from onnxferry.runtime.server.http.openapi import description, page
+from onnxferry.runtime.server.http.rest import events, find, text_options, text_queue
 from onnxferry.runtime.server.models import Repository, ServedModel
 from onnxferry.runtime.server.observe import Metrics
-from onnxferry.runtime.server.openapi import description, page
-from onnxferry.runtime.server.rest import events, find, text_options, text_queue
 from onnxferry.runtime.server.tensors import datatype_of, from_list, to_list
 from onnxferry.runtime.tasks.autoencoder import Autoencoder
 from onnxferry.runtime.tasks.classifier import Classifier, Prediction

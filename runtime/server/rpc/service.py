@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.server import protocol
 from onnxferry.runtime.server.access import Access, Caller
 from onnxferry.runtime.server.errors import GRPC_CODES, RequestError, as_request_error
+from onnxferry.runtime.server.http.rest import EXTENSIONS, model_document
 from onnxferry.runtime.server.models import Repository, ServedModel
 from onnxferry.runtime.server.observe import Log, Metrics, request_id, trace_of
-from onnxferry.runtime.server.rest import EXTENSIONS, model_document
+from onnxferry.runtime.server.rpc import protocol
 from onnxferry.runtime.server.tensors import described, from_bytes, from_list, to_bytes
 
 CONTENTS = {
@@ -62,7 +62,9 @@ class GrpcService:
 
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(
-                partial(self.call, name, answer), request_deserializer=asked.FromString, response_serializer=answer.SerializeToString
+                partial(self.call, name, answer),
+                request_deserializer=partial(_message, asked),
+                response_serializer=answer.SerializeToString,
             )
             for name, (asked, answer) in protocol.methods().items()
         }
@@ -77,6 +79,8 @@ class GrpcService:
         facts: dict[str, Any] = {}
         status, error, bug = "OK", "", ""
         try:
+            if isinstance(request, RequestError):
+                raise request
             caller = self.access.everybody
             if name not in _OPEN:
                 caller = self.access.caller(headers.get("authorization"))
@@ -164,6 +168,16 @@ class GrpcService:
         served = self.repository.find(name, version or None)
         facts["model"], facts["version"] = served.name, served.version
         return served
+
+
+def _message(message_class: Any, data: bytes) -> Any:
+    """The message; the error where there is none, which the call then answers with."""
+    from google.protobuf.message import DecodeError
+
+    try:
+        return message_class.FromString(data)
+    except DecodeError:
+        return RequestError(400, f"the request is no {message_class.DESCRIPTOR.name}: its bytes cannot be read")
 
 
 def _feeds(served: ServedModel, request: Any, raw: list[bytes]) -> dict[str, np.ndarray]:

@@ -1,0 +1,1 @@
+"""The server over gRPC: the messages and the methods."""
