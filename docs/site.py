@@ -1,4 +1,5 @@
-"""A hook of MkDocs: what pages link to outside docs/ (screenshots, SECURITY.md) is copied into the site, and the links follow.
+"""Hooks of MkDocs: what pages link to outside docs/ (screenshots, SECURITY.md) is copied into the site, and the links follow; the page
+of all options is made from the commands themselves.
 
 So one relative link works both in the repository's view and on the site. Named in mkdocs.yml.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 COPIES = "repository"
 """Folder of the site that holds the copies, by their paths in the repository."""
+
+COMMANDS = "<!-- commands -->"
+"""The comment in a page for which the options of all commands stand on the site."""
 
 LINK = re.compile(r'(?P<before>\]\(|src=")(?P<target>[^)"#:]+)(?=[)"#])')
 
@@ -56,7 +61,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
             return link[0]
         return link["before"] + Path(os.path.relpath(copied_as(path), folder)).as_posix()
 
-    return LINK.sub(followed, markdown)
+    markdown = LINK.sub(followed, markdown)
+    return markdown.replace(COMMANDS, commands()) if COMMANDS in markdown else markdown
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
@@ -64,3 +70,40 @@ def on_post_page(output: str, page: Any, config: Any) -> str:
     output = ROLE.sub(r"<code>\1</code>", output)
     name = "搜索" if config.theme["language"] == "zh" else "Search"
     return output.replace('data-md-component="search" role="dialog"', f'data-md-component="search" role="dialog" aria-label="{name}"')
+
+
+@cache
+def commands() -> str:
+    """The options of every command, from the commands themselves, as Markdown: what stands for the comment of :data:`COMMANDS`."""
+    from importlib import import_module
+
+    import typer
+
+    from onnxferry.runtime.cli.main import VERBS
+
+    sections = []
+    for verb, (place, _) in VERBS.items():
+        module, _, attribute = place.partition(":")
+        command: Any = typer.main.get_command(getattr(import_module(module), attribute))
+        family = getattr(command, "commands", None)
+        for name, each in ((f"{verb} {name}", each) for name, each in family.items()) if family else ((verb, command),):
+            sections.append(section(name, each))
+    return "\n".join(sections)
+
+
+def section(name: str, command: Any) -> str:
+    """One command: what it does, its examples, and a table of its arguments and options."""
+    what, _, rest = (command.help or "").partition("\n\n")
+    examples = "\n".join(line.strip() for line in rest.splitlines() if line.strip().startswith("onnxferry "))
+    lines = [f"## onnxferry {name}", "", " ".join(what.split()), ""]
+    if examples:
+        lines += ["```console", *(f"$ {line}" for line in examples.splitlines()), "```", ""]
+    lines += ["| | |", "|---|---|"]
+    context = command.make_context(name, [], resilient_parsing=True)
+    for parameter in command.params:
+        record = parameter.get_help_record(context)
+        if record is None or parameter.name == "help":
+            continue
+        shown, words = (" ".join(part.split()).replace("|", "\\|") for part in record)
+        lines.append(f"| `{shown}` | {words.replace('<', '&lt;')} |")
+    return "\n".join(lines) + "\n"

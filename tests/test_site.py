@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,14 +24,52 @@ LOADED_BY_CSS = re.compile(r"""(?:url\(|@import )\s*["']?((?:https?:)?//[^)"']*)
 LOCAL = re.compile(r"""\b(?:src|href)="([^":#?]+)[#?"]""")
 
 
+PAGES_OF_EACH_KIND = (
+    "index.html",
+    "how-to/demo.html",
+    "explanation/figures.html",
+    "reference/commands.html",
+    "zh/learn/gan.html",
+    "zh/reference/errors.html",
+)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("mkdocs", reason="pip install -e '.[docs]'")
     folder = tmp_path_factory.mktemp("site")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"})
     assert result.returncode == 0, result.stdout + result.stderr
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    assert spent < 60, f"{spent:.0f} s of CPU time; a build has to stay under a minute"
     return folder
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    """The site as a server on this machine shows it: search needs one."""
+
+    class Silent(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Silent, directory=str(site))) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def chromium() -> str:
+    path = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    if path is None:
+        assert not os.environ.get("CI"), "in CI this must run: apt-get install chromium"
+        pytest.skip("no chromium on PATH; apt-get install chromium")
+    return path
 
 
 @pytest.mark.slow
@@ -65,6 +108,40 @@ def test_links_lead_to_files_of_the_site(site: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_options_come_from_the_commands(site: Path) -> None:
+    from onnxferry.runtime.cli.main import VERBS
+
+    for folder in (site, site / "zh"):
+        page = (folder / "reference/commands.html").read_text(encoding="utf-8")
+        headings = set(re.findall(r'<h2 id="[^"]+">onnxferry ([a-z -]+)<', page))
+        assert headings == (set(VERBS) - {"train"}) | {f"train {family}" for family in ("cnn", "rnn", "gan", "ae")}
+        assert "--few-labels" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("home", "words", "page"), [("/index.html", "parity tolerance", "tolerances"), ("/zh/index.html", "容差", "tolerances")]
+)
+def test_search_finds_pages_in_both_languages(address: str, home: str, words: str, page: str) -> None:
+    path = chromium()
+    from playwright.sync_api import sync_playwright
+
+    asked = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"], timeout=120_000)
+        tab = browser.new_page()
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto(address + home)
+        tab.locator("input[data-md-component='search-query']").first.fill(words)
+        tab.wait_for_selector("a.md-search-result__link", state="attached", timeout=60_000)
+        found = tab.eval_on_selector_all("a.md-search-result__link", "links => links.map(link => link.href)")
+        browser.close()
+    assert any(page in link for link in found), found
+    assert all(link.startswith(f"{address}/zh/" if "zh" in home else address) for link in found), found
+    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
+
+
+@pytest.mark.slow
 def test_the_site_is_small(site: Path) -> None:
     assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 15_000_000
 
@@ -73,19 +150,16 @@ def test_the_site_is_small(site: Path) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_finds_no_serious_fault(site: Path, scheme: str) -> None:
     """axe in Chromium on a page of each kind, opened from the folder; the browser asks no other host for anything."""
-    chromium = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-    if chromium is None:
-        assert not os.environ.get("CI"), "in CI this must run: apt-get install chromium"
-        pytest.skip("no chromium on PATH; apt-get install chromium")
+    browser_path = chromium()
     from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import sync_playwright
 
     faults, asked = [], []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"], timeout=120_000)
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"], timeout=120_000)
         tab = browser.new_page(color_scheme=scheme)  # type: ignore[arg-type]
         tab.on("request", lambda request: asked.append(request.url))
-        for path in ("index.html", "how-to/demo.html", "explanation/figures.html", "zh/learn/gan.html"):
+        for path in PAGES_OF_EACH_KIND:
             tab.goto((site / path).as_uri())
             tab.wait_for_timeout(300)
             for fault in Axe().run(tab).response["violations"]:

@@ -118,12 +118,14 @@ def chart(
     def place(point: tuple[float, float]) -> tuple[float, float]:
         return x + w * (point[0] - first) / (last - first), y + h * (1 - (min(max(point[1], low), high) - low) / (high - low))
 
+    lowest, highest = min(point[1] for *_, points in series for point in points), max(point[1] for *_, points in series for point in points)
     on.text(x + w / 2, y - 34, title, size=15)
     for i in range(5):
         value = low + (high - low) * i / 4
         level = y + h * (1 - i / 4)
         on.line([(x, level), (x + w, level)], color="#d5d9df", width=1)
-        on.text(x - 6, level + 4, number.format(value), size=12, color=GREY, anchor="end")
+        cut = "≤ " if i == 0 and lowest < low else "≥ " if i == 4 and highest > high else ""
+        on.text(x - 6, level + 4, cut + number.format(value), size=12, color=GREY, anchor="end")
     steps = max(1, math.ceil((last - first) / 8)) if last - first >= 2 else (last - first) / 4
     value = first
     while value <= last + 1e-9:
@@ -377,7 +379,7 @@ def gan_curves(t: Translate, runs: Path) -> Drawing:
     ]
     ends = [y for *_, points in losses for _, y in points]
     chart(on, 60, 70, 270, 200, losses, t("losses", "损失"), t("epoch", "轮"), math.floor(min(ends)), math.ceil(max(ends)), "{:.2g}")
-    distance = values(runs / "images", "validation", "frechet")
+    distance = values(runs / "images", "validation", "frechet")[1:]  # the first is far above the others
     high = max(y for _, y in distance)
     chart(
         on,
