@@ -5,6 +5,8 @@ two commands.
 from __future__ import annotations
 
 import contextlib
+import html
+import importlib.util
 import io
 import json
 import re
@@ -136,6 +138,23 @@ def test_command_parses(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         command = command.commands[arguments.pop(0)]
     with command.make_context(verb, arguments) as context:
         assert context.params
+
+
+@pytest.mark.slow
+def test_the_terminal_that_is_shown_is_what_the_commands_print() -> None:
+    """The README's picture, and the refusal in docs/en/how-to/refused.md; how many inputs are compared depends on the machine's speed."""
+    spec = importlib.util.spec_from_file_location("terminal_picture", ROOT / "tests/bench/terminal_picture.py")
+    assert spec is not None
+    assert spec.loader is not None
+    terminal = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(terminal)
+    lines: list[str] = terminal.transcript()
+    number = re.compile(r"\d+(?:\.\d+)?")
+    shown = " ".join(re.findall(r"<text [^>]*>([^<]*)</text>", text("docs/assets/terminal.svg")))
+    assert number.sub("0", html.unescape(shown)) == number.sub("0", " ".join(" ".join(lines).split()))
+    refusal = next(block for block in blocks("console", "docs/en/how-to/refused.md") if "error: " in block)
+    begin = lines.index(refusal.splitlines()[0])
+    assert refusal.splitlines() == lines[begin : begin + 3]
 
 
 def test_a_wrong_option_does_not_parse() -> None:
