@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from onnxferry.runtime.tasks.image_generator import ImageGenerator as ImageGenerator
     from onnxferry.runtime.tasks.loading import load as load
     from onnxferry.runtime.tasks.model import Model as Model
+    from onnxferry.runtime.tasks.row_classifier import RowClassifier as RowClassifier
     from onnxferry.runtime.tasks.text_generator import TextGenerator as TextGenerator
     from onnxferry.runtime.tuning.tune import tune as tune
 
@@ -55,6 +56,7 @@ _MODULES = {
     "Model": "tasks.model",
     "PlacementWarning": "engine.placement",
     "Prediction": "tasks.classifier",
+    "RowClassifier": "tasks.row_classifier",
     "SandboxLimits": "sandbox.child",
     "TensorSpec": "engine.engine",
     "TextGenerator": "tasks.text_generator",
@@ -80,6 +82,7 @@ __all__ = [
     "Model",
     "PlacementWarning",
     "Prediction",
+    "RowClassifier",
     "SandboxLimits",
     "TensorSpec",
     "TextGenerator",

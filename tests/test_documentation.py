@@ -99,7 +99,7 @@ def test_python_examples_run_in_order(after_quickstart: Path) -> None:
     (forest,) = printed["docs/en/how-to/sklearn.md"]
     assert float(forest.removeprefix("correct: ")) > 0.9
     assert printed["docs/en/how-to/own-classifier.md"] == ["['a 0', 'a 1', 'a 2', 'a 3', 'a 4']\n"]
-    again, anything, mistake, likeliest, many, texts, merged = printed["docs/en/how-to/application.md"]
+    again, anything, mistake, likeliest, many, of_rows, texts, merged = printed["docs/en/how-to/application.md"]
     assert again == predict
     assert re.fullmatch(r"\{'class_index': \(7,\), 'probabilities': \(7, 3\)\}\n", anything)
     # What the comment in the example promises is what is printed.
@@ -108,6 +108,7 @@ def test_python_examples_run_in_order(after_quickstart: Path) -> None:
     best, document = likeliest.splitlines()
     assert json.loads(document)["label"] == best == "7"
     assert re.fullmatch(r"[1-9]\d* images, 0 unreadable\n", many)
+    assert of_rows == "0 True\n"
     text = texts[: len(texts) // 2]
     assert texts == text + "\n" + text, "a stream is the same text"
     assert merged == "{'3'}\n", "a hundred equal images, and one answer"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -35,6 +35,10 @@ from onnxferry.export.sources.input_spec import InputDescription, parsed_inputs,
 from onnxferry.runtime.cli.console import JsonOption, command, new_app, plain, print_json, print_next, stderr, stdout, try_command
 from onnxferry.runtime.errors import ParityError
 from onnxferry.runtime.formats import human_bytes
+
+if TYPE_CHECKING:
+    from onnxferry.runtime.engine.engine import Engine
+
 
 app = new_app()
 
@@ -179,11 +183,21 @@ def export(
         stdout().print(f"the report: {plain(report_file)}", soft_wrap=True)
     from onnxferry.runtime.artifact.contract import kind_of
     from onnxferry.runtime.engine.engine import Engine
+    from onnxferry.runtime.tasks.row_classifier import RowClassifier
 
     with Engine(out, device="cpu") as engine:
         kind = kind_of(engine.contract)
         has_goldens = bool(engine.contract and engine.contract.goldens)
-    print_next(*([command("check", out)] if has_goldens else ()), command("inspect", out), *try_command(kind, str(out)))
+        tries = try_command(kind, str(out)) or (
+            (command("predict", out, "ROWS.csv") if RowClassifier.fits(engine) else run_command(engine)),
+        )
+    print_next(*([command("check", out)] if has_goldens else ()), command("inspect", out), *tries)
+
+
+def run_command(engine: Engine) -> str:
+    """An example of running the file once."""
+    table = all(len(spec.shape) == 2 and spec.shape[1] == 1 for spec in engine.inputs) and len(engine.inputs) > 1
+    return command("run", str(engine.path), "--feeds", "ROWS.csv" if table else "INPUTS.npz")
 
 
 def _example(described: Sequence[InputDescription], samples: Sequence[Feeds]) -> Feeds | None:

@@ -60,7 +60,7 @@ class Budget:
     def check_kind(self, kind: Kind) -> None:
         """Raises InputError where the budget's metric does not apply to the outputs of a model of this kind."""
         own = kind.budget.split()[0]
-        metrics = (own, "psnr" if own == "rtol" else "rtol")
+        metrics = (own, "rtol") if own != "rtol" else (own, "psnr", "top1")  # of any model whose outputs turn out to have it
         if self.metric not in (*metrics, "function"):
             raise InputError(
                 f"the budget {self.words!r} does not fit a model of the kind {kind.name}: expected {', '.join(metrics)}, a function"

@@ -18,6 +18,8 @@ from onnxferry.runtime.errors import DataError, DataNotFoundError, InputError
 from onnxferry.runtime.files import UNREADABLE, read_npz
 from onnxferry.runtime.kinds import Kind
 from onnxferry.runtime.onnx_file.made_inputs import noise_inputs
+from onnxferry.runtime.tables.csv_file import CSV_SUFFIXES, read_table
+from onnxferry.runtime.tables.feeds import as_feeds, check_text, chosen_columns
 from onnxferry.runtime.tasks.autoencoder import decoder_path
 
 CALIBRATED = 256
@@ -86,14 +88,16 @@ def samples_for(
 
 def _read(engine: Engine, kind: Kind, data: str | os.PathLike[str]) -> tuple[Samples, Samples]:
     path = Path(data)
-    if path.suffix.lower() == ".npz":
-        whole = _npz(engine, path)
+    if path.suffix.lower() in (".npz", *CSV_SUFFIXES) and kind.takes != "text":
+        whole = _npz(engine, path) if path.suffix.lower() == ".npz" else _csv(engine, path)
         half = max(1, len(whole) // 2)
         pair = (whole.take(slice(0, half)), whole.take(slice(half, None))) if len(whole) > 1 else (whole, whole)
     elif kind.takes in ("image", "latent"):
         pair = _images(engine, kind, str(data))
     else:
-        raise InputError(f"data for a model of this kind come as an .npz with an array for each input, got {path.name!r}")
+        raise InputError(
+            f"data for a model of this kind come as an .npz with an array, or a .csv with a column, for each input, got {path.name!r}"
+        )
     return pair
 
 
@@ -192,6 +196,22 @@ def _npz(engine: Engine, path: Path) -> Samples:
     if labels is not None and (labels.shape != (rows.pop(),) or labels.dtype.kind not in "iu"):
         raise DataError(f"{path.name}: labels must be whole numbers, one a row, got {labels.dtype} {labels.shape}")
     return Samples(feeds, f"samples of one's own ({path.name})", None if labels is None else labels.astype(np.int64))
+
+
+def _csv(engine: Engine, path: Path) -> Samples:
+    """Rows of a table; columns that are no inputs are left out. The column ``label`` or ``labels`` holds class names or their places."""
+    table = read_table(path)
+    chosen, left = chosen_columns(table, engine.inputs)
+    check_text(chosen, engine.inputs)
+    try:
+        feeds = dict(as_feeds(chosen, engine.inputs))
+    except InputError as error:
+        raise DataError(f"{path.name}: {error}") from error
+    known = engine.contract.labels if engine.contract else ()
+    target = next((name for name in left if name.lower() in LABELS), None)
+    cells = table.columns[target] if target else ()
+    labels = np.array([known.index(cell) for cell in cells]) if cells and set(cells) <= set(known) else None
+    return Samples(feeds, f"rows of one's own ({path.name})", labels)
 
 
 def _own_examples(engine: Engine) -> Samples:

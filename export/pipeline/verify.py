@@ -33,6 +33,7 @@ from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError
 from onnxferry.runtime.onnx_file.made_inputs import example_inputs
 from onnxferry.runtime.onnx_file.summary import Limits
+from onnxferry.runtime.tables.feeds import as_feeds
 
 # A contract's tolerance that is wider than the default by more than its rounding was given at the export.
 ROUNDED = 1.2
@@ -65,6 +66,7 @@ def verify_file(
     """
     with LOCK, Engine(path, device=device, threads=threads, limits=limits) as engine:
         known = [dict(golden.inputs) for golden in engine.contract.goldens] if engine.contract else []
+        samples = [_by_input(engine, feeds, f"sample {number}") for number, feeds in enumerate(samples)]
         plan, cases = _plan(choose(model, weights=weights), Path(path), engine, [*samples, *known])
         source = plan.source
         for what, group in (("golden sample", known), ("sample", samples)):
@@ -85,6 +87,16 @@ def verify_file(
     if not report.passed:
         explain(source, _candidate(source, proto), proto, report, runs)
     return report
+
+
+def _by_input(engine: Engine, feeds: Feeds, what: str) -> Feeds:
+    """A sample by the file's inputs: columns of a table have their axes and dtypes. Raises InputError with the names found and wanted."""
+    specs = (*engine.inputs, *engine.optional_inputs)
+    unknown = [name for name in feeds if name not in {spec.name for spec in specs}]
+    if unknown:
+        wanted = ", ".join(spec.name for spec in specs)
+        raise InputError(f"{what} has {', '.join(map(repr, unknown))} besides the file's inputs ({wanted}); leave that out")
+    return as_feeds(feeds, engine.inputs, engine.optional_inputs)
 
 
 class _Without:

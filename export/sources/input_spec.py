@@ -14,6 +14,7 @@ from onnxferry.export.source import as_array
 from onnxferry.runtime.errors import DataError, DataNotFoundError, InputError, MissingExtraError, first_line
 from onnxferry.runtime.files import UNREADABLE
 from onnxferry.runtime.onnx_file.made_inputs import SEED, open_axis, random_array
+from onnxferry.runtime.tables.csv_file import CSV_SUFFIXES, read_table
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64", "bool")
 
@@ -81,7 +82,7 @@ def samples_from_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """One sample, input name to array, from an .npz file, or column name to values from a .csv file. Raises DataError where it is none."""
     if not Path(path).is_file():
         raise DataNotFoundError(f"there is no file {path}; --samples takes .npz files with one array for every input", path)
-    if Path(path).suffix.lower() == ".csv":
+    if Path(path).suffix.lower() in CSV_SUFFIXES:
         return _columns_from_csv(Path(path))
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -97,8 +98,9 @@ def _columns_from_csv(path: Path) -> dict[str, np.ndarray]:
         import pandas as pd
     except ModuleNotFoundError as error:
         raise MissingExtraError("pandas", "sklearn", "reading .csv files") from error
+    separator = read_table(path).separator  # and all its errors, by line
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(path, sep=separator, decimal="," if separator == ";" else ".", encoding="utf-8-sig", skipinitialspace=True)
     except (ValueError, OSError) as error:  # of pandas, of text that is not UTF-8
         raise DataError(f"{path} is no .csv file with a line of names: {first_line(error)}") from error
-    return {str(name): as_array(table[name].to_numpy()) for name in table.columns}
+    return {str(name).strip(): as_array(table[name].to_numpy()) for name in table.columns}

@@ -25,6 +25,7 @@ from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.tasks.model import Model
+from onnxferry.runtime.tasks.row_classifier import RowClassifier
 
 Task = TypeVar("Task", bound="Model")
 
@@ -62,8 +63,9 @@ def load(
     Returns a :class:`~onnxferry.runtime.tasks.classifier.Classifier` for a recogniser, a
     :class:`~onnxferry.runtime.tasks.text_generator.TextGenerator`, an
     :class:`~onnxferry.runtime.tasks.image_generator.ImageGenerator`, an
-    :class:`~onnxferry.runtime.tasks.autoencoder.Autoencoder` (its decoder's file is found beside it), or a plain :class:`Model` for a file
-    without an onnxferry contract.
+    :class:`~onnxferry.runtime.tasks.autoencoder.Autoencoder` (its decoder's file is found beside it), a
+    :class:`~onnxferry.runtime.tasks.row_classifier.RowClassifier` for a model with labels and their probabilities, or a plain
+    :class:`Model` for any other file.
 
     Raises ArtifactError for a file that cannot be opened (ArtifactNotFoundError for one that does not exist) or a variant that does
     not exist or is not for ``device``, DeviceError where the device cannot be used here, TimeLimitError after ``timeout``; with ``tune``,
@@ -129,9 +131,19 @@ def load_as(task: type[Task], name_or_path: str | os.PathLike[str], device: str 
     if isinstance(model, task):
         return model
     model.close()
+    raise wrong_kind(model, task, name_or_path)
+
+
+def wrong_kind(model: Model, task: type[Model], name_or_path: str | os.PathLike[str]) -> ArtifactError:
+    """The error for a model of another class than a verb takes."""
     what = f"its contract says {model.contract.kind}" if model.contract else "it carries no onnxferry contract"
-    look = shlex.join(["onnxferry", "inspect", os.fspath(name_or_path)])
-    raise ArtifactError(f"{os.fspath(name_or_path)} is not {task.noun}, {what}; see what it takes and gives: {look}")
+    return ArtifactError(f"{os.fspath(name_or_path)} is not {task.noun}, {what}; {run_or_inspect(name_or_path)}")
+
+
+def run_or_inspect(name_or_path: str | os.PathLike[str]) -> str:
+    """The end of an error for a model that a verb does not take."""
+    look, run = (shlex.join(["onnxferry", verb, os.fspath(name_or_path)]) for verb in ("inspect", "run"))
+    return f"see what it takes and gives: {look}; run it on anything: {run} --feeds FILE"
 
 
 def _model_from_runner(runner: Runner, open_file: Callable[[Path], Runner]) -> Model:
@@ -143,6 +155,8 @@ def _model_from_runner(runner: Runner, open_file: Callable[[Path], Runner]) -> M
 
     try:
         task: type[Model] = kind_of(runner.contract).task_class
+        if task is Model and RowClassifier.fits(runner):
+            task = RowClassifier
         return task.from_engine(runner, open_and_note)
     except BaseException:  # a graph that is not what its contract says: the caller has nothing to close
         for each in opened:

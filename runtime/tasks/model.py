@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.images.batches import BATCH
 from onnxferry.runtime.kinds import MODEL
+from onnxferry.runtime.tables.feeds import as_feeds
 
 if TYPE_CHECKING:
     from onnxferry.runtime.engine.runner import Runner
@@ -47,10 +48,21 @@ class Model:
         """The default batch size: what tuning found best for a tuned model, else 64."""
         return self.engine.best_batch or BATCH
 
-    def run(self, feeds: Mapping[str, np.ndarray], *, timeout: float | None = None) -> dict[str, np.ndarray]:
-        """Arrays by input name to arrays by output name, as :meth:`Runner.run`. Raises InputError for inputs that do not fit,
-        TimeLimitError where it takes longer than ``timeout`` seconds."""
-        return self.engine.run(feeds) if timeout is None else self.engine.run(feeds, timeout=timeout)
+    def run(self, feeds: Any, *, timeout: float | None = None) -> dict[str, np.ndarray]:
+        """Inputs to arrays by output name.
+
+            model.run({"x": array})
+            model.run({"age": [34, 51], "city": "Bonn"})    # lists; a single value is repeated for all rows
+            model.run(frame)                                # a pandas or polars DataFrame: a column for each input
+            model.run(array)                                # of a model with one input
+
+        ``feeds``: as :func:`~onnxferry.runtime.tables.feeds.as_feeds`. An array that fits is passed on as it is; one of another dtype is
+        converted where no value changes (int32 to int64, whole float64 to int64), and refused where one would.
+        Raises InputError for inputs that do not fit, with the names that were found and wanted; TimeLimitError where it takes longer
+        than ``timeout`` seconds.
+        """
+        ready = as_feeds(feeds, self.engine.inputs, self.engine.optional_inputs)
+        return self.engine.run(ready) if timeout is None else self.engine.run(ready, timeout=timeout)
 
     def close(self) -> None:
         """Frees the session. Running the model afterwards raises InputError."""

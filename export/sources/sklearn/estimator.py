@@ -214,7 +214,8 @@ def _checked(model: Any, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]
         if array.dtype.kind == "O":
             bad = next(value for value in array.flat if not isinstance(value, str))
             raise InputError(
-                f"{name!r} holds {bad!r} ({type(bad).__name__}) among text: fill what is missing with a word, before fitting too"
+                f"{name!r} holds {bad!r} ({type(bad).__name__}) among text, and a graph's text is never missing: fill it with a word in "
+                f"the data that you fit on and export with, x.fillna({{{name!r}: 'missing'}}), in place of an imputer in the pipeline"
             )
         if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
             raise InputError(f"{name!r} is {array.dtype}; use float32 or float64")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +26,7 @@ from onnxferry.runtime.cli.console import (
     progress_bar,
     stdout,
 )
+from onnxferry.runtime.cli.tasks.row_arguments import scored_rows
 from onnxferry.runtime.errors import DataError, InputError
 from onnxferry.runtime.evaluation.confusion_plot import write_confusion_plot
 from onnxferry.runtime.evaluation.scores import BINS, Scores
@@ -33,7 +34,8 @@ from onnxferry.runtime.evaluation.test_set import LabelledImages, find_labelled_
 from onnxferry.runtime.files import check_place
 from onnxferry.runtime.images.folders import passed_over_words
 from onnxferry.runtime.tasks.classifier import Classifier
-from onnxferry.runtime.tasks.loading import load_as
+from onnxferry.runtime.tasks.loading import load, wrong_kind
+from onnxferry.runtime.tasks.row_classifier import RowClassifier
 
 app = new_app()
 
@@ -45,8 +47,16 @@ _MAX_COLUMNS = 12  # of a confusion matrix that fits a terminal 80 characters wi
 def evaluate(
     model: ModelArgument,
     data: Annotated[
-        Path, typer.Option(metavar="DIR", help="Sub-folders of images named by label, or MNIST's IDX files.", show_default=False)
+        Path,
+        typer.Option(
+            metavar="DIR|FILE",
+            help="Sub-folders of images named by label, or MNIST's IDX files; for a model of rows a .csv or .npz.",
+            show_default=False,
+        ),
     ],
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="COLUMN", help="Of a table: the column with the labels.", show_default=False)
+    ] = None,
     split: Annotated[str, typer.Option(help="Which IDX files, or which of the folders DIR/test and DIR/train: test or train.")] = "test",
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="PNG", help="Write the confusion matrix as an image.", show_default=False)
@@ -56,7 +66,7 @@ def evaluate(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Measure a recogniser on labelled images.
+    """Measure a classifier on labelled images, or on rows of a table.
 
     Accuracy with its 95% interval (Wilson), recall and precision of each class, the confusion matrix, and the expected
     calibration error (15 bins, Guo et al. 2017). Images that cannot be read are named and not counted; the exit code is then 1.
@@ -64,6 +74,7 @@ def evaluate(
     ```
     onnxferry evaluate digits --data mnist/
     onnxferry evaluate photos.onnx --data photos/ --plot confusion.png
+    onnxferry evaluate wine.onnx --data test.csv --target kind
     ```
 
     With --json: model, device, data, passed_over (files there that were not read, by suffix), trained_on (whether the file says that
@@ -73,7 +84,14 @@ def evaluate(
     plot = plot or picture
     if plot:
         check_place(plot)
-    with load_as(Classifier, model, device, threads) as classifier:
+    with load(model, device=device, threads=threads) as classifier:
+        if isinstance(classifier, RowClassifier):
+            scores, source, notes = scored_rows(classifier, data, target)
+            return _report_rows(model, classifier.engine.device, scores, source, notes, plot, as_json)
+        if not isinstance(classifier, Classifier):
+            raise wrong_kind(classifier, Classifier, model)
+        if target is not None:
+            raise InputError("--target names a column of a table, and this model classifies images: their folders are their labels")
         labelled = find_labelled_images(data, classifier.labels, split)
         scores, errors = _score(classifier, labelled)
         device_used = classifier.engine.device
@@ -105,6 +123,20 @@ def evaluate(
     elif not as_json:
         print_next(command("check", model), command("inspect", model))
     return 1 if errors else 0
+
+
+def _report_rows(model: str, device: str, scores: Scores, source: str, notes: Sequence[str], plot: Path | None, as_json: bool) -> int:
+    if plot:
+        write_confusion_plot(scores, plot)
+    if as_json:
+        found = _json(scores, [])
+        found["rows"] = found.pop("images")
+        print_json({"model": model, "device": device, "data": source, "notes": notes, **found, "plot": plot and str(plot)})
+        return 0
+    about: dict[str, str | Text] = {"model": f"{model} on {device}", "data": source, "left out": "; ".join(notes)}
+    _print_scores(scores, about, plot, "rows")
+    print_next(command("check", model), command("inspect", model))
+    return 0
 
 
 def _learnt(classifier: Classifier, folder: Path, split: str, labelled: LabelledImages) -> bool:
@@ -157,7 +189,7 @@ def _json(scores: Scores, errors: list[tuple[str, InputError]]) -> dict[str, Any
     }
 
 
-def _print_scores(scores: Scores, about: Mapping[str, str | Text], plot: Path | None) -> None:
+def _print_scores(scores: Scores, about: Mapping[str, str | Text], plot: Path | None, counted: str = "images") -> None:
     console = stdout()
     low, high = scores.interval
     console.print(
@@ -170,12 +202,13 @@ def _print_scores(scores: Scores, about: Mapping[str, str | Text], plot: Path | 
             }
         )
     )
-    table = new_table("class", "images", "right", "recall", "precision", "F1", right=("images", "right", "recall", "precision", "F1"))
+    table = new_table("class", counted, "right", "recall", "precision", "F1", right=(counted, "right", "recall", "precision", "F1"))
     for score in scores.classes:
         shares = (score.recall, score.precision, score.f1)
         table.add_row(plain(score.label), str(score.count), str(score.correct), *("-" if x is None else f"{x:.2%}" for x in shares))
     console.print(table)
     if len(scores.labels) <= _MAX_COLUMNS:
+        console.print(f"Confusion matrix: a row is what {counted} are, a column what they were taken for", style="bold")
         console.print(_confusion_table(scores))
     wrong = [f"{plain(c.true)} taken for {plain(c.predicted)} ({c.count})" for c in scores.confusions(5)]
     if wrong:
@@ -188,7 +221,7 @@ def _confusion_table(scores: Scores) -> Table:
     """Rows are what images are, columns what they were taken for; long labels head their columns by number."""
     numbered = max(map(len, scores.labels)) > 4
     heads = [str(i) if numbered else plain(label) for i, label in enumerate(scores.labels)]
-    table = new_table(title="Confusion matrix: a row is what images are, a column what they were taken for")
+    table = new_table()
     table.padding = (0, 1, 0, 0)
     table.add_column("is", overflow="fold")
     for head in heads:

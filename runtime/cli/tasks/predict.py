@@ -21,12 +21,15 @@ from onnxferry.runtime.cli.console import (
     print_json,
     print_next,
     progress_bar,
+    stderr,
     stdout,
 )
 from onnxferry.runtime.cli.tasks.image_arguments import Unreadable, image_names, key_of, opened_images
+from onnxferry.runtime.cli.tasks.row_arguments import predicted_rows
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.tasks.classifier import Classifier, Prediction
-from onnxferry.runtime.tasks.loading import load_as
+from onnxferry.runtime.tasks.loading import load, wrong_kind
+from onnxferry.runtime.tasks.row_classifier import RowClassifier
 
 app = new_app()
 
@@ -35,7 +38,10 @@ app = new_app()
 def predict(
     model: ModelArgument,
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Images, folders of images, or - for one on stdin.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...", help="Images, folders of images, or - for one on stdin; for a model of rows .csv files.", show_default=False
+        ),
     ],
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Below this probability the answer is: not sure.")] = 0.0,
     top: Annotated[int, typer.Option(min=1, metavar="K", help="Show the K likeliest classes.")] = 1,
@@ -43,7 +49,7 @@ def predict(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Classify images.
+    """Classify images, or rows of a table.
 
     An image that cannot be read is reported by name and the others are still predicted; the exit code is then 1.
 
@@ -51,6 +57,7 @@ def predict(
     onnxferry predict digits.onnx three.png seven.jpg
     onnxferry predict digits.onnx photos/ --threshold 0.9 --top 3
     onnxferry predict digits.onnx - --json < three.png
+    onnxferry predict wine.onnx rows.csv
     ```
 
     With --json:
@@ -66,9 +73,17 @@ def predict(
     ```
     """
     names = image_names(images)
-    with load_as(Classifier, model, device, threads) as classifier:
-        predictions, errors = _predict_all(classifier, names)
-        rows = [(name, predictions[key_of(name)]) for name in names if key_of(name) in predictions]
+    errors: list[tuple[str, InputError]] = []
+    notes: list[str] = []
+    with load(model, device=device, threads=threads) as classifier:
+        of_rows = isinstance(classifier, RowClassifier)
+        if isinstance(classifier, RowClassifier):
+            rows, notes = predicted_rows(classifier, names)
+        elif isinstance(classifier, Classifier):
+            predictions, errors = _predict_all(classifier, names)
+            rows = [(name, predictions[key_of(name)]) for name in names if key_of(name) in predictions]
+        else:
+            raise wrong_kind(classifier, Classifier, model)
         if as_json:
             print_json(
                 {
@@ -76,17 +91,21 @@ def predict(
                     "device": classifier.engine.device,
                     "threshold": threshold,
                     "predictions": [
-                        {"image": name, **prediction.to_dict(top), "sure": prediction.probability >= threshold} for name, prediction in rows
+                        {"row" if of_rows else "image": name, **prediction.to_dict(top), "sure": prediction.probability >= threshold}
+                        for name, prediction in rows
                     ],
                     "errors": [{"image": name, "error": str(error)} for name, error in errors],
                 }
             )
         elif rows:
-            _print_table(rows, threshold, top)
+            _print_table(rows, threshold, top, "row" if of_rows else "image")
+    for note in notes if not as_json else ():
+        stderr().print(f"note: {plain(note)}", soft_wrap=True)
     for _, error in errors:
         print_error(str(error))
     if not errors and not as_json:
-        print_next(command("inspect", model), command("evaluate", model, "--data", "FOLDER"))
+        labelled = ("--data", "FILE.csv", "--target", "COLUMN") if of_rows else ("--data", "FOLDER")
+        print_next(command("inspect", model), command("evaluate", model, *labelled))
     return 1 if errors else 0
 
 
@@ -101,9 +120,9 @@ def _predict_all(classifier: Classifier, names: Sequence[str]) -> tuple[dict[str
     return predictions, unreadable.errors
 
 
-def _print_table(rows: Sequence[tuple[str, Prediction]], threshold: float, top: int) -> None:
+def _print_table(rows: Sequence[tuple[str, Prediction]], threshold: float, top: int, head: str) -> None:
     others = ("then",) if top > 1 else ()
-    table = new_table("image", "label", "probability", *others, right=("probability",))
+    table = new_table(head, "label", "probability", *others, right=("probability",))
     for name, prediction in rows:
         sure = prediction.probability >= threshold
         label = Text(plain(prediction.label), "bold") if sure else Text(f"not sure ({plain(prediction.label)}?)", "yellow")

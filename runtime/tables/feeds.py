@@ -1,0 +1,247 @@
+"""What people have (tables, lists, single values, arrays of a neighbouring dtype) as the arrays that a graph takes.
+
+    as_feeds({"age": [34, 51], "city": "Bonn"}, engine.inputs)
+    as_feeds(frame, engine.inputs)                     # a pandas or polars DataFrame: a column for each input
+
+A value is never changed without a word: a cast that would lose something is refused. The one exception are Python's own floats and the
+columns of tables, which are float64 because nothing else was asked for: they are rounded to the graph's float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from onnxferry.runtime.arguments import kind
+from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.onnx_file.values import TensorSpec, shape_words
+from onnxferry.runtime.tables.csv_file import Table
+
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
+"""Cells of a column of numbers that stand for a missing one, in small letters."""
+
+
+_FLAGS = {"true": 1, "false": 0, "yes": 1, "no": 0}
+
+
+def as_feeds(feeds: object, inputs: Sequence[TensorSpec], optional: Sequence[TensorSpec] = ()) -> Mapping[str, Any]:
+    """Arrays by input name, from any of:
+
+    a dict by input name of arrays, lists, Series, single values (repeated for all rows); a DataFrame or :class:`Table` with a column for
+    each input; a list of dicts, one a row; for a model with one input, that input alone. A table goes into a model with one input of
+    numbers (rows, features) as its columns side by side.
+
+    Raises InputError, with the names that were found and wanted, for what does not fit. An array that fits is not copied. Names of a dict
+    and sizes are left to the engine to check.
+    """
+    specs = {spec.name: spec for spec in (*inputs, *optional)}
+    if type(feeds) is dict and all(_fits(specs.get(name), value) for name, value in feeds.items()):
+        return feeds
+    columns = _columns(feeds, inputs)
+    if columns is None:
+        if isinstance(feeds, Mapping):
+            found: Mapping[str, Any] = feeds
+        elif len(inputs) == 1 and feeds is not None:
+            found = {inputs[0].name: feeds}
+        else:
+            names = ", ".join(map(repr, specs)) or "none"
+            raise InputError(
+                f"feeds must be a dict of arrays by input name, or a table with such columns, got {kind(feeds)}; inputs: {names}"
+            )
+        return _together({name: _value(specs.get(name), name, value) for name, value in found.items()}, found, specs)
+    return _of_table(columns, inputs, specs)
+
+
+def _fits(spec: TensorSpec | None, value: object) -> bool:
+    """True where the engine can be left to check it: an array of the right dtype, an unknown name, no tensor."""
+    if spec is None or "(" in spec.dtype:
+        return True
+    return type(value) is np.ndarray and (value.dtype.name == spec.dtype or spec.dtype == "str") and value.ndim == len(spec.shape)
+
+
+def _columns(feeds: object, inputs: Sequence[TensorSpec]) -> dict[str, Any] | None:
+    """The columns of a table; None for what is none."""
+    if isinstance(feeds, Table):
+        return dict(feeds.columns)
+    if isinstance(feeds, np.ndarray | Mapping):
+        return None
+    if hasattr(feeds, "columns") and hasattr(feeds, "__getitem__"):
+        return {str(name): feeds[name] for name in feeds.columns}
+    if isinstance(feeds, Sequence) and not isinstance(feeds, str | bytes) and len(feeds) and all(isinstance(row, Mapping) for row in feeds):
+        names = dict.fromkeys(str(name) for row in feeds for name in row)
+        return {name: [row.get(name) for row in feeds] for name in names}
+    return None
+
+
+def _of_table(columns: Mapping[str, Any], inputs: Sequence[TensorSpec], specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
+    missing = [spec.name for spec in inputs if spec.name not in columns]
+    only = inputs[0] if len(inputs) == 1 else None
+    if missing and only is not None and only.dtype not in ("str", "bool") and len(only.shape) == 2:
+        width = only.shape[1]
+        if isinstance(width, int) and width != len(columns):
+            names = ", ".join(map(repr, columns))
+            raise InputError(f"the table has {len(columns)} columns ({names}), and the input {only.name!r} takes {width} features a row")
+        cells = [_array(only, f"column {name}", values) for name, values in columns.items()]
+        return {only.name: _cast(only, np.stack([c.ravel() for c in cells], axis=1), rounded=True)}
+    if missing:
+        wanted, have = ", ".join(map(repr, specs)), ", ".join(map(repr, columns))
+        raise InputError(f"the table has no column {missing[0]!r}; the model takes {wanted}, and the table has {have}")
+    extra = [name for name in columns if name not in specs]
+    if extra:
+        raise InputError(
+            f"the table has columns that the model does not take: {', '.join(map(repr, extra))}; leave them out: "
+            f"table[[{', '.join(map(repr, specs))}]]"
+        )
+    return {name: _value(specs[name], name, values) for name, values in columns.items()}
+
+
+def check_text(table: Table, inputs: Sequence[TensorSpec]) -> None:
+    """Raises InputError for an empty cell in a column of text: whether it means no text or a missing one, only training knows."""
+    for spec in inputs:
+        cells = table.columns.get(spec.name, ())
+        if spec.dtype == "str" and "" in cells:
+            raise InputError(
+                f"{table.name}: row {list(cells).index('') + 1} of the column {spec.name!r} is empty, and the model takes text there; "
+                "fill it in as for training, or leave the row out"
+            )
+
+
+def chosen_columns(table: Table, inputs: Sequence[TensorSpec], optional: Sequence[TensorSpec] = ()) -> tuple[Table, tuple[str, ...]]:
+    """The table without the columns that are no inputs, and their names, where every input has a column; else the table as it is."""
+    names = {spec.name for spec in (*inputs, *optional)}
+    if not {spec.name for spec in inputs} <= set(table.columns):
+        return table, ()
+    kept = {name: cells for name, cells in table.columns.items() if name in names}
+    return Table(table.name, kept, table.separator), tuple(name for name in table.columns if name not in names)
+
+
+def _together(made: dict[str, Any], given: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
+    """Single values are repeated for the rows that the other inputs have."""
+    single = [name for name, value in given.items() if _is_single(value) and name in specs and specs[name].shape]
+    rows = {len(made[name]) for name in made if name not in single and isinstance(made[name], np.ndarray) and made[name].ndim}
+    if single and len(rows) == 1:
+        count = rows.pop()
+        for name in single:
+            if not isinstance(specs[name].shape[0], int) and isinstance(made[name], np.ndarray):
+                made[name] = np.repeat(made[name], count, axis=0)
+    return made
+
+
+def _is_single(value: object) -> bool:
+    return isinstance(value, str | int | float | np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0)
+
+
+def _value(spec: TensorSpec | None, name: str, value: object) -> object:
+    if _fits(spec, value) or spec is None:
+        return value
+    exact = isinstance(value, np.ndarray | np.generic)  # an array has the dtype that somebody chose
+    if not exact and hasattr(value, "__array__") and not hasattr(value, "to_numpy"):
+        value, exact = np.asarray(value), True
+    array = _ranked(spec, _array(spec, f"input {name!r}", value), exact)
+    return array if spec.dtype == "str" else _cast(spec, array, rounded=not exact)
+
+
+def _array(spec: TensorSpec, what: str, value: object) -> np.ndarray:
+    """Numbers as numpy has them, or strings; missing numbers are NaN."""
+    if hasattr(value, "to_numpy"):
+        value = value.to_numpy()
+    try:
+        array = np.asarray(value, dtype=object) if spec.dtype == "str" and not hasattr(value, "dtype") else np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{what} takes {spec.dtype}, and its rows are of different lengths") from error
+    if array.dtype.kind in "biuf" and spec.dtype != "str":
+        return array
+    cells = np.empty(array.shape, object)
+    cells.ravel()[:] = array.ravel().tolist() if array.dtype.kind != "O" else array.ravel()
+    flat = cells.ravel()
+    if spec.dtype == "str":
+        for place, cell in enumerate(flat):
+            if not isinstance(cell, str):
+                words = "is missing" if _is_missing(cell) else f"is {cell!r} ({type(cell).__name__})"
+                raise InputError(f"{what}: row {place + 1} {words}, and the model takes text there; fill it in as for training")
+        return cells.astype(str) if cells.size else cells
+    numbers = [_number(spec, what, place, cell) for place, cell in enumerate(flat)]
+    return np.array(numbers).reshape(array.shape)
+
+
+def _number(spec: TensorSpec, what: str, place: int, cell: object) -> float | int | bool:
+    if _is_missing(cell):
+        if spec.dtype.startswith("float"):
+            return float("nan")
+        raise InputError(f"{what}: row {place + 1} is missing, and {spec.dtype} has no missing value; fill it in, or leave the row out")
+    if isinstance(cell, bool | int | float | np.generic):
+        return cell  # type: ignore[return-value]
+    text = str(cell).strip()
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    if text.lower() in _FLAGS:
+        return bool(_FLAGS[text.lower()])
+    raise InputError(f"{what}: row {place + 1} is {text[:40]!r}, expected {spec.dtype}")
+
+
+def _is_missing(cell: object) -> bool:
+    if cell is None:
+        return True
+    if isinstance(cell, str):
+        return cell.strip().lower() in MISSING
+    try:
+        return bool(cell != cell)
+    except TypeError:  # pandas' NA says neither yes nor no
+        return True
+
+
+def _ranked(spec: TensorSpec, array: np.ndarray, exact: bool) -> np.ndarray:
+    """With the axes that were left out: of one row, or of one column. An array has them itself, but for a column of numbers."""
+    rank = len(spec.shape)
+    if not spec.ranked or array.ndim == rank or (exact and array.ndim > 1):
+        return array
+    if array.ndim == 0 and all(size == 1 for size in spec.shape if isinstance(size, int)):
+        return array.reshape((1,) * rank)
+    if array.ndim == rank - 1 and spec.shape[-1] == 1:
+        return array[..., np.newaxis]
+    if array.ndim == rank - 1 and not exact:
+        fits = all(not isinstance(size, int) or size == have for size, have in zip(spec.shape[1:], array.shape, strict=True))
+        if fits and (spec.shape[0] == 1 or not isinstance(spec.shape[0], int)):
+            return array[np.newaxis]
+    return array
+
+
+def _cast(spec: TensorSpec, array: np.ndarray, rounded: bool) -> np.ndarray:
+    """In the graph's dtype. Raises InputError where a value would change; ``rounded``: more than a float's last digits."""
+    try:
+        wanted = np.dtype(spec.dtype)
+    except TypeError:
+        return array  # a type that numpy does not know: the engine says what to do
+    if array.dtype == wanted or array.dtype.kind not in "biuf" or wanted.kind not in "biuf":
+        return array
+    if array.dtype.kind == "f" and wanted.kind != "f" and np.isnan(array).any():
+        place = int(np.argwhere(np.isnan(array.ravel()))[0][0])
+        raise InputError(
+            f"input {spec.name!r}: value {place + 1} is missing (NaN), which {spec.dtype} does not have; fill it in, or leave the row out"
+        )
+    with np.errstate(all="ignore"):
+        cast = array.astype(wanted)
+        back = cast.astype(array.dtype) if wanted.kind != "b" else cast
+        if array.dtype.kind == "f" and wanted.kind == "f" and rounded:
+            changed = np.isinf(cast) & ~np.isinf(array)
+        else:
+            changed = (back != array) & ~((array != array) & (wanted.kind == "f"))
+            if array.dtype.kind == "u" and wanted.kind == "i":
+                changed |= cast < 0
+            if array.dtype.kind == "i" and wanted.kind == "u":
+                changed |= array < 0
+            if array.dtype.kind in "iu" and wanted.kind == "f":  # int64's largest rounds up, and back to itself
+                changed |= np.abs(cast.astype(np.float64)) > 2.0 ** (np.finfo(wanted).nmant + 1)
+    if changed.any():
+        at = tuple(int(i) for i in np.argwhere(changed)[0])
+        use = f"; use {spec.name}.astype({spec.dtype!r}) if the loss is meant" if not rounded else ""
+        raise InputError(
+            f"input {spec.name!r} must be {spec.dtype} {shape_words(spec.shape)}, got {array.dtype.name}: {array[at].item()!r} at "
+            f"{list(at)} would change{use}"
+        )
+    return cast
