@@ -11,6 +11,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from typing import Any
 import pytest
 import typer
 
-from onnxferry.runtime.cli.main import VERBS
+from onnxferry.runtime.cli.main import VERBS, main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -139,6 +140,63 @@ def test_command_parses(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         command = command.commands[arguments.pop(0)]
     with command.make_context(verb, arguments) as context:
         assert context.params
+
+
+# Verbs that are only parsed, because they take minutes, a GPU, a browser or a server; each has tests of its own, and what is shown of their
+# output is a record whose command stands beside it. `quickstart` is what the reader's folder is made by.
+ONLY_PARSED = {"bench", "demo", "export", "optimize", "quickstart", "serve", "train", "tune"}
+FAILS = {"onnxferry check no-such.onnx", "onnxferry check no-such.onnx --json", "onnxferry check model.onnx --device cuda"}
+
+
+@pytest.fixture(scope="module")
+def readers_files(after_quickstart: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the pages' commands name: the reader's own models, photos and keys, made from included ones."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    folder = tmp_path_factory.mktemp("files")
+    shutil.copytree(after_quickstart / "quickstart", folder / "quickstart")
+    digits, sample = folder / "quickstart/digits.onnx", folder / "quickstart/samples/7.png"
+    zoo = ROOT / "runtime/zoo"
+    copies = dict.fromkeys(("digits.onnx", "model.onnx", "older.onnx", "smaller.onnx", "photos.onnx"), digits)
+    copies |= dict.fromkeys(("images.onnx", "digits-gan.onnx"), zoo / "digits-gan/digits-gan.onnx")
+    for name in ("ordinary", "digits-ae"):
+        copies |= {f"{name}.onnx": zoo / "digits-ae/digits-ae.onnx", f"{name}.decoder.onnx": zoo / "digits-ae/digits-ae.decoder.onnx"}
+    copies |= {"letters.onnx": zoo / "shakespeare/shakespeare.onnx", "holiday.jpg": sample, "7.png": sample}
+    for data in ("mnist", "other-photos"):
+        copies |= {f"{data}/7/one.png": sample}
+    for name, source in copies.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, folder / name)
+    private = ec.generate_private_key(ec.SECP256R1())
+    encoding, public = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    plain = serialization.NoEncryption()
+    (folder / "private.pem").write_bytes(private.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain))
+    (folder / "public.pem").write_bytes(private.public_key().public_bytes(encoding, public))
+    return folder
+
+
+def commands_to_run() -> list[str]:
+    lines = [line for line in command_lines() if line.split()[1] not in ONLY_PARSED and "mypkg" not in line and "runs/" not in line]
+    return sorted(lines, key=lambda line: "verify-signature" in line)  # after `sign`
+
+
+@pytest.mark.slow
+def test_commands_run(readers_files: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    failed = []
+    for line in commands_to_run():
+        with inside(readers_files):
+            code = main(shlex.split(line)[1:])
+        said = capfd.readouterr()
+        if code != (1 if line in FAILS else 0):
+            failed.append(f"{line}: exit code {code}\n{said.err}")
+    assert failed == []
+
+
+def test_most_kinds_of_commands_are_run() -> None:
+    """The list above is no way out for new verbs: it holds what it names, and what is run is not only `check`."""
+    assert set(VERBS) >= ONLY_PARSED
+    assert {line.split()[1] for line in commands_to_run()} >= set(VERBS) - ONLY_PARSED - {"verify"}
 
 
 @pytest.mark.slow
