@@ -158,7 +158,8 @@ def readers_files(after_quickstart: Path, tmp_path_factory: pytest.TempPathFacto
     shutil.copytree(after_quickstart / "quickstart", folder / "quickstart")
     digits, sample = folder / "quickstart/digits.onnx", folder / "quickstart/samples/7.png"
     zoo = ROOT / "runtime/zoo"
-    copies = dict.fromkeys(("digits.onnx", "model.onnx", "older.onnx", "smaller.onnx", "photos.onnx"), digits)
+    model_of_rows(folder)
+    copies = dict.fromkeys(("digits.onnx", "photos.onnx"), digits) | dict.fromkeys(("older.onnx", "smaller.onnx"), folder / "model.onnx")
     copies |= dict.fromkeys(("images.onnx", "digits-gan.onnx"), zoo / "digits-gan/digits-gan.onnx")
     for name in ("ordinary", "digits-ae"):
         copies |= {f"{name}.onnx": zoo / "digits-ae/digits-ae.onnx", f"{name}.decoder.onnx": zoo / "digits-ae/digits-ae.decoder.onnx"}
@@ -174,6 +175,20 @@ def readers_files(after_quickstart: Path, tmp_path_factory: pytest.TempPathFacto
     (folder / "private.pem").write_bytes(private.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain))
     (folder / "public.pem").write_bytes(private.public_key().public_bytes(encoding, public))
     return folder
+
+
+def model_of_rows(folder: Path) -> None:
+    """``model.onnx``, a classifier of the rows of a table, ``rows.csv`` and ``test_rows.csv``, which has the column ``kind`` too."""
+    import pandas as pd
+    from sklearn.linear_model import LogisticRegression
+
+    from onnxferry.export import export_model
+
+    rows = pd.DataFrame({"width": [0.5, 1.5, 2.5, 3.5], "height": [4.0, 3.0, 2.0, 1.0]})
+    kinds = pd.Series(["narrow", "narrow", "wide", "wide"], name="kind")
+    export_model(LogisticRegression().fit(rows, kinds), rows, folder / "model.onnx")
+    rows.to_csv(folder / "rows.csv", index=False)
+    rows.assign(kind=kinds).to_csv(folder / "test_rows.csv", index=False)
 
 
 def commands_to_run() -> list[str]:
