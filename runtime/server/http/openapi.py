@@ -158,7 +158,11 @@ def _json(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answers(properties: dict[str, Any] | None, kind: str, errors: Sequence[str]) -> dict[str, Any]:
-    schema = {"type": "string"} if properties is None else {"type": "object", "required": list(properties), "properties": properties}
+    schema: dict[str, Any] = {"type": "string"}
+    if kind == "text/event-stream":  # each event
+        schema = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
+    elif properties is not None:
+        schema = {"type": "object", "required": list(properties), "properties": properties}
     answers: dict[str, Any] = {"200": {"description": "The answer", "content": {kind: {"schema": schema}}}}
     for status in errors:
         answers[status] = {"description": "An error", "content": _json(_ERROR)}
