@@ -1,0 +1,255 @@
+"""A folder or a list of images to one file of predictions: several processes, flat memory, and a run that was killed goes on.
+
+Inputs are cut into parts. Each part is written whole to ``NAME.parts/`` as it is done; the file is made of the parts at the end, and the
+folder goes. A run with the same inputs, model and options goes on with the parts that lack; with others it is refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from onnxferry.runtime.artifact.zoo import find_model
+from onnxferry.runtime.errors import ArtifactError, InputError, MissingExtraError
+from onnxferry.runtime.files import check_place, write_text_whole, written_whole
+from onnxferry.runtime.images.decode import IMAGE_SUFFIXES
+from onnxferry.runtime.machine.cpu import available_cpus
+from onnxferry.runtime.onnx_file.reader import file_sha256
+from onnxferry.runtime.tasks.classifier import Classifier
+from onnxferry.runtime.tasks.loading import load_as
+
+PART = 512
+"""Inputs a part: what is lost at most, of each process, when a run is killed."""
+
+FORMATS = (".jsonl", ".csv", ".parquet")
+
+COLUMNS = ("input", "label", "index", "probability", "error")
+
+
+@dataclass(frozen=True)
+class BulkOptions:
+    """How to predict. ``processes``: None for one a CPU, each with one thread."""
+
+    model: str
+    processes: int | None = None
+    device: str = "auto"
+    part: int = PART
+
+
+@dataclass(frozen=True)
+class BulkResult:
+    """What was written: ``path``, the rows in it, those of them with an error, and rows that an earlier run had left done."""
+
+    path: Path
+    rows: int
+    errors: int
+    reused: int
+
+
+def expand_inputs(patterns: Sequence[str]) -> list[str]:
+    """Files, folders (with all that is in them, sorted) and patterns (``photos/**/*.jpg``) → paths, each once, in that order.
+
+    Raises InputError for what matches nothing.
+    """
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            files = sorted(inner for inner in path.rglob("*") if inner.suffix.lower() in IMAGE_SUFFIXES and not inner.name.startswith("."))
+        elif path.exists():
+            files = [path]
+        else:
+            files = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+        files = [file for file in files if file.is_file()]
+        if not files:
+            raise InputError(f"{pattern} matches no image; give files, folders or a pattern such as 'photos/**/*.jpg'")
+        found.update(dict.fromkeys(map(str, files)))
+    return list(found)
+
+
+def predict_to_file(
+    inputs: Sequence[str], out: str | os.PathLike[str], options: BulkOptions, progress: Callable[[int], None] | None = None
+) -> BulkResult:
+    """Classifies every image and writes one row for each to ``out``, a .jsonl, .csv or .parquet file, in the order of ``inputs``.
+
+    A row has input, label, index, probability and error; an image that cannot be read has its error and no label. ``progress`` is
+    called with the number of rows of each part that is done. Raises InputError for another suffix, for parts of a run with other inputs
+    or options, ArtifactError for a model that is no recogniser or where a process died, and MissingExtraError where .parquet is asked
+    for and pyarrow is not installed.
+    """
+    target = Path(out)
+    if target.suffix.lower() not in FORMATS:
+        raise InputError(f"results are written as {', '.join(FORMATS)}, got {target.name!r}")
+    check_place(target)
+    if target.suffix.lower() == ".parquet":
+        _pyarrow()
+    load_as(Classifier, options.model, "cpu", 1).close()
+    parts = target.with_name(f"{target.name}.parts")
+    pieces = [list(inputs[start : start + options.part]) for start in range(0, len(inputs), options.part)]
+    done = _begun(parts, _identity(inputs, options))
+    if progress:
+        progress(sum(len(pieces[number]) for number in done))
+    missing = [number for number in range(len(pieces)) if number not in done]
+    processes = min(options.processes or available_cpus(), max(1, len(missing)))
+    _run_parts(parts, pieces, missing, options, processes, progress)
+    errors = _joined(parts, len(pieces), target)
+    shutil.rmtree(parts)
+    return BulkResult(target, len(inputs), errors, sum(len(pieces[number]) for number in done))
+
+
+def _identity(inputs: Sequence[str], options: BulkOptions) -> dict[str, Any]:
+    digest = hashlib.sha256("\0".join(inputs).encode("utf-8", "surrogateescape")).hexdigest()
+    return {"inputs": digest, "count": len(inputs), "model": file_sha256(find_model(options.model)), "part": options.part}
+
+
+def _begun(parts: Path, identity: dict[str, Any]) -> set[int]:
+    """The parts that are done. Raises InputError where they belong to another run."""
+    note = parts / "run.json"
+    if not note.is_file():
+        parts.mkdir(exist_ok=True)
+        write_text_whole(note, json.dumps(identity))
+        return set()
+    try:
+        known = json.loads(note.read_text(encoding="utf-8"))
+    except ValueError:
+        known = None
+    if known != identity:
+        raise InputError(f"{parts} has parts of a run with other inputs, another model or other options; remove it, or name another file")
+    return {int(path.stem) for path in parts.glob("*.jsonl") if path.stem.isdecimal()}
+
+
+def _run_parts(
+    parts: Path,
+    pieces: Sequence[list[str]],
+    missing: Sequence[int],
+    options: BulkOptions,
+    processes: int,
+    progress: Callable[[int], None] | None,
+) -> None:
+    if not missing:
+        return
+    if processes == 1:
+        _open_model(options.model, options.device, None)
+        for number in missing:
+            _predict_part(pieces[number], parts / f"{number:08d}.jsonl")
+            if progress:
+                progress(len(pieces[number]))
+        return
+    # spawn: threads of ONNX Runtime, which this process may have, do not live through a fork
+    context = multiprocessing.get_context("spawn")
+    starts = (options.model, options.device, 1)
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_open_model, initargs=starts) as pool:
+        waiting: dict[Any, int] = {}
+        rest = iter(missing)
+        try:
+            while True:
+                for number in islice(rest, 2 * processes - len(waiting)):  # memory does not grow with the inputs
+                    waiting[pool.submit(_predict_part, pieces[number], parts / f"{number:08d}.jsonl")] = number
+                if not waiting:
+                    return
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    number = waiting.pop(future)
+                    future.result()
+                    if progress:
+                        progress(len(pieces[number]))
+        except BrokenProcessPool as error:
+            raise ArtifactError(
+                f"a process died while it predicted (out of memory, or killed); what is done is kept in {parts}: run it again to go on"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+_model: Classifier | None = None  # of a worker process
+
+
+def _open_model(name: str, device: str, threads: int | None) -> None:
+    global _model
+    _model = load_as(Classifier, name, device, threads)
+
+
+def _predict_part(names: Sequence[str], path: Path) -> None:
+    """One part, written whole."""
+    if _model is None:
+        raise RuntimeError("the worker has no model")
+    rows: dict[str, dict[str, Any]] = {}
+
+    def failed(name: Any, error: InputError) -> None:
+        rows[name] = {"input": name, "error": str(error)}
+
+    for name, prediction in _model.predict_each(((name, name) for name in names), on_error=failed):
+        rows[name] = {"input": name, "label": prediction.label, "index": prediction.index, "probability": prediction.probability}
+    text = "".join(json.dumps({column: rows[name].get(column) for column in COLUMNS}) + "\n" for name in names)
+    write_text_whole(path, text)
+
+
+def _rows(parts: Path, count: int) -> Iterator[dict[str, Any]]:
+    for number in range(count):
+        with (parts / f"{number:08d}.jsonl").open(encoding="utf-8") as file:
+            yield from map(json.loads, file)
+
+
+def _joined(parts: Path, count: int, target: Path) -> int:
+    """Writes the file, and returns the number of rows with an error."""
+    errors = 0
+
+    def counted() -> Iterator[dict[str, Any]]:
+        nonlocal errors
+        for row in _rows(parts, count):
+            errors += row["error"] is not None
+            yield row
+
+    with written_whole(target) as part:
+        if target.suffix.lower() == ".parquet":
+            _write_parquet(counted(), part)
+        elif target.suffix.lower() == ".csv":
+            with part.open("w", encoding="utf-8", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(counted())
+        else:
+            with part.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in counted())
+    return errors
+
+
+def _write_parquet(rows: Iterator[dict[str, Any]], path: Path) -> None:
+    arrow, parquet = _pyarrow()
+    schema = arrow.schema(
+        [
+            ("input", arrow.string()),
+            ("label", arrow.string()),
+            ("index", arrow.int64()),
+            ("probability", arrow.float32()),
+            ("error", arrow.string()),
+        ]
+    )
+    with parquet.ParquetWriter(path, schema) as writer:
+        while batch := list(islice(rows, 10_000)):
+            writer.write_table(arrow.Table.from_pylist(batch, schema=schema))
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "bulk", "writing .parquet") from error
+    return pyarrow, pyarrow.parquet
+
+
+def as_document(result: BulkResult) -> dict[str, Any]:
+    """For ``--json``."""
+    return {**asdict(result), "path": str(result.path)}

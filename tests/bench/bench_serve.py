@@ -1,0 +1,240 @@
+"""The server beside plain FastAPI and LitServe around the same model, and what a request costs beside the model's own run.
+
+    python tests/bench/bench_serve.py                          # prints JSON; --clients, --seconds, --rounds
+    python tests/bench/bench_serve.py --peers PYTHON           # an interpreter that has fastapi, litserve and onnxferry
+
+``requests``: requests a second of ``clients`` connections that each wait for their answer (keep-alive), the median of rounds in turns, for
+an image of 28 x 28 as JSON and as raw bytes. ``own_cost``: milliseconds of one client's request in raw bytes beyond ``Model.run``.
+``text``: bytes a second that 32 clients get from ``shakespeare``, with and without merging. ``memory``: resident megabytes (proportional
+set size, so that shared pages count once) of 1, 2 and 4 workers. The client runs on the same machine and takes its share of the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from onnxferry.runtime import load
+from onnxferry.runtime.machine.cpu import cpu_name
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (1, 28, 28, 1), dtype=np.uint8)
+
+FASTAPI = """
+import sys, json, numpy as np, uvicorn, onnxruntime as ort
+from fastapi import FastAPI, Request
+session = ort.InferenceSession(sys.argv[2])
+app = FastAPI()
+
+@app.post("/json")
+def predict_json(body: dict):
+    image = np.array(body["image"], np.uint8).reshape(1, 28, 28, 1)
+    p, c = session.run(["probabilities", "class_index"], {"image": image})
+    return {"probabilities": p.tolist(), "class_index": c.tolist()}
+
+@app.post("/raw")
+async def predict_raw(request: Request):
+    image = np.frombuffer(await request.body(), np.uint8).reshape(1, 28, 28, 1)
+    p, c = session.run(["probabilities", "class_index"], {"image": image})
+    return {"probabilities": p.tolist(), "class_index": c.tolist()}
+
+uvicorn.run(app, port=int(sys.argv[1]), log_level="error")
+"""
+
+LITSERVE = """
+import sys, numpy as np, onnxruntime as ort, litserve as ls
+
+class Api(ls.LitAPI):
+    def setup(self, device):
+        self.session = ort.InferenceSession(sys.argv[2])
+    def decode_request(self, request):
+        return np.array(request["image"], np.uint8).reshape(28, 28, 1)
+    def batch(self, inputs):
+        return np.stack(inputs)
+    def predict(self, x):
+        return self.session.run(["probabilities", "class_index"], {"image": x})
+    def unbatch(self, output):
+        return list(zip(output[0], output[1]))
+    def encode_response(self, output):
+        return {"probabilities": output[0].tolist(), "class_index": int(output[1])}
+
+if __name__ == "__main__":
+    api = Api(max_batch_size=32, batch_timeout=0.005, api_path="/json")
+    ls.LitServer(api, accelerator="cpu").run(port=int(sys.argv[1]), generate_client_file=False, log_level="error")
+"""
+
+
+def request(path: str, body: bytes, headers: str = "") -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{headers}\r\n"
+    return head.encode() + body
+
+
+def requests_of(kind: str) -> dict[str, bytes]:
+    """What is sent, by form."""
+    if kind != "onnxferry":
+        made = {"json": request("/json", json.dumps({"image": IMAGE.reshape(-1).tolist()}).encode())}
+        return made | ({"raw": request("/raw", IMAGE.tobytes())} if kind == "fastapi" else {})
+    outputs = [{"name": "probabilities"}, {"name": "class_index"}]
+    tensor = {"name": "image", "datatype": "UINT8", "shape": list(IMAGE.shape)}
+    plain = json.dumps({"inputs": [{**tensor, "data": IMAGE.reshape(-1).tolist()}], "outputs": outputs}).encode()
+    head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": IMAGE.size}}], "outputs": outputs}).encode()
+    path = "/v2/models/digits/infer"
+    raw = request(path, head + IMAGE.tobytes(), f"inference-header-content-length: {len(head)}\r\n")
+    return {"json": request(path, plain), "raw": raw}
+
+
+async def client(port: int, data: bytes, until: float, waits: list[float]) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    while time.perf_counter() < until:
+        begun = time.perf_counter()
+        writer.write(data)
+        head = await reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise SystemExit(f"port {port}: {head[:200]!r}")
+        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await reader.readexactly(length)
+        waits.append(time.perf_counter() - begun)
+    writer.close()
+
+
+def drive(port: int, data: bytes, clients: int, seconds: float) -> tuple[float, float, float]:
+    """Requests a second, and the median and the 99th percentile of a request's time."""
+    waits: list[float] = []
+
+    async def all_clients() -> None:
+        until = time.perf_counter() + seconds
+        await asyncio.gather(*(client(port, data, until, waits) for _ in range(clients)))
+
+    asyncio.run(all_clients())
+    return len(waits) / seconds, float(np.median(waits)), float(np.quantile(waits, 0.99))
+
+
+@contextmanager
+def started(command: list[str], port: int) -> Iterator[int]:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/", timeout=2)
+                break
+            except httpx.TransportError:
+                if process.poll() is not None:
+                    raise SystemExit(f"{command[:4]} ended with {process.returncode}") from None
+                time.sleep(0.2)
+        time.sleep(1)
+        yield process.pid
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def serve(port: int, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "onnxferry", "serve", *arguments, "--port", str(port), "--quiet"]
+
+
+def own_cost(seconds: float) -> dict[str, float]:
+    """Of one client: the request, the bare run, and their difference, in milliseconds."""
+    with started(serve(8300, "digits", "--batch", "off"), 8300):
+        _, median, _ = drive(8300, requests_of("onnxferry")["raw"], 1, seconds)
+    with load("digits") as model:
+        model.run({"image": IMAGE})
+        runs = []
+        until = time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            begun = time.perf_counter()
+            model.engine.run({"image": IMAGE}, ["probabilities", "class_index"])
+            runs.append(time.perf_counter() - begun)
+    bare = statistics.median(runs)
+    return {"request_ms": median * 1e3, "run_ms": bare * 1e3, "own_ms": (median - bare) * 1e3}
+
+
+def text(clients: int, seconds: float) -> dict[str, float]:
+    """Bytes a second of texts of 96 bytes."""
+    body = json.dumps({"prompt": "To be", "max_bytes": 96}).encode()
+    found = {}
+    for name, batch in (("merged", "32"), ("alone", "off")):
+        with started(serve(8301, "shakespeare", "--batch", batch), 8301):
+            rate, _, _ = drive(8301, request("/generate/shakespeare", body), clients, seconds)
+            found[name] = rate * 96
+    return {**found, "ratio": found["merged"] / found["alone"]}
+
+
+def memory() -> dict[str, float]:
+    found = {}
+    for workers in (1, 2, 4):
+        with started(serve(8302, "shakespeare", "--batch", "off", "--workers", str(workers)), 8302) as pid:
+            time.sleep(3 + 2 * workers)
+            tree = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+            rollups = [Path(f"/proc/{each}/smaps_rollup").read_text() for each in tree]
+            found[str(workers)] = (
+                sum(int(line.split()[1]) for text in rollups for line in text.splitlines() if line.startswith("Pss:")) / 1024
+            )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peers", default="", metavar="PYTHON")
+    asked = parser.parse_args()
+    from onnxferry.runtime.artifact.zoo import find_model
+
+    path = str(find_model("digits"))
+    servers = {"onnxferry": (8310, serve(8310, "digits"))}
+    if asked.peers:
+        servers["fastapi"] = (8311, [asked.peers, "-c", FASTAPI, "8311", path])
+        file = Path(os.environ.get("TMPDIR", "/tmp")) / "onnxferry_bench_litserve.py"  # LitServe starts processes, which import it
+        file.write_text(LITSERVE)
+        servers["litserve"] = (8312, [asked.peers, str(file), "8312", path])
+    rates: dict[str, list[float]] = {}
+    tails: dict[str, list[float]] = {}
+    for _ in range(asked.rounds):
+        for name, (port, command) in servers.items():  # one at a time: an idle server's threads would take their share
+            with started(command, port):
+                for form, data in requests_of(name).items():
+                    drive(port, data, asked.clients, 1)
+                    rate, _, tail = drive(port, data, asked.clients, asked.seconds)
+                    rates.setdefault(f"{name} {form}", []).append(rate)
+                    tails.setdefault(f"{name} {form}", []).append(tail * 1e3)
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    ratios = {
+        f"{form} over {name.split()[0]}": medians[f"onnxferry {form}"] / rate
+        for form in ("json", "raw")
+        for name, rate in medians.items()
+        if name.endswith(form) and not name.startswith("onnxferry")
+    }
+    result = {
+        "cpu": cpu_name(),
+        "python": platform.python_version(),
+        "clients": asked.clients,
+        "requests": medians,
+        "p99_ms": {name: statistics.median(values) for name, values in tails.items()},
+        "ratios": ratios,
+        "own_cost": own_cost(asked.seconds),
+        "text": text(asked.clients, asked.seconds),
+        "memory": memory(),
+    }
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
