@@ -41,6 +41,10 @@ class Predictor:
     Raises ArtifactError for a model that cannot be found; calling it raises InputError for columns that do not fit.
     """
 
+    _lock: threading.Lock
+    _open: Model | None
+    _process: int  # that opened the model
+
     def __init__(
         self,
         name_or_path: str | os.PathLike[str],
@@ -76,7 +80,8 @@ class Predictor:
     def close(self) -> None:
         """Closes this process' model; the next batch opens it again."""
         with self._lock:
-            model, self._open = self._open, None
+            model = self._open
+            self._open = None
         if model is not None and self._process == os.getpid():
             model.close()
 
@@ -92,7 +97,7 @@ class Predictor:
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._open: Model | None = None
+        self._open = None
         self._process = 0
 
     def _model(self) -> Model:
@@ -100,9 +105,10 @@ class Predictor:
             self._forget()
             self._process = os.getpid()
         with self._lock:
-            if self._open is None:
-                self._open = load(self.name_or_path, device=self.device, threads=self.threads, tune=self.tune)
-            return self._open
+            model = self._open
+            if model is None:
+                self._open = model = load(self.name_or_path, device=self.device, threads=self.threads, tune=self.tune)
+            return model
 
 
 def _classified(model: Classifier, batch: Mapping[str, Any]) -> dict[str, Any]:
