@@ -40,6 +40,7 @@ PAGES_WITH_PYTHON = [
     "docs/en/how-to/verify.md",
     "docs/en/how-to/refused.md",
     "docs/en/how-to/deploy.md",
+    "docs/en/how-to/bulk.md",
     "docs/en/reference/errors.md",
     "docs/en/reference/artifact.md",
     "docs/en/learn/compression.md",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -45,6 +46,15 @@ def predict(
     ],
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Below this probability the answer is: not sure.")] = 0.0,
     top: Annotated[int, typer.Option(min=1, metavar="K", help="Show the K likeliest classes.")] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write one row an image to a .jsonl, .csv or .parquet file; folders with all that is in them, and patterns.",
+            show_default=False,
+        ),
+    ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Of --out: processes; one a CPU if not given.", show_default=False)] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -58,7 +68,11 @@ def predict(
     onnxferry predict digits.onnx photos/ --threshold 0.9 --top 3
     onnxferry predict digits.onnx - --json < three.png
     onnxferry predict wine.onnx rows.csv
+    onnxferry predict digits.onnx 'photos/**/*.jpg' --out results.parquet
     ```
+
+    With --out, a run that was interrupted goes on where it stopped when it is given again, and an image that cannot be read is a row with
+    its error.
 
     With --json:
 
@@ -71,7 +85,11 @@ def predict(
                       "sure": true}],
      "errors": [{"image": "x.png", "error": "x.png: broken ..."}]}
     ```
+
+    With --out and --json: path, rows, errors (rows with one), reused (rows of an interrupted run).
     """
+    if out is not None:
+        return _to_file(model, images, out, processes, device, as_json)
     names = image_names(images)
     errors: list[tuple[str, InputError]] = []
     notes: list[str] = []
@@ -107,6 +125,21 @@ def predict(
         labelled = ("--data", "FILE.csv", "--target", "COLUMN") if of_rows else ("--data", "FOLDER")
         print_next(command("inspect", model), command("evaluate", model, *labelled))
     return 1 if errors else 0
+
+
+def _to_file(model: str, images: Sequence[str], out: Path, processes: int | None, device: str, as_json: bool) -> int:
+    from onnxferry.runtime.bulk.job import BulkOptions, as_document, expand_inputs, predict_to_file
+
+    inputs = expand_inputs(images)
+    with progress_bar("predicting", len(inputs)) as advance:
+        result = predict_to_file(inputs, out, BulkOptions(model, processes, device), advance)
+    if as_json:
+        print_json(as_document(result))
+        return 0
+    errors = f", {result.errors} with an error" if result.errors else ""
+    reused = f" ({result.reused} of an interrupted run)" if result.reused else ""
+    stdout().print(plain(f"{result.path}: {result.rows} rows{reused}{errors}"), soft_wrap=True)
+    return 0
 
 
 def _predict_all(classifier: Classifier, names: Sequence[str]) -> tuple[dict[str, Prediction], list[tuple[str, InputError]]]:
