@@ -63,7 +63,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
         return path
     if isinstance(name_or_path, str) and text in zoo_names():  # also where a folder of that name happens to lie here
         return zoo_model(text).path
-    if path.is_dir():
+    if _is_folder(path):
         inside = sorted(path.glob("*.onnx"))
         raise ArtifactError(f"{path} is a folder, expected an .onnx file{f', such as {inside[0]} in it' if inside else ''}")
     if not isinstance(name_or_path, str) or path.suffix.lower() == ".onnx" or len(path.parts) > 1:
@@ -80,6 +80,13 @@ def _is_file(path: Path) -> bool:
         return False
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def _zoo() -> Path:
     # Not importlib.resources, which imports tempfile, shutil and random: a tenth of the start-up time.
     return Path(__file__).parents[1] / "zoo"
@@ -87,7 +94,7 @@ def _zoo() -> Path:
 
 def _neighbours(path: Path) -> list[str]:
     """Names of the models in the same folder, without their suffix."""
-    return [other.stem for other in path.parent.glob("*.onnx")] if path.parent.is_dir() else []
+    return [other.stem for other in path.parent.glob("*.onnx")] if _is_folder(path.parent) else []
 
 
 def _card(path: Path) -> dict[str, Any]:

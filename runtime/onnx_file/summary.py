@@ -29,7 +29,7 @@ class Limits:
     made_elements: int = 2**28  # of one tensor whose size the file's own constants decide; of text, bytes
     samples: int = 2**24  # that one Multinomial draws, as the file says
     tree_depth: int = 10_000  # of a tree ensemble
-    fields: int = 2**24  # of the wire format that are looked at: bounds the time, some ten seconds at the most
+    fields: int = 2**23  # of the wire format that are looked at: bounds the time, some fifteen seconds at the most
     domains: frozenset[str] = frozenset({"", "ai.onnx.ml", "com.microsoft"})  # where operators may come from; "" is ai.onnx
 
     def to_json(self) -> dict[str, Any]:

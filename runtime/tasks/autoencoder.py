@@ -26,7 +26,7 @@ from onnxferry.runtime.images.decode import ImageInput
 from onnxferry.runtime.images.inputs import ImagesInput, OnError, decode_each, decode_images
 from onnxferry.runtime.kinds import DECODER, ENCODER
 from onnxferry.runtime.onnx_file.values import is_size
-from onnxferry.runtime.tasks.model import Model, not_as_promised
+from onnxferry.runtime.tasks.model import MOST_NUMBERS, Model, not_as_promised, promised
 
 if TYPE_CHECKING:
     from onnxferry.runtime.engine.runner import Runner
@@ -47,6 +47,7 @@ class Autoencoder(Model):
         super().__init__(engine)
         self.decoder = decoder
         self.channels, self.size, self.latent = _check_encoder(engine)
+        self._shapes = {"reconstruction": (self.size, self.size, self.channels), "latent": (self.latent,), "anomaly_score": ()}
         if decoder is not None:
             _check_decoder(engine, decoder, self.latent, (self.size, self.size, self.channels))
 
@@ -104,7 +105,9 @@ class Autoencoder(Model):
         latents = latents.astype(np.float32)
         parts = [np.zeros((0, self.size, self.size, self.channels), np.uint8)]
         for start in range(0, len(latents), DECODE_BATCH_SIZE):
-            parts.append(self.decoder.run({"latent": latents[start : start + DECODE_BATCH_SIZE]}, ["image"])["image"])
+            part = latents[start : start + DECODE_BATCH_SIZE]
+            drawn = self.decoder.run({"latent": part}, ["image"])
+            parts.append(promised(self.decoder, drawn, "image", "uint8", (len(part), *self._shapes["reconstruction"])))
         made = np.concatenate(parts)
         return made[..., 0] if self.channels == 1 else made
 
@@ -137,15 +140,15 @@ class Autoencoder(Model):
     def _run_each(self, batches: Iterator[list[tuple[Any, np.ndarray]]], outputs: list[str]) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
         for batch in batches:
             made = self.engine.run({"image": np.stack([image for _, image in batch])}, outputs)
+            for name in outputs:
+                if name in _OUTPUTS:
+                    promised(self.engine, made, name, _OUTPUTS[name][0], (len(batch), *self._shapes[name]))
             for row, (key, _) in enumerate(batch):
                 yield key, {name: made[name][row] for name in outputs}
 
     def _all(self, x: Any, output: str, shape: tuple[int, ...], dtype: Any, batch_size: int | None) -> np.ndarray:
         rows = dict(self.run_each(enumerate(decode_images(x, self.channels)), [output], batch_size))
-        made = np.zeros((len(rows), *shape), dtype)
-        for position, row in rows.items():
-            made[position] = row[output]
-        return made
+        return np.stack([rows[position][output] for position in range(len(rows))]) if rows else np.zeros((0, *shape), dtype)
 
     def close(self) -> None:
         super().close()
@@ -163,7 +166,12 @@ def _check_encoder(engine: Runner) -> tuple[int, int, int]:
         if name not in outputs or outputs[name].dtype != dtype or len(outputs[name].shape) != rank:
             raise not_as_promised(engine, Autoencoder.noun, f"an output {name}, {dtype} with {rank} axes")
     side, latent = outputs["reconstruction"].shape[1], outputs["latent"].shape[1]
-    if not is_size(side) or not is_size(latent) or outputs["reconstruction"].shape[2:] != (side, image.shape[3]):
+    if (
+        not is_size(side)
+        or not is_size(latent)
+        or max(side, latent) > MOST_NUMBERS
+        or outputs["reconstruction"].shape[2:] != (side, image.shape[3])
+    ):
         raise not_as_promised(
             engine, Autoencoder.noun, "a reconstruction (batch, size, size, channels) and a latent (batch, n) of fixed sizes"
         )

@@ -164,8 +164,19 @@ class Classifier(Model):
             )
         if not np.isfinite(probabilities).all():
             raise ArtifactError(f"{self.engine.path} gives probabilities that are not finite; `onnxferry check` may say more")
+        if not _are_shares(probabilities):
+            raise ArtifactError(
+                f"{self.engine.path} gives probabilities from {probabilities.min():.4g} to {probabilities.max():.4g}, expected 0 to 1; "
+                "export the model again"
+            )
         for (key, _), index, row in zip(batch, indices.tolist(), probabilities, strict=True):
             yield key, Prediction(labels[index], index, float(row[index]), row, labels)
+
+
+def _are_shares(probabilities: np.ndarray) -> bool:
+    """Whether all are 0 to 1, with room for the rounding of 8-bit variants."""
+    room = 1e-2
+    return bool((probabilities >= -room).all() and (probabilities <= 1 + room).all())
 
 
 def _check_recogniser(engine: Runner) -> int:

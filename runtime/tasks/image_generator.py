@@ -21,7 +21,7 @@ from onnxferry.runtime.arguments import whole_number
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.kinds import IMAGE_GENERATOR
 from onnxferry.runtime.onnx_file.values import is_size
-from onnxferry.runtime.tasks.model import Model, not_as_promised
+from onnxferry.runtime.tasks.model import MOST_NUMBERS, Model, not_as_promised, promised
 
 if TYPE_CHECKING:
     from onnxferry.runtime.engine.runner import Runner
@@ -47,11 +47,7 @@ class ImageGenerator(Model):
         the first images of a larger one. Raises InputError for a class that the model does not have, and for n below 1.
         """
         batches = self.sample_each(n, labels, seed)
-        made = np.empty((operator.index(n), self.size, self.size, self.channels), np.uint8)
-        done = 0
-        for batch in batches:
-            made[done : done + len(batch)] = batch
-            done += len(batch)
+        made = np.concatenate(list(batches))
         return made[..., 0] if self.channels == 1 else made
 
     def sample_each(self, n: int, labels: Any = None, seed: int = 0) -> Iterator[np.ndarray]:
@@ -102,7 +98,8 @@ class ImageGenerator(Model):
             raise InputError(f"noise must be float32 (n, {self.noise}), got {noise.dtype} {noise.shape}")
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(self.labels):
             raise InputError(f"class indices must be 0 to {len(self.labels) - 1}, got {indices.min()} to {indices.max()}")
-        return self.engine.run({"noise": noise, "label": np.asarray(indices, np.int64)}, ["image"])["image"]
+        made = self.engine.run({"noise": noise, "label": np.asarray(indices, np.int64)}, ["image"])
+        return promised(self.engine, made, "image", "uint8", (len(noise), self.size, self.size, self.channels))
 
     def class_indices(self, labels: Any) -> np.ndarray:
         """Names, indices, or lists of such → int64 (n,); None: all classes in order."""
@@ -150,7 +147,7 @@ def _check_generator(engine: Runner) -> tuple[int, int, int]:
     problem = ""
     if set(inputs) != {"noise", "label"} or noise is None or label is None or noise.dtype != "float32" or label.dtype != "int64":
         problem = "the inputs noise, float32 (batch, n), and label, int64 (batch,)"
-    elif len(noise.shape) != 2 or not is_size(noise.shape[1]):
+    elif len(noise.shape) != 2 or not is_size(noise.shape[1]) or noise.shape[1] > MOST_NUMBERS:
         problem = "noise of a fixed width"
     elif (
         image is None
@@ -159,6 +156,7 @@ def _check_generator(engine: Runner) -> tuple[int, int, int]:
         or image.shape[3] not in (1, 3)
         or image.shape[1] != image.shape[2]
         or not is_size(image.shape[1])
+        or image.shape[1] > MOST_NUMBERS
     ):
         problem = "an output image, uint8 (batch, size, size, 1 | 3)"
     elif not engine.contract or not engine.contract.labels:

@@ -13,6 +13,7 @@ from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.images.batches import BATCH
 from onnxferry.runtime.kinds import MODEL
+from onnxferry.runtime.onnx_file.values import shape_words
 from onnxferry.runtime.tables.feeds import as_feeds
 
 if TYPE_CHECKING:
@@ -84,6 +85,23 @@ class Model:
         name = self.contract.name if self.contract else ""
         classes = f", {len(self.labels)} classes" if self.labels else ""
         return f"{type(self).__name__}({name or str(self.engine.path)!r}, device={self.engine.device!r}{classes})"
+
+
+MOST_NUMBERS = 2**16
+"""Of one axis that a task makes inputs or room for: noise, latents, the side of an image. A file may declare any number."""
+
+
+def promised(engine: Runner, outputs: Mapping[str, Any], name: str, dtype: str, shape: tuple[int | None, ...]) -> np.ndarray:
+    """The named output of a run, which the graph declared but did not have to keep to. ``shape``: None for an axis of any size.
+
+    Raises ArtifactError for anything but an array of that dtype and shape.
+    """
+    array = outputs.get(name)
+    fits = isinstance(array, np.ndarray) and array.dtype == dtype and len(array.shape) == len(shape)
+    if fits and all(want in (None, size) for size, want in zip(array.shape, shape, strict=True)):
+        return array
+    found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+    raise ArtifactError(f"{engine.path or 'the model'} gives {name} {found}, expected {dtype} {shape_words(shape)}; export the model again")
 
 
 def not_as_promised(engine: Runner, noun: str, expected: str, specs: Sequence[TensorSpec] | None = None) -> ArtifactError:

@@ -22,7 +22,7 @@ from onnxferry.runtime.arguments import whole_number
 from onnxferry.runtime.engine.batches import per_row_run
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.kinds import TEXT_GENERATOR
-from onnxferry.runtime.tasks.model import Model, not_as_promised
+from onnxferry.runtime.tasks.model import Model, not_as_promised, promised
 
 if TYPE_CHECKING:
     from onnxferry.runtime.engine.runner import Runner
@@ -185,8 +185,9 @@ class TextGenerator(Model):
             raise InputError("an empty text has no score: give at least one byte")
         total, feeds = 0.0, {"uniforms": np.zeros((1, 0), np.float32)}
         for start in range(0, data.size, READ_CHUNK):
-            outputs = self._run({**feeds, "prompt": data[None, start : start + READ_CHUNK]}, ["log_probabilities", "state_after"])
-            total -= float(outputs["log_probabilities"].sum(dtype=np.float64))
+            part = data[None, start : start + READ_CHUNK]
+            outputs = self._run({**feeds, "prompt": part}, ["log_probabilities", "state_after"])
+            total -= float(promised(self.engine, outputs, "log_probabilities", "float32", part.shape).sum(dtype=np.float64))
             feeds["state"] = outputs["state_after"]
         return total / data.size
 
@@ -214,13 +215,16 @@ class TextGenerator(Model):
         while (step := _next(steps, outputs)) is not None:
             outputs = self._run(*step)
             if "bytes" in outputs:
-                yield outputs["bytes"]
+                yield self._written(step, outputs)
+
+    def _written(self, step: tuple[dict[str, np.ndarray], list[str]], outputs: dict[str, np.ndarray]) -> np.ndarray:
+        return promised(self.engine, outputs, "bytes", "uint8", step[0]["uniforms"].shape)
 
     async def _astream(self, steps: _Steps, text: WrittenText) -> AsyncIterator[str]:
         outputs: dict[str, np.ndarray] | None = None
         while not text.done and (step := _next(steps, outputs)) is not None:
             outputs = await self.engine.arun(*step)
-            if "bytes" in outputs and (shown := text.add(outputs["bytes"][0])):
+            if "bytes" in outputs and (shown := text.add(self._written(step, outputs)[0])):
                 yield shown
         if rest := text.end():
             yield rest

@@ -74,3 +74,9 @@ def test_what_is_not_there_is_named_with_what_may_be_meant(zoo: Path, tmp_path: 
     with pytest.raises(ArtifactError) as caught:
         find_model(name)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x" * 5000 + ".onnx", "a/" * 3000 + "m.onnx", "\0", "digits\0.onnx"])
+def test_names_that_no_file_can_have(name: str) -> None:
+    with pytest.raises(ArtifactError):
+        find_model(name)
