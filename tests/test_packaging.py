@@ -5,6 +5,7 @@ An editable install finds every file of the tree, listed in pyproject.toml or no
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -190,6 +191,33 @@ print(json.dumps([opened, zoo_names()]))
     assert opened == zoo_files()
     assert "digits" in names
     assert names == sorted({file.partition("/")[0] for file in zoo_files()})
+
+
+def test_a_release_is_built_again_to_the_byte(tmp_path: Path) -> None:
+    """With one SOURCE_DATE_EPOCH, in another folder, and under another umask."""
+    spec = importlib.util.spec_from_file_location("release", ROOT / "tests" / "bench" / "release.py")
+    assert spec is not None
+    assert spec.loader is not None
+    release = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(release)
+    wheels = []
+    for name, mask in (("first", 0o022), ("second", 0o077)):
+        (tmp_path / name).mkdir()
+        before = os.umask(mask)
+        try:
+            wheels.append(release.build(tmp_path / name, 1_700_000_000, wheel_only=True))
+        finally:
+            os.umask(before)
+    assert wheels[0].read_bytes() == wheels[1].read_bytes()
+    bill = release.bill_of_materials(wheels[0], 1_700_000_000)
+    assert bill == release.bill_of_materials(wheels[1], 1_700_000_000)
+    assert bill["metadata"]["timestamp"] == "2023-11-14T22:13:20Z"
+    kinds = {each["name"]: each["type"] for each in bill["components"]}
+    assert {"numpy", "pillow", "typer", "rich"} <= kinds.keys()
+    assert kinds["digits.onnx"] == "machine-learning-model"
+    known = {each["bom-ref"] for each in bill["components"]}
+    edges = {each["ref"]: set(each["dependsOn"]) for each in bill["dependencies"]}
+    assert set().union(*edges.values()) == known
 
 
 def test_an_editable_install_finds_every_package(built: dict[str, Path], tmp_path: Path) -> None:

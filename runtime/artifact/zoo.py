@@ -1,5 +1,7 @@
 """The zoo: the models that are shipped in the package, by name.
 
+``zoo/SHA256SUMS`` has the SHA-256 of every shipped file, as ``sha256sum`` writes it: see :func:`check_shipped`.
+
 A folder a name: ``zoo/digits/digits.onnx`` and ``zoo/digits/card.json``. A card is a JSON object; what is read of it:
 ``description`` (one line), ``data``, ``command`` (that made the model), ``figures`` (name to number or short text), ``license``.
 """
@@ -15,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxferry.runtime.errors import ArtifactError, ArtifactNotFoundError, InputError
+
+SUMS = "SHA256SUMS"
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,51 @@ def zoo_model(name: str) -> ZooModel:
     path = _zoo() / name / f"{name}.onnx"
     size = sum(file.stat().st_size for file in path.parent.glob("*.onnx"))
     return ZooModel(name, path, size, _card(path.with_name("card.json")))
+
+
+def shipped_sums() -> dict[str, str]:
+    """The SHA-256 of every shipped file in hex, by its place in the zoo, ``digits/digits.onnx``. Raises ArtifactError without a list."""
+    path = _zoo() / SUMS
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"the list of the shipped files' SHA-256, {path}, cannot be read ({error}); install onnxferry again") from error
+
+
+def check_shipped(path: Path, digest: str | None = None) -> None:
+    """Raises ArtifactError for a file that is not one of the shipped ones, byte for byte, and InputError for one from elsewhere.
+
+    ``digest``: the SHA-256 of what is going to run, in hex; None to read the file.
+    """
+    place = path.absolute()
+    if not place.is_relative_to(_zoo()):
+        raise InputError(f"{path} is not a shipped file, so its SHA-256 is not known; onnxferry verify-signature verifies who made a file")
+    name = place.relative_to(_zoo()).as_posix()
+    if digest is None:
+        from onnxferry.runtime.onnx_file.reader import file_sha256
+
+        try:
+            digest = file_sha256(place)
+        except OSError as error:
+            raise ArtifactError(f"the shipped file {name} cannot be read ({error.strerror}); install onnxferry again") from error
+    wanted = shipped_sums().get(name)
+    if digest != wanted:
+        expected = f"{wanted[:12]}…" if wanted else "none, it is not shipped"
+        raise ArtifactError(
+            f"{name} is not the file that was shipped: SHA-256 {digest[:12]}…, expected {expected}; install onnxferry again"
+        )
+
+
+def changed_files() -> list[str]:
+    """What is wrong with the shipped files, a line for each that is missing or was changed."""
+    wrong = []
+    for name in shipped_sums():
+        try:
+            check_shipped(_zoo() / name)
+        except ArtifactError as error:
+            wrong.append(str(error))
+    return wrong
 
 
 def find_model(name_or_path: str | os.PathLike[str]) -> Path:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Literal
 
+from onnxferry.runtime.artifact.zoo import changed_files, shipped_sums
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.errors import OnnxFerryError
 from onnxferry.runtime.machine import cpu as hardware
@@ -65,6 +66,7 @@ def diagnose() -> Diagnosis:
     cpu_works = ort.CPU in works and works[ort.CPU] is None
     findings = [
         *system_findings(),
+        shipped_finding(),
         *wheel_findings(wheels, module.__version__ if module else None, broken, devices),
         *provider_findings(works, devices),
         *(cuda_findings(cuda_libraries.cuda_of_wheel(module), devices) if module else ()),
@@ -204,6 +206,17 @@ def telemetry_finding() -> Finding:
         return Finding("privacy", "telemetry", f"ONNX Runtime's is off ({TELEMETRY_OFF}=1); onnxferry has none")
     value = f"{TELEMETRY_OFF} is {os.environ.get(TELEMETRY_OFF)!r}: ONNX Runtime 1.29 and newer may send usage data"
     return Finding("privacy", "telemetry", value, "note", f"unset {TELEMETRY_OFF}, or set it to 1")
+
+
+def shipped_finding() -> Finding:
+    """Whether the shipped models are the files that this release shipped."""
+    try:
+        count, wrong = len(shipped_sums()), changed_files()
+    except OnnxFerryError as error:
+        count, wrong = 0, [str(error)]
+    if wrong:
+        return Finding("system", "shipped models", wrong[0], "problem", "pip install --force-reinstall --no-deps onnxferry")
+    return Finding("system", "shipped models", f"all {count} files have the SHA-256 that they were shipped with")
 
 
 def extra_findings(requirements: Iterable[str]) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from onnxferry.runtime.artifact.contract import kind_of
 from onnxferry.runtime.artifact.describe import Description, describe
 from onnxferry.runtime.artifact.variants import Variant, decoder_path, variants_of
-from onnxferry.runtime.artifact.zoo import find_model
+from onnxferry.runtime.artifact.zoo import check_shipped, find_model
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.open import runs_on
@@ -41,6 +41,7 @@ def load(
     variant: str | None = None,
     isolated: bool = False,
     timeout: float | None = None,
+    verify: bool = False,
 ) -> Model:
     """Open a model.
 
@@ -58,6 +59,7 @@ def load(
     ``isolated``: run the model in a confined child process, for a file that you do not trust (see
     :mod:`onnxferry.runtime.sandbox.isolated`); on the CPU, without ``tune``, ``variant`` and ``providers``.
     ``timeout``: seconds that ONNX Runtime may take to open each file; :meth:`Model.run` has one of its own. Not with ``tune``.
+    ``verify``: of a shipped model, compare the SHA-256 of each file with what this release shipped, before it is opened.
     ``limits``: how much a file may hold; raise them (``Limits(depth=40)``) for one you trust.
 
     Returns a :class:`~onnxferry.runtime.tasks.classifier.Classifier` for a recogniser, a
@@ -69,10 +71,12 @@ def load(
 
     Raises ArtifactError for a file that cannot be opened (ArtifactNotFoundError for one that does not exist) or a variant that does
     not exist or is not for ``device``, DeviceError where the device cannot be used here, TimeLimitError after ``timeout``; with ``tune``,
-    what
-    :func:`onnxferry.runtime.tuning.tune.tune` raises.
+    what :func:`onnxferry.runtime.tuning.tune.tune` raises; with ``verify``, InputError for a file that is not shipped and ArtifactError
+    for one that was changed.
     """
     path = find_model(name_or_path)
+    if verify:
+        check_shipped(path)  # also the original of a variant, whose certificate names it
     if variant is not None and tune:
         raise InputError("give either variant=..., to choose one, or tune=True, to have it chosen")
     if tune and timeout is not None:
@@ -80,25 +84,35 @@ def load(
     if isolated:
         if tune or variant is not None or providers is not None or device not in ("auto", "cpu"):
             raise InputError("isolated=True runs the file as it is on the CPU: leave device, providers, tune and variant out")
-        return _load_isolated(path, threads, limits, timeout)
+        return _load_isolated(path, threads, limits, timeout, verify)
     chosen = {} if variant is None else _chosen_variants(path, variant, device, providers, limits)
+
+    def described(file: Path) -> Description:
+        model = describe(file, limits)
+        if verify:
+            check_shipped(file, model.digest)
+        return model
 
     def open_file(file: Path) -> Runner:
         if tune:
             share = 0.5 if decoder_path(path).is_file() else 1.0  # an autoencoder's two files share the time
-            return _open_tuned(describe(file, limits), device, threads, providers, share)
+            return _open_tuned(described(file), device, threads, providers, share)
         certified = chosen.get(file)
         where = certified.device if certified and providers is None else device
-        model = certified.file if certified else describe(file, limits)
+        model = certified.file if certified else described(file)
+        if verify and certified:
+            check_shipped(certified.path, model.digest)
         return Engine(model, device=where, threads=threads, providers=providers, timeout=timeout)
 
     return _model_from_runner(open_file(path), open_file)
 
 
-def _load_isolated(path: Path, threads: int | None, limits: Limits | None, timeout: float | None) -> Model:
+def _load_isolated(path: Path, threads: int | None, limits: Limits | None, timeout: float | None, verify: bool) -> Model:
     from onnxferry.runtime.sandbox.isolated import IsolatedEngine
 
     def open_file(file: Path) -> Runner:
+        if verify:
+            check_shipped(file)
         return IsolatedEngine(file, threads=threads, file_limits=limits, timeout=timeout)
 
     return _model_from_runner(open_file(path), open_file)

@@ -85,6 +85,7 @@ def main() -> None:
         "license": shipped.license,
     }
     (model.parent / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    subprocess.run([sys.executable, str(Path(__file__).with_name("release.py")), "--sums"], check=True)
     print(json.dumps(card, indent=2))
 
 

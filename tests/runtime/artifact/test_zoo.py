@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from onnxferry.runtime.artifact import zoo as catalog
 from onnxferry.runtime.artifact.zoo import find_model, zoo_model, zoo_names
-from onnxferry.runtime.errors import ArtifactError
+from onnxferry.runtime.errors import ArtifactError, InputError
+from onnxferry.runtime.tasks.loading import load
 
 
 @pytest.fixture
@@ -80,3 +82,43 @@ def test_what_is_not_there_is_named_with_what_may_be_meant(zoo: Path, tmp_path: 
 def test_names_that_no_file_can_have(name: str) -> None:
     with pytest.raises(ArtifactError):
         find_model(name)
+
+
+def test_every_shipped_file_has_its_sha256(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a shipped model has changed: python tests/bench/release.py --sums"""
+    zoo = zoo_model("digits").path.parents[1]
+    files = {path.relative_to(zoo).as_posix() for path in zoo.glob("*/*") if path.suffix in (".onnx", ".json", ".npz")}
+    assert catalog.shipped_sums().keys() == files
+    assert catalog.changed_files() == []
+    copy = tmp_path / "zoo"
+    shutil.copytree(zoo, copy)
+    monkeypatch.setattr(catalog, "_zoo", lambda: copy)
+    with (copy / "digits" / "digits.onnx").open("ab") as file:
+        file.write(b"\x08\x09")
+    (copy / "fashion" / "card.json").unlink()
+    changed, missing = catalog.changed_files()
+    assert changed.startswith("digits/digits.onnx is not the file that was shipped: SHA-256 ")
+    assert missing == "the shipped file fashion/card.json cannot be read (No such file or directory); install onnxferry again"
+    (copy / "SHA256SUMS").unlink()
+    with pytest.raises(ArtifactError, match="SHA256SUMS, cannot be read"):
+        catalog.changed_files()
+
+
+def test_a_load_can_verify_that_a_model_is_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load("digits-ae", verify=True, device="cpu").close()
+    load("digits-ae", verify=True, variant="int8").close()
+    zoo = zoo_model("digits").path.parents[1]
+    own = tmp_path / "own.onnx"
+    shutil.copy(zoo / "digits" / "digits.onnx", own)
+    with pytest.raises(InputError, match="is not a shipped file, so its SHA-256 is not known; onnxferry verify-signature"):
+        load(own, verify=True)
+    copy = tmp_path / "zoo"
+    shutil.copytree(zoo, copy)
+    monkeypatch.setattr(catalog, "_zoo", lambda: copy)
+    shutil.copy(copy / "digits-gan" / "digits-gan.onnx", copy / "digits-ae" / "digits-ae.decoder.onnx")
+    for isolated in (False, True):
+        with pytest.raises(ArtifactError, match=r"digits-ae.decoder.onnx is not the file that was shipped: SHA-256 .*, expected "):
+            load("digits-ae", verify=True, isolated=isolated)
+    shutil.copy(copy / "fashion" / "fashion.int8.onnx", copy / "digits" / "digits.int8.onnx")
+    with pytest.raises(ArtifactError):
+        load("digits", verify=True, variant="int8")

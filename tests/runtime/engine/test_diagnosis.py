@@ -274,3 +274,11 @@ def test_no_onnx_runtime_is_a_finding_not_an_error(monkeypatch: pytest.MonkeyPat
     found = diagnose()
     assert not found.cpu_works
     assert ("none is installed", "pip install 'onnxferry[cpu]'") in problems(found.findings)
+
+
+def test_shipped_models_that_were_changed_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert diagnosis.shipped_finding().status == "ok"
+    monkeypatch.setattr(diagnosis, "changed_files", lambda: ["digits/digits.onnx is not the file that was shipped"])
+    found = diagnosis.shipped_finding()
+    assert (found.status, found.value) == ("problem", "digits/digits.onnx is not the file that was shipped")
+    assert "--force-reinstall" in found.fix
