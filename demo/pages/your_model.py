@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.kinds import TEXT_GENERATOR
 
 _LIMITS = SandboxLimits()
+
+
+_MOST_WIDGETS = 16  # inputs that can be filled by hand: a page of thousands of fields would not come up
 
 
 def page() -> None:
@@ -60,9 +63,12 @@ def _asked(what: str, request: Request) -> Answer:
     def tick(seconds: float) -> None:
         line.progress(min(seconds / _LIMITS.seconds, 1.0), f"{what} … {seconds:.0f} s of at most {_LIMITS.seconds:.0f}")
 
+    def waits(before: int) -> None:
+        line.progress(0.0, f"{what}: waiting for a free CPU, {before} before you")
+
     tick(0.0)
     try:
-        return ask(request, _LIMITS, tick)
+        return ask(request, _LIMITS, tick, waits)
     finally:
         place.empty()
 
@@ -102,7 +108,9 @@ def _try(data: bytes, report: Mapping[str, Any]) -> None:
         arrays = st.file_uploader(
             "Arrays, as .npz by input name or .npy (instead of what is below)", type=["npz", "npy"], max_upload_size=64
         )
-        makers = [_choose(spec, kind) for spec in inputs]
+        makers = [_choose(spec, kind) for spec in inputs[:_MOST_WIDGETS]] + [_made_up(spec, kind) for spec in inputs[_MOST_WIDGETS:]]
+        if len(inputs) > _MOST_WIDGETS:
+            st.caption(f"{len(inputs) - _MOST_WIDGETS} more inputs get random numbers; arrays for them can be given in the .npz.")
         repeats = st.slider("Timed runs", 1, 200, 20, key="repeats")
         go = st.form_submit_button("Run", type="primary")
     if go:
@@ -121,20 +129,21 @@ def _input(spec: Mapping[str, Any]) -> model_inputs.Input:
 
 def _choose(spec: model_inputs.Input, kind: str) -> Any:
     """The widgets for one input; gives a function that makes its array when the form is sent."""
-    st.markdown(f"**{html.plain_markdown(spec.name)}** · {html.plain_markdown(f'{spec.dtype} {shape_words(spec.shape)}')}")
+    name = html.plain_markdown(spec.name)  # labels are Markdown too
+    st.markdown(f"**{name}** · {html.plain_markdown(f'{spec.dtype} {shape_words(spec.shape)}')}")
     image = text = None
     if spec.takes_image:
         image = st.file_uploader(
-            f"An image for {spec.name}", type=["png", "jpg", "jpeg", "gif", "bmp", "webp"], key=f"image {spec.name}", max_upload_size=32
+            f"An image for {name}", type=["png", "jpg", "jpeg", "gif", "bmp", "webp"], key=f"image {spec.name}", max_upload_size=32
         )
     if spec.takes_text:
-        text = st.text_input(f"Text for {spec.name}", "To be, or not to be", key=f"text {spec.name}", max_chars=4000)
+        text = st.text_input(f"Text for {name}", "To be, or not to be", key=f"text {spec.name}", max_chars=4000)
     columns = st.columns(max(1, len(spec.free_axes)) + 1)
-    fill = columns[0].selectbox(f"Else fill {spec.name} with", ("random numbers", "zeros"), key=f"fill {spec.name}")
+    fill = columns[0].selectbox(f"Else fill {name} with", ("random numbers", "zeros"), key=f"fill {spec.name}")
     sizes = {
         axis: int(
             columns[1 + place].number_input(
-                f"Size of axis {axis}" + (f", {spec.shape[axis]}" if spec.shape and isinstance(spec.shape[axis], str) else ""),
+                f"Size of axis {axis}{_axis_name(spec, axis)}",
                 0, 100_000, _usual_size(spec, axis, kind), key=f"size {spec.name} {axis}",
             )
         )
@@ -153,6 +162,16 @@ def _choose(spec: model_inputs.Input, kind: str) -> Any:
     return make
 
 
+def _axis_name(spec: model_inputs.Input, axis: int) -> str:
+    size = spec.shape[axis] if spec.shape else None
+    return f", {html.plain_markdown(size)}" if isinstance(size, str) else ""
+
+
+def _made_up(spec: model_inputs.Input, kind: str) -> Callable[[], np.ndarray]:
+    """Makes the array of an input that has no widgets."""
+    return lambda: model_inputs.made_up(spec, {axis: _usual_size(spec, axis, kind) for axis in spec.free_axes}, zeros=False)
+
+
 def _usual_size(spec: model_inputs.Input, axis: int, kind: str) -> int:
     """A first axis is a batch; an axis of an image or of text is longer."""
     if kind == TEXT_GENERATOR.name and spec.name == "uniforms" and axis == 1:
@@ -167,7 +186,8 @@ def _answer(answer: Answer, report: Mapping[str, Any]) -> None:
         columns[0].metric("Median run", f"{1000 * told_by['median_seconds']:.2f} ms")
         columns[1].metric("Slowest", f"{1000 * told_by['slowest_seconds']:.2f} ms")
         columns[2].metric("Opening it", f"{1000 * told_by['open_seconds']:.0f} ms")
-        st.caption(f"{told_by['runs']} timed runs after the first, on {told_by['device']} with {told_by['threads']} threads.")
+        device = html.plain_markdown(str(told_by["device"]))
+        st.caption(f"{int(told_by['runs'])} timed runs after the first, on {device} with {int(told_by['threads'])} threads.")
     labels = tuple((report["contract"] or {}).get("labels", ()))
     probabilities = answer.outputs.get("probabilities")
     if labels and probabilities is not None and probabilities.ndim == 2 and probabilities.shape[1] == len(labels) and len(probabilities):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxferry.demo.widgets.html import plain_markdown
 from onnxferry.demo.your_file.sandbox import Answer
 from onnxferry.runtime.formats import human_bytes
 from onnxferry.runtime.onnx_file import values as value_info
@@ -66,6 +67,6 @@ def output_rows(answer: Answer) -> list[tuple[str, ...]]:
 
 
 def parity_words(contract: Mapping[str, Any]) -> str:
-    """One line on where the file says it comes from."""
+    """One line on where the file says it comes from, for where Markdown is read."""
     made_with = str(contract["framework"])
-    return f"The file says that it was exported from {made_with}." if made_with and made_with.isprintable() else ""
+    return f"The file says that it was exported from {plain_markdown(made_with)}." if made_with and made_with.isprintable() else ""

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxferry.demo.your_file.queue import line
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.artifact.metadata import contract_from_metadata
 from onnxferry.runtime.engine.engine import Engine
@@ -31,7 +32,10 @@ from onnxferry.runtime.sandbox import child as sandbox
 from onnxferry.runtime.timing import clock, repeat_for, time_call
 
 # Tighter than for a file on one's own disk: what is larger has another place than a demo.
-_FILE_LIMITS = Limits(file_bytes=256 * 2**20, nodes=50_000, initializers=50_000, tensor_bytes=2 * 2**30, fields=2**22)
+# What a run would take is limited in the child itself.
+_FILE_LIMITS = Limits(
+    file_bytes=256 * 2**20, nodes=50_000, initializers=50_000, tensor_bytes=2 * 2**30, fields=2**22, made_elements=2**62, samples=2**62
+)
 
 
 _TIMING_SECONDS = 4.0  # of repeated runs, after which no other is begun
@@ -65,12 +69,17 @@ class Answer:
     outputs: Mapping[str, np.ndarray]  # of "run"
 
 
-def ask(request: Request, limits: SandboxLimits | None = None, tick: Callable[[float], None] | None = None) -> Answer:
-    """Runs one request in a child and gives its answer.
+def ask(
+    request: Request,
+    limits: SandboxLimits | None = None,
+    tick: Callable[[float], None] | None = None,
+    waits: Callable[[int], None] | None = None,
+) -> Answer:
+    """Runs one request in a child and gives its answer. No more children run at a time than there are CPUs.
 
     ``tick`` is called about ten times a second with the seconds that have passed; what it raises ends the child and goes on up, so
-    a page that is left stops its work. Raises InputError and ArtifactError with what the runtime said in the child,
-    UntrustedModelError where the child ran into a limit or died.
+    a page that is left stops its work. So is ``waits`` before, with how many are before it in the line. Raises InputError and ArtifactError
+    with what the runtime said in the child, UntrustedModelError where the child ran into a limit or died.
     """
     limits = limits or SandboxLimits()
     if len(request.model) > limits.model_bytes:
@@ -90,7 +99,8 @@ def ask(request: Request, limits: SandboxLimits | None = None, tick: Callable[[f
         if function is _run:
             arguments |= {"names": list(request.feeds), "arrays": list(request.feeds.values()), "repeats": request.repeats}
         try:
-            report = sandbox.call(function, arguments, limits, name="the model", model=path, file_limits=_FILE_LIMITS, tick=tick)
+            with line.place(waits):
+                report = sandbox.call(function, arguments, limits, name="the model", model=path, file_limits=_FILE_LIMITS, tick=tick)
         except OnnxFerryError as error:
             if str(path) not in str(error):
                 raise

@@ -144,3 +144,39 @@ def test_a_name_that_is_markup_is_shown_as_it_is(show: Show, html, build_onnx) -
     assert not page.exception
     assert "<img src=x" not in html(page)
     assert all("**bold**" not in each.value for each in page.markdown)
+
+
+def test_names_in_a_file_are_no_markup_in_any_label(show: Show, well, build_onnx) -> None:
+    """An image in a label would be fetched by the browser, and say who opened the file."""
+    from onnx import TensorProto, helper
+
+    evil = "![a](http://elsewhere.example/x.gif)"
+    inputs = [(evil, TensorProto.FLOAT, [evil, 3]), (f"{evil} 2", TensorProto.STRING, [1]), (f"{evil} 3", TensorProto.UINT8, [1, 4, 4, 3])]
+    data = build_onnx([helper.make_node("Identity", [evil], ["y"])], inputs, [("y", TensorProto.FLOAT, None)]).SerializeToString()
+    page = uploaded(show, data)
+    well(page)
+    kinds = (page.selectbox, page.number_input, page.text_input, page.file_uploader, page.markdown, page.caption, page.button)
+    shown = [str(getattr(each, "label", "")) for kind in kinds for each in kind] + [each.value for each in (*page.markdown, *page.caption)]
+    assert sum("elsewhere" in text for text in shown) >= 6
+    assert not [text for text in shown if "](http" in text]
+
+
+def test_where_a_file_says_it_comes_from_is_no_markup() -> None:
+    from onnxferry.demo.your_file.report import parity_words
+
+    assert "](http" not in parity_words({"framework": "![a](http://elsewhere.example/x.gif)"})
+
+
+def test_many_inputs_have_a_few_widgets(show: Show, well, build_onnx) -> None:
+    from onnx import TensorProto, helper
+
+    names = [f"x{i}" for i in range(200)]
+    data = build_onnx(
+        [helper.make_node("Sum", names, ["y"])], [(name, TensorProto.FLOAT, ["n", 3]) for name in names], [("y", TensorProto.FLOAT, None)]
+    ).SerializeToString()
+    page = uploaded(show, data)
+    well(page)
+    assert len(page.selectbox) == 16
+    assert any("184 more inputs get random numbers" in each.value for each in page.caption)
+    next(button for button in page.button if button.label == "Run").click().run()
+    well(page)
