@@ -97,11 +97,14 @@ def promised(engine: Runner, outputs: Mapping[str, Any], name: str, dtype: str, 
     Raises ArtifactError for anything but an array of that dtype and shape.
     """
     array = outputs.get(name)
-    fits = isinstance(array, np.ndarray) and array.dtype == dtype and len(array.shape) == len(shape)
-    if fits and all(want in (None, size) for size, want in zip(array.shape, shape, strict=True)):
+    if isinstance(array, np.ndarray) and array.dtype == dtype and _fits(array.shape, shape):
         return array
     found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
     raise ArtifactError(f"{engine.path or 'the model'} gives {name} {found}, expected {dtype} {shape_words(shape)}; export the model again")
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(want in (None, size) for size, want in zip(shape, wanted, strict=True))
 
 
 def not_as_promised(engine: Runner, noun: str, expected: str, specs: Sequence[TensorSpec] | None = None) -> ArtifactError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import io
 import json
 import os
 import pickle
@@ -98,8 +99,11 @@ class Checkpoint:
 
 def save_atomically(content: object, path: Path) -> None:
     """torch.save, atomically: if the process is killed meanwhile, the older file remains."""
+    # In memory first: torch reports a full disk as a fault of its own, without the system's words.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
     with written_whole(path) as part:
-        torch.save(content, part)
+        part.write_bytes(buffer.getbuffer())
 
 
 def config_from(kind: type[Config], values: Mapping[str, Any]) -> Config:

@@ -31,11 +31,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from onnxferry.runtime.errors import InputError, TrainingError
+from onnxferry.runtime.errors import InputError, TrainingError, first_line
 from onnxferry.runtime.files import write_json, write_text_whole, written_whole
 from onnxferry.runtime.formats import json_safe
-from onnxferry.train.loop.checkpoint import load_plain, save_atomically
+from onnxferry.train.loop.checkpoint import load_checkpoint, load_plain, save_atomically
 from onnxferry.train.loop.learner import Learner
+from onnxferry.train.loop.saved_state import check_alike, check_moments
 from onnxferry.train.options import option
 
 
@@ -238,8 +239,12 @@ def _finish(learner: Learner, fabric: Fabric, out: Path, state: _State) -> dict[
     """Test the checkpoint that was chosen. Writes the metrics into best.pt and metrics.jsonl."""
     for module in learner.modules().values():
         module.eval()
+    load_checkpoint(out / "best.pt", learner.family)  # what another program left there is refused
     chosen = load_plain(out / "best.pt")
-    learner.deploy(chosen["weights"])
+    try:
+        learner.deploy(chosen["weights"])
+    except (RuntimeError, KeyError) as error:
+        raise TrainingError(f"{out / 'best.pt'} is of another network ({first_line(error)}): train again, with another --out") from error
     test = learner.test()
     metrics = {**chosen["metrics"], "test": test}
     if fabric.is_global_zero:
@@ -274,6 +279,10 @@ def _save(learner: Learner, fabric: Fabric, path: Path, state: _State) -> None:
     fabric.barrier()
 
 
+_UNFIT = (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, AssertionError, OverflowError)
+"""What torch raises for a state that is of another run, or of none."""
+
+
 def _restore(learner: Learner, fabric: Fabric, content: dict[str, Any]) -> _State:
     if content.get("onnxferry") != "run" or content.get("family") != learner.family:
         raise TrainingError(f"last.pt is of the family {content.get('family')!r}, not {learner.family!r}: name another --out")
@@ -281,9 +290,13 @@ def _restore(learner: Learner, fabric: Fabric, content: dict[str, Any]) -> _Stat
         for name, module in learner.modules().items():
             _bare(module).load_state_dict(content["modules"][name])
         for name, optimizer in learner.optimizers().items():
+            check_alike("param_groups", optimizer.state_dict()["param_groups"], content["optimizers"][name]["param_groups"])
             optimizer.load_state_dict(content["optimizers"][name])
+            check_moments(optimizer)
         for name, scheduler in learner.schedulers().items():
+            check_alike(name, scheduler.state_dict(), content["schedulers"][name])
             scheduler.load_state_dict(content["schedulers"][name])
+        check_alike("extra", learner.extra_state(), content["extra"])
         learner.load_extra_state(content["extra"])
         if content.get("precision"):  # empty without a scaler, and absent in earlier files
             fabric.strategy.precision.load_state_dict(content["precision"])
@@ -292,9 +305,16 @@ def _restore(learner: Learner, fabric: Fabric, content: dict[str, Any]) -> _Stat
         torch.set_rng_state(content["generators"][fabric.global_rank])
         if content["cuda"] is not None and fabric.device.type == "cuda":
             torch.cuda.set_rng_state(content["cuda"])
-        return _State(**content["state"])
-    except (RuntimeError, KeyError, ValueError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        saved = content["state"]
+        check_alike("state", dataclasses.asdict(_State()) | {"sums": None, "best": None}, saved)
+        check_alike("sums", dict.fromkeys(saved["sums"], 0.0), saved["sums"])
+        check_alike("best", 0.0, saved["best"])
+        state = _State(**saved)
+        if not (0 <= state.epoch <= learner.epochs and 0 <= state.step <= learner.steps_per_epoch()):
+            raise ValueError(f"it is in epoch {state.epoch + 1}, step {state.step}")
+        return state
+    except _UNFIT as error:
+        reason = first_line(error)
         raise TrainingError(f"last.pt does not fit these options ({reason}): resume with the command in run.json plus --resume") from error
 
 
@@ -349,18 +369,20 @@ def _truncate_metrics(path: Path, epochs: int) -> None:
     Its last line may be incomplete, and is then not one of an epoch that was saved.
     """
     if path.exists():
-        lines = [line for line in path.read_text().splitlines() if line.strip()]
-        kept = [line for line in lines if "train" in (record := _record(line)) and record["epoch"] <= epochs]
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        kept = [line for line in lines if (record := _record(line)) and record["epoch"] <= epochs]
         write_text_whole(path, "".join(line + "\n" for line in kept))
 
 
 def _record(line: str) -> dict[str, Any]:
-    """A line of metrics.jsonl; empty if the line is incomplete."""
+    """A line of metrics.jsonl; empty if the line is incomplete, or none that the loop wrote of an epoch."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return record if isinstance(record, dict) else {}
+    if not isinstance(record, dict) or type(record.get("epoch")) is not int:
+        return {}
+    return record if all(isinstance(record.get(part), dict) for part in ("train", "validation")) else {}
 
 
 def draw_curves(out: Path) -> None:
@@ -369,7 +391,7 @@ def draw_curves(out: Path) -> None:
     from matplotlib.figure import Figure
 
     records = [_record(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    records = [record for record in records if "train" in record]
+    records = [record for record in records if record]
     names = [n for n in dict.fromkeys([*records[0]["train"], *records[0]["validation"]]) if n != "n"]
     figure = Figure(figsize=(4.2 * len(names), 3.2), layout="constrained")
     FigureCanvasAgg(figure)
