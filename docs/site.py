@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,6 +71,13 @@ def on_post_page(output: str, page: Any, config: Any) -> str:
     output = ROLE.sub(r"<code>\1</code>", output)
     name = "搜索" if config.theme["language"] == "zh" else "Search"
     return output.replace('data-md-component="search" role="dialog"', f'data-md-component="search" role="dialog" aria-label="{name}"')
+
+
+@event_priority(-100)  # after the search plugin
+def on_post_build(config: Any) -> None:
+    """The search's index as a script: opened from a folder, a page may not read files, and the theme's script would stop without it."""
+    index = Path(config.site_dir, "search/search_index.json").read_text(encoding="utf-8")
+    Path(config.site_dir, "search/search_index.js").write_text(f"var __index = {index}", encoding="utf-8")
 
 
 @cache

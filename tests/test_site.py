@@ -31,6 +31,8 @@ PAGES_OF_EACH_KIND = (
     "reference/commands.html",
     "zh/learn/gan.html",
     "zh/reference/errors.html",
+    "zh/how-to/keras.html",
+    "how-to/deploy.html",
 )
 
 
@@ -154,11 +156,12 @@ def test_a_browser_finds_no_serious_fault(site: Path, scheme: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import sync_playwright
 
-    faults, asked = [], []
+    faults, asked, errors = [], [], []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"], timeout=120_000)
         tab = browser.new_page(color_scheme=scheme)  # type: ignore[arg-type]
         tab.on("request", lambda request: asked.append(request.url))
+        tab.on("pageerror", lambda error: errors.append(str(error)))
         for path in PAGES_OF_EACH_KIND:
             tab.goto((site / path).as_uri())
             tab.wait_for_timeout(300)
@@ -168,5 +171,6 @@ def test_a_browser_finds_no_serious_fault(site: Path, scheme: str) -> None:
                         f"{path}: {fault['id']}: {fault['nodes'][0]['html'][:160]} {fault['nodes'][0].get('failureSummary', '')[:300]}"
                     )
         browser.close()
+    assert errors == []
     assert faults == []
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
