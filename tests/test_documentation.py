@@ -164,7 +164,7 @@ def readers_files(after_quickstart: Path, tmp_path_factory: pytest.TempPathFacto
     copies |= dict.fromkeys(("images.onnx", "digits-gan.onnx"), zoo / "digits-gan/digits-gan.onnx")
     for name in ("ordinary", "digits-ae"):
         copies |= {f"{name}.onnx": zoo / "digits-ae/digits-ae.onnx", f"{name}.decoder.onnx": zoo / "digits-ae/digits-ae.decoder.onnx"}
-    copies |= {"letters.onnx": zoo / "shakespeare/shakespeare.onnx", "holiday.jpg": sample, "7.png": sample}
+    copies |= {"letters.onnx": zoo / "shakespeare/shakespeare.onnx", "holiday.jpg": sample, "7.png": sample, "photos/7/one.jpg": sample}
     for data in ("mnist", "other-photos"):
         copies |= {f"{data}/7/one.png": sample}
     for name, source in copies.items():
