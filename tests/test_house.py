@@ -249,7 +249,7 @@ def test_verb_has_help_with_an_example(verb: str, shown: Callable[..., str]) -> 
     text = shown(verb, "--help")
     uses = [line for line in text.splitlines() if f"onnxferry {verb}" in line and "Usage:" not in line]
     assert uses, f"no example in:\n{text}"
-    if verb != "train":  # a group: the option is its sub-commands', below
+    if verb not in ("train", "deploy"):  # groups: the option is their sub-commands'
         assert "--json" in text
 
 
@@ -265,6 +265,13 @@ def test_every_kind_of_training_has_help_with_an_example(shown: Callable[..., st
         text = shown("train", kind, "--help")
         assert [line for line in text.splitlines() if f"onnxferry train {kind}" in line and "Usage:" not in line], text
         assert "--json" in text
+
+
+@pytest.mark.parametrize("kind", ["triton", "mlserver", "kserve"])
+def test_every_kind_of_deployment_has_help_with_an_example(shown: Callable[..., str], kind: str) -> None:
+    text = shown("deploy", kind, "--help")
+    assert [line for line in text.splitlines() if f"onnxferry deploy {kind}" in line and "Usage:" not in line], text
+    assert "--json" in text
 
 
 def test_help_lists_every_verb_and_readme_too(shown: Callable[..., str]) -> None:

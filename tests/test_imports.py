@@ -46,6 +46,7 @@ def runtime_modules(*, commands: bool) -> list[str]:
     """Every module of the runtime; the command line's own only where asked for."""
     names = modules("runtime")
     assert {"onnxferry.runtime.engine.engine", "onnxferry.runtime.cli.main"} <= set(names)
+    names.remove("onnxferry.runtime.server.deploy.mlserver_runtime")  # MLServer imports it, in its own environment
     commanded = ("onnxferry.runtime.cli", "onnxferry.runtime.server.http.connections")  # uvicorn brings click
     return [name for name in names if commands or not name.startswith(commanded)]
 

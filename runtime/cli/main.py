@@ -31,6 +31,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "diff": ("onnxferry.export.cli.diff:app", "Show the differences between two .onnx files."),
     "bench": ("onnxferry.export.cli.bench:app", "Benchmark a model against other ways to run it."),
     "serve": ("onnxferry.runtime.cli.serve:app", "Serve models over HTTP and gRPC."),
+    "deploy": ("onnxferry.runtime.cli.deploy:app", "Hand models over to Triton, KServe or MLServer."),
     "doctor": ("onnxferry.runtime.cli.doctor:app", "Find out what this machine can run, and how to fix it."),
     "sign": ("onnxferry.runtime.cli.sign:signing_app", "Sign a model file or folder with a private key."),
     "verify-signature": ("onnxferry.runtime.cli.sign:verifying_app", "Verify who signed a model, and that nothing has changed."),

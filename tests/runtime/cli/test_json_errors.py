@@ -32,6 +32,8 @@ FAILS: dict[str, list[str]] = {
     "verify-signature": ["gone.onnx", "--key", "gone.pem"],
     "verify": ["gone.onnx", "gone.pt2"],
     "models": ["gone"],
+    "run": ["gone.onnx", "--feeds", "x=1"],
+    "deploy triton": ["folder", "gone.onnx"],
     "serve": ["gone.onnx", "--port", "0"],
 }
 NEVER_FAIL = {"doctor", "demo", "train"}  # of themselves; "train" is a group
