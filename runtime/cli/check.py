@@ -54,6 +54,9 @@ def check(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     allow_none: Annotated[bool, typer.Option("--allow-none", help="Pass a file without golden samples.")] = False,
+    allow_loose: Annotated[
+        bool, typer.Option("--allow-loose", help="Pass tolerances of more than 10 % of an output's largest value.")
+    ] = False,
     untrusted: Annotated[bool, typer.Option("--untrusted", help="Open the file in a child process only, with the limits below.")] = False,
     max_seconds: Annotated[
         float | None,
@@ -129,9 +132,9 @@ def check(
         )  # fmt: skip
         return
     if untrusted:
-        found = _checked_in_child(path, device, threads, max_seconds, max_memory, file_limits)
+        found = _checked_in_child(path, device, threads, max_seconds, max_memory, file_limits, allow_loose)
     else:
-        found = _checked_here(path, device, threads, file_limits, max_seconds)
+        found = _checked_here(path, device, threads, file_limits, max_seconds, allow_loose)
     report, nothing = found.report, not found.report.comparisons
     half = found.unverified_decoder and not allow_none
     if as_json:
@@ -180,22 +183,22 @@ class _Found:
     unverified_decoder: bool = False  # an autoencoder's decoder without golden samples
 
 
-def _checked_here(path: Path, device: str, threads: int | None, limits: Limits, seconds: float | None) -> _Found:
+def _checked_here(path: Path, device: str, threads: int | None, limits: Limits, seconds: float | None, allow_loose: bool) -> _Found:
     with Engine(path, device=device, threads=threads, limits=limits, timeout=seconds) as engine:
         contract = engine.contract
-        report = replay(engine, seconds)
+        report = replay(engine, seconds, allow_loose)
         device_used, reason = engine.device, engine.device_reason
     samples, unverified = len(contract.goldens) if contract else 0, False
     if contract is not None and contract.kind == ENCODER.name and decoder_path(path).is_file():
         with Engine(decoder_path(path), device=device, threads=threads, limits=limits, timeout=seconds) as engine:
-            decoder = replay(engine, seconds)
+            decoder = replay(engine, seconds, allow_loose)
             more = len(engine.contract.goldens) if engine.contract else 0
         report, samples, unverified = _with_decoder(report, decoder), samples + more, not decoder.comparisons
     return _Found(contract.kind if contract else None, samples, device_used, report, reason, unverified)
 
 
 def _checked_in_child(
-    path: Path, device: str, threads: int | None, max_seconds: float | None, max_memory: float | None, limits: Limits
+    path: Path, device: str, threads: int | None, max_seconds: float | None, max_memory: float | None, limits: Limits, allow_loose: bool
 ) -> _Found:
     if device not in ("auto", "cpu") or threads not in (None, 1):
         raise InputError("--untrusted runs on the CPU with one thread: leave --device and --threads out")
@@ -213,10 +216,10 @@ def _checked_in_child(
     if version := outdated_for_untrusted():
         fixed = ".".join(map(str, UNTRUSTED_ORT))
         stderr().print(f"note: ONNX Runtime {version} has known faults in reading model files, fixed in {fixed}", soft_wrap=True)
-    checked = check_file(path, child, limits)
+    checked = check_file(path, child, limits, allow_loose=allow_loose)
     report, samples, unverified = checked.report, checked.samples, False
     if checked.kind == ENCODER.name and decoder_path(path).is_file():
-        decoder = check_file(decoder_path(path), child, limits)
+        decoder = check_file(decoder_path(path), child, limits, allow_loose=allow_loose)
         report, samples, unverified = _with_decoder(report, decoder.report), samples + decoder.samples, not decoder.report.comparisons
     return _Found(checked.kind, samples, "cpu", report, unverified_decoder=unverified)
 

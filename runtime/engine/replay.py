@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxferry.runtime.artifact.comparison import Comparison, allowed_difference, compare_output, rms_share
 from onnxferry.runtime.artifact.contract import Contract
-from onnxferry.runtime.artifact.tolerances import allowed_rms, certified_rms, golden_tolerance
+from onnxferry.runtime.artifact.tolerances import LOOSE_SHARE, allowed_rms, certified_rms, golden_tolerance
 from onnxferry.runtime.engine.batches import per_row_run
 from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.errors import CheckFailedError
@@ -42,12 +42,14 @@ class GoldenReport:
             )
 
 
-def replay_goldens(run: Run, contract: Contract) -> GoldenReport:
+def replay_goldens(run: Run, contract: Contract, allow_loose: bool = True) -> GoldenReport:
     """Runs every golden sample and compares every output by the contract's tolerance for it.
 
     Floating-point outputs without a tolerance in the contract are held to that of float32 (rtol 1e-4, atol 1e-5); others must be equal.
     The outputs of a certified variant are also held to what its certificate measured (:func:`tolerances.allowed_rms`, over all samples):
     one pixel of an 8-bit image may be far off, and its tolerance is as wide, but not all of them.
+    ``allow_loose``: False to fail where a tolerance is of the output's own size (:data:`tolerances.LOOSE_SHARE`); of a variant, what its
+    certificate measured decides.
     """
     measured = {name: allowed_rms(share) for name, share in certified_rms(contract.certificate).items() if allowed_rms(share) < 1}
     comparisons = []
@@ -60,7 +62,11 @@ def replay_goldens(run: Run, contract: Contract) -> GoldenReport:
             if output in measured and comparison.max_abs is not None:
                 compared[output].append((expected, actual[output]))
             if expected.size or not comparison.passed:  # a comparison of no elements is none
-                comparisons.append(comparison if output in measured else _unless_vacuous(comparison, expected))
+                if output not in measured:
+                    comparison = _unless_vacuous(comparison, expected)
+                    if not allow_loose and not contract.certificate:
+                        comparison = _unless_loose(comparison, expected)
+                comparisons.append(comparison)
     problems = {name: problem for name, pairs in compared.items() if (problem := _too_far(pairs, measured[name]))}
     return GoldenReport(tuple(_unless_too_far(comparison, problems) for comparison in comparisons))
 
@@ -95,9 +101,23 @@ def _unless_vacuous(comparison: Comparison, expected: np.ndarray) -> Comparison:
     return dataclasses.replace(comparison, passed=False, problem=problem)
 
 
-def replay(runner: Runner, timeout: float | None = None) -> GoldenReport:
+def _unless_loose(comparison: Comparison, expected: np.ndarray) -> Comparison:
+    """Failed if the tolerance of floats is wider than any that an export gives by itself."""
+    tolerance = comparison.tolerance
+    if not comparison.passed or expected.dtype.kind != "f":
+        return comparison
+    finite = np.abs(expected[np.isfinite(expected)].astype(np.float64))
+    size = float(finite.max(initial=0.0))
+    if tolerance.atol + tolerance.rtol * size <= LOOSE_SHARE * (size or 1.0):
+        return comparison
+    given = f"its tolerance (rtol {tolerance.rtol:g}, atol {tolerance.atol:g})"
+    problem = f"{given} is more than {LOOSE_SHARE:.0%} of its largest value, {size:.3g}, so passing says little; --allow-loose passes it"
+    return dataclasses.replace(comparison, passed=False, problem=problem)
+
+
+def replay(runner: Runner, timeout: float | None = None, allow_loose: bool = True) -> GoldenReport:
     """The golden samples of an open model, none where it has none. Rows run one by one where they must.
 
-    ``timeout``: seconds for each run. Raises TimeLimitError where one takes longer.
+    ``timeout``: seconds for each run. ``allow_loose``: as of :func:`replay_goldens`. Raises TimeLimitError where a run takes longer.
     """
-    return replay_goldens(per_row_run(runner, timeout), runner.contract) if runner.contract else GoldenReport(())
+    return replay_goldens(per_row_run(runner, timeout), runner.contract, allow_loose) if runner.contract else GoldenReport(())

@@ -41,11 +41,17 @@ class CheckedFile:
     outputs: tuple[str, ...]
 
 
-def check_file(path: str | os.PathLike[str], limits: SandboxLimits | None = None, file_limits: Limits | None = None) -> CheckedFile:
+def check_file(
+    path: str | os.PathLike[str],
+    limits: SandboxLimits | None = None,
+    file_limits: Limits | None = None,
+    *,
+    allow_loose: bool = True,
+) -> CheckedFile:
     """Open the file and replay its golden samples in a child. Raises as :class:`Engine` does, and UntrustedModelError where the
-    child broke down or ran out of its limits.
+    child broke down or ran out of its limits. ``allow_loose``: as of :func:`~onnxferry.runtime.engine.replay.replay_goldens`.
     """
-    arguments = {"path": _absolute(path), "limits": (file_limits or Limits()).to_json()}
+    arguments = {"path": _absolute(path), "limits": (file_limits or Limits()).to_json(), "allow_loose": allow_loose}
     answer = sandbox.call(_check, arguments, limits, name=str(path), model=path, file_limits=file_limits)
     try:
         return CheckedFile(
@@ -76,11 +82,11 @@ def run_file(
     return outputs
 
 
-def _check(path: str, limits: Mapping[str, Any]) -> dict[str, Any]:
+def _check(path: str, limits: Mapping[str, Any], allow_loose: bool) -> dict[str, Any]:
     """In the child."""
     with Engine(path, device="cpu", threads=1, limits=Limits.from_json(limits)) as engine:
         contract = engine.contract
-        report = replay(engine)
+        report = replay(engine, allow_loose=allow_loose)
         return {
             "kind": contract.kind if contract else None,
             "name": contract.name if contract else "",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -10,7 +11,9 @@ import onnx
 import pytest
 
 from onnxferry.runtime.artifact.contract import Contract, Golden
+from onnxferry.runtime.artifact.describe import describe
 from onnxferry.runtime.artifact.metadata import metadata_from_contract
+from onnxferry.runtime.artifact.tolerances import Tolerance
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.cli.main import main
 
@@ -124,3 +127,18 @@ def test_an_autoencoder_is_checked_in_both_halves(more: list[str], tmp_path: Pat
     assert 0 < one["samples"] < both["samples"]
     assert "digits-ae.decoder.onnx carries no golden samples, so half of digits-ae.onnx is unverified" in shown.err
     assert main(["check", path, "--allow-none", *more]) == 0
+
+
+@pytest.mark.parametrize("more", [[], ["--untrusted"]])
+def test_a_tolerance_of_the_outputs_own_size_says_little(
+    recogniser: Path, make_recogniser: Callable[..., Path], capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    own = describe(recogniser).contract
+    assert own is not None
+    contract = dataclasses.replace(own, tolerances={**own.tolerances, "probabilities": Tolerance(0.5, 0.0)})
+    path = str(make_recogniser(contract))
+    assert main(["check", path, *more]) == 1
+    said = capsys.readouterr()
+    assert "its tolerance (rtol 0.5, atol 0) is more than 10% of its largest value" in said.err
+    assert "--allow-loose passes it" in said.err
+    assert main(["check", path, "--allow-loose", *more]) == 0
