@@ -410,22 +410,15 @@ def autoencoder_curves(t: Translate, runs: Path) -> Drawing:
 
 
 def schedules(t: Translate) -> Drawing:
-    """As the families' own schedulers set them, step by step."""
-    import torch
-
-    from onnxferry.train.families.rnn import one_cycle
-
+    """What the families' schedulers set: from a tenth, over a warm-up of a fifth or a twentieth, to the highest, and down on a cosine."""
     steps = 201
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=1.0, total_steps=steps, pct_start=0.2, div_factor=10, final_div_factor=1000
-    )
-    images = []
-    for _ in range(steps - 1):
-        images.append(float(schedule.get_last_lr()[0]))
-        optimizer.step()
-        schedule.step()
-    text = [one_cycle(i / (steps - 1)) for i in range(steps)]
+
+    def one_cycle(done: float, warm_up: float) -> float:
+        if done < warm_up:
+            return 0.1 + 0.9 * (1 - math.cos(math.pi * done / warm_up)) / 2
+        return (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up))) / 2
+
+    images, text = ([one_cycle(i / (steps - 1), warm_up) for i in range(steps)] for warm_up in (0.2, 0.05))
     both = [max(0.01, min(1.0, 2 * (1 - i / (steps - 1)))) for i in range(steps)]
 
     def at(rates: Sequence[float]) -> list[tuple[float, float]]:
