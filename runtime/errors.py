@@ -32,8 +32,9 @@ from typing import Any
 
 
 class OnnxFerryError(Exception):
-    """Root of every error that the user can fix."""
+    """Root of every error that the user can fix. ``exit_code``: of the command that ends with it."""
 
+    exit_code = 1
     code = "OF-ERROR"
 
 

@@ -15,8 +15,9 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.files import write_json
 from onnxferry.train.data.images import ImageSplits, draw_stratified
 from onnxferry.train.families.cnn import CnnLearner, CnnOptions
-from onnxferry.train.loop.checkpoint import Checkpoint
+from onnxferry.train.families.start import Start
 from onnxferry.train.loop.loop import LoopConfig, fit
+from onnxferry.train.loop.schedule import updates_per_epoch
 
 STEPS = 600
 """Updates of each training run, so that neither side trains longer."""
@@ -31,7 +32,7 @@ BATCH_SIZE = 64
 
 def compare_few_labels(
     splits: ImageSplits,
-    encoder: Checkpoint,
+    encoder: Start,
     counts: Sequence[int],
     config: LoopConfig,
     make: Callable[[ImageSplits, int, int], CnnLearner],
@@ -74,4 +75,4 @@ def _few(splits: ImageSplits, count: int, seed: int) -> tuple[ImageSplits, int, 
     batch = min(BATCH_SIZE, len(chosen))
     repeated = np.tile(chosen, max(1, STEPS_PER_EPOCH * batch // len(chosen)))
     few = dataclasses.replace(splits, train=splits.train.take(repeated), validation=splits.validation.take(np.arange(0)))
-    return few, max(1, round(STEPS / (len(repeated) // batch))), batch
+    return few, max(1, round(STEPS / updates_per_epoch(len(repeated), batch))), batch

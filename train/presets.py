@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from onnxferry.runtime.errors import InputError
@@ -16,7 +17,8 @@ from onnxferry.train.families.cnn import CnnConfig, CnnLearner, CnnOptions
 from onnxferry.train.families.gan import GanConfig, GanLearner, GanOptions
 from onnxferry.train.families.gan_quality import Judge
 from onnxferry.train.families.rnn import RnnConfig, RnnLearner, RnnOptions
-from onnxferry.train.loop.checkpoint import Checkpoint
+from onnxferry.train.families.start import Start
+from onnxferry.train.loop.schedule import pace
 from onnxferry.train.options import options_of
 
 C = TypeVar("C")
@@ -45,11 +47,23 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 """
 
 
+LEAST_UPDATES: Mapping[str, int] = {CNN.name: 600, RNN.name: 300, AUTOENCODER.name: 600, GAN.name: 2000}
+"""Family → updates that a run makes at least, where the user sets no epochs: small sets get smaller batches and more epochs."""
+
+
 FIGURES = ("digits-5k", "mnist")
 """Sets of single figures on a plain background, whose foreground is found before anything else."""
 
 
-PHOTO_AUGMENT = AugmentConfig(rotation=8, scale=0.15, shear=0.05, shift=0.06, elastic=0.0, blur=0.2, erase=0.25, mirror=True)
+PHOTO_AUGMENT = AugmentConfig(rotation=8, scale=0.15, shear=0.05, shift=0.06, elastic=0.0, blur=0.2, erase=0.25, padding="reflection")
+"""Without a mirror: arrows to the left and to the right, letters and slanted lines would become the same class."""
+
+
+FEW_IMAGES = 1000
+"""Training images below which an autoencoder starts from PCA and its images are augmented."""
+
+
+FEW_AUGMENT = AugmentConfig(rotation=4, scale=0.08, shear=0.03, shift=0.08, elastic=0.0, blur=0.0, mirror=True, padding="reflection")
 
 
 FASHION_AUGMENT = AugmentConfig(rotation=0, scale=0, shear=0, shift=0, elastic=0, blur=0, erase=0.5, mirror=True, crop=2)
@@ -64,20 +78,25 @@ def cnn_learner(
     *,
     figures: bool,
     augment: bool = True,
+    mirror: bool = False,
     seed: int = 0,
-    init: Checkpoint | None = None,
+    init: Start | None = None,
     **given: Any,
 ) -> CnnLearner:
     """The learner for ``preset``, with the fields of CnnConfig and CnnOptions in ``given`` instead (None: the preset's).
 
-    ``figures``: find the foreground of each image, for single figures on a plain background. ``init``: see CnnLearner.
+    ``figures``: find the foreground of each image, for single figures on a plain background. ``mirror``: swap left and right in half of
+    the training images, which helps where it makes no image of another class. ``init``: see CnnLearner.
     Raises InputError for an unknown preset, as all functions here.
     """
     values = _values(CNN.name, preset, given, CnnConfig, CnnOptions)
+    values = _paced(CNN.name, len(splits.train), values, given, CnnOptions)
     if not augment:
         values["augment"] = NO_AUGMENT
     elif not figures:
-        values["augment"] = FASHION_AUGMENT if splits.name == "fashion-mnist" else PHOTO_AUGMENT
+        values["augment"] = FASHION_AUGMENT if splits.name == "fashion-mnist" else replace(PHOTO_AUGMENT, mirror=mirror)
+    if init is not None and given.get("width") not in (None, init.width):
+        raise InputError(f"--width {given['width']} contradicts --init: {init.name} has the width {init.width}; leave out one of them")
     options = _filled(CnnOptions, values)
     return CnnLearner(splits, options, framing="ink" if figures else "fit", seed=seed, init=init, **_network(CnnConfig, values))
 
@@ -85,18 +104,26 @@ def cnn_learner(
 def rnn_learner(splits: TextSplits, preset: str, *, seed: int = 0, **given: Any) -> RnnLearner:
     """The learner for ``preset``, with the fields of RnnConfig and RnnOptions in ``given`` instead (None: the preset's)."""
     values = _values(RNN.name, preset, given, RnnConfig, RnnOptions)
+    # A stream reads ``steps`` bytes in an update.
+    steps = int(values.get("steps", RnnOptions.steps))
+    values = _paced(RNN.name, len(splits.train) // steps, values, given, RnnOptions)
     return RnnLearner(splits, _filled(RnnConfig, values), _filled(RnnOptions, values), seed=seed)
 
 
 def ae_learner(splits: ImageSplits, preset: str, *, seed: int = 0, **given: Any) -> AutoencoderLearner:
     """The learner for ``preset``, with fields of AutoencoderConfig and AutoencoderOptions in ``given`` instead (None: the preset's)."""
     values = _values(AUTOENCODER.name, preset, given, AutoencoderConfig, AutoencoderOptions)
-    return AutoencoderLearner(splits, _filled(AutoencoderOptions, values), seed=seed, **_network(AutoencoderConfig, values))
+    values = _paced(AUTOENCODER.name, len(splits.train), values, given, AutoencoderOptions)
+    few = len(splits.train) < FEW_IMAGES
+    if few:
+        values["augment"] = FEW_AUGMENT
+    return AutoencoderLearner(splits, _filled(AutoencoderOptions, values), linear=few, seed=seed, **_network(AutoencoderConfig, values))
 
 
 def gan_learner(splits: ImageSplits, preset: str, judge: Judge, *, seed: int = 0, **given: Any) -> GanLearner:
     """The learner for ``preset``, with the fields of GanConfig and GanOptions in ``given`` instead (None: the preset's)."""
     values = _values(GAN.name, preset, given, GanConfig, GanOptions)
+    values = _paced(GAN.name, len(splits.train), values, given, GanOptions)
     return GanLearner(splits, _filled(GanOptions, values), judge, seed=seed, **_network(GanConfig, values))
 
 
@@ -109,6 +136,14 @@ def _values(family: str, preset: str, given: Mapping[str, Any], config: type, op
     if unknown := sorted(set(given) - names):
         raise TypeError(f"{unknown[0]!r} cannot be set: expected one of {', '.join(sorted(names))}")
     return {**known[preset], **{name: value for name, value in given.items() if value is not None}}
+
+
+def _paced(family: str, count: int, values: dict[str, Any], given: Mapping[str, Any], options: type) -> dict[str, Any]:
+    """``values`` with epochs and batch for ``count`` training images, where the user gave none."""
+    set_by_user = {name: given.get(name) is not None for name in ("epochs", "batch")}
+    epochs, batch = (int(values.get(name, getattr(options, name))) for name in ("epochs", "batch"))
+    made = pace(count, epochs, batch, LEAST_UPDATES[family], epochs_given=set_by_user["epochs"], batch_given=set_by_user["batch"])
+    return {**values, "epochs": made.epochs, "batch": made.batch}
 
 
 def _filled(kind: type[C], values: Mapping[str, Any]) -> C:

@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line, ``sys.argv`` if not given, and returns its exit code: 0 only on success.
 
     1 for an error that the user can fix, reported on stderr, with the page that explains it in the last line; 2 for a command
-    line that makes no sense; 130 for Ctrl-C. With ``--json``, an error is a JSON document on stdout too:
+    line that makes no sense; 130 for Ctrl-C, of a training too. With ``--json``, an error is a JSON document on stdout too:
     ``{"error": {"type": "InputError", "message": "…", "code": "OF-INPUT", "help": "…"}}``. Any other exception is a bug and keeps its
     traceback.
     """
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except OnnxFerryError as error:
-        failure = type(error).__name__, str(error), 1, error.code
+        failure = type(error).__name__, str(error), error.exit_code, error.code
     except _UsageError as error:
         failure = "UsageError", str(error), 2, ""
     except KeyboardInterrupt:

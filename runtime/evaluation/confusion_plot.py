@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,19 +39,22 @@ def draw_confusion(scores: Scores) -> Image:
 
     classes = len(scores.labels)
     cell = min(max(56 if classes <= 12 else 36 if classes <= 40 else 12, 2), max(_LONGEST_SIDE // classes, 1))
-    font = ImageFont.load_default(max(min(cell // 3, 18), 9))
+    font = _font(scores.labels, max(min(cell // 3, 18), 9))
     heading = ImageFont.load_default(20)
     written = cell >= 24  # otherwise there is no room for numbers and labels
-    # Pillow's own font has only ASCII letters: other labels are shown by their number.
-    names = [_shortened(label, font, 160) if label.isascii() else str(i) for i, label in enumerate(scores.labels)]
+    numbered = numbered_labels(scores)
+    names = [str(i) if i in numbered else _shortened(label, font, 160) for i, label in enumerate(scores.labels)]
     margin = 16 + (round(max(font.getlength(name) for name in names)) + 12 if written else 0)
     top = 76 + (margin if written else 16)
     left = 34 + margin
     side = classes * cell
-    image = Image.new("RGB", (max(left + side + 24, 420), top + side + 24), _PAPER)
+    key = f"no font here has the letters of {', '.join(map(str, numbered))}: classes by their position" if numbered and written else ""
+    image = Image.new("RGB", (max(left + side + 24, 420), top + side + (48 if key else 24)), _PAPER)
     draw = ImageDraw.Draw(image)
     draw.text((16, 12), f"{scores.accuracy:.2%} right of {scores.count}", _INK, font=heading)
     draw.text((16, 40), "rows: true class     columns: predicted class", _INK, font=ImageFont.load_default(14))
+
+    draw.text((16, top + side + 16), key, _INK, font=ImageFont.load_default(12))
 
     totals = np.maximum(scores.confusion.sum(axis=1, keepdims=True), 1)
     shares = scores.confusion / totals  # (classes, classes)
@@ -68,6 +72,44 @@ def draw_confusion(scores: Scores) -> Image:
             draw.text((left - 8 - font.getlength(name), y - font.getbbox(name)[3] / 2), name, _INK, font=font)
             _write_upwards(image, name, (left + place * cell + cell // 2, top - 8), font)
     return image
+
+
+def numbered_labels(scores: Scores) -> dict[int, str]:
+    """The labels that no font here has letters for: in the image they are shown by their number, the position among the labels."""
+    font = _font(scores.labels, 18)
+    return {i: label for i, label in enumerate(scores.labels) if not _has_letters(font, label)}
+
+
+_SYSTEM_FONTS = ("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc", "msyh.ttc", "PingFang.ttc", "DejaVuSans.ttf", "arial.ttf")
+"""Tried in this order where Pillow's own font, which has ASCII letters only, lacks one: the systems' usual ones."""
+
+
+def _font(labels: Sequence[str], size: int) -> ImageFont | FreeTypeFont:
+    """A font for all labels; if there is none, Pillow's own."""
+    from PIL import ImageFont
+
+    own = ImageFont.load_default(size)
+    if all(_has_letters(own, label) for label in labels):
+        return own
+    for name in _SYSTEM_FONTS:
+        try:
+            found = ImageFont.truetype(name, size)
+        except (OSError, ImportError):  # there is none of that name, or this Pillow has no FreeType
+            continue
+        if all(_has_letters(found, label) for label in labels):
+            return found
+    return own
+
+
+def _has_letters(font: ImageFont | FreeTypeFont, text: str) -> bool:
+    """Whether no letter is drawn as the font's sign for a missing one."""
+    if text.isascii():
+        return True
+    try:
+        missing = bytes(font.getmask("\U0010fffd"))
+        return all(bytes(font.getmask(letter)) != missing for letter in set(text) if not letter.isspace())
+    except UnicodeEncodeError:  # Pillow's bitmap font, where it has no FreeType
+        return False
 
 
 def _shortened(label: str, font: ImageFont | FreeTypeFont, width: int) -> str:

@@ -9,8 +9,7 @@ import typer
 
 from onnxferry.runtime.kinds import AUTOENCODER
 from onnxferry.train.cli.options import DATA, AsJson, Color, Data, Given, ImageSetName, Limit, Out, Preset, Seed, Validation, with_options
-from onnxferry.train.cli.run import data_progress, train
-from onnxferry.train.data.images import load_images
+from onnxferry.train.cli.run import read_images, train
 from onnxferry.train.families.autoencoder import MAX_SIZE, AutoencoderConfig, AutoencoderOptions
 from onnxferry.train.loop.loop import LoopConfig
 from onnxferry.train.presets import ae_learner
@@ -22,7 +21,7 @@ def ae(
     dataset: ImageSetName = "",
     data: Data = None,
     size: Annotated[int, typer.Option(min=28, max=MAX_SIZE, help="side of the images, pixels; a multiple of 4", rich_help_panel=DATA)] = 28,
-    color: Color = False,
+    color: Color = None,
     validation: Validation = None,
     limit: Limit = None,
     preset: Preset = "full",
@@ -42,9 +41,6 @@ def ae(
 
       onnxferry train ae --data photos/ --size 64 --color --variational
     """
-    with data_progress() as progress:
-        splits = load_images(
-            dataset or None, data, size=size, color=color, seed=seed, limit=limit, validation=validation, progress=progress
-        )
+    splits = read_images(dataset, data, size=size, color=color, seed=seed, limit=limit, validation=validation)
     learner = ae_learner(splits, preset, seed=seed, **given)
     train(learner, run, as_json=as_json, then="onnxferry reconstruct model.onnx IMAGE.png")

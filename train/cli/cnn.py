@@ -9,7 +9,7 @@ import typer
 
 from onnxferry.runtime.cli.console import new_table, print_json, stdout
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.kinds import AUTOENCODER, CNN
+from onnxferry.runtime.kinds import CNN
 from onnxferry.train.cli.options import (
     DATA,
     MODEL,
@@ -26,11 +26,11 @@ from onnxferry.train.cli.options import (
     Validation,
     with_options,
 )
-from onnxferry.train.cli.run import data_progress, train
-from onnxferry.train.data.images import SIZES, ImageSplits, load_images
+from onnxferry.train.cli.run import read_images, train
+from onnxferry.train.data.images import SIZES, ImageSplits
 from onnxferry.train.families.cnn import CnnConfig, CnnLearner, CnnOptions
+from onnxferry.train.families.start import find_start
 from onnxferry.train.few_labels import compare_few_labels
-from onnxferry.train.loop.checkpoint import load_checkpoint
 from onnxferry.train.loop.loop import LoopConfig
 from onnxferry.train.presets import FIGURES, cnn_learner
 
@@ -41,14 +41,21 @@ def cnn(
     dataset: ImageSetName = "",
     data: Data = None,
     size: Annotated[int, typer.Option(min=SIZES[0], max=SIZES[1], help="side of the images in pixels", rich_help_panel=DATA)] = SIZES[0],
-    color: Color = False,
+    color: Color = None,
     framing: Annotated[
         str, typer.Option(help="ink: find the figure on a plain background; fit: take the whole image; auto", rich_help_panel=DATA)
     ] = "auto",
     augment: Annotated[bool, typer.Option(help="random crop, rotation, scaling, … of the training images", rich_help_panel=DATA)] = True,
     validation: Validation = None,
     limit: Limit = None,
-    init: Annotated[Path | None, typer.Option(help="a run of `train ae`: start from its encoder", rich_help_panel=MODEL)] = None,
+    mirror: Annotated[
+        bool,
+        typer.Option("--mirror", help="mirrored images too: not for letters, arrows, left and right", rich_help_panel=DATA),
+    ] = False,
+    init: Annotated[
+        str,
+        typer.Option(help="a trained start: a run of train ae or train cnn, an exported file, fashion or digits", rich_help_panel=MODEL),
+    ] = "",
     preset: Preset = "full",
     few_labels: Annotated[
         str,
@@ -73,30 +80,31 @@ def cnn(
 
       onnxferry train cnn --data photos/ --size 96 --color       # your own, one sub-folder a class
 
+      onnxferry train cnn --data photos/ --size 64 --color --init fashion --class-weights balanced --patience 10
+
       onnxferry train cnn --init runs/ae --few-labels 10,100     # how much a trained encoder helps
     """
-    with data_progress() as progress:
-        splits = load_images(
-            dataset or None, data, size=size, color=color, seed=seed, limit=limit, validation=validation, progress=progress
-        )
+    splits = read_images(dataset, data, size=size, color=color, seed=seed, limit=limit, validation=validation)
     if framing not in ("auto", "ink", "fit"):
         raise InputError(f"unknown framing {framing!r}; expected auto, ink or fit")
     figures = splits.name in FIGURES if framing == "auto" else framing == "ink"
-    encoder = None if init is None else load_checkpoint(init, AUTOENCODER.name)
+    start = find_start(init) if init else None
+    if start is not None and framing not in ("auto", (start.made_for or {}).get("framing", framing)):
+        raise InputError(f"--framing {framing} contradicts --init: that encoder was trained with another; leave out --framing")
 
     def learner(splits: ImageSplits, preset: str, **given: Any) -> CnnLearner:
-        return cnn_learner(splits, preset, figures=figures, augment=augment, seed=seed, init=encoder, **given)
+        return cnn_learner(splits, preset, figures=figures, augment=augment, mirror=mirror, seed=seed, init=start, **given)
 
     if not few_labels:
         train(learner(splits, preset, **given), run, as_json=as_json, then="onnxferry predict model.onnx IMAGE.png")
         return
-    if encoder is None:
+    if start is None:
         raise InputError("--few-labels compares with and without a trained encoder: give one with --init RUN")
 
     def make(few: ImageSplits, epochs: int, batch: int) -> CnnLearner:
         return learner(few, "quick", epochs=epochs, batch=batch)
 
-    _print_few_labels(out, compare_few_labels(splits, encoder, _counts(few_labels), run, make, seed=seed), as_json=as_json)
+    _print_few_labels(out, compare_few_labels(splits, start, _counts(few_labels), run, make, seed=seed), as_json=as_json)
 
 
 def _counts(text: str) -> list[int]:

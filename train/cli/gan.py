@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.kinds import GAN
@@ -24,8 +25,7 @@ from onnxferry.train.cli.options import (
     Validation,
     with_options,
 )
-from onnxferry.train.cli.run import data_progress, train
-from onnxferry.train.data.images import load_images
+from onnxferry.train.cli.run import ProgressBar, is_first, read_images, train
 from onnxferry.train.families.gan import SIZES, GanConfig, GanOptions
 from onnxferry.train.gan_judge import find_judge
 from onnxferry.train.loop.loop import LoopConfig
@@ -38,7 +38,7 @@ def gan(
     dataset: ImageSetName = "",
     data: Data = None,
     size: Annotated[int, typer.Option(help=f"side of the images in pixels: {', '.join(map(str, SIZES))}", rich_help_panel=DATA)] = 28,
-    color: Color = False,
+    color: Color = None,
     validation: Validation = None,
     limit: Limit = None,
     preset: Preset = "full",
@@ -64,10 +64,9 @@ def gan(
     """
     if size not in SIZES:
         raise InputError(f"--size must be one of {', '.join(map(str, SIZES))}, got {size}")
-    with data_progress() as progress:
-        splits = load_images(
-            dataset or None, data, size=size, color=color, seed=seed, limit=limit, validation=validation, progress=progress
-        )
-    features = find_judge(judge, splits, out, run.device)
+    splits = read_images(dataset, data, size=size, color=color, seed=seed, limit=limit, validation=validation)
+    console = Console(stderr=True, quiet=not is_first())
+    # The first line says what it is: minutes of silence would look like a fault.
+    features = find_judge(judge, splits, out, run.device, lambda epochs: ProgressBar(epochs, console, "judge: "))
     learner = gan_learner(splits, preset, features, seed=seed, **given)
     train(learner, run, as_json=as_json, then="onnxferry sample model.onnx --grid samples.png")

@@ -28,7 +28,12 @@ ImageSetName = Annotated[
     str,
     typer.Option(help="digits-5k, mnist or fashion-mnist; none with --data: your own images, one sub-folder a class", rich_help_panel=DATA),
 ]
-Color = Annotated[bool, typer.Option("--color", help="keep the colours (folder of images)", rich_help_panel=DATA)]
+Color = Annotated[
+    bool | None,
+    typer.Option(
+        "--color/--grayscale", help="keep the colours of a folder of images, or read them as grey (the default)", rich_help_panel=DATA
+    ),
+]
 Validation = Annotated[
     int | None, typer.Option(min=0, help="images held out to choose the best epoch; 0: none, the last epoch is kept", rich_help_panel=DATA)
 ]

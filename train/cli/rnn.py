@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +10,8 @@ import typer
 
 from onnxferry.runtime.kinds import RNN
 from onnxferry.train.cli.options import DATA, AsJson, Data, Given, Out, Preset, Seed, with_options
-from onnxferry.train.cli.run import data_progress, is_first, train
-from onnxferry.train.data.text import EMBEDDED, NAMES, VALIDATION, doubts, load_text
+from onnxferry.train.cli.run import data_progress, train
+from onnxferry.train.data.text import EMBEDDED, NAMES, VALIDATION, load_text, prompt_of
 from onnxferry.train.families.rnn import RnnConfig, RnnOptions
 from onnxferry.train.loop.loop import LoopConfig
 from onnxferry.train.presets import rnn_learner
@@ -25,6 +25,9 @@ def rnn(
     validation: Annotated[
         float, typer.Option(min=0.0, max=0.5, help="share of the first nine tenths held out to choose the best epoch", rich_help_panel=DATA)
     ] = VALIDATION,
+    encoding: Annotated[
+        str, typer.Option(help="of your own text: utf-8, gbk, big5, …; bytes trains on its bytes as they are", rich_help_panel=DATA)
+    ] = "utf-8",
     preset: Preset = "full",
     seed: Seed = 0,
     out: Out = Path("runs/rnn"),
@@ -41,10 +44,13 @@ def rnn(
       onnxferry train rnn --dataset tinyshakespeare --out runs/shakespeare
 
       onnxferry train rnn --data my-letters/ --cell lstm        # your own text
+
+      onnxferry train rnn --data novel.txt --encoding gbk       # … that is not in UTF-8
     """
     with data_progress() as progress:
-        splits = load_text(dataset or ("" if data is not None else EMBEDDED), data, validation=validation, progress=progress)
-    if data is not None and is_first() and (why := doubts(splits.train)):
-        sys.stderr.write(f"warning: is {data.name} text? {why}; training goes on with its bytes as they are\n")
+        splits = load_text(
+            dataset or ("" if data is not None else EMBEDDED), data, validation=validation, encoding=encoding, progress=progress
+        )
     learner = rnn_learner(splits, preset, seed=seed, **given)
-    train(learner, run, as_json=as_json, then='onnxferry generate model.onnx "To be" --stream')
+    prompt = prompt_of(splits.train) or "To be"
+    train(learner, run, as_json=as_json, then=f"onnxferry generate model.onnx {shlex.quote(prompt)} --stream")

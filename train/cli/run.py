@@ -24,7 +24,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from onnxferry.runtime.cli.console import print_json
+from onnxferry.runtime.cli.console import plain, print_json
+from onnxferry.train.data.images import ImageSplits, load_images
 from onnxferry.train.data.progress import Progress as DataProgress
 from onnxferry.train.loop.learner import Learner
 from onnxferry.train.loop.loop import LoopConfig, Observer, fit
@@ -33,8 +34,9 @@ from onnxferry.train.loop.loop import LoopConfig, Observer, fit
 class ProgressBar(Observer):
     """A bar with loss, accuracy and time left, and a line per finished epoch. Without a terminal only the lines are printed."""
 
-    def __init__(self, epochs: int, console: Console) -> None:
+    def __init__(self, epochs: int, console: Console, head: str = "") -> None:
         self.epochs = epochs
+        self.head = head  # of every line, for a network that is trained beside another
         self.console = console
         self.progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
@@ -56,6 +58,10 @@ class ProgressBar(Observer):
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
+    def began(self, learner: Learner) -> None:
+        first = f"training a {self.head.rstrip(': ')} first, a recogniser of the same classes: " if self.head else ""
+        self.console.print(first + learner.summary(), soft_wrap=True, markup=False, highlight=False)
+
     def started(self, learner: Learner, epoch: int, steps: int) -> None:
         # One bar for the whole run, so that the time left is that of the run.
         self.steps = steps
@@ -67,16 +73,21 @@ class ProgressBar(Observer):
         if self.task is not None:
             self.progress.update(self.task, completed=epoch * self.steps + step, metrics="  ".join(_fields("", means)))
 
+    def tested(self, metrics: Mapping[str, float]) -> None:
+        if self.head:  # of the run itself, run_learner prints it
+            self.console.print(_wrapped(self.head, [_fields("test", metrics)], self.console.width), soft_wrap=True, highlight=False)
+
     def validated(self, record: Mapping[str, Any], best: bool, shown: str) -> None:
         best = best and bool(record["validation"])
         end = f"{record['seconds']:.0f} s{' best' if best else ''}"
         groups = [_fields("train", record["train"]), _fields("validation", record["validation"])]
         groups[-1 if groups[-1] else 0].append(end)
-        line = Text(_wrapped(f"epoch {record['epoch']:>3}/{self.epochs}  ", groups, self.console.width))
+        line = Text(_wrapped(f"{self.head}epoch {record['epoch']:>3}/{self.epochs}  ", groups, self.console.width))
         if best:
             line.stylize("green", len(line) - len("best"))
         self.console.print(line, soft_wrap=True)
         if shown:
+            shown = "\n".join(plain(line) for line in shown.split("\n"))  # of bytes that the network wrote
             self.console.print(shown, markup=False, highlight=False, style="dim")
 
 
@@ -108,12 +119,48 @@ def data_progress(console: Console | None = None) -> Iterator[DataProgress]:
         yield show
 
 
+def read_images(dataset: str, data: Path | None, *, color: bool | None, **how: Any) -> ImageSplits:
+    """The images to train on, with a bar while they are read, and a note on stderr of what was left out. ``how``: see load_images."""
+    with data_progress() as progress:
+        splits = load_images(dataset or None, data, color=bool(color), progress=progress, **how)
+    notes = [note for note in splits.notes if color is None or "--grayscale" not in note]
+    if is_first():
+        sys.stderr.writelines(f"note: {plain(note)}\n" for note in notes)
+    return splits
+
+
 def _fields(title: str, metrics: Mapping[str, float]) -> list[str]:
     """``train loss 0.1234``, ``accuracy 98.70 %``, …: a line may be broken between them."""
-    shown = [
-        f"{name} {100 * value:.2f} %" if name == "accuracy" else f"{name} {value:.4f}" for name, value in metrics.items() if name != "n"
-    ]
+    shown = [_field(name, value) for name, value in metrics.items() if name != "n"]
     return [f"{title} {field}".strip() if i == 0 else field for i, field in enumerate(shown)]
+
+
+_WORDS = {
+    "mse": "error",
+    "pca_mse": "PCA's error",
+    "of_pca": "error over PCA's",
+    "kl": "divergence",
+    "bits_per_byte": "bits a byte",
+    "unigram_bits": "single letters, bits a byte",
+    "bigram_bits": "pairs of letters, bits a byte",
+    "generator": "generator's loss",
+    "discriminator": "discriminator's loss",
+    "frechet": "Fréchet distance",
+    "agreement": "read as asked",
+    "floor_frechet": "Fréchet distance of real images",
+    "floor_coverage": "coverage by real images",
+    "majority": "most frequent class",
+    "logistic_regression": "logistic regression on small grey images",
+}
+"""Metric to how a line of progress calls it, where that is another word. metrics.jsonl and --json have the short ones."""
+
+
+_SHARES = ("accuracy", "majority", "logistic_regression", "agreement", "precision", "recall", "coverage", "floor_coverage")
+
+
+def _field(name: str, value: float) -> str:
+    word = _WORDS.get(name, name)
+    return f"{word} {100 * value:.2f} %" if name in _SHARES else f"{word} {value:.4f}"
 
 
 def _wrapped(head: str, groups: Sequence[Sequence[str]], width: int) -> str:
@@ -139,13 +186,22 @@ def run_learner(learner: Learner, config: LoopConfig, *, as_json: bool, console:
         result = fit(learner, config, observer)
     if first:
         if as_json:
+            _print_warnings(console, result)
             print_json({"run": str(config.out), **result}, indent=None)
         else:
             on = f"on {result['test']['n']} held-out samples (epoch {result['epoch']})"
             line = Text(_wrapped("", [[*_fields("test", result["test"]), on]], console.width))
             line.stylize("bold", 0, len("test"))
             console.print(line, soft_wrap=True)
+            if baseline := result.get("baseline"):
+                console.print(Text(_wrapped("", [_fields("for comparison:", baseline)], console.width)), soft_wrap=True)
+            _print_warnings(console, result)
     return result
+
+
+def _print_warnings(console: Console, result: Mapping[str, Any]) -> None:
+    for warning in result.get("warnings", ()):
+        console.print(Text(f"warning: {warning}", "yellow"), soft_wrap=True)
 
 
 def train(learner: Learner, config: LoopConfig, *, as_json: bool, then: str) -> None:

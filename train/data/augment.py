@@ -28,6 +28,7 @@ class AugmentConfig:
     blur: float = 0.3  # share of the images that are blurred, and half as many sharpened
     erase: float = 0.0  # share of the images that lose a random rectangle
     mirror: bool = False  # left and right swapped in half of the images (never for figures and letters)
+    padding: str = "zeros"  # what a warp shows from outside the image: zeros (a plain background), or its reflection
     crop: int = 0  # pixels of padding of a whole-pixel random crop: used instead of the warp where warping is off
 
 
@@ -62,7 +63,7 @@ def _spread(batch: int, limit: float, like: Tensor) -> Tensor:
 
 
 def warp(images: Tensor, config: AugmentConfig) -> Tensor:
-    """Affine and elastic maps in one bilinear sampling; pixels from outside the image are 0."""
+    """Affine and elastic maps in one bilinear sampling; ``config.padding`` says what comes from outside the image."""
     batch, _, height, width = images.shape
     angle = _spread(batch, math.radians(config.rotation), images)
     both, each = 1 + _spread(batch, config.scale, images), _spread(batch, config.scale / 2, images)
@@ -82,7 +83,7 @@ def warp(images: Tensor, config: AugmentConfig) -> Tensor:
         field = torch.randn(batch, 2, 5, 5, device=images.device) * config.elastic
         smooth = F.interpolate(field, size=(height, width), mode="bicubic", align_corners=True)
         grid = grid + smooth.permute(0, 2, 3, 1)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode=config.padding, align_corners=False)
 
 
 def blur_or_sharpen(images: Tensor, share: float) -> Tensor:

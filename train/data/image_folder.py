@@ -20,7 +20,7 @@ import torch
 
 from onnxferry.runtime.errors import DataError, InputError
 from onnxferry.runtime.images.decode import decode_image, with_channels
-from onnxferry.runtime.images.folders import folder_sha256, list_labelled_images
+from onnxferry.runtime.images.folders import folder_sha256, list_labelled_images, passed_over, passed_over_words
 from onnxferry.runtime.machine.cpu import available_cpus
 from onnxferry.train.data.progress import Progress, no_progress
 from onnxferry.train.preprocessing import center_square_uint8
@@ -35,6 +35,12 @@ MAX_READERS = 4  # threads: a photo of 12 megapixels takes some 300 MB while it 
 MAX_NAMED = 10  # images in one message
 
 
+MOST_UNREADABLE = 0.05  # share of the images: so many are left out and counted, more are an error
+
+
+COLOURFUL = 12  # levels by which the channels of an image differ on average, if it is not grey
+
+
 @dataclass(frozen=True, eq=False)
 class ImageFolder:
     classes: tuple[str, ...]  # sorted
@@ -42,6 +48,7 @@ class ImageFolder:
     parts: dict[str, tuple[np.ndarray, np.ndarray]]
     sha256: str  # of what ``sha256sum`` prints for all files, copies too, by their paths in the folder, sorted
     source: str
+    notes: tuple[str, ...] = ()  # what was left out, with counts; colours that are not read
 
 
 @dataclass(frozen=True)
@@ -54,13 +61,25 @@ class _Image:
 def read_image_folder(folder: Path, size: int, channels: int, progress: Progress = no_progress) -> ImageFolder:
     """All images under ``folder``: their centred squares resampled to ``size``, in 1 or 3 ``channels``.
 
-    Raises DataError for images that cannot be read or are in two classes (it names them), a class that is empty or is
-    missing in one of the parts, and fewer than two classes.
+    Files of other types, copies and a few images that cannot be read are left out: ``notes`` says how many. Raises DataError if more
+    than a twentieth cannot be read or one is in two classes (it names them), a class is empty or missing in one of the parts, and for fewer
+    than two classes.
     """
     images = list(_list(folder))
+    notes = [words] if (words := passed_over_words(passed_over(folder, [image.path for image in images]))) else []
+    outcomes = _read_all(images, size, channels, progress)
+    sha256 = folder_sha256(folder, {image.path: outcome.digest for image, outcome in zip(images, outcomes, strict=True)})
+    unreadable = [outcome.error for outcome in outcomes if isinstance(outcome, _Unreadable)]
+    if unreadable:
+        notes.append(f"{_unreadable_words(len(unreadable), len(images))} left out: {_first_ones(unreadable)}")
+    pairs = [(image, outcome) for image, outcome in zip(images, outcomes, strict=True) if isinstance(outcome, _Read)]
+    images, read = [image for image, _ in pairs], [outcome for _, outcome in pairs]
     classes = _classes_of(folder, images)
-    read = _read_all(images, size, channels, progress)
     kept, copies = _without_copies(images, read)
+    if copies:
+        notes.append(f"{copies} {'copies of other images were' if copies > 1 else 'copy of another image was'} left out")
+    if channels == 1 and sum(item.colourful for item in read) > len(read) / 2:
+        notes.append("the images are in colour and are read as grey: --color keeps the colours, --grayscale says that this is meant")
     index = {label: i for i, label in enumerate(classes)}
 
     def arrays(part: str) -> tuple[np.ndarray, np.ndarray]:
@@ -73,8 +92,9 @@ def read_image_folder(folder: Path, size: int, channels: int, progress: Progress
     return ImageFolder(
         classes=classes,
         parts={part: arrays(part) for part in dict.fromkeys(image.part for image in images)},
-        sha256=folder_sha256(folder, {image.path: digest for image, (digest, _) in zip(images, read, strict=True)}),
+        sha256=sha256,
         source=f"a folder of {len(kept)} images" + (f" ({copies} copies left out)" if copies else ""),
+        notes=tuple(notes),
     )
 
 
@@ -86,51 +106,80 @@ def _classes_of(folder: Path, images: list[_Image]) -> tuple[str, ...]:
         if odd:
             raise DataError(f"{folder}: expected the same classes in train and {part}, found only in one of them: {', '.join(sorted(odd))}")
     if len(classes) < 2:
-        raise DataError(f"{folder}: expected at least two classes, each a sub-folder of images, found only {classes[0]!r}")
+        found = f"only {classes[0]!r}" if classes else "none that can be read"
+        raise DataError(f"{folder}: expected at least two classes, each a sub-folder of images, found {found}")
     return tuple(classes)
 
 
-def _read_all(images: list[_Image], size: int, channels: int, progress: Progress) -> list[tuple[str, np.ndarray]]:
-    """The SHA-256 of each file, and its pixels uint8 (size, size, channels). Raises DataError if any cannot be read."""
+@dataclass(frozen=True, eq=False)
+class _Read:
+    digest: str  # SHA-256 of the file, hex
+    pixels: np.ndarray  # uint8 (size, size, channels)
+    colourful: bool  # the file is in colour, whatever is kept of it
 
-    def read(image: _Image) -> tuple[str, np.ndarray | InputError]:
+
+@dataclass(frozen=True)
+class _Unreadable:
+    digest: str
+    error: InputError
+
+
+def _read_all(images: list[_Image], size: int, channels: int, progress: Progress) -> list[_Read | _Unreadable]:
+    """What each file holds, or why it cannot be read. Raises DataError if more than a twentieth cannot."""
+
+    def read(image: _Image) -> _Read | _Unreadable:
         content = image.path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         try:
-            decoded = with_channels(decode_image(content, str(image.path)), channels)
+            whole = decode_image(content, str(image.path))
         except InputError as error:
-            return digest, error
-        return digest, center_square_uint8(torch.from_numpy(np.ascontiguousarray(decoded)), size).numpy()
+            return _Unreadable(digest, error)
+        square = center_square_uint8(torch.from_numpy(np.ascontiguousarray(with_channels(whole, channels))), size).numpy()
+        return _Read(digest, square, _is_colourful(whole))
 
-    results: list[tuple[str, np.ndarray]] = []
-    errors: list[InputError] = []
+    outcomes: list[_Read | _Unreadable] = []
     try:
         with ThreadPoolExecutor(min(MAX_READERS, available_cpus())) as threads:
-            for done, (digest, outcome) in enumerate(threads.map(read, images), start=1):
-                if isinstance(outcome, InputError):
-                    errors.append(outcome)
-                else:
-                    results.append((digest, outcome))
+            for done, outcome in enumerate(threads.map(read, images), start=1):
+                outcomes.append(outcome)
                 progress("reading images", done, len(images), "images")
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    if errors:
-        many = f"{len(errors)} of {len(images)} images cannot be read, the first of them: " if len(errors) > 1 else ""
+    errors = [outcome.error for outcome in outcomes if isinstance(outcome, _Unreadable)]
+    if len(errors) > MOST_UNREADABLE * len(images):
+        many = f"{_unreadable_words(len(errors), len(images))}, the first of them: " if len(errors) > 1 else ""
         others = "".join(f"\n{error}" for error in errors[1:MAX_NAMED]) + ("\n…" if len(errors) > MAX_NAMED else "")
         raise DataError(f"{many}{errors[0]}; replace or remove it{others}")
-    return results
+    return outcomes
 
 
-def _without_copies(images: list[_Image], read: list[tuple[str, np.ndarray]]) -> tuple[list[tuple[_Image, np.ndarray]], int]:
+def _is_colourful(image: np.ndarray) -> bool:
+    """Whether uint8 (height, width, channels) is in colour, by some 10,000 of its pixels."""
+    if image.shape[-1] < 3:
+        return False
+    step = max(1, min(image.shape[:2]) // 100)
+    some = image[::step, ::step, :3].astype(np.int16)
+    return float(np.ptp(some, axis=-1).mean()) > COLOURFUL
+
+
+def _unreadable_words(count: int, of: int) -> str:
+    return f"{count} of {of} images cannot be read"
+
+
+def _first_ones(errors: list[InputError]) -> str:
+    return "; ".join(str(error) for error in errors[:3]) + ("; …" if len(errors) > 3 else "")
+
+
+def _without_copies(images: list[_Image], read: list[_Read]) -> tuple[list[tuple[_Image, np.ndarray]], int]:
     """The images with their pixels, each content once, and how many copies were left out. Raises DataError for one in two classes."""
     originals: dict[str, _Image] = {}  # digest → the copy that is kept
     kept = []
-    for image, (digest, pixels) in zip(images, read, strict=True):
-        original = originals.setdefault(digest, image)
+    for image, item in zip(images, read, strict=True):
+        original = originals.setdefault(item.digest, image)
         if original.label != image.label:
             raise DataError(f"{original.path} and {image.path} are the same image in two classes: remove the wrong one")
         if original is image:
-            kept.append((image, pixels))
+            kept.append((image, item.pixels))
     return kept, len(images) - len(kept)
 
 

@@ -70,6 +70,7 @@ class ImageSplits:
     test: ImageSet
     sha256: str  # hex, of all images and labels before they are split: the same for every seed, size and compression
     source: str  # where it is from, in words; never a path of this machine
+    notes: tuple[str, ...] = ()  # what was left out of it, and what else a user should know
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +86,7 @@ class _Found:
     validation: ImageSet | None = None
     test_share: float = 0
     validation_share: float = 0
+    notes: tuple[str, ...] = ()
 
 
 def load_images(
@@ -138,7 +140,7 @@ def load_images(
     if limit is not None and limit < len(train):
         train = train.take(draw_stratified(train.labels, limit, seed))
     train, held_out, test = (_at_size(part, size, channels) for part in (train, held_out, test))
-    return ImageSplits(found.name, found.classes, train, held_out, test, found.sha256, found.source)
+    return ImageSplits(found.name, found.classes, train, held_out, test, found.sha256, found.source, found.notes)
 
 
 def _find(name: str | None, data: Path | None, size: int, channels: int, progress: Progress) -> _Found:
@@ -163,6 +165,7 @@ def _find(name: str | None, data: Path | None, size: int, channels: int, progres
         train=parts["train"],
         sha256=folder.sha256,
         source=folder.source,
+        notes=folder.notes,
         test=parts.get("test"),
         validation=parts.get("validation"),
         test_share=0.2,

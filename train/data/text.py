@@ -51,6 +51,10 @@ MIN_BYTES = 200  # fewer cannot be split into three useful parts
 MAX_BYTES = 2**30
 
 
+BYTES = "bytes"
+"""In place of an encoding: train on the bytes as they are."""
+
+
 @dataclass(frozen=True, eq=False)
 class TextSplits:
     """Three consecutive parts of one text."""
@@ -64,11 +68,17 @@ class TextSplits:
 
 
 def load_text(
-    name: str = EMBEDDED, data: Path | None = None, *, validation: float = VALIDATION, progress: Progress = no_progress
+    name: str = EMBEDDED,
+    data: Path | None = None,
+    *,
+    validation: float = VALIDATION,
+    encoding: str = BYTES,
+    progress: Progress = no_progress,
 ) -> TextSplits:
     """The text called ``name`` (see the module), or the file or folder ``name``; ``data``: where a named text's file is.
 
-    ``validation``: share of the first nine tenths that is held out to choose by, 0 … 0.5. ``progress``: called during a download.
+    ``validation``: share of the first nine tenths that is held out to choose by, 0 … 0.5. ``encoding``: of a text of your own, which
+    becomes UTF-8; ``bytes`` takes any bytes as they are. ``progress``: called during a download.
     Raises DataError for a text that is missing, unreadable, too short or not what its checksum says, InputError for a share out
     of range.
     """
@@ -80,7 +90,7 @@ def load_text(
         text, source = _topics(), "CPython's pydoc_data.topics (PSF licence)"
     else:
         path = data if data is not None else Path(name)
-        text, source = _read(path), f"the user's own text, {path.name}"
+        text, source = _read(path, encoding), f"the user's own text, {path.name}"
         name = path.stem if name in ("", EMBEDDED) or Path(name) == path else name
     if len(text) < MIN_BYTES:
         raise DataError(
@@ -92,16 +102,57 @@ def load_text(
     return TextSplits(name, bytes_[:first], bytes_[first:nine], bytes_[nine:], hashlib.sha256(text).hexdigest(), source)
 
 
-def doubts(text: np.ndarray) -> str:
-    """Why uint8 (n,) is probably not text, in words; "" if it may be. Any bytes can be trained on, but that is rarely intended."""
-    if (text == 0).any():
-        return "it holds NUL bytes"
-    start = text[: 1 << 20]
-    printable = ((start >= 32) & (start < 127)) | np.isin(start, np.frombuffer(b"\t\n\r", np.uint8))
+USUAL_ENCODINGS = ("utf-8-sig", "utf-16", "gb18030", "big5", "shift_jis", "euc_kr", "cp1252")
+"""Tried in this order to guess the encoding of a text that is not UTF-8, for the message."""
+
+
+def to_utf8(content: bytes, encoding: str, name: str) -> bytes:
+    """``content`` in ``encoding`` as UTF-8; unchanged for ``BYTES``. ``name``: of the file, for messages.
+
+    Raises InputError for an encoding that Python does not know, DataError for content that is not in it, and for NUL characters, which
+    text does not have.
+    """
+    if encoding == BYTES:
+        return content
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(start.tobytes())  # incremental: the cut may go through a letter
-    except UnicodeDecodeError:
-        return "" if printable.mean() > 0.5 else "it is no UTF-8, and most of its bytes are not ASCII"
+        text = content.decode(encoding)
+    except LookupError:
+        raise InputError(f"unknown encoding {encoding!r}; expected utf-8, gbk, big5, shift_jis, utf-16, cp1252 …, or bytes") from None
+    except (UnicodeError, ValueError) as error:
+        at = f" (byte {error.start})" if isinstance(error, UnicodeDecodeError) else ""
+        raise DataError(f"{name} is not {encoding}{at}: {_cure(content, encoding)}") from error
+    if "\0" in text:
+        raise DataError(f"{name} holds NUL characters and is hardly text: {_cure(content, encoding)}")
+    return text.encode()
+
+
+def _cure(content: bytes, encoding: str) -> str:
+    """Which --encoding to try. A guess by letters: most of a text in a wrong encoding is made of rare ones."""
+    guess = next((name for name in USUAL_ENCODINGS if name != encoding and _reads_well(content[: 1 << 16], name)), "")
+    name = {"gb18030": "gbk", "utf-8-sig": "utf-8"}.get(guess, guess)
+    words = f"give its encoding, --encoding {name} perhaps" if name else "give its encoding with --encoding, gbk or cp1252 for example"
+    return f"{words}; --encoding {BYTES} trains on its bytes as they are"
+
+
+def _reads_well(content: bytes, encoding: str) -> bool:
+    decoder = codecs.getincrementaldecoder(encoding)()  # incremental: the cut may go through a letter
+    try:
+        text = decoder.decode(content)
+    except UnicodeError:
+        return False
+    printable = sum(c.isprintable() or c in "\t\r\n" for c in text)
+    # cp1252 reads anything: then most of it has to be ASCII.
+    letters = sum(c.isascii() for c in text) if encoding == "cp1252" else len(text)
+    return bool(text) and printable > 0.98 * len(text) and letters > 0.5 * len(text)
+
+
+def prompt_of(text: np.ndarray) -> str:
+    """The first words of a line in uint8 (n,), to try a generator with: some 12 characters; "" for what is no text."""
+    for line in text[:20_000].tobytes().decode("utf-8", errors="ignore").splitlines():
+        words = " ".join(line.split())
+        if len(words) >= 4 and words.isprintable() and any(c.isalpha() for c in words):
+            cut = words[:12]
+            return cut.rpartition(" ")[0] if words[12:13].strip() and " " in cut else cut
     return ""
 
 
@@ -111,7 +162,7 @@ def _topics() -> bytes:
     return "\n\n".join(topics.topics[key].strip() for key in sorted(topics.topics)).encode()
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, encoding: str = BYTES) -> bytes:
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path)))
         if not files:
@@ -124,7 +175,7 @@ def _read(path: Path) -> bytes:
     if size > MAX_BYTES:
         raise DataError(f"{path.name} holds {size} bytes of text; at most {MAX_BYTES} are read into memory: give a part of it")
     try:
-        return b"\n".join(file.read_bytes() for file in files)
+        return b"\n".join(to_utf8(file.read_bytes(), encoding, file.name) for file in files)
     except OSError as error:
         raise DataError(f"{path.name} cannot be read: {error.strerror}") from error
 

@@ -26,12 +26,14 @@ from torch import Tensor, nn
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.images.grid import image_grid, save_image
 from onnxferry.runtime.kinds import AUTOENCODER
+from onnxferry.train.data.augment import AugmentConfig, augment
 from onnxferry.train.data.images import ImageSplits
 from onnxferry.train.families.cnn import Block, preprocess_all, start_convolutions, trunk
 from onnxferry.train.families.pca import Pca, fit_pca
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
 from onnxferry.train.loop.learner import Learner
+from onnxferry.train.loop.schedule import one_cycle_schedule, part_of, updates_per_epoch
 from onnxferry.train.options import check_positive, option
 from onnxferry.train.preprocessing import Preprocessing, check_images
 
@@ -57,6 +59,7 @@ class AutoencoderConfig:
     blocks: tuple[int, int, int] = (1, 1, 1)  # residual blocks per stage
     framing: str = "fit"  # kind of preprocessing: see preprocessing.py
     variational: bool = option(False, "learn a distribution of latents")
+    linear: bool = False  # PCA beside both networks, which then learn what it cannot do: for few images
     mean: tuple[float, ...] = (0.5,)  # of the preprocessed training images, per channel
     std: tuple[float, ...] = (0.5,)
 
@@ -80,6 +83,7 @@ class AutoencoderOptions:
     kl: float = option(0.5, "weight of the divergence, against the squared error summed over an image (variational)")
     denoise: float = option(0.0, "standard deviation of the noise that is added to the input and to be removed, images being 0 to 1")
     average: float = 0.998  # decay of the moving average, per step
+    augment: AugmentConfig | None = None  # of the training images, for few of them
 
     def __post_init__(self) -> None:
         check_positive(self, "learning_rate")
@@ -136,6 +140,46 @@ class Decoder(nn.Module):
         return torch.sigmoid(self.pixels(x))
 
 
+class LinearEncoder(Encoder):
+    """PCA's latents, each of variance 1 on the training images, plus what the network adds, which is nothing at first."""
+
+    centre: Tensor
+    components: Tensor
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__(config)
+        numbers = config.channels * config.size**2
+        self.register_buffer("centre", torch.zeros(numbers))
+        self.register_buffer("components", torch.zeros(numbers, config.latent))
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        added, log_variance = super().forward(images)
+        return added + (images.flatten(1) - self.centre) @ self.components, log_variance
+
+
+class LinearDecoder(Decoder):
+    """PCA's reconstruction plus what the network adds, from -1 to 1, which is nothing at first."""
+
+    centre: Tensor
+    components: Tensor
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__(config)
+        numbers = config.channels * config.size**2
+        self.register_buffer("centre", torch.zeros(numbers))
+        self.register_buffer("components", torch.zeros(config.latent, numbers))
+        nn.init.zeros_(self.pixels.weight)
+        if self.pixels.bias is not None:
+            nn.init.zeros_(self.pixels.bias)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        added = 2 * super().forward(latent) - 1
+        made = added + (latent @ self.components + self.centre).reshape(added.shape)
+        return made if self.training else made.clamp(0, 1)
+
+
 class Autoencoder(nn.Module):
     """Preprocessed images → reconstruction of the same shape, mean and log variance of the latents.
 
@@ -145,8 +189,8 @@ class Autoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
+        self.encoder = LinearEncoder(config) if config.linear else Encoder(config)
+        self.decoder = LinearDecoder(config) if config.linear else Decoder(config)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         mean, log_variance = self.encoder(images)
@@ -154,6 +198,19 @@ class Autoencoder(nn.Module):
         if self.training and log_variance is not None:
             latent = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
         return self.decoder(latent), mean, log_variance
+
+
+def start_from_pca(network: Autoencoder, pca: Pca, images: Tensor) -> None:
+    """Set the linear parts: ``pca`` of the training ``images`` uint8 (n, channels, size, size)."""
+    components, centre = pca.components.float(), pca.mean.float()
+    if not isinstance(network.encoder, LinearEncoder) or not isinstance(network.decoder, LinearDecoder):
+        raise TypeError("this autoencoder has no linear part")
+    spread = ((images.flatten(1).float() / 255 - centre) @ components).std(dim=0, correction=0).clamp(min=1e-4)
+    count = components.shape[1]  # fewer than the latents where there are fewer images
+    network.encoder.components[:, :count].copy_(components / spread)
+    network.decoder.components[:count].copy_((components * spread).T)
+    network.encoder.centre.copy_(centre)
+    network.decoder.centre.copy_(centre)
 
 
 def to_pixels(images: Tensor) -> Tensor:
@@ -205,13 +262,14 @@ class AutoencoderLearner(Learner):
         latent: int = AutoencoderConfig.latent,
         width: int = AutoencoderConfig.width,
         variational: bool = AutoencoderConfig.variational,
+        linear: bool = AutoencoderConfig.linear,
         seed: int = 0,
     ) -> None:
         super().__init__(epochs=options.epochs, seed=seed)
         self.data = data
         self.options = options
         _, size, _, channels = data.train.images.shape
-        self.config = AutoencoderConfig(channels=channels, size=size, latent=latent, width=width, variational=variational)
+        self.config = AutoencoderConfig(channels=channels, size=size, latent=latent, width=width, variational=variational, linear=linear)
         preprocess = Preprocessing(self.config.framing, size)
         self.images = preprocess_all(data.train.images, preprocess)  # uint8 (n, c, size, size)
         self.held_out = preprocess_all(data.validation.images, preprocess) if len(data.validation) else self.images[:0]
@@ -225,14 +283,15 @@ class AutoencoderLearner(Learner):
 
     def setup(self, fabric: Fabric, total_steps: int) -> None:
         self.fabric = fabric
-        network = Autoencoder(self.config).to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        network = Autoencoder(self.config)
+        if self.config.linear:
+            start_from_pca(network, self.pca, self.images)
+        network = network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(network.parameters(), lr=self.options.learning_rate, weight_decay=self.options.weight_decay)
         self.average = WeightAverage(network, self.options.average)
         self.network, self.optimizer = fabric.setup(network, optimizer)
         self.average.to(fabric.device)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=self.options.learning_rate, total_steps=total_steps, pct_start=0.2, div_factor=10, final_div_factor=1000
-        )
+        self.schedule = one_cycle_schedule(optimizer, total_steps, warm_up=0.2)
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -240,17 +299,21 @@ class AutoencoderLearner(Learner):
         return torch.channels_last if self.config.width % 8 == 0 else torch.contiguous_format
 
     def steps_per_epoch(self) -> int:
-        return max(1, len(self.images) // self.options.batch)
+        return updates_per_epoch(len(self.images), self.options.batch)
 
     def batches(self, epoch: int, start: int) -> Iterator[Tensor]:
         order = torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(len(self.images)))
-        share = max(1, min(self.options.batch, len(order)) // self.fabric.world_size)
-        for step in range(start, self.steps_per_epoch()):
-            first = step * self.options.batch + self.fabric.global_rank * share
-            yield self.images[order[first : first + share]].to(self.fabric.device)
+        steps = self.steps_per_epoch()
+        for step in range(start, steps):
+            index = part_of(order, step, steps, self.fabric.global_rank, self.fabric.world_size)
+            yield self.images[index].to(self.fabric.device)
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
-        clean = (batch.float() / 255).contiguous(memory_format=self.memory_format)
+        clean = batch.float() / 255
+        if self.options.augment is not None:
+            with torch.no_grad():
+                clean = augment(clean, self.options.augment)
+        clean = clean.contiguous(memory_format=self.memory_format)
         read = clean + torch.randn_like(clean) * self.options.denoise if self.options.denoise else clean
         reconstruction, mean, log_variance = self.network(read)
         # Summed over the image, so that the divergence has the same weight at every size.
@@ -309,6 +372,22 @@ class AutoencoderLearner(Learner):
         save_image(image_grid(np.concatenate(rows), min(10, len(images)), scale=2), folder / "reconstructions.png")
         return ""
 
+    def described(self) -> dict[str, Any]:
+        data = {"name": self.data.name, "sha256": self.data.sha256, "source": self.data.source}
+        return {"config": dataclasses.asdict(self.config), "data": data}
+
+    def parts(self) -> dict[str, int]:
+        return {"train": len(self.data.train), "validation": len(self.data.validation), "test": len(self.data.test)}
+
+    def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
+        ratio = metrics["test"]["of_pca"]
+        if ratio <= 1:
+            return []
+        return [
+            f"the error is {ratio:.2f} times that of PCA with as many numbers, so the network has not learned what a linear map does: "
+            f"train longer (--epochs {2 * self.epochs}), on more images, or with another --latent"
+        ]
+
     def checkpoint(self) -> Checkpoint:
         weights = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in self.average.module.state_dict().items()}
         # Without a validation part the threshold is set on training images, a little too low for new ones.
@@ -316,9 +395,8 @@ class AutoencoderLearner(Learner):
         first = [int(np.flatnonzero(self.data.test.labels == c)[0]) for c in np.unique(self.data.test.labels)][:16]
         return Checkpoint(
             family=self.family,
-            config=dataclasses.asdict(self.config),
             weights=weights,
             metrics={"anomaly_threshold": float(np.quantile(self.errors(judged), ANOMALY_QUANTILE)), "anomaly_quantile": ANOMALY_QUANTILE},
-            data={"name": self.data.name, "sha256": self.data.sha256, "source": self.data.source},
             examples={"image": torch.from_numpy(self.data.test.images[first]).clone()},
+            **self.described(),
         )

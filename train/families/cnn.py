@@ -23,14 +23,20 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.kinds import CNN
 from onnxferry.train.data.augment import AugmentConfig, augment
 from onnxferry.train.data.images import ImageSet, ImageSplits
+from onnxferry.train.families.baselines import few_a_class, logistic_regression, majority
+from onnxferry.train.families.start import Start, load_start, start_of
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
 from onnxferry.train.loop.learner import Learner
+from onnxferry.train.loop.schedule import one_cycle_schedule, part_of, updates_per_epoch
 from onnxferry.train.options import check_positive, option
 from onnxferry.train.preprocessing import Preprocessing, check_images
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+
+CLASS_WEIGHTS = ("none", "balanced")
 
 
 @dataclass(frozen=True)
@@ -64,11 +70,14 @@ class CnnOptions:
     learning_rate: float = option(4e-3, "highest learning rate of the cycle", min=0.0)
     weight_decay: float = 0.05
     label_smoothing: float = 0.05
+    class_weights: str = option("none", "none, or balanced: mistakes in rare classes cost more, as much as the class is rare")
     average: float = 0.998  # decay of the moving average, per step
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
         check_positive(self, "learning_rate")
+        if self.class_weights not in CLASS_WEIGHTS:
+            raise InputError(f"unknown class weights {self.class_weights!r}; expected {' or '.join(CLASS_WEIGHTS)}")
 
 
 class Block(nn.Module):
@@ -169,6 +178,7 @@ class CnnLearner(Learner):
     family = CNN.name
     criterion = "accuracy"
     higher_is_better = True
+    tie_breaker = "loss"
 
     def __init__(
         self,
@@ -178,23 +188,22 @@ class CnnLearner(Learner):
         framing: str,
         width: int = CnnConfig.width,
         seed: int = 0,
-        init: Checkpoint | None = None,
+        init: Start | Checkpoint | None = None,
     ) -> None:
-        """``init``: an autoencoder's checkpoint, from whose encoder's trunk this network starts; then framing, width, blocks
-        and normalization are the encoder's. Raises InputError if it was made for other images."""
+        """``init``: a trained network, from whose trunk this one starts (families/start.py); then width and blocks are its own, and of an
+        autoencoder of images of the same size and channels framing and normalization too."""
         super().__init__(epochs=options.epochs, seed=seed)
         self.data = data
         self.options = options
-        self.init = init
+        self.init = start_of(init) if isinstance(init, Checkpoint) else init
+        self.class_weights: Tensor | None = None  # float32 (classes,)
         _, size, _, channels = data.train.images.shape
-        if init is not None:
-            made_for = (init.config["channels"], init.config["size"])
-            if made_for != (channels, size):
-                raise InputError(
-                    f"the encoder was trained on images of {made_for[1]} pixels with {made_for[0]} channels, these have {size} pixels "
-                    f"and {channels} channels: give the same --size and --color"
-                )
-            framing, width = str(init.config["framing"]), int(init.config["width"])
+        same: Mapping[str, Any] | None = None
+        if self.init is not None:
+            width, made_for = self.init.width, self.init.made_for
+            if made_for is not None and (made_for["channels"], made_for["size"]) == (channels, size):
+                same = made_for
+                framing = str(made_for["framing"])
         preprocess = Preprocessing(framing, size)
         self.images = preprocess_all(data.train.images, preprocess)  # uint8 (n, c, size, size)
         self.labels = torch.from_numpy(data.train.labels)
@@ -209,17 +218,16 @@ class CnnLearner(Learner):
             mean=tuple(round(v, 4) for v in mean.tolist()),
             std=tuple(round(v, 4) for v in std.tolist()),
         )
-        if init is not None:
-            shared: dict[str, Any] = {name: tuple(init.config[name]) for name in ("blocks", "mean", "std")}
-            self.config = dataclasses.replace(self.config, **shared)
+        if self.init is not None:
+            self.config = dataclasses.replace(self.config, blocks=self.init.blocks)
+        if same is not None:
+            self.config = dataclasses.replace(self.config, mean=tuple(same["mean"]), std=tuple(same["std"]))
 
     def setup(self, fabric: Fabric, total_steps: int) -> None:
         self.fabric = fabric
         network = Cnn(self.config).to(memory_format=self.memory_format)  # type: ignore[call-overload]
         if self.init is not None:
-            theirs = {name.removeprefix("encoder."): weight for name, weight in self.init.weights.items()}
-            network.stem.load_state_dict({n.removeprefix("stem."): w for n, w in theirs.items() if n.startswith("stem.")})
-            network.stages.load_state_dict({n.removeprefix("stages."): w for n, w in theirs.items() if n.startswith("stages.")})
+            load_start(network, self.init, self.images[:: max(1, len(self.images) // 256)][:256].float() / 255)
         decayed = [p for p in network.parameters() if p.ndim > 1]
         others = [p for p in network.parameters() if p.ndim <= 1]
         optimizer = torch.optim.AdamW(
@@ -229,9 +237,11 @@ class CnnLearner(Learner):
         self.average = WeightAverage(network, self.options.average)
         self.network, self.optimizer = fabric.setup(network, optimizer)
         self.average.to(fabric.device)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=self.options.learning_rate, total_steps=total_steps, pct_start=0.2, div_factor=10, final_div_factor=1000
-        )
+        self.class_weights = None
+        if self.options.class_weights == "balanced":  # as scikit-learn's: n / (classes x images of the class)
+            counts = torch.bincount(self.labels, minlength=len(self.config.labels)).clamp(min=1)
+            self.class_weights = (len(self.labels) / (len(counts) * counts.float())).to(fabric.device)
+        self.schedule = one_cycle_schedule(optimizer, total_steps, warm_up=0.2)
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -239,14 +249,13 @@ class CnnLearner(Learner):
         return torch.channels_last if self.config.width % 8 == 0 else torch.contiguous_format
 
     def steps_per_epoch(self) -> int:
-        return max(1, len(self.labels) // self.options.batch)
+        return updates_per_epoch(len(self.labels), self.options.batch)
 
     def batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(len(self.labels)))
-        share = max(1, min(self.options.batch, len(order)) // self.fabric.world_size)
-        for step in range(start, self.steps_per_epoch()):
-            first = step * self.options.batch + self.fabric.global_rank * share
-            index = order[first : first + share]
+        steps = self.steps_per_epoch()
+        for step in range(start, steps):
+            index = part_of(order, step, steps, self.fabric.global_rank, self.fabric.world_size)
             yield self.images[index].to(self.fabric.device), self.labels[index].to(self.fabric.device)
 
     def step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
@@ -254,7 +263,7 @@ class CnnLearner(Learner):
         with torch.no_grad():
             images = augment(images.float() / 255, self.options.augment).contiguous(memory_format=self.memory_format)
         logits, _ = self.network(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.options.label_smoothing)
+        loss = F.cross_entropy(logits.float(), labels, self.class_weights, label_smoothing=self.options.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.optimizer.step()
@@ -292,6 +301,38 @@ class CnnLearner(Learner):
     def schedulers(self) -> dict[str, Any]:
         return {"one_cycle": self.schedule}
 
+    def described(self) -> dict[str, Any]:
+        data = {"name": self.data.name, "sha256": self.data.sha256, "source": self.data.source}
+        if self.init is not None:
+            data["started from"] = self.init.name
+        return {"config": dataclasses.asdict(self.config), "data": data}
+
+    def parts(self) -> dict[str, int]:
+        return {"train": len(self.data.train), "validation": len(self.data.validation), "test": len(self.data.test)}
+
+    def baseline(self) -> dict[str, float]:
+        train, test = self.data.train, self.data.test
+        return {
+            "majority": majority(train.labels, test.labels),
+            "logistic_regression": logistic_regression(train, test, len(self.data.classes)),
+        }
+
+    def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
+        accuracy, baseline = metrics["test"]["accuracy"], metrics["baseline"]
+        found = few_a_class(self.data)
+        longer = f"train longer (--epochs {2 * self.epochs}), at another --size, in --color, or from a trained start (--init fashion)"
+        if accuracy <= baseline["majority"] < 1:
+            found.append(
+                f"{accuracy:.2%} of the test images are right, and always answering the most frequent class gives "
+                f"{baseline['majority']:.2%}: nothing was learned; {longer}"
+            )
+        elif accuracy < 1 and accuracy <= baseline["logistic_regression"]:
+            found.append(
+                f"{accuracy:.2%} of the test images are right, no more than logistic regression on 20 x 20 grey pixels gets "
+                f"({baseline['logistic_regression']:.2%}); {longer}"
+            )
+        return found
+
     def checkpoint(self) -> Checkpoint:
         weights = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in self.average.module.state_dict().items()}
         first = [int(np.flatnonzero(self.data.test.labels == c)[0]) for c in np.unique(self.data.test.labels)]
@@ -299,5 +340,4 @@ class CnnLearner(Learner):
             "image": torch.from_numpy(self.data.test.images[first[:16]]).clone(),
             "label": torch.from_numpy(self.data.test.labels[first[:16]]).clone(),
         }
-        data = {"name": self.data.name, "sha256": self.data.sha256, "source": self.data.source}
-        return Checkpoint(family=self.family, config=dataclasses.asdict(self.config), weights=weights, data=data, examples=examples)
+        return Checkpoint(family=self.family, weights=weights, examples=examples, **self.described())

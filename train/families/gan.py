@@ -33,6 +33,7 @@ from onnxferry.train.families.gan_quality import Judge, quality
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
 from onnxferry.train.loop.learner import Learner
+from onnxferry.train.loop.schedule import part_of, updates_per_epoch
 from onnxferry.train.options import check_positive, option
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ FIRST_SUSPECT = 3
 
 FINE = 8
 """Channels of the generator at full resolution."""
+
+
+ENOUGH = 500
+"""Training images below which a GAN is warned of."""
 
 
 COLLAPSED = 0.1
@@ -233,14 +238,13 @@ class GanLearner(Learner):
         return torch.channels_last if safe else torch.contiguous_format
 
     def steps_per_epoch(self) -> int:
-        return max(1, len(self.labels) // self.options.batch)
+        return updates_per_epoch(len(self.labels), self.options.batch)
 
     def batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(len(self.labels)))
-        share = max(1, min(self.options.batch, len(order)) // self.fabric.world_size)
-        for step in range(start, self.steps_per_epoch()):
-            first = step * self.options.batch + self.fabric.global_rank * share
-            index = order[first : first + share]
+        steps = self.steps_per_epoch()
+        for step in range(start, steps):
+            index = part_of(order, step, steps, self.fabric.global_rank, self.fabric.world_size)
             yield self.images[index].to(self.fabric.device), self.labels[index].to(self.fabric.device)
 
     def step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
@@ -331,16 +335,36 @@ class GanLearner(Learner):
             )
         return ""
 
+    def described(self) -> dict[str, Any]:
+        data = {"name": self.data.name, "sha256": self.data.sha256, "source": self.data.source}
+        return {"config": dataclasses.asdict(self.config), "data": data}
+
+    def parts(self) -> dict[str, int]:
+        return {"train": len(self.data.train), "validation": len(self.data.validation), "test": len(self.data.test)}
+
+    def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
+        found, agreement, chance = [], metrics["test"]["agreement"], 1 / len(self.data.classes)
+        if len(self.data.train) < ENOUGH:
+            found.append(
+                f"{len(self.data.train)} images are too few to learn to generate others: expect copies or noise; "
+                f"give some thousands, {ENOUGH} at least"
+            )
+        if len(self.data.classes) > 1 and agreement < chance + (1 - chance) / 4:
+            found.append(
+                f"{agreement:.2%} of the generated images are read as the class that was asked for, and chance gives {chance:.2%}: "
+                f"the images show little of their class; train longer (--epochs {2 * self.epochs}), or on more images"
+            )
+        return found
+
     def checkpoint(self) -> Checkpoint:
         weights = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in self.average.module.state_dict().items()}
         labels = np.arange(max(16, len(self.config.labels))) % len(self.config.labels)
         noise = np.random.default_rng(0).standard_normal((len(labels), self.config.noise), dtype=np.float32)
         return Checkpoint(
             family=self.family,
-            config=dataclasses.asdict(self.config),
             weights=weights,
-            data={"name": self.data.name, "sha256": self.data.sha256, "source": self.data.source},
             examples={"noise": torch.from_numpy(noise), "label": torch.from_numpy(labels)},
+            **self.described(),
         )
 
 

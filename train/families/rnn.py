@@ -33,9 +33,11 @@ from onnxferry.runtime.files import write_text_whole
 from onnxferry.runtime.kinds import RNN
 from onnxferry.train.data.speaker_names import rename_speakers, speaker_names
 from onnxferry.train.data.text import TextSplits
+from onnxferry.train.families.baselines import letter_counts
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
 from onnxferry.train.loop.learner import Learner
+from onnxferry.train.loop.schedule import one_cycle_schedule
 from onnxferry.train.options import check_positive, option
 
 if TYPE_CHECKING:
@@ -54,6 +56,10 @@ SHARPEST = 1e30
 HIGHEST_UNIFORM = 1 - 2**-23
 """Highest uniform number that is used as it is: rounded to float32, u × total then stays below the total, and a byte of
 weight 0 is never chosen."""
+
+
+ENOUGH = 100_000
+"""Bytes of training text below which a warning is given."""
 
 
 START = b"\n"
@@ -259,14 +265,6 @@ def nats_per_byte(network: Rnn, text: np.ndarray, chunk: int = 4096) -> float:
     return total / len(text)
 
 
-def one_cycle(done: float, warm_up: float = 0.05) -> float:
-    """Share of the highest learning rate after the share ``done`` of a run: up from 0.1 to 1, down to 0.0001, on cosines."""
-    if done < warm_up:
-        return 0.1 + 0.9 * (1 - math.cos(math.pi * done / warm_up)) / 2
-    rest = min(1.0, (done - warm_up) / (1 - warm_up))
-    return 1e-4 + (1 - 1e-4) * (1 + math.cos(math.pi * rest)) / 2
-
-
 class RnnLearner(Learner):
     """``state`` is the carried state of the streams that this process reads: float32 (batch, slots, width)."""
 
@@ -301,8 +299,7 @@ class RnnLearner(Learner):
         self.average = WeightAverage(network, options.average)
         self.network, self.optimizer = fabric.setup(network, optimizer)
         self.average.to(fabric.device)
-        # A function of the share of the run that is done, so that a run resumed with other --epochs decays in time.
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step / max(1, total_steps)))
+        self.schedule = one_cycle_schedule(optimizer, total_steps, warm_up=0.05)
         shape = (options.batch // fabric.world_size, self.config.slots, self.config.width)
         self.state = torch.zeros(shape, device=fabric.device)
 
@@ -381,11 +378,37 @@ class RnnLearner(Learner):
             raise ValueError(f"the carried state has shape {tuple(saved.shape)}, expected {tuple(self.state.shape)}")
         self.state = saved.to(self.fabric.device)
 
+    def described(self) -> dict[str, Any]:
+        data = {"name": self.data.name, "sha256": self.data.sha256, "source": self.data.source}
+        return {"config": dataclasses.asdict(self.config), "data": data}
+
+    def parts(self) -> dict[str, int]:
+        return {"train": len(self.data.train), "validation": len(self.data.validation), "test": len(self.data.test)}
+
+    def summary(self, what: str = "bytes") -> str:
+        return super().summary(what)
+
+    def baseline(self) -> dict[str, float]:
+        return letter_counts(self.data.train, self.data.test)
+
+    def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
+        found, bits, counted = [], metrics["test"]["bits_per_byte"], metrics["baseline"]["bigram_bits"]
+        if len(self.data.train) < ENOUGH:
+            found.append(
+                f"{len(self.data.train):,} bytes are too few to learn a language from: the network repeats them, or writes nonsense; "
+                f"give a few hundred kB, {ENOUGH // 1000} kB at least"
+            )
+        if bits >= counted:
+            found.append(
+                f"{bits:.2f} bits a byte on the test text, and counting pairs of letters gives {counted:.2f}: no words were learned; "
+                f"train longer (--epochs {2 * self.epochs}), or on more text"
+            )
+        return found
+
     def checkpoint(self) -> Checkpoint:
         weights = {name: w.detach().to("cpu", copy=True).contiguous() for name, w in self._deployed().state_dict().items()}
-        data = {"name": self.data.name, "sha256": self.data.sha256, "source": self.data.source}
         examples = {"text": torch.from_numpy(self.data.test[:4096].copy())}
-        return Checkpoint(family=self.family, config=dataclasses.asdict(self.config), weights=weights, data=data, examples=examples)
+        return Checkpoint(family=self.family, weights=weights, examples=examples, **self.described())
 
     def show(self, epoch: int, folder: Path) -> str:
         """200 bytes sampled at temperature 0.8 from the start of a line, also written to sample.txt."""

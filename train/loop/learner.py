@@ -15,16 +15,37 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
+_PARTS = {"train": "to train on", "validation": "to choose the epoch by", "test": "to test on"}
+
+
 class Learner(ABC):
     """What the loop calls: ``setup`` builds the networks, ``step`` trains on a batch, ``checkpoint`` returns what is deployed."""
 
     family: str
     criterion: str = "loss"  # the validation metric by which the best checkpoint is chosen
     higher_is_better: bool = False
+    tie_breaker: str = ""  # of equal ones, the checkpoint that has less of this validation metric
 
     def __init__(self, *, epochs: int, seed: int) -> None:
         self.epochs = epochs
         self.seed = seed
+
+    @abstractmethod
+    def described(self) -> dict[str, Any]:
+        """``config`` and ``data`` of the checkpoint, before there is a network."""
+
+    def parts(self) -> dict[str, int]:
+        """How many images, or bytes of text, are for training, validation and testing."""
+        return {}
+
+    def summary(self, what: str = "images") -> str:
+        """What will be trained on and for how long, in one line."""
+        parts, steps = self.parts(), self.steps_per_epoch()
+        amounts = ", ".join(f"{parts[name]:,} {words}" for name, words in _PARTS.items() if name in parts)
+        batch = getattr(getattr(self, "options", None), "batch", None)
+        batches = f"batch {batch}, " if batch else ""
+        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs:,} epochs"
+        return f"{what}: {amounts}; {batches}{epochs} of {steps:,} updates: {self.epochs * steps:,} updates"
 
     @abstractmethod
     def setup(self, fabric: Fabric, total_steps: int) -> None:
@@ -48,6 +69,14 @@ class Learner(ABC):
     @abstractmethod
     def test(self) -> dict[str, float]:
         """Metrics on data that was used neither for training nor for choosing."""
+
+    def baseline(self) -> dict[str, float]:
+        """What simple models make of the same test data, for comparison."""
+        return {}
+
+    def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
+        """What a user should know of the result, each with what to do. ``metrics``: validation, test, baseline, epoch."""
+        return []
 
     @abstractmethod
     def modules(self) -> dict[str, nn.Module]: ...

@@ -17,12 +17,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import platform
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from onnxferry.runtime.errors import InputError, TrainingError, first_line
 from onnxferry.runtime.files import write_json, write_text_whole, written_whole
 from onnxferry.runtime.formats import json_safe
 from onnxferry.train.loop.checkpoint import load_checkpoint, load_plain, save_atomically
+from onnxferry.train.loop.folder import check_same_run, one_run_at_a_time, record_of
 from onnxferry.train.loop.learner import Learner
 from onnxferry.train.loop.saved_state import check_alike, check_moments
 from onnxferry.train.options import option
@@ -43,6 +45,8 @@ from onnxferry.train.options import option
 class Observer:
     """Callbacks for progress bars; these do nothing."""
 
+    def began(self, learner: Learner) -> None: ...
+
     def started(self, learner: Learner, epoch: int, steps: int) -> None: ...
 
     def stepped(self, epoch: int, step: int, means: Mapping[str, float]) -> None: ...
@@ -50,6 +54,10 @@ class Observer:
     def validated(self, record: Mapping[str, Any], best: bool, shown: str) -> None: ...
 
     def tested(self, metrics: Mapping[str, float]) -> None: ...
+
+
+SECONDS_BETWEEN_CURVES = 10.0
+"""An image of the curves takes half a second, and an epoch of few images may take less."""
 
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -76,6 +84,7 @@ class LoopConfig:
     precision: str = option("32-true", f"{one_of(PRECISIONS)} (on CUDA)")
     resume: bool = option(False, "continue the run in --out where it was cut off")
     save_seconds: float = option(60.0, "seconds between two saves within an epoch", min=0.0)
+    patience: int = option(0, "epochs without a better validation after which training ends; 0: all epochs are made", min=0)
 
     def __post_init__(self) -> None:
         for name, value, known in (("device", self.device, DEVICES), ("precision", self.precision, PRECISIONS)):
@@ -86,6 +95,10 @@ class LoopConfig:
 class InterruptedTrainingError(TrainingError):
     """Stopped by Ctrl-C or SIGTERM; everything is saved."""
 
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+
 
 def fit(learner: Learner, config: LoopConfig, observer: Observer | None = None) -> dict[str, Any]:
     """Train ``learner`` into ``config.out``. Returns {"validation": …, "test": …, "epoch": best epoch, "seconds": …}.
@@ -94,33 +107,50 @@ def fit(learner: Learner, config: LoopConfig, observer: Observer | None = None) 
     the folder already holds a run and ``resume`` is off; InterruptedTrainingError after a signal.
     """
     observer = observer or Observer()
+    _check_device(config)
+    last = config.out / "last.pt"
+    if config.resume and not last.exists():
+        raise TrainingError(f"nothing to resume in {config.out}: no last.pt there; start the run without --resume")
+    if not config.resume and last.exists():
+        raise TrainingError(f"{config.out} already holds a run; continue it with --resume, or name another folder with --out")
+    if config.patience and not learner.parts().get("validation", 1):
+        raise InputError("--patience needs a validation part: leave out --validation 0, or --patience")
+    # Of several processes, the first one starts the others.
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    folder: AbstractContextManager[None] = one_run_at_a_time(config.out) if first else nullcontext()
+    with folder, _deferred_signals() as stop:
+        return _fit(learner, config, observer, stop)
+
+
+def _fit(learner: Learner, config: LoopConfig, observer: Observer, stop: _Stop) -> dict[str, Any]:
     fabric = _fabric(config)
     out = config.out
-    last = out / "last.pt"
-    if config.resume and not last.exists():
-        raise TrainingError(f"nothing to resume in {out}: no last.pt there; start the run without --resume")
-    if not config.resume and last.exists():
-        raise TrainingError(f"{out} already holds a run; continue it with --resume, or name another folder with --out")
-    out.mkdir(parents=True, exist_ok=True)
-
+    how = {"devices": config.devices, "precision": config.precision}
+    if config.resume:
+        check_same_run(out, learner, how)
     fabric.seed_everything(learner.seed, verbose=False)
-    steps = learner.steps_per_epoch()
-    learner.setup(fabric, total_steps=steps * learner.epochs)
+    observer.began(learner)
+    learner.setup(fabric, total_steps=learner.steps_per_epoch() * learner.epochs)
     state = _State()
     if config.resume:
-        state = _restore(learner, fabric, load_plain(last))
+        state = _restore(learner, fabric, load_plain(out / "last.pt"))
     elif fabric.is_global_zero:
-        _write_run(learner, config, out)
+        write_json(
+            out / "run.json", {"command": config.command, **record_of(learner), "device": config.device, **how, "versions": versions()}
+        )
         (out / "metrics.jsonl").unlink(missing_ok=True)
     if fabric.is_global_zero:
         _truncate_metrics(out / "metrics.jsonl", state.epoch)
-
-    with _deferred_signals() as stop:
-        while state.epoch < learner.epochs:
-            _one_epoch(learner, fabric, config, state, observer, stop)
+    while state.epoch < learner.epochs and not _has_waited(config, state):
+        _one_epoch(learner, fabric, config, state, observer, stop)
     result = _finish(learner, fabric, out, state)
     observer.tested(result["test"])
     return result
+
+
+def _has_waited(config: LoopConfig, state: _State) -> bool:
+    """Early stopping: the validation has not become better for ``patience`` epochs."""
+    return bool(config.patience and state.epoch and state.epoch - state.best_epoch >= config.patience)
 
 
 @dataclass
@@ -132,22 +162,27 @@ class _State:
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     best: float | None = None
+    tie: float | None = None  # the best one's tie breaker
     best_epoch: int = -1
     elapsed: float = 0.0  # of the whole run, in earlier processes too
+    drawn: float = 0.0  # elapsed when the curves were drawn last
 
 
-def _fabric(config: LoopConfig) -> Fabric:
+def _check_device(config: LoopConfig) -> None:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("CUDA was asked for, and this torch finds no CUDA device; give --device cpu, or see: onnxferry doctor")
     if config.precision == "16-mixed" and (config.device == "cpu" or not torch.cuda.is_available()):
         raise TrainingError("16-mixed is for CUDA, and this run is on the CPU; give --precision bf16-mixed, or 32-true")
+
+
+def _fabric(config: LoopConfig) -> Fabric:
     strategy = "ddp" if config.devices > 1 else "auto"
     fabric = Fabric(accelerator=config.device, devices=config.devices, strategy=strategy, precision=config.precision)  # type: ignore[arg-type]
     fabric.launch()
     return fabric
 
 
-def _one_epoch(learner: Learner, fabric: Fabric, config: LoopConfig, state: _State, observer: Observer, stop: threading.Event) -> None:
+def _one_epoch(learner: Learner, fabric: Fabric, config: LoopConfig, state: _State, observer: Observer, stop: _Stop) -> None:
     steps = learner.steps_per_epoch()
     epoch = state.epoch
     if state.step == 0:
@@ -179,8 +214,10 @@ def _one_epoch(learner: Learner, fabric: Fabric, config: LoopConfig, state: _Sta
                 _save(learner, fabric, config.out / "last.pt", state)
                 saved = now
             if stop.is_set():
+                again = f"{config.command} --resume" if config.command else "--resume"
                 raise InterruptedTrainingError(
-                    f"stopped in epoch {epoch + 1}, step {state.step} of {steps}; everything is saved: continue with --resume"
+                    f"stopped in epoch {epoch + 1}, update {state.step} of {steps}; everything is saved: continue with: {again}",
+                    stop.number,
                 )
     _after_epoch(learner, fabric, config, state, observer)
 
@@ -204,7 +241,10 @@ def _after_epoch(learner: Learner, fabric: Fabric, config: LoopConfig, state: _S
         raise TrainingError(
             f"the validation's {learner.criterion} is {score} after epoch {state.epoch + 1}: training stopped, the best checkpoint is kept"
         )
+    tie = validation.get(learner.tie_breaker)
     better = score is None or state.best is None or (score > state.best if learner.higher_is_better else score < state.best)
+    if not better and score == state.best and tie is not None and state.tie is not None:
+        better = tie < state.tie
     seconds = round(state.seconds + time.monotonic() - begun, 2)
     record = {
         "epoch": state.epoch + 1,
@@ -216,7 +256,7 @@ def _after_epoch(learner: Learner, fabric: Fabric, config: LoopConfig, state: _S
     }
     state.elapsed += seconds
     if better:
-        state.best, state.best_epoch = score, state.epoch + 1
+        state.best, state.tie, state.best_epoch = score, tie, state.epoch + 1
     shown = ""
     if fabric.is_global_zero:
         if better:
@@ -228,7 +268,9 @@ def _after_epoch(learner: Learner, fabric: Fabric, config: LoopConfig, state: _S
             ).save(config.out / "best.pt")
         with (config.out / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(json_safe(record), allow_nan=False) + "\n")
-        draw_curves(config.out)
+        if state.elapsed - state.drawn > SECONDS_BETWEEN_CURVES:
+            draw_curves(config.out)
+            state.drawn = state.elapsed
         shown = learner.show(state.epoch + 1, config.out)
     state.epoch, state.step, state.sums, state.seconds = state.epoch + 1, 0, {}, 0.0
     _save(learner, fabric, config.out / "last.pt", state)
@@ -247,11 +289,18 @@ def _finish(learner: Learner, fabric: Fabric, out: Path, state: _State) -> dict[
         raise TrainingError(f"{out / 'best.pt'} is of another network ({first_line(error)}): train again, with another --out") from error
     test = learner.test()
     metrics = {**chosen["metrics"], "test": test}
+    if baseline := learner.baseline():
+        metrics["baseline"] = baseline
+    warnings = [*learner.warnings(metrics), *still_improving(learner, _records(out / "metrics.jsonl"))]
+    if warnings:
+        metrics["warnings"] = warnings
     if fabric.is_global_zero:
         save_atomically({**chosen, "metrics": metrics}, out / "best.pt")
+        draw_curves(out)
         _truncate_metrics(out / "metrics.jsonl", learner.epochs)
+        extra = {name: metrics[name] for name in ("baseline", "warnings") if name in metrics}
         with (out / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(json_safe({"test": test, "epoch": state.best_epoch}), allow_nan=False) + "\n")
+            file.write(json.dumps(json_safe({"test": test, "epoch": state.best_epoch, **extra}), allow_nan=False) + "\n")
     fabric.barrier()
     return {**metrics, "seconds": round(state.elapsed, 1)}
 
@@ -309,6 +358,7 @@ def _restore(learner: Learner, fabric: Fabric, content: dict[str, Any]) -> _Stat
         check_alike("state", dataclasses.asdict(_State()) | {"sums": None, "best": None}, saved)
         check_alike("sums", dict.fromkeys(saved["sums"], 0.0), saved["sums"])
         check_alike("best", 0.0, saved["best"])
+        check_alike("tie", 0.0, saved["tie"])
         state = _State(**saved)
         if not (0 <= state.epoch <= learner.epochs and 0 <= state.step <= learner.steps_per_epoch()):
             raise ValueError(f"it is in epoch {state.epoch + 1}, step {state.step}")
@@ -325,16 +375,25 @@ def _bare(module: nn.Module) -> nn.Module:
     return module
 
 
+class _Stop(threading.Event):
+    """Set by a signal; ``number``: which."""
+
+    number: int = signal.SIGINT
+
+
 @contextmanager
-def _deferred_signals() -> Iterator[threading.Event]:
+def _deferred_signals() -> Iterator[_Stop]:
     """SIGINT and SIGTERM set the event, which is checked between two steps, where the state is consistent."""
-    stop = threading.Event()
+    stop = _Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    previous = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, lambda *_: stop.set())
+
+    def note(number: int, _: object) -> None:
+        stop.number = number
+        stop.set()
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
@@ -344,23 +403,6 @@ def _deferred_signals() -> Iterator[threading.Event]:
 
 def versions() -> dict[str, str]:
     return {"torch": str(torch.__version__), "python": platform.python_version(), "platform": platform.system()}
-
-
-def _write_run(learner: Learner, config: LoopConfig, out: Path) -> None:
-    checkpoint = learner.checkpoint()
-    run = {
-        "command": config.command,
-        "family": learner.family,
-        "config": checkpoint.config,
-        "options": dataclasses.asdict(learner.options) if hasattr(learner, "options") else {},
-        "data": checkpoint.data,
-        "seed": learner.seed,
-        "device": config.device,
-        "devices": config.devices,
-        "precision": config.precision,
-        "versions": versions(),
-    }
-    write_json(out / "run.json", run)
 
 
 def _truncate_metrics(path: Path, epochs: int) -> None:
@@ -385,13 +427,32 @@ def _record(line: str) -> dict[str, Any]:
     return record if all(isinstance(record.get(part), dict) for part in ("train", "validation")) else {}
 
 
+def _records(path: Path) -> list[dict[str, Any]]:
+    """Of each epoch, in order."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    return [record for line in lines if "train" in (record := _record(line))]
+
+
+def still_improving(learner: Learner, records: list[dict[str, Any]]) -> list[str]:
+    """A warning if the last epoch was the best, by more than 1 % of what the first nine tenths had reached."""
+    scores = [record["validation"].get(learner.criterion) for record in records]
+    if len(scores) != learner.epochs or not all(isinstance(score, int | float) for score in scores):
+        return []
+    errors = [1 - score if learner.higher_is_better else score for score in scores]
+    earlier = errors[: max(1, len(errors) * 9 // 10)] if len(errors) > 1 else []
+    if errors[-1] > 0 and (not earlier or (errors[-1] <= min(errors) and errors[-1] < 0.99 * min(earlier))):
+        return [f"the last epoch was the best, so training longer would give more: --epochs {2 * learner.epochs}"]
+    return []
+
+
 def draw_curves(out: Path) -> None:
     """curves.png from metrics.jsonl: one panel per metric, training and validation."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    records = [_record(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    records = [record for record in records if record]
+    records = _records(out / "metrics.jsonl")
+    if not records:
+        return
     names = [n for n in dict.fromkeys([*records[0]["train"], *records[0]["validation"]]) if n != "n"]
     figure = Figure(figsize=(4.2 * len(names), 3.2), layout="constrained")
     FigureCanvasAgg(figure)

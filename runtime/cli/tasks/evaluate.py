@@ -28,7 +28,7 @@ from onnxferry.runtime.cli.console import (
 )
 from onnxferry.runtime.cli.tasks.row_arguments import scored_rows
 from onnxferry.runtime.errors import DataError, InputError
-from onnxferry.runtime.evaluation.confusion_plot import write_confusion_plot
+from onnxferry.runtime.evaluation.confusion_plot import numbered_labels, write_confusion_plot
 from onnxferry.runtime.evaluation.scores import BINS, Scores
 from onnxferry.runtime.evaluation.test_set import LabelledImages, find_labelled_images, trained_on
 from onnxferry.runtime.files import check_place
@@ -215,6 +215,9 @@ def _print_scores(scores: Scores, about: Mapping[str, str | Text], plot: Path | 
         console.print(f"most often wrong: {', '.join(wrong)}")
     if plot:
         console.print(f"confusion matrix: {plain(plot)}", soft_wrap=True)
+        if key := numbered_labels(scores):
+            shown = ", ".join(f"{i} is {plain(label)}" for i, label in key.items())
+            console.print(f"in the image, where no font has their letters: {shown}", soft_wrap=True)
 
 
 def _confusion_table(scores: Scores) -> Table:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxferry.runtime.evaluation.confusion_plot import draw_confusion, write_confusion_plot
+from onnxferry.runtime.evaluation import confusion_plot
+from onnxferry.runtime.evaluation.confusion_plot import draw_confusion, numbered_labels, write_confusion_plot
 from onnxferry.runtime.evaluation.scores import BINS, ClassScore, Confusion, Scores, wilson_interval
 
 
@@ -94,6 +95,13 @@ class TestImage:
     def test_long_and_foreign_labels(self) -> None:
         scores = scored([(0, 1, 0.5)], ["Käse " * 30, "very long " * 30, ""])  # type: ignore[arg-type]
         assert draw_confusion(scores).width < 700
+
+    def test_labels_without_letters_in_any_font_have_their_number_and_a_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(confusion_plot, "_SYSTEM_FONTS", ("no font of this name.ttf",))
+        foreign = scored([(0, 1, 0.5)], ["球鞋", "shoe", "Käse 球"])  # type: ignore[arg-type]
+        assert numbered_labels(foreign) == {0: "球鞋", 2: "Käse 球"}
+        assert numbered_labels(scored([(0, 1, 0.5)])) == {}
+        assert draw_confusion(foreign).height == draw_confusion(scored([(0, 1, 0.5)], ["00", "shoe", "22"])).height + 24  # type: ignore[arg-type]
 
     def test_written_whole_or_not_at_all(self, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / "matrix.jpg"  # PNG whatever the suffix

@@ -41,9 +41,10 @@ GAN = {
             False,
             80,
             [
-                "epoch  12/40  train loss 5.8843  generator 1.0069  discriminator 4.8774",
-                "              validation frechet 21.5560  precision 0.0000  recall 0.0000",
-                "              coverage 0.0000  agreement 0.1000  1234 s",
+                "epoch  12/40  train loss 5.8843  generator's loss 1.0069",
+                "              discriminator's loss 4.8774",
+                "              validation Fréchet distance 21.5560  precision 0.00 %",
+                "              recall 0.00 %  coverage 0.00 %  read as asked 10.00 %  1234 s",
             ],
         ),
     ],

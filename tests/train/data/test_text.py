@@ -44,30 +44,57 @@ def test_bytes_that_are_no_utf8_are_fine(tmp_path: Path) -> None:
     assert joined(load_text("", path)) == b"\xff\xfe\x00\x80" * 100
 
 
+CHINESE = "老人与海，这是一个故事。\n" * 40
+
+
 @pytest.mark.parametrize(
-    ("content", "why"),
+    ("content", "encoding", "words"),
     [
-        ("Größe, naïve, здравствуй, 你好\n".encode() * 50_000, ""),
-        ("Größe und Höhe\n".encode("latin-1") * 50, ""),
-        (b"plain\ttext\r\n" * 50, ""),
-        (b"\x7fELF" + b"text" * 80 + b"\0", "it holds NUL bytes"),
-        ("utf-16".encode("utf-16") * 30, "it holds NUL bytes"),
-        (bytes(range(1, 32)) * 9 + bytes(range(128, 256)) * 9, "it is no UTF-8, and most of its bytes are not ASCII"),
+        (CHINESE.encode("gbk"), "utf-8", "my.txt is not utf-8 (byte 0): give its encoding, --encoding gbk perhaps; --encoding bytes"),
+        (CHINESE.encode("utf-16"), "utf-8", "my.txt is not utf-8 (byte 0): give its encoding, --encoding utf-16 perhaps; --encoding bytes"),
+        ("déjà vu, mon ami\n".encode("cp1252") * 40, "utf-8", "give its encoding, --encoding cp1252 perhaps; --encoding bytes"),
+        (CHINESE.encode(), "gbk", "my.txt is not gbk"),
+        (b"\x7fELF" + b"text" * 80 + b"\0", "utf-8", "my.txt holds NUL characters and is hardly text: give its encoding"),
+        (
+            bytes(range(256)) * 9,
+            "utf-8",
+            "give its encoding with --encoding, gbk or cp1252 for example; --encoding bytes trains",
+        ),
     ],
 )
-def test_doubts_about_what_is_hardly_text(content: bytes, why: str) -> None:
-    assert texts.doubts(np.frombuffer(content, np.uint8)) == why
+def test_text_in_another_encoding_is_refused_with_what_to_do(tmp_path: Path, content: bytes, encoding: str, words: str) -> None:
+    (tmp_path / "my.txt").write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        texts.load_text(data=tmp_path / "my.txt", encoding=encoding)
+    assert words in str(caught.value)
+    assert len(texts.load_text(data=tmp_path / "my.txt", encoding="bytes").train)
 
 
-def test_a_binary_file_is_warned_about_and_learnt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, content in (("photo.raw", bytes(range(256)) * 20), ("letters.txt", b"Dear reader,\n" * 400)):
-        path = tmp_path / name
-        path.write_bytes(content)
-        tiny = ["--depth", "1", "--width", "8", "--epochs", "1", "--batch", "4", "--steps", "16", "--device", "cpu"]
-        assert main(["train", "rnn", "--data", str(path), *tiny, "--out", str(tmp_path / path.stem)]) == 0
-        warnings = [row for row in capsys.readouterr().err.splitlines() if row.startswith("warning:")]
-        told = "warning: is photo.raw text? it holds NUL bytes; training goes on with its bytes as they are"
-        assert warnings == ([told] if name == "photo.raw" else [])
+def test_an_encoding_that_is_named_is_read(tmp_path: Path) -> None:
+    for name in ("gbk", "utf-16", "utf-8-sig", "utf-8"):
+        (tmp_path / "my.txt").write_bytes(CHINESE.encode(name))
+        assert joined(texts.load_text(data=tmp_path / "my.txt", encoding=name)) == CHINESE.encode()
+    with pytest.raises(InputError, match="unknown encoding 'gibberish'; expected utf-8, gbk"):
+        texts.load_text(data=tmp_path / "my.txt", encoding="gibberish")
+
+
+def test_training_stops_before_it_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "zh.txt").write_bytes(CHINESE.encode("gbk"))
+    assert main(["train", "rnn", "--data", str(tmp_path / "zh.txt"), "--out", str(tmp_path / "run")]) == 1
+    assert capsys.readouterr().err.startswith("error: zh.txt is not utf-8 (byte 0): give its encoding, --encoding gbk perhaps")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"),
+    [
+        ("\n  \n1.\nDear reader, it was a dark night\n", "Dear reader,"),
+        (CHINESE, "老人与海，这是一个故事。"),
+        ("\0\1\2\n" * 50, ""),
+    ],
+)
+def test_a_prompt_out_of_the_text(text: str, prompt: str) -> None:
+    assert texts.prompt_of(np.frombuffer(text.encode(), np.uint8)) == prompt
 
 
 def test_a_folder_is_read_in_the_order_of_its_names_and_hidden_files_are_left_out(tmp_path: Path) -> None:

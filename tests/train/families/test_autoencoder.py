@@ -175,16 +175,39 @@ def test_options_that_make_no_sense(splits: ImageSplits, make, words: str) -> No
         make(splits)
 
 
-def test_an_encoder_of_other_images_or_another_family_is_refused(splits: ImageSplits, run: Path, tmp_path: Path) -> None:
+def test_a_start_that_is_none_is_refused(run: Path, tmp_path: Path) -> None:
     encoder = load_checkpoint(run, "ae")
-    other = dataclasses.replace(encoder, config={**encoder.config, "size": 64})
-    with pytest.raises(InputError, match="trained on images of 64 pixels with 1 channels, these have 28"):
-        CnnLearner(splits, CnnOptions(), framing="fit", init=other)
-    fit(CnnLearner(splits, CnnOptions(epochs=1, batch=100), framing="ink", width=4), LoopConfig(out=tmp_path / "cnn", device="cpu"))
-    with pytest.raises(CheckpointError, match="of the family 'cnn', not 'ae'"):
-        app(["cnn", "--init", str(tmp_path / "cnn"), "--out", str(tmp_path / "x")], standalone_mode=False)
+    dataclasses.replace(encoder, family="gan").save(tmp_path / "gan.pt")
+    with pytest.raises(CheckpointError, match=r"of the family 'gan': give one of train cnn or train ae"):
+        app(["cnn", "--init", str(tmp_path / "gan.pt"), "--out", str(tmp_path / "x")], standalone_mode=False)
+    with pytest.raises(InputError, match="--width 32 contradicts --init: a run of train ae has the width 4; leave out one of them"):
+        app(["cnn", "--init", str(run), "--width", "32", "--out", str(tmp_path / "x")], standalone_mode=False)
+    with pytest.raises(InputError, match="--framing ink contradicts --init"):
+        app(["cnn", "--init", str(run), "--framing", "ink", "--out", str(tmp_path / "x")], standalone_mode=False)
     with pytest.raises(InputError, match="give one with --init"):
         app(["cnn", "--few-labels", "10", "--out", str(tmp_path / "x")], standalone_mode=False)
     with pytest.raises(InputError, match="takes whole numbers separated by commas, got 'ten'"):
         app(["cnn", "--init", str(run), "--few-labels", "ten", "--out", str(tmp_path / "x")], standalone_mode=False)
     assert not (tmp_path / "x").exists()
+
+
+def test_with_few_images_it_starts_as_pca_and_learns_from_there(splits: ImageSplits, tmp_path: Path) -> None:
+    from lightning_fabric import Fabric
+
+    learner = ae_learner(splits, "quick", latent=8, width=4)
+    assert learner.config.linear
+    learner.setup(Fabric(accelerator="cpu"), 10)
+    at_first = learner.test()
+    assert 0.95 < at_first["of_pca"] <= 1.0  # pixels are kept within 0 … 1, which PCA does not do
+    learner.network.eval()
+    latents = learner.network(learner.images.float() / 255)[1].detach()
+    assert torch.allclose(latents.std(dim=0, correction=0), torch.ones(8), atol=1e-2)
+
+
+def test_fewer_images_than_latents_make_no_difference(splits: ImageSplits) -> None:
+    from lightning_fabric import Fabric
+
+    few = dataclasses.replace(splits, train=splits.train.take(np.arange(0, 300, 30)))
+    learner = ae_learner(few, "quick", latent=32, width=4)
+    learner.setup(Fabric(accelerator="cpu"), 10)
+    assert np.isfinite(learner.step(next(iter(learner.batches(0, 0))))["loss"].item())

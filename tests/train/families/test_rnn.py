@@ -28,12 +28,12 @@ from onnxferry.train.families.rnn import (
     choose,
     has_bfloat16_lstm,
     nats_per_byte,
-    one_cycle,
     running_weights,
     sample,
 )
 from onnxferry.train.loop.checkpoint import load_checkpoint
 from onnxferry.train.loop.loop import LoopConfig, fit
+from onnxferry.train.loop.schedule import one_cycle
 from onnxferry.train.presets import rnn_learner
 
 CELLS = ("lstm", "gru")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,13 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
 from onnxferry.runtime.cli.main import main
-from onnxferry.runtime.errors import TrainingError
+from onnxferry.runtime.errors import InputError, OnnxFerryError, TrainingError
 from onnxferry.train.data.images import load_images
 from onnxferry.train.families.cnn import CnnLearner, CnnOptions
 from onnxferry.train.loop import loop
-from onnxferry.train.loop.checkpoint import load_checkpoint
-from onnxferry.train.loop.loop import LoopConfig, draw_curves, fit
+from onnxferry.train.loop.checkpoint import load_checkpoint, save_atomically
+from onnxferry.train.loop.folder import one_run_at_a_time
+from onnxferry.train.loop.loop import LoopConfig, draw_curves, fit, still_improving
 
 EndsItself = Callable[[str, int, signal.Signals], Sequence[str]]
 
@@ -93,8 +96,10 @@ def test_an_interrupt_saves_and_says_how_to_continue(tmp_path: Path) -> None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert "--resume" in output
+    assert process.returncode == 130
+    assert "continue with: " in output
+    assert " train cnn --limit 300 " in output
+    assert "--epochs 500 --resume" in output
     assert "Traceback" not in output
 
 
@@ -140,7 +145,9 @@ def test_nothing_is_overwritten_or_resumed_by_mistake(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="already holds a run"):
         fit(learner(), LoopConfig(out=tmp_path / "run", device="cpu"))
     wider = CnnLearner(load_images("digits-5k", limit=300, validation=200), CnnOptions(epochs=1, batch=20), framing="ink", width=6)
-    with pytest.raises(TrainingError, match="does not fit these options"):
+    with pytest.raises(
+        TrainingError, match=r"was begun with other options \(config.width was 4, is 6\): resume it with the command in run.json"
+    ):
         fit(wider, LoopConfig(out=tmp_path / "run", resume=True, device="cpu"))
 
 
@@ -206,3 +213,122 @@ def test_curves_that_cannot_be_written_leave_nothing_behind(tmp_path: Path) -> N
     with pytest.raises(OSError):
         draw_curves(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "metrics.jsonl"]
+
+
+def test_a_run_is_resumed_with_the_data_that_it_was_begun_with(tmp_path: Path, cut_off: Callable) -> None:
+    def with_data(limit: int, seed: int = 0) -> CnnLearner:
+        splits = load_images("digits-5k", limit=limit, validation=200)
+        return CnnLearner(splits, CnnOptions(epochs=2, batch=20), framing="ink", width=4, seed=seed)
+
+    cut_off(with_data(300), LoopConfig(out=tmp_path, device="cpu"))
+    resume = LoopConfig(out=tmp_path, resume=True, device="cpu")
+    with pytest.raises(TrainingError, match=r"parts.train was 300, is 280"):
+        fit(with_data(280), resume)
+    with pytest.raises(TrainingError, match=r"seed was 0, is 1"):
+        fit(with_data(300, seed=1), resume)
+    other = with_data(300)
+    other.data = dataclasses.replace(other.data, sha256="0" * 64)
+    with pytest.raises(TrainingError, match=r"the data are not those .*data.sha256 was .{12}…, is 0{12}…"):
+        fit(other, resume)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(TrainingError, match=r"run\.json cannot be read"):
+        fit(with_data(300), resume)
+
+
+def test_more_epochs_continue_a_finished_run(tmp_path: Path) -> None:
+    fit(learner(epochs=1), LoopConfig(out=tmp_path, device="cpu"))
+    assert fit(learner(epochs=2), LoopConfig(out=tmp_path, resume=True, device="cpu"))["epoch"] in (1, 2)
+    assert [line["epoch"] for line in lines(tmp_path) if "train" in line] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("last.pt", b"no checkpoint"),
+        ("best.pt", b"no checkpoint"),
+        ("best.pt", None),
+        ("run.json", b"[]"),
+        ("metrics.jsonl", b"\xff\xfe not json\n"),
+        ("metrics.jsonl", None),
+    ],
+)
+def test_a_folder_that_was_changed_gives_our_errors_only(tmp_path: Path, name: str, content: bytes | None) -> None:
+    fit(learner(), LoopConfig(out=tmp_path, device="cpu"))
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with suppress(OnnxFerryError):
+        fit(learner(), LoopConfig(out=tmp_path, resume=True, device="cpu"))
+
+
+def test_a_saved_state_of_odd_types_is_an_error(tmp_path: Path) -> None:
+    fit(learner(), LoopConfig(out=tmp_path, device="cpu"))
+    saved = torch.load(tmp_path / "last.pt", weights_only=True)
+    for part, value in (("modules", []), ("generators", None), ("state", {"epoch": "one"}), ("extra", 3), ("optimizers", {"adamw": 1})):
+        torch.save({**saved, part: value}, tmp_path / "last.pt")
+        with suppress(OnnxFerryError):
+            fit(learner(), LoopConfig(out=tmp_path, resume=True, device="cpu"))
+
+
+def test_one_run_a_folder_at_a_time(tmp_path: Path) -> None:
+    with one_run_at_a_time(tmp_path), pytest.raises(TrainingError, match=r"another training is running in .*: wait for its end, or name"):
+        fit(learner(), LoopConfig(out=tmp_path, device="cpu"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
+    for name in (".best.0123abcd.tmp.pt", ".last.0123abcd.tmp.pt", ".run.0123abcd.tmp.json", ".mine.0123abcd.tmp.txt"):
+        (tmp_path / name).write_text("half")
+    with one_run_at_a_time(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {".mine.0123abcd.tmp.txt", ".run.json.lock"}
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on a file's size stands for it: the system then refuses to write, as it does on a full disk."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            save_atomically({"weights": torch.zeros(10_000)}, tmp_path / "best.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert caught.value.filename == str(tmp_path / "best.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_ends_when_patience_does(tmp_path: Path) -> None:
+    patient = learner(epochs=30)
+    scores = iter([0.5, 0.6, 0.6, 0.6, 0.6])
+    patient.validate = lambda: {"accuracy": next(scores), "loss": 1.0, "n": 1}  # type: ignore[method-assign]
+    assert fit(patient, LoopConfig(out=tmp_path, device="cpu", patience=2))["epoch"] == 2
+    assert len([line for line in lines(tmp_path) if "train" in line]) == 4
+    without = CnnLearner(load_images("digits-5k", limit=300, validation=0), CnnOptions(), framing="ink", width=4)
+    with pytest.raises(InputError, match="--patience needs a validation part"):
+        fit(without, LoopConfig(out=tmp_path / "without", device="cpu", patience=2))
+
+
+def test_of_equal_accuracies_the_lower_loss_is_kept(tmp_path: Path) -> None:
+    one = learner(epochs=4)
+    scores = iter([(0.5, 1.0), (0.6, 0.9), (0.6, 0.7), (0.6, 0.8)])
+    one.validate = lambda: dict(zip(("accuracy", "loss"), next(scores), strict=True))  # type: ignore[method-assign]
+    assert fit(one, LoopConfig(out=tmp_path, device="cpu"))["epoch"] == 3
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ([0.2, 0.4, 0.6], True),
+        ([0.6, 0.4, 0.2], False),
+        ([0.9, 1.0, 1.0], False),
+        ([0.9, 0.95, 0.9501], False),  # by too little to be worth it
+        ([0.4], True),
+    ],
+)
+def test_a_run_that_ends_while_it_still_improves_says_so(scores: list[float], said: bool) -> None:
+    one = learner(epochs=len(scores))
+    warnings = still_improving(one, [{"validation": {"accuracy": score}} for score in scores])
+    assert warnings == ([f"the last epoch was the best, so training longer would give more: --epochs {2 * len(scores)}"] if said else [])
