@@ -8,15 +8,18 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 
 from onnxferry.export.options import ExportOptions
 from onnxferry.export.source import Plan, numbered
+from onnxferry.export.sources.keras_loops import loops_as_operators
 from onnxferry.export.sources.pytorch.call import CallPlan
 from onnxferry.export.sources.pytorch.module import TorchSource
 from onnxferry.runtime.errors import CheckpointError, CheckpointNotFoundError, ExportError, InputError, MissingExtraError, first_line
@@ -31,6 +34,8 @@ _NUMBERED = re.compile(r"(?:keras_tensor|input_layer|input)(?:_\d+)?")
 
 # Sizes of open axes where no example is given. One for all axes but the batch: inputs that are added or joined must agree in them.
 BATCH_SIZE, AXIS_SIZE = 4, 24
+# Of an open axis of time: Keras runs recurrent layers step by step.
+STEPS = 7
 
 
 def plans(model: Any, example_inputs: Any, options: ExportOptions, target: Path) -> Sequence[Plan]:
@@ -58,16 +63,17 @@ class KerasCall(torch.nn.Module):
         tensors = [inputs[name] for name in self.names]
         # A Sequential takes one tensor, and does not say so in ``input``.
         packed = keras.tree.pack_sequence_as(self.model.input, tensors) if hasattr(self.model, "input") else tensors[0]
-        answer = keras.tree.flatten(self.model(packed, training=False))
+        # What the model writes while it runs (the states of a stateful layer) is dropped: every call starts from the same values.
+        with keras.StatelessScope():
+            answer = keras.tree.flatten(self.model(packed, training=False))
         return dict(zip(self.outputs, answer, strict=True))
 
 
 class KerasSource(TorchSource):
     """``examples``: an array, a list in the order of the model's inputs, or a dict by their names; None to draw random values.
 
-    Axes of size None are dynamic, the first is named ``batch``; in a model with recurrent layers, which loop over time in Python, only
-    the first. ``dynamic_shapes`` overrides that. Inputs keep their names in Keras; an unnamed one is ``input``. A single output is
-    ``output``, several have their keys or their layers' names.
+    Axes of size None are dynamic, the first is named ``batch``. ``dynamic_shapes`` overrides that. Inputs keep their names in Keras; an
+    unnamed one is ``input``. A single output is ``output``, several have their keys or their layers' names.
     Raises InputError for a model on another backend, ExportError for one that does not declare its inputs.
     """
 
@@ -89,15 +95,26 @@ class KerasSource(TorchSource):
         if not getattr(model, "inputs", None):
             raise ExportError("this Keras model does not declare its inputs: build it from keras.Input, or give keras.Model(x, model(x))")
         called = KerasCall(model)
-        loops = any(isinstance(layer, keras.layers.RNN) for layer in model._flatten_layers())
+        recurrent = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
         shapes = dict(zip(called.names, [tuple(tensor.shape) for tensor in model.inputs], strict=True))
         dtypes = dict(zip(called.names, [str(tensor.dtype) for tensor in model.inputs], strict=True))
-        arrays = _arrays(called.names, shapes, dtypes, examples)
-        axes = dynamic_shapes or {name: _open_axes(name, shape, loops) for name, shape in shapes.items()}
+        arrays = _arrays(called.names, shapes, dtypes, examples, STEPS if recurrent else AXIS_SIZE)
+        axes = dynamic_shapes or {name: _open_axes(name, shape) for name, shape in shapes.items()}
         call = CallPlan(called, arrays)
         self._start(called, call, call.flat_axes(axes), output_names)
-        if loops and not dynamic_shapes and any(None in shape[1:] for shape in shapes.values()):
-            self.notes.append("Keras' recurrent layers loop over time in Python: the file takes sequences of the example's length only")
+        if any(layer.stateful for layer in recurrent):
+            self.notes.append("the states of stateful layers are not kept between calls: each starts from the states at the export")
+
+    @contextmanager
+    def capturing(self) -> Iterator[None]:
+        # Losses of activities are for training, and read the size of the batch as a Python number.
+        model: Any = self.module.model
+        regularized = [layer for layer in model._flatten_layers() if layer.activity_regularizer is not None]
+        with ExitStack() as stack:
+            stack.enter_context(loops_as_operators())
+            for layer in regularized:
+                stack.enter_context(mock.patch.object(layer, "activity_regularizer", None))
+            yield
 
     def provenance(self) -> dict[str, Any]:
         import keras
@@ -139,18 +156,17 @@ def _names(given: Sequence[str], kind: str) -> tuple[str, ...]:
     return tuple(found) if len(set(found)) == len(found) else tuple(names)
 
 
-def _open_axes(name: str, shape: tuple[int | None, ...], loops: bool) -> dict[int, str]:
-    axes = {0: "batch"} if shape and shape[0] is None else {}
-    return axes if loops else axes | {axis: f"{name}_dim{axis}" for axis, size in enumerate(shape) if size is None and axis}
+def _open_axes(name: str, shape: tuple[int | None, ...]) -> dict[int, str]:
+    return {axis: f"{name}_dim{axis}" if axis else "batch" for axis, size in enumerate(shape) if size is None}
 
 
 def _arrays(
-    names: Sequence[str], shapes: Mapping[str, tuple[int | None, ...]], dtypes: Mapping[str, str], examples: Any
+    names: Sequence[str], shapes: Mapping[str, tuple[int | None, ...]], dtypes: Mapping[str, str], examples: Any, length: int
 ) -> dict[str, np.ndarray]:
     """The examples by name, in the dtypes that the model declares."""
     if examples is None:
         rng = np.random.default_rng(0)
-        examples = {name: random_array(dtypes[name], _sizes(shapes[name]), rng) for name in names}
+        examples = {name: random_array(dtypes[name], _sizes(shapes[name], length), rng) for name in names}
     elif not isinstance(examples, Mapping):
         several = examples if isinstance(examples, list | tuple) else [examples]
         if len(several) != len(names):
@@ -172,5 +188,5 @@ def _arrays(
     return found
 
 
-def _sizes(shape: tuple[int | None, ...]) -> list[int]:
-    return [size or (AXIS_SIZE if axis else BATCH_SIZE) for axis, size in enumerate(shape)]
+def _sizes(shape: tuple[int | None, ...], length: int) -> list[int]:
+    return [size or ((length if axis == 1 else AXIS_SIZE) if axis else BATCH_SIZE) for axis, size in enumerate(shape)]

@@ -2,7 +2,7 @@
 
     python tests/conformance/torch_ops.py --out docs/conformance/torch.md     # all of them: about an hour on two cores
     python tests/conformance/torch_ops.py --share 0.1 --seed 7                # a seeded tenth
-    python tests/conformance/torch_ops.py --record                            # keeps the rows beside this file, for the test
+    python tests/conformance/torch_ops.py --record rows.jsonl                 # keeps every row at once; begun again, it goes on
     python tests/conformance/torch_ops.py --only div,remainder
 
 Every operator is exported by ``export_model`` with up to ``SAMPLES`` of the database's samples (plain tensors of float32, and of
@@ -108,6 +108,13 @@ def operators(share: float = 1.0, seed: int = 0, only: Sequence[str] = ()) -> li
         return [(i, name) for i, name in found if full_name(op_db[i]) in only or op_db[i].name in only]
     random.Random(seed).shuffle(found)
     return found[: max(1, math.ceil(share * len(found)))]
+
+
+def _left(places: Sequence[tuple[int, str]], rows: Sequence[Row]) -> list[tuple[int, str]]:
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    done = {(row.operator, row.dtype) for row in rows}
+    return [(place, dtype) for place, dtype in places if (full_name(op_db[place]), dtype) not in done]
 
 
 def full_name(op: Any) -> str:
@@ -372,12 +379,14 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def record(row: Row) -> None:
-    """Keep the row beside this file, in the place of an older one."""
-    path = Path(__file__).with_suffix(".jsonl")
-    known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    rows = {(kept["operator"], kept["dtype"]): kept for kept in known} | {(row.operator, row.dtype): asdict(row)}
-    path.write_text("".join(json.dumps(rows[key]) + "\n" for key in sorted(rows)))
+def recorded(path: Path) -> list[Row]:
+    return [Row(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def record(row: Row, path: Path) -> None:
+    """Keep the row, in the place of an older one."""
+    rows = {(kept.operator, kept.dtype): kept for kept in [*recorded(path), row]}
+    path.write_text("".join(json.dumps(asdict(rows[key])) + "\n" for key in sorted(rows)))
 
 
 def main() -> None:
@@ -386,20 +395,24 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--record", type=Path, help="a .jsonl file; rows that it has are not run again, unless --only names them")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         _worker(json.loads(arguments.worker))
         return
+    places = operators(arguments.share, arguments.seed, arguments.only.split(",") if arguments.only else ())
     rows = []
-    for row in run(operators(arguments.share, arguments.seed, arguments.only.split(",") if arguments.only else ())):
+    if arguments.record is not None and not arguments.only:
+        rows = recorded(arguments.record)
+        places = _left(places, rows)
+    for row in run(places):
         rows.append(row)
         print(row.status, row.operator, row.dtype, row.detail, file=sys.stderr, flush=True)
         if arguments.out is not None:
             arguments.out.write_text(table(rows))
-        if arguments.record:
-            record(row)
+        if arguments.record is not None:
+            record(row, arguments.record)
     if arguments.out is None:
         print(table(rows))
 

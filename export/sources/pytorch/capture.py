@@ -90,6 +90,7 @@ def _captured(source: TorchSource, flat: FlatModule) -> torch.export.ExportedPro
     first: Exception | None = None
     with (
         evaluation_mode(source.module),
+        source.capturing(),
         quiet(),
         torch.no_grad(),
         recurrent_layers_kept(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -119,6 +119,10 @@ class TorchSource:
 
     def _mode(self, module: torch.nn.Module) -> AbstractContextManager[None]:
         return evaluation_mode(module)
+
+    def capturing(self) -> AbstractContextManager[None]:
+        """What must hold while :func:`torch.export.export` captures the module."""
+        return nullcontext()
 
     def _run(self, module: torch.nn.Module, feeds: Feeds, dtype: torch.dtype | None = None) -> dict[str, np.ndarray]:
         leaves = [leaf for leaf in pytree.tree_leaves(self._answer(module, feeds, dtype)) if isinstance(leaf, torch.Tensor)]

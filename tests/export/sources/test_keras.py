@@ -17,6 +17,7 @@ os.environ["KERAS_BACKEND"] = "torch"  # before anything imports it
 pytest.importorskip("keras", reason="keras is not installed: pip install 'onnxferry[keras]'")
 
 import keras
+import onnx
 import torch
 from keras import layers
 
@@ -108,12 +109,54 @@ def test_what_it_is_given_may_be_arrays_tensors_lists_and_dicts(tmp_path: Path) 
         assert file.contract.provenance["versions"]["keras"] == keras.__version__
 
 
-def test_recurrent_layers_keep_the_examples_length_and_say_so(tmp_path: Path) -> None:
-    report = export_model(recurrent(), RNG.integers(0, 9, (2, 6)), tmp_path / "m.onnx")
-    assert report.passed
-    assert any("loop over time in Python" in note for note in report.notes)
+def masked(*stack: Any) -> Any:
+    return keras.Sequential([keras.Input((None,), dtype="int32"), layers.Embedding(9, 4, mask_zero=True), *stack])
+
+
+def float_steps(*stack: Any) -> Any:
+    return keras.Sequential([keras.Input((None, 3)), *stack])
+
+
+@pytest.mark.parametrize(
+    ("make", "operator"),
+    [
+        (recurrent, "LSTM"),
+        (lambda: float_steps(layers.GRU(4, return_sequences=True, go_backwards=True)), "GRU"),
+        (lambda: float_steps(layers.RNN([layers.SimpleRNNCell(3), layers.GRUCell(2)])), "Scan"),
+        (lambda: float_steps(layers.Masking(0.5), layers.SimpleRNN(4, return_sequences=True, go_backwards=True)), "Scan"),
+        (lambda: masked(layers.Bidirectional(layers.GRU(3, return_sequences=True))), "Scan"),
+    ],
+    ids=["lstm", "gru backwards", "stacked cells", "masking", "masked bidirectional gru"],
+)
+def test_recurrent_layers_take_any_length(tmp_path: Path, make: Callable[[], Any], operator: str) -> None:
+    """keras issues 21390 and 23058, tensorflow-onnx 1871: masks inside, at the start and over whole rows; lengths never traced."""
+    model = make()
+    assert export_model(model, None, tmp_path / "m.onnx").passed
+    file = onnx.load(tmp_path / "m.onnx")
+    assert operator in {node.op_type for node in file.graph.node}
     with Engine(tmp_path / "m.onnx", device="cpu") as engine:
-        assert engine.inputs[0].shape == ("batch", 6)
+        (spec,) = engine.inputs
+        for batch, steps in ((1, 1), (3, 13)):
+            shape = (batch, steps, *spec.shape[2:])
+            x = RNG.integers(0, 3, shape).astype(spec.dtype)  # many zeros, which are masked
+            x[0] = 0
+            found = engine.run({spec.name: x})["output"]
+            np.testing.assert_allclose(found, model(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_stateful_layers_start_from_the_states_at_the_export(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input(batch_shape=(2, 5, 3)), layers.LSTM(4, stateful=True)])
+    x = RNG.normal(size=(2, 5, 3)).astype(np.float32)
+    model(x)  # states that are not zero
+    before = [state.numpy().copy() for state in model.layers[0].states]
+    report = export_model(model, x, tmp_path / "m.onnx")
+    assert any("stateful layers are not kept between calls" in note for note in report.notes)
+    for state, kept in zip(model.layers[0].states, before, strict=True):
+        np.testing.assert_array_equal(state.numpy(), kept)
+    with Engine(tmp_path / "m.onnx", device="cpu") as engine:
+        first, second = (engine.run({"input": x})["output"] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(first, model(x).detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_dynamic_axes_of_ones_own_choice(tmp_path: Path) -> None:
