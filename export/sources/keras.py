@@ -20,6 +20,7 @@ import torch
 from onnxferry.export.options import ExportOptions
 from onnxferry.export.source import Plan, numbered
 from onnxferry.export.sources.keras_loops import loops_as_operators
+from onnxferry.export.sources.keras_padding import same_padding_of_any_size
 from onnxferry.export.sources.pytorch.call import CallPlan
 from onnxferry.export.sources.pytorch.module import TorchSource
 from onnxferry.runtime.errors import CheckpointError, CheckpointNotFoundError, ExportError, InputError, MissingExtraError, first_line
@@ -107,11 +108,16 @@ class KerasSource(TorchSource):
 
     @contextmanager
     def capturing(self) -> Iterator[None]:
+        import keras
+
         # Losses of activities are for training, and read the size of the batch as a Python number.
         model: Any = self.module.model
         regularized = [layer for layer in model._flatten_layers() if layer.activity_regularizer is not None]
         with ExitStack() as stack:
             stack.enter_context(loops_as_operators())
+            stack.enter_context(same_padding_of_any_size())
+            # Layers that only train at random still draw, and drop what they drew.
+            stack.enter_context(mock.patch.object(keras.src.backend.torch.random, "torch_seed_generator", return_value=None))
             for layer in regularized:
                 stack.enter_context(mock.patch.object(layer, "activity_regularizer", None))
             yield

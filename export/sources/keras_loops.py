@@ -1,8 +1,9 @@
 """Keras' recurrent layers while a graph is captured: one operator a layer, for sequences of any length.
 
 On its PyTorch backend Keras runs a recurrent layer step by step in Python, so a capture holds as many copies of the step as the
-example has. Inside :func:`loops_as_operators` a plain LSTM or GRU is PyTorch's own operator, and every other layer (masks, cells of
-one's own, convolutional ones, other activations) is ``torch.ops.higher_order.scan``, which ONNX has as Scan.
+example has, and so does a ``TimeDistributed`` one. Inside :func:`loops_as_operators` a plain LSTM or GRU is PyTorch's own operator, and
+every other layer (masks, cells of one's own, convolutional ones, other activations) is ``torch.ops.higher_order.scan``, which ONNX has
+as Scan.
 """
 
 from __future__ import annotations
@@ -27,8 +28,23 @@ def loops_as_operators() -> Iterator[None]:
             return unrolled(step_function, inputs, initial_states, **options)  # type: ignore[no-any-return]
         return _scanned(step_function, inputs, initial_states, **options)
 
-    with mock.patch.multiple(backend, rnn=rnn, lstm=_lstm, gru=_gru):
+    from keras.layers import TimeDistributed
+
+    with mock.patch.multiple(backend, rnn=rnn, lstm=_lstm, gru=_gru), mock.patch.object(TimeDistributed, "call", _every_step_at_once):
         yield
+
+
+def _every_step_at_once(self: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+    """``TimeDistributed.call``: the steps as so many rows, in place of one call a step."""
+    from keras import ops, tree
+
+    x = ops.convert_to_tensor(inputs)
+    options: dict[str, Any] = {}
+    if self.layer._call_has_mask_arg and mask is not None:
+        options["mask"] = mask.flatten(0, 1)
+    if self.layer._call_has_training_arg:
+        options["training"] = training
+    return tree.map_structure(lambda y: y.unflatten(0, x.shape[:2]), self.layer.call(x.flatten(0, 1), **options))
 
 
 def _scanned(
@@ -84,14 +100,18 @@ def _scanned(
             kept = [torch.zeros_like(each) for each in found] if zero_output_for_mask else last
             found = [_where(values[-1], each, other) for each, other in zip(found, kept, strict=True)]
             new = [_where(values[-1], each, other) for each, other in zip(new, carried, strict=True)]
-        # Copies: an output of the operator must be no other output, and no input.
-        return tuple(each.clone() for each in (*new, *(found if before else ()), *found))
+        return tuple(_copied(each) for each in (*new, *(found if before else ()), *found))
 
-    flat = torch.ops.higher_order.scan(body, [x.clone() for x in (*states, *before)], [x.contiguous() for x in sequences], tuple(weights))
+    flat = torch.ops.higher_order.scan(body, [_copied(x) for x in (*states, *before)], [x.contiguous() for x in sequences], tuple(weights))
     final, stacked = flat[: len(states)], flat[len(states) + len(before) :]
     last = tree.pack_sequence_as(output, [each[-1] for each in stacked])
     every = [each if time_major else each.transpose(0, 1) for each in stacked]
     return last, tree.pack_sequence_as(output, every), list(tree.pack_sequence_as(initial_states, list(final)))
+
+
+def _copied(x: torch.Tensor) -> torch.Tensor:
+    """An output of the operator must be no other output and no input of it, and lie in memory as the state before it."""
+    return x.flatten().clone().view(x.shape)
 
 
 def _where(mask: torch.Tensor, yes: torch.Tensor, no: torch.Tensor) -> torch.Tensor:

@@ -455,6 +455,9 @@ def _some_zero(rng: np.random.Generator, shape: list[int]) -> np.ndarray:
     return found
 
 
+ORDER = ("right", "noted", "refused", "wrong", "foreign")
+
+
 def recorded(path: Path) -> list[Row]:
     return [Row(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
 

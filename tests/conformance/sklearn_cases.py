@@ -1,17 +1,22 @@
 """Every estimator of scikit-learn that predicts or transforms, fitted on data that suits it, exported, and run in bare ONNX Runtime.
 
-    python tests/conformance/sklearn_cases.py conformance.md      # all of them, as a table
+    python tests/conformance/sklearn_cases.py --record rows.jsonl     # all of them; begun again, it goes on
+    python tests/conformance/sklearn_cases.py --only Ridge,PCA
 
-An estimator is right (exported, and equal on new rows), refused (with a reason), or wrong.
+An estimator is right (exported, and equal on new rows), refused (with a reason), wrong, foreign (an exception that is none of
+onnxferry's), or outside (it transforms targets, or cannot be fitted here).
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +131,9 @@ def classes(count: int = 3) -> tuple[np.ndarray, np.ndarray]:
 class Row:
     """A row of the table."""
 
-    name: str
-    kind: str  # right, refused, wrong, no fit
-    reason: str = ""
+    estimator: str
+    status: str
+    detail: str = ""
 
 
 def names() -> list[str]:
@@ -179,7 +184,7 @@ def checked(name: str) -> Row:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if name in TARGET_TRANSFORMERS:
-            return Row(name, "refused", "it transforms targets, not rows")
+            return Row(name, "outside", "it transforms targets, not rows")
         try:
             made = kind(**PARTS.get(name, dict)())
             if "random_state" in made.get_params(deep=False):
@@ -187,13 +192,15 @@ def checked(name: str) -> Row:
             rows, target, new = data(name, made)
             made.fit(rows) if target is None else made.fit(rows, target)
         except Exception as error:  # noqa: BLE001 - a case that cannot be made is a row of its own
-            return Row(name, "no fit", f"{type(error).__name__}: {str(error).splitlines()[0][:120]}")
+            return Row(name, "outside", f"it is not fitted here: {type(error).__name__}: {str(error).splitlines()[0][:120]}")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "m.onnx"
             try:
                 export_model(made, rows, path)
             except OnnxFerryError as error:
                 return Row(name, "refused", str(error).splitlines()[0][:200])
+            except Exception as error:  # noqa: BLE001 - this is what is looked for
+                return Row(name, "foreign", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}")
             return _compared(name, made, path, new)
 
 
@@ -215,22 +222,40 @@ def _compared(name: str, model: Any, path: Path, new: Any) -> Row:
     return Row(name, "right")
 
 
-def table(rows: list[Row]) -> str:
-    """Markdown: the counts, then every estimator."""
-    count = {kind: sum(row.kind == kind for row in rows) for kind in ("right", "refused", "wrong", "no fit")}
-    lines = [", ".join(f"{kind} {number}" for kind, number in count.items()), "", "| estimator | | reason |", "|---|---|---|"]
-    return "\n".join([*lines, *(f"| {row.name} | {row.kind} | {row.reason.replace('|', '/')} |" for row in rows)]) + "\n"
+ORDER = ("right", "refused", "wrong", "foreign")
 
 
-def main(arguments: list[str]) -> Iterator[Row]:
-    for name in arguments or names():
+def recorded(path: Path) -> list[Row]:
+    return [Row(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def record(row: Row, path: Path) -> None:
+    """Keep the row, in the place of an older one."""
+    rows = {kept.estimator: kept for kept in [*recorded(path), row]}
+    path.write_text("".join(json.dumps(asdict(rows[key])) + "\n" for key in sorted(rows)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="the estimators of scikit-learn, exported and compared")
+    parser.add_argument("--only", default="", help="names of estimators, with commas")
+    parser.add_argument("--record", type=Path, help="a .jsonl file; rows that it has are not run again, unless --only names them")
+    arguments = parser.parse_args()
+    only = [name for name in arguments.only.split(",") if name]
+    done = {row.estimator for row in recorded(arguments.record)} if arguments.record and not only else set()
+    rows = []
+    for name in only or names():
+        if name in done:
+            continue
         row = checked(name)
-        print(f"{row.kind:8} {row.name} {row.reason}", file=sys.stderr, flush=True)
-        yield row
+        rows.append(row)
+        print(row.status, row.estimator, row.detail, file=sys.stderr, flush=True)
+        if arguments.record:
+            record(row, arguments.record)
+    print(dict(Counter(row.status for row in (recorded(arguments.record) if arguments.record else rows))))
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(table(list(main(sys.argv[2:]))))
+    main()
 
 
-__all__ = ["CalibratedClassifierCV", "Row", "checked", "names", "table"]
+__all__ = ["CalibratedClassifierCV", "Row", "checked", "names", "recorded"]

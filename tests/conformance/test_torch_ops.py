@@ -1,16 +1,18 @@
-"""A seeded draw of PyTorch's operator database, exported and compared: no operator of the table may come out wrong, or end in an error
-that is not ours.
+"""A seeded tenth of PyTorch's operator database, exported and compared: no row may come out worse than recorded.
 
-``torch_ops.jsonl`` holds rows of ``python tests/conformance/torch_ops.py --record``, one an operator and dtype. The draw goes on for
-``SECONDS``; ``ONNXFERRY_CONFORMANCE_SEED`` draws others.
+``torch_ops.jsonl`` holds rows of ``python tests/conformance/torch_ops.py --record tests/conformance/torch_ops.jsonl``, one an operator
+and dtype. Every run draws with a seed of its own, which a failure names; ``ONNXFERRY_CONFORMANCE_SEED`` draws the same again. A draw
+ends after ``ONNXFERRY_CONFORMANCE_SECONDS`` (60).
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import random
+import secrets
 import sys
 import time
 from pathlib import Path
@@ -19,7 +21,7 @@ from types import ModuleType
 import pytest
 
 HERE = Path(__file__).parent
-SECONDS = 20.0
+SECONDS = float(os.environ.get("ONNXFERRY_CONFORMANCE_SECONDS", "60"))
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +42,21 @@ def test_a_draw_of_operators(database):
 
     by_name = {database.full_name(op): op for op in op_db}
     recorded = [json.loads(line) for line in (HERE / "torch_ops.jsonl").read_text().splitlines()]
-    drawn = [row for row in recorded if row["operator"] in by_name and row["status"] != "outside"]
-    seed = int(os.environ.get("ONNXFERRY_CONFORMANCE_SEED", "1"))
-    random.Random(seed).shuffle(drawn)
+    rows = [row for row in recorded if row["operator"] in by_name and row["status"] != "outside"]
+    seed = int(os.environ.get("ONNXFERRY_CONFORMANCE_SEED") or secrets.randbelow(10**6))
+    drawn = random.Random(seed).sample(rows, math.ceil(len(rows) / 10))
     end = time.monotonic() + SECONDS
     worse = []
     for row in drawn:
         if time.monotonic() > end:
             break
         found = database.classify(by_name[row["operator"]], row["dtype"])
-        if found.status in ("wrong", "foreign"):
+        if database.ORDER.index(found.status) > database.ORDER.index(row["status"]):
             worse.append(f"{found.operator} {found.dtype} was {row['status']}, is {found.status}: {found.detail}")
-    assert not worse, f"seed {seed}:\n" + "\n".join(worse)
+    assert not worse, f"ONNXFERRY_CONFORMANCE_SEED={seed}:\n" + "\n".join(worse)
+
+
+def test_no_operator_is_recorded_as_wrong():
+    rows = [json.loads(line) for line in (HERE / "torch_ops.jsonl").read_text().splitlines()]
+    assert not [row for row in rows if row["status"] in ("wrong", "foreign")]
+    assert all(row["detail"] for row in rows if row["status"] == "refused")

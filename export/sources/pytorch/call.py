@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -44,7 +45,7 @@ class FlatModule(torch.nn.Module):
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         args, kwargs = self._call.arguments(tensors)
-        return tuple(leaf for leaf in pytree.tree_leaves(self.inner(*args, **kwargs)) if isinstance(leaf, torch.Tensor))
+        return tuple(tensors_in(self.inner(*args, **kwargs)))
 
 
 class CallPlan:
@@ -52,7 +53,8 @@ class CallPlan:
 
     def __init__(self, module: torch.nn.Module, example_inputs: Any) -> None:
         bound = _bound_arguments(module, example_inputs)
-        parameters = inspect.signature(module.forward).parameters
+        register_dataclasses(bound)
+        parameters = signature_of(module).parameters
         self._positional: list[str] = []
         self._keywords: list[str] = []
         self._var_positional = next((n for n, p in parameters.items() if p.kind is p.VAR_POSITIONAL), None)
@@ -72,6 +74,8 @@ class CallPlan:
         if self._var_keyword is not None:
             # **kwargs arrive under their own names, without the parameter's.
             paths = [p.removeprefix(f"{self._var_keyword}_") for p in paths]
+        # Fields of a NamedTuple by their places too, as dynamic_shapes in plain tuples gives them.
+        self._by_place = dict(zip([path_name(path) for path, _ in pytree.tree_flatten_with_path(_plain(bound))[0]], paths, strict=True))
         self._leaves = [torch.from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
         self._places = [i for i, leaf in enumerate(self._leaves) if isinstance(leaf, torch.Tensor)]
         self.names: tuple[str, ...] = unique(paths[i] for i in self._places)
@@ -105,7 +109,8 @@ class CallPlan:
                 raise InputError(f"dynamic_shapes must map input names to axes, as {{'x': {{0: 'batch'}}}}, got {dynamic_shapes!r}")
             dynamic_shapes = dict(zip(names, dynamic_shapes, strict=False))
         found = [_path_and_axes(name, value) for name, value in dynamic_shapes.items()]
-        axes = {path: value for pairs in found for path, value in pairs}
+        by_place = getattr(self, "_by_place", {})
+        axes = {path if path in self.names else by_place.get(path, path): value for pairs in found for path, value in pairs}
         unknown = sorted(set(axes) - set(self.names))
         if unknown:
             raise InputError(f"dynamic_shapes names {unknown[0]!r}, which is no input; the inputs are {', '.join(self.names)}")
@@ -121,6 +126,59 @@ class CallPlan:
         return flat
 
 
+def signature_of(module: torch.nn.Module) -> inspect.Signature:
+    """What ``forward()`` takes; of a traced module, which has no Python signature, from its schema."""
+    try:
+        return inspect.signature(module.forward)
+    except ValueError:
+        forward: Any = module.forward
+        arguments = forward.schema.arguments[1:]
+        empty = inspect.Parameter.empty
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return inspect.Signature(
+            [inspect.Parameter(a.name, kind, default=a.default_value if a.has_default_value() else empty) for a in arguments]
+        )
+
+
+def register_dataclasses(values: Any) -> None:
+    """Make the fields of dataclasses that hold tensors visible to torch's pytree, as ``torch.export.register_dataclass`` does."""
+    for leaf in pytree.tree_leaves(values):
+        if not dataclasses.is_dataclass(leaf) or isinstance(leaf, type) or type(leaf) in pytree.SUPPORTED_NODES:
+            continue
+        torch.export.register_dataclass(type(leaf))
+        register_dataclasses([getattr(leaf, field.name) for field in dataclasses.fields(leaf)])
+
+
+def _plain(values: Any) -> Any:
+    """NamedTuples as tuples."""
+    if isinstance(values, tuple):
+        return tuple(_plain(value) for value in values)
+    if isinstance(values, list):
+        return [_plain(value) for value in values]
+    return {key: _plain(value) for key, value in values.items()} if type(values) is dict else values
+
+
+def tensors_in(answer: Any) -> list[torch.Tensor]:
+    """The tensors of an answer in flattened order; sizes, numbers and flags among them as tensors without axes."""
+    register_dataclasses(answer)
+    return [_as_tensor(leaf) for leaf in pytree.tree_leaves(answer) if isinstance(leaf, (torch.Tensor, *NUMBERS))]
+
+
+def _as_tensor(leaf: Any) -> torch.Tensor:
+    if isinstance(leaf, torch.Tensor):
+        return leaf
+    dtype = next(dtype for kinds, dtype in _NUMBERS.items() if isinstance(leaf, kinds))
+    return torch.full((), leaf, dtype=dtype)
+
+
+_NUMBERS: Mapping[tuple[type, ...], torch.dtype] = {
+    (bool, torch.SymBool): torch.bool,
+    (int, torch.SymInt): torch.int64,
+    (float, torch.SymFloat): torch.float64,
+}
+NUMBERS = tuple(kind for kinds in _NUMBERS for kind in kinds)
+
+
 def _bound_arguments(module: torch.nn.Module, example_inputs: Any) -> dict[str, Any]:
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
@@ -134,7 +192,7 @@ def _bound_arguments(module: torch.nn.Module, example_inputs: Any) -> dict[str, 
         raise InputError(
             f"example inputs must be a tensor, a tuple of them, or a dict by forward()'s names, got {type(example_inputs).__name__}"
         )
-    signature = inspect.signature(module.forward)
+    signature = signature_of(module)
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
@@ -226,7 +284,7 @@ def nested_inputs(module: torch.nn.Module, flat: Mapping[str, Any]) -> dict[str,
 
     What is an argument under its own name stays as it is. Raises InputError for an input that is no argument of ``forward()``.
     """
-    parameters = inspect.signature(module.forward).parameters
+    parameters = signature_of(module).parameters
     left = dict(flat)
     call: dict[str, Any] = {name: left.pop(name) for name in parameters if name in left}
     for name in sorted(set(parameters) - set(call), key=len, reverse=True):
@@ -259,7 +317,7 @@ def only_argument(module: torch.nn.Module, given: Collection[str]) -> str | None
     if len(given) != 1:
         return None
     (name,) = given
-    parameters = inspect.signature(module.forward).parameters
+    parameters = signature_of(module).parameters
     known = any(p.kind is p.VAR_KEYWORD or name == each or name.startswith(f"{each}_") for each, p in parameters.items())
     first = next(iter(parameters.values()), None)
     return None if known or first is None or first.kind is first.VAR_POSITIONAL else first.name

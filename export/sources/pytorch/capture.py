@@ -35,6 +35,7 @@ from onnxferry.export.sources.pytorch.call import NUMPY_DTYPES, FlatModule
 from onnxferry.export.sources.pytorch.errors import explained, users_line
 from onnxferry.export.sources.pytorch.lowerings import TRANSLATIONS as LOWERINGS
 from onnxferry.export.sources.pytorch.lowerings import decompositions_in_use
+from onnxferry.export.sources.pytorch.lowerings.pooling import open_pooling
 from onnxferry.export.sources.pytorch.modes import evaluation_mode
 from onnxferry.export.sources.pytorch.recurrent import TRANSLATIONS, recurrent_layers_kept
 from onnxferry.runtime.errors import ExportError
@@ -75,6 +76,11 @@ def module_strategies(source: TorchSource, opset: int) -> Sequence[Strategy]:
     )
 
 
+def script_strategies(source: TorchSource, opset: int) -> Sequence[Strategy]:
+    """For a scripted or traced module (``torch.jit``), whose branches and loops only the older exporter reads."""
+    return (Strategy("the older exporter", lambda: _traced(source, source.module, opset)),)
+
+
 def program_strategies(source: TorchSource, program: torch.export.ExportedProgram, opset: int) -> Sequence[Strategy]:
     """For what ``torch.export`` has captured already: there is no module to trace."""
     return (
@@ -88,19 +94,21 @@ def _captured(source: TorchSource, flat: FlatModule) -> torch.export.ExportedPro
     dynamic = torch.export.Dim.DYNAMIC
     shapes = (tuple(dict.fromkeys(axes, dynamic) for axes in source.axes),) if any(source.axes) else None
     first: Exception | None = None
+    tensors = source.capture_tensors()
     with (
         evaluation_mode(source.module),
         source.capturing(),
         quiet(),
         torch.no_grad(),
         recurrent_layers_kept(),
+        open_pooling(),
         # Else a traced size of 0 or 1 is taken for a constant.
         torch.fx.experimental._config.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
     ):
         flat.training = False
         for strict in (False, True):
             try:
-                return torch.export.export(flat, source.call.tensors, dynamic_shapes=shapes, strict=strict)
+                return torch.export.export(flat, tensors, dynamic_shapes=shapes, strict=strict)
             except Exception as error:  # noqa: BLE001 - reported below; dynamo may manage what the first way did not
                 first = first or error
     assert first is not None  # noqa: S101 - for the type checker: the loop ran
@@ -141,15 +149,23 @@ def _numbers_of(program: torch.export.ExportedProgram | None) -> set[float]:
     return {leaf for node in nodes for leaf in pytree.tree_leaves((node.args, node.kwargs)) if isinstance(leaf, float)}
 
 
-def _traced(source: TorchSource, flat: FlatModule, opset: int) -> Candidate:
+def _traced(source: TorchSource, module: torch.nn.Module, opset: int) -> Candidate:
+    if any(tensor.numel() == 0 for tensor in source.call.tensors):
+        raise ExportError("the older exporter can end the process on an empty example")  # a division by zero in its shape inference
     buffer = io.BytesIO()
+    tensors = source.capture_tensors()
     with evaluation_mode(source.module), quiet() as caught, _quiet_core(), torch.no_grad():
-        flat.training = False
+        scripted = isinstance(module, torch.jit.ScriptModule)
+        if not scripted:
+            module.training = False
+        # A script is not traced, and stays as it is; what is traced is wrapped to take tensors one by one.
+        args, kwargs = source.call.arguments(tensors) if scripted else (tensors, {})
         try:
             torch.onnx.export(
-                flat,
-                source.call.tensors,
+                module,
+                args,
                 buffer,  # type: ignore[arg-type]  # the annotation forgets file objects, which this exporter takes
+                kwargs=kwargs or None,
                 dynamo=False,
                 opset_version=opset,
                 dynamic_axes={name: axes for name, axes in zip(source.call.names, source.axes, strict=True) if axes},

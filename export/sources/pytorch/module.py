@@ -17,7 +17,16 @@ import torch
 from torch.utils import _pytree as pytree
 
 from onnxferry.export.source import NUDGE, Feeds, InputSpec, Noise, Strategy
-from onnxferry.export.sources.pytorch.call import CallPlan, _array, _numpy_dtype, path_name, unique
+from onnxferry.export.sources.pytorch.call import (
+    NUMBERS,
+    CallPlan,
+    _array,
+    _numpy_dtype,
+    path_name,
+    register_dataclasses,
+    tensors_in,
+    unique,
+)
 from onnxferry.export.sources.pytorch.modes import evaluation_mode, exact_cuda, no_warnings_of_torch, without_onednn
 from onnxferry.runtime.errors import ExportError, InputError, first_line
 
@@ -41,8 +50,7 @@ class TorchSource:
                 "expected a torch.nn.Module, a torch.export program, a Keras model or a fitted scikit-learn estimator, "
                 f"got {type(module).__name__}"
             )
-        if isinstance(module, torch.jit.ScriptModule):
-            raise InputError("a TorchScript module (torch.jit) cannot be captured: export the nn.Module that it was made from")
+        module = uncompiled(module)
         call = CallPlan(module, example_inputs)
         self._start(module, call, call.flat_axes(dynamic_shapes), output_names)
         if any(m.training for m in module.modules()):
@@ -84,8 +92,11 @@ class TorchSource:
         return "give inputs that forward() accepts"
 
     def _named_outputs(self, answer: Any) -> tuple[str, ...]:
+        register_dataclasses(answer)
         found = [(path_name(path), leaf) for path, leaf in pytree.tree_flatten_with_path(answer)[0] if leaf is not None]
         for name, leaf in found:
+            if isinstance(leaf, NUMBERS):
+                continue
             if not isinstance(leaf, torch.Tensor):
                 where = f"output {name!r}" if name else "the output"
                 raise ExportError(
@@ -120,12 +131,30 @@ class TorchSource:
     def _mode(self, module: torch.nn.Module) -> AbstractContextManager[None]:
         return evaluation_mode(module)
 
+    def capture_tensors(self) -> tuple[torch.Tensor, ...]:
+        """The example as it is captured: an open axis of size 1 is doubled where the model takes that, for code that looks at sizes."""
+        ones = {
+            axis for spec in self.inputs for axis, size in zip(spec.shape, spec.traced, strict=True) if isinstance(axis, str) and size == 1
+        }
+        if not ones:
+            return self.call.tensors
+        larger = []
+        for spec, tensor in zip(self.inputs, self.call.tensors, strict=True):
+            for place, axis in enumerate(spec.shape):
+                tensor = torch.cat([tensor, tensor], place) if axis in ones else tensor
+            larger.append(tensor)
+        try:
+            self._answer(self.module, {name: tensor.detach().cpu().numpy() for name, tensor in zip(self.call.names, larger, strict=True)})
+        except Exception:  # noqa: BLE001 - a model of one row only
+            return self.call.tensors
+        return tuple(larger)
+
     def capturing(self) -> AbstractContextManager[None]:
         """What must hold while :func:`torch.export.export` captures the module."""
         return nullcontext()
 
     def _run(self, module: torch.nn.Module, feeds: Feeds, dtype: torch.dtype | None = None) -> dict[str, np.ndarray]:
-        leaves = [leaf for leaf in pytree.tree_leaves(self._answer(module, feeds, dtype)) if isinstance(leaf, torch.Tensor)]
+        leaves = tensors_in(self._answer(module, feeds, dtype))
         if len(leaves) != len(self.output_names):
             raise ExportError(
                 f"the model gave {len(leaves)} outputs for one input and {len(self.output_names)} for another: "
@@ -185,8 +214,10 @@ class TorchSource:
             return None
 
     def strategies(self, opset: int) -> Sequence[Strategy]:
-        from onnxferry.export.sources.pytorch.capture import module_strategies
+        from onnxferry.export.sources.pytorch.capture import module_strategies, script_strategies
 
+        if isinstance(self.module, torch.jit.ScriptModule):
+            return script_strategies(self, opset)
         return module_strategies(self, opset)
 
     def provenance(self) -> dict[str, Any]:
@@ -196,6 +227,12 @@ class TorchSource:
             "model": type(self.module).__qualname__,
             "weights_sha256": weights_sha256(self.module.state_dict()),
         }
+
+
+def uncompiled(module: torch.nn.Module) -> torch.nn.Module:
+    """What ``torch.compile`` was given: the compiled module computes the same."""
+    inner = getattr(module, "_orig_mod", None)
+    return inner if isinstance(inner, torch.nn.Module) else module
 
 
 def framework_versions() -> dict[str, str]:

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from onnxferry.export.options import ExportOptions, Feeds
 from onnxferry.export.source import Plan, numbered
 from onnxferry.export.sources.pytorch.call import nested_inputs, only_argument
-from onnxferry.export.sources.pytorch.module import TorchSource
+from onnxferry.export.sources.pytorch.module import TorchSource, uncompiled
 from onnxferry.export.sources.pytorch.program import ProgramSource, program_from_file
 from onnxferry.runtime.errors import InputError
 
@@ -36,7 +36,9 @@ def plans(model: Any, example_inputs: Any, options: ExportOptions, target: Path)
             '--input "x:float32[batch,3,224,224]", or --samples FILE.npz with one array for every input'
         )
     renamed: dict[str, str] = {}
-    if isinstance(example_inputs, Mapping) and _has_forward(model):
+    if isinstance(model, torch.nn.Module):
+        model = uncompiled(model)
+    if isinstance(example_inputs, Mapping) and isinstance(model, torch.nn.Module):
         own = only_argument(model, example_inputs)
         renamed = {next(iter(example_inputs)): own} if own is not None else {}
         example_inputs = nested_inputs(model, _renamed(example_inputs, renamed))
@@ -52,10 +54,6 @@ def plans(model: Any, example_inputs: Any, options: ExportOptions, target: Path)
             goldens=None if goldens is None else [_renamed(feeds, renamed) for feeds in goldens],
         )
     ]
-
-
-def _has_forward(model: Any) -> bool:
-    return isinstance(model, torch.nn.Module) and not isinstance(model, torch.jit.ScriptModule)
 
 
 def _renamed(feeds: Mapping[str, Any] | Feeds, names: Mapping[str, str]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _result(self, name: str, tensor: torch.Tensor, args: Sequence[Any]) -> torch.Tensor:
-        if not tensor.is_floating_point():
+        if not (tensor.is_floating_point() or tensor.is_complex()):
             return tensor
         noisy = self._rounded(tensor)
         error = self.noise.kernels.get(name)
@@ -93,6 +93,10 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return noisy.to(tensor.dtype)
 
     def _rounded(self, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_complex():  # both parts are off by a share of the whole
+            parts = torch.view_as_real(tensor.resolve_conj().resolve_neg())
+            size = self.noise.roundings * torch.finfo(parts.dtype).eps * tensor.abs().unsqueeze(-1)
+            return torch.view_as_complex(parts + size * self._draw(parts))
         if not tensor.is_floating_point():
             return tensor
         return tensor * (1 + self.noise.roundings * torch.finfo(tensor.dtype).eps * self._draw(tensor))

@@ -64,9 +64,6 @@ class Keeps(nn.Module):
         self.seen.append(weight)
         return sum(self.seen)
 
-def scripted():
-    return torch.jit.trace(nn.Linear(4, 3), torch.zeros(2, 4))
-
 class Random(Words):
     def forward(self, ids, weight):
         return F.dropout(super().forward(ids, weight)["scores"], 0.5, training=True)
@@ -258,7 +255,6 @@ def test_reports(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["words:Nested", "--input", "image:float32[2]", "--input", "scale:float32[2]"], "what is inside one by state_0 or batch_image"),
         (["words:Keeps", *INPUTS], "the second time (RuntimeError: The size of tensor"),
-        (["words:scripted", "--input", "x:float32[2,4]"], "a TorchScript module (torch.jit) cannot be captured"),
     ],
 )
 def test_what_is_refused_is_refused_in_words(place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:

@@ -274,8 +274,8 @@ def test_all_nan(folder: Path) -> None:
 
 
 def test_an_output_that_is_no_tensor(folder: Path) -> None:
-    error = refused(Apply(lambda self, x: {"y": self.linear(x), "count": 3}), X, folder, BATCH)
-    assert "output 'count' is a int" in str(error).splitlines()[0]
+    error = refused(Apply(lambda self, x: {"y": self.linear(x), "name": "a"}), X, folder, BATCH)
+    assert "output 'name' is a str" in str(error).splitlines()[0]
 
 
 @pytest.mark.parametrize(("dtype", "words"), [(torch.bfloat16, ".float()"), (torch.complex64, "torch.view_as_real")])

@@ -25,6 +25,7 @@ from onnxferry.export.sources.pytorch.lowerings import (
     indexing,
     linear_algebra,
     logarithms,
+    pooling,
     reductions,
     resize,
     scans,
@@ -34,7 +35,7 @@ from onnxferry.export.sources.pytorch.lowerings import (
     sizes,
 )
 
-_KINDS = (division, indexing, linear_algebra, logarithms, reductions, resize, scans, searching, shifts, signs, sizes)
+_KINDS = (division, indexing, linear_algebra, logarithms, pooling, reductions, resize, scans, searching, shifts, signs, sizes)
 
 DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {op: made for kind in _KINDS for op, made in getattr(kind, "DECOMPOSITIONS", {}).items()}
 TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {op: made for kind in _KINDS for op, made in getattr(kind, "TRANSLATIONS", {}).items()}

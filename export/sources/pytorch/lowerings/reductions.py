@@ -59,9 +59,18 @@ def _over_all(extreme: Callable[..., torch.Tensor]) -> Callable[..., Any]:
     return reduced
 
 
+def _einsum(equation: str, tensors: Sequence[torch.Tensor], *, path: Any = None) -> Any:
+    """Of whole numbers as the products and sums that it stands for: ONNX Runtime's Einsum adds int64 in double precision."""
+    if any(tensor.is_floating_point() or tensor.is_complex() for tensor in tensors):
+        return NotImplemented
+    composite = torch._C.DispatchKey.CompositeImplicitAutograd
+    return aten.einsum.default._op_dk(composite, equation, tensors, path=path)
+
+
 DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
     aten.amax.default: _over_all(torch.amax),
     aten.amin.default: _over_all(torch.amin),
+    aten.einsum.default: _einsum,
     aten.any.default: _any,
     aten.any.dim: _any,
     aten.any.dims: _any,

@@ -106,6 +106,23 @@ def _median(x: torch.Tensor) -> Any:
     return _median_of_axis(x.reshape(-1), 0)[0]
 
 
+def _nan_median_of_axis(x: torch.Tensor, dim: int = -1, keepdim: bool = False) -> Any:
+    """The median of what is a number; NaN where nothing is."""
+    if not x.is_floating_point() or x.dim() == 0:
+        return _median_of_axis(x, dim, keepdim)
+    missing = torch.isnan(x)
+    values, indices = torch.sort(torch.where(missing, float("inf"), x), dim)
+    count = torch.logical_not(missing).to(torch.int64).sum(dim, keepdim=True)
+    place = torch.clamp((count - 1) // 2, min=0)
+    value = torch.where(count == 0, float("nan"), torch.gather(values, dim, place))
+    index = torch.gather(indices, dim, place)
+    return (value, index) if keepdim else (value.squeeze(dim), index.squeeze(dim))
+
+
+def _nan_median(x: torch.Tensor) -> Any:
+    return _nan_median_of_axis(x.reshape(-1), 0)[0]
+
+
 def _stable_sort(x: torch.Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
     return torch.sort(x, dim, descending)
 
@@ -123,5 +140,7 @@ DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
     aten.kthvalue.default: _kth_value,
     aten.median.default: _median,
     aten.median.dim: _median_of_axis,
+    aten.nanmedian.default: _nan_median,
+    aten.nanmedian.dim: _nan_median_of_axis,
     aten.sort.stable: _stable_sort,
 }
