@@ -21,9 +21,10 @@ import pytest
 os.environ["KERAS_BACKEND"] = "torch"  # before anything imports it
 pytest.importorskip("keras", reason="keras is not installed: pip install 'onnxferry[keras]'")
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(Path(__file__).parent))
 from keras_layers import ORDER, cases, checked
+
+HERE = Path(__file__).parent
 
 SECONDS = float(os.environ.get("ONNXFERRY_CONFORMANCE_SECONDS", "60"))
 ROWS = [json.loads(line) for line in (HERE / "keras_layers.jsonl").read_text().splitlines()]

@@ -20,9 +20,10 @@ import pytest
 
 pytest.importorskip("skl2onnx", reason="skl2onnx is not installed: pip install 'onnxferry[sklearn]'")
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(Path(__file__).parent))
 from sklearn_cases import ORDER, checked, names
+
+HERE = Path(__file__).parent
 
 SECONDS = float(os.environ.get("ONNXFERRY_CONFORMANCE_SECONDS", "60"))
 ROWS = [json.loads(line) for line in (HERE / "sklearn_cases.jsonl").read_text().splitlines()]
