@@ -43,15 +43,16 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "title": "Conformance",
         "intro": (
             "Other projects' own lists, exported row by row: every operator of PyTorch's operator database with samples "
-            "(float32 and int64), every layer of `keras.layers`, every estimator of `sklearn.utils.all_estimators()`. What is exported is run in ONNX Runtime "
-            "beside the source, at values and sizes that the export did not see. CI repeats a tenth of each, drawn anew in every run; "
+            "(float32 and int64), every layer of `keras.layers`, every estimator of `sklearn.utils.all_estimators()`. What is "
+            "exported is run in ONNX Runtime beside the source, at values and sizes that the export did not "
+            "see. CI repeats a tenth of each, drawn anew in every run; "
             "no row may come out worse than recorded here."
         ),
         "key": (
             "*Right*: equal. *Noted*: equal for finite inputs; NaN or infinity in the input is answered otherwise, or of several equal "
             "values another one's place is given. *Refused*: no file was written, for the reason below. *Wrong*: a file gave another "
-            "answer. *Foreign*: an exception of another library. Rows that ONNX cannot hold (random numbers, complex results, layers of other "
-            "frameworks) are not counted."
+            "answer. *Foreign*: an exception of another library. Rows that ONNX cannot hold (random numbers, complex results, layers "
+            "of other frameworks) are not counted."
         ),
         "recorded": "Rows that are recorded so far:",
         "counts": "| list | rows | right | noted | refused | wrong | foreign | exported |",

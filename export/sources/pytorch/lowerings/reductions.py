@@ -68,16 +68,12 @@ def _einsum(equation: str, tensors: Sequence[torch.Tensor], *, path: Any = None)
 
 
 def _as_dtype(function: Callable[..., torch.Tensor]) -> Callable[..., Any]:
-    """A softmax of whole numbers, for which the dtype of the answer is given: the converter casts only afterwards."""
+    """A softmax with the dtype of the answer given: the converter casts only afterwards, which loses digits and takes no whole numbers."""
 
     def computed(x: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> Any:
-        return NotImplemented if x.is_floating_point() or dtype is None else function(x.to(dtype), dim)
+        return NotImplemented if dtype is None or dtype is x.dtype else function(x.to(dtype), dim)
 
     return computed
-
-
-def _squeeze_copy(x: torch.Tensor, dim: Any = None) -> torch.Tensor:
-    return (x.squeeze() if dim is None else x.squeeze(dim)).clone()
 
 
 DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
@@ -86,9 +82,6 @@ DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
     aten.einsum.default: _einsum,
     aten.softmax.int: _as_dtype(torch.softmax),
     aten.log_softmax.int: _as_dtype(torch.log_softmax),
-    aten.squeeze_copy.default: _squeeze_copy,
-    aten.squeeze_copy.dim: _squeeze_copy,
-    aten.squeeze_copy.dims: _squeeze_copy,
     aten.any.default: _any,
     aten.any.dim: _any,
     aten.any.dims: _any,
