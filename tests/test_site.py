@@ -116,7 +116,8 @@ def test_the_options_come_from_the_commands(site: Path) -> None:
     for folder in (site, site / "zh"):
         page = (folder / "reference/commands.html").read_text(encoding="utf-8")
         headings = set(re.findall(r'<h2 id="[^"]+">onnxferry ([a-z -]+)<', page))
-        assert headings == (set(VERBS) - {"train"}) | {f"train {family}" for family in ("cnn", "rnn", "gan", "ae")}
+        assert {heading.partition(" ")[0] for heading in headings} == set(VERBS)
+        assert {f"train {family}" for family in ("cnn", "rnn", "gan", "ae")} <= headings
         assert "--few-labels" in page
 
 
