@@ -31,6 +31,8 @@ def source_modules() -> dict[str, Path]:
     modules = {}
     for name, folder in FOLDERS.items():
         for path in (ROOT / folder).rglob("*.py"):
+            if path.name.startswith("hook-"):  # PyInstaller's, which reads it as a file
+                continue
             parts = path.relative_to(ROOT / folder).with_suffix("").parts
             modules[".".join(("onnxferry", name, *(part for part in parts if part != "__init__")))] = path
     face = {name: path for name, path in modules.items() if path.parent == ROOT / FACE}
@@ -107,7 +109,7 @@ def test_every_source_package_is_listed() -> None:
 
 def test_wheel_holds_every_module_and_nothing_else(built: dict[str, Path]) -> None:
     names = set(zipfile.ZipFile(built["wheel"]).namelist())
-    wanted = {place_in_wheel(path) for path in source_modules().values()}
+    wanted = {place_in_wheel(path) for path in (*source_modules().values(), *(ROOT / "runtime" / "pyinstaller").glob("hook-*.py"))}
     assert {"onnxferry/__init__.py", "onnxferry/__main__.py", "onnxferry/runtime/__init__.py"} <= wanted
     assert wanted - names == set()
     assert {"onnxferry/__init__.pyi", "onnxferry/py.typed"} <= names
@@ -267,3 +269,33 @@ def test_packages_of_the_extras_do_not_fight() -> None:
     with_gpu = {("linux", "x86_64"), ("win32", "AMD64")}
     assert brought == {pair: ["onnxruntime-gpu" if pair in with_gpu else "onnxruntime"] for pair in systems}
     assert not any(r.extras & {"cuda", "cudnn"} for r in wanted)
+
+
+def test_a_program_of_five_lines_freezes(built: dict[str, Path], tmp_path: Path) -> None:
+    """PyInstaller with its defaults: the hook of the wheel names what is imported late, and the included models."""
+    if importlib.util.find_spec("PyInstaller") is None:
+        pytest.skip("PyInstaller is not installed: pip install pyinstaller")
+    environment = tmp_path / "environment"
+    run(sys.executable, "-m", "venv", "--without-pip", environment, cwd=tmp_path)
+    (site,) = environment.glob("lib/python*/site-packages")
+    run(sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--quiet", "--target", site, built["wheel"], cwd=tmp_path)
+    ours = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "others.pth").write_text("\n".join(ours))  # after the wheel; .pth files in there are not read, nor is the editable install
+    (tmp_path / "desk.py").write_text(
+        "from onnxferry.runtime import load\nimport numpy as np\n"
+        "print(load('digits').predict_one(np.zeros((28, 28), np.uint8)).label in load('digits').labels)\n"
+    )
+    python = environment / "bin" / "python"
+    run(python, "-m", "PyInstaller", "--noconfirm", "--log-level", "WARN", "desk.py", cwd=tmp_path)
+    assert run(tmp_path / "dist" / "desk" / "desk", cwd=tmp_path).strip() == "True"
+
+
+def test_the_hook_is_found(installed: Path, tmp_path: Path) -> None:
+    program = """
+from importlib.metadata import entry_points
+(entry,) = [e for e in entry_points(group="pyinstaller40") if e.value.startswith("onnxferry")]
+print(*entry.load()())
+"""
+    (folder,) = away(installed, program, cwd=tmp_path).split()
+    assert Path(folder).is_relative_to(installed)
+    assert [path.name for path in Path(folder).glob("hook-*.py")] == ["hook-onnxferry.runtime.py"]

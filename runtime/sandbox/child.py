@@ -143,6 +143,11 @@ def call(
 
 def start(module: str, stdin: Any, stdout: Any, stderr: Any) -> subprocess.Popen[bytes]:
     """A fresh interpreter that runs one of our modules, without the secrets of this one's environment."""
+    if getattr(sys, "frozen", False):  # its own program would start again, and again
+        raise InputError(
+            "a frozen program (PyInstaller) has no Python interpreter to start, which the confined child process needs; open the file "
+            "without isolated=True, or check it before it is packed: onnxferry check FILE --untrusted"
+        )
     process = subprocess.Popen(
         # -P: a module beside the file, or where the caller stands, is not imported. -B: nothing is written beside ours.
         [sys.executable, "-P", "-B", "-m", module],
