@@ -16,8 +16,9 @@ from typing import Any
 from onnxferry.export.options import ExportOptions
 from onnxferry.export.source import Plan
 from onnxferry.export.sources.factory import FACTORY, object_from_factory
+from onnxferry.export.sources.other_files import refuse_other
 from onnxferry.export.tasks.plans import task_plans
-from onnxferry.runtime.errors import InputError, MissingExtraError
+from onnxferry.runtime.errors import ExportError, InputError, MissingExtraError
 
 CODE = (".pkl", ".pickle", ".joblib")
 """Endings of files that may run code when they are read."""
@@ -102,6 +103,7 @@ class Chosen:
 
     model: Any
     framework: Framework
+    notes: tuple[str, ...] = ()  # what the user should know of how it was found
 
     def plans(self, example_inputs: Any, options: ExportOptions, target: Path) -> Sequence[Plan]:
         """The files to write for it. Imports the framework. Raises InputError for an option that it does not take."""
@@ -114,6 +116,9 @@ class Chosen:
 
         def own_plans(examples: Any, asked: ExportOptions) -> Sequence[Plan]:
             found: Sequence[Plan] = make(self.model, examples, asked, target)
+            for plan in found[:1]:
+                if isinstance(plan.source.notes, list):
+                    plan.source.notes.extend(self.notes)
             return found
 
         if options.labels is None and options.image is None and options.activation == "auto" and options.scores is None:
@@ -139,6 +144,8 @@ class Chosen:
         return option in COMMON | self.framework.options
 
     def _check_options(self, example_inputs: Any, options: ExportOptions) -> None:
+        if isinstance(self.model, Path) and not self.takes("samples") and (example_inputs is not None or options.given()):
+            self._check_is_run(self.model)
         for option in options.given():
             if not self.takes(option):
                 raise InputError(
@@ -146,6 +153,13 @@ class Chosen:
                 )
         if example_inputs is not None and not self.takes("samples"):
             raise InputError(f"example inputs do not apply to {self.framework.name}: it has its own; leave them out")
+
+    @staticmethod
+    def _check_is_run(path: Path) -> None:
+        """Raises CheckpointError for what is no checkpoint of ours: that comes first, whatever options were given."""
+        from onnxferry.train.loop.checkpoint import load_checkpoint
+
+        load_checkpoint(path)
 
 
 def choose(model: Any, *, weights: str | os.PathLike[str] | None = None) -> Chosen:
@@ -187,10 +201,24 @@ def _named(name: str, weights: str | os.PathLike[str] | None) -> Chosen:
         from onnxferry.export.sources.pytorch.weights import load_weights
 
         load_weights(made, weights)
-    return Chosen(made, framework)
+    return Chosen(made, framework, _untrained(name, made) if weights is None and framework.package == "torch" else ())
+
+
+def _untrained(name: str, made: Any) -> tuple[str, ...]:
+    """A note where the name makes a PyTorch model with other weights at each call: most likely its trained ones were forgotten."""
+    from onnxferry.export.sources.pytorch.weights import differ
+
+    try:
+        again = object_from_factory(name, is_model=lambda found: found is made)
+    except ExportError:  # it can be called once
+        return ()
+    if again is made or not differ(made, again):
+        return ()
+    return (f"{name} gives other weights at each call, and no --weights was given: this file holds weights that were never trained",)
 
 
 def _of_file(path: Path) -> Framework:
+    refuse_other(path)
     framework = _framework(path)
     if framework is not None:
         return framework

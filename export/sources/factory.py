@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import re
 import sys
@@ -50,7 +51,9 @@ def _imported(module_name: str, attribute: str) -> Any:
         sys.path.remove(here)
     for part in attribute.split("."):
         if not hasattr(found, part):
-            known = ", ".join(sorted(n for n in vars(found) if not n.startswith("_") and callable(getattr(found, n)))[:10])
-            raise ExportError(f"{module_name!r} has no {attribute!r}; it has {known or 'nothing callable'}")
+            known = sorted(n for n in vars(found) if not n.startswith("_") and callable(getattr(found, n)))
+            near = difflib.get_close_matches(part, [n for n in vars(found) if not n.startswith("_")], n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known[:10]) or 'nothing callable'}"
+            raise ExportError(f"{module_name!r} has no {attribute!r}; {hint}")
         found = getattr(found, part)
     return found

@@ -71,3 +71,14 @@ def _state_dict(file: Path) -> Mapping[str, torch.Tensor]:
 
 def _more(names: list[str]) -> str:
     return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
+def differ(model: torch.nn.Module, other: torch.nn.Module) -> bool:
+    """Whether two models of one factory hold other weights."""
+    if not isinstance(model, torch.nn.Module) or not isinstance(other, torch.nn.Module):
+        return False
+    ours, theirs = model.state_dict(), other.state_dict()
+    if ours.keys() != theirs.keys():
+        return False
+    tensors = [(ours[name], theirs[name]) for name in ours if isinstance(ours[name], torch.Tensor)]
+    return any(a.shape == b.shape and not torch.equal(a.cpu(), b.cpu()) for a, b in tensors)

@@ -1,0 +1,64 @@
+"""Files that no source reads: what they are, and the way from them to an ONNX file."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from onnxferry.runtime.errors import InputError
+
+WAYS = {
+    (
+        ".h5",
+        ".hdf5",
+    ): "is an older file of Keras: save it as .keras, keras.models.load_model({name!r}).save('model.keras'), and export that",
+    (".tflite", ".lite"): "is a TensorFlow Lite file: export the Keras model that it was made from, or convert it with tf2onnx "
+    "(python -m tf2onnx.convert --tflite {name} --output theirs.onnx) and export theirs.onnx",
+    (".pb",): "is a TensorFlow graph: convert it with tf2onnx (python -m tf2onnx.convert --help) and export the .onnx file",
+    (".txt", ".json", ".ubj", ".bst", ".cbm", ".model"): "is no model that is read here; if it is one of LightGBM, XGBoost or CatBoost, "
+    "convert it with onnxmltools (onnxmltools.convert_lightgbm, convert_xgboost; CatBoost saves .onnx itself) and export the .onnx file",
+    (
+        ".mlmodel",
+        ".mlpackage",
+        ".engine",
+        ".plan",
+        ".gguf",
+        ".pdmodel",
+        ".ckpt-index",
+        ".msgpack",
+    ): "is a file for another runtime: export the model that it was made from",
+    (
+        ".safetensors",
+    ): "holds weights alone: name what makes the model, and give it as --weights: export pkg.module:make_model --weights {name}",
+    (".py",): "is a program: name the function in it that makes the model, {stem}:make_model",
+}
+"""Endings, and what to say of a file with one of them."""
+
+
+def refuse_other(path: Path) -> None:
+    """Raises InputError for a file or folder that is known not to be exported, with what to do instead."""
+    if path.is_dir():
+        if (path / "saved_model.pb").is_file():
+            raise InputError(
+                f"{path} is a TensorFlow SavedModel: save the Keras model as .keras, or convert it with tf2onnx (python -m tf2onnx.convert "
+                f"--saved-model {path} --output theirs.onnx) and export theirs.onnx"
+            )
+        return
+    suffix = path.suffix.lower()
+    if path.is_file():
+        for endings, words in WAYS.items():
+            if suffix in endings:
+                raise InputError(f"{path.name} {words.format(name=path.name, stem=path.stem)}")
+        if suffix in (".pt", ".pth", ".ckpt") and _is_torchscript(path):
+            raise InputError(
+                f"{path.name} is a TorchScript archive (torch.jit), which cannot be captured: export the nn.Module that it was made from, "
+                "pkg.module:make_model"
+            )
+
+
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name or name.startswith("code/") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
