@@ -30,7 +30,6 @@ WAYS = {
     (
         ".safetensors",
     ): "holds weights alone: name what makes the model, and give it as --weights: export pkg.module:make_model --weights {name}",
-    (".py",): "is a program: name the function in it that makes the model, {stem}:make_model",
 }
 """Endings, and what to say of a file with one of them."""
 

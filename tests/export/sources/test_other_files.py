@@ -21,7 +21,6 @@ from onnxferry.runtime.errors import CheckpointError, ExportError, InputError
         ("lgb.txt", r"onnxmltools"),
         ("xgb.json", r"onnxmltools"),
         ("w.safetensors", r"--weights w\.safetensors"),
-        ("net.py", r"net:make_model"),
     ],
 )
 def test_the_way_from_other_files(tmp_path: Path, name: str, words: str) -> None:
