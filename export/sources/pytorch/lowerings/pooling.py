@@ -56,11 +56,12 @@ def _largest_over(x: torch.Tensor, index: torch.Tensor | None, axis: int, count:
     # Where all are the lowest there is, the first of the window.
     first = torch.argmax(inside.to(torch.int64), -1, keepdim=True)
     place = torch.maximum(place, first.expand(place.shape))
-    wide = moved.expand(masked.shape)
-    value = torch.gather(wide, -1, place)
+    place = place.squeeze(-1)
+    plain = torch.movedim(x, axis, -1)
+    value = torch.gather(plain, -1, place)
     if index is not None:
-        place = torch.gather(torch.movedim(index, axis, -1).unsqueeze(-2).expand(masked.shape), -1, place)
-    return torch.movedim(value.squeeze(-1), -1, axis), torch.movedim(place.squeeze(-1), -1, axis)
+        place = torch.gather(torch.movedim(index, axis, -1).expand(plain.shape), -1, place)
+    return torch.movedim(value, -1, axis), torch.movedim(place, -1, axis)
 
 
 def _adaptive_largest(dims: int) -> Callable[..., Any]:
