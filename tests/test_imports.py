@@ -37,6 +37,7 @@ FACE = ("typer", "rich", "click")
 def modules(folder: str) -> list[str]:
     """Every module below a top-level folder, found on disk. __main__ runs when imported, and so does the demo's app."""
     paths = [path.relative_to(ROOT) for path in (ROOT / folder).rglob("*.py") if path.name not in ("__main__.py", "app.py")]
+    paths = [path for path in paths if not path.name.startswith("hook-")]  # PyInstaller's, which reads them as files
     paths.remove(Path("runtime", "face", "__init__.py")) if folder == "runtime" else None  # it is `onnxferry` itself
     names = [(path.parent if path.name == "__init__.py" else path.with_suffix("")).parts for path in paths]
     return sorted(f"onnxferry.{'.'.join(parts)}" for parts in names)

@@ -144,7 +144,8 @@ class Chosen:
         return option in COMMON | self.framework.options
 
     def _check_options(self, example_inputs: Any, options: ExportOptions) -> None:
-        if isinstance(self.model, Path) and not self.takes("samples") and (example_inputs is not None or options.given()):
+        wrong = example_inputs is not None or not all(map(self.takes, options.given()))
+        if wrong and isinstance(self.model, Path) and not self.takes("samples") and self.model.is_file():
             self._check_is_run(self.model)
         for option in options.given():
             if not self.takes(option):
