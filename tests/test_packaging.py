@@ -145,7 +145,8 @@ def test_sdist_is_what_builds_the_wheel_and_no_litter(built: dict[str, Path]) ->
 
 
 def test_every_module_imports_from_the_installed_wheel(installed: Path, tmp_path: Path) -> None:
-    names = sorted(source_modules())
+    # MLServer imports the one that is left out, in an environment of its own.
+    names = sorted(set(source_modules()) - {"onnxferry.runtime.server.deploy.mlserver_runtime"})
     program = f"""
 import importlib, json
 print(json.dumps({{name: importlib.import_module(name).__file__ for name in {names!r} if not name.endswith(".__main__")}}))
