@@ -23,7 +23,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "optimize": ("onnxferry.export.cli.optimize:app", "Make faster or smaller variants, each with its certificate."),
     "generate": ("onnxferry.runtime.cli.tasks.generate:app", "Generate text."),
     "predict": ("onnxferry.runtime.cli.tasks.predict:app", "Classify images, or rows of a table."),
-    "run": ("onnxferry.runtime.cli.tasks.run:app", "Run any model once, on arrays, a table, an image or single values."),
+    "run": ("onnxferry.runtime.cli.tasks.run:app", "Run any model on arrays, a table, an image or values."),
     "sample": ("onnxferry.runtime.cli.tasks.sample:app", "Generate images."),
     "reconstruct": ("onnxferry.runtime.cli.tasks.reconstruct:app", "Encode and decode images; score how unusual they are."),
     "inspect": ("onnxferry.runtime.cli.inspect:app", "Show the inputs, outputs and contract of a file."),

@@ -58,6 +58,7 @@ def serve(options: ServeOptions, started: Callable[[str, Any], None] | None = No
             ws="none",
             lifespan="on",
             access_log=False,
+            log_config=None,  # it would close the handlers of every other library
             log_level="error",
             server_header=False,
             date_header=False,

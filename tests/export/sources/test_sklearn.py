@@ -394,4 +394,4 @@ def test_the_command_reads_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     capsys.readouterr()
     (tmp_path / "bad.csv").write_bytes(b"a,b\n1,2,3\n4,5,6,7\n\xff")
     assert main(["export", "houses_:made", "--samples", "bad.csv", "-o", "no.onnx"]) == 1
-    assert "is no .csv file" in capsys.readouterr().err
+    assert "bad.csv is not UTF-8" in capsys.readouterr().err
