@@ -206,7 +206,7 @@ def test_bad_input_is_one_clear_line(network: Path, capsys: pytest.CaptureFixtur
         [str(network)],
         [str(network), "--data", str(network.with_name("missing.npz"))],
         [str(network), "--data", str(network.with_name("wrong.npz"))],
-        [str(network), "--data", str(network.with_name("data.npz")), "--budget", "top1 -1pt"],
+        [str(network), "--data", str(network.with_name("data.npz")), "--budget", "nats +0.005"],
         [str(network), "--data", str(network.with_name("data.npz")), "--goal", "prettier"],
         [str(network.with_name("none.onnx"))],
     ):
