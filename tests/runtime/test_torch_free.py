@@ -66,7 +66,9 @@ def test_the_fence_holds(bare, name: str) -> None:
 
 def test_every_module_of_the_runtime_can_be_imported(bare) -> None:
     assert "onnxferry.runtime.tasks.loading" in MODULES
-    code = f"import importlib; [importlib.import_module(m) for m in {[m for m in MODULES if not m.endswith('__main__')]}]"
+    # The module for MLServer is imported by MLServer, in an environment of its own.
+    names = [name for name in MODULES if not name.endswith(("__main__", "mlserver_runtime"))]
+    code = f"import importlib; [importlib.import_module(m) for m in {names}]"
     result = bare("-c", code)
     assert result.returncode == 0, result.stderr
 
