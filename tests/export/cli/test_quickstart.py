@@ -61,7 +61,7 @@ def test_one_that_was_interrupted_goes_on_with_resume(
 
     monkeypatch.setattr(CnnLearner, "step", interrupted)
     monkeypatch.setattr(quickstart, "load_images", partial(load_images, limit=700))
-    assert main(["quickstart", "--out", str(out), "--epochs", "1", "--seed", "3"]) == 1
+    assert main(["quickstart", "--out", str(out), "--epochs", "1", "--seed", "3"]) == 130
     assert f"go on with onnxferry quickstart --out '{out}' --resume" in capsys.readouterr().err
     done = torch.load(out / "run" / "last.pt", weights_only=True)["state"]["step"]
     assert done == 10  # of 14: the signal is acted on every ten
