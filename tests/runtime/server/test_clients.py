@@ -76,7 +76,8 @@ def free_port() -> int:
 def served() -> Iterator[tuple[str, int]]:
     port = free_port()
     models = ("digits", "shakespeare", "digits-ae", "digits-gan")
-    with server(*models, "--batch", "off", "--grpc-port", str(port), "--quiet") as (url, _):
+    # A text may be asked to be long: it is cut off, which is an answer too.
+    with server(*models, "--batch", "off", "--grpc-port", str(port), "--quiet", "--timeout", "1") as (url, _):
         yield url, port
 
 
@@ -97,6 +98,6 @@ def test_tritonclient_works_unchanged(environment: Path, served: tuple[str, int]
 def test_schemathesis_finds_nothing(environment: Path, served: tuple[str, int]) -> None:
     """Bodies by the description, and against it: no answer is a server error, and each is as described."""
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-    command = [environment / "bin" / "schemathesis", "run", f"{served[0]}/openapi.json", "--max-examples", "10", "--checks", checks]
+    command = [environment / "bin" / "schemathesis", "run", f"{served[0]}/openapi.json", "--max-examples", "5", "--checks", checks]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=environment)  # it leaves a folder behind
     assert done.returncode == 0, done.stdout[-4000:]
