@@ -148,7 +148,7 @@ def _lstm(
 ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
     """``keras.backend.lstm`` (batch, time, features). Gates stand in PyTorch's order: input, forget, cell, output."""
     if not (batch_first and _plain(activation, recurrent_activation, mask, unroll)):
-        raise NotImplementedError
+        raise NotImplementedError  # Keras then runs its own loop over the steps: the protocol of keras.backend.lstm and gru
     weights = [_value(kernel).T, _value(recurrent_kernel).T]
     if bias is not None:
         weights += [_value(bias), torch.zeros_like(_value(bias))]
@@ -174,7 +174,7 @@ def _gru(
 ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
     """``keras.backend.gru`` (batch, time, features). Keras' gates are update, reset, new; PyTorch's reset, update, new."""
     if not (reset_after and _plain(activation, recurrent_activation, mask, unroll)):
-        raise NotImplementedError
+        raise NotImplementedError  # Keras then runs its own loop over the steps: the protocol of keras.backend.lstm and gru
 
     def ordered(weight: torch.Tensor) -> torch.Tensor:
         update, reset, new = weight.chunk(3, dim=-1)

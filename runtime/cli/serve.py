@@ -87,8 +87,8 @@ def serve_models(
     """Serve models over HTTP and gRPC, by the Open Inference Protocol v2.
 
     Existing clients (tritonclient, KServe's) can talk to it; beside the protocol, `POST /predict/NAME` takes an image file,
-    `POST /generate/NAME` a text. `/docs` shows what is served, `/metrics` is for Prometheus. It listens on this machine only, unless
-    told otherwise, and then asks for a token. SIGTERM: what was accepted is finished. SIGHUP: every model's file is loaded again.
+    `POST /generate/NAME` a text. `/docs` shows what is served, `/metrics` is for Prometheus. It listens on this machine
+    only; with another --host it asks for a token. SIGTERM: what was accepted is finished. SIGHUP: every model's file is loaded again.
 
     A token can also come from the environment variable ONNXFERRY_SERVE_TOKEN.
 

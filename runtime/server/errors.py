@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -54,3 +55,11 @@ def as_request_error(error: BaseException, names: Iterable[tuple[Path | None, st
     if isinstance(error, InputError):
         return RequestError(400, message)
     return RequestError(503 if isinstance(error, MissingExtraError) else 500, message)
+
+
+def answered(error: Exception, names: Iterable[tuple[Path | None, str]], identity: str) -> tuple[RequestError, str]:
+    """The answer for any error, and for a bug its traceback, which goes to the log under the request's ``identity``."""
+    answer = as_request_error(error, names)
+    if answer is not None:
+        return answer, ""
+    return RequestError(500, f"an error inside the server; its log has it under {identity}"), "".join(traceback.format_exception(error))

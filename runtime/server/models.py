@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from onnxferry.runtime.batcher import Batcher
 from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.errors import BusyError, InputError, OnnxFerryError, first_line
 from onnxferry.runtime.onnx_file.values import TensorSpec
+from onnxferry.runtime.server.access import Caller
 from onnxferry.runtime.server.errors import RequestError
 from onnxferry.runtime.server.options import ModelSource, ServeOptions
 from onnxferry.runtime.server.tensors import datatype_of
@@ -62,9 +63,14 @@ class ServedModel:
     def batch(self) -> int:
         return self.batcher.max_batch_size if self.batcher else 1
 
-    @property
-    def optional(self) -> tuple[TensorSpec, ...]:
-        return tuple(spec for spec in self.engine.optional_inputs if spec.name in self.inputs)
+    def input(self, name: str, given: Container[str] = ()) -> TensorSpec:
+        """The input of that name. Raises InputError for a name that is no input, and for one that is ``given`` already."""
+        spec = self.inputs.get(name)
+        if spec is None:
+            raise InputError(f"model {self.name!r} has no input {name[:60]!r}; it takes {', '.join(self.inputs)}")
+        if name in given:
+            raise InputError(f"input {name!r} is given twice")
+        return spec
 
     async def infer(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """The outputs by name, all that the protocol can carry if None. Cancelling takes the call back, or stops its run.
@@ -152,6 +158,13 @@ class Repository:
             if found := self.open.get((name, candidate)):
                 return found
         raise RequestError(503, f"model {name!r} is not loaded")
+
+    def find_for(self, caller: Caller, name: str, version: str | None, facts: dict[str, Any]) -> ServedModel:
+        """As :meth:`find`, for a model that the caller may use; its name and version are noted in ``facts``."""
+        caller.check_model(name)
+        served = self.find(name, version)
+        facts["model"], facts["version"] = served.name, served.version
+        return served
 
     def versions(self, name: str) -> list[str]:
         return sorted((version for known, version in self.sources if known == name), key=int)

@@ -1,4 +1,4 @@
-"""What ``onnxferry serve`` can be told: plain values that travel to every worker process."""
+"""The options of ``onnxferry serve``: plain values that are passed to every worker process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onnxferry.runtime.errors import InputError
 MIB = 2**20
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-"""A served model's name: it stands in URLs."""
+"""A served model's name: it is part of URLs."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class TextQueue:
     """The texts that one model writes. ``rows``: how many share a run at most."""
 
     def __init__(self, model: TextGenerator, rows: int) -> None:
-        self.model, self.engine, self.rows = model, model.engine, 1 if model.engine.per_row else rows
+        self.engine, self.rows = model.engine, 1 if model.engine.per_row else rows
         nothing: dict[str, np.ndarray] = {"prompt": np.zeros((1, 0), np.uint8), "uniforms": np.zeros((1, 0), np.float32)}
         self._fresh = model.engine.run(nothing, ["state_after"])["state_after"][0]  # the state before any text
         self._active: list[_Writing] = []

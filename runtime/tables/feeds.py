@@ -136,7 +136,7 @@ def _is_single(value: object) -> bool:
 def _value(spec: TensorSpec | None, name: str, value: object) -> object:
     if _fits(spec, value) or spec is None:
         return value
-    exact = isinstance(value, np.ndarray | np.generic)  # an array has the dtype that somebody chose
+    exact = isinstance(value, np.ndarray | np.generic)  # an array has the dtype that the caller chose
     if not exact and hasattr(value, "__array__") and not hasattr(value, "to_numpy"):
         value, exact = np.asarray(value), True
     array = _ranked(spec, _array(spec, f"input {name!r}", value), exact)

@@ -162,13 +162,13 @@ def main() -> None:
             command = [sys.executable, *([*UNTRUSTED, str(path)] if asked.how == "untrusted" else ["-c", PLAIN, str(path)])]
             try:
                 ended = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False)
-                verdict = "ended" if ended.returncode < 0 else "foreign" if "Traceback" in ended.stderr else "told"
+                verdict = "ended" if ended.returncode < 0 else "foreign" if "Traceback" in ended.stderr else "reported"
             except subprocess.TimeoutExpired:
                 verdict = "running"
             counts[verdict] += 1
-            if verdict != "told":
+            if verdict != "reported":
                 bad.append(f"{path.name}: {verdict}")
-    keys = ("told", "ended", "running", "foreign")
+    keys = ("reported", "ended", "running", "foreign")
     print(json.dumps({"how": asked.how, "files": len(files), **{key: counts[key] for key in keys}, "bad": bad}, indent=2))
     sys.exit(bool(bad))
 

@@ -188,9 +188,7 @@ def _number(text: str | None, name: str) -> int | None:
 
 
 def _array(served: ServedModel, name: str, value: Any) -> np.ndarray:
-    spec = served.inputs.get(name)
-    if spec is None:
-        raise InputError(f"model {served.name!r} has no input {name[:60]!r}; it takes {', '.join(served.inputs)}")
+    spec = served.input(name)
     shape, inner = [], value
     while isinstance(inner, list):
         shape.append(len(inner))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import ExitStack
 from typing import Any
 
 from onnxferry.runtime.server.access import Access
-from onnxferry.runtime.server.errors import RequestError, as_request_error
+from onnxferry.runtime.server.errors import RequestError, answered
 from onnxferry.runtime.server.models import Repository
 from onnxferry.runtime.server.observe import Log, Metrics, request_id, span, trace_of
 
@@ -30,7 +29,6 @@ class Gate:
 
     def __init__(self, routes: App, repository: Repository, access: Access, metrics: Metrics, log: Log) -> None:
         self.routes, self.repository, self.access, self.metrics, self.log = routes, repository, access, metrics, log
-        self.running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = time.perf_counter()
@@ -45,7 +43,6 @@ class Gate:
         facts: dict[str, Any] = {"held": held}  # what the route finds out: model, version, rows; and the models that it keeps open
         scope["onnxferry"] = facts
         bug = ""
-        self.running += 1
         try:
             if scope["path"] not in OPEN_PATHS:
                 caller = self.access.caller(headers.get("authorization"))
@@ -57,13 +54,9 @@ class Gate:
                 with span(f"{scope['method']} {scope['path']}", headers):
                     await self.routes(scope, exchange.receive, exchange.send)
         except Exception as error:  # noqa: BLE001 (every error is answered; what is a bug goes to the log with its traceback)
-            answer = as_request_error(error, self.repository.private_names)
-            if answer is None:
-                bug = traceback.format_exc()
-                answer = RequestError(500, f"an error inside the server; its log has it under {identity}")
+            answer, bug = answered(error, self.repository.private_names, identity)
             await exchange.fail(answer)
         finally:
-            self.running -= 1
             held.close()
             self._record(scope, exchange, facts, time.perf_counter() - begun, identity, trace, bug)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,6 @@ class InferCall:
     binary_default: bool = False
     identity: str = ""
     timeout: float | None = None  # seconds
-    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -68,11 +67,7 @@ def read_call(served: ServedModel, body: bytes, header_length: str | None = None
     place = 0
     for tensor in inputs:
         name = _name(tensor, "input")
-        spec = served.inputs.get(name)
-        if spec is None:
-            raise InputError(f"model {served.name!r} has no input {name[:60]!r}; it takes {', '.join(served.inputs)}")
-        if name in feeds:
-            raise InputError(f"input {name!r} is given twice")
+        spec = served.input(name, feeds)
         size = _parameters(tensor).get("binary_data_size")
         if size is None:
             feeds[name] = from_list(spec, tensor.get("datatype"), tensor.get("shape"), tensor.get("data"))
@@ -89,7 +84,7 @@ def read_call(served: ServedModel, body: bytes, header_length: str | None = None
     if not isinstance(identity, str):
         raise InputError("id must be a text")
     default = bool(parameters.get("binary_data_output", False))
-    return InferCall(feeds, outputs, binary, default, identity, _timeout(parameters.get("timeout")), parameters)
+    return InferCall(feeds, outputs, binary, default, identity, _timeout(parameters.get("timeout")))
 
 
 def write_answer(served: ServedModel, call: InferCall, answer: Mapping[str, np.ndarray]) -> tuple[bytes, dict[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from onnxferry.runtime.server.models import ServedModel
 from onnxferry.runtime.server.tensors import metadata
+from onnxferry.runtime.server.text import MAX_BYTES
 from onnxferry.runtime.tasks.autoencoder import Autoencoder
 from onnxferry.runtime.tasks.classifier import Classifier
 from onnxferry.runtime.tasks.image_generator import ImageGenerator
@@ -15,7 +16,7 @@ from onnxferry.runtime.tasks.image_generator import ImageGenerator
 _ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 
 _TEXT_OPTIONS = {
-    "max_bytes": {"type": "integer", "minimum": 1, "maximum": 65536},
+    "max_bytes": {"type": "integer", "minimum": 1, "maximum": MAX_BYTES},
     "temperature": {"type": "number", "minimum": 0},
     "top_k": {"type": "integer", "minimum": 1},
     "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},

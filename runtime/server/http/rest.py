@@ -7,6 +7,7 @@ Triton Inference Server (https://github.com/triton-inference-server/server, docs
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -135,9 +136,7 @@ def find(repository: Repository, request: Request, route: str) -> ServedModel:
     """The model that a path names, which the caller may use. It stays open until the request is done. Raises RequestError for others."""
     facts = request.scope["onnxferry"]
     facts["route"] = route
-    facts["caller"].check_model(request.path_params["name"])
-    served = repository.find(request.path_params["name"], request.path_params.get("version"))
-    facts["model"], facts["version"] = served.name, served.version
+    served = repository.find_for(facts["caller"], request.path_params["name"], request.path_params.get("version"), facts)
     facts["held"].enter_context(served.held())
     return served
 
@@ -180,9 +179,10 @@ def text_request(asked: dict[str, Any]) -> TextRequest:
 
 def text_options(prompt: str, options: dict[str, Any]) -> TextRequest:
     """Raises InputError for an option that is unknown."""
-    unknown = set(options) - {"max_bytes", "temperature", "top_k", "top_p", "seed", "stop"}
+    known = [field.name for field in dataclasses.fields(TextRequest) if field.name != "prompt"]
+    unknown = set(options) - set(known)
     if unknown:
-        raise InputError(f"unknown parameter {sorted(unknown)[0][:60]!r}; known are max_bytes, temperature, top_k, top_p, seed and stop")
+        raise InputError(f"unknown parameter {sorted(unknown)[0][:60]!r}; known are {', '.join(known[:-1])} and {known[-1]}")
     return TextRequest(prompt, **options)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import traceback
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.server.access import Access, Caller
-from onnxferry.runtime.server.errors import GRPC_CODES, RequestError, as_request_error
+from onnxferry.runtime.server.errors import GRPC_CODES, RequestError, answered
 from onnxferry.runtime.server.http.rest import EXTENSIONS, model_document
 from onnxferry.runtime.server.models import Repository, ServedModel
 from onnxferry.runtime.server.observe import Log, Metrics, request_id, trace_of
@@ -90,10 +89,7 @@ class GrpcService:
             async with asyncio.timeout(longest if left is None else min(left, longest)):
                 return answer_class(**await self.methods[name](request, caller, facts))
         except Exception as raised:  # noqa: BLE001 (every error is answered; what is a bug goes to the log with its traceback)
-            answer = as_request_error(raised, self.repository.private_names)
-            if answer is None:
-                bug = traceback.format_exc()
-                answer = RequestError(500, f"an error inside the server; its log has it under {identity}")
+            answer, bug = answered(raised, self.repository.private_names, identity)
             status, error = GRPC_CODES.get(answer.status, "INTERNAL"), str(answer)
             extra = (("retry-after", str(max(1, round(answer.retry_after)))),) if answer.retry_after is not None else ()
             await context.abort(getattr(grpc.StatusCode, status), error, (("x-request-id", identity), *extra))
@@ -116,7 +112,7 @@ class GrpcService:
 
     async def model_ready(self, request: Any, caller: Caller, facts: dict[str, Any]) -> dict[str, Any]:
         try:
-            self._find(request.name, request.version, caller, facts)
+            self.repository.find_for(caller, request.name, request.version or None, facts)
         except RequestError as error:
             if error.status == 503:
                 return {"ready": False}
@@ -127,10 +123,10 @@ class GrpcService:
         return {"name": "onnxferry", "version": self.version, "extensions": EXTENSIONS}
 
     async def model_metadata(self, request: Any, caller: Caller, facts: dict[str, Any]) -> dict[str, Any]:
-        return model_document(self.repository, self._find(request.name, request.version, caller, facts))
+        return model_document(self.repository, self.repository.find_for(caller, request.name, request.version or None, facts))
 
     async def model_infer(self, request: Any, caller: Caller, facts: dict[str, Any]) -> dict[str, Any]:
-        served = self._find(request.model_name, request.model_version, caller, facts)
+        served = self.repository.find_for(caller, request.model_name, request.model_version or None, facts)
         with served.held():
             raw = list(request.raw_input_contents)
             feeds = _feeds(served, request, raw)
@@ -163,12 +159,6 @@ class GrpcService:
         await self.repository.unload(request.model_name)
         return {}
 
-    def _find(self, name: str, version: str, caller: Caller, facts: dict[str, Any]) -> ServedModel:
-        caller.check_model(name)
-        served = self.repository.find(name, version or None)
-        facts["model"], facts["version"] = served.name, served.version
-        return served
-
 
 def _message(message_class: Any, data: bytes) -> Any:
     """The message; the error where there is none, which the call then answers with."""
@@ -185,11 +175,7 @@ def _feeds(served: ServedModel, request: Any, raw: list[bytes]) -> dict[str, np.
         raise InputError(f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs")
     feeds: dict[str, np.ndarray] = {}
     for number, tensor in enumerate(request.inputs):
-        spec = served.inputs.get(tensor.name)
-        if spec is None:
-            raise InputError(f"model {served.name!r} has no input {tensor.name[:60]!r}; it takes {', '.join(served.inputs)}")
-        if tensor.name in feeds:
-            raise InputError(f"input {tensor.name!r} is given twice")
+        spec = served.input(tensor.name, feeds)
         shape = list(tensor.shape)
         if raw:
             if tensor.HasField("contents"):

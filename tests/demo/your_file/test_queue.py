@@ -1,4 +1,4 @@
-"""The line for child processes: never more than places, in order, and whoever leaves it holds nobody up."""
+"""The line for child processes: never more than places, in order, and one that leaves delays no other."""
 
 from __future__ import annotations
 
