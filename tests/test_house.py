@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from release import project_files
 
 from onnxferry.runtime.cli.main import VERBS, main
 from onnxferry.runtime.kinds import FAMILIES, KINDS
@@ -64,24 +65,6 @@ PROMISED_ERRORS = {
     "TrainingError",
     "UntrustedModelError",
 }
-
-
-def project_files() -> list[Path]:
-    """The project's own files: what git knows or would add; in a source archive, everything that .gitignore does not name."""
-    listing = subprocess.run(
-        ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    if (ROOT / ".git").exists() and listing.returncode == 0:
-        return [ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).is_file()]
-    ignored = {line.strip().strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()} | {"*.dist-info"}
-    files = []
-    for folder, inner, names in os.walk(ROOT):
-        inner[:] = [name for name in inner if not any(Path(name).match(pattern) for pattern in ignored)]
-        files += [Path(folder) / name for name in names if not any(Path(name).match(pattern) for pattern in ignored)]
-    return files
 
 
 def texts() -> dict[Path, str]:

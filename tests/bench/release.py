@@ -33,6 +33,24 @@ ZOO = ROOT / "runtime" / "zoo"
 EXTRAS = ("cpu",)  # of the wheel, that the bill of materials covers besides what every install has
 
 
+def project_files() -> list[Path]:
+    """The project's own files: what git knows or would add; in a source archive, everything that .gitignore does not name."""
+    listing = subprocess.run(
+        ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if (ROOT / ".git").exists() and listing.returncode == 0:
+        return [ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).is_file()]
+    ignored = {line.strip().strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()} | {"*.dist-info"}
+    files = []
+    for folder, inner, names in os.walk(ROOT):
+        inner[:] = [name for name in inner if not any(Path(name).match(pattern) for pattern in ignored)]
+        files += [Path(folder) / name for name in names if not any(Path(name).match(pattern) for pattern in ignored)]
+    return files
+
+
 def sums() -> str:
     """What runtime/zoo/SHA256SUMS holds: a line for each model, card and file of examples, as ``sha256sum`` writes it."""
     files = sorted(path for path in ZOO.glob("*/*") if path.suffix in (".onnx", ".json", ".npz"))
@@ -44,7 +62,10 @@ def epoch() -> int:
     given = os.environ.get("SOURCE_DATE_EPOCH")
     if given:
         return int(given)
-    found = subprocess.run(["git", "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = ["git", "-c", "safe.directory=*", "log", "-1", "--format=%ct"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if found.returncode != 0:
+        sys.exit("the time of the last commit is not known here: set SOURCE_DATE_EPOCH to it, in seconds, or build in a git checkout")
     return int(found.stdout)
 
 
@@ -53,14 +74,12 @@ def build(folder: Path, seconds: int, *, wheel_only: bool = False) -> Path:
     environment = os.environ | {"SOURCE_DATE_EPOCH": str(seconds), "PYTHONHASHSEED": "0"}
     what = ["--wheel"] if wheel_only else []
     command = [sys.executable, "-m", "build", "--no-isolation", *what, "--outdir", str(folder), "."]
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     with tempfile.TemporaryDirectory() as scratch:  # away from what an earlier build left in the tree
-        for name in filter(None, listed.split("\0")):
-            if (ROOT / name).is_file():
-                place = Path(scratch) / name
-                place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(ROOT / name, place)
-                place.chmod(0o644)
+        for path in project_files():
+            place = Path(scratch) / path.relative_to(ROOT)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+            place.chmod(0o644)
         subprocess.run(command, cwd=scratch, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, umask=0o022)
     (wheel,) = folder.glob("*.whl")
     return wheel
