@@ -71,8 +71,9 @@ def serve_command(port: int, *, open_browser: bool = False) -> list[str]:
         *(sys.executable, "-m", "streamlit", "run", str(script)),
         *("--server.port", str(port)),
         *("--server.headless", "false" if open_browser else "true"),
-        # A user's own configuration goes before the file's; these two are promises.
+        # A user's own configuration goes before the file's; these are promises.
         *("--browser.gatherUsageStats", "false"),
+        *("--logger.hideWelcomeMessage", "true"),
         *("--server.address", ADDRESS),
     ]
 

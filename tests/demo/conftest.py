@@ -130,11 +130,13 @@ def show_zoo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]
 
 
 SERVED = """
-import os, runpy
+import os
 from pathlib import Path
+from streamlit import App
+from onnxferry.demo.serving.middleware import MIDDLEWARE
 from onnxferry.runtime.artifact import zoo
 zoo._zoo = lambda: Path(os.environ["SHOWN_ZOO"])
-runpy.run_path({app!r}, run_name="__main__")
+app = App({script!r}, middleware=MIDDLEWARE)
 """
 
 
@@ -150,7 +152,7 @@ def server(tiny_zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
     folder = tmp_path_factory.mktemp("served")
     script = folder / "app.py"
-    script.write_text(SERVED.format(app=str(ROOT / "demo" / "app.py")))
+    script.write_text(SERVED.format(script=str(ROOT / "demo" / "navigation.py")))
     shutil.copytree(ROOT / "demo" / ".streamlit", folder / ".streamlit")
     port = free_port(None)
     command = [str(script) if part.endswith("app.py") else part for part in serve_command(port)]

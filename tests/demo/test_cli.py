@@ -45,10 +45,30 @@ def test_promises_stand_in_the_file_and_on_the_command_line() -> None:
     assert settings["browser"]["gatherUsageStats"] is False
     assert settings["server"]["address"] == "localhost"
     assert settings["client"]["showErrorDetails"] == "none"
+    assert settings["logger"]["hideWelcomeMessage"] is True
     words = " ".join(serve_command(8600))
-    for promise in ("--browser.gatherUsageStats false", "--server.address localhost", "--server.headless true"):
+    for promise in (
+        "--browser.gatherUsageStats false",
+        "--logger.hideWelcomeMessage true",
+        "--server.address localhost",
+        "--server.headless true",
+    ):
         assert promise in words
     assert "--server.headless false" in " ".join(serve_command(8600, open_browser=True))
+
+
+def test_streamlit_offers_to_install_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With a coding assistant's folder in HOME and a browser to open, Streamlit shows a card over every page, unless it is told not to."""
+    from streamlit import config
+    from streamlit.web import skills
+
+    monkeypatch.setattr(skills, "agent_harness_present", lambda *_, **__: True)
+    monkeypatch.setattr(skills, "detect_installed_skills", lambda *_, **__: [])
+    monkeypatch.setattr(skills, "_nudge_dismissed_marker_path", lambda: tmp_path / "none")
+    settings = tomllib.loads((ROOT / "demo" / ".streamlit" / "config.toml").read_text())
+    answers = {"server.headless": False, "logger.hideWelcomeMessage": settings["logger"]["hideWelcomeMessage"]}
+    monkeypatch.setattr(config, "get_option", answers.__getitem__)
+    assert skills.nudge_suppression_reason(str(tmp_path)) == "welcome_hidden"
 
 
 @pytest.mark.slow
@@ -71,8 +91,8 @@ def test_it_serves_from_another_folder_and_keeps_stdout_for_json(tmp_path: Path)
                 try:
                     with urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=5) as answer:
                         assert answer.status == 200
-                    if str(port) in said.read_text():  # the server's banner
-                        break
+                        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+                    break
                 except (urllib.error.URLError, ConnectionError, TimeoutError):
                     pass
                 time.sleep(0.2)

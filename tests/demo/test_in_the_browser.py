@@ -136,6 +136,33 @@ def test_a_drawing_stays_while_one_looks_elsewhere(visitor: Visitor) -> None:
     says(visitor, "7")
 
 
+def test_every_page_has_its_title_and_asks_no_other_host(visitors) -> None:
+    person = visitors()
+    foreign: list[str] = []
+    person.page.on(
+        "request", lambda request: foreign.append(request.url) if not re.match(r"(http|ws)://localhost:|data:|blob:", request.url) else None
+    )
+    titles = []
+    for path in PAGES:
+        person.open(path)
+        titles.append(person.page.title())
+    assert foreign == []
+    assert len(set(titles)) == len(PAGES)
+    assert all(title.endswith(" · onnxferry") for title in titles)
+    assert person.complaints == []  # the Content-Security-Policy refuses nothing that the pages need
+
+
+def test_the_gallery_is_one_tab_stop_and_arrows_move_in_it(visitor: Visitor) -> None:
+    visitor.open("?source=Mistakes")
+    images = visitor.page.locator(".gallery button")
+    expect(images.first).to_be_visible(timeout=PATIENCE)
+    assert visitor.page.locator('.gallery button[tabindex="0"]').count() == 1
+    images.first.focus()
+    images.first.press("ArrowRight")
+    expect(images.nth(1)).to_be_focused()
+    assert visitor.page.locator('.gallery button[tabindex="0"]').count() == 1
+
+
 def test_two_people_do_not_disturb_each_other(visitors) -> None:
     first, second = visitors(), visitors()
     first.open("")

@@ -86,3 +86,18 @@ def test_the_meter_marks_its_threshold() -> None:
     assert "of-over" in over
     assert all(float(number) <= 100 for number in re.findall(r"(?:width|left):([\d.]+)%", over))
     assert "nan" not in html.meter(0.0, 0.0, name="s", words="w")
+
+
+@pytest.mark.parametrize(
+    "name", ["http://elsewhere.example/a", "HTTPS://elsewhere.example", "www.elsewhere.example", "me@elsewhere.example"]
+)
+def test_a_bare_address_in_a_name_is_no_link(name: str) -> None:
+    """GitHub's Markdown makes links of bare addresses, and it looks for them after backslashes are gone."""
+    shown = html.plain_markdown(name).replace("\\", "")
+    assert shown.replace("\u2060", "") == name
+    assert not re.search(r"https?://|www\.|@\w", shown, re.IGNORECASE)
+
+
+def test_a_name_is_no_emoji_or_icon() -> None:
+    for name in (":smile:", ":material/bug_report:", ":red[alarm]"):
+        assert not re.search(r":\w", html.plain_markdown(name).replace("\\", ""))
