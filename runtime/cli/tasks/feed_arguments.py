@@ -112,7 +112,7 @@ def _named(spec: TensorSpec, value: str) -> Any:
     for text in (value, f"[{value}]"):
         try:
             return json.loads(text, parse_constant=float)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     if spec.dtype.startswith("float") and value.lower() in ("nan", "inf", "-inf"):
         return float(value)

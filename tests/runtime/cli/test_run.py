@@ -108,6 +108,7 @@ def test_an_image_for_pixels(tmp_path: Path, build_onnx, capsys: pytest.CaptureF
         (["age=3"], "no --feeds for the input 'city'"),
         (["age=3", "age=4", "city=x"], "'age' twice"),
         (["age=x", "city=x"], "expected int64, such as 3.5 or [1, 2]"),
+        (["age=" + "[" * 3_000, "city=x"], "expected int64, such as 3.5 or [1, 2]"),
         (["age=3.5", "city=x"], "3.5 at [0, 0] would change"),
         (["none.csv"], "there is no file none.csv"),
         (["none.zip"], "there is no file none.zip"),
