@@ -55,6 +55,9 @@ def verify(
         Path | None,
         typer.Option("--report", metavar="FILE", help="Write the parity report: .html with plots, or .json.", show_default=False),
     ] = None,
+    strict_nonfinite: Annotated[
+        bool, typer.Option("--strict-nonfinite", help="Fail where NaN or infinity is answered otherwise than by the model.")
+    ] = False,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     limit: LimitOption = None,
@@ -77,7 +80,7 @@ def verify(
     """
     verify_model(
         find_model(model), source, weights=weights, samples=samples or [], report_file=report_file, limits=raised_limits(limit or ()),
-        device=device, threads=threads, as_json=as_json,
+        device=device, threads=threads, strict_nonfinite=strict_nonfinite, as_json=as_json,
     )  # fmt: skip
 
 
@@ -91,6 +94,7 @@ def verify_model(
     limits: Limits,
     device: str,
     threads: int | None,
+    strict_nonfinite: bool = False,
     as_json: bool,
 ) -> None:
     """Compare and print, for this verb and for ``check --against``. Raises ParityError if the file does something else."""
@@ -98,7 +102,9 @@ def verify_model(
     feeds = [samples_from_file(path) for path in samples]
 
     def compared() -> ParityReport:
-        return verify_file(model, source, weights=weights, samples=feeds, limits=limits, device=device, threads=threads)
+        return verify_file(
+            model, source, weights=weights, samples=feeds, limits=limits, device=device, threads=threads, strict_nonfinite=strict_nonfinite
+        )
 
     if as_json:
         report = compared()

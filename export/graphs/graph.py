@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from onnxferry.export.graphs.inference import inferred
 from onnxferry.export.graphs.nodes import all_nodes, subgraphs
 
 
@@ -48,8 +49,8 @@ class Graph:
     def shape(self, name: str) -> list[int]:
         """Sizes by axis as ONNX infers them, 0 where unknown; empty where nothing is known."""
         if not self._shapes:
-            inferred = onnx.shape_inference.infer_shapes(self.model).graph
-            for value in (*inferred.input, *inferred.value_info, *inferred.output):
+            known = inferred(self.model).graph
+            for value in (*known.input, *known.value_info, *known.output):
                 if value.type.tensor_type.HasField("shape"):
                     self._shapes[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         return self._shapes.get(name, [])

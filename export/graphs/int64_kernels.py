@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxferry.export.graphs.inference import inferred
 from onnxferry.export.graphs.nodes import subgraphs
 
 _SMALL = 2**31
@@ -49,7 +50,7 @@ def rewrite_large_integers(model: onnx.ModelProto) -> list[str]:
     if not any(node.op_type in _REWRITES for node in _walk(model.graph)):
         return []
     if any(node.op_type == "StringSplit" for node in _walk(model.graph)):
-        return []  # onnx 1.23's type inference ends the process on a text vectorizer's graph, whose whole numbers only count words
+        return []  # a text vectorizer's whole numbers only count words
     types = _types(model)
     small = _small_numbers(model.graph, types)
     changed = _rewrite(model.graph, types, small, _opset(model))
@@ -91,7 +92,7 @@ def _types(model: onnx.ModelProto) -> dict[str, int]:
             light.graph.initializer.append(tensor)
         elif tensor.name not in fed:
             light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
-    inferred = onnx.shape_inference.infer_shapes(light)
+    known = inferred(light)
     types: dict[str, int] = {}
 
     def collect(graph: onnx.GraphProto) -> None:
@@ -103,7 +104,7 @@ def _types(model: onnx.ModelProto) -> dict[str, int]:
                 for inner in subgraphs(attribute):
                     collect(inner)
 
-    collect(inferred.graph)
+    collect(known.graph)
     return types
 
 

@@ -207,7 +207,7 @@ def check_values(
 ) -> list[SourceRun]:
     """Compare on value probes, if everything else passed: adds to the report; returns all runs, with the probes that failed.
 
-    A source whose rounding is not known (scikit-learn, an .onnx file) has no fair yardstick: it is not probed.
+    A source whose rounding is not known (scikit-learn) has no fair yardstick: it is not probed.
     """
     # Who gives exact tolerances (our own families) brings the inputs that fit them, too.
     own = any(isinstance(tolerance, Tolerance) for tolerance in (tolerances or {}).values())

@@ -25,7 +25,7 @@ from onnxferry.export.parity.report import ParityReport
 from onnxferry.export.parity.tolerances import default_tolerance
 from onnxferry.export.parity.value_check import check_values
 from onnxferry.export.pipeline.export import LOCK, checked_feeds, given_cases
-from onnxferry.export.source import Candidate, Feeds, Plan, Source
+from onnxferry.export.source import Candidate, Feeds, Plan, RoundedSource, Source
 from onnxferry.export.sources.choose import Chosen, choose
 from onnxferry.export.tasks.image_input import ImageInput
 from onnxferry.runtime.artifact.tolerances import Tolerance
@@ -48,6 +48,7 @@ def verify_file(
     limits: Limits | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    strict_nonfinite: bool = False,
 ) -> ParityReport:
     """Compare an .onnx file with the model that it was exported from: any model that :func:`export_model` takes.
 
@@ -55,11 +56,12 @@ def verify_file(
     of the axes that the file declares as dynamic; without either kind of sample, random values are drawn as the file declares them. A
     run or checkpoint brings the inputs of its own export. Tolerances are by dtype, or the contract's if wider ones were given at the
     export. ``weights``: a state dict for the PyTorch model that ``"pkg.module:make_model"`` makes. ``limits``, ``device``, ``threads``:
-    how the file is opened.
+    how the file is opened. ``strict_nonfinite``: a file fails that answers NaN or infinity in an input otherwise than the model; it is
+    only noted if False.
 
     Returns the report: ``report.passed`` is the verdict, a difference raises nothing. Runs one at a time, as exports do.
-    Raises ArtifactError for a file that cannot be opened, InputError if the file's inputs are not the model's, and ExportError if the
-    model itself fails on them.
+    Raises ArtifactError for a file that cannot be opened, InputError if the file's inputs are not the model's or an option is not for
+    this kind of model, and ExportError if the model itself fails on them.
 
         >>> verify_file("model.onnx", "mypkg.models:make", weights="w.safetensors").passed
         True
@@ -69,6 +71,8 @@ def verify_file(
         samples = [_by_input(engine, feeds, f"sample {number}") for number, feeds in enumerate(samples)]
         plan, cases = _plan(choose(model, weights=weights), Path(path), engine, [*samples, *known])
         source = plan.source
+        if strict_nonfinite and not isinstance(source, RoundedSource):
+            raise InputError("NaN and infinity are compared for PyTorch, Keras and .onnx models: leave strict_nonfinite out")
         for what, group in (("golden sample", known), ("sample", samples)):
             for number, feeds in enumerate(group):
                 name = f"{what} {number}"
@@ -81,7 +85,7 @@ def verify_file(
             tolerances = {**plan.tolerances, **_given_at_the_export(engine, runs)}
             opened = _Without(engine, plan.added)
             report, runs = compare_branches(source, proto, opened, runs, cases, tolerances, plan.decisions)
-            runs = check_values(source, opened, proto, report, runs, tolerances)
+            runs = check_values(source, opened, proto, report, runs, tolerances, strict_nonfinite)
     report.strategy = f"the file {Path(path).name}"
     report.notes = [*source.notes, *dict.fromkeys(report.notes)]
     if not report.passed:

@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnxferry.export.graphs.graph import Graph
+from onnxferry.export.graphs.inference import inferred
 from onnxferry.export.optimize.rewrites.quantize import convolutional_layers, finished, float16_precision, with_names
 from onnxferry.runtime.errors import ExportError
 
@@ -99,8 +100,8 @@ def count_float16(model: onnx.ModelProto) -> int:
 
 def _types(model: onnx.ModelProto) -> dict[str, int]:
     """Element types by name, as ONNX infers them."""
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    types = {value.name: value.type.tensor_type.elem_type for value in (*inferred.input, *inferred.value_info, *inferred.output)}
+    known = inferred(model).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in (*known.input, *known.value_info, *known.output)}
     return types | {tensor.name: tensor.data_type for tensor in model.graph.initializer}
 
 

@@ -244,3 +244,28 @@ def recogniser_file() -> Path:
     from onnxferry.runtime.artifact.zoo import zoo_model
 
     return zoo_model("digits").path
+
+
+def _saved(path: Path, *nodes: onnx.NodeProto) -> Path:
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 3]) for name in "xy")
+    thousand = onnx.helper.make_tensor("thousand", onnx.TensorProto.FLOAT, [], [1000.0])
+    graph = onnx.helper.make_graph(nodes, "g", [x], [y], initializer=[thousand])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+def test_an_onnx_source_is_compared_at_special_values_and_at_nan(tmp_path: Path) -> None:
+    """Drawn inputs are below 1000, where the first two files agree."""
+    make = onnx.helper.make_node
+    plain = _saved(tmp_path / "plain.onnx", make("Abs", ["x"], ["y"]))
+    capped = _saved(tmp_path / "capped.onnx", make("Abs", ["x"], ["a"]), make("Min", ["a", "thousand"], ["y"]))
+    hidden = _saved(
+        tmp_path / "hidden.onnx", make("Abs", ["x"], ["a"]), make("IsNaN", ["x"], ["b"]), make("Where", ["b", "thousand", "a"], ["y"])
+    )
+    assert verify_file(plain, plain, strict_nonfinite=True).passed
+    assert "probe 'values: " in verify_file(capped, plain).first_line()
+    noted = verify_file(hidden, plain)
+    assert noted.passed
+    assert any("NaN" in note for note in noted.notes)
+    assert not verify_file(hidden, plain, strict_nonfinite=True).passed
+    assert main(["verify", str(hidden), str(plain), "--strict-nonfinite"]) == 1

@@ -33,9 +33,14 @@ from onnxferry.export.sources.pytorch.lowerings import (
     shifts,
     signs,
     sizes,
+    special,
+    windows,
 )
 
-_KINDS = (division, indexing, linear_algebra, logarithms, pooling, reductions, resize, scans, searching, shifts, signs, sizes)
+_KINDS = (
+    *(division, indexing, linear_algebra, logarithms, pooling, reductions, resize, scans, searching),
+    *(shifts, signs, sizes, special, windows),
+)
 
 DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {op: made for kind in _KINDS for op, made in getattr(kind, "DECOMPOSITIONS", {}).items()}
 TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {op: made for kind in _KINDS for op, made in getattr(kind, "TRANSLATIONS", {}).items()}

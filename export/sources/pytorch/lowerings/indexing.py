@@ -11,7 +11,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import onnx_ir as ir
 import torch
+from onnxscript import opset18
+
+# Its annotations know nothing of the constants that it takes in place of tensors.
+op: Any = opset18
 
 aten = torch.ops.aten
 
@@ -121,10 +126,61 @@ def _embedding_bag(
     return made, bag, count, count
 
 
+def _squeeze(x: torch.Tensor, dim: int) -> torch.Tensor:
+    """Nothing where the axis has another size than 1, which ONNX's Squeeze fails on."""
+    fixed = x.dim() > 0 and isinstance(x.shape[dim], int)
+    return x.clone() if fixed and x.shape[dim] != 1 else torch.squeeze(x, dim)
+
+
+def _gather(x: torch.Tensor, dim: int, index: torch.Tensor, *, sparse_grad: bool = False) -> Any:
+    """Of no places nothing, whatever their shape."""
+    empty = any(isinstance(size, int) and size == 0 for size in index.shape)
+    return torch.zeros(index.shape, dtype=x.dtype) if empty else NotImplemented
+
+
+def _diagonal_scatter(x: torch.Tensor, src: torch.Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> torch.Tensor:
+    """The values on a diagonal; torch's own decomposition writes into a view."""
+    first, second = dim1 % x.dim(), dim2 % x.dim()
+    moved = torch.movedim(x, (first, second), (-2, -1))
+    height, width = moved.shape[-2:]
+    row, column = torch.arange(height).unsqueeze(1), torch.arange(width)
+    count = src.shape[-1]
+    place = torch.clamp(row if offset >= 0 else row + offset, 0, max(count - 1, 0)).expand((height, width))
+    if count == 0:
+        return x.clone()
+    values = torch.index_select(src, -1, place.reshape(-1)).reshape(*src.shape[:-1], height, width)
+    return torch.movedim(torch.where(column - row == offset, values, moved), (-2, -1), (first, second))
+
+
+def _pairwise_distances(x: torch.Tensor, p: float = 2.0) -> Any:
+    """Of every two rows, in the order of ``torch.pdist``."""
+    rows = x.shape[0]
+    if not isinstance(rows, int):
+        return NotImplemented
+    if rows < 2:
+        return torch.zeros((0,), dtype=x.dtype)
+    apart = [x[i : i + 1] - x[i + 1 :] for i in range(rows - 1)]
+    return torch.linalg.vector_norm(torch.cat(apart), p, -1)
+
+
+def _masked_select(x: Any, mask: Any) -> Any:
+    """Any shapes that fit one another, single values too, which the converter's GatherND cannot take."""
+    shape = op.Shape(op.Where(mask, x, x))
+    flat = op.Constant(value=ir.tensor([-1]))
+    return op.Compress(op.Reshape(op.Expand(x, shape), flat), op.Reshape(op.Expand(mask, shape), flat))
+
+
+TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {aten.masked_select.default: _masked_select}
+
 DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
     aten.index_fill.int_Scalar: _index_fill,
     aten.index_fill.int_Tensor: _index_fill,
     aten.put.default: _put,
+    aten.gather.default: _gather,
+    aten.diagonal_scatter.default: _diagonal_scatter,
+    aten.squeeze_copy.default: torch.squeeze,
+    aten.squeeze_copy.dim: _squeeze,
+    aten._pdist_forward.default: _pairwise_distances,
     aten.scatter_reduce.two: _scatter_reduce,
     aten.index_reduce.default: _index_reduce,
     aten.embedding_bag.default: _embedding_bag,

@@ -1,4 +1,4 @@
-"""Systems of equations, inverses and Cholesky factors of small matrices of fixed size, written out step by step.
+"""Systems of equations, inverses, and Cholesky, LU and QR factors of small matrices of fixed size, written out step by step.
 
 ONNX has no operator for them, and the converter none either (onnxscript 0.7.2). Elimination picks the largest pivot of each column, as
 LAPACK does. Larger matrices than ``MAX_SIZE`` are refused: every row adds some fifteen nodes.
@@ -70,6 +70,8 @@ def _solve_triangular(a: torch.Tensor, b: torch.Tensor, *, upper: bool, left: bo
         return _solve_triangular(a.mT, b.mT, upper=not upper, unitriangular=unitriangular).mT
     size = a.shape[-1]
     batch = _broadcast(a.shape[:-2], b.shape[:-2])
+    if size == 0:
+        return b.expand((*batch, *b.shape[-2:])).clone()
     known: dict[int, torch.Tensor] = {}
     for k in reversed(range(size)) if upper else range(size):
         rest = b[..., k : k + 1, :]
@@ -96,9 +98,179 @@ def _cholesky_ex(a: torch.Tensor, *, upper: bool = False, check_errors: bool = F
     return made.mT if upper else made, torch.zeros(a.shape[:-2], dtype=torch.int32)
 
 
+def _cholesky_solve(b: torch.Tensor, factor: torch.Tensor, upper: bool = False) -> Any:
+    if not _small(factor):
+        return NotImplemented
+    lower = factor.mT if upper else factor
+    return _solve_triangular(lower.mT, _solve_triangular(lower, b, upper=False), upper=True)
+
+
+def _cholesky_inverse(factor: torch.Tensor, upper: bool = False) -> Any:
+    return _cholesky_solve(torch.eye(factor.shape[-1], dtype=factor.dtype), factor, upper)
+
+
+def _triangular_solve(b: torch.Tensor, a: torch.Tensor, upper: bool = True, transpose: bool = False, unitriangular: bool = False) -> Any:
+    made = _solve_triangular(a.mT if transpose else a, b, upper=upper != transpose, unitriangular=unitriangular)
+    batch = _broadcast(a.shape[:-2], b.shape[:-2])
+    return made if made is NotImplemented else (made, a.expand((*batch, *a.shape[-2:])).clone())
+
+
+def _is_small_pair(a: torch.Tensor) -> bool:
+    return all(isinstance(size, int) and 0 < size <= MAX_SIZE for size in a.shape[-2:]) and not a.is_complex()
+
+
+def _lu_factor_ex(a: torch.Tensor, *, pivot: bool = True, check_errors: bool = False) -> Any:
+    """LAPACK's getrf: both factors in one matrix, and for every step the row that was put there, counted from 1."""
+    if not _is_small_pair(a):
+        return NotImplemented
+    height, width = a.shape[-2:]
+    places, columns = torch.arange(height), torch.arange(width)
+    pivots = []
+    for k in range(min(height, width)):
+        largest = torch.argmax(torch.where(places < k, -1.0, torch.abs(a[..., k])), -1, keepdim=True)
+        if not pivot:
+            largest = torch.full_like(largest, k)
+        # The two rows change places: taken by an order in which k and the other are swapped.
+        order = torch.where(places == k, largest, torch.where(places == largest, k, places))
+        a = torch.gather(a, -2, order.unsqueeze(-1).expand(a.shape))
+        pivots.append(largest)
+        # A pivot of 0 has a column of zeros below it, which stays.
+        divisor = torch.where(a[..., k : k + 1, k] == 0, torch.ones((), dtype=a.dtype), a[..., k : k + 1, k])
+        factors = torch.where(places > k, a[..., k] / divisor, torch.zeros((), dtype=a.dtype)).unsqueeze(-1)
+        right = torch.where(columns > k, a[..., k : k + 1, :], torch.zeros((), dtype=a.dtype))
+        a = a - factors * right
+        a = torch.where((columns == k) & (places > k).unsqueeze(-1), factors, a)
+    return a, (torch.cat(pivots, -1) + 1).to(torch.int32), torch.zeros(a.shape[:-2], dtype=torch.int32)
+
+
+def _order_of(pivots: torch.Tensor, height: int) -> torch.Tensor:
+    """The rows in the order that the swaps leave them in: (…, height)."""
+    places = torch.arange(height).expand((*pivots.shape[:-1], height))
+    for k in range(pivots.shape[-1]):
+        other = pivots[..., k : k + 1].to(torch.int64) - 1
+        swapped = torch.where(torch.arange(height) == k, other, torch.where(torch.arange(height) == other, k, torch.arange(height)))
+        places = torch.gather(places, -1, swapped)
+    return places
+
+
+def _lu_unpack(lu: torch.Tensor, pivots: torch.Tensor, unpack_data: bool = True, unpack_pivots: bool = True) -> Any:
+    if not _is_small_pair(lu):
+        return NotImplemented
+    height, width = lu.shape[-2:]
+    inner = min(height, width)
+    empty = torch.zeros((0,), dtype=lu.dtype)
+    order = _order_of(pivots, height)
+    p = (order.unsqueeze(-2) == torch.arange(height).unsqueeze(-1)).to(lu.dtype) if unpack_pivots else empty
+    if not unpack_data:
+        return p, empty, empty
+    lower = torch.tril(lu[..., :inner], -1) + torch.eye(height, inner, dtype=lu.dtype)
+    return p, lower, torch.triu(lu[..., :inner, :])
+
+
+def _lu(a: torch.Tensor, *, pivot: bool = True) -> Any:
+    made = _lu_factor_ex(a, pivot=pivot)
+    if made is NotImplemented:
+        return made
+    p, lower, upper = _lu_unpack(made[0], made[1])
+    return (p if pivot else torch.zeros((0,), dtype=a.dtype)), lower, upper
+
+
+def _lu_solve(lu: torch.Tensor, pivots: torch.Tensor, b: torch.Tensor, *, left: bool = True, adjoint: bool = False) -> Any:
+    if not _small(lu):
+        return NotImplemented
+    if not left:
+        return _lu_solve(lu, pivots, b.mT, adjoint=not adjoint).mT
+    batch = _broadcast(lu.shape[:-2], b.shape[:-2])
+    order = _order_of(pivots, lu.shape[-1]).expand((*batch, lu.shape[-1]))
+    b = b.expand((*batch, *b.shape[-2:]))
+    if adjoint:
+        inner = _solve_triangular(lu.mT, b, upper=False)
+        made = _solve_triangular(lu.mT, inner, upper=True, unitriangular=True)
+        back = torch.argsort(order, -1)
+        return torch.gather(made, -2, back.unsqueeze(-1).expand(made.shape))
+    b = torch.gather(b, -2, order.unsqueeze(-1).expand(b.shape))
+    return _solve_triangular(lu, _solve_triangular(lu, b, upper=False, unitriangular=True), upper=True)
+
+
+def _geqrf(a: torch.Tensor) -> Any:
+    """LAPACK's geqrf: R on and above the diagonal, below it the reflections, and their factors."""
+    if not _is_small_pair(a):
+        return NotImplemented
+    height, width = a.shape[-2:]
+    places = torch.arange(height)
+    zero = torch.zeros((), dtype=a.dtype)
+    factors = []
+    for k in range(min(height, width)):
+        column = torch.where(places >= k, a[..., k], zero)
+        head = column[..., k : k + 1]
+        tail = torch.where(places > k, column, zero)
+        size = torch.amax(torch.abs(column), -1, keepdim=True)
+        scaled = column / torch.where(size == 0, torch.ones((), dtype=a.dtype), size)
+        norm = size * torch.sqrt((scaled * scaled).sum(-1, keepdim=True))
+        beta = torch.where(head < 0, norm, -norm)
+        nothing = (tail == 0).all(-1, keepdim=True)
+        factor = torch.where(nothing, zero, (beta - head) / torch.where(beta == 0, torch.ones((), dtype=a.dtype), beta))
+        below = tail / torch.where(nothing, torch.ones((), dtype=a.dtype), head - beta)
+        reflection = torch.where(places == k, torch.ones((), dtype=a.dtype), below).unsqueeze(-1)
+        after = torch.arange(width) >= k
+        change = factor.unsqueeze(-1) * reflection * (reflection * a).sum(-2, keepdim=True)
+        a = a - torch.where(after, change, zero)
+        a = torch.where((torch.arange(width) == k) & (places > k).unsqueeze(-1), below.unsqueeze(-1), a)
+        factors.append(factor)
+    return a, torch.cat(factors, -1)
+
+
+def _reflected(reflections: torch.Tensor, factors: torch.Tensor, b: torch.Tensor, *, backwards: bool) -> torch.Tensor:
+    """The reflections' product applied to b from the left; ``backwards``: the last one first."""
+    height, count = reflections.shape[-2], factors.shape[-1]
+    for k in reversed(range(count)) if backwards else range(count):
+        # Rows above are not touched, infinities in them neither.
+        above, rest = b[..., :k, :], b[..., k:, :]
+        places = torch.arange(height - k)
+        column = torch.where(places > 0, reflections[..., k:, k], (places == 0).to(b.dtype)).unsqueeze(-1)
+        rest = rest - factors[..., k : k + 1].unsqueeze(-1) * column * (column * rest).sum(-2, keepdim=True)
+        b = torch.cat([above, rest], -2) if k else rest
+    return b
+
+
+def _householder_product(reflections: torch.Tensor, factors: torch.Tensor) -> Any:
+    if not _is_small_pair(reflections):
+        return NotImplemented
+    unit = torch.eye(*reflections.shape[-2:], dtype=reflections.dtype).expand(reflections.shape)
+    return _reflected(reflections, factors, unit, backwards=True)
+
+
+def _ormqr(reflections: torch.Tensor, factors: torch.Tensor, b: torch.Tensor, left: bool = True, transpose: bool = False) -> Any:
+    if not _is_small_pair(reflections):
+        return NotImplemented
+    if not left:
+        return _reflected(reflections, factors, b.mT, backwards=transpose).mT
+    return _reflected(reflections, factors, b, backwards=not transpose)
+
+
+def _qr(a: torch.Tensor, mode: str = "reduced") -> Any:
+    made = _geqrf(a)
+    if made is NotImplemented:
+        return made
+    packed, factors = made
+    height, width = a.shape[-2:]
+    inner = height if mode == "complete" else min(height, width)
+    if a.numel() == 0:  # ONNX Runtime 1.31 joins slices into a Split, which fails on nothing
+        return tuple(torch.zeros((*a.shape[:-2], *size), dtype=a.dtype) for size in ((height, inner), (inner, width)))
+    r = torch.triu(packed)[..., :inner, :]
+    if mode == "r":
+        return torch.zeros((0,), dtype=a.dtype), r
+    unit = torch.eye(height, inner, dtype=a.dtype).expand((*a.shape[:-2], height, inner))
+    return _reflected(packed, factors, unit, backwards=True), r
+
+
 def _first(made: Any) -> Any:
     """The answer without LAPACK's codes, which PyTorch raises for: of a singular matrix a graph gives infinities."""
     return made if made is NotImplemented else made[0]
+
+
+def _two(made: Any) -> Any:
+    return made if made is NotImplemented else made[:2]
 
 
 DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
@@ -111,4 +283,17 @@ DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
     aten.linalg_inv_ex.default: _inverse_ex,
     aten.linalg_solve_triangular.default: _solve_triangular,
     aten.linalg_cholesky_ex.default: _cholesky_ex,
+    aten.cholesky_solve.default: _cholesky_solve,
+    aten.cholesky_inverse.default: _cholesky_inverse,
+    aten.triangular_solve.default: _triangular_solve,
+    aten.linalg_lu_factor_ex.default: _lu_factor_ex,
+    aten.linalg_lu_factor.default: lambda a, *, pivot=True: _two(_lu_factor_ex(a, pivot=pivot)),
+    aten.linalg_lu.default: _lu,
+    aten.lu_unpack.default: _lu_unpack,
+    aten.linalg_lu_solve.default: _lu_solve,
+    aten.lu_solve.default: lambda b, lu, pivots: _lu_solve(lu, pivots, b),
+    aten.geqrf.default: _geqrf,
+    aten.linalg_householder_product.default: _householder_product,
+    aten.ormqr.default: _ormqr,
+    aten.linalg_qr.default: _qr,
 }

@@ -7,7 +7,6 @@ Its pixel_unshuffle ends ONNX Runtime's Reshape, or the process, on an empty ima
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -109,31 +108,7 @@ def open_pooling() -> Iterator[None]:
         yield
 
 
-def _mean_by_divisor(pool: Callable[..., torch.Tensor]) -> Callable[..., Any]:
-    """``divisor_override``, which the converter drops (onnxruntime issue 16350, pytorch issue 183528)."""
-
-    def pooled(
-        x: torch.Tensor,
-        kernel_size: Sequence[int],
-        stride: Sequence[int] = (),
-        padding: Any = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-        divisor_override: int | None = None,
-    ) -> Any:
-        if divisor_override is None or ceil_mode:
-            return NotImplemented
-        dims = 2 if pool is torch.nn.functional.avg_pool2d else 3
-        size = [*kernel_size] * (dims // len(kernel_size))
-        mean = pool(x, size, stride or size, padding, False, True)
-        return mean * (math.prod(size) / divisor_override)
-
-    return pooled
-
-
 DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
-    aten.avg_pool2d.default: _mean_by_divisor(torch.nn.functional.avg_pool2d),
-    aten.avg_pool3d.default: _mean_by_divisor(torch.nn.functional.avg_pool3d),
     aten.adaptive_avg_pool1d.default: _adaptive_mean(1),
     aten.adaptive_avg_pool2d.default: _adaptive_mean(2),
     aten._adaptive_avg_pool2d.default: _adaptive_mean(2),

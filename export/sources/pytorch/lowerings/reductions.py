@@ -76,12 +76,67 @@ def _as_dtype(function: Callable[..., torch.Tensor]) -> Callable[..., Any]:
     return computed
 
 
+def _batch_norm(
+    x: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    mean: torch.Tensor | None,
+    variance: torch.Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Any:
+    """By the batch's own statistics, where a model asks for them in evaluation too: the converter takes the running ones."""
+    if not training:
+        return NotImplemented
+    axes = [0, *range(2, x.dim())]
+    shape = [1, -1] + [1] * (x.dim() - 2)
+    center = torch.mean(x, axes, keepdim=True)
+    apart = x - center
+    spread = torch.rsqrt(torch.mean(apart * apart, axes, keepdim=True) + eps)
+    made = apart * spread
+    made = made if weight is None else made * weight.reshape(shape)
+    made = made if bias is None else made + bias.reshape(shape)
+    return made, center.reshape(-1), spread.reshape(-1)
+
+
+def _functional_batch_norm(
+    x: torch.Tensor, weight: Any, bias: Any, mean: torch.Tensor, variance: torch.Tensor, training: bool, momentum: float, eps: float
+) -> Any:
+    """The same, and the running statistics as they are afterwards."""
+    made = _batch_norm(x, weight, bias, mean, variance, training, momentum, eps)
+    if made is NotImplemented:
+        return made
+    of_batch = torch.var(x, [0, *range(2, x.dim())])
+    kept = [(1 - momentum) * old + momentum * new for old, new in ((mean, made[1]), (variance, of_batch))]
+    return (*made, *kept)
+
+
+def _vector_norm(x: torch.Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Any:
+    """Of one number its size, which a power of it may be beyond."""
+    axes = range(x.dim()) if dim is None else [dim] if isinstance(dim, int) else dim
+    single = x.dim() == 0 or all(x.shape[axis] == 1 for axis in axes if isinstance(x.shape[axis], int))
+    fixed = x.dim() == 0 or all(isinstance(x.shape[axis], int) for axis in axes)
+    if not single or not fixed or not x.is_floating_point():
+        return NotImplemented
+    x = x if dtype is None else x.to(dtype)
+    size = (x != 0).to(x.dtype) if ord == 0 else torch.abs(x)
+    return size if keepdim or x.dim() == 0 else size.reshape([n for i, n in enumerate(x.shape) if i not in {a % x.dim() for a in axes}])
+
+
 DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
     aten.amax.default: _over_all(torch.amax),
     aten.amin.default: _over_all(torch.amin),
     aten.einsum.default: _einsum,
     aten.softmax.int: _as_dtype(torch.softmax),
     aten.log_softmax.int: _as_dtype(torch.log_softmax),
+    aten.native_batch_norm.default: _batch_norm,
+    aten._native_batch_norm_legit.default: _batch_norm,
+    aten._native_batch_norm_legit_functional.default: _functional_batch_norm,
+    aten._native_batch_norm_legit.no_stats: lambda x, weight, bias, training, momentum, eps: _batch_norm(
+        x, weight, bias, None, None, training, momentum, eps
+    ),
+    aten.linalg_vector_norm.default: _vector_norm,
     aten.any.default: _any,
     aten.any.dim: _any,
     aten.any.dims: _any,

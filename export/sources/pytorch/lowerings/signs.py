@@ -87,6 +87,22 @@ def _of_whole(value: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., An
     return whole
 
 
+def _defaults(operator: Any) -> dict[str, Any]:
+    """An operator's own defaults by argument."""
+    return {argument.name: argument.default_value for argument in operator._schema.arguments if argument.has_default_value()}
+
+
+def _is_close(a: torch.Tensor, b: torch.Tensor, *bounds: Any, **named: Any) -> Any:
+    """Of whole numbers: the difference in whole numbers, the tolerance in float32, as ATen has them."""
+    if a.is_floating_point() or a.is_complex():
+        return NotImplemented
+    if a.dtype is torch.bool:
+        return a == b
+    given = {**_defaults(aten.isclose.default), **dict(zip(("rtol", "atol"), bounds, strict=False)), **named}
+    real = b.to(torch.get_default_dtype())
+    return (a == b) | (torch.abs(a - real) <= given["atol"] + torch.abs(given["rtol"] * real))
+
+
 _same = _of_whole(torch.clone)
 _never = _of_whole(lambda x: torch.zeros_like(x, dtype=torch.bool))
 
@@ -101,6 +117,7 @@ DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
     aten.clamp.default: _clamp,
     aten.clamp_min.default: lambda x, low: _clamp(x, low, None),
     aten.clamp_max.default: lambda x, high: _clamp(x, None, high),
+    aten.isclose.default: _is_close,
     aten.floor.default: _same,
     aten.ceil.default: _same,
     aten.trunc.default: _same,

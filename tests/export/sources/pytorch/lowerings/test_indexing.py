@@ -82,3 +82,18 @@ def test_bags_of_a_matrix(exported):
     functions = {mode: lambda i, mode=mode: F.embedding_bag(i, table, mode=mode, padding_idx=0) for mode in ("sum", "mean", "max")}
     file = exported(functions, torch.tensor([[1, 2], [0, 3]]), dynamic_shapes={"inputs_0": {0: "n"}})
     file.check(torch.tensor([[1, 5], [0, 0], [6, 3]]))
+
+
+def test_selected_and_written_diagonals(exported):
+    functions = {
+        "selected": lambda x: torch.masked_select(x, x[0] > 0),
+        "diagonal": lambda x: torch.diagonal_scatter(x, torch.tensor([7.0, 8.0]), 1)[:, :3],
+        "distances": torch.pdist,
+        "manhattan": lambda x: F.pdist(x, 1.0),
+        "norm_of_one": lambda x: torch.linalg.vector_norm(x[:1], 6, dim=0),
+        "squeezed": lambda x: torch.squeeze_copy(x.unsqueeze(0), 1),
+    }
+    file = exported(functions, ROWS[0][:, :3])
+    for rows in ROWS[:2]:
+        file.check(rows[:, :3], rtol=1e-5, atol=1e-6)
+    file.check(ROWS[0][:, :3] * 1e8, rtol=1e-5, atol=1.0)

@@ -33,3 +33,30 @@ def test_an_empty_image_does_not_end_the_process(exported):
     functions = {"pixels": lambda x, y: functional.pixel_unshuffle(x, 2), "none": lambda x, y: functional.pixel_unshuffle(y, 1)}
     file = exported(functions, torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 0, 1))
     file.check(torch.randn(1, 1, 4, 2), torch.zeros(1, 1, 0, 1))
+
+
+def test_windows_of_whole_numbers(exported):
+    """Beyond what float32 holds: exact."""
+    kernel = torch.tensor([[[[1, -2], [3, 4], [5, 6]]] * 2] * 4)
+    functions = {
+        "conv": lambda x: functional.conv2d(x, kernel, stride=(2, 1), padding=1, dilation=(1, 2), groups=1),
+        "groups": lambda x: functional.conv2d(x, kernel[:, :1], torch.tensor([1, 2, 3, 4]), groups=2),
+        "transposed": lambda x: functional.conv_transpose2d(x, kernel[:2], stride=2, padding=1, output_padding=1),
+        "largest": lambda x: functional.max_pool2d(x, 3, 2, 1, ceil_mode=True),
+        "places": lambda x: functional.max_pool2d(x, 2, 2, return_indices=True)[1],
+        "mean": lambda x: functional.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False),
+        "shuffled": lambda x: functional.pixel_shuffle(x.transpose(0, 1)[:, :1].expand(-1, 4, -1, -1), 2),
+    }
+    numbers = torch.randint(-(2**40), 2**40, (1, 2, 5, 6), generator=torch.Generator().manual_seed(0))
+    file = exported(functions, numbers // 2**20)
+    file.check(numbers)
+    file.check(torch.zeros_like(numbers) - 3)
+
+
+def test_normalization_by_the_batch_and_divisors(exported):
+    functions = {
+        "batch": lambda x: functional.batch_norm(x, torch.zeros(2), torch.ones(2), training=True, eps=0.5),
+        "divisor": lambda x: functional.avg_pool2d(x, 3, 2, 1, ceil_mode=True, divisor_override=2),
+    }
+    file = exported(functions, torch.randn(3, 2, 5, 4, generator=torch.Generator().manual_seed(0)))
+    file.check(torch.randn(3, 2, 5, 4, generator=torch.Generator().manual_seed(1)) * 30, rtol=1e-5, atol=1e-5)
