@@ -1,4 +1,4 @@
-"""The demo's server: the pages of ``navigation.py`` behind the headers and bounds of ``serving/``.
+"""The demo's server: the pages of ``serving/navigation.py`` behind the headers and bounds of ``serving/middleware.py``.
 
 ``onnxferry demo`` and ``streamlit run demo/app.py`` both start here.
 """
@@ -11,4 +11,4 @@ from streamlit import App
 
 from onnxferry.demo.serving.middleware import MIDDLEWARE
 
-app = App(Path(__file__).with_name("navigation.py"), middleware=MIDDLEWARE)
+app = App(Path(__file__).parent / "serving" / "navigation.py", middleware=MIDDLEWARE)

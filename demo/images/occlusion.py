@@ -40,7 +40,7 @@ def heat_map(classifier: Classifier, image: np.ndarray, index: int) -> tuple[np.
     """
     small = shrink(image, SIDE)
     patch = max(2, max(small.shape[:2]) // 6)
-    stride = max(1, patch // 2)
+    stride = max(1, patch - 1)
     images, corners = covered(small, patch, stride)
     answers = classifier.predict(np.concatenate([small[None], images]), batch_size=len(images) + 1)
     odds = np.array([_log_odds(float(answer.probabilities[index])) for answer in answers])

@@ -7,13 +7,21 @@ import hashlib
 import numpy as np
 import streamlit as st
 
+from onnxferry.demo.images.strokes import painted, read_strokes
 from onnxferry.demo.images.uploads import framed_like_mnist, read_upload
 from onnxferry.demo.shipped import models
-from onnxferry.demo.widgets import components, html
+from onnxferry.demo.widgets import components, html, pad
+from onnxferry.demo.widgets.choices import choose, whole_from_address
 from onnxferry.demo.widgets.page import heading, show_errors
-from onnxferry.runtime import Autoencoder
+from onnxferry.demo.words.language import say
+from onnxferry.runtime import Autoencoder, Classifier
+from onnxferry.runtime.images.photo import without_background
 
 MODEL = "digits-ae"
+
+
+READER = "digits"
+"""The recogniser that reads what was made."""
 
 
 SOURCES = ("Examples", "Strange things", "Draw", "Upload")
@@ -21,15 +29,15 @@ SOURCES = ("Examples", "Strange things", "Draw", "Upload")
 
 def page() -> None:
     """The page."""
-    heading("Compress", "The encoder boils an image down to a few numbers; the decoder draws it again from those alone.")
     with show_errors():
         if not models.shipped([MODEL]):
+            heading(say("compress.title"), "")
             st.info(models.not_shipped(MODEL))
             return
-        source = st.segmented_control(
-            "Image from", SOURCES, wrap=True, default="Examples", required=True, key="from", bind="query-params", persist_state="session"
-        )
-        _live(str(source))
+        model = models.opened(MODEL, Autoencoder)
+        heading(say("compress.title"), say("compress.lead", count=model.latent))
+        source = choose(say("input"), SOURCES, "from", default="Examples", names={each: say(f"input.{each}") for each in SOURCES})
+        _live(source)
 
 
 @st.fragment
@@ -38,69 +46,102 @@ def _live(source: str) -> None:
         model = models.opened(MODEL, Autoencoder)
         left, right = st.columns([4, 7], gap="large")
         with left:
-            image = _image(model, source)
+            image, drawing = _image(model, source)
         with right:
             if image is None:
-                st.info("Choose, draw or upload an image, and it appears here.")
+                st.info(say("compress.wait"))
                 return
-            _compress(model, image)
+            _compress(model, image, drawing)
 
 
-def _image(model: Autoencoder, source: str) -> np.ndarray | None:
+def _image(model: Autoencoder, source: str) -> tuple[np.ndarray | None, str]:
+    """The image, uint8 (height, width, channels), and its strokes where it was drawn."""
     if source == "Draw":
-        drawn = components.drawing_pad("pad_ae")
-        return None if drawn is None else framed_like_mnist(drawn)
+        text = pad.drawing_pad("pad_ae", st.query_params.get("drawing", ""))[0]
+        strokes = read_strokes(text)
+        return (framed_like_mnist(painted(strokes)), text) if strokes else (None, "")
     if source == "Upload":
-        file = st.file_uploader("An image", type=["png", "jpg", "jpeg", "gif", "bmp", "webp", "tif", "tiff"], max_upload_size=32)
+        file = st.file_uploader(
+            say("input.an image"), type=["png", "jpg", "jpeg", "gif", "bmp", "webp", "tif", "tiff"], max_upload_size=32, key="image"
+        )
         if file is None:
-            return None
+            return None, ""
         image = read_upload(file.getvalue(), file.name)
-        frame = st.toggle("Frame it as the training digits are", value=True, help="Light on dark, centred, 20 pixels long.")
-        return framed_like_mnist(image, model.size) if frame else image
+        frame = st.toggle(say("compress.frame"), value=True, help=say("compress.frame.help"))
+        return (framed_like_mnist(without_background(image), model.size) if frame else image), ""
     examples = models.examples(MODEL)
     images = examples.strange if source == "Strange things" else examples.images
     if not len(images):
-        return None
-    names = [f"strange image {i + 1}" for i in range(len(images))]
+        return None, ""
+    names = [say("compress.strange.alt", number=i + 1) for i in range(len(images))]
     if source == "Examples":
-        names = [f"a handwritten {label}" for label in examples.labels]
-        st.markdown("**Digits that it never learnt from**")
-    else:
-        st.markdown("**Clothes, which it has never seen at all**")
+        names = [say("compress.digit.alt", label=label) for label in examples.labels]
+    st.markdown(f"**{say('compress.digits' if source == 'Examples' else 'compress.clothes')}**")
     key = "strange" if source == "Strange things" else "digit"
-    asked = st.query_params.get(key, "")
-    first = min(int(asked), len(images) - 1) if asked.isascii() and asked.isdigit() and len(asked) < 6 else 0
-    chosen = components.gallery(f"ae_{key}", "Images to compress", list(images), names, first)
-    if str(chosen) != asked and (chosen or asked):
+    chosen = components.gallery(f"ae_{key}", say("compress.gallery"), list(images), names, whole_from_address(key, len(images) - 1))
+    if str(chosen) != st.query_params.get(key, "") and (chosen or key in st.query_params):
         st.query_params[key] = str(chosen)
     example: np.ndarray = images[chosen]
-    return example
+    return example, ""
 
 
-def _compress(model: Autoencoder, image: np.ndarray) -> None:
+def _compress(model: Autoencoder, image: np.ndarray, drawing: str) -> None:
     outputs = dict(model.run_each([(0, image)], ["reconstruction", "latent", "anomaly_score"]))[0]
     latent, score = outputs["latent"], float(outputs["anomaly_score"])
     reach = max(3.0, 1.2 * float(np.abs(latent).max(initial=0.0)))
-    shown, sliders = st.container(), st.container()
+    order, average = _shape(model)
+    shown, sliders = st.container(key="strip"), st.container()
     with sliders:
-        st.markdown(f"**Its {model.latent} numbers.** Move one and watch.")
+        st.markdown(f"**{say('compress.numbers', count=model.latent)}.** {say('compress.numbers.help')}")
         digest = hashlib.sha256(image.tobytes()).hexdigest()[:16]
-        moved = components.latent_bank("bank", digest, latent, reach)
+        moved = components.latent_bank("bank", digest, latent, reach, order.tolist(), average, st.query_params.get("z", ""))
+        components.share_button("share", {"z": components.moves(moved, latent), "drawing": drawing})
     touched = not np.array_equal(moved, latent)
-    decoded = model.decode(moved[None])[0] if touched else outputs["reconstruction"]
     with shown:
         figures = [
-            html.image(image, "The image", "the image"),
-            html.image(outputs["reconstruction"], "Its reconstruction", "drawn again"),
+            html.image(image, say("compress.image"), say("compress.image")),
+            html.image(outputs["reconstruction"], say("compress.rebuilt", count=model.latent), say("compress.rebuilt", count=model.latent)),
         ]
-        small = image.shape[:2] == outputs["reconstruction"].shape[:2] and image.shape[2] == outputs["reconstruction"].shape[2]
-        if small:
-            figures.append(html.image(difference(image, outputs["reconstruction"]), "Where the two differ", "where they differ"))
-        caption = "your numbers" if touched else "move a number below"
-        figures.append(html.image(decoded, "Drawn from the numbers below", caption))
+        made = model.decode(moved[None])[0] if touched else None
+        if made is not None:
+            figures.append(html.image(made, say("compress.yours"), say("compress.yours")))
+        elif image.shape == outputs["reconstruction"].shape:
+            apart = difference(image, outputs["reconstruction"])
+            figures.append(html.image(apart, say("compress.apart"), say("compress.apart")))
         st.html(html.strip(figures))
-        st.html(html.meter(score, model.threshold, name="Anomaly score", words=score_words(score, model.threshold)))
-        st.caption(f"{image.size:,} pixels in {model.latent} numbers: {image.size / model.latent:.0f} to 1.")
+        if made is None:
+            words = score_words(score, model.threshold)
+            st.html(html.meter(score, model.threshold, name=say("compress.score"), words=words))
+        else:
+            _yours(model, made)
+    st.caption(say("compress.ratio", pixels=image.size, count=model.latent, ratio=f"{image.size / (4 * model.latent):.3g}"))
+
+
+def _yours(model: Autoencoder, made: np.ndarray) -> None:
+    """The image from the visitor's own numbers: how strange it is, and what a recogniser reads in it."""
+    made = made if made.ndim == 3 else made[..., None]
+    score = float(dict(model.run_each([(0, made)], ["anomaly_score"]))[0]["anomaly_score"])
+    words = say("compress.yours.odd" if score > model.threshold else "compress.yours.ordinary", score=f"{score:.4f}")
+    if models.shipped([READER]):
+        (read,) = models.opened(READER, Classifier).predict(made)
+        words += " " + say("compress.yours.read", said=read.label, share=html.percent(read.probability))
+    st.html(html.meter(score, model.threshold, name=say("compress.score"), words=words))
+
+
+def _shape(model: Autoencoder) -> tuple[np.ndarray, np.ndarray]:
+    """Which numbers change an image most, best first, int64 (n,); and those of the average example, float32 (n,)."""
+    return _measured(str(model.engine.path), model)
+
+
+@st.cache_resource(show_spinner=False)
+def _measured(path: str, _model: Autoencoder) -> tuple[np.ndarray, np.ndarray]:
+    images = models.examples(MODEL).images
+    latents = _model.encode(list(images)) if len(images) else np.zeros((1, _model.latent), np.float32)
+    average = latents.mean(axis=0)
+    step = np.diag(latents.std(axis=0) + 1e-3).astype(np.float32)
+    both = _model.decode(np.concatenate([average + step, average - step])).astype(np.float64)
+    change = np.abs(both[: len(step)] - both[len(step) :]).reshape(len(step), -1).mean(axis=1)
+    return np.argsort(-change, kind="stable"), average
 
 
 def difference(image: np.ndarray, made: np.ndarray) -> np.ndarray:
@@ -111,6 +152,5 @@ def difference(image: np.ndarray, made: np.ndarray) -> np.ndarray:
 
 def score_words(score: float, threshold: float) -> str:
     """The score against its threshold, in words."""
-    if score > threshold:
-        return f"Anomaly score {score:.4f}, above the threshold {threshold:.4f}: this is not like what it has learnt."
-    return f"Anomaly score {score:.4f}, below the threshold {threshold:.4f}: an ordinary one. The score is the mean squared error."
+    key = "compress.odd" if score > threshold else "compress.ordinary"
+    return say(key, score=f"{score:.4f}", threshold=f"{threshold:.4f}")

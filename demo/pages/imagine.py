@@ -1,17 +1,28 @@
-"""Imagine: images out of noise, by class and seed; a walk between two seeds; real ones beside them."""
+"""Imagine: images out of noise, by class and seed; one that changes into another; real ones beside them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from io import BytesIO
+
 import numpy as np
 import streamlit as st
+from PIL import Image
 
 from onnxferry.demo.shipped import models
-from onnxferry.demo.widgets import html
+from onnxferry.demo.widgets import components, html
+from onnxferry.demo.widgets.choices import choose, pick
+from onnxferry.demo.widgets.letters import player
 from onnxferry.demo.widgets.page import heading, show_errors
-from onnxferry.runtime import ImageGenerator
+from onnxferry.demo.words.language import say
+from onnxferry.runtime import Classifier, ImageGenerator, Prediction
 from onnxferry.runtime.images.grid import image_grid
 
 MODELS = ("digits-gan", "fashion-gan")
+
+
+READERS = {"digits-gan": "digits", "fashion-gan": "fashion"}
+"""The recognisers that read what each generator made."""
 
 
 ALL = "all in turn"
@@ -23,54 +34,87 @@ WALK_STEPS = 25
 _STRIP = 9  # images of the walk that are shown at once
 
 
+_FRAME_MS = 80  # of the GIF
+
+
 def page() -> None:
     """The page."""
-    heading("Imagine", "None of these images existed before: the generator makes each out of random numbers and the class you ask for.")
+    heading(say("imagine.title"), say("imagine.lead"))
     with show_errors():
-        name = st.segmented_control(
-            "Model", MODELS, default=MODELS[0], required=True, key="maker", bind="query-params", persist_state="session"
-        )
+        left, right = st.columns(2, vertical_alignment="bottom")
+        with left:
+            name = choose(say("model"), MODELS, "maker", default=MODELS[0], names={each: say(f"model.{each}") for each in MODELS})
         if name not in models.shipped(MODELS):
-            st.info(models.not_shipped(str(name)))
+            st.info(models.not_shipped(name))
             return
-        model = models.opened(str(name), ImageGenerator)
-        grid, walk = st.tabs(["A grid", "A walk between two seeds"])
-        with grid:
-            _grid(str(name), model)
-        with walk:
-            _walk(model)
+        model = models.opened(name, ImageGenerator)
+        with right:
+            views = ("grid", "walk")
+            view = choose(say("imagine.view"), views, "view", default="grid", names={each: say(f"imagine.view.{each}") for each in views})
+        if view == "grid":
+            _grid(name, model)
+        else:
+            _walk(name, model)
+
+
+def _read(name: str, made: np.ndarray) -> list[Prediction]:
+    """What the shipped recogniser reads in what was made; an empty list where it is not there."""
+    reader = READERS[name]
+    if reader not in models.shipped([reader]):
+        return []
+    return models.opened(reader, Classifier).predict(made[..., None] if made.ndim == 3 else made)
 
 
 @st.fragment
 def _grid(name: str, model: ImageGenerator) -> None:
     with show_errors():
         columns = st.columns([3, 2, 2, 2], vertical_alignment="bottom")
-        label = columns[0].selectbox("Class", [ALL, *model.labels], key="class", bind="query-params", persist_state="session")
-        count = columns[1].number_input("Images", 1, 100, 16, key="count", bind="query-params", persist_state="session")
-        seed = columns[2].number_input("Seed", 0, 2**31 - 1, 0, key="from_seed", bind="query-params", persist_state="session")
-        columns[3].button("Next seed", icon=":material/casino:", on_click=_next_seed, width="stretch")
-        asked = None if label == ALL else str(label)
+        with columns[0]:
+            label = pick(say("imagine.class"), (ALL, *model.labels), "class", default=ALL, names={ALL: say("imagine.every")})
+        count = columns[1].number_input(say("imagine.count"), 1, 100, 16, key="count", bind="query-params", persist_state="session")
+        if not isinstance(st.session_state.setdefault("from_seed", _asked_seed()), int):
+            st.session_state["from_seed"] = 0
+        seed = columns[2].number_input(say("imagine.seed"), 0, 2**31 - 1, key="from_seed", bind="query-params", persist_state="session")
+        columns[3].button(say("imagine.another"), icon=":material/casino:", on_click=_next_seed, width="stretch", key="another set")
+        asked = None if label == ALL else label
         indices = model.class_indices(asked)
         names = [model.labels[indices[i % len(indices)]] for i in range(int(count))]
         made = model.sample(int(count), labels=indices[: int(count)], seed=int(seed))  # uint8 (count, size, size[, 3])
         generated, real = st.columns([3, 2], gap="large")
         with generated:
-            st.markdown("**Generated**")
-            st.html(
-                html.grid([html.image(each, f"Generated image of {n}") for each, n in zip(made, names, strict=True)], 120, name="Generated")
-            )
+            st.markdown(f"**{say('imagine.made')}**")
+            st.html(html.grid(_captioned(made, names, _read(name, made)), 96, name=say("imagine.made")))
             file = html.png(image_grid(made, columns=max(1, round(len(made) ** 0.5)), gap=2, scale=4))
             slug = "all" if asked is None else "".join(c if c.isalnum() else "-" for c in asked)
-            st.download_button(
-                "Download as one PNG", file, f"{name}-{slug}-seed-{seed}.png", "image/png", icon=":material/download:", on_click="ignore"
-            )
+            with st.container(horizontal=True):
+                st.download_button(
+                    say("imagine.download"), file, f"{name}-{slug}-seed-{seed}.png", "image/png", icon=":material/download:",
+                    on_click="ignore", key="png",
+                )  # fmt: skip
+                components.share_button("share")
         with real:
-            st.markdown("**Real, held out from training**")
+            st.markdown(f"**{say('imagine.real')}**")
             images = real_images(models.examples(name), indices, int(count))
             if not images:
-                st.caption("This model ships no real images to put beside them.")
+                st.caption(say("imagine.no real"))
             truths = [(each, model.labels[index]) for each, index in images]
-            st.html(html.grid([html.image(each, f"Real image of {n}") for each, n in truths], name="Real"))
+            figures = [html.image(each, say("imagine.real.alt", label=n), n) for each, n in truths]
+            st.html(html.grid(figures, name=say("imagine.real.short")))
+
+
+def _captioned(made: np.ndarray, names: Sequence[str], read: Sequence[Prediction]) -> list[str]:
+    """Figures with the class that was asked for, and what a recogniser reads where that is another."""
+    figures = []
+    for position, (each, name) in enumerate(zip(made, names, strict=True)):
+        said = read[position].label if read else name
+        words = name if said == name else say("imagine.read as", label=name, said=said)
+        figures.append(html.image(each, say("imagine.made.alt", label=name), words, badge="" if said == name else "wrong"))
+    return figures
+
+
+def _asked_seed() -> int:
+    asked = st.query_params.get("from_seed", "")
+    return int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 10 else 0
 
 
 def _next_seed() -> None:
@@ -88,21 +132,36 @@ def real_images(examples: models.Examples, indices: np.ndarray, count: int) -> l
 
 
 @st.fragment
-def _walk(model: ImageGenerator) -> None:
+def _walk(name: str, model: ImageGenerator) -> None:
     with show_errors():
         columns = st.columns(3)
-        first = columns[0].number_input("From seed", 0, 2**31 - 1, 1, key="walk_from", bind="query-params", persist_state="session")
-        last = columns[1].number_input("To seed", 0, 2**31 - 1, 2, key="walk_to", bind="query-params", persist_state="session")
-        label = columns[2].selectbox("Class of the walk", model.labels, key="walk_class", bind="query-params", persist_state="session")
-        step = st.slider("Along the way", 0, WALK_STEPS - 1, 0, key="step", bind="query-params", persist_state="session")
+        first = columns[0].number_input(say("imagine.from"), 0, 2**31 - 1, 1, key="walk_from", bind="query-params", persist_state="session")
+        last = columns[1].number_input(say("imagine.to"), 0, 2**31 - 1, 2, key="walk_to", bind="query-params", persist_state="session")
+        with columns[2]:
+            label = pick(say("imagine.walk class"), model.labels, "walk_class", default=model.labels[0])
         made = model.walk(int(first), int(last), WALK_STEPS, label)  # uint8 (steps, size, size[, 3])
-        here, way = st.columns([1, 3], vertical_alignment="center")
+        read = _read(name, made)
+        alts = [say("imagine.step.alt", label=label, step=i, last=WALK_STEPS - 1) for i in range(WALK_STEPS)]
+        captions = [say("imagine.read", said=each.label, share=html.percent(each.probability)) for each in read] or alts
+        here, way = st.columns([1, 2], gap="large")
         with here:
-            st.html(html.image(made[step], f"{label} at step {step} of {WALK_STEPS - 1}", f"step {step} of {WALK_STEPS - 1}"))
+            player("player", made, alts, captions)
         with way:
             stops = np.linspace(0, WALK_STEPS - 1, _STRIP).round().astype(int)
-            st.html(html.strip([html.image(made[i], f"{label} at step {i}") for i in stops], name="The whole way"))
-            st.caption(
-                "On the great circle between the two seeds' noise: a straight line would pass where noise hardly ever falls "
-                "([White 2016](https://arxiv.org/abs/1609.04468))."
-            )
+            st.html(html.strip([html.image(made[i], say("imagine.way.alt", label=label, step=i)) for i in stops], name=say("imagine.way")))
+            st.caption(say("imagine.walk.words"))
+            file = f"{name}-{''.join(c if c.isalnum() else '-' for c in label)}-{first}-{last}"
+            with st.container(horizontal=True):
+                st.download_button(say("imagine.gif"), animation(made), f"{file}.gif", "image/gif", on_click="ignore", key="gif")
+                row = html.png(image_grid(made, columns=WALK_STEPS, gap=2, scale=4))
+                st.download_button(say("imagine.frames"), row, f"{file}.png", "image/png", on_click="ignore", key="frames")
+                components.share_button("share")
+
+
+def animation(made: np.ndarray, scale: int = 8) -> bytes:
+    """Images, uint8 (n, height, width[, 3]), forth and back as an endless GIF."""
+    there = [Image.fromarray(each.repeat(scale, axis=0).repeat(scale, axis=1)) for each in made]
+    frames = there + there[-2:0:-1]
+    stream = BytesIO()
+    frames[0].save(stream, format="GIF", save_all=True, append_images=frames[1:], duration=_FRAME_MS, loop=0)
+    return stream.getvalue()

@@ -1,43 +1,76 @@
-"""Recognise: draw, upload, photograph or pick an image; what the model says of it, and which pixels made it say so."""
+"""Recognise: draw, upload, photograph or pick an image; what the model says of it, which pixels made it say so, and what went on inside."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 import streamlit as st
 
-from onnxferry.demo.images import occlusion
+from onnxferry.demo.images import content, occlusion
+from onnxferry.demo.images.strokes import painted, read_strokes
 from onnxferry.demo.images.uploads import read_upload
-from onnxferry.demo.shipped import models
-from onnxferry.demo.widgets import components, html
+from onnxferry.demo.shipped import maps, models
+from onnxferry.demo.widgets import components, html, network, pad
+from onnxferry.demo.widgets.choices import choose, whole_from_address
 from onnxferry.demo.widgets.page import heading, show_errors
+from onnxferry.demo.words.language import marked, say
 from onnxferry.runtime import Classifier, Prediction
+from onnxferry.runtime.formats import human_bytes
+from onnxferry.runtime.images.photo import without_background
 
 MODELS = ("digits", "fashion")
 
 
-SOURCES = ("Draw", "Upload", "Camera", "Examples", "Mistakes")
+SOURCES = {
+    "digits": ("Draw", "Upload", "Camera", "Examples", "Mistakes"),
+    "fashion": ("Examples", "Upload", "Camera", "Mistakes"),  # it has learnt photographs: a drawn outline says nothing to it
+}
 
 
 _SURE = 0.6  # below it the answer is shown as a guess
 
 
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What is to be read."""
+
+    image: np.ndarray  # uint8 (height, width, channels)
+    truth: str = ""  # its label, where it is known
+    rests: bool = True  # False while the pen moves
+    before: np.ndarray | None = None  # the photograph, where its background was removed
+
+
 def page() -> None:
     """The page."""
-    heading("Recognise", "Show the model an image and watch its answer. Everything runs on this machine, through the ONNX file alone.")
     with show_errors():
+        top = st.container()
         left, right = st.columns([2, 5], vertical_alignment="bottom")
-        name = left.segmented_control(
-            "Model", MODELS, default="digits", required=True, key="model", bind="query-params", persist_state="session"
-        )
-        source = right.segmented_control(
-            "Image from", SOURCES, wrap=True, default="Draw", required=True, key="source", bind="query-params", persist_state="session"
-        )
+        with left:
+            name = choose(say("model"), MODELS, "model", default="digits", names={each: say(f"model.{each}") for each in MODELS})
+        with top:
+            lead = say("recognise.lead", size=_size(name)) if name == "digits" else say("recognise.lead.fashion")
+            heading(say("recognise.title"), lead)
         if name not in models.shipped(MODELS):
-            st.info(models.not_shipped(str(name)))
+            st.info(models.not_shipped(name))
             return
-        _live(str(name), str(source))
+        sources = SOURCES[name]
+        with right:
+            source = choose(
+                say("input"), sources, f"source{'' if name == 'digits' else ' ' + name}", default=sources[0], names=_names(sources)
+            )
+        with st.container(key="live"):
+            _live(name, source)
+
+
+def _names(sources: tuple[str, ...]) -> dict[str, str]:
+    return {each: say(f"input.{each}") for each in sources}
+
+
+def _size(name: str) -> str:
+    return human_bytes(models.card(name).path.stat().st_size) if models.shipped([name]) else ""
 
 
 @st.fragment
@@ -45,87 +78,130 @@ def _live(name: str, source: str) -> None:
     """All that changes while one draws: Streamlit runs this part alone."""
     with show_errors():
         model = models.opened(name, Classifier)
-        given, said, why = st.columns([9, 11, 7], gap="medium")
-        with given:
-            image, truth = _image(name, source, model)
-        if image is None:
-            said.html(html.answer("?", _INVITATIONS[source], sure=False))
+        left, middle, right = st.columns([9, 11, 7], gap="medium")
+        with left:
+            given = _given(name, source, model)
+        with middle:
+            answer = st.container(key="answer")
+        if given is None:
+            answer.html(html.answer("?", _invitation(name, source), sure=False, reading=say("recognise.reading")))
             return
-        with said:
-            prediction = _say(model, image, truth)
+        with middle:
+            refused = _refusal(name, given)
+            if refused:
+                answer.html(html.answer("–", refused, sure=False, reading=say("recognise.reading")))
+                return
+            prediction = _say(answer, model, given)
         # After the answer, which is on its way to the reader by now.
-        with why:
-            _explain(model, image, prediction)
+        _inside(name, model, given)
+        with right:
+            _explain(model, given, prediction)
 
 
-_INVITATIONS = {
-    "Draw": "Draw on the pad: the answer comes as you draw.",
-    "Upload": "Upload an image: any size, dark on light or light on dark.",
-    "Camera": "Take a photo of something written on paper.",
-    "Examples": "This model ships no examples.",
-    "Mistakes": "No mistakes among the examples that ship with this model.",
-}
+def _invitation(name: str, source: str) -> str:
+    return say(f"recognise.invite.{source}{'.fashion' if (name, source) == ('fashion', 'Camera') else ''}")
 
 
-def _image(name: str, source: str, model: Classifier) -> tuple[np.ndarray | None, str]:
-    """The image from the source that was chosen, uint8 (height, width, channels), and its true label, "" where it is not known."""
+def _given(name: str, source: str, model: Classifier) -> Given | None:
+    """What the chosen source gives."""
     if source == "Draw":
-        return components.drawing_pad(f"pad_{name}"), ""
-    if source == "Upload":
-        file = st.file_uploader("An image", type=["png", "jpg", "jpeg", "gif", "bmp", "webp", "tif", "tiff"], max_upload_size=32)
-        return (None if file is None else read_upload(file.getvalue(), file.name)), ""
-    if source == "Camera":
-        photo = st.camera_input("A photo")
-        return (None if photo is None else read_upload(photo.getvalue(), "the photo")), ""
+        with st.container(key="pad"):
+            text, rests = pad.drawing_pad(f"pad_{name}", st.query_params.get("drawing", ""))
+            strokes = read_strokes(text)
+            components.share_button("share", {"drawing": text if strokes else ""})
+        return Given(painted(strokes), rests=rests) if strokes else None
+    if source in ("Upload", "Camera"):
+        if source == "Upload":
+            file = st.file_uploader(
+                say("input.an image"), type=["png", "jpg", "jpeg", "gif", "bmp", "webp", "tif", "tiff"], max_upload_size=32, key="image"
+            )
+        else:
+            file = st.camera_input(say("input.a photo"), key="photo")
+        if file is None:
+            return None
+        image = read_upload(file.getvalue(), file.name if source == "Upload" else say("input.a photo"))
+        cleaned = without_background(image) if name == "digits" else image
+        return Given(cleaned, before=image)
     return _example(name, model, mistakes=source == "Mistakes")
 
 
-def _example(name: str, model: Classifier, *, mistakes: bool) -> tuple[np.ndarray | None, str]:
+def _example(name: str, model: Classifier, *, mistakes: bool) -> Given | None:
     examples = models.examples(name)
     positions = examples.mistakes if mistakes else examples.right
     if not len(positions):
-        return None, ""
+        return None
     truths = [model.labels[index] for index in examples.labels[positions]]
     names = truths
     if mistakes:
-        names = [f"{truth}, read as {model.labels[said]}" for truth, said in zip(truths, examples.predicted[positions], strict=True)]
+        said = [model.labels[index] for index in examples.predicted[positions]]
+        names = [say("recognise.read as", truth=truth, said=each) for truth, each in zip(truths, said, strict=True)]
     key = "mistake" if mistakes else "example"
-    asked = st.query_params.get(key, "")
-    first = min(int(asked), len(positions) - 1) if asked.isascii() and asked.isdigit() and len(asked) < 6 else 0
-    title = "Test images that the model gets wrong" if mistakes else "Test images that the model never learnt from"
+    title = say("recognise.mistakes" if mistakes else "recognise.examples")
     st.markdown(f"**{title}**")
     images = [examples.images[position] for position in positions]
-    chosen = components.gallery(f"{key}_{name}", title, images, names, first)
-    if str(chosen) != asked and (chosen or asked):
+    chosen = components.gallery(f"{key}_{name}", title, images, names, whole_from_address(key, len(positions) - 1))
+    if str(chosen) != st.query_params.get(key, "") and (chosen or key in st.query_params):
         st.query_params[key] = str(chosen)
-    return images[chosen], truths[chosen]
+    return Given(images[chosen], truths[chosen])
 
 
-def _say(model: Classifier, image: np.ndarray, truth: str) -> Prediction:
+def _refusal(name: str, given: Given) -> str:
+    """Why there is nothing to read, "" where there is."""
+    if name != "digits" or given.truth:
+        return ""
+    count = content.figures(given.image)
+    if count == 0:
+        return say("recognise.nothing")
+    return say("recognise.several", count=count) if count > 1 else ""
+
+
+def _say(answer: st.delta_generator.DeltaGenerator, model: Classifier, given: Given) -> Prediction:
     started = time.perf_counter()
-    (prediction,) = model.predict(image)
+    (prediction,) = model.predict(given.image)
     took = 1000 * (time.perf_counter() - started)
-    st.html(html.answer(prediction.label, verdict(prediction, truth), sure=prediction.probability >= _SURE))
-    st.html(html.bars(model.labels, prediction.probabilities.tolist(), title="Probability of each class"))
-    st.caption(f"The model took {took:.1f} ms on this machine.")
+    words = verdict(prediction, given.truth)
+    answer.html(html.answer(prediction.label, words, sure=prediction.probability >= _SURE, reading=say("recognise.reading")))
+    st.html(html.bars(model.labels, prediction.probabilities.tolist(), title=say("recognise.bars")))
+    st.caption(marked("recognise.took", took=f"{took:.1f}"))
     return prediction
 
 
 def verdict(prediction: Prediction, truth: str) -> str:
     """One sentence for a prediction; ``truth`` is "" where it is not known."""
-    sure = f"{html.percent(prediction.probability)} sure"
+    share = html.percent(prediction.probability)
     if truth:
-        return f"{sure}. It is {truth}: {'right' if truth == prediction.label else 'wrong'}."
-    return f"{sure}." if prediction.probability >= _SURE else f"only {sure}: a guess."
+        return say("recognise.right" if truth == prediction.label else "recognise.wrong", share=share, truth=truth)
+    return say("recognise.sure" if prediction.probability >= _SURE else "recognise.guess", share=share)
 
 
-def _explain(model: Classifier, image: np.ndarray, prediction: Prediction) -> None:
-    if not st.toggle("Which pixels mattered", value=True, key="why", bind="query-params", persist_state="session"):
+def _inside(name: str, model: Classifier, given: Given) -> None:
+    """The photograph as given and as it was read, and the maps of each stage."""
+    found = maps.inside(name, given.image, model.channels)
+    if found is None:
         return
-    small, weights = occlusion.heat_map(model, image, prediction.index)
-    alt = f"The image with the pixels that spoke for {prediction.label} in orange and those against in blue"
-    st.html(html.image(occlusion.overlay(small, weights), alt))
-    st.caption(
-        "Orange spoke for this answer, blue against it: each patch is covered in turn and the model asked again, "
-        "all in one batch ([Zeiler & Fergus 2014](https://arxiv.org/abs/1311.2901))."
+    st.html(f'<h2 class="of-h2">{escape(say("recognise.live"))}</h2>')
+    pictures = []
+    if given.before is not None:
+        pictures.append(html.image(given.before, say("recognise.given.alt"), say("recognise.given")))
+        if given.before is not given.image:
+            pictures.append(html.image(given.image, say("recognise.cleaned.alt"), say("recognise.cleaned")))
+    st.html(
+        network.strip(found, pictures, model.labels, {stage: maps.chosen_maps(stage_maps) for stage, stage_maps in enumerate(found.stages)})
     )
+    st.caption(say("recognise.live.words"))
+
+
+def _explain(model: Classifier, given: Given, prediction: Prediction) -> None:
+    if not st.toggle(say("recognise.why"), value=True, key="why", bind="query-params", persist_state="session"):
+        return
+    if not given.rests:  # each map takes as long as fifty answers
+        before = st.session_state.get("why_kept", "")
+        if before:
+            st.html(f'<div class="of-old">{before}</div>')
+        st.caption(say("recognise.why.rests"))
+        return
+    small, weights = occlusion.heat_map(model, given.image, prediction.index)
+    made = html.image(occlusion.overlay(small, weights), say("recognise.why.alt", label=prediction.label))
+    st.session_state["why_kept"] = made
+    st.html(made)
+    st.caption(say("recognise.why.words"))

@@ -7,10 +7,12 @@ import json
 import streamlit as st
 
 from onnxferry.demo.shipped import models
-from onnxferry.demo.shipped.explanations import FAMILIES, Family, snippet
+from onnxferry.demo.shipped.explanations import Family, family_words, snippet
 from onnxferry.demo.shipped.figures import error_rows, parity_rows, parity_sentence, read_figures
 from onnxferry.demo.widgets import html
+from onnxferry.demo.widgets.choices import choose
 from onnxferry.demo.widgets.page import heading, show_errors
+from onnxferry.demo.words.language import say
 from onnxferry.runtime.artifact.zoo import ZooModel, zoo_names
 from onnxferry.runtime.formats import human_bytes
 from onnxferry.runtime.onnx_file.reader import read_model
@@ -20,12 +22,10 @@ MODELS = ("digits", "fashion", "shakespeare", "digits-gan", "fashion-gan", "digi
 
 def page() -> None:
     """The page."""
-    heading("Under the hood", "What each model is, how it learns, how the file was compared with PyTorch, and the lines that embed it.")
+    heading(say("hood.title"), say("hood.lead"))
     with show_errors():
         names = [*MODELS, *(name for name in zoo_names() if name not in MODELS)]
-        name = str(
-            st.segmented_control("Model", names, default=names[0], required=True, key="about", bind="query-params", persist_state="session")
-        )
+        name = choose(say("model"), names, "about", default=names[0])
         if name not in zoo_names():
             st.info(models.not_shipped(name))
             return
@@ -34,7 +34,7 @@ def page() -> None:
 
 def _model(model: ZooModel) -> None:
     card = model.card
-    family = FAMILIES.get(str(card.get("family", "")))
+    family = family_words(str(card.get("family", "")))
     if family is not None:
         _words(family)
     left, right = st.columns(2, gap="large")
@@ -42,48 +42,55 @@ def _model(model: ZooModel) -> None:
         _proof(model)
     with right:
         _figures(model)
-    st.header("In your app")
-    label = _labels(model)
-    code = snippet(str(card.get("family", "")), model.name, label)
+    st.header(say("hood.app"))
+    code = snippet(str(card.get("family", "")), model.name, _labels(model))
     if code:
-        st.code(code, language="python")
-    st.caption("`pip install 'onnxferry[cpu]'` is all that it needs: no PyTorch. Or load the file with any ONNX Runtime, in any language.")
-    st.header("The command that made it")
+        st.code(code, language="python", wrap_lines=True)
+    st.caption(say("hood.app.words"))
+    st.header(say("hood.command"))
     st.code(str(card.get("command", "")), language="bash", wrap_lines=True)
-    facts = {name.capitalize(): card.get(name, "") for name in ("description", "data", "examples", "license")}
-    st.html(html.facts(facts | {"Size": human_bytes(model.size), "Data's SHA-256": card.get("data_sha256", "")}, name="About"))
+    facts = {say(f"hood.about.{name}"): card.get(name, "") for name in ("description", "data", "examples", "license")}
+    others = [file for file in sorted(model.path.parent.glob("*.onnx")) if file != model.path]
+    variants = ", ".join(f"{file.name} {human_bytes(file.stat().st_size)}" for file in others)
+    size = human_bytes(model.path.stat().st_size)
+    facts |= {
+        say("hood.about.file"): model.path.name,
+        say("hood.about.size"): say("hood.about.size.words", size=size, variants=variants) if variants else size,
+        say("hood.about.sha256"): card.get("data_sha256", ""),
+    }
+    st.html(html.facts(facts, name=say("hood.about")))
 
 
 def _words(family: Family) -> None:
     st.header(family.title)
     st.markdown(family.what)
-    st.markdown(f"**How it learns.** {family.learns}")
+    st.markdown(say("hood.learns", words=family.learns))
     st.latex(family.formula)
     st.caption(family.symbols)
-    st.caption("Read on: " + " · ".join(f"[{name}]({address})" for name, address in family.papers))
+    st.caption(say("hood.read on", links=" · ".join(f"[{name}]({address})" for name, address in family.papers)))
 
 
 def _proof(model: ZooModel) -> None:
-    st.header("Parity")
+    st.header(say("hood.proof"))
     sentence = parity_sentence(model.card)
     if not sentence:
-        st.caption("Its card has no parity summary.")
+        st.caption(say("hood.no proof"))
         return
     st.markdown(sentence)
-    st.html(html.scale_bars(parity_rows(model.card), title="Largest difference from PyTorch by output"))
-    st.caption("Largest difference from PyTorch of each output, on a logarithmic scale from 0.00000001 to 1.")
+    st.html(html.scale_bars(parity_rows(model.card), title=say("hood.proof.bars")))
+    st.caption(say("hood.proof.scale"))
 
 
 def _figures(model: ZooModel) -> None:
-    st.header("The figures")
+    st.header(say("hood.figures"))
     figures = read_figures(model.card)
     if figures.shares:
-        st.html(html.scale_bars(error_rows(figures.shares), title="Shares, and what is missing from 100 %"))
-        st.caption("The bars show what is missing from 100 %: shorter is better.")
-    st.html(html.facts(figures.others, name="Figures"))
+        st.html(html.scale_bars(error_rows(figures.shares), title=say("hood.shares")))
+        st.caption(say("hood.shares.words"))
+    st.html(html.facts(figures.others, name=say("hood.others")))
     command = model.card.get("figures_command")
     if command:
-        st.caption(f"Measured by `{command}`.")
+        st.caption(say("hood.measured", command=command))
 
 
 def _labels(model: ZooModel) -> str:

@@ -1,1 +1,1 @@
-"""What stands between the browser and Streamlit: security headers, the page's head, and a bound on uploads."""
+"""What Streamlit serves: the bar and its pages, behind security headers and a bound on uploads."""

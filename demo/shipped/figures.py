@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxferry.demo.widgets.html import percent
+from onnxferry.demo.words.language import say
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,10 @@ def error_rows(shares: tuple[tuple[str, float], ...]) -> list[tuple[str, float, 
     Each row is a name, a length 0 to 1 (the worst has 0.9), and the words.
     """
     worst = max((1 - share for _, share in shares), default=0.0) or 1.0
-    return [(name, 0.9 * (1 - share) / worst, f"misses {100 * (1 - share):.2f} % ({percent(share)})") for name, share in shares]
+    return [
+        (name, 0.9 * (1 - share) / worst, say("hood.share", right=percent(share), wrong=f"{100 * (1 - share):.2f} %"))
+        for name, share in shares
+    ]
 
 
 def parity_rows(card: Mapping[str, Any]) -> list[tuple[str, float, str]]:
@@ -60,7 +64,8 @@ def parity_rows(card: Mapping[str, Any]) -> list[tuple[str, float, str]]:
         largest, elements = float(found["max_abs"]), found.get("elements", 0)
         allowed = _allowed(found)
         length = 0.0 if largest <= 0 else min(max((math.log10(largest) + 8) / 8, 0.02), 1.0)
-        rows.append((f"{name} ({elements:,} values)", length, f"{'identical' if largest == 0 else f'{largest:.2g}'}, allowed {allowed}"))
+        words = say("hood.proof.same" if largest == 0 else "hood.proof.apart", largest=f"{largest:.2g}", allowed=allowed)
+        rows.append((say("hood.proof.row", name=name, count=f"{elements:,}"), length, words))
     return rows
 
 
@@ -71,18 +76,14 @@ def parity_sentence(card: Mapping[str, Any]) -> str:
         return ""
     outputs = parity.get("outputs")
     changed = sum(int(each.get("decisions_changed", 0)) for each in outputs.values()) if isinstance(outputs, Mapping) else 0
-    decided = "no decision changed" if not changed else f"{changed} decisions changed"
-    verdict = "passed" if parity.get("passed") else "failed"
-    return (
-        f"Parity {verdict}: the file ran beside PyTorch in {parity.get('cases', '?')} cases, "
-        f"{parity.get('untraced_shapes', '?')} of them at sizes the exporter never saw; {decided}."
-    )
+    key = "hood.proof.passed" if parity.get("passed") and not changed else "hood.proof.failed"
+    return say(key, cases=parity.get("cases", "?"), untraced=parity.get("untraced_shapes", "?"), changed=changed)
 
 
 def _allowed(found: Mapping[str, Any]) -> str:
     atol, rtol = found.get("atol", 0), found.get("rtol", 0)
     if not atol and not rtol:
-        return "none"
+        return say("yours.allowed none")
     return f"{atol:.2g}" + (f" + {rtol:.2g} |x|" if rtol else "")
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import streamlit as st
 
+from onnxferry.demo.words.language import marked
 from onnxferry.runtime import Model, load
 from onnxferry.runtime.artifact.zoo import ZooModel, zoo_model, zoo_names
 from onnxferry.runtime.errors import ArtifactError
@@ -45,8 +46,8 @@ def shipped(names: Sequence[str]) -> list[str]:
 
 
 def not_shipped(name: str) -> str:
-    """The one line for a model that is not there yet."""
-    return f"The model `{name}` does not ship with this version yet, so there is nothing to show here."
+    """The one line for a model that is not there yet, as Markdown."""
+    return marked("model.missing", name=name)
 
 
 def card(name: str) -> ZooModel:
@@ -65,7 +66,7 @@ def opened(name: str, kind: type[Kind]) -> Kind:
     return model
 
 
-@st.cache_resource(show_spinner="Opening the model …")
+@st.cache_resource(show_spinner=False)
 def _open(path: str) -> Model:
     return load(path)
 

@@ -6,13 +6,14 @@ Numbers and names stand in the text as well as in a bar's length or an image, so
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from io import BytesIO
 
 import numpy as np
 from PIL import Image
+
+from onnxferry.demo.words.markdown import plain_markdown as plain_markdown
 
 
 def png(image: np.ndarray) -> bytes:
@@ -66,11 +67,12 @@ def scale_bars(rows: Sequence[tuple[str, float, str]], *, title: str) -> str:
     return f'<ul class="of-bars of-wide" aria-label="{escape(title)}">{items}</ul>'
 
 
-def answer(label: str, note: str, *, sure: bool = True) -> str:
-    """The large answer of a page. Announced to screen readers when it changes."""
+def answer(label: str, note: str, *, sure: bool = True, reading: str = "") -> str:
+    """The large answer of a page. Announced to screen readers when it changes. ``reading``: stands in the note's place while it is old."""
+    small = f' style="font-size:{max(1.5, 9 / len(label)):.2f}rem"' if len(label) > 2 else ""
     return (
-        f'<div class="of-answer{"" if sure else " of-unsure"}" role="status" aria-live="polite">'
-        f"<strong>{escape(label)}</strong><span>{escape(note)}</span></div>"
+        f'<div class="of-answer{"" if sure else " of-unsure"}" role="status" aria-live="polite" data-reading="{escape(reading)}">'
+        f"<strong{small}>{escape(label)}</strong><span>{escape(note)}</span></div>"
     )
 
 
@@ -86,12 +88,24 @@ def meter(value: float, threshold: float, *, name: str, words: str) -> str:
     )
 
 
-def sheet(prompt: str, text: str, *, writing: bool = False) -> str:
-    """A sheet of paper: the prompt, marked, and what was written after it."""
+def sheet(prompt: str, text: str, *, writing: bool = False, name: str = "The text") -> str:
+    """A sheet of paper: the prompt, marked, and what was written after it. It shows its end while a text is written, or is long."""
     pen = '<span class="of-pen" aria-hidden="true"></span>' if writing else ""
+    follow = " of-follow" if writing or len(text) > 1500 else ""
     return (
-        f'<div class="of-sheet" tabindex="0" role="region" aria-label="The text" aria-busy="{str(writing).lower()}">'
-        f"<mark>{escape(prompt)}</mark>{escape(text)}{pen}</div>"
+        f'<div class="of-sheet{follow}" tabindex="0" role="region" aria-label="{escape(name)}" aria-busy="{str(writing).lower()}">'
+        f"<div><mark>{escape(prompt)}</mark>{escape(text)}{pen}</div></div>"
+    )
+
+
+def sparkline(values: Sequence[float], *, title: str) -> str:
+    """A line from left to right; the highest value touches the top."""
+    highest = max([*values, 1e-6])
+    last = max(1, len(values) - 1)
+    points = " ".join(f"{1000 * i / last:.0f},{44 - 42 * value / highest:.1f}" for i, value in enumerate(values))
+    return (
+        f'<svg class="of-spark" viewBox="0 0 1000 46" preserveAspectRatio="none" role="img" aria-label="{escape(title)}">'
+        f'<polyline points="{points}" fill="none" stroke="currentColor" stroke-width="2" vector-effect="non-scaling-stroke"/></svg>'
     )
 
 
@@ -127,18 +141,3 @@ def percent(share: float) -> str:
     if value >= 99.995 and share < 1:
         return "> 99.99 %"
     return f"{value:.2f} %" if value >= 99 else f"{value:.1f} %"
-
-
-_JOINER = "\u2060"  # word joiner: is not seen and not broken at, and what stands beside it is no address, emoji or icon any more
-
-
-def plain_markdown(text: object) -> str:
-    """One line of untrusted text for where Streamlit reads Markdown: nothing in it is markup, and it is at most 400 characters.
-
-    Backslashes alone are not enough: Streamlit makes links of bare addresses, and icons and emoji of ``:names:``, after they are
-    resolved (GitHub Flavored Markdown, "Autolinks").
-    """
-    line = next(iter(str(text).splitlines()), "")
-    line = line if len(line) <= 400 else f"{line[:400]} …"
-    line = re.sub(r"(:(?=\S)|@|www|--?(?=>)|<(?=-)|-(?=-)|[<>~](?==))", rf"\1{_JOINER}", line, flags=re.IGNORECASE)
-    return re.sub(r"([\\`*_{}\[\]()#+\-.!|~$<>:&])", r"\\\1", line)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import wave
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +43,21 @@ class Input:
         if len(shape) != 4 or self.dtype not in ("uint8", "float32", "float16", "float64"):
             return ""
         return "NHWC" if shape[3] in (1, 3) else "NCHW" if shape[1] in (1, 3) else ""
+
+    @property
+    def takes_audio(self) -> bool:
+        """True for samples, floats (length,), (batch, length) or (batch, 1, length) with a length that is free or long."""
+        shape = self.shape or ()
+        if self.dtype not in ("float32", "float16", "float64") or not 1 <= len(shape) <= 3:
+            return False
+        last = shape[-1]
+        long = not isinstance(last, int) or last >= 256
+        return long and all(not isinstance(size, int) or size == 1 for size in shape[:-1]) and (len(shape) < 3 or shape[1] == 1)
+
+    @property
+    def takes_values(self) -> bool:
+        """True for numbers and flags: values can be typed."""
+        return self.shape is not None and not self.takes_image and (self.dtype == "bool" or np.dtype(self.dtype).kind in "iuf")
 
     @property
     def takes_text(self) -> bool:
@@ -98,6 +115,61 @@ def from_image(spec: Input, image: np.ndarray, *, sizes: Mapping[int, int] | Non
         array = array.transpose(0, 3, 1, 2)
     made = array if spec.dtype == "uint8" else (array / 255).astype(spec.dtype)
     return np.ascontiguousarray(made)
+
+
+def from_values(spec: Input, text: str, sizes: Mapping[int, int]) -> np.ndarray:
+    """Typed numbers, parted by commas or spaces: one fills the whole input, as many as it has elements fill it in order.
+
+    Where one axis is free and ``sizes`` does not fit, that axis takes their number. Raises InputError for what is no number and for
+    another count.
+    """
+    words = [word for word in re.split(r"[\s,;\[\]()]+", text) if word]
+    try:
+        numbers = [_FLAGS[word.lower()] if word.lower() in _FLAGS else float(word) for word in words]
+        values = np.array(numbers).astype(spec.dtype)
+    except (ValueError, OverflowError, TypeError) as error:
+        raise InputError(f"the values of {spec.name!r} are no numbers: {text[:60]!r}; write such as 16000 or 0.5, 1, 2") from error
+    if not len(values):
+        raise InputError(f"no values were given for {spec.name!r}; write such as 16000 or 0.5, 1, 2")
+    shape = sized(spec, sizes)
+    if len(values) == 1:
+        return np.full(shape, values[0])
+    if math.prod(shape) != len(values) and spec.free_axes:
+        last = spec.free_axes[-1]
+        others = math.prod(size for axis, size in enumerate(shape) if axis != last)
+        if others and len(values) % others == 0:
+            shape = sized(spec, {**sizes, last: len(values) // others})
+    if math.prod(shape) != len(values):
+        raise InputError(f"{len(values)} values were given for {spec.name!r} of shape {shape}; give 1 or {math.prod(shape)}")
+    return values.reshape(shape)
+
+
+_FLAGS = {"true": 1.0, "false": 0.0}
+
+
+def from_audio(spec: Input, data: bytes) -> np.ndarray:
+    """A .wav file's samples as this input takes them, -1 … 1, one channel; cut or filled with silence where its length is fixed.
+
+    Raises InputError for what is no .wav of 8, 16 or 32 bits.
+    """
+    try:
+        with wave.open(BytesIO(data)) as file:
+            width, channels = file.getsampwidth(), file.getnchannels()
+            frames = file.readframes(min(file.getnframes(), MAX_ELEMENTS))
+    except (wave.Error, EOFError, ValueError) as error:
+        raise InputError(f"the sound for {spec.name!r} cannot be read ({error}); expected a .wav of whole numbers (PCM)") from error
+    if width not in _SAMPLES:
+        raise InputError(f"the sound for {spec.name!r} has samples of {8 * width} bits; expected 8, 16 or 32")
+    dtype, middle, largest = _SAMPLES[width]
+    samples = (np.frombuffer(frames, dtype).astype(np.float64).reshape(-1, channels).mean(axis=1) - middle) / largest
+    last = (spec.shape or (None,))[-1]
+    if isinstance(last, int):
+        samples = np.pad(samples[:last], (0, max(0, last - len(samples))))
+    shaped: np.ndarray = samples.reshape((1,) * (len(spec.shape or ()) - 1) + (-1,)).astype(spec.dtype)
+    return shaped
+
+
+_SAMPLES = {1: ("<u1", 128, 128.0), 2: ("<i2", 0, 2.0**15), 4: ("<i4", 0, 2.0**31)}
 
 
 def from_text(text: str) -> np.ndarray:

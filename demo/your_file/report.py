@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxferry.demo.widgets.html import plain_markdown
+from onnxferry.demo.words.language import marked, say
 from onnxferry.demo.your_file.sandbox import Answer
 from onnxferry.runtime.formats import human_bytes
 from onnxferry.runtime.onnx_file import values as value_info
@@ -15,33 +15,43 @@ from onnxferry.runtime.onnx_file import values as value_info
 
 def shape_words(shape: Sequence[int | str | None] | None) -> str:
     """``(batch, 3)``; ``of any rank`` for None."""
-    return "of any rank" if shape is None else value_info.shape_words(tuple(shape))
+    if shape is None:
+        return say("yours.any rank")
+    # A name may be a formula of a page's length.
+    short = tuple(f"{size[:24]}…" if isinstance(size, str) and len(size) > 25 else size for size in shape)
+    return value_info.shape_words(short)
+
+
+def columns_of(key: str) -> list[str]:
+    """The heads of a table's columns."""
+    return say(key).split("|")
 
 
 def facts_of(summary: Mapping[str, Any], contract: Mapping[str, Any] | None) -> dict[str, str]:
     """The file in a few lines, by name."""
     parameters = ", ".join(f"{count:,} {dtype}" for dtype, count in summary["parameters"].items())
     opsets = ", ".join(f"{domain} {version}" for domain, version in summary["opsets"])
-    said = "an ONNX model without an onnxferry contract"
+    said = say("yours.fact.plain")
     if contract:
         said = " ".join(filter(None, (contract["kind"], contract["name"], contract["version"])))
-    return {
-        "What": said,
-        "Description": contract["description"] if contract else "",
-        "Classes": ", ".join(contract["labels"][:40]) if contract else "",
-        "Licence": contract["license"] if contract else "",
-        "Size": human_bytes(summary["bytes"]),
-        "Parameters": parameters or "none",
-        "Operator sets": f"{opsets} (IR version {summary['ir_version']})",
-        "Made by": summary["producer"],
-        "Golden samples": str(contract["goldens"]) if contract else "",
+    values = {
+        "what": said,
+        "description": contract["description"] if contract else "",
+        "classes": ", ".join(contract["labels"][:40]) if contract else "",
+        "license": contract["license"] if contract else "",
+        "size": human_bytes(summary["bytes"]),
+        "parameters": parameters or say("yours.fact.none"),
+        "opsets": say("yours.fact.opsets.words", opsets=opsets, ir=summary["ir_version"]),
+        "producer": summary["producer"],
+        "goldens": str(contract["goldens"]) if contract else "",
     }
+    return {say(f"yours.fact.{name}"): value for name, value in values.items()}
 
 
 def value_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """Inputs and outputs: role, name, dtype, shape."""
-    roles = (("input", "inputs"), ("optional", "optional_inputs"), ("output", "outputs"))
-    return [(role, spec["name"], spec["dtype"], shape_words(spec["shape"])) for role, key in roles for spec in summary[key]]
+    keys = ("inputs", "optional_inputs", "outputs")
+    return [(say(f"yours.role.{key}"), spec["name"], spec["dtype"], shape_words(spec["shape"])) for key in keys for spec in summary[key]]
 
 
 def check_rows(comparisons: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, str, str]]:
@@ -49,8 +59,10 @@ def check_rows(comparisons: Sequence[Mapping[str, Any]]) -> list[tuple[str, str,
     rows = []
     for each in comparisons:
         found = "-" if each["max_abs"] is None else f"{each['max_abs']:.3g}"
-        allowed = f"{each['atol']:g} + {each['rtol']:g} |x|" if each["rtol"] else f"{each['atol']:g}" if each["atol"] else "none"
-        rows.append((str(each["sample"]), each["output"], found, allowed, "passed" if each["passed"] else f"failed: {each['problem']}"))
+        none = say("yours.allowed none")
+        allowed = f"{each['atol']:g} + {each['rtol']:g} |x|" if each["rtol"] else f"{each['atol']:g}" if each["atol"] else none
+        result = say("yours.test.passed") if each["passed"] else say("yours.test.failed", problem=each["problem"])
+        rows.append((str(each["sample"]), each["output"], found, allowed, result))
     return rows
 
 
@@ -66,7 +78,14 @@ def output_rows(answer: Answer) -> list[tuple[str, ...]]:
     return rows
 
 
+def not_finite(answer: Answer) -> list[tuple[str, int, int]]:
+    """Outputs with numbers that are not finite: name, how many, of how many."""
+    floats = {name: array for name, array in answer.outputs.items() if array.dtype.kind == "f"}
+    found = [(name, int(array.size - np.isfinite(array).sum()), array.size) for name, array in floats.items()]
+    return [each for each in found if each[1]]
+
+
 def parity_words(contract: Mapping[str, Any]) -> str:
     """One line on where the file says it comes from, for where Markdown is read."""
     made_with = str(contract["framework"])
-    return f"The file says that it was exported from {plain_markdown(made_with)}." if made_with and made_with.isprintable() else ""
+    return marked("yours.framework", name=made_with) if made_with and made_with.isprintable() else ""

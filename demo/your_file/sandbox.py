@@ -59,6 +59,7 @@ class Request:
     task: str  # "inspect" (read, never run), "check" (replay the golden samples), "run"
     feeds: Mapping[str, np.ndarray] = field(default_factory=dict)  # by input name; of "run"
     repeats: int = 1  # runs that are timed, after one that is not
+    beside: Mapping[str, bytes] = field(default_factory=dict)  # files that hold weights of the model, by name
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +83,9 @@ def ask(
     with what the runtime said in the child, UntrustedModelError where the child ran into a limit or died.
     """
     limits = limits or SandboxLimits()
-    if len(request.model) > limits.model_bytes:
-        raise UntrustedModelError(
-            f"the model has {human_bytes(len(request.model))}, and at most {human_bytes(limits.model_bytes)} are taken here"
-        )
+    size = len(request.model) + sum(map(len, request.beside.values()))
+    if size > limits.model_bytes:
+        raise UntrustedModelError(f"the model has {human_bytes(size)}, and at most {human_bytes(limits.model_bytes)} are taken here")
     size = sum(array.nbytes for array in request.feeds.values())
     if size > limits.feed_bytes:
         raise InputError(
@@ -95,6 +95,10 @@ def ask(
     with tempfile.TemporaryDirectory(prefix="onnxferry-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(request.model)
+        for name, data in request.beside.items():
+            if Path(name).name != name or name in ("", ".", "..", path.name):
+                raise InputError(f"the file name {name!r} is no plain name; rename it")
+            path.with_name(name).write_bytes(data)
         arguments: dict[str, Any] = {"path": str(path)}
         if function is _run:
             arguments |= {"names": list(request.feeds), "arrays": list(request.feeds.values()), "repeats": request.repeats}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).parents[2]
 ZOO = ROOT / "runtime" / "zoo"
@@ -129,6 +130,48 @@ def show_zoo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]
     st.cache_resource.clear()
 
 
+def _script(name: str) -> None:
+    import importlib
+
+    importlib.import_module(f"onnxferry.demo.pages.{name}").page()
+
+
+@pytest.fixture
+def show(tiny_zoo: Path, show_zoo: Callable[[Path], None]) -> Callable[..., AppTest]:
+    """``show("write", seed="3")``: the page, run once; the names after the first are what stands in the address. ``zoo``: another."""
+
+    def open_page(name: str, *, zoo: Path = tiny_zoo, **query: str) -> AppTest:
+        show_zoo(zoo)
+        page = AppTest.from_function(_script, args=(name,), default_timeout=300)
+        for key, value in query.items():
+            page.query_params[key] = value
+        return page.run()
+
+    return open_page
+
+
+def html_of(page: AppTest) -> str:
+    """All HTML of a page, joined."""
+    return "\n".join(each.body for each in page.get("html"))
+
+
+@pytest.fixture
+def html() -> Callable[[AppTest], str]:
+    """``html(page)``: all its HTML."""
+    return html_of
+
+
+@pytest.fixture
+def well() -> Callable[[AppTest], None]:
+    """``well(page)``: nothing was raised, and no error is shown."""
+
+    def check(page: AppTest) -> None:
+        assert [each.value for each in page.exception] == []
+        assert [each.value for each in page.error] == []
+
+    return check
+
+
 SERVED = """
 import os
 from pathlib import Path
@@ -152,7 +195,7 @@ def server(tiny_zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
     folder = tmp_path_factory.mktemp("served")
     script = folder / "app.py"
-    script.write_text(SERVED.format(script=str(ROOT / "demo" / "navigation.py")))
+    script.write_text(SERVED.format(script=str(ROOT / "demo" / "serving" / "navigation.py")))
     shutil.copytree(ROOT / "demo" / ".streamlit", folder / ".streamlit")
     port = free_port(None)
     command = [str(script) if part.endswith("app.py") else part for part in serve_command(port)]

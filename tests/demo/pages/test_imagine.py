@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from onnxferry.demo.pages.imagine import WALK_STEPS, real_images
+from onnxferry.demo.pages.imagine import WALK_STEPS, animation, real_images
 from onnxferry.demo.shipped.models import Examples
 from onnxferry.runtime import ImageGenerator, load
 
@@ -40,7 +40,7 @@ def test_all_classes_in_turn_and_the_next_seed(show: Show, well, html) -> None:
     well(page)
     before = images(html(page), "Generated")
     assert len(before) == 16
-    page.button[0].click().run()
+    next(button for button in page.button if button.label == "Another set").click().run()
     well(page)
     assert page.session_state["from_seed"] == 1
     assert not np.array_equal(before, images(html(page), "Generated"))
@@ -56,18 +56,33 @@ def test_the_walk_begins_and_ends_at_its_seeds(show: Show, well, html, tiny_zoo:
     with load(tiny_zoo / "digits-gan" / "digits-gan.onnx") as model:
         assert isinstance(model, ImageGenerator)
         ends = [model.sample(1, labels="8", seed=seed)[0] for seed in (11, 12)]
+    page = show("imagine", view="walk", walk_from="11", walk_to="12", walk_class="8")
+    well(page)
     for step, expected in ((0, ends[0]), (WALK_STEPS - 1, ends[1])):
-        page = show("imagine", walk_from="11", walk_to="12", walk_class="8", step=str(step))
-        well(page)
-        (here,) = images(html(page), f"8 at step {step} of {WALK_STEPS - 1}")
+        (here,) = images(html(page), f'8 at step {step}"')
         assert np.abs(here.astype(int) - expected).max() <= 1
 
 
+def test_a_walk_is_an_animation_there_and_back() -> None:
+    made = np.stack([np.full((4, 4), 60 * i, np.uint8) for i in range(4)])
+    with Image.open(io.BytesIO(animation(made, scale=2))) as gif:
+        assert gif.size == (8, 8)
+        assert gif.n_frames == 6  # type: ignore[attr-defined]
+        assert gif.info["loop"] == 0
+
+
+def test_what_another_reader_sees_stands_under_an_image(show: Show, well, html) -> None:
+    """The tiny generator has learnt nothing: the shipped recogniser reads other digits than were asked for."""
+    page = show("imagine", **{"class": "3"})
+    well(page)
+    assert re.search(r"3, read as \d", html(page))
+
+
 def test_a_walk_between_one_and_the_same_seed(show: Show, well) -> None:
-    well(show("imagine", walk_from="3", walk_to="3"))
+    well(show("imagine", view="walk", walk_from="3", walk_to="3"))
 
 
-@pytest.mark.parametrize("query", [{"class": "nobody"}, {"count": "0"}, {"from_seed": "x"}, {"step": "999"}, {"maker": "../../etc"}])
+@pytest.mark.parametrize("query", [{"class": "nobody"}, {"count": "0"}, {"from_seed": "x"}, {"view": "nothing"}, {"maker": "../../etc"}])
 def test_an_address_out_of_range_is_forgiven(show: Show, well, query: dict[str, str]) -> None:
     well(show("imagine", **query))
 

@@ -11,12 +11,16 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from onnxferry.demo.images import occlusion
+from onnxferry.demo.images.strokes import Stroke, write_strokes
 from onnxferry.demo.pages.recognise import verdict
 from onnxferry.demo.shipped import models
-from onnxferry.demo.widgets import components
+from onnxferry.demo.widgets import pad
 from onnxferry.runtime import Prediction
 
 Show = Callable[..., AppTest]
+
+SEVEN = write_strokes([Stroke(24, np.array([[90.0, 90.0], [240.0, 86.0], [195.0, 170.0], [158.0, 270.0]]))])
 
 
 def png(array: np.ndarray) -> bytes:
@@ -38,15 +42,56 @@ def test_an_empty_pad_invites(show: Show, well, html) -> None:
 
 
 def test_a_drawing_is_answered(show: Show, well, html, monkeypatch: pytest.MonkeyPatch, seven: np.ndarray) -> None:
-    monkeypatch.setattr(components, "drawing_pad", lambda key: 255 - seven)
+    monkeypatch.setattr(pad, "drawing_pad", lambda key, given: (SEVEN, True))
     page = show("recognise")
     well(page)
     assert "<strong>7</strong>" in html(page)
     assert html(page).count("<li") == 10
     assert "spoke for 7 in orange" in html(page)
+    assert html(page).count('class="of-tile"') == 24
     page.toggle[0].set_value(False).run()
     well(page)
     assert "orange" not in html(page)
+
+
+def test_which_pixels_mattered_waits_until_the_pen_rests(show: Show, well, html, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pad, "drawing_pad", lambda key, given: (SEVEN, False))
+    monkeypatch.setattr(occlusion, "heat_map", lambda *_: pytest.fail("the map was drawn"))
+    page = show("recognise")
+    well(page)
+    assert "<strong>7</strong>" in html(page)
+    assert any("pen rests" in each.value for each in page.caption)
+
+
+def test_a_link_carries_the_drawing(show: Show, well, html) -> None:
+    page = show("recognise", drawing=SEVEN)
+    well(page)
+    assert "<strong>7</strong>" in html(page)
+    well(show("recognise", drawing="no drawing"))
+
+
+@pytest.mark.parametrize(("boxes", "words"), [((), "I see nothing"), (((20, 40), (70, 90)), "I see 2 figures")])
+def test_what_is_no_single_digit_gets_no_answer(show: Show, well, html, boxes: tuple, words: str) -> None:
+    page = show("recognise", source="Upload")
+    image = np.full((120, 120), 255, np.uint8)
+    for left, right in boxes:
+        image[20:100, left:right] = 0
+    page.file_uploader[0].upload("image.png", png(image), "image/png").run()
+    well(page)
+    assert words in html(page)
+    assert "of-bars" not in html(page)
+
+
+def test_a_photograph_with_a_shadow_is_read_and_shown_as_it_was_read(show: Show, well, html, seven: np.ndarray) -> None:
+    page = show("recognise", source="Upload")
+    large = np.asarray(Image.fromarray(seven[..., 0]).resize((160, 160), Image.Resampling.BICUBIC)).astype(float) / 255
+    paper = np.full((240, 320), 230.0)
+    paper[40:200, 90:250] -= 170 * large
+    paper *= 1 - 0.3 * np.linspace(0, 1, 320)  # the light falls off
+    page.file_uploader[0].upload("photo.png", png(paper.round().astype(np.uint8)), "image/png").run()
+    well(page)
+    assert "<strong>7</strong>" in html(page)
+    assert "background removed" in html(page)
 
 
 def test_an_upload_is_answered(show: Show, well, html, seven: np.ndarray) -> None:
@@ -103,12 +148,12 @@ def test_a_hundred_megapixels_are_refused(show: Show, huge_image: bytes) -> None
 def test_examples_and_mistakes_say_the_truth(show: Show, well, html, tiny_zoo: Path) -> None:
     page = show("recognise", source="Examples", example="13")
     well(page)
-    assert ": right." in html(page)
+    assert "Correct: it is" in html(page)
     page = show("recognise", source="Mistakes", mistake="2")
     well(page)
-    assert ": wrong." in html(page)
+    assert "Wrong: it is" in html(page)
     wrong = models.examples("digits")
-    assert f"It is {wrong.labels[wrong.mistakes[2]]}" in html(page)
+    assert f"it is {wrong.labels[wrong.mistakes[2]]}" in html(page)
 
 
 @pytest.mark.parametrize("asked", ["-1", "x", "99999", "99999999999999999999", "²"])
@@ -133,5 +178,5 @@ def test_verdicts() -> None:
     sure, unsure = (Prediction("7", 7, p, np.zeros(10, np.float32)) for p in (0.99999, 0.4))
     assert verdict(sure, "") == "> 99.99 % sure."
     assert verdict(unsure, "") == "only 40.0 % sure: a guess."
-    assert verdict(sure, "7") == "> 99.99 % sure. It is 7: right."
-    assert verdict(unsure, "1") == "40.0 % sure. It is 1: wrong."
+    assert verdict(sure, "7") == "> 99.99 % sure. Correct: it is 7."
+    assert verdict(unsure, "1") == "40.0 % sure. Wrong: it is 1."

@@ -29,7 +29,7 @@ def test_every_model_is_explained(show: Show, well, html, name: str, line: str) 
     assert f'load("{name}")' in code[0]
     assert line in code[0]
     assert code[1].startswith("onnxferry train ")
-    assert "Parity passed" in " ".join(each.value for each in page.markdown)
+    assert "gave the same answers" in " ".join(each.value for each in page.markdown)
     assert "allowed" in html(page)
 
 

@@ -9,7 +9,8 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from onnxferry.demo.pages.write import Settings, Written
+from onnxferry.demo.pages import write
+from onnxferry.demo.pages.write import LONGEST_PROMPT, Settings, Written
 from onnxferry.runtime import TextGenerator, load
 
 Show = Callable[..., AppTest]
@@ -31,21 +32,63 @@ def test_it_writes_when_it_is_opened(show: Show, well, writer: TextGenerator) ->
     assert written.text == writer.generate("JULIET:\n", 100, 0.5, 20, 0.9, 7)
 
 
+def write_button(page: AppTest):
+    return next(button for button in page.button if button.label == "Write")
+
+
 def test_a_change_waits_for_the_button(show: Show, well, writer: TextGenerator) -> None:
     page = show("write", length="50")
     before = page.session_state["written"].text
-    page.text_area[0].set_value("To be").run()
-    well(page)
+    page.text_area[0].set_value("To be")
     assert page.session_state["written"].text == before
-    assert any("press Write" in each.value for each in page.caption)
-    page.button[0].click().run()
+    write_button(page).click().run()
     well(page)
     assert page.session_state["written"].text == writer.generate("To be", 50, seed=0)
 
 
+def test_a_long_paste_is_cut_and_said_so(show: Show, well) -> None:
+    page = show("write", length="10")
+    page.text_area[0].set_value("word " * 2000)
+    write_button(page).click().run()
+    well(page)
+    assert page.session_state["written"].settings.prompt == ("word " * 2000)[-LONGEST_PROMPT:]
+    assert any("4,000 of 10,000" in each.value for each in page.caption)
+
+
+def test_another_language_is_answered_in_english_and_said_so(show: Show, well) -> None:
+    page = show("write", length="10", prompt="中文")
+    well(page)
+    assert any("only read English" in each.value for each in page.caption)
+
+
+def test_letters_are_coloured_and_branch(show: Show, well, html, writer: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, list] = {}
+
+    def letters(key: str, shown: list[str], heat: list[float], rest: str = "") -> int:
+        given.update(letters=shown, heat=heat)
+        return 6
+
+    monkeypatch.setattr(write, "coloured_letters", letters)
+    page = show("write", length="30", show="surprise")
+    well(page)
+    whole = "ROMEO:\n" + page.session_state["written"].text
+    assert "".join(given["letters"]) == whole
+    assert all(0 <= heat <= 1 for heat in given["heat"])
+    assert any("bits a letter" in each.value for each in page.caption)
+    assert "of-spark" in html(page)
+    branches = [button for button in page.button if " · " in button.label]
+    assert len(branches) == 5
+    branches[1].click().run()
+    well(page)
+    prompt = page.session_state["written"].settings.prompt
+    assert prompt.startswith("ROMEO:")
+    assert len(prompt) == 7
+    assert page.session_state["written"].text == writer.generate(prompt, 30, seed=0)
+
+
 def test_the_next_seed_writes_another_text(show: Show, well, writer: TextGenerator) -> None:
     page = show("write", length="50")
-    next(button for button in page.button if button.label == "Next seed").click().run()
+    next(button for button in page.button if button.label == "Another one").click().run()
     well(page)
     assert page.session_state["written"].text == writer.generate("ROMEO:\n", 50, seed=1)
 
@@ -59,8 +102,8 @@ def test_what_is_typed_is_no_markup(show: Show, well, html) -> None:
 
 def test_an_empty_prompt(show: Show, well) -> None:
     page = show("write", length="50")
-    page.text_area[0].set_value("").run()
-    page.button[0].click().run()
+    page.text_area[0].set_value("")
+    write_button(page).click().run()
     well(page)
     assert page.session_state["written"].text
 
@@ -77,9 +120,9 @@ def test_an_address_out_of_range_is_forgiven(show: Show, well, name: str, value:
 
 def test_what_was_stopped_says_so() -> None:
     written = Written(Settings(), "abc", 0.5)
-    assert written.note() == "3 bytes at 6 bytes per second, stopped"
+    assert written.note() == "3 letters in 0.5 s, stopped"
     written.finished = True
-    assert written.note() == "3 bytes at 6 bytes per second"
+    assert written.note() == "3 letters in 0.5 s"
 
 
 def test_stop_before_the_first_piece(show: Show, well, writer: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,8 +140,8 @@ def test_stop_before_the_first_piece(show: Show, well, writer: TextGenerator, mo
     page.run()
     well(page)
     assert page.session_state["written"].text == ""
-    assert any(each.value == "0 bytes, stopped" for each in page.caption)
-    page.button[0].click().run()
+    assert any(each.value == "0 letters in 0.0 s, stopped" for each in page.caption)
+    write_button(page).click().run()
     well(page)
     assert page.session_state["written"].text == writer.generate("ROMEO:\n", 50, seed=0)
 

@@ -27,21 +27,21 @@ def test_one_of_ours_is_reported_checked_and_run(show: Show, well, html, tiny_zo
     page = uploaded(show, (tiny_zoo / name / f"{name}.onnx").read_bytes())
     well(page)
     assert name in html(page)
-    next(button for button in page.button if button.label.startswith("Replay")).click().run()
+    next(button for button in page.button if button.label.startswith("Run the built-in")).click().run()
     well(page)
     assert len(page.success) == 1
     next(button for button in page.button if button.label == "Run").click().run()
     well(page)
     assert "first values" in html(page)
-    assert [each.label for each in page.metric] == ["Median run", "Slowest", "Opening it"]
+    assert [each.label for each in page.metric] == ["Median run", "Slowest", "Load time"]
 
 
 def test_a_foreign_model_is_run_with_numbers_made_up(show: Show, well, html, scale_model: bytes) -> None:
     page = uploaded(show, scale_model)
     well(page)
-    assert "without an onnxferry contract" in html(page)
-    assert any("nothing to check it by" in each.value for each in page.caption)
-    next(each for each in page.number_input if "axis 0" in each.label).set_value(4)
+    assert "not made by onnxferry" in html(page)
+    assert any("no self-test" in each.value for each in page.caption)
+    next(each for each in page.number_input if "axis 0" in each.label or each.label == "Batch size").set_value(4)
     next(button for button in page.button if button.label == "Run").click().run()
     well(page)
     assert "(4, 3)" in html(page)
@@ -180,3 +180,59 @@ def test_many_inputs_have_a_few_widgets(show: Show, well, build_onnx) -> None:
     assert any("184 more inputs get random numbers" in each.value for each in page.caption)
     next(button for button in page.button if button.label == "Run").click().run()
     well(page)
+
+
+def run(page: AppTest) -> None:
+    next(button for button in page.button if button.label == "Run").click().run()
+
+
+def test_values_are_typed(show: Show, well, html, scale_model: bytes) -> None:
+    page = uploaded(show, scale_model)
+    next(each for each in page.text_input if each.label.startswith("Values for x")).set_value("1, 2, 3, 4, 5, 6")
+    run(page)
+    well(page)
+    assert "(2, 3)" in html(page)
+    assert "2 4 6 8 10 12" in html(page)
+    next(each for each in page.text_input if each.label.startswith("Values for x")).set_value("one")
+    run(page)
+    assert "no numbers" in page.error[0].value
+
+
+def test_numbers_that_are_not_finite_are_an_alarm(show: Show, scale_model: bytes) -> None:
+    page = uploaded(show, scale_model)
+    next(each for each in page.text_input if each.label.startswith("Values for x")).set_value("nan, 2, inf")
+    run(page)
+    assert "2 of 3 numbers of y are not finite" in page.error[0].value
+
+
+def test_examples_are_there_to_try_and_the_damaged_one_fails_its_test(show: Show, html, well) -> None:
+    page = show("your_model")
+    next(button for button in page.button if button.label.startswith("A damaged copy")).click().run()
+    assert "recogniser digits" in html(page)
+    next(button for button in page.button if button.label.startswith("Run the built-in")).click().run()
+    assert not page.exception
+    assert page.error
+    page = show("your_model", example="digits")
+    well(page)
+    assert "recogniser digits" in html(page)
+
+
+def test_a_model_and_its_weights_are_dropped_together(show: Show, well, html, tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = numpy_helper.from_array(np.full(300, 2, np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "w"], ["y"])], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [300])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [300])], [weight],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save_model(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.onnx.data", size_threshold=0)
+    page = show("your_model")
+    files = [(name, (tmp_path / name).read_bytes(), "application/octet-stream") for name in ("m.onnx", "m.onnx.data")]
+    page.file_uploader[0].set_value(files).run()
+    well(page)
+    next(each for each in page.text_input if each.label.startswith("Values for x")).set_value("21")
+    run(page)
+    well(page)
+    assert "42 42" in html(page)

@@ -20,7 +20,7 @@ def test_shipped_cards_show_everything_they_hold(path: Path) -> None:
     rows = parity_rows(card)
     assert len(rows) == len(card["parity"]["outputs"])
     assert all(0 <= length <= 1 for _, length, _ in rows)
-    assert "passed" in parity_sentence(card)
+    assert "gave the same answers" in parity_sentence(card)
 
 
 def test_shares_apart_from_the_rest() -> None:
@@ -34,7 +34,7 @@ def test_shares_apart_from_the_rest() -> None:
 def test_bars_show_what_is_missing() -> None:
     (a, b) = error_rows((("good", 0.99), ("bad", 0.9)))
     assert a[1] == pytest.approx(0.09)
-    assert b == ("bad", pytest.approx(0.9), "misses 10.00 % (90.0 %)")
+    assert b == ("bad", pytest.approx(0.9), "90.0 % right (10.00 % wrong)")
     assert error_rows((("perfect", 1.0),))[0][1] == 0
     assert error_rows(()) == []
 

@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-
 import numpy as np
 import pytest
 
-from onnxferry.demo.widgets.components import moved_latents, pad_image
-
-
-def test_a_drawing_is_read() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (56, 56, 1), np.uint8)
-    sent = {"number": 3, "pixels": base64.b64encode(pixels.tobytes()).decode(), "strokes": []}
-    np.testing.assert_array_equal(pad_image(sent), pixels)
-
-
-@pytest.mark.parametrize(
-    "state", [None, [], "x", {}, {"pixels": ""}, {"pixels": 7}, {"pixels": "%%%"}, {"pixels": "AAAA"}, {"pixels": "é"}]
-)
-def test_what_is_no_drawing_is_an_empty_pad(state: object) -> None:
-    assert pad_image(state) is None
-
+from onnxferry.demo.widgets.components import moved_latents, moves, with_moves
 
 ENCODED = np.array([0.123456, -1.5, 9.0], np.float32)
 
@@ -48,3 +32,16 @@ def test_what_belongs_to_another_image_or_to_none_moves_nothing(state: object) -
 
 def test_numbers_that_are_none_are_kept_finite() -> None:
     assert np.isfinite(moved_latents({"image": "a", "values": [float("nan"), float("inf"), 0]}, "a", ENCODED, 3.0)).all()
+
+
+def test_what_was_moved_travels_in_a_link() -> None:
+    moved = ENCODED.copy()
+    moved[1] = 2.25
+    assert moves(moved, ENCODED) == "1:2.25"
+    np.testing.assert_array_equal(with_moves(moves(moved, ENCODED), ENCODED, 12.0), moved)
+    np.testing.assert_array_equal(with_moves("1:99", ENCODED, 3.0), [ENCODED[0], 3, ENCODED[2]])
+
+
+@pytest.mark.parametrize("text", ["", "x", "1", "1:x", "7:1", "-1:1", "1:nan", "1:inf", ",", "1:2," * 900])
+def test_a_link_that_says_nothing_moves_nothing(text: str) -> None:
+    np.testing.assert_array_equal(with_moves(text, ENCODED, 3.0), ENCODED)

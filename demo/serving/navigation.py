@@ -1,0 +1,49 @@
+"""The bar and the pages: the script that Streamlit runs for every visitor.
+
+It does not lie beside ``pages/``: Streamlit takes a folder of that name beside its script for pages of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from onnxferry.demo.pages import compress, imagine, recognise, under_the_hood, write, your_model
+from onnxferry.demo.widgets.page import footer, language_switch
+from onnxferry.demo.words.language import say
+from onnxferry.runtime.kinds import AUTOENCODER, CNN, GAN, RNN
+
+PAGES = (
+    ("recognise", recognise.page, CNN.page),
+    ("write", write.page, RNN.page),
+    ("imagine", imagine.page, GAN.page),
+    ("compress", compress.page, AUTOENCODER.page),
+    ("your-model", your_model.page, "your-model"),
+    ("under-the-hood", under_the_hood.page, "under-the-hood"),
+)
+
+
+st.set_page_config(page_icon="⛴️", layout="wide")
+
+
+pages = [st.Page(page, title=say(f"menu.{name}"), url_path=path, default=name == "recognise") for name, page, path in PAGES]
+chosen = st.navigation(pages, position="hidden")
+
+
+st.set_page_config(page_title=f"{chosen.title} · onnxferry")
+
+
+st.html(Path(__file__).parents[1] / "assets" / "style.css")
+
+
+with st.container(horizontal=True, key="menu", vertical_alignment="center", gap="small"):
+    for page in pages:
+        st.page_link(page, width="content")
+    language_switch()
+
+
+chosen.run()
+
+
+footer()

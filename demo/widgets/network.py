@@ -1,0 +1,67 @@
+"""The inside of a network as one strip: what it saw, some maps of each stage, and the bars of its answer."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Protocol
+
+import numpy as np
+
+from onnxferry.demo.widgets.html import png
+from onnxferry.demo.words.language import say
+
+
+class Inside(Protocol):
+    """One pass: see ``shipped/maps.py``."""
+
+    @property
+    def probabilities(self) -> np.ndarray: ...
+    @property
+    def saw(self) -> np.ndarray: ...
+    @property
+    def stages(self) -> tuple[np.ndarray, ...]: ...
+
+
+def coloured(values: np.ndarray) -> np.ndarray:
+    """float32 (side, side) from 0 → uint8 (side, side, 3): dark where nothing was found, over blue to yellow (as in "viridis")."""
+    stops = np.array([[20, 24, 40], [38, 70, 130], [34, 145, 168], [110, 200, 120], [250, 225, 80]], np.float64)
+    share = np.clip(values / max(float(values.max()), 1e-6), 0, 1) * (len(stops) - 1)
+    low = np.minimum(share.astype(int), len(stops) - 2)
+    mixed: np.ndarray = stops[low] + (share - low)[..., None] * (stops[low + 1] - stops[low])
+    return mixed.round().astype(np.uint8)
+
+
+def strip(inside: Inside, before: Sequence[str], labels: Sequence[str], chosen: Mapping[int, Sequence[int]]) -> str:
+    """HTML. ``before``: figures that stand first. ``chosen``: by stage, which of its maps are shown."""
+    saw = _source(np.round(255 * (1 - np.clip(inside.saw, 0, 1))).astype(np.uint8))
+    side = inside.saw.shape[0]
+    parts = [f'<div class="of-stage">{each}</div>' for each in before]
+    alt = say("recognise.seen.alt", size=side)
+    parts.append(
+        f'<div class="of-stage"><figure class="of-image"><img alt="{escape(alt)}" src="{saw}">'
+        f"<figcaption>{escape(say('recognise.seen'))}</figcaption></figure></div>"
+    )
+    for stage, maps in enumerate(inside.stages):
+        tiles = "".join(
+            f'<span class="of-tile" tabindex="-1"><img alt="{escape(say("recognise.live.map", number=index + 1, stage=stage + 1))}" '
+            f'src="{_source(coloured(maps[index]))}"><img class="of-over" alt="" src="{saw}"></span>'
+            for index in chosen[stage]
+        )
+        words = say("recognise.live.maps", shown=len(chosen[stage]), count=len(maps), side=maps.shape[1])
+        parts.append(
+            f'<div class="of-stage of-maps"><div class="of-tiles">{tiles}</div>'
+            f"<p><b>{escape(say('recognise.live.stage', number=stage + 1))}</b> {escape(words)}</p></div>"
+        )
+    bars = "".join(
+        f'<span style="height:{max(2.0, 100 * float(share)):.1f}%" title="{escape(label)}"><i>{escape(label if len(label) < 3 else "")}</i>'
+        "</span>"
+        for label, share in zip(labels, inside.probabilities.tolist(), strict=True)
+    )
+    parts.append(f'<div class="of-stage"><div class="of-columns" aria-hidden="true">{bars}</div></div>')
+    return f'<div class="of-network" role="group" aria-label="{escape(say("recognise.live"))}">{"".join(parts)}</div>'
+
+
+def _source(image: np.ndarray) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png(image)).decode('ascii')}"
