@@ -8,7 +8,7 @@ it starts maxima at the lowest finite number, which infinities lie beyond (pytor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -132,6 +132,14 @@ def _squeeze(x: torch.Tensor, dim: int) -> torch.Tensor:
     return x.clone() if fixed and x.shape[dim] != 1 else torch.squeeze(x, dim)
 
 
+def _squeeze_axes(x: torch.Tensor, dims: Sequence[int]) -> Any:
+    """Only the axes of size 1, which may be none."""
+    if x.dim() == 0 or not all(isinstance(x.shape[dim], int) for dim in dims):
+        return NotImplemented if x.dim() else x.clone()
+    ones = {dim % x.dim() for dim in dims if x.shape[dim] == 1}
+    return x.reshape([size for axis, size in enumerate(x.shape) if axis not in ones]) if ones else x.clone()
+
+
 def _gather(x: torch.Tensor, dim: int, index: torch.Tensor, *, sparse_grad: bool = False) -> Any:
     """Of no places nothing, whatever their shape."""
     empty = any(isinstance(size, int) and size == 0 for size in index.shape)
@@ -180,6 +188,8 @@ DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
     aten.diagonal_scatter.default: _diagonal_scatter,
     aten.squeeze_copy.default: torch.squeeze,
     aten.squeeze_copy.dim: _squeeze,
+    aten.squeeze.dims: _squeeze_axes,
+    aten.squeeze_copy.dims: _squeeze_axes,
     aten._pdist_forward.default: _pairwise_distances,
     aten.scatter_reduce.two: _scatter_reduce,
     aten.index_reduce.default: _index_reduce,

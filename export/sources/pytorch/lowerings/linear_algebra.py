@@ -264,6 +264,37 @@ def _qr(a: torch.Tensor, mode: str = "reduced") -> Any:
     return _reflected(packed, factors, unit, backwards=True), r
 
 
+def _sign_and_log(a: torch.Tensor) -> Any:
+    """Of the determinant: its sign, and the logarithm of its size."""
+    made = _lu_factor_ex(a)
+    if made is NotImplemented:
+        return made
+    lu, pivots, _ = made
+    diagonal = torch.diagonal(lu, dim1=-2, dim2=-1)
+    swaps = (pivots != torch.arange(1, a.shape[-1] + 1, dtype=torch.int32)).to(torch.int64).sum(-1)
+    sign = torch.prod(torch.sign(diagonal), -1) * (1 - 2 * torch.remainder(swaps, 2)).to(a.dtype)
+    return sign, torch.log(torch.abs(diagonal)).sum(-1), lu, pivots
+
+
+def _added_product(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: Any = 1, alpha: Any = 1) -> Any:
+    """``beta * x + alpha * a @ b``: the converter drops factors of its own operator, and ONNX Runtime's Gemm takes floats only."""
+    if x.is_floating_point() and beta == 1 and alpha == 1:
+        return NotImplemented
+    product = torch.mm(a, b)
+    product = product if alpha == 1 else product * alpha
+    if beta == 0:
+        return product
+    return product + (x if beta == 1 else x * beta)
+
+
+def _distances(a: torch.Tensor, b: torch.Tensor, p: float = 2.0, compute_mode: int | None = None) -> torch.Tensor:
+    """Between every row of a and every row of b; the converter knows no p but 2."""
+    apart = a.unsqueeze(-2) - b.unsqueeze(-3)
+    if any(isinstance(size, int) and size == 0 for size in apart.shape):
+        return torch.zeros(apart.shape[:-1], dtype=a.dtype)
+    return torch.linalg.vector_norm(apart, p, -1)
+
+
 def _first(made: Any) -> Any:
     """The answer without LAPACK's codes, which PyTorch raises for: of a singular matrix a graph gives infinities."""
     return made if made is NotImplemented else made[0]
@@ -292,6 +323,11 @@ DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
     aten.lu_unpack.default: _lu_unpack,
     aten.linalg_lu_solve.default: _lu_solve,
     aten.lu_solve.default: lambda b, lu, pivots: _lu_solve(lu, pivots, b),
+    aten._linalg_slogdet.default: _sign_and_log,
+    aten.linalg_slogdet.default: lambda a: _two(_sign_and_log(a)),
+    aten.addmm.default: _added_product,
+    aten.cdist.default: _distances,
+    aten._cdist_forward.default: _distances,
     aten.geqrf.default: _geqrf,
     aten.linalg_householder_product.default: _householder_product,
     aten.ormqr.default: _ormqr,

@@ -90,7 +90,35 @@ TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.expm1.default: _expm1,
 }
 
+
+def _cross_entropy(
+    x: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    reduction: int = 1,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+) -> Any:
+    """Of one row without a batch, and of targets that are probabilities: ONNX's operator takes neither."""
+    axis = 0 if x.dim() == 1 else 1
+    if not target.is_floating_point():
+        if x.dim() > 1:
+            return NotImplemented
+        made = aten.cross_entropy_loss(x.unsqueeze(0), target.reshape(1), weight, reduction, ignore_index, label_smoothing)
+        return made.reshape(())
+    if label_smoothing:
+        target = target * (1 - label_smoothing) + label_smoothing / x.shape[axis]
+    each = -torch.log_softmax(x, axis) * target
+    if weight is not None:
+        each = each * weight.reshape([-1 if i == axis else 1 for i in range(x.dim())])
+    rows = each.sum(axis)
+    if reduction == 0:
+        return rows
+    return rows.sum() / rows.numel() if reduction == 1 else rows.sum()
+
+
 DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
+    aten.cross_entropy_loss.default: _cross_entropy,
     aten.log_sigmoid.default: _log_sigmoid,
     aten.log_sigmoid_forward.default: _log_sigmoid_forward,
     aten.logaddexp.default: _log_add_exp,
