@@ -3,6 +3,8 @@
 The converter has none of ``cummax``, ``cummin`` and ``cumprod``, and its ``logcumsumexp`` is ``log(cumsum(exp(x)))`` (onnxscript 0.7.2;
 microsoft/onnxscript issue 281), infinite beyond 88. Along an axis of fixed size they are computed by doubling: after step k each
 place holds what the last 2**k places give together. Along an open axis every place reduces all up to it: n * n numbers.
+
+``linspace`` between whole numbers counts from both ends in double precision, as ATen does; the converter from the first alone.
 """
 
 from __future__ import annotations
@@ -103,7 +105,22 @@ def _cum_prod(x: torch.Tensor, dim: int, *, dtype: torch.dtype | None = None) ->
     return torch.prod(torch.where(counts, spread, torch.ones((), dtype=x.dtype)), dim + 1)
 
 
+def _evenly(start: Any, end: Any, steps: int, *, dtype: torch.dtype | None = None, **options: Any) -> Any:
+    if dtype is None or dtype.is_floating_point or dtype.is_complex or not isinstance(steps, int) or steps == 0:
+        return NotImplemented
+    ends = [x if isinstance(x, torch.Tensor) else torch.full((), x) for x in (start, end)]
+    first, last = (x.to(dtype).to(torch.float64) for x in ends)
+    if steps == 1:
+        return first.reshape(1).to(dtype)
+    step = (last - first) / (steps - 1)
+    place = torch.arange(steps, dtype=torch.float64)
+    return torch.where(place < steps // 2, first + step * place, last - step * (steps - 1 - place)).to(dtype)
+
+
 DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
+    aten.linspace.Tensor_Tensor: _evenly,
+    aten.linspace.Tensor_Scalar: _evenly,
+    aten.linspace.Scalar_Tensor: _evenly,
     aten.logcumsumexp.default: _log_cum_sum_exp,
     aten.cummax.default: _cum_extreme(larger=True),
     aten.cummin.default: _cum_extreme(larger=False),

@@ -78,6 +78,19 @@ def _numbers(*bounds: Any) -> bool:
     return all(bound is None or isinstance(bound, int | float) for bound in bounds)
 
 
+def _of_numbers(choose: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
+    """``fmax`` and ``fmin``: of a number and NaN, the number."""
+
+    def chosen(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        dtype = torch.promote_types(a.dtype, b.dtype)
+        a, b = a.to(dtype), b.to(dtype)
+        if not dtype.is_floating_point:
+            return choose(a, b)
+        return torch.where(torch.isnan(a), b, torch.where(torch.isnan(b), a, choose(a, b)))
+
+    return chosen
+
+
 def _of_whole(value: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
     """What the operator is on whole numbers and flags; floats are left to the converter."""
 
@@ -117,6 +130,8 @@ DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
     aten.clamp.default: _clamp,
     aten.clamp_min.default: lambda x, low: _clamp(x, low, None),
     aten.clamp_max.default: lambda x, high: _clamp(x, None, high),
+    aten.fmax.default: _of_numbers(torch.maximum),
+    aten.fmin.default: _of_numbers(torch.minimum),
     aten.isclose.default: _is_close,
     aten.floor.default: _same,
     aten.ceil.default: _same,

@@ -36,7 +36,9 @@ class Formula:
     def like(self, x: Any) -> Any:
         """The result in the dtype that PyTorch gives for arguments of this dtype: whole numbers and flags give float32."""
         real = isinstance(x, ir.Value) and x.dtype is not None and x.dtype.is_floating_point()
-        return op.Cast(self.value, to=x.dtype if real else ir.DataType.FLOAT)
+        # Of nothing nothing: ONNX Runtime 1.31 fails on sums of it.
+        nothing = isinstance(x, ir.Value) and x.shape is not None and 0 in tuple(x.shape)
+        return op.Cast(x if nothing else self.value, to=x.dtype if real else ir.DataType.FLOAT)
 
     def __add__(self, other: Any) -> Formula:
         return Formula(op.Add(self.value, _value(other)))
@@ -118,9 +120,9 @@ class Formula:
     def along_new_axis(self) -> Formula:
         return Formula(op.Unsqueeze(self.value, op.Constant(value=ir.tensor(np.array([-1])))))
 
-    def summed(self) -> Formula:
-        """Over the last axis, which goes."""
-        return Formula(op.ReduceSum(self.value, op.Constant(value=ir.tensor(np.array([-1]))), keepdims=0))
+    def summed(self, count: int) -> Formula:
+        """Over the last axis, which has ``count`` numbers and goes."""
+        return Formula(op.MatMul(self.value, op.Constant(value=ir.tensor(np.ones(count)))))
 
 
 class Condition:

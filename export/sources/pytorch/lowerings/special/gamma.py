@@ -40,7 +40,7 @@ def _lgamma_positive(x: Formula) -> Formula:
     large = where(x < _MOVED, x + float(_MOVED), x)
     terms = tuple(b / (2 * k * (2 * k - 1)) for k, b in enumerate(_BERNOULLI[:8], 1))
     at_large = (large - 0.5) * (large.log() - 1.0) + (0.5 * math.log(2 * math.pi) - 0.5) + _series(terms, 1.0 / (large * large)) / large
-    return where(x < _MOVED, at_large - x.and_next(_MOVED).log().summed(), at_large)
+    return where(x < _MOVED, at_large - x.and_next(_MOVED).log().summed(_MOVED), at_large)
 
 
 def _lgamma(x: Any) -> Any:
@@ -59,7 +59,7 @@ def _digamma_positive(x: Formula) -> Formula:
     terms = tuple(b / (2 * k) for k, b in enumerate(_BERNOULLI[:8], 1))
     square = 1.0 / (large * large)
     at_large = large.log() - 0.5 / large - square * _series(terms, square)
-    return where(x < _MOVED, at_large - (1.0 / x.and_next(_MOVED)).summed(), at_large)
+    return where(x < _MOVED, at_large - (1.0 / x.and_next(_MOVED)).summed(_MOVED), at_large)
 
 
 def _digamma(x: Any) -> Any:
@@ -76,7 +76,7 @@ def _digamma(x: Any) -> Any:
 def _zeta_positive(s: Formula, q: Formula) -> Formula:
     """The sum of ``(q + k)**-s`` over all k from 0, for q > 0."""
     count = _MOVED - 1
-    first = q.and_next(count).power(-(s.along_new_axis())).summed()
+    first = q.and_next(count).power(-(s.along_new_axis())).summed(count)
     edge = q + float(count)
     last = edge.power(-s)
     # Euler's and Maclaurin's sum of the rest.
@@ -117,11 +117,12 @@ def _polygamma(n: int, x: Any) -> Any:
         return _digamma(x)
     real = Formula.of(x)
     if n == 1:
-        # Reflected (5.15.6), so that it is right for every negative number, and infinite at the poles.
         reflected = real < 0.5
-        sine = (math.pi * _from_whole(real)).sin()
+        sine = (math.pi * real).sin()
+        # Reflected (5.15.6). Of a negative whole number PyTorch gives a large number: pi is no whole number of float64's steps.
+        square = where((real < 0.0) & (abs(sine) < 1e-16), 1e-32, sine * sine)
         upper = _zeta_positive(Formula.of(2.0), where(reflected, 1.0 - real, real))
-        return where(reflected, math.pi**2 / (sine * sine) - upper, upper).like(x)
+        return where(reflected, math.pi**2 / square - upper, upper).like(x)
     sign = 1.0 if n % 2 else -1.0
     return (sign * math.exp(math.lgamma(n + 1.0)) * _zeta_of(Formula.of(n + 1.0), real)).like(x)
 
