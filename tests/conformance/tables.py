@@ -50,7 +50,8 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         ),
         "key": (
             "*Right*: equal. *Noted*: equal for finite inputs; NaN or infinity in the input is answered otherwise, or of several equal "
-            "values another one's place is given, or the last bit of a double differs. *Refused*: no file was written, for the reason below. *Wrong*: a file gave another "
+            "values another one's place is given, or the last bit of a double differs. "
+            "*Refused*: no file was written, for the reason below. *Wrong*: a file gave another "
             "answer. *Foreign*: an exception of another library. Rows that ONNX cannot hold (random numbers, complex results, layers "
             "of other frameworks) are not counted."
         ),
@@ -68,7 +69,8 @@ WORDS: Mapping[str, Mapping[str, str]] = {
             "是导出时没有见过的。CI 每次运行都重新抽取各表的十分之一再做一遍；任何一行都不得比这里记录的更差。"
         ),
         "key": (
-            "*right*：相等。*noted*：对有限的输入相等；输入含 NaN 或无穷时结果不同，或者在几个相等的值中给出了另一个的位置，或者双精度数的最后一位不同。"
+            "*right*：相等。*noted*：对有限的输入相等；输入含 NaN 或无穷时结果不同，或者在几个相等的值中给出了另一个的位置，"
+            "或者双精度数的最后一位不同。"
             "*refused*：没有写出文件，原因见下。*wrong*：文件给出了不同的结果。*foreign*：别的库的异常。"
             "ONNX 无法表示的行（随机数、复数结果、其他框架的层）不计入。"
         ),
