@@ -70,6 +70,10 @@ class KerasCall(torch.nn.Module):
         return dict(zip(self.outputs, answer, strict=True))
 
 
+def _nothing_drawn(*data: Any, **options: Any) -> None:
+    """In place of an image layer's draw, which it does not use unless it trains."""
+
+
 class KerasSource(TorchSource):
     """``examples``: an array, a list in the order of the model's inputs, or a dict by their names; None to draw random values.
 
@@ -120,6 +124,10 @@ class KerasSource(TorchSource):
             stack.enter_context(mock.patch.object(keras.src.backend.torch.random, "torch_seed_generator", return_value=None))
             for layer in regularized:
                 stack.enter_context(mock.patch.object(layer, "activity_regularizer", None))
+            augmenting = keras.src.layers.preprocessing.image_preprocessing.base_image_preprocessing_layer.BaseImagePreprocessingLayer
+            for layer in model._flatten_layers():
+                if isinstance(layer, augmenting):
+                    stack.enter_context(mock.patch.object(layer, "get_random_transformation", _nothing_drawn))
             yield
 
     def provenance(self) -> dict[str, Any]:

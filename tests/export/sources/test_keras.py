@@ -229,3 +229,13 @@ def test_the_backend_is_chosen_where_nobody_did(tmp_path: Path) -> None:
     other = subprocess.run(command, env={**environment, "KERAS_BACKEND": "jax"}, capture_output=True, text=True, timeout=300)
     assert other.returncode == 1
     assert "KERAS_BACKEND is jax: unset it, or set it to torch" in " ".join(other.stderr.split())
+
+
+def test_image_layers_that_draw_even_when_they_do_not_train(tmp_path: Path) -> None:
+    """They drop what they drew; a graph cannot hold the draw."""
+    drawing = [layers.RandomHue(0.2), layers.RandomSaturation(0.4), layers.RandomSharpness(0.5)]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *drawing, layers.Rescaling(0.5)])
+    image = RNG.uniform(0, 255, (2, 8, 8, 3)).astype(np.float32)
+    assert export_model(model, image, tmp_path / "m.onnx").passed
+    with load(tmp_path / "m.onnx", device="cpu") as file:
+        np.testing.assert_allclose(next(iter(file.run({"input": image}).values())), image * 0.5, rtol=1e-6)

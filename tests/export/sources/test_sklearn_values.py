@@ -16,6 +16,7 @@ from sklearn.datasets import make_classification
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestClassifier
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.manifold import Isomap, LocallyLinearEmbedding
 from sklearn.mixture import GaussianMixture
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
@@ -181,3 +182,11 @@ def test_mixtures_several_questions_and_functions(tmp_path: Path) -> None:
     own = make_pipeline(FunctionTransformer(np.clip, kw_args={"a_min": 0, "a_max": 1}), Ridge()).fit(rows, rows[:, 0])
     with pytest.raises(ExportError, match="cannot be exported with the function clip: known are numpy's"):
         export_model(own, rows, tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("model", [Isomap(n_neighbors=4), LocallyLinearEmbedding(n_neighbors=4)], ids=["isomap", "locally linear"])
+def test_embeddings_of_new_rows(tmp_path: Path, model: Any) -> None:
+    rows = np.random.default_rng(0).normal(size=(30, 3))
+    ask = exported(model.fit(rows), rows[:8] + 0.1, tmp_path)
+    new = rows[10:20] * 1.1
+    np.testing.assert_allclose(ask(X=new)["transformed"], model.transform(new), rtol=1e-4, atol=1e-5)

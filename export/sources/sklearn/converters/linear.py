@@ -298,7 +298,11 @@ def _kernel_ridge(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
 
 @converts(TRANSFORM, "KernelPCA")
 def _kernel_pca(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
-    found = kernel(graph, model, x, model.kernel, model.X_fit_, model.gamma_, model.degree, model.coef0)
+    return projected_kernel(model, kernel(graph, model, x, model.kernel, model.X_fit_, model.gamma_, model.degree, model.coef0))
+
+
+def projected_kernel(model: Any, found: Tensor) -> Tensor:
+    """Of a KernelPCA, from the kernel between the given rows and the fitted ones."""
     center = model._centerer
     centered = found - np.asarray(center.K_fit_rows_) - found.sum(keep=True) / float(len(center.K_fit_rows_)) + float(center.K_fit_all_)
     keep = np.flatnonzero(model.eigenvalues_)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxferry.export.sources.sklearn.converters.linear import dense, squared_distances
+from onnxferry.export.sources.sklearn.converters.linear import dense, projected_kernel, squared_distances
 from onnxferry.export.sources.sklearn.converters.registry import (
     CLASS,
     PREDICT,
@@ -115,6 +115,42 @@ def _neighbors_graph(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     found, places = gaps.smallest(count)
     values = found if model.mode == "distance" else found * 0.0 + 1.0
     return graph.op("ScatterElements", [gaps * 0.0, places, values], "float64", axis=1)
+
+
+@converts(TRANSFORM, "Isomap")
+def _isomap(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
+    """The shortest way to every fitted row goes by one of the nearest."""
+    neighbors = model.nbrs_
+    if model.n_neighbors is None:
+        raise unsupported(model, "neighbors within a radius; use n_neighbors")
+    found, places = distances(graph, neighbors, matrix(graph, x), _fitted_rows(neighbors)).smallest(int(neighbors.n_neighbors))
+    ways = graph.constant(np.asarray(model.dist_matrix_, np.float64)).take(places) + found.unsqueeze(2)
+    shortest = ways.min(1)
+    return projected_kernel(model.kernel_pca_, shortest * shortest * -0.5)
+
+
+@converts(TRANSFORM, "LocallyLinearEmbedding")
+def _locally_linear(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
+    """The weights that make a row of its neighbors, as ``barycenter_weights``: a small system a row, solved by Gauss and Jordan."""
+    count = int(model.n_neighbors)
+    if count > 32:
+        raise unsupported(model, f"n_neighbors={count}; the limit is 32")
+    rows, given = _fitted_rows(model.nbrs_), matrix(graph, x)
+    _, places = distances(graph, model.nbrs_, given, rows).smallest(count)
+    apart = graph.constant(rows).take(places) - given.unsqueeze(1)
+    products = graph.op("MatMul", [apart, graph.op("Transpose", [apart], "float64", perm=[0, 2, 1])], "float64")
+    unit = np.eye(count)
+    trace = graph.op("ReduceSum", [products * unit, Whole([1, 2])], "float64", keepdims=1)
+    ridge = graph.where(trace > 0.0, trace * float(model.reg), graph.constant(float(model.reg)))
+    system = graph.concat([products + ridge * unit, (products * 0.0 + 1.0).max(2).unsqueeze(2)], axis=2)
+    for place in range(count):
+        row = graph.op("Gather", [system, Whole(place)], "float64", axis=1)
+        row = row / graph.op("Gather", [row, Whole([place])], "float64", axis=1)
+        column = graph.op("Gather", [system, Whole([place])], "float64", axis=2)
+        system = graph.where(graph.constant(unit[place].reshape(-1, 1) > 0), row.unsqueeze(1), system - column * row.unsqueeze(1))
+    weights = graph.op("Gather", [system, Whole(count)], "float64", axis=2)
+    shares = weights / weights.sum(keep=True)
+    return (graph.constant(np.asarray(model.embedding_, np.float64)).take(places) * shares.unsqueeze(2)).running_sum(1)
 
 
 @converts(PREDICT, "RadiusNeighborsRegressor")
