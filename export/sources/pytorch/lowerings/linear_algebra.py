@@ -292,7 +292,8 @@ def _distances(a: torch.Tensor, b: torch.Tensor, p: float = 2.0, compute_mode: i
     apart = a.unsqueeze(-2) - b.unsqueeze(-3)
     if any(isinstance(size, int) and size == 0 for size in apart.shape):
         return torch.zeros(apart.shape[:-1], dtype=a.dtype)
-    return torch.linalg.vector_norm(apart, p, -1)
+    made: torch.Tensor = torch.linalg.vector_norm(apart, p, -1)
+    return made
 
 
 def _first(made: Any) -> Any:

@@ -97,3 +97,13 @@ def test_selected_and_written_diagonals(exported):
     for rows in ROWS[:2]:
         file.check(rows[:, :3], rtol=1e-5, atol=1e-6)
     file.check(ROWS[0][:, :3] * 1e8, rtol=1e-5, atol=1.0)
+
+
+def test_covariance_and_correlation(exported):
+    functions = {
+        "cov": torch.cov,
+        "weighted": lambda x: torch.cov(x, fweights=torch.tensor([1, 2, 0, 3]), aweights=torch.tensor([0.5, 1.0, 2.0, 0.25])),
+        "corrcoef": torch.corrcoef,
+    }
+    file = exported(functions, ROWS[0])
+    file.check(ROWS[1], rtol=1e-5, atol=1e-6)
