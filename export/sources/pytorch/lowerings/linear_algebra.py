@@ -287,6 +287,14 @@ def _added_product(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: A
     return product + (x if beta == 1 else x * beta)
 
 
+def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Any:
+    """Of whole numbers, as :func:`_added_product`."""
+    if x.is_floating_point():
+        return NotImplemented
+    product = torch.matmul(x, weight.mT if weight.dim() > 1 else weight)
+    return product if bias is None else product + bias
+
+
 def _distances(a: torch.Tensor, b: torch.Tensor, p: float = 2.0, compute_mode: int | None = None) -> torch.Tensor:
     """Between every row of a and every row of b; the converter knows no p but 2."""
     apart = a.unsqueeze(-2) - b.unsqueeze(-3)
@@ -327,6 +335,7 @@ DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
     aten._linalg_slogdet.default: _sign_and_log,
     aten.linalg_slogdet.default: lambda a: _two(_sign_and_log(a)),
     aten.addmm.default: _added_product,
+    aten.linear.default: _linear,
     aten.cdist.default: _distances,
     aten._cdist_forward.default: _distances,
     aten.geqrf.default: _geqrf,

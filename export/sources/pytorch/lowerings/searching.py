@@ -25,6 +25,8 @@ def _search_sorted(
 ) -> torch.Tensor:
     values = values if isinstance(values, torch.Tensor) else torch.full((), values, dtype=sorted_sequence.dtype)
     edges = sorted_sequence if sorter is None else torch.gather(sorted_sequence, -1, sorter)
+    if any(isinstance(size, int) and size == 0 for size in values.shape):  # ONNX Runtime 1.31 gives sums of nothing another shape
+        return torch.zeros(values.shape, dtype=torch.int32 if out_int32 else torch.int64)
     scalar = values.dim() == 0
     v = values.reshape(1) if scalar else values
     e = edges if edges.dim() == 1 else edges.unsqueeze(-2)
