@@ -13,6 +13,7 @@ from onnxferry.demo.images import content, occlusion
 from onnxferry.demo.images.strokes import painted, read_strokes
 from onnxferry.demo.images.uploads import read_upload
 from onnxferry.demo.shipped import maps, models
+from onnxferry.demo.shipped.known import known
 from onnxferry.demo.widgets import components, html, network, pad
 from onnxferry.demo.widgets.choices import choose, whole_from_address
 from onnxferry.demo.widgets.page import heading, show_errors
@@ -91,9 +92,11 @@ def _live(name: str, source: str) -> None:
             if refused:
                 answer.html(html.answer("–", refused, sure=False, reading=say("recognise.reading")))
                 return
-            prediction = _say(answer, model, given)
+            inside = maps.inside(name, given.image, model.channels)
+            prediction = _say(answer, model, given, _is_strange(name, given, inside))
         # After the answer, which is on its way to the reader by now.
-        _inside(name, model, given)
+        if inside is not None:
+            _inside(inside, model, given)
         with right:
             _explain(model, given, prediction)
 
@@ -155,12 +158,23 @@ def _refusal(name: str, given: Given) -> str:
     return say("recognise.several", count=count) if count > 1 else ""
 
 
-def _say(answer: st.delta_generator.DeltaGenerator, model: Classifier, given: Given) -> Prediction:
+def _is_strange(name: str, given: Given, inside: maps.Inside | None) -> bool:
+    """Whether it is probably of no class: its features are far from all that the model has learnt."""
+    measured = known(name)
+    if measured is None or inside is None or given.truth or not given.rests:
+        return False
+    return measured.distance(inside.features) > measured.threshold
+
+
+def _say(answer: st.delta_generator.DeltaGenerator, model: Classifier, given: Given, strange: bool) -> Prediction:
     started = time.perf_counter()
     (prediction,) = model.predict(given.image)
     took = 1000 * (time.perf_counter() - started)
     words = verdict(prediction, given.truth)
-    answer.html(html.answer(prediction.label, words, sure=prediction.probability >= _SURE, reading=say("recognise.reading")))
+    sure = prediction.probability >= _SURE and not strange
+    if strange:
+        words = say("recognise.none", label=prediction.label)
+    answer.html(html.answer("?" if strange else prediction.label, words, sure=sure, reading=say("recognise.reading")))
     st.html(html.bars(model.labels, prediction.probabilities.tolist(), title=say("recognise.bars")))
     st.caption(marked("recognise.took", took=f"{took:.1f}"))
     return prediction
@@ -174,11 +188,8 @@ def verdict(prediction: Prediction, truth: str) -> str:
     return say("recognise.sure" if prediction.probability >= _SURE else "recognise.guess", share=share)
 
 
-def _inside(name: str, model: Classifier, given: Given) -> None:
+def _inside(found: maps.Inside, model: Classifier, given: Given) -> None:
     """The photograph as given and as it was read, and the maps of each stage."""
-    found = maps.inside(name, given.image, model.channels)
-    if found is None:
-        return
     st.html(f'<h2 class="of-h2">{escape(say("recognise.live"))}</h2>')
     pictures = []
     if given.before is not None:

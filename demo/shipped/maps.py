@@ -39,6 +39,7 @@ class Inside:
     """One pass."""
 
     probabilities: np.ndarray  # float32 (classes,)
+    features: np.ndarray  # float32 (n,)
     saw: np.ndarray  # float32 (side, side), 0 to 1
     stages: tuple[np.ndarray, ...]  # float32 (maps, side, side) of each stage
 
@@ -50,8 +51,10 @@ def inside(name: str, image: np.ndarray, channels: int) -> Inside | None:
         return None
     if image.shape[2] != channels:
         image = image.mean(axis=2, keepdims=True).round().astype(np.uint8) if channels == 1 else image.repeat(3, axis=2)
-    outputs = engine.run({"image": image[None]}, ["probabilities", SAW, *STAGES])
-    return Inside(outputs["probabilities"][0], outputs[SAW][0].mean(axis=0), tuple(outputs[stage][0] for stage in STAGES))
+    outputs = engine.run({"image": image[None]}, ["probabilities", "features", SAW, *STAGES])
+    return Inside(
+        outputs["probabilities"][0], outputs["features"][0], outputs[SAW][0].mean(axis=0), tuple(outputs[stage][0] for stage in STAGES)
+    )
 
 
 def chosen_maps(maps: np.ndarray, count: int = SHOWN) -> list[int]:

@@ -64,6 +64,7 @@ WORDS: Mapping[str, str] = MappingProxyType(
         "recognise.reading": "正在识别……",
         "recognise.nothing": "这里什么也看不到。",
         "recognise.several": "一次只能认一个数字。这里有 {count} 个图形。",
+        "recognise.none": "大概不是 0 到 9 中的任何一个。最接近的是 {label}。",
         "recognise.bars": "每个类别的概率",
         "recognise.took": "网络用了 {took} ms。",
         "recognise.why": "哪些像素起了作用",

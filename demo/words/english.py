@@ -65,6 +65,7 @@ WORDS: Mapping[str, str] = MappingProxyType(
         "recognise.reading": "reading …",
         "recognise.nothing": "I see nothing here.",
         "recognise.several": "I read one digit at a time. I see {count} figures.",
+        "recognise.none": "Probably none of the digits 0 to 9. The nearest is {label}.",
         "recognise.bars": "Probability of each class",
         "recognise.took": "The network took {took} ms.",
         "recognise.why": "Which pixels mattered",

@@ -3,7 +3,7 @@
 python tests/bench/bench_demo.py [--rounds 40]
 
 JSON: seconds from the command to a first page that can be drawn on, and from a fresh browser to one on a server that runs;
-milliseconds from the pen's touch to the new answer on the screen, by the browser's own clock; bytes a second that the Write page shows.
+milliseconds from the pen's touch to the new answer on the screen, by the browser's own clock; what the Write page says of its speed.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def writing(browser: Browser, url: str) -> str:
     page = browser.new_context().new_page()
     page.set_default_timeout(PATIENCE)
     page.goto(f"{url}/write?length=2000")
-    note = page.get_by_text(re.compile(r"^2,000 bytes at"))
+    note = page.get_by_text(re.compile(r"^2,000 letters in"))
     expect(note).to_be_visible(timeout=PATIENCE)
     return note.inner_text()
 

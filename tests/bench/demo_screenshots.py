@@ -90,7 +90,7 @@ def shot(browser: Browser, url: str, name: str, scheme: str, width: int) -> byte
             draw(page)
         elif name == "your-model":
             page.locator('input[type="file"]').first.set_input_files(ROOT / "runtime" / "zoo" / "digits" / "digits.onnx")
-            button = page.get_by_role("button", name="Replay its golden samples")
+            button = page.get_by_role("button", name="Run the built-in self-test")
             expect(button).to_be_visible(timeout=PATIENCE)
             settle(page)
         page.mouse.move(0, 0)
@@ -116,7 +116,7 @@ def draw(page: Page) -> None:
         page.mouse.move(*point, steps=8)
     page.mouse.up()
     expect(page.locator(".of-answer strong")).to_have_text("7", timeout=PATIENCE)
-    expect(page.locator("figure.of-image img")).to_have_count(1, timeout=PATIENCE)
+    expect(page.get_by_role("img", name="spoke for 7")).to_be_visible(timeout=PATIENCE)
 
 
 def save(data: bytes, path: Path) -> None:

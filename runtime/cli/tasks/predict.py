@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -28,6 +28,8 @@ from onnxferry.runtime.cli.console import (
 from onnxferry.runtime.cli.tasks.image_arguments import Unreadable, image_names, key_of, opened_images
 from onnxferry.runtime.cli.tasks.row_arguments import predicted_rows
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.images.inputs import decode_each
+from onnxferry.runtime.images.photo import without_background
 from onnxferry.runtime.tasks.classifier import Classifier, Prediction
 from onnxferry.runtime.tasks.loading import load, wrong_kind
 from onnxferry.runtime.tasks.row_classifier import RowClassifier
@@ -54,6 +56,9 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    photo: Annotated[
+        bool, typer.Option("--photo", help="Remove the background of photographs of writing first: shadows, ruled lines, a table.")
+    ] = False,
     processes: Annotated[int | None, typer.Option(min=1, help="Of --out: processes; one a CPU if not given.", show_default=False)] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -67,6 +72,7 @@ def predict(
     onnxferry predict digits.onnx three.png seven.jpg
     onnxferry predict digits.onnx photos/ --threshold 0.9 --top 3
     onnxferry predict digits.onnx - --json < three.png
+    onnxferry predict digits.onnx phone.jpg --photo
     onnxferry predict wine.onnx rows.csv
     onnxferry predict digits.onnx 'photos/**/*.jpg' --out results.parquet
     ```
@@ -89,6 +95,8 @@ def predict(
     With --out and --json: path, rows, errors (rows with one), reused (rows of an interrupted run).
     """
     if out is not None:
+        if photo:
+            raise InputError("--photo does not go with --out; leave one of them out")
         return _to_file(model, images, out, processes, device, as_json)
     names = image_names(images)
     errors: list[tuple[str, InputError]] = []
@@ -96,9 +104,11 @@ def predict(
     with load(model, device=device, threads=threads) as classifier:
         of_rows = isinstance(classifier, RowClassifier)
         if isinstance(classifier, RowClassifier):
+            if photo:
+                raise InputError("--photo is for models of images; leave it out")
             rows, notes = predicted_rows(classifier, names)
         elif isinstance(classifier, Classifier):
-            predictions, errors = _predict_all(classifier, names)
+            predictions, errors = _predict_all(classifier, names, photo)
             rows = [(name, predictions[key_of(name)]) for name in names if key_of(name) in predictions]
         else:
             raise wrong_kind(classifier, Classifier, model)
@@ -142,12 +152,15 @@ def _to_file(model: str, images: Sequence[str], out: Path, processes: int | None
     return 0
 
 
-def _predict_all(classifier: Classifier, names: Sequence[str]) -> tuple[dict[str, Prediction], list[tuple[str, InputError]]]:
+def _predict_all(classifier: Classifier, names: Sequence[str], photo: bool) -> tuple[dict[str, Prediction], list[tuple[str, InputError]]]:
     """Predictions by key, and the images that cannot be read."""
     predictions = {}
     with progress_bar("predicting", len(names)) as advance:
         unreadable = Unreadable(advance)
-        for key, prediction in classifier.predict_each(opened_images(names), on_error=unreadable):
+        images: Iterable[tuple[Any, Any]] = opened_images(names)
+        if photo:
+            images = ((key, without_background(image)) for key, image in decode_each(images, unreadable, None))
+        for key, prediction in classifier.predict_each(images, on_error=unreadable):
             predictions[key] = prediction
             advance(1)
     return predictions, unreadable.errors

@@ -180,3 +180,11 @@ def test_verdicts() -> None:
     assert verdict(unsure, "") == "only 40.0 % sure: a guess."
     assert verdict(sure, "7") == "> 99.99 % sure. Correct: it is 7."
     assert verdict(unsure, "1") == "40.0 % sure. Wrong: it is 1."
+
+
+def test_what_is_no_digit_is_said_to_be_none(show: Show, well, html, monkeypatch: pytest.MonkeyPatch) -> None:
+    zigzag = 336 * np.array([(0.2, 0.3), (0.3, 0.7), (0.4, 0.3), (0.5, 0.7), (0.6, 0.3), (0.7, 0.7), (0.8, 0.3)])
+    monkeypatch.setattr(pad, "drawing_pad", lambda key, given: (write_strokes([Stroke(24, zigzag)]), True))
+    page = show("recognise")
+    well(page)
+    assert "Probably none of the digits" in html(page)

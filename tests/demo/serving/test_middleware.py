@@ -110,3 +110,11 @@ def test_uploads_on_their_way_count() -> None:
 @pytest.mark.parametrize("held", [1])
 def test_other_requests_pass(held: int) -> None:
     assert asked(UploadBound(serves("text/plain", b"ok"), held, lambda: 10), "/_stcore/health")[2] == b"ok"
+
+
+def test_streamlit_finds_no_pages_of_its_own() -> None:
+    """A folder ``pages`` beside its script is a second set of pages: a direct link to one was answered with an empty page."""
+    from onnxferry.demo.app import app
+
+    assert app.script_path.is_file()
+    assert not (app.script_path.parent / "pages").exists()

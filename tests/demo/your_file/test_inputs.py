@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import io
+import wave
 
 import numpy as np
 import pytest
 
-from onnxferry.demo.your_file.inputs import MAX_ELEMENTS, Input, from_file, from_image, from_text, made_up, sized
+from onnxferry.demo.your_file.inputs import (
+    MAX_ELEMENTS,
+    Input,
+    from_audio,
+    from_file,
+    from_image,
+    from_text,
+    from_values,
+    made_up,
+    sized,
+)
 from onnxferry.runtime.errors import InputError
 
 
@@ -110,3 +121,46 @@ def test_files_that_lie_are_refused() -> None:
 def test_what_holds_no_arrays(data: bytes) -> None:
     with pytest.raises(InputError, match="no arrays that can be read"):
         from_file(data, [Input("x", "float32", (3,))])
+
+
+@pytest.mark.parametrize(
+    ("shape", "text", "expected"),
+    [
+        ((), "16000", np.array(16000.0)),
+        ((2, 2), "0.5", np.full((2, 2), 0.5)),
+        (("batch", 3), "1, 2 3; 4 5 6", np.array([[1, 2, 3], [4, 5, 6.0]])),
+        ((2,), "true false", np.array([1.0, 0.0])),
+    ],
+)
+def test_typed_values(shape: tuple, text: str, expected: np.ndarray) -> None:
+    made = from_values(Input("x", "float32", shape), text, {})
+    np.testing.assert_array_equal(made, expected.astype(np.float32))
+    assert made.dtype == np.float32
+
+
+@pytest.mark.parametrize("text", ["one", "", " , ", "1 2", "1e999999999x"])
+def test_typed_values_that_do_not_fit_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="'x'"):
+        from_values(Input("x", "float32", (3,)), text, {})
+
+
+def wav(samples: np.ndarray, channels: int = 1) -> bytes:
+    stream = io.BytesIO()
+    with wave.open(stream, "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(samples.astype("<i2").tobytes())
+    return stream.getvalue()
+
+
+def test_a_sound_fills_an_input() -> None:
+    samples = np.array([0, 16384, -32768])
+    free = from_audio(Input("input", "float32", ("batch", "samples")), wav(samples))
+    np.testing.assert_array_equal(free, np.array([[0, 0.5, -1]], np.float32))
+    fixed = from_audio(Input("input", "float32", (1, 1, 512)), wav(np.repeat(samples, 2), channels=2))
+    assert fixed.shape == (1, 1, 512)
+    np.testing.assert_array_equal(fixed[0, 0, :4], [0, 0.5, -1, 0])
+    for data in (b"", b"RIFF", wav(samples)[:20]):
+        with pytest.raises(InputError, match=r"\.wav"):
+            from_audio(Input("input", "float32", ("n",)), data)

@@ -16,6 +16,8 @@ from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.cli.tasks.image_arguments import image_names
 from onnxferry.runtime.machine import nvidia
 
+ROOT = Path(__file__).parents[3]
+
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
@@ -227,3 +229,25 @@ def test_closed_streams_and_terminals_of_no_width(recogniser: Path, images: Path
     narrow = shell(f"onnxferry predict {model} white.png missing.png", images, COLUMNS="0")
     assert "white.png" in narrow.stdout
     assert "no such image: missing.png" in narrow.stderr
+
+
+def test_a_photograph_in_a_shadow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As it is it is misread: a shadow is the strongest figure of the image."""
+    with np.load(ROOT / "runtime" / "zoo" / "digits" / "examples.npz") as arrays:
+        digit = arrays["images"][arrays["labels"] == 7][0][..., 0]
+    ink = np.asarray(Image.fromarray(digit).resize((120, 120), Image.Resampling.BICUBIC)).astype(float) / 255
+    paper = np.full((200, 260), 230.0)
+    paper[40:160, 70:190] -= 170 * ink
+    paper *= 1 - 0.4 * np.linspace(0, 1, 260)
+    Image.fromarray(paper.round().astype(np.uint8)).save(tmp_path / "photo.png")
+    labels = []
+    for extra in ([], ["--photo"]):
+        assert main(["predict", "digits", str(tmp_path / "photo.png"), "--json", *extra]) == 0
+        labels.append(json.loads(capsys.readouterr().out)["predictions"][0]["label"])
+    assert labels[0] != "7"
+    assert labels[1] == "7"
+
+
+def test_photo_does_not_go_with_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "digits", str(tmp_path), "--photo", "--out", str(tmp_path / "x.csv")]) == 1
+    assert "--photo" in capsys.readouterr().err
