@@ -1,15 +1,18 @@
 """Times the demo as a person feels it, in headless Chromium on a quiet machine: needs Chromium and ``pip install -e '.[dev]'``.
 
-python tests/bench/bench_demo.py [--rounds 40]
+python tests/bench/bench_demo.py [--rounds 40] [--people 20]
 
 JSON: seconds from the command to a first page that can be drawn on, and from a fresh browser to one on a server that runs;
-milliseconds from the pen's touch to the new answer on the screen, by the browser's own clock; what the Write page says of its speed.
+milliseconds from the pen's touch to the new answer on the screen, and from lifting the pen to the last change of the answer, by the
+browser's own clock; the shift of the layout while the first page comes; the server's memory after one person and after ``--people``;
+what the Write page says of its speed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import statistics
@@ -17,6 +20,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -33,6 +37,27 @@ FLAGS = [
     "--disable-sync",
 ]
 PATIENCE = 120_000  # milliseconds
+
+# From lifting the pen to the last change of the answer or its note.
+SETTLES = """
+() => {
+  window.lifted = window.settled = 0;
+  document.addEventListener("pointerup", () => { window.lifted = window.settled = performance.now(); }, true);
+  const text = () => document.querySelector(".of-answer")?.innerText ?? "";
+  let before = text();
+  new MutationObserver(() => { if (text() !== before) { before = text(); window.settled = performance.now(); } })
+    .observe(document.body, { subtree: true, childList: true, characterData: true });
+}
+"""
+
+SHIFT = """
+() => new Promise((done) => {
+  let sum = 0;
+  new PerformanceObserver((list) => { for (const each of list.getEntries()) if (!each.hadRecentInput) sum += each.value; })
+    .observe({ type: "layout-shift", buffered: true });
+  setTimeout(() => done(sum), 500);
+})
+"""
 
 # From the event that the hand causes to the first change of the answer after it.
 WATCH = """
@@ -53,7 +78,9 @@ WATCH = """
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=40)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--people", type=int, default=20)
+    arguments = parser.parse_args()
+    rounds = arguments.rounds
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         raise SystemExit("no chromium on PATH; apt-get install chromium")
@@ -83,7 +110,17 @@ def main() -> None:
                     "largest": round(max(times), 1),
                     "n": len(times),
                 }
+                page = usable(browser, url)
+                page.wait_for_timeout(2000)
+                figures["shift of the layout of the first page"] = round(page.evaluate(SHIFT), 4)
+                lifts = settling(page, rounds)
+                figures["milliseconds from lifting the pen to the last change of the answer"] = {
+                    "median": round(statistics.median(lifts), 1),
+                    "nine of ten below": round(sorted(lifts)[int(0.9 * (len(lifts) - 1))], 1),
+                }
                 figures["what the Write page says"] = writing(browser, url)
+                figures["MB of the server after one person"] = resident(server.pid)
+                figures[f"MB of the server after {arguments.people} people"] = crowd(browser, url, arguments.people, server.pid)
             finally:
                 server.terminate()
         browser.close()
@@ -127,6 +164,53 @@ def answers(page: Page, rounds: int) -> list[float]:
         page.wait_for_timeout(100)
     found: list[float] = page.evaluate("window.answers")
     return found
+
+
+def settling(page: Page, rounds: int) -> list[float]:
+    page.evaluate(SETTLES)
+    box = page.locator("canvas").bounding_box()
+    if box is None:
+        raise SystemExit("the pad has no place on the page")
+    found = []
+    for turn in range(rounds):
+        points = [(0.28, 0.25), (0.72, 0.25), (0.45, 0.82)] if turn % 2 else [(0.5, 0.2), (0.5, 0.8)]
+        places = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in points]
+        page.mouse.move(*places[0])
+        page.mouse.down()
+        for place in places[1:]:
+            page.mouse.move(*place, steps=8)
+        page.mouse.up()
+        page.wait_for_timeout(1500)
+        found.append(page.evaluate("window.settled - window.lifted"))
+        page.get_by_role("button", name="Clear").click()
+        expect(page.locator(".of-answer strong")).to_have_text("?", timeout=PATIENCE)
+        page.wait_for_timeout(300)
+    return found
+
+
+def crowd(browser: Browser, url: str, people: int, server: int) -> float:
+    """Megabytes of the server while all have their page open and have drawn a stroke."""
+    contexts = []
+    for _ in range(people):
+        page = usable(browser, url)
+        contexts.append(page.context)
+        box = page.locator("canvas").bounding_box()
+        if box is not None:
+            page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.2)
+            page.mouse.down()
+            page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.8, steps=5)
+            page.mouse.up()
+            expect(page.locator(".of-answer strong")).to_have_text("1", timeout=PATIENCE)
+    found = resident(server)
+    for context in contexts:
+        context.close()
+    return found
+
+
+def resident(process: int) -> float:
+    """Megabytes in memory, as Linux counts them."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
 
 
 def writing(browser: Browser, url: str) -> str:
