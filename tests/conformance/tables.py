@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -152,8 +153,8 @@ def _reason(detail: str, name: str) -> str:
     ):
         if detail.startswith(start):
             return reason
-    text = detail.split(" at torch_ops.py", 1)[0].split(" at layer.py", 1)[0].split(" at traceback_utils.py", 1)[0].split(" (", 1)[0]
-    return text.replace(f"{name} ", "it ").replace("|", "/").replace("<", "&lt;").replace("_", "\\_").strip().rstrip(".:")
+    text = re.split(r" at \w+\.py, line \d+", detail, maxsplit=1)[0].split(" (", 1)[0]
+    return re.sub(rf"^{re.escape(name)} ", "it ", text).replace("|", "/").replace("<", "&lt;").replace("_", "\\_").strip().rstrip(".:")
 
 
 def main() -> None:
