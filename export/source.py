@@ -173,6 +173,10 @@ class Plan:
     place: Callable[[Path], Path] = lambda path: path
 
 
+IN_TRAINING_MODE = "the model was in training mode: it was exported in evaluation mode, and has its mode back"
+"""A note for who has the model at hand; one that a name has made is nobody's."""
+
+
 def numbered(samples: Sequence[Feeds], what: str = "sample") -> dict[str, Feeds]:
     """``{"sample 0": feeds, …}``, as :class:`Plan` takes samples."""
     return {f"{what} {number}": feeds for number, feeds in enumerate(samples)}

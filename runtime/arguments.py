@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,14 @@ def instead(name: object, known: Sequence[str]) -> str:
     """The end of an error for an unknown name: ``; did you mean 'image'?``, or all known names."""
     folded = {each.casefold(): each for each in known}
     close = difflib.get_close_matches(str(name).casefold(), folded, n=1)
-    return f"; did you mean {folded[close[0]]!r}?" if close else f"; it has {', '.join(map(repr, known)) or 'none'}"
+    return f"; did you mean {folded[close[0]]!r}?" if close else f"; it has {listed(known)}"
+
+
+def listed(names: Iterable[object], most: int = 12) -> str:
+    """Names for an error: ``'a', 'b'``, ``none``, or of many the first ones and how many there are."""
+    words = [repr(str(name)) for name in names]
+    more = f", … ({len(words)} in all)" if len(words) > most else ""
+    return (", ".join(words[:most]) or "none") + more
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import struct
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from onnxferry.runtime.errors import DataError, InputError, InputNotFoundError
-from onnxferry.runtime.formats import json_safe
+from onnxferry.runtime.formats import json_text
 from onnxferry.runtime.interruption import unfinished
 
 
@@ -140,4 +139,4 @@ def write_text_whole(path: Path, text: str) -> None:
 
 def write_json(path: Path, document: Any, indent: int = 2) -> None:
     """A file of one JSON document, whole or not at all; NaN and infinities, which JSON lacks, as null."""
-    write_text_whole(path, json.dumps(json_safe(document), indent=indent, allow_nan=False) + "\n")
+    write_text_whole(path, json_text(document, indent) + "\n")

@@ -98,7 +98,9 @@ def _in_thread(work: Callable[[], T], stop: Callable[[], None], seconds: float, 
 def ctrl_c(last_words: Callable[[], None]) -> Iterator[None]:
     """Within it, Ctrl-C stops what is in progress. ``last_words`` are said before a process is ended that cannot be stopped otherwise.
 
-    In the main thread only, which is the one that signals interrupt; elsewhere, and where a program handles SIGINT itself, nothing happens.
+    SIGTERM and SIGHUP, which would end the process at once, raise SystemExit with 128 + their number, so that temporary files go too.
+    In the main thread only, which is the one that signals interrupt; elsewhere, and where a program handles a signal itself, nothing
+    happens.
     """
     global watched
     if watched or threading.current_thread() is not threading.main_thread():
@@ -108,12 +110,25 @@ def ctrl_c(last_words: Callable[[], None]) -> Iterator[None]:
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reader, last_words), name="onnxferry-ctrl-c", daemon=True).start()
     watched = True
+    ours = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, _ended)
     try:
         yield
     finally:
         watched = False
+        for number in ours:
+            if signal.getsignal(number) is _ended:
+                signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(before)
         close()
+
+
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+def _ended(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _wakeup_pair() -> tuple[Callable[[], bytes], int, Callable[[], None]]:
@@ -143,7 +158,7 @@ def _wakeup_pair() -> tuple[Callable[[], bytes], int, Callable[[], None]]:
 def _watch(read: Callable[[], bytes], last_words: Callable[[], None]) -> None:
     while byte := read():
         # Who handles the signal otherwise, as a training run does, goes on.
-        if byte[0] != signal.SIGINT or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        if signal.getsignal(byte[0]) not in (signal.default_int_handler, _ended):
             continue
         in_progress = dict(_stops)
         for stop, _ in in_progress.values():
@@ -153,17 +168,18 @@ def _watch(read: Callable[[], bytes], last_words: Callable[[], None]) -> None:
         while any(token in _stops for token in stuck) and time.monotonic() < until:
             time.sleep(0.02)
         if any(token in _stops for token in stuck):
-            _end(last_words)
+            _end(byte[0], last_words)
 
 
-def _end(last_words: Callable[[], None]) -> None:
+def _end(number: int, last_words: Callable[[], None]) -> None:
     for path in list(unfinished):
         with contextlib.suppress(OSError):
             os.unlink(path)  # noqa: PTH108
     try:
-        last_words()
+        if number == signal.SIGINT:
+            last_words()
     finally:
-        os._exit(INTERRUPTED)
+        os._exit(128 + number)
 
 
 def no_stop(*_: Any) -> None:

@@ -170,6 +170,7 @@ def readers_files(after_quickstart: Path, tmp_path_factory: pytest.TempPathFacto
     for name, source in copies.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, folder / name)
+    (folder / "other-letters.txt").write_text("Dear Ann,\nthank you for the letter of the third of May.\n")
     private = ec.generate_private_key(ec.SECP256R1())
     encoding, public = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     plain = serialization.NoEncryption()

@@ -19,6 +19,9 @@ from onnxferry.runtime.machine.cpu import available_cpus, cpu_name
 SCHEMA = 1
 
 
+_DERIVED = ("best_peer", "ratio", "disturbed")
+
+
 @dataclass
 class Results:
     """All results so far. Rows by model, batch and threads; a row that is measured again replaces the older one."""
@@ -34,7 +37,7 @@ class Results:
         return {
             "schema": SCHEMA,
             "machine": dict(self.machine),
-            "rows": [{**row.document(), "best_peer": row.best_peer, "ratio": row.ratio} for row in self.rows.values()],
+            "rows": [{**row.document(), **{name: getattr(row, name) for name in _DERIVED}} for row in self.rows.values()],
             "geometric_means": {f"batch {batch}, {threads} threads": mean for (batch, threads), mean in geometric_means(self).items()},
             **self.more,
         }
@@ -50,7 +53,7 @@ def load_results(path: Path) -> Results:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["schema"] != SCHEMA:
             raise InputError(f"{path} has schema {document['schema']!r}, this version reads {SCHEMA}; measure again without --resume")
-        entries = [{k: v for k, v in entry.items() if k not in ("best_peer", "ratio")} for entry in document["rows"]]
+        entries = [{k: v for k, v in entry.items() if k not in _DERIVED} for entry in document["rows"]]
         rows = [row_from_document(entry) for entry in entries]
         known = ("schema", "machine", "rows", "geometric_means")
         results = Results(dict(document["machine"]), {row.key: row for row in rows}, {k: v for k, v in document.items() if k not in known})
@@ -120,13 +123,17 @@ def table_rows(row: Row) -> list[tuple[str, ...]]:
 
 
 def remarks(row: Row) -> list[str]:
-    """A line for each that was not timed, with the reason, and for each of reduced precision, with its error."""
+    """A line for each that was not timed, with the reason, and for each of reduced precision, with its error; and one where the machine was
+    busy.
+    """
     lines: list[str] = []
     for name, measured in row.contenders.items():
         if measured.median_s is None:
             lines.append(f"{name} {measured.status}: {measured.words}")
         elif measured.precision != "float32":
             lines.append(f"{name}, {measured.precision}: {measured.words}")
+    if row.disturbed:
+        lines.append("the machine was busy: times of the same run differ too much for these figures to be trusted; measure again later")
     return lines
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from onnxferry.export.bench.contenders.base import OURS, PEERS
 
+SCATTERED_RUNS, SCATTERED_ROUNDS = 3.0, 1.5
+"""Times of the same run that scatter more than so were disturbed, most likely by other programs."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -24,6 +27,14 @@ class Measured:
     round_medians_s: tuple[float, ...] = ()
     runs: int = 0
     idle_cpu_s: float | None = None  # CPU seconds used after the last run of a turn, median
+
+    @property
+    def scattered(self) -> bool:
+        """Whether rounds differ by more than half, or a tenth of the runs take three times the median."""
+        if self.median_s is None or self.p90_s is None:
+            return False
+        rounds = self.round_medians_s
+        return self.p90_s > SCATTERED_RUNS * self.median_s or (len(rounds) > 1 and max(rounds) > SCATTERED_ROUNDS * min(rounds))
 
     @property
     def timed(self) -> bool:
@@ -60,6 +71,12 @@ class Row:
             return None
         theirs = self.contenders[best].median_s
         return None if theirs is None else theirs / ours.median_s
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the times of what was compared, ours and the best peer's, scatter as they do where other programs run meanwhile."""
+        compared = (self.contenders.get(name) for name in (OURS, self.best_peer or ""))
+        return any(measured is not None and measured.scattered for measured in compared)
 
     def document(self) -> dict[str, Any]:
         """As JSON."""

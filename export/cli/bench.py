@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -17,7 +18,7 @@ from onnxferry.export.bench.report import Results, load_results, machine, row_ti
 from onnxferry.export.bench.workloads import BenchModel, bench_model, make_job
 from onnxferry.export.cli.plots import check_plot
 from onnxferry.export.cli.print_bench import print_profile, print_results, print_roofline
-from onnxferry.runtime.cli.console import command, new_app, plain, print_next, stderr, stdout
+from onnxferry.runtime.cli.console import JsonOption, command, new_app, plain, print_json, print_next, stderr, stdout
 from onnxferry.runtime.errors import InputError, MissingExtraError
 from onnxferry.runtime.files import UNREADABLE, read_npz
 
@@ -51,9 +52,12 @@ def bench(
     feeds: Annotated[Path | None, typer.Option(help="An .npz with an array for each input.", show_default=False)] = None,
     module: Annotated[str, typer.Option(help="pkg.module:make_model, the model's PyTorch network, to measure PyTorch too.")] = "",
     weights: Annotated[str, typer.Option(help="Its state dict; the weights are taken from the file if not given.")] = "",
-    results_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Save results here, row by row.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue --json FILE: measure what it lacks.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE.json", help="Save results here, row by row.", show_default=False)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue --out FILE: measure what it lacks.")] = False,
     plot: Annotated[Path | None, typer.Option("--plot", "--picture", help="Draw a bar chart, .png or .svg.", show_default=False)] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure models on the CPU beside bare ONNX Runtime, OpenVINO and, with --module, PyTorch.
 
@@ -63,17 +67,23 @@ def bench(
 
     ```
     onnxferry bench digits --quick
-    onnxferry bench digits fashion --batch 1 --batch 64 --threads 1 --json results.json --plot results.png
+    onnxferry bench digits fashion --batch 1 --batch 64 --threads 1 -o results.json --plot results.png
     onnxferry bench mine.onnx --module mypkg.nets:make --weights mine.pt --peers onnxruntime,torch
     onnxferry bench digits --batch 1 --profile --trace trace.json
     ```
+
+    With --json: schema, machine, rows (model, batch, threads, contenders with their times in seconds, best_peer, ratio, disturbed),
+    geometric_means; with --profile: profiles (model, batch, threads, and what the tables show).
     """
+    mistaken = next((name for name in models if as_json and name.endswith(".json")), None)
+    if mistaken is not None:
+        raise InputError(f"--json prints to stdout and takes no file; save the results with -o {mistaken}")
     names = list(dict.fromkeys(models))
     chosen, batches, counts = _contenders(peers, module), _batches(batch), _threads(threads)
-    results = _start(results_file, resume)
+    results = _start(out, resume)
     given = _feeds(feeds)
-    if profiled and (results_file is not None or plot is not None):
-        raise InputError("--profile only prints: --json and --plot save a comparison; leave them or --profile out")
+    if profiled and (out is not None or plot is not None):
+        raise InputError("--profile only prints, with --json as JSON: --out and --plot save a comparison; leave them or --profile out")
     if trace is not None and not profiled:
         raise InputError("--trace saves what --profile measures, so it needs --profile")
     if trace is not None and (len(names), len(batches), len(counts)) != (1, 1, 1):
@@ -81,14 +91,16 @@ def bench(
     check_plot(plot)
     wanted = [bench_model(name, module, weights) for name in names]
     if profiled:
-        profile_models(wanted, batches, counts, given, trace)
+        profiles = profile_models(wanted, batches, counts, given, trace, quiet=as_json)
+        if as_json:
+            print_json({"profiles": profiles})
         return
     measuring = Bench(*QUICK, given) if quick else Bench(rounds, seconds, given)
 
     # Saved after every row: a benchmark takes long, and --resume continues an interrupted one.
     def keep() -> None:
-        if results_file is not None:
-            results.save(results_file)
+        if out is not None:
+            results.save(out)
 
     with stderr().status("opening") as status:
         for model in wanted:
@@ -103,9 +115,13 @@ def bench(
                 say=lambda line: status.update(plain(line)),
                 keep=keep,
             )
-    print_results(results, stdout())
     if plot is not None:
         save_plot(results, plot)
+    if as_json:
+        print_json(results.document())
+        return
+    print_results(results, stdout())
+    if plot is not None:
         stdout().print(f"{plain(plot)} written")
     print_next(command("bench", names[0], "--batch", batches[0], "--threads", counts[0], "--profile"))
 
@@ -116,8 +132,13 @@ def profile_models(
     counts: Sequence[str],
     given: dict[str, np.ndarray] | None = None,
     trace: Path | None = None,
-) -> None:
-    """Print, for each model, batch size and number of threads ("all" or a number), where a run's time goes and its roofline."""
+    quiet: bool = False,
+) -> list[dict[str, Any]]:
+    """Print, for each model, batch size and number of threads ("all" or a number), where a run's time goes and its roofline.
+
+    Returns the same as JSON values; ``quiet``: without printing.
+    """
+    documents: list[dict[str, Any]] = []
     peaks: dict[int, Peaks] = {}
     for model in wanted:
         for batch in batches:
@@ -128,10 +149,15 @@ def profile_models(
                     threads = engine.threads
                 if threads not in peaks:
                     peaks[threads] = measure_peaks(threads)
-                print_profile(row_title(model.name, batch, count), found, stdout())
-                print_roofline(roofline_of(found, peaks[threads]), found.ops, peaks[threads], stdout())
-    if trace is not None:
+                roof = roofline_of(found, peaks[threads])
+                bound = {**asdict(roof), "roofline_s": roof.roofline_s, "ratio": roof.ratio}
+                documents.append({"model": model.name, "batch": batch, "threads": threads, **asdict(found), "roofline": bound})
+                if not quiet:
+                    print_profile(row_title(model.name, batch, count), found, stdout())
+                    print_roofline(roof, found.ops, peaks[threads], stdout())
+    if trace is not None and not quiet:
         stdout().print(f"{plain(trace)} written; open it at https://ui.perfetto.dev")
+    return documents
 
 
 def _contenders(peers: Sequence[str] | None, module: str) -> list[str]:
@@ -178,7 +204,7 @@ def _feeds(path: Path | None) -> dict[str, np.ndarray] | None:
 
 def _start(path: Path | None, resume: bool) -> Results:
     if resume and path is None:
-        raise InputError("--resume continues a file of results: name it with --json FILE")
+        raise InputError("--resume continues a file of results: name it with --out FILE")
     if path is not None and resume and path.exists():
         return load_results(path)
     return Results(machine())

@@ -58,12 +58,16 @@ def diff(
     else:
         _print("graph", found.graph, "the same")
         renamed = f", {len(found.renamed)} of them under another name" if found.renamed else ""
-        _print("weights", found.weights, f"the same ({found.equal_weights + len(found.renamed)} tensors{renamed})")
+        _print("weights", found.weights, f"the same ({_tensors(found.equal_weights + len(found.renamed))}{renamed})")
         _print("contract", found.contract, "the same")
         if not found.same:
             print_next(command("inspect", a), command("inspect", b))
     if exit_code and not found.same:
         raise typer.Exit(1)
+
+
+def _tensors(count: int) -> str:
+    return f"{count} tensor" if count == 1 else f"{count} tensors"
 
 
 def _print(part: str, changes: Sequence[Change], same: str) -> None:

@@ -31,7 +31,9 @@ from onnxferry.export.graphs.writer import checked_target
 from onnxferry.export.options import ExportKeywords, Feeds
 from onnxferry.export.parity.report import ParityReport
 from onnxferry.export.pipeline.export import export_model
+from onnxferry.export.progress import shown_by
 from onnxferry.export.sources.input_spec import InputDescription, parsed_inputs, samples_from_file
+from onnxferry.runtime.artifact.variants import decoder_path
 from onnxferry.runtime.cli.console import JsonOption, command, new_app, plain, print_json, print_next, stderr, stdout, try_command
 from onnxferry.runtime.errors import ParityError
 from onnxferry.runtime.formats import human_bytes
@@ -134,7 +136,8 @@ def export(
     onnxferry export digits.keras --labels 0,1,2,3,4,5,6,7,8,9 --image 28x28x1 --scale 1/255 -o digits.onnx
     ```
 
-    With --json: model, bytes, and the whole parity report (passed, strategy, fixes, cases, outputs, failures, notes).
+    With --json: model, bytes, files (two for an autoencoder), and the whole parity report (passed, strategy, fixes, cases, outputs,
+    failures, notes).
     """
     checked_target(out)
     check_report_name(report_file)
@@ -161,11 +164,13 @@ def export(
         "license": license_,
         "command": ["onnxferry", *sys.argv[1:]],
     }
+    decoder = decoder_path(out)
+    before = _identity(decoder)
     try:
         if as_json:
             report = export_model(source, examples, out, **options)
         else:
-            with stderr().status(f"exporting {plain(source)}, and comparing"):
+            with stderr().status(f"exporting {plain(source)}") as status, shown_by(lambda line: status.update(plain(line))):
                 report = export_model(source, examples, out, **options)
     except ParityError as error:
         if report_file is not None and isinstance(error.report, ParityReport):
@@ -175,10 +180,11 @@ def export(
     if report_file is not None:
         write_report_file(report, report_file, source)
     size = out.stat().st_size
+    files = [out, *([decoder] if _identity(decoder) not in (None, before) else [])]  # an autoencoder is two
     if as_json:
-        print_json({"model": str(out), "bytes": size, **report.to_json()})
+        print_json({"model": str(out), "bytes": size, "files": [str(file) for file in files], **report.to_json()})
         return
-    print_report(report, f"{out} ({human_bytes(size)})")
+    print_report(report, " and ".join(f"{file} ({human_bytes(file.stat().st_size)})" for file in files))
     if report_file is not None:
         stdout().print(f"the report: {plain(report_file)}", soft_wrap=True)
     from onnxferry.runtime.artifact.contract import kind_of
@@ -192,6 +198,11 @@ def export(
             (command("predict", out, "ROWS.csv") if RowClassifier.fits(engine) else run_command(engine)),
         )
     print_next(*([command("check", out)] if has_goldens else ()), command("inspect", out), *tries)
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Another one after the file was written anew; None where there is none."""
+    return (file.stat().st_ino, file.stat().st_mtime_ns) if file.is_file() else None
 
 
 def run_command(engine: Engine) -> str:

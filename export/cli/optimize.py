@@ -57,9 +57,26 @@ def optimize_command(
 ) -> None:
     """Make a model faster or smaller, within an error budget that you set.
 
-    Each candidate (exact rewrites, 8 bits, on CUDA float16, …) is scored on your data and timed in turns with the original
-    on this machine. What is better and inside the budget is written beside the original, with its certificate; the table says why of
-    every other.
+    Each candidate is scored on your data and timed in turns with the original on this machine. What is better and inside the budget is
+    written beside the original, with its certificate; the table says why of every other. The candidates, those that the model has
+    something for:
+
+    ```
+    slim             simplified by onnxslim
+    ort              simplified by ONNX Runtime's offline optimizer
+    exact            operators replaced by faster ones that compute the same
+    int8 (between)   convolutions in 8 bits, and the operators between them
+    int8 (conv)      convolutions in 8 bits, the rest in float32
+    int8 (all)       convolutions and dense layers in 8 bits
+    int8 (rest)      all of these but the first convolution
+    int8 (inner)     all of these but the first and the last convolution
+    int8 (lstm)      LSTM in 8 bits, scaled as it runs
+    int8             a text generator's weights in 8 bits
+    float16          on CUDA: the network in float16 (plain, or after exact)
+    float16-storage  for --goal smaller: weights stored in float16
+    ```
+
+    The columns × say how many times as fast as the original a candidate is, at that batch size, ± the noise of the measurement.
 
     ```
     onnxferry optimize digits --data mnist -o variants --plot speeds.png
@@ -75,6 +92,11 @@ def optimize_command(
         raise InputError(f"the folder {report.parent} does not exist: make it, or give another --report")
     check_plot(plot)
     console = stderr()
+
+    def tried(verdict: Verdict) -> None:
+        if not as_json:  # a log without a terminal shows that it goes on, too
+            console.print(f"{plain(verdict.name)}: {plain(_words(verdict))}", soft_wrap=True)
+
     with console.status("reading") as status:
         result = optimize(
             model,
@@ -88,6 +110,7 @@ def optimize_command(
             samples=samples,
             device=device,
             progress=lambda tag: status.update(f"trying {tag}"),
+            tried=tried,
         )
     folder = result.files[0].parent if result.files else out
     stem = result.model.removesuffix(".onnx")
@@ -103,10 +126,21 @@ def optimize_command(
     _print(result)
     if result.files:
         print_next(command("check", str(result.files[0])), command("tune", model))
+        return
+    stdout().print(plain(f"nothing was kept{_nearest(result)}"), soft_wrap=True)
+
+
+def _nearest(result: Optimized) -> str:
+    """What the best candidate outside the budget would need; "" where none was outside in a number that a budget can have."""
+    outside = [verdict for verdict in result.verdicts if verdict.score is not None and verdict.needs]
+    if not outside:
+        return ""
+    best = min(outside, key=lambda verdict: verdict.needs_size)
+    return f'; {best.name} needs --budget "{best.needs}"'
 
 
 def _print(result: Optimized) -> None:
-    speeds = tuple(f"batch {batch}" for batch in result.batches)
+    speeds = tuple(f"× batch {batch}" for batch in result.batches)
     table = new_table("candidate", *speeds, "size", "verdict", right=(*speeds, "size"), title=f"{plain(result.model)}: {result.goal}")
     for verdict in result.verdicts:
         size = "" if verdict.bytes is None else human_bytes(verdict.bytes)

@@ -23,7 +23,7 @@ def print_results(results: Results, console: Console) -> None:
     for row in results.rows.values():
         _print_row(row, console)
     means = geometric_means(results)
-    if means:
+    if means and len(results.rows) > len(means):  # more than one model
         table = new_table("batch", "threads", "geometric mean of times the best peer", right=("batch", "threads"), title="All models here")
         for (batch, threads), mean in means.items():
             table.add_row(str(batch), threads, f"{mean:.2f} ×")

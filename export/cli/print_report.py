@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from onnxferry.export.parity.report import REPORT_SUFFIXES, ParityReport
-from onnxferry.runtime.cli.console import new_table, plain, stdout
+from onnxferry.runtime.cli.console import plain, stdout
+from onnxferry.runtime.cli.parity_table import OutputRow, parity_table
 from onnxferry.runtime.errors import ExportError, InputError
 
 
@@ -29,13 +30,12 @@ def write_report_file(report: ParityReport, file: Path, title: str) -> None:
 
 def print_report(report: ParityReport, what: str) -> None:
     """The table of outputs, the verdict on ``what``, and what was fixed or noted."""
-    table = new_table("output", "elements", "largest difference", "allowed", "decisions changed", right=("elements", "largest difference"))
-    for o in report.outputs.values():
-        allowed = "equal" if o.rtol == o.atol == 0 else f"{o.atol:.2g} + {o.rtol:.2g} |x|" if o.rtol else f"{o.atol:.2g}"
-        changed = f"{o.decisions_changed} of {o.decisions}" if o.decisions else "-"
-        table.add_row(plain(o.name), str(o.elements), f"{o.max_abs:.3g}", allowed, changed)
     console = stdout()
-    console.print(table)
+    console.print(
+        parity_table(
+            OutputRow(o.name, o.elements, o.max_abs, o.rtol, o.atol, o.decisions, o.decisions_changed) for o in report.outputs.values()
+        )
+    )
     untraced = sum(not case.traced for case in report.compared)
     console.print(
         f"passed: {len(report.compared)} inputs compared, {untraced} at sizes never traced; {plain(what)}",
@@ -45,5 +45,6 @@ def print_report(report: ParityReport, what: str) -> None:
     for label, lines in (("fixed", report.fixes), ("note", report.notes)):
         for text in lines:
             console.print(f"{label}: {plain(text)}", soft_wrap=True)
-    for strategy, why in report.refused:
-        console.print(f"refused before: {plain(strategy)}: {plain(why)}", soft_wrap=True)
+    if report.refused:
+        others = ", ".join(strategy for strategy, _ in report.refused)
+        console.print(f"made by {plain(report.strategy)}; refused before: {plain(others)} (--report and --json say why)", soft_wrap=True)

@@ -20,7 +20,7 @@ from rich.table import Table
 from onnxferry.export.families.checkpoint import export_checkpoint
 from onnxferry.export.families.trained import TrainedClassifier
 from onnxferry.runtime import Classifier, Prediction, load
-from onnxferry.runtime.cli.console import command, print_json
+from onnxferry.runtime.cli.console import App, command, print_json
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.files import write_json, written_whole
@@ -31,7 +31,7 @@ from onnxferry.train.data.images import load_images
 from onnxferry.train.loop.loop import InterruptedTrainingError, LoopConfig
 from onnxferry.train.presets import cnn_learner
 
-app = typer.Typer(add_completion=False)
+app = App()
 
 
 COMMAND = "onnxferry quickstart"

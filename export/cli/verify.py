@@ -11,6 +11,7 @@ import typer
 from onnxferry.export.cli.print_report import check_report_name, print_report, write_report_file
 from onnxferry.export.parity.report import ParityReport
 from onnxferry.export.pipeline.verify import verify_file
+from onnxferry.export.progress import shown_by
 from onnxferry.export.sources.input_spec import samples_from_file
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.cli.console import (
@@ -25,6 +26,7 @@ from onnxferry.runtime.cli.console import (
     print_json,
     print_next,
     stderr,
+    stdout,
 )
 from onnxferry.runtime.errors import ParityError
 from onnxferry.runtime.onnx_file.summary import Limits, raised_limits
@@ -110,12 +112,15 @@ def verify_model(
         report = compared()
         print_json({"model": str(model), "source": source, **report.to_json()})
     else:
-        with stderr().status(f"comparing {plain(model)} with {plain(source)}"):
+        with stderr().status(f"comparing {plain(model)} with {plain(source)}") as status, shown_by(lambda line: status.update(plain(line))):
             report = compared()
     if report_file is not None:
         write_report_file(report, report_file, f"{model.name} and {source}")
     if not report.passed:
-        raise ParityError(f"{model} does not do what {source} does: {report.first_line()}\n{report.explain()}", report)
+        written = "" if report_file is None else f"\n  the report: {report_file}"
+        raise ParityError(f"{model} does not do what {source} does: {report.first_line()}\n{report.explain()}{written}", report)
     if not as_json:
         print_report(report, f"{model} does what {source} does")
+        if report_file is not None:
+            stdout().print(f"the report: {plain(report_file)}", soft_wrap=True)
         print_next(command("inspect", model))

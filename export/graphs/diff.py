@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 
 from onnxferry.export.graphs.nodes import subgraphs
+from onnxferry.export.graphs.reading import load_onnx
 from onnxferry.runtime.artifact.comparison import absolute_difference
 from onnxferry.runtime.onnx_file.reader import read_model
 from onnxferry.runtime.onnx_file.summary import Limits, ModelSummary
@@ -82,7 +83,7 @@ class FileDifference:
 def diff_files(a: str | os.PathLike[str], b: str | os.PathLike[str], limits: Limits | None = None) -> FileDifference:
     """Compare two files. Raises ArtifactError and UntrustedModelError as :func:`read_model` does."""
     summaries = read_model(a, limits), read_model(b, limits)
-    models = onnx.load(Path(a)), onnx.load(Path(b))
+    models = load_onnx(Path(a)), load_onnx(Path(b))
     weights = [dict(_weights(model.graph)) for model in models]
     changed, equal, renamed = _compare_weights(*weights)
     return FileDifference(

@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnxferry.export.graphs.reading import load_onnx
 from onnxferry.export.graphs.writer import checked_target, write_artifact
 from onnxferry.export.optimize.budget import Budget, Judge, parse_budget
 from onnxferry.export.optimize.candidates import Candidate, candidates_for
 from onnxferry.export.optimize.samples import SCORED, Samples, samples_for
-from onnxferry.export.optimize.score import Score, outputs_of, score, written_score
+from onnxferry.export.optimize.score import Score, needed_budget, outputs_of, score, written_score
 from onnxferry.export.optimize.timing import Speed, compare_speed, machine_name, ort_version, rotating
 from onnxferry.runtime.artifact.comparison import absolute_difference, rms_share
 from onnxferry.runtime.artifact.contract import Contract, Golden, kind_of
@@ -71,6 +72,16 @@ class Verdict:
     def name(self) -> str:
         """Tag and rung, for display."""
         return f"{self.tag} ({self.rung})" if self.rung else self.tag
+
+    @property
+    def needs(self) -> str:
+        """The budget that it would be inside of, where it is outside of the given one: ``rtol 2e-3``; "" for any other."""
+        return "" if self.score is None or self.score.inside else needed_budget(self.score)[0]
+
+    @property
+    def needs_size(self) -> float:
+        """To compare what candidates need: the smaller, the less."""
+        return math.inf if self.score is None else needed_budget(self.score)[1]
 
     def to_json(self) -> dict[str, Any]:
         """As strict JSON: a score that is not finite is null."""
@@ -135,6 +146,7 @@ def optimize(
     samples: int = SCORED,
     device: str = "cpu",
     progress: Callable[[str], None] | None = None,
+    tried: Callable[[Verdict], None] | None = None,
 ) -> Optimized:
     """Try every variant of ``model`` (a path or a shipped name) and write the ones that win as ``NAME.TAG.onnx`` into ``folder``.
 
@@ -143,6 +155,8 @@ def optimize(
     calibrates unless ``calibration`` is given. ``folder``: made if need be; None for the model's own. ``seconds``: of timing, a
     candidate and batch size. ``samples``: scored at most.
     ``device``: ``"cpu"`` or ``"cuda"``, where everything is scored and timed; a certificate holds for that device alone.
+    ``progress``: called with the name of each candidate before it is tried, ``tried`` with its verdict after, which a better candidate
+    may still change to one that is not kept.
     Kept is what is inside the budget and faster by more than the noise at one of ``batches`` at least (goal ``smaller``: smaller
     by a twentieth), and not beaten by another kept one at all of them. Nothing else is written, and no file half.
 
@@ -174,14 +188,16 @@ def optimize(
         # Rows longer than one take the original's own batches: its answers do not depend on them.
         expected = outputs_of(engine, second.feeds)
         bench = _Bench(engine, kind, goal, asked, first, second, expected, tuple(sorted(set(batches))), seconds, _size(path), device)
-        source = onnx.load(path)
-        tried = []
+        source = load_onnx(path)
+        found = []
         for candidate in candidates_for(source, kind, goal, first, device):
             if progress is not None:
                 progress(f"{candidate.tag} {candidate.rung}".strip())
-            tried.append(_tried(candidate, bench, contract))
+            found.append(_tried(candidate, bench, contract))
+            if tried is not None:
+                tried(found[-1][0])
         digest = file_sha256(path)
-        verdicts, files = _written(tried, bench, contract, digest, path, target)
+        verdicts, files = _written(found, bench, contract, digest, path, target)
     return Optimized(
         model=path.name,
         kind=contract.kind,

@@ -41,6 +41,24 @@ class Score:
     words: str
 
 
+def needed_budget(score: Score) -> tuple[str, float]:
+    """The budget, rounded up, that a score is inside of, and its size; ("", infinity) where there is none."""
+    value = score.variant
+    if score.metric in ("top1", "agreement"):
+        lost = math.ceil(100 * ((100.0 if score.source is None else score.source) - value)) / 100
+        return (f"top1 -{lost:g}pt", lost) if math.isfinite(lost) and lost <= 100 else ("", math.inf)
+    if score.metric == "psnr":
+        return (f"psnr {math.floor(value)}", -value) if math.isfinite(value) and value >= 1 else ("", math.inf)
+    if score.metric == "nats":
+        more = math.ceil(1000 * (value - (score.source or 0.0))) / 1000
+        return (f"nats +{more:g}", more) if math.isfinite(more) and more <= 8 else ("", math.inf)
+    if score.metric == "rtol" and 0 < value < 1:
+        digit = 10.0 ** math.floor(math.log10(value))
+        wide = float(f"{math.ceil(value / digit) * digit:.0e}")
+        return (f"rtol {wide:g}", wide) if wide <= 1 else ("", math.inf)
+    return "", math.inf
+
+
 def outputs_of(engine: Engine, feeds: Mapping[str, np.ndarray], rows_alone: bool = False) -> dict[str, np.ndarray]:
     """All rows' outputs, run in batches, or row by row."""
     step = 1 if rows_alone else SCORE_BATCH_SIZE

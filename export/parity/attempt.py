@@ -20,6 +20,7 @@ from onnxferry.export.parity.reference import SourceRun, run_source
 from onnxferry.export.parity.report import Failure, ParityReport
 from onnxferry.export.parity.tolerances import GivenTolerance
 from onnxferry.export.parity.value_check import check_values
+from onnxferry.export.progress import say
 from onnxferry.export.source import Candidate, Feeds, Source, Strategy
 from onnxferry.runtime.errors import OnnxFerryError
 
@@ -47,6 +48,7 @@ def try_strategy(
 
     Raises ExportError if there is no valid graph; differences are failures of the report.
     """
+    say(f"capturing the model: {strategy.name}")
     candidate = strategy.build()
     model = graph_cleanup.clean(candidate, source.inputs, source.output_names)
     cases = [*given, *probes(source.inputs, source.examples, candidate.ranges, adjust_probe)]

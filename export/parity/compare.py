@@ -35,6 +35,7 @@ from onnxferry.export.parity.tolerances import (
     GivenTolerance,
     resolved_tolerance,
 )
+from onnxferry.export.progress import say
 from onnxferry.export.source import Feeds, Source, dynamic_axes
 from onnxferry.runtime.artifact.comparison import absolute_difference, allowed_difference, outside
 from onnxferry.runtime.artifact.tolerances import EXACT, Tolerance
@@ -89,7 +90,8 @@ class _Comparer:
     def report_of(self, runs: Sequence[SourceRun]) -> ParityReport:
         compared: dict[str, set[int]] = {axis: set() for axis in self.traced}
         first: tuple[Case, dict[str, np.ndarray]] | None = None
-        for run in runs:
+        for number, run in enumerate(runs):
+            say(f"comparing input {number + 1} of {len(runs)}")
             shapes = {name: tuple(np.shape(array)) for name, array in run.case.feeds.items()}
             is_traced = all(run.case.sizes.get(axis) == size for axis, size in self.traced.items())
             dropped = run.outputs is None
@@ -381,15 +383,17 @@ def _against_float64(entry: OutputParity, want: np.ndarray, got: np.ndarray, exa
 def _difference(entry: OutputParity, case: Case, want: np.ndarray, got: np.ndarray, beyond: np.ndarray, tolerance: Tolerance) -> Failure:
     difference = absolute_difference(got, want, equal_nan=True)
     place = tuple(int(i) for i in np.unravel_index(int(np.argmax(np.where(beyond, difference, -1.0))), want.shape))
+    off = float(difference[place])
+    allowed = tolerance.atol + tolerance.rtol * abs(float(want[place])) if want.dtype.kind in "iuf" else 0.0
     if want.dtype.kind == "f":
-        allowed = tolerance.atol + tolerance.rtol * abs(float(want[place]))
         size = f"{difference[place]:.3g} apart ({ulps_between(want[place], got[place])} ulp), allowed {allowed:.3g}"
     else:
         size = "they must be equal" if tolerance == EXACT else f"allowed {tolerance.atol:g}"
     return Failure(
         "difference",
-        f"output {entry.name!r} differs at {list(place)} of case {case.name!r}: {want[place].item()!r} in the model, "
-        f"{got[place].item()!r} in the file, {size}; {int(np.count_nonzero(beyond))} of {want.size} elements differ",
+        f"output {entry.name!r} differs at {list(place)} of case {case.name!r}: {want[place]!s} in the model, "
+        f"{got[place]!s} in the file, {size}; {int(np.count_nonzero(beyond))} of {want.size} elements differ",
         case.name,
         entry.name,
+        off / allowed if allowed and math.isfinite(off) else math.inf,
     )

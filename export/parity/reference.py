@@ -10,6 +10,7 @@ import numpy as np
 from onnxferry.export.parity.measures import all_finite, repeated
 from onnxferry.export.parity.probes import Case
 from onnxferry.export.parity.report import Failure
+from onnxferry.export.progress import say
 from onnxferry.export.source import Source
 from onnxferry.runtime.errors import first_line
 
@@ -29,6 +30,7 @@ def run_source(source: Source, cases: Sequence[Case], given: int) -> tuple[list[
     failures: list[Failure] = []
     finite_in_examples: dict[str, bool] = {}
     for number, case in enumerate(cases):
+        say(f"running the model on input {number + 1} of {len(cases)}")
         try:
             outputs = source.run(case.feeds)
         except Exception as error:  # noqa: BLE001 - the user's model may raise anything

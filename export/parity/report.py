@@ -77,6 +77,11 @@ class Failure:
     message: str
     case: str = ""
     output: str = ""
+    excess: float = 0.0  # of a difference: how many times as large as allowed
+
+
+SHOWN = 3
+"""Failures that the text of a report has; the file that --report writes has all."""
 
 
 @dataclass
@@ -162,7 +167,12 @@ class ParityReport:
         if self.dropped:
             head += f"; {len(self.dropped)} probes left out, which the model itself cannot take"
         lines = [f"passed: {head}" if self.passed else f"failed: {head}"]
-        lines += [f"  {failure.message}" for failure in self.failures]
+        for key, words in (("cause", "likely cause"), ("try", "try"), ("node", "first difference")):
+            if key in self.located:
+                lines.append(f"  {words}: {self.located[key]}")
+        lines += [f"  {failure.message}" for failure in sorted(self.failures, key=lambda failure: -failure.excess)[:SHOWN]]
+        if len(self.failures) > SHOWN:
+            lines.append(f"  … and {len(self.failures) - SHOWN} more failures: --report FILE.html and --json have all")
         for o in self.outputs.values():
             lines.append(
                 f"  {o.name}: {o.elements} elements, largest difference {o.max_abs:.3g} ({o.max_ulp} ulp), "
@@ -178,9 +188,6 @@ class ParityReport:
             if o.decisions:
                 tied = f", {o.ties} ties left out" if o.ties else ""
                 lines.append(f"    decisions: {o.decisions_changed} of {o.decisions} change{tied}")
-        for key, words in (("node", "first difference"), ("cause", "likely cause"), ("try", "try")):
-            if key in self.located:
-                lines.append(f"  {words}: {self.located[key]}")
         lines += [f"  fixed: {fix}" for fix in self.fixes]
         lines += [f"  refused before: {name}: {why}" for name, why in self.refused]
         lines += [f"  note: {note}" for note in self.notes]

@@ -29,6 +29,7 @@ from onnxferry.export.parity.tolerances import (
     resolved_tolerance,
 )
 from onnxferry.export.parity.values import nonfinite_probes, value_probes
+from onnxferry.export.progress import say
 from onnxferry.export.source import Feeds, RoundedSource, Source, dynamic_axes
 from onnxferry.runtime.artifact.comparison import absolute_difference, allowed_difference, outside
 from onnxferry.runtime.artifact.tolerances import EXACT, Tolerance
@@ -79,6 +80,7 @@ class ValueCheck:
             if number >= LEAST and time.monotonic() > end:
                 self.report.notes.append(_left_out(cases[number:]))
                 return
+            say(f"comparing special values, {number + 1} of {len(cases)}")
             if self._failing(case) and len(self.failed) >= MOST_FAILURES:
                 return
 

@@ -15,19 +15,22 @@ import numpy as np
 import onnx
 
 from onnxferry.export.graphs import nodes
+from onnxferry.export.graphs.reading import load_onnx
 from onnxferry.export.options import ExportOptions
 from onnxferry.export.parity.attempt import compare_branches
+from onnxferry.export.parity.compare import Runner
 from onnxferry.export.parity.explain import explain
 from onnxferry.export.parity.measures import magnitude
 from onnxferry.export.parity.probes import Case, given_case, probes
 from onnxferry.export.parity.reference import SourceRun, run_source
 from onnxferry.export.parity.report import ParityReport
-from onnxferry.export.parity.tolerances import default_tolerance
+from onnxferry.export.parity.tolerances import GivenTolerance, default_tolerance
 from onnxferry.export.parity.value_check import check_values
 from onnxferry.export.pipeline.export import LOCK, checked_feeds, given_cases
 from onnxferry.export.source import Candidate, Feeds, Plan, RoundedSource, Source
 from onnxferry.export.sources.choose import Chosen, choose
 from onnxferry.export.tasks.image_input import ImageInput
+from onnxferry.runtime.arguments import listed
 from onnxferry.runtime.artifact.tolerances import Tolerance
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError
@@ -77,20 +80,50 @@ def verify_file(
             for number, feeds in enumerate(group):
                 name = f"{what} {number}"
                 cases.append(given_case(name, checked_feeds(plan, feeds, name), source.inputs))
-        generated = probes(source.inputs, source.examples, adjust=plan.adjust_probe)
-        runs, failures = run_source(source, [*cases, *generated], len(cases))
-        report = ParityReport(failures=failures)
-        proto = onnx.load(Path(path))  # the engine has validated it before
-        if not failures:
-            tolerances = {**plan.tolerances, **_given_at_the_export(engine, runs)}
-            opened = _Without(engine, plan.added)
-            report, runs = compare_branches(source, proto, opened, runs, cases, tolerances, plan.decisions)
-            runs = check_values(source, opened, proto, report, runs, tolerances, strict_nonfinite)
+        proto = load_onnx(Path(path))
+        opened = _Without(engine, plan.added)
+        other = _other_weights(engine, source)
+        report = ParityReport()
+        if other:  # the samples alone most likely show it, and at once
+            report, runs = _compared(source, proto, opened, cases, [], plan, engine)
+        if report.passed or report.source_is_at_fault:
+            generated = list(probes(source.inputs, source.examples, adjust=plan.adjust_probe))
+            report, runs = _compared(source, proto, opened, cases, generated, plan, engine)
+            if report.passed:
+                runs = check_values(source, opened, proto, report, runs, _tolerances(plan, engine, runs), strict_nonfinite)
     report.strategy = f"the file {Path(path).name}"
     report.notes = [*source.notes, *dict.fromkeys(report.notes)]
-    if not report.passed:
-        explain(source, _candidate(source, proto), proto, report, runs)
+    if report.passed:
+        return report
+    explain(source, _candidate(source, proto), proto, report, runs)
+    if other:
+        report.located.update({"cause": other, "try": "give the weights that it was exported with, or export it again"})
     return report
+
+
+def _compared(
+    source: Source, proto: onnx.ModelProto, opened: Runner, cases: list[Case], generated: list[Case], plan: Plan, engine: Engine
+) -> tuple[ParityReport, list[SourceRun]]:
+    runs, failures = run_source(source, [*cases, *generated], len(cases))
+    if failures:
+        return ParityReport(failures=failures), runs
+    return compare_branches(source, proto, opened, runs, cases, _tolerances(plan, engine, runs), plan.decisions)
+
+
+def _tolerances(plan: Plan, engine: Engine, runs: Sequence[SourceRun]) -> dict[str, GivenTolerance]:
+    return {**plan.tolerances, **_given_at_the_export(engine, runs)}
+
+
+def _other_weights(engine: Engine, source: Source) -> str:
+    """Why the model cannot do the same, where both say which weights they have; "" for the same, or where one does not say."""
+    known = dict(engine.contract.provenance) if engine.contract else {}
+    if known.get("framework") not in ("pytorch", "keras") or not known.get("weights_sha256"):
+        return ""
+    found = source.provenance()
+    if found.get("framework") != known["framework"] or found.get("weights_sha256") in (None, known["weights_sha256"]):
+        return ""
+    ours, theirs = str(known["weights_sha256"])[:12], str(found["weights_sha256"])[:12]
+    return f"the file was exported with other weights (SHA-256 {ours} …) than the model has now ({theirs} …)"
 
 
 def _by_input(engine: Engine, feeds: Feeds, what: str) -> Feeds:
@@ -98,8 +131,8 @@ def _by_input(engine: Engine, feeds: Feeds, what: str) -> Feeds:
     specs = (*engine.inputs, *engine.optional_inputs)
     unknown = [name for name in feeds if name not in {spec.name for spec in specs}]
     if unknown:
-        wanted = ", ".join(spec.name for spec in specs)
-        raise InputError(f"{what} has {', '.join(map(repr, unknown))} besides the file's inputs ({wanted}); leave that out")
+        wanted = listed(spec.name for spec in specs)
+        raise InputError(f"{what} has {listed(unknown)} besides the file's inputs ({wanted}); leave that out")
     return as_feeds(feeds, engine.inputs, engine.optional_inputs)
 
 

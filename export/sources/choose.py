@@ -6,7 +6,7 @@ To add a source framework, write its file with a function ``plans`` and add a ro
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from onnxferry.export.options import ExportOptions
-from onnxferry.export.source import Plan
+from onnxferry.export.source import IN_TRAINING_MODE, Plan
 from onnxferry.export.sources.factory import FACTORY, object_from_factory
 from onnxferry.export.sources.other_files import refuse_other
 from onnxferry.export.tasks.plans import task_plans
+from onnxferry.runtime.arguments import kind
 from onnxferry.runtime.errors import ExportError, InputError, MissingExtraError
 
 CODE = (".pkl", ".pickle", ".joblib")
@@ -111,6 +112,7 @@ class Chosen:
     model: Any
     framework: Framework
     notes: tuple[str, ...] = ()  # what the user should know of how it was found
+    by_name: bool = False  # made by pkg.module:make_model
 
     def plans(self, example_inputs: Any, options: ExportOptions, target: Path) -> Sequence[Plan]:
         """The files to write for it. Imports the framework. Raises InputError for an option that it does not take."""
@@ -126,6 +128,8 @@ class Chosen:
             for plan in found[:1]:
                 if isinstance(plan.source.notes, list):
                     plan.source.notes.extend(self.notes)
+                    if self.by_name and IN_TRAINING_MODE in plan.source.notes:
+                        plan.source.notes.remove(IN_TRAINING_MODE)
             return found
 
         if options.labels is None and options.image is None and options.activation == "auto" and options.scores is None:
@@ -202,14 +206,20 @@ def _named(name: str, weights: str | os.PathLike[str] | None) -> Chosen:
     made = object_from_factory(name, is_model=lambda found: _framework(found) is not None and not isinstance(found, type))
     framework = _framework(made)
     if framework is None:
-        raise InputError(f"{name} gave a {type(made).__name__}, expected {EXPECTED}")
+        raise InputError(f"{name} gave {kind(made)}, expected {EXPECTED}{_state_dict_hint(made)}")
     if weights is not None:
         if framework.package != "torch":
             raise InputError(f"the option weights does not apply to {framework.name}: {HINTS['weights']}")
         from onnxferry.export.sources.pytorch.weights import load_weights
 
         load_weights(made, weights)
-    return Chosen(made, framework, _untrained(name, made) if weights is None and framework.package == "torch" else ())
+    notes = _untrained(name, made) if weights is None and framework.package == "torch" else ()
+    return Chosen(made, framework, notes, by_name=True)
+
+
+def _state_dict_hint(made: Any) -> str:
+    weights = isinstance(made, Mapping) and made and all(isinstance(key, str) and is_of("torch", value) for key, value in made.items())
+    return "; these are weights alone: name what makes the model, and give them with --weights FILE" if weights else ""
 
 
 def _untrained(name: str, made: Any) -> tuple[str, ...]:
@@ -222,7 +232,7 @@ def _untrained(name: str, made: Any) -> tuple[str, ...]:
         return ()
     if again is made or not differ(made, again):
         return ()
-    return (f"{name} gives other weights at each call, and no --weights was given: this file holds weights that were never trained",)
+    return (f"{name} gives other weights at each call, and no --weights was given: those here were never trained",)
 
 
 def _of_file(path: Path) -> Framework:

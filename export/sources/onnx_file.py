@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnxferry.export.graphs.reading import load_onnx
 from onnxferry.export.options import ExportOptions
 from onnxferry.export.source import Candidate, Feeds, InputSpec, Noise, Plan, Strategy, as_array, numbered
 from onnxferry.runtime.artifact.contract import Contract
@@ -43,6 +44,10 @@ class OnnxSource:
         self._path = Path(path)
         # The engine validates the file before onnx or ONNX Runtime parse it: it may be untrusted.
         self._engine = Engine(path, device="cpu")
+        unknown = [name for name in examples if name not in {spec.name for spec in (*self._engine.inputs, *self._engine.optional_inputs)}]
+        if unknown:
+            wanted = ", ".join(spec.name for spec in self._engine.inputs)
+            raise InputError(f"the examples hold {', '.join(examples)}, and the inputs of {self._path.name} are {wanted}")
         self.examples = example_inputs(self._engine.inputs, {**self._text(), **examples})
         self.output_names = tuple(spec.name for spec in self._engine.outputs)
         self.inputs = tuple(self._input(spec, (axes or {}).get(spec.name)) for spec in self._engine.inputs)
@@ -95,7 +100,7 @@ class OnnxSource:
         return self._engine.run(moved)
 
     def strategies(self, opset: int) -> Sequence[Strategy]:
-        return (Strategy("the file as it is", lambda: Candidate(onnx.load(self._path), foreign=True)),)
+        return (Strategy("the file as it is", lambda: Candidate(load_onnx(self._path), foreign=True)),)
 
     def provenance(self) -> dict[str, Any]:
         digest = file_sha256(self._path)

@@ -8,6 +8,7 @@ A folder a name: ``zoo/digits/digits.onnx`` and ``zoo/digits/card.json``. A card
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -116,9 +117,21 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
         inside = sorted(path.glob("*.onnx"))
         raise ArtifactError(f"{path} is a folder, expected an .onnx file{f', such as {inside[0]} in it' if inside else ''}")
     if not isinstance(name_or_path, str) or path.suffix.lower() == ".onnx" or len(path.parts) > 1:
-        near = difflib.get_close_matches(path.stem, _neighbours(path), n=1)
-        raise ArtifactNotFoundError(f"no such file: {path}{f'; did you mean {path.with_name(near[0])}.onnx?' if near else ''}", path)
+        raise _no_file(path)
     return zoo_model(text).path
+
+
+def _no_file(path: Path) -> ArtifactError:
+    """The error for what is no file, or no regular one."""
+    with contextlib.suppress(OSError, ValueError):
+        if path.is_symlink():
+            return ArtifactNotFoundError(f"{path} is a link to {path.readlink()}, and no file is there", path)
+        if path.exists():
+            return ArtifactError(f"{path} is not a regular file; expected an .onnx file")
+    if path.parts[:1] == ("~",):
+        return ArtifactNotFoundError(f"no such file: {path}; ~ is not expanded here: give the whole path", path)
+    near = difflib.get_close_matches(path.stem, _neighbours(path), n=1)
+    return ArtifactNotFoundError(f"no such file: {path}{f'; did you mean {path.with_name(near[0])}.onnx?' if near else ''}", path)
 
 
 def _is_file(path: Path) -> bool:

@@ -20,14 +20,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from onnxferry.runtime.artifact.contract import kind_of
+from onnxferry.runtime.artifact.describe import describe
 from onnxferry.runtime.artifact.zoo import find_model
-from onnxferry.runtime.errors import ArtifactError, InputError, MissingExtraError
+from onnxferry.runtime.errors import ArtifactError, InputError, MissingExtraError, OnnxFerryError
 from onnxferry.runtime.files import check_place, write_text_whole, written_whole
-from onnxferry.runtime.images.decode import IMAGE_SUFFIXES
+from onnxferry.runtime.formats import json_text
+from onnxferry.runtime.images.folders import find_images
 from onnxferry.runtime.machine.cpu import available_cpus
 from onnxferry.runtime.onnx_file.reader import file_sha256
 from onnxferry.runtime.tasks.classifier import Classifier
-from onnxferry.runtime.tasks.loading import load_as
+from onnxferry.runtime.tasks.loading import load_as, wrong_kind
 
 PART = 512
 """Inputs a part: what is lost at most, of each process, when a run is killed."""
@@ -39,12 +42,20 @@ COLUMNS = ("input", "label", "index", "probability", "error")
 
 @dataclass(frozen=True)
 class BulkOptions:
-    """How to predict. ``processes``: None for one a CPU, each with one thread."""
+    """How to predict."""
 
     model: str
-    processes: int | None = None
+    processes: int | None = None  # None for one a CPU
     device: str = "auto"
     part: int = PART
+    threads: int | None = None  # of each process; None for one, and for all of a single process
+    threshold: float = 0.0  # above 0: a column "sure" says whether the probability reaches it
+    top: int = 1  # above 1: a column "top" holds the likeliest classes, in a .csv as JSON
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        asked = (*(["sure"] if self.threshold > 0 else []), *(["top"] if self.top > 1 else []))
+        return (*COLUMNS[:-1], *asked, COLUMNS[-1])
 
 
 @dataclass(frozen=True)
@@ -64,18 +75,18 @@ def expand_inputs(patterns: Sequence[str]) -> list[str]:
     """
     found: dict[str, None] = {}
     for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            files = sorted(inner for inner in path.rglob("*") if inner.suffix.lower() in IMAGE_SUFFIXES and not inner.name.startswith("."))
-        elif path.exists():
-            files = [path]
-        else:
-            files = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
-        files = [file for file in files if file.is_file()]
-        if not files:
+        files = find_images(pattern, deep=True)
+        if files == [pattern] and not _exists(pattern):
             raise InputError(f"{pattern} matches no image; give files, folders or a pattern such as 'photos/**/*.jpg'")
-        found.update(dict.fromkeys(map(str, files)))
+        found.update(dict.fromkeys(files))
     return list(found)
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def predict_to_file(
@@ -83,10 +94,11 @@ def predict_to_file(
 ) -> BulkResult:
     """Classifies every image and writes one row for each to ``out``, a .jsonl, .csv or .parquet file, in the order of ``inputs``.
 
-    A row has input, label, index, probability and error; an image that cannot be read has its error and no label. ``progress`` is
-    called with the number of rows of each part that is done. Raises InputError for another suffix, for parts of a run with other inputs
-    or options, ArtifactError for a model that is no recogniser or where a process died, and MissingExtraError where .parquet is asked
-    for and pyarrow is not installed.
+    A row has the columns of ``options``; an image that cannot be read has its error and no label. ``progress`` is called with the number
+    of rows of each part that is done.
+
+    Raises InputError for another suffix, for parts of a run with other inputs or options, ArtifactError for a model that is no
+    recogniser or where a process died, and MissingExtraError where .parquet is asked for and pyarrow is not installed.
     """
     target = Path(out)
     if target.suffix.lower() not in FORMATS:
@@ -94,7 +106,7 @@ def predict_to_file(
     check_place(target)
     if target.suffix.lower() == ".parquet":
         _pyarrow()
-    load_as(Classifier, options.model, "cpu", 1).close()
+    _check_kind(options.model)
     parts = target.with_name(f"{target.name}.parts")
     pieces = [list(inputs[start : start + options.part]) for start in range(0, len(inputs), options.part)]
     done = _begun(parts, _identity(inputs, options))
@@ -102,15 +114,29 @@ def predict_to_file(
         progress(sum(len(pieces[number]) for number in done))
     missing = [number for number in range(len(pieces)) if number not in done]
     processes = min(options.processes or available_cpus(), max(1, len(missing)))
-    _run_parts(parts, pieces, missing, options, processes, progress)
-    errors = _joined(parts, len(pieces), target)
+    try:
+        _run_parts(parts, pieces, missing, options, processes, progress)
+    except OnnxFerryError:
+        if not any(parts.glob("*.jsonl")):  # nothing to go on with
+            shutil.rmtree(parts)
+        raise
+    errors = _joined(parts, len(pieces), target, options.columns)
     shutil.rmtree(parts)
     return BulkResult(target, len(inputs), errors, sum(len(pieces[number]) for number in done))
 
 
 def _identity(inputs: Sequence[str], options: BulkOptions) -> dict[str, Any]:
     digest = hashlib.sha256("\0".join(inputs).encode("utf-8", "surrogateescape")).hexdigest()
-    return {"inputs": digest, "count": len(inputs), "model": file_sha256(find_model(options.model)), "part": options.part}
+    model = file_sha256(find_model(options.model))
+    asked = {"part": options.part, "threshold": options.threshold, "top": options.top}
+    return {"inputs": digest, "count": len(inputs), "model": model, **asked}
+
+
+def _check_kind(model: str) -> None:
+    """Raises ArtifactError for what is no recogniser, from its contract alone: the processes open the model."""
+    contract = describe(find_model(model)).contract
+    if kind_of(contract).task_class is not Classifier:
+        raise wrong_kind(contract, Classifier, model)
 
 
 def _begun(parts: Path, identity: dict[str, Any]) -> set[int]:
@@ -140,7 +166,7 @@ def _run_parts(
     if not missing:
         return
     if processes == 1:
-        _open_model(options.model, options.device, None)
+        _open_model(options, options.threads)
         for number in missing:
             _predict_part(pieces[number], parts / f"{number:08d}.jsonl")
             if progress:
@@ -148,7 +174,7 @@ def _run_parts(
         return
     # spawn: threads of ONNX Runtime, which this process may have, do not live through a fork
     context = multiprocessing.get_context("spawn")
-    starts = (options.model, options.device, 1)
+    starts = (options, options.threads or 1)
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_open_model, initargs=starts) as pool:
         waiting: dict[Any, int] = {}
         rest = iter(missing)
@@ -172,16 +198,23 @@ def _run_parts(
             raise
 
 
-_model: Classifier | None = None  # of a worker process
+_model: Classifier | OnnxFerryError | None = None  # of a worker process, or why it has none
+_options = BulkOptions("")
 
 
-def _open_model(name: str, device: str, threads: int | None) -> None:
-    global _model
-    _model = load_as(Classifier, name, device, threads)
+def _open_model(options: BulkOptions, threads: int | None) -> None:
+    global _model, _options
+    _options = options
+    try:
+        _model = load_as(Classifier, options.model, options.device, threads)
+    except OnnxFerryError as error:  # an initializer that fails would only say that a process died
+        _model = error
 
 
 def _predict_part(names: Sequence[str], path: Path) -> None:
     """One part, written whole."""
+    if isinstance(_model, OnnxFerryError):
+        raise _model
     if _model is None:
         raise RuntimeError("the worker has no model")
     rows: dict[str, dict[str, Any]] = {}
@@ -190,8 +223,9 @@ def _predict_part(names: Sequence[str], path: Path) -> None:
         rows[name] = {"input": name, "error": str(error)}
 
     for name, prediction in _model.predict_each(((name, name) for name in names), on_error=failed):
-        rows[name] = {"input": name, "label": prediction.label, "index": prediction.index, "probability": prediction.probability}
-    text = "".join(json.dumps({column: rows[name].get(column) for column in COLUMNS}) + "\n" for name in names)
+        found = prediction.to_dict(_options.top if _options.top > 1 else None)
+        rows[name] = {"input": name, **found, "sure": prediction.probability >= _options.threshold}
+    text = "".join(json.dumps({column: rows[name].get(column) for column in _options.columns}) + "\n" for name in names)
     write_text_whole(path, text)
 
 
@@ -201,7 +235,7 @@ def _rows(parts: Path, count: int) -> Iterator[dict[str, Any]]:
             yield from map(json.loads, file)
 
 
-def _joined(parts: Path, count: int, target: Path) -> int:
+def _joined(parts: Path, count: int, target: Path, columns: Sequence[str]) -> int:
     """Writes the file, and returns the number of rows with an error."""
     errors = 0
 
@@ -213,32 +247,41 @@ def _joined(parts: Path, count: int, target: Path) -> int:
 
     with written_whole(target) as part:
         if target.suffix.lower() == ".parquet":
-            _write_parquet(counted(), part)
+            _write_parquet(counted(), part, columns)
         elif target.suffix.lower() == ".csv":
-            with part.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS)
+            # surrogateescape: the bytes of a name that is no UTF-8
+            with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+                writer = csv.DictWriter(file, columns)
                 writer.writeheader()
-                writer.writerows(counted())
+                writer.writerows({**row, "top": json_text(row["top"])} if row.get("top") else row for row in counted())
         else:
             with part.open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in counted())
+                file.writelines(json_text(row) + "\n" for row in counted())
     return errors
 
 
-def _write_parquet(rows: Iterator[dict[str, Any]], path: Path) -> None:
+def _write_parquet(rows: Iterator[dict[str, Any]], path: Path, columns: Sequence[str]) -> None:
     arrow, parquet = _pyarrow()
-    schema = arrow.schema(
-        [
-            ("input", arrow.string()),
-            ("label", arrow.string()),
-            ("index", arrow.int64()),
-            ("probability", arrow.float32()),
-            ("error", arrow.string()),
-        ]
-    )
+    ranked = arrow.struct([("label", arrow.string()), ("index", arrow.int64()), ("probability", arrow.float32())])
+    types = {
+        "input": arrow.string(),
+        "label": arrow.string(),
+        "index": arrow.int64(),
+        "probability": arrow.float32(),
+        "sure": arrow.bool_(),
+        "top": arrow.list_(ranked),
+        "error": arrow.string(),
+    }
+    schema = arrow.schema([(column, types[column]) for column in columns])
     with parquet.ParquetWriter(path, schema) as writer:
         while batch := list(islice(rows, 10_000)):
-            writer.write_table(arrow.Table.from_pylist(batch, schema=schema))
+            writer.write_table(arrow.Table.from_pylist([_in_utf8(row) for row in batch], schema=schema))
+
+
+def _in_utf8(row: dict[str, Any]) -> dict[str, Any]:
+    """With U+FFFD for bytes of a name that is no UTF-8, which a column of text cannot hold."""
+    texts = {name: row[name] for name in ("input", "error") if row[name] is not None}
+    return {**row, **{name: text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name, text in texts.items()}}
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from onnxferry.runtime.arguments import listed
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.tables.feeds import batch_feeds
 from onnxferry.runtime.tasks.classifier import Classifier
 from onnxferry.runtime.tasks.loading import load
 from onnxferry.runtime.tasks.model import Model
@@ -68,12 +70,12 @@ class Predictor:
             raise InputError(f"a batch must be a dict of columns by name, got {type(batch).__name__}")
         lacking = [name for name in self.keep if name not in batch]
         if lacking:
-            raise InputError(f"the batch has no column {lacking[0]!r} to keep; it has {', '.join(map(str, batch))}")
+            raise InputError(f"the batch has no column {lacking[0]!r} to keep; it has {listed(batch)}")
         model = self._model()
         found = _classified(model, batch) if isinstance(model, Classifier) else _run(model, batch)
         for name in self.outputs or ():
             if name not in found:
-                raise InputError(f"there is no output {name!r}; there are {', '.join(found)}")
+                raise InputError(f"there is no output {name!r}; there are {listed(found)}")
         wanted = found if self.outputs is None else {name: found[name] for name in self.outputs}
         return {**{name: batch[name] for name in self.keep}, **wanted}
 
@@ -113,7 +115,7 @@ class Predictor:
 
 def _classified(model: Classifier, batch: Mapping[str, Any]) -> dict[str, Any]:
     if "image" not in batch:
-        raise InputError(f"a recogniser takes the column 'image', and the batch has {', '.join(map(str, batch)) or 'none'}")
+        raise InputError(f"a recogniser takes the column 'image', and the batch has {listed(batch)}")
     images = batch["image"]
     if isinstance(images, np.ndarray) and images.dtype == object:  # images of different sizes
         images = list(images)
@@ -128,23 +130,4 @@ def _classified(model: Classifier, batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(model: Model, batch: Mapping[str, Any]) -> dict[str, Any]:
-    feeds = {}
-    for spec in (*model.engine.inputs, *model.engine.optional_inputs):
-        if spec.name not in batch:
-            continue
-        column = batch[spec.name]
-        if spec.dtype == "str":
-            feeds[spec.name] = np.asarray(column, object)
-            continue
-        array = np.asarray(column)
-        if array.dtype == object:  # a column of arrays
-            array = np.stack([np.asarray(row) for row in array]) if len(array) else array.astype(np.float64)
-        if spec.of_numbers and str(array.dtype) != spec.dtype:
-            if not np.can_cast(array.dtype, spec.dtype, "same_kind"):
-                raise InputError(f"column {spec.name!r} is {array.dtype}, and the model takes {spec.dtype}; convert it first")
-            converted = array.astype(spec.dtype)
-            if array.dtype.kind in "iu" and not np.array_equal(converted, array):
-                raise InputError(f"column {spec.name!r} has numbers that {spec.dtype} does not hold")
-            array = converted
-        feeds[spec.name] = array
-    return model.run(feeds)
+    return model.run(batch_feeds(batch, model.engine.inputs, model.engine.optional_inputs))

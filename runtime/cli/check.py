@@ -30,11 +30,13 @@ from onnxferry.runtime.cli.console import (
     stdout,
     try_command,
 )
+from onnxferry.runtime.cli.parity_table import allowed_words
 from onnxferry.runtime.engine.diagnosis import UNTRUSTED_ORT, outdated_for_untrusted
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.replay import GoldenReport, replay
 from onnxferry.runtime.errors import CheckFailedError, InputError
 from onnxferry.runtime.kinds import ENCODER, KINDS
+from onnxferry.runtime.machine.nvidia import cuda_devices
 from onnxferry.runtime.onnx_file.summary import Limits, raised_limits
 from onnxferry.runtime.sandbox.child import SandboxLimits, memory_is_limited
 from onnxferry.runtime.sandbox.confinement import can_confine
@@ -168,8 +170,8 @@ def check(
     if not as_json:
         count = len(report.comparisons)
         stdout().print(Text(f"passed: {count} of {count} on {found.device}", "bold green"))
-        if device == "auto":
-            stdout().print(Text(f"why {found.device}: {found.reason}", "dim"), soft_wrap=True)
+        if device == "auto" and found.device == "cpu" and cuda_devices():
+            stdout().print(Text(f"note: the GPU was not used: {found.reason}", "dim"), soft_wrap=True)
         print_next(command("inspect", model), *try_command(KINDS[found.kind], model))
 
 
@@ -248,8 +250,7 @@ def _json(comparison: Comparison) -> dict[str, Any]:
 def _print_table(report: GoldenReport) -> None:
     table = new_table("sample", "output", "max difference", "allowed", "verdict", right=("sample", "max difference"))
     for c in report.comparisons:
-        rtol, atol = c.tolerance.rtol, c.tolerance.atol
-        allowed = f"{atol:g} + {rtol:g} |x|" if rtol else f"{atol:g}" if atol else "none"
+        allowed = allowed_words(c.tolerance.rtol, c.tolerance.atol)
         verdict = Text("passed", "green") if c.passed else Text("failed", "bold red")
         table.add_row(str(c.sample), plain(c.output), "-" if c.max_abs is None else f"{c.max_abs:.3g}", allowed, verdict)
     console = stdout()

@@ -6,16 +6,15 @@ safe to print, and no markup is interpreted in it.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-import typer
+import typer.core
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.formats import json_safe
+from onnxferry.runtime.formats import json_text
 from onnxferry.runtime.kinds import Kind
 
 
@@ -61,9 +60,41 @@ LimitOption = Annotated[
 ]
 
 
-def new_app() -> typer.Typer:
+class _Command(typer.core.TyperCommand):
+    """A command whose help shows flags without a value: ``--json``, not ``--json <bool>``, which would be refused."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return _flags_without_value(super().get_params(ctx))
+
+
+class _Group(typer.core.TyperGroup):
+    def get_params(self, ctx: Any) -> Any:
+        return _flags_without_value(super().get_params(ctx))
+
+
+def _flags_without_value(params: Any) -> Any:
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class App(typer.Typer):
+    """The app of one verb, or of one with sub-commands."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"cls": _Group, "add_completion": False, **settings})
+
+    def command(self, *args: Any, **settings: Any) -> Callable[[_Function], _Function]:
+        return super().command(*args, **{"cls": _Command, **settings})
+
+
+def new_app(*, no_args_is_help: bool = False) -> App:
     """The app of one verb."""
-    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+    return App(no_args_is_help=no_args_is_help, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 
 def read_stdin(what: str) -> bytes:
@@ -109,12 +140,12 @@ documents_printed = 0
 
 
 def print_json(document: Mapping[str, Any], *, indent: int | None = 2) -> None:
-    """One JSON document on stdout, in ASCII whatever the terminal's encoding; not-a-number and infinities, which JSON lacks, as null.
+    """One JSON document on stdout; not-a-number and infinities, which JSON lacks, as null.
 
-    ``indent``: None for all of it in one line.
+    ``indent``: None for all of it in one line. In ASCII where stdout's encoding lacks one of its characters.
     """
     global documents_printed
-    sys.stdout.write(json.dumps(json_safe(document), indent=indent, allow_nan=False) + "\n")
+    sys.stdout.write(json_text(document, indent, sys.stdout.encoding or "ascii") + "\n")
     documents_printed += 1
 
 

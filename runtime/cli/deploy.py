@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from onnxferry.runtime.cli.console import JsonOption, plain, print_json, print_next, stdout
+from onnxferry.runtime.cli.console import JsonOption, new_app, plain, print_json, print_next, stdout
 from onnxferry.runtime.server.options import model_source
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+app = new_app(no_args_is_help=True)
 
 Models = Annotated[
     list[str], typer.Argument(metavar="MODEL …", help="Files, names of shipped models, NAME=FILE or NAME:VERSION=FILE.", show_default=False)

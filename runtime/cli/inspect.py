@@ -34,6 +34,7 @@ from onnxferry.runtime.cli.console import (
     stdout,
     try_command,
 )
+from onnxferry.runtime.cli.parity_table import allowed_words, parity_table, stored_rows
 from onnxferry.runtime.formats import human_bytes
 from onnxferry.runtime.onnx_file.reader import TensorSpec, read_model
 from onnxferry.runtime.onnx_file.summary import Limits, ModelSummary, raised_limits
@@ -144,13 +145,37 @@ def _print_placement(console: Console, placed: Mapping[str, Any]) -> None:
 def _print_contract(console: Console, contract: Contract) -> None:
     goldens = contract.goldens
     size = sum(golden.nbytes() for golden in goldens)
-    tolerances = "; ".join(f"{name}: {t.atol:g} + {t.rtol:g} |x|" for name, t in contract.tolerances.items())
+    tolerances = "; ".join(f"{name}: {allowed_words(t.rtol, t.atol)}" for name, t in contract.tolerances.items())
     samples = f"{len(goldens)} samples, {human_bytes(size)}" if goldens else "none: nothing to check it by"
     _print_facts(console, "Contract", {"options": dict(contract.options), "golden": samples, "tolerances": tolerances})
     _print_facts(console, "Metrics", contract.metrics)
-    _print_facts(console, "Parity with the source", contract.parity)
+    _print_parity(console, contract.parity)
     _print_facts(console, "Provenance", contract.provenance)
     _print_facts(console, "Certificate", contract.certificate)
+
+
+def _print_parity(console: Console, parity: Mapping[str, Any]) -> None:
+    """In the words of the export; as it stands in the file where it is not as the export writes it."""
+    rows = stored_rows(parity)
+    if rows is None:
+        _print_facts(console, "Parity with the source", parity)
+        return
+    cases, other, dropped = (parity.get(key) for key in ("cases", "untraced_shapes", "dropped"))
+    facts = {
+        "verdict": f"{'passed' if parity.get('passed') else 'failed'}: {cases} inputs compared, {other} at sizes never traced",
+        "made by": parity.get("strategy", ""),
+        "left out": f"{dropped} generated inputs, which the model itself does not take" if dropped else "",
+        "NaN, infinity": _nonfinite(parity.get("nonfinite")),
+    }
+    _print_facts(console, "Parity with the source", facts)
+    console.print(parity_table(rows))
+
+
+def _nonfinite(found: Any) -> str:
+    if not isinstance(found, Mapping) or not found:
+        return ""
+    other = [str(name) for name, verdict in found.items() if verdict != "same"]
+    return f"answered otherwise by {', '.join(other)}" if other else "answered as the source does"
 
 
 def _print_variants(console: Console, variants: tuple[Variant, ...], ignored: tuple[Ignored, ...]) -> None:

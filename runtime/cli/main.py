@@ -19,7 +19,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "export": ("onnxferry.export.cli.export:app", "Export a trained model to one verified .onnx file."),
     "check": ("onnxferry.runtime.cli.check:app", "Replay a file's golden samples on this machine."),
     "verify": ("onnxferry.export.cli.verify:app", "Compare a file with the model that it was exported from."),
-    "evaluate": ("onnxferry.runtime.cli.tasks.evaluate:app", "Measure a classifier on labelled images or rows."),
+    "evaluate": ("onnxferry.runtime.cli.tasks.evaluate:app", "Measure a classifier on images or rows, or a text generator."),
     "optimize": ("onnxferry.export.cli.optimize:app", "Make faster or smaller variants, each with its certificate."),
     "generate": ("onnxferry.runtime.cli.tasks.generate:app", "Generate text."),
     "predict": ("onnxferry.runtime.cli.tasks.predict:app", "Classify images, or rows of a table."),
@@ -39,10 +39,6 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "demo": ("onnxferry.demo.cli:app", "Show the models in a browser, and one of your own."),
 }
 """Verb to "module:attribute" (a typer app) and one line of help, in the order of the help."""
-
-
-JSON_FILE_VERBS = ("bench",)
-"""Verbs whose --json names a file to write, while stdout stays for people."""
 
 
 _EXTRAS = {
@@ -108,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         failure = "Interrupted", "interrupted", INTERRUPTED, ""
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does. Python flushes stdout once more on its way out: give it somewhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _to_nowhere()
         return 1
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -121,8 +117,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             MissingExtraError.code,
         )
     except OSError as error:  # a full disk, a folder that may not be written, …
-        failure = type(error).__name__, f"{error.filename}: {error.strerror}" if error.filename else str(error), 1, ""
+        _give_up_stdout(error)
+        failure = type(error).__name__, _words(error), 1, ""
     return _fail(*failure, as_json=_wants_json(arguments) and _documents_printed() == begun)
+
+
+def _to_nowhere() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _give_up_stdout(error: OSError) -> None:
+    """Where stdout itself cannot be written (a file on a full disk), so that neither the error's document nor Python's last flush fails."""
+    if error.filename is not None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _to_nowhere()
+
+
+def _words(error: OSError) -> str:
+    if "No usable temporary directory" in str(error):  # of Python's tempfile, which lists all places that it tried
+        return "temporary files are needed, and none can be written: set TMPDIR to a folder that this user may write in"
+    return f"{error.filename}: {error.strerror}" if error.filename else f"cannot write: {error.strerror}" if error.strerror else str(error)
 
 
 def _stand_in_for_closed_streams() -> None:
@@ -152,7 +169,7 @@ def _wants_json(arguments: Sequence[str]) -> bool:
     """Whether stdout is read by a program, which also holds where the command line cannot be parsed."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # of several training processes, which share one stdout
-    return "--json" in options and arguments[0] not in JSON_FILE_VERBS and first
+    return "--json" in options and first
 
 
 def _documents_printed() -> int:
@@ -212,7 +229,10 @@ def _fail(kind: str, message: str, exit_code: int, code: str, *, as_json: bool) 
 
     explained = {"code": code, "help": help_page(code)} if code else {}
     if as_json:
-        print_json({"error": {"type": kind, "message": message} | explained})
+        try:
+            print_json({"error": {"type": kind, "message": message} | explained})
+        except OSError:  # stdout is on a full disk, for example
+            _to_nowhere()
     print_error(f"{message}\nhelp: {help_page(code)}" if code else message)
     return exit_code
 

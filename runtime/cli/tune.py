@@ -29,7 +29,8 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.files import UNREADABLE, read_npz
 from onnxferry.runtime.onnx_file.summary import raised_limits
 from onnxferry.runtime.tuning.inputs import WRITTEN
-from onnxferry.runtime.tuning.plan import Plan, Tuning, plan_to_json
+from onnxferry.runtime.tuning.plan import Plan, Trial, Tuning, plan_to_json
+from onnxferry.runtime.tuning.search import IN_NOISE
 from onnxferry.runtime.tuning.tune import SECONDS, forget, tune
 
 app = new_app()
@@ -129,7 +130,7 @@ def _print_tuning(tuning: Tuning) -> None:
             if reason:
                 reasons.append(f"batch {plan.batch}, {', '.join(map(str, row))}: {reason}")
             verdict = Text(plain(word), "bold green" if trial.setting == plan.setting else "")
-            table.add_row(str(plan.batch), *(plain(cell) for cell in row), f"{trial.ratio:.2f}" if trial.ratio else "", verdict)
+            table.add_row(str(plan.batch), *(plain(cell) for cell in row), _ratio(trial, plan), verdict)
         table.add_section()
     console = stdout()
     console.print(table)
@@ -141,6 +142,12 @@ def _print_tuning(tuning: Tuning) -> None:
     console.print(Text(f"{found}, for {plain(tuning.machine)}"), soft_wrap=True)
     if tuning.not_kept:
         console.print(Text(f"not remembered for the next time: {plain(tuning.not_kept)}", "yellow"), soft_wrap=True)
+
+
+def _ratio(trial: Trial, plan: Plan) -> str:
+    """Nothing where it was not measured, or says nothing: not distinguished from the default, which stays."""
+    noise = trial.verdict == IN_NOISE and plan.ratio <= 1
+    return f"{trial.ratio:.2f}" if trial.ratio and not noise else ""
 
 
 def _summary(plan: Plan, tuning: Tuning) -> str:

@@ -13,6 +13,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -28,7 +29,7 @@ from onnxferry.runtime.engine.async_pool import AsyncPool
 from onnxferry.runtime.engine.cuda.dlpack import DeviceArray, run_on_device, values_of
 from onnxferry.runtime.engine.cuda.graphs import GraphRunner, refuse_control_flow
 from onnxferry.runtime.engine.cuda.pinned import pinned_like
-from onnxferry.runtime.engine.inputs import TensorCheck, as_dict, never_empty, open_sizes, specs_of
+from onnxferry.runtime.engine.inputs import TensorCheck, as_dict, never_empty, open_sizes, specs_of, uneven_axis
 from onnxferry.runtime.engine.io_binding import Binding, Spares, bound_arrays, output_arrays
 from onnxferry.runtime.engine.open import CudaChoices, open_captured, open_for_graphs, open_on
 from onnxferry.runtime.engine.placement import Placement, fallback_message, placements
@@ -40,6 +41,9 @@ from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.onnx_file.values import TensorSpec as TensorSpec
 
 MAX_THREADS = 1024
+
+
+_SHOWN_INPUTS = 12  # that an error describes
 
 
 _MAX_SHOWN = 20  # inputs that an error lists
@@ -390,8 +394,16 @@ class Engine:
         text = ort.message_of(error)
         if self.device == "cuda" and any(mark in text for mark in GPU_FAILED):
             return DeviceError(f"the GPU failed while running {self._name}: {text}; try a smaller batch, or device='cpu'")
-        ins, outs = (", ".join(f"{name} {given(value)}" for name, value in (side or {}).items()) for side in (feeds, outputs))
-        return InputError(f"{self._name} cannot run on {ins or 'no inputs'}{outs and f' into {outs}'}: {text}")
+        ins, outs = (_given_words(side or {}) for side in (feeds, outputs))
+        if "surrogates not allowed" in text:
+            text = "a text holds half a character (a lone surrogate); give whole ones"
+        uneven = uneven_axis((*self.inputs, *self.optional_inputs), feeds)
+        return InputError(f"{self._name} cannot run on {ins or 'no inputs'}{outs and f' into {outs}'}: {uneven or text}")
+
+
+def _given_words(arrays: Mapping[str, Any]) -> str:
+    words = [f"{name} {given(value)}" for name, value in islice(arrays.items(), _SHOWN_INPUTS)]
+    return ", ".join(words) + (f", … ({len(arrays)} in all)" if len(arrays) > _SHOWN_INPUTS else "")
 
 
 def _thread_count(threads: int) -> int:

@@ -67,14 +67,15 @@ class TensorCheck:
             hint = f"; use numpy.asarray({spec.name}, {spec.dtype!r})"
             raise InputError(f"{self.role} {spec.name!r} must be a numpy array of {spec.dtype}, got {kind(value)}{hint}")
         array = np.asarray(value)
-        if self.dtype is None:  # strings, and types that numpy itself does not know (bfloat16, float8 …)
-            right = is_text(array) if spec.dtype == "str" else array.dtype.name == spec.dtype
-        else:
-            right = array.dtype == self.dtype
+        # Without a dtype: strings, and types that numpy itself does not know (bfloat16, float8 …).
+        right = spec.dtype == "str" and is_text(array) if self.dtype is None else array.dtype == self.dtype
         if not right:
+            if self.dtype is None and spec.dtype != "str":
+                raise InputError(
+                    f"{self.role} {spec.name!r} is {spec.dtype}, which ONNX Runtime takes from no numpy array, got {_dtype_words(array)}; "
+                    "give run_dlpack() a tensor of another framework, such as torch.bfloat16"
+                )
             hint = "" if spec.dtype == "str" else f"; use {spec.name}.astype({spec.dtype!r})"
-            if self.dtype is None and spec.dtype != "str":  # ONNX Runtime takes no numpy arrays of these types
-                hint = "; numpy has no such type: give run_dlpack() another framework's tensor, such as torch.bfloat16"
             raise InputError(f"{self.role} {spec.name!r} must be {spec.dtype}, got {_dtype_words(array)}{hint}")
         self.check_shape(array.shape)
         return array if array.flags.c_contiguous else np.ascontiguousarray(array)
@@ -93,6 +94,22 @@ class TensorCheck:
                     f"{self.role} {spec.name!r} must not be empty, got {shape}: ONNX Runtime's recurrent operators "
                     "end the whole process on an empty batch; leave the call out"
                 )
+
+
+def uneven_axis(specs: Sequence[TensorSpec], feeds: Mapping[str, Any]) -> str:
+    """Which axis of one name has different sizes in the inputs, for errors; "" where none has."""
+    sizes: dict[str, dict[str, int]] = {}
+    for spec in specs:
+        array = feeds.get(spec.name)
+        if isinstance(array, np.ndarray) and array.ndim == len(spec.shape):
+            for name, size in zip(spec.shape, array.shape, strict=True):
+                if isinstance(name, str):
+                    sizes.setdefault(name, {}).setdefault(spec.name, size)
+    for name, found in sizes.items():
+        if len(set(found.values())) > 1:
+            words = ", ".join(f"{size} in {where!r}" for where, size in list(found.items())[:12])
+            return f"the axis {name!r} has one size in all inputs, got {words}"
+    return ""
 
 
 def as_dict(feeds: object, what: str = "feeds") -> dict[str, Any]:
@@ -131,9 +148,10 @@ def _numpy_dtype(name: str) -> np.dtype[Any] | None:
     if name == "str" or "(" in name:  # text; a sequence, map or optional, such as seq(map(string,tensor(float)))
         return None
     try:
-        return np.dtype(name)
+        dtype = np.dtype(name)
     except TypeError:
         return None
+    return dtype if dtype.isbuiltin == 1 else None  # not those that ml_dtypes registers: ONNX Runtime takes none of them
 
 
 def numpy_name(onnx_type: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from onnxferry.runtime import interruption
-from onnxferry.runtime.arguments import given, instead
+from onnxferry.runtime.arguments import given, instead, listed
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.inputs import TensorCheck
 from onnxferry.runtime.errors import InputError
@@ -86,7 +86,7 @@ def output_arrays(
 ) -> None:
     """Raises InputError for an array that an output cannot be written into. Dynamic sizes are only known after the run."""
     if not outputs:
-        raise InputError(f"outputs must hold an array for at least one of {', '.join(map(repr, known))}")
+        raise InputError(f"outputs must hold an array for at least one of {listed(known)}")
     seen = {f"input {name!r}": bound for name, (_, bound) in inputs.items()}
     for name, array in outputs.items():
         feed = known.get(name)

@@ -59,7 +59,7 @@ def decode_image(image: ImageInput, name: str = "the image", *, max_pixels: int 
         return _from_array(image, name)
     if isinstance(image, str | os.PathLike):
         _refuse_no_name(image)
-        return _from_file(Path(image), max_pixels)
+        return _from_file(Path(os.fsdecode(image)), max_pixels)
     if isinstance(image, bytes | bytearray | memoryview):
         return _from_stream(BytesIO(image), name, max_pixels)
     from PIL import Image
@@ -87,6 +87,11 @@ def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _from_array(array: np.ndarray, name: str) -> np.ndarray:
+    if (mask := getattr(array, "mask", None)) is not None and np.any(mask):  # without an import of numpy.ma
+        raise InputError(f"{name}: has masked pixels, which have no value; give x.filled(255), for example")
+    array = np.asarray(array)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.ndim == 2:
         array = array[..., np.newaxis]
     if array.ndim != 3 or array.shape[2] not in (1, 3):
@@ -100,12 +105,13 @@ def _from_array(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype == bool:
         return array.astype(np.uint8) * np.uint8(255)
     hint = "(x * 255).round().astype('uint8') if its values are 0 to 1, " if array.dtype.kind == "f" else ""
-    raise InputError(
-        f"{name}: expected a uint8 array with values 0 to 255, got {array.dtype}; use {hint}x.astype('uint8') if they are 0 to 255"
-    )
+    use = f"; use {hint}x.astype('uint8') if they are 0 to 255" if array.dtype.kind in "iuf" else ""
+    raise InputError(f"{name}: expected a uint8 array with values 0 to 255, got {array.dtype}{use}")
 
 
 def _shape_hint(array: np.ndarray) -> str:
+    if array.dtype == object:
+        return "; give images of several sizes as list(x)"
     if array.ndim == 3 and array.shape[0] in (1, 3):
         return "; channels come last: use x.transpose(1, 2, 0)"
     if array.ndim == 3 and array.shape[2] == 4:
@@ -140,7 +146,10 @@ def _shown(name: object) -> str:
 
 def _all_of(file: Any, name: str) -> bytes:
     """What an open file holds from where it stands. Raises InputError for a file of text."""
-    data = file.read()
+    try:
+        data = file.read()
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        raise InputError(f"{name}: the file cannot be read ({error}); give one that is open for reading") from error
     if not isinstance(data, bytes):
         raise InputError(f"{name}: the file is open for text, expected binary; use open(path, 'rb')")
     return data
@@ -151,7 +160,8 @@ def _from_file(path: Path, max_pixels: int) -> np.ndarray:
         with path.open("rb") as stream:
             return _from_stream(stream, _shown(path), max_pixels)
     except FileNotFoundError:
-        raise InputNotFoundError(f"no such image: {_shown(path)}", path) from None
+        hint = "; ~ is not expanded here: give the whole path" if path.parts[:1] == ("~",) else ""
+        raise InputNotFoundError(f"no such image: {_shown(path)}{hint}", path) from None
     except IsADirectoryError:
         raise InputError(
             f"{_shown(path)}: is a folder, expected an image; give a folder alone, not inside a list, for all images in it"

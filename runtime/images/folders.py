@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from onnxferry.runtime.errors import DataError, DataNotFoundError
+from onnxferry.runtime.errors import DataError, DataNotFoundError, InputError
 from onnxferry.runtime.images.decode import IMAGE_SUFFIXES
 
 
@@ -33,6 +34,35 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
         inside = f"; it has sub-folders ({', '.join(folders[:5])}{', …' if len(folders) > 5 else ''}): name one of them" if folders else ""
         raise DataError(f"{folder}: no image lies in this folder, looked for {' '.join(IMAGE_SUFFIXES)}{inside}")
     return images
+
+
+def find_images(name: str, deep: bool = False) -> list[str]:
+    """What a file's name, a folder or a pattern (``photos/**/*.jpg``) on a command line stands for, sorted.
+
+    Of a folder the images in it, with ``deep`` in its sub-folders too. Hidden files are skipped, and so are folders that a pattern matches.
+    A name that is neither a folder nor matched by anything is returned as it is: decoding it says what is wrong. Raises InputError for an
+    empty name, DataError for a folder without images.
+    """
+    if not name:
+        raise InputError("an image's name is empty; is a variable of the command line not set?")
+    if _is(Path.is_dir, name):
+        if not deep:
+            return list(map(str, list_images(name)))
+        inside = sorted(path for path in Path(name).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+        shown = [str(path) for path in inside if not any(part.startswith(".") for part in path.relative_to(name).parts)]
+        return shown or list(map(str, list_images(name)))  # which says what is there
+    if glob.has_magic(name) and not _is(Path.exists, name):
+        matched = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 (a pattern may be absolute, which Path.glob refuses)
+        return [each for each in matched if not Path(each).is_dir()] or [name]
+    return [name]
+
+
+def _is(question: Callable[[Path], bool], name: str) -> bool:
+    """False also for a name that no file can have."""
+    try:
+        return question(Path(name))
+    except (OSError, ValueError):
+        return False
 
 
 def list_labelled_images(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:

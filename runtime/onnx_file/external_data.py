@@ -1,7 +1,8 @@
 """Weights that lie outside the .onnx file: whether what the file says of them can be followed.
 
 ONNX Runtime opens the path a model names. An untrusted model may name any: so only a regular file in the model's own folder or
-below it is accepted, reached through no link, long enough for what is read from it.
+below it is accepted, long enough for what is read from it. It may be a link to a file beside the model's own file, as caches keep both
+(huggingface_hub: ``snapshots/…/model.onnx`` and its data are links into ``blobs/``), and is reached through no other link.
 Source: https://github.com/onnx/onnx/blob/main/docs/ExternalData.md; CVE-2024-27318, CVE-2025-51480, CVE-2026-27489.
 """
 
@@ -23,11 +24,12 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class ExternalData:
-    """The external files of one model, each looked at once. ``folder`` None: the model came as bytes and has no folder."""
+    """The external files of one model, each looked at once. ``path``: the model's; None: it came as bytes and has no folder."""
 
-    def __init__(self, model: str, folder: Path | None) -> None:
+    def __init__(self, model: str, path: Path | None) -> None:
         self._model = model
-        self._folder = folder
+        self._path = path
+        self._folder = None if path is None else path.parent
         self._sizes: dict[str, int] = {}
 
     def check(self, tensor: str, entries: Mapping[str, str], nbytes: int) -> str:
@@ -59,7 +61,7 @@ class ExternalData:
         if not parts or ".." in parts:
             raise self._refused(tensor, f"leaves the model's folder: {location[:200]!r}")
         path = self._folder
-        for part in parts:
+        for number, part in enumerate(parts, 1):
             path = path / part
             try:
                 status = path.lstat()
@@ -67,10 +69,24 @@ class ExternalData:
                 raise ArtifactError(f"{self._model} needs the file {location!r} beside it: {error.strerror}") from error
             # Hard links pass: they look like the file itself, and package installers make them.
             if stat.S_ISLNK(status.st_mode):
-                raise self._refused(tensor, f"goes through a link, {str(path)!r}; copy the file itself beside the model")
+                beside = self._beside(path) if number == len(parts) else None
+                if beside is None:
+                    raise self._refused(
+                        tensor,
+                        f"goes through a link, {str(path)!r}, out of the folder of the model's file; copy the file itself beside it",
+                    )
+                status = beside
         if not stat.S_ISREG(status.st_mode):
             raise self._refused(tensor, f"is not a regular file: {location[:200]!r}")
         return status.st_size
+
+    def _beside(self, link: Path) -> os.stat_result | None:
+        """The status of the file that a link stands for, if it lies in the folder of the model's own file; else None."""
+        try:
+            real = link.resolve(strict=True)
+            return real.lstat() if self._path is not None and real.parent == self._path.resolve(strict=True).parent else None
+        except (OSError, RuntimeError):  # it leads nowhere, or in a circle
+            return None
 
     def _number(self, tensor: str, entries: Mapping[str, str], key: str, default: int) -> int:
         text = entries.get(key)

@@ -86,7 +86,7 @@ def read_file(path: Path, limits: Limits) -> ReadFile:
     """As :func:`read_model`, with what is needed to run exactly the file that was read."""
     data, status = _contents(path, limits)
     try:
-        summary = _summary(data, str(path), path.absolute().parent, limits)
+        summary = _summary(data, str(path), path.absolute(), limits)
     finally:
         if isinstance(data, mmap.mmap):
             data.close()
@@ -120,7 +120,7 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _summary(data: Buffer, name: str, folder: Path | None, limits: Limits) -> ModelSummary:
+def _summary(data: Buffer, name: str, path: Path | None, limits: Limits) -> ModelSummary:
     if len(data) > limits.file_bytes:  # bytes; a file's size is looked at before it is mapped
         raise beyond(name, "file_bytes", len(data), limits)
     if not data:
@@ -134,7 +134,7 @@ def _summary(data: Buffer, name: str, folder: Path | None, limits: Limits) -> Mo
     if start[4:8] == b"ORTM":
         raise ArtifactError(f"{name} is in ONNX Runtime's own .ort format; expected the .onnx file it was made from")
     try:
-        return _ModelReader(data, name, folder, limits).read()
+        return _ModelReader(data, name, path, limits).read()
     except ProtobufError as error:
         raise ArtifactError(f"{name} is not a readable ONNX file: {error}; export or download it again") from error
     except BudgetError as error:
@@ -202,11 +202,11 @@ class _Graph:
 class _ModelReader:
     """One pass over one model. Graphs that are found inside nodes go onto a list and are read in turn."""
 
-    def __init__(self, data: Buffer, name: str, folder: Path | None, limits: Limits) -> None:
+    def __init__(self, data: Buffer, name: str, path: Path | None, limits: Limits) -> None:
         self.reader = ProtobufReader(data, limits.fields)
         self.name = name
         self.limits = limits
-        self.external = ExternalData(name, folder)
+        self.external = ExternalData(name, path)
         self.pending: list[tuple[int, int, int, _Owner]] = []  # graphs to read: offsets, depth, and whose calls their nodes are
         self.calls: dict[_Owner, Counter[_Operator]] = {None: Counter()}
         self.call_nesting: dict[tuple[_Owner, _Operator], int] = {}  # the deepest place where an owner has such a node

@@ -83,7 +83,9 @@ def temporary_file() -> IO[bytes]:
     try:
         return tempfile.TemporaryFile()
     except OSError as error:
-        raise InputError(f"an untrusted file is read through temporary files, and none can be made ({error}); set TMPDIR") from error
+        raise InputError(
+            "an untrusted file is read through temporary files, and none can be written: set TMPDIR to a folder that this user may write in"
+        ) from error
 
 
 def call(

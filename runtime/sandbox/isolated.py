@@ -19,10 +19,11 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import IO, Any, NoReturn, Self
 
 import numpy as np
 
@@ -68,6 +69,7 @@ class IsolatedEngine:
         self._complaints = child.temporary_file()  # closed with the child
         self._process = child.start("onnxferry.runtime.sandbox.isolated", subprocess.PIPE, subprocess.PIPE, self._complaints)
         self._ended = ""  # why there is no child any more
+        self._released = weakref.finalize(self, _release, self._process, self._complaints, os.getpid())  # also where nobody closes it
         request = {
             "path": str(Path(path).absolute()),
             "name": self._name,
@@ -183,14 +185,19 @@ class IsolatedEngine:
 
     def _end(self, why: str) -> None:
         self._ended = why
-        child.end(self._process)
-        for stream in (self._process.stdin, self._process.stdout, self._complaints):
-            if stream is not None:
-                stream.close()
+        self._released()
 
     def _not_understood(self) -> UntrustedModelError:
         self._end("gave no answer that can be understood: load it again")
         return child.not_understood(self._name)
+
+
+def _release(process: subprocess.Popen[bytes], complaints: IO[bytes], owner: int) -> None:
+    if os.getpid() == owner:  # not in a fork of it
+        child.end(process)
+    for stream in (process.stdin, process.stdout, complaints):
+        if stream is not None:
+            stream.close()
 
 
 def _specs(rows: Any) -> tuple[TensorSpec, ...]:

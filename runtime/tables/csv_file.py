@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnxferry.runtime.arguments import listed
 from onnxferry.runtime.errors import DataError, DataNotFoundError
 
 SEPARATORS = (",", ";", "\t", "|")
@@ -38,7 +39,7 @@ class Table:
     def without(self, name: str) -> Table:
         """Raises DataError where there is no such column."""
         if name not in self.columns:
-            raise DataError(f"{self.name} has no column {name!r}; it has {', '.join(map(repr, self.columns))}")
+            raise DataError(f"{self.name} has no column {name!r}; it has {listed(self.columns)}")
         return Table(self.name, {key: value for key, value in self.columns.items() if key != name}, self.separator)
 
 

@@ -9,18 +9,22 @@ columns of tables, which are float64 because nothing else was asked for: they ar
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from onnxferry.runtime.arguments import kind
-from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.arguments import kind, listed
+from onnxferry.runtime.errors import InputError, first_line
 from onnxferry.runtime.onnx_file.values import TensorSpec, shape_words
 from onnxferry.runtime.tables.csv_file import Table
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
 """Cells of a column of numbers that stand for a missing one, in small letters."""
+
+
+_SHOWN_NAMES = 12  # of inputs, in a line of code to paste
 
 
 _FLAGS = {"true": 1, "false": 0, "yes": 1, "no": 0}
@@ -46,7 +50,7 @@ def as_feeds(feeds: object, inputs: Sequence[TensorSpec], optional: Sequence[Ten
         elif len(inputs) == 1 and feeds is not None:
             found = {inputs[0].name: feeds}
         else:
-            names = ", ".join(map(repr, specs)) or "none"
+            names = listed(specs)
             raise InputError(
                 f"feeds must be a dict of arrays by input name, or a table with such columns, got {kind(feeds)}; inputs: {names}"
             )
@@ -58,7 +62,9 @@ def _fits(spec: TensorSpec | None, value: object) -> bool:
     """True where the engine can be left to check it: an array of the right dtype, an unknown name, no tensor."""
     if spec is None or "(" in spec.dtype:
         return True
-    return type(value) is np.ndarray and (value.dtype.name == spec.dtype or spec.dtype == "str") and value.ndim == len(spec.shape)
+    if type(value) is not np.ndarray or value.ndim != len(spec.shape):
+        return False
+    return (value.dtype.name == spec.dtype and value.dtype.isnative) or (spec.dtype == "str" and value.dtype.kind in "UO")
 
 
 def _columns(feeds: object, inputs: Sequence[TensorSpec]) -> dict[str, Any] | None:
@@ -67,12 +73,33 @@ def _columns(feeds: object, inputs: Sequence[TensorSpec]) -> dict[str, Any] | No
         return dict(feeds.columns)
     if isinstance(feeds, np.ndarray | Mapping):
         return None
-    if hasattr(feeds, "columns") and hasattr(feeds, "__getitem__"):
-        return {str(name): feeds[name] for name in feeds.columns}
-    if isinstance(feeds, Sequence) and not isinstance(feeds, str | bytes) and len(feeds) and all(isinstance(row, Mapping) for row in feeds):
-        names = dict.fromkeys(str(name) for row in feeds for name in row)
-        return {name: [row.get(name) for row in feeds] for name in names}
+    names = getattr(feeds, "column_names", None) or getattr(feeds, "columns", None)  # pyarrow and datasets; pandas and polars
+    if names is not None and hasattr(feeds, "__getitem__"):
+        words = [str(name) for name in names]
+        if len(set(words)) < len(words):
+            twice = Counter(words).most_common(1)[0][0]
+            raise InputError(f"the table has the column {twice!r} twice; leave one of them out")
+        return {word: feeds[name] for word, name in zip(words, names, strict=True)}
+    rows: Any = feeds
+    if _is_row(feeds) and len(inputs) > 1:
+        rows = [feeds]
+    if isinstance(rows, Sequence) and not isinstance(rows, str | bytes) and len(rows) and all(map(_is_row, rows)):
+        dicts = [_row(row) for row in rows]
+        found = dict.fromkeys(str(name) for row in dicts for name in row)
+        return {name: [row.get(name) for row in dicts] for name in found}
     return None
+
+
+def _is_row(row: object) -> bool:
+    """A dict, a row of a DataFrame (a Series by column), or a named tuple."""
+    return isinstance(row, Mapping) or hasattr(row, "_asdict") or (hasattr(row, "to_dict") and hasattr(row, "index"))
+
+
+def _row(row: Any) -> Mapping[Any, Any]:
+    if isinstance(row, Mapping):
+        return row
+    found: Mapping[Any, Any] = row._asdict() if hasattr(row, "_asdict") else row.to_dict()
+    return found
 
 
 def _of_table(columns: Mapping[str, Any], inputs: Sequence[TensorSpec], specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
@@ -81,20 +108,23 @@ def _of_table(columns: Mapping[str, Any], inputs: Sequence[TensorSpec], specs: M
     if missing and only is not None and only.dtype not in ("str", "bool") and len(only.shape) == 2:
         width = only.shape[1]
         if isinstance(width, int) and width != len(columns):
-            names = ", ".join(map(repr, columns))
+            names = listed(columns)
             raise InputError(f"the table has {len(columns)} columns ({names}), and the input {only.name!r} takes {width} features a row")
         cells = [_array(only, f"column {name}", values) for name, values in columns.items()]
         return {only.name: _cast(only, np.stack([c.ravel() for c in cells], axis=1), rounded=True)}
     if missing:
-        wanted, have = ", ".join(map(repr, specs)), ", ".join(map(repr, columns))
+        wanted, have = listed(specs), listed(columns)
         raise InputError(f"the table has no column {missing[0]!r}; the model takes {wanted}, and the table has {have}")
     extra = [name for name in columns if name not in specs]
     if extra:
-        raise InputError(
-            f"the table has columns that the model does not take: {', '.join(map(repr, extra))}; leave them out: "
-            f"table[[{', '.join(map(repr, specs))}]]"
-        )
+        wanted = "table[list(names)]" if len(specs) > _SHOWN_NAMES else f"table[[{', '.join(map(repr, specs))}]]"
+        raise InputError(f"the table has columns that the model does not take: {listed(extra)}; leave them out: {wanted}")
     return {name: _value(specs[name], name, values) for name, values in columns.items()}
+
+
+def batch_feeds(batch: Mapping[str, Any], inputs: Sequence[TensorSpec], optional: Sequence[TensorSpec] = ()) -> dict[str, Any]:
+    """The columns of a batch that are inputs, as arrays: a table's columns, whose float64 is rounded, also where they are numpy's."""
+    return {spec.name: _value(spec, spec.name, batch[spec.name], rounded=True) for spec in (*inputs, *optional) if spec.name in batch}
 
 
 def check_text(table: Table, inputs: Sequence[TensorSpec]) -> None:
@@ -133,37 +163,76 @@ def _is_single(value: object) -> bool:
     return isinstance(value, str | int | float | np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0)
 
 
-def _value(spec: TensorSpec | None, name: str, value: object) -> object:
+def _value(spec: TensorSpec | None, name: str, value: object, rounded: bool = False) -> object:
     if _fits(spec, value) or spec is None:
         return value
-    exact = isinstance(value, np.ndarray | np.generic)  # an array has the dtype that the caller chose
-    if not exact and hasattr(value, "__array__") and not hasattr(value, "to_numpy"):
-        value, exact = np.asarray(value), True
+    if hasattr(value, "__array__") and not isinstance(value, np.ndarray | np.generic) and not hasattr(value, "to_numpy"):
+        value = _from_other_framework(name, value)
+    exact = isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc"  # the dtype that the caller chose
     array = _ranked(spec, _array(spec, f"input {name!r}", value), exact)
-    return array if spec.dtype == "str" else _cast(spec, array, rounded=not exact)
+    return array if spec.dtype == "str" else _cast(spec, array, rounded=rounded or not exact)
+
+
+def _from_other_framework(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"input {name!r}: a {kind(value)} is no numpy array ({first_line(error)[:200]}); of a torch tensor give "
+            f"{name}.detach().cpu().numpy(), of another dtype than numpy has {name}.float() first"
+        ) from error
 
 
 def _array(spec: TensorSpec, what: str, value: object) -> np.ndarray:
     """Numbers as numpy has them, or strings; missing numbers are NaN."""
     if hasattr(value, "to_numpy"):
-        value = value.to_numpy()
+        try:
+            value = value.to_numpy()
+        except (ValueError, TypeError):  # an Arrow array that would have to be copied
+            value = value.to_pylist() if hasattr(value, "to_pylist") else value
+    if isinstance(value, np.ndarray) and (mask := getattr(value, "mask", None)) is not None and np.any(mask):
+        cells_of: np.ndarray = np.asarray(value).astype(object)  # of numpy.ma, which is not imported for it: masked is missing
+        cells_of[np.broadcast_to(mask, cells_of.shape)] = None
+        value = cells_of
     try:
         array = np.asarray(value, dtype=object) if spec.dtype == "str" and not hasattr(value, "dtype") else np.asarray(value)
     except (ValueError, TypeError) as error:
         raise InputError(f"{what} takes {spec.dtype}, and its rows are of different lengths") from error
     if array.dtype.kind in "biuf" and spec.dtype != "str":
         return array
+    if array.dtype == object and array.size and all(isinstance(cell, list | tuple | np.ndarray) for cell in array.flat):
+        return _stacked(spec, what, array)
     cells = np.empty(array.shape, object)
     cells.ravel()[:] = array.ravel().tolist() if array.dtype.kind != "O" else array.ravel()
     flat = cells.ravel()
     if spec.dtype == "str":
         for place, cell in enumerate(flat):
+            if isinstance(cell, bytes):
+                flat[place] = cell = _text(what, place, cell)
             if not isinstance(cell, str):
                 words = "is missing" if _is_missing(cell) else f"is {cell!r} ({type(cell).__name__})"
                 raise InputError(f"{what}: row {place + 1} {words}, and the model takes text there; fill it in as for training")
         return cells.astype(str) if cells.size else cells
-    numbers = [_number(spec, what, place, cell) for place, cell in enumerate(flat)]
-    return np.array(numbers).reshape(array.shape)
+    numbers = np.array([_number(spec, what, place, cell) for place, cell in enumerate(flat)])
+    if numbers.dtype == object:  # a whole number that no dtype of numpy holds
+        large = next(place for place, number in enumerate(numbers) if abs(number) >= 2**63)
+        raise InputError(f"{what}: row {large + 1} is {str(numbers[large])[:40]}, which {spec.dtype} does not hold")
+    return numbers.reshape(array.shape)
+
+
+def _text(what: str, place: int, cell: bytes) -> str:
+    try:
+        return cell.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what}: row {place + 1} is bytes that are not UTF-8; decode them with their own encoding") from error
+
+
+def _stacked(spec: TensorSpec, what: str, rows: np.ndarray) -> np.ndarray:
+    """A column whose cells are arrays or lists of one shape, such as an embedding a row."""
+    cells = [_array(spec, what, cell) for cell in rows.flat]
+    if len({cell.shape for cell in cells}) > 1:
+        raise InputError(f"{what} takes {spec.dtype}, and its rows are of different shapes: {cells[0].shape}, and others")
+    return np.stack(cells).reshape(*rows.shape, *cells[0].shape)
 
 
 def _number(spec: TensorSpec, what: str, place: int, cell: object) -> float | int | bool:

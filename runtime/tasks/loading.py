@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from onnxferry.runtime.artifact.contract import kind_of
+from onnxferry.runtime.artifact.contract import Contract, kind_of
 from onnxferry.runtime.artifact.describe import Description, describe
 from onnxferry.runtime.artifact.variants import Variant, decoder_path, variants_of
 from onnxferry.runtime.artifact.zoo import check_shipped, find_model
@@ -145,12 +145,12 @@ def load_as(task: type[Task], name_or_path: str | os.PathLike[str], device: str 
     if isinstance(model, task):
         return model
     model.close()
-    raise wrong_kind(model, task, name_or_path)
+    raise wrong_kind(model.contract, task, name_or_path)
 
 
-def wrong_kind(model: Model, task: type[Model], name_or_path: str | os.PathLike[str]) -> ArtifactError:
+def wrong_kind(contract: Contract | None, task: type[Model], name_or_path: str | os.PathLike[str]) -> ArtifactError:
     """The error for a model of another class than a verb takes."""
-    what = f"its contract says {model.contract.kind}" if model.contract else "it carries no onnxferry contract"
+    what = f"its contract says {contract.kind}" if contract else "it carries no onnxferry contract"
     return ArtifactError(f"{os.fspath(name_or_path)} is not {task.noun}, {what}; {run_or_inspect(name_or_path)}")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxferry.runtime.errors import ArtifactError, InputError
+from onnxferry.runtime.tables.feeds import as_feeds
 from onnxferry.runtime.tasks.classifier import Prediction
 from onnxferry.runtime.tasks.model import Model
 
@@ -40,9 +41,15 @@ class RowClassifier(Model):
 
         ``rows``: what :meth:`~onnxferry.runtime.tasks.model.Model.run` takes. Raises InputError for rows that do not fit.
         """
-        outputs = self.run(rows)
+        feeds = as_feeds(rows, self.engine.inputs, self.engine.optional_inputs)
+        outputs = self.engine.run(feeds)
         probabilities, indices = outputs["probabilities"].astype(np.float32, copy=False), outputs["class_index"]
         labels = self.labels
+        if probabilities.shape == (len(indices), len(labels)) and (row := _unanswered(probabilities, feeds)) is not None:
+            raise InputError(
+                f"row {row + 1} has a missing or infinite number, for which the model has no answer; fill it in as for training, or leave "
+                "the row out"
+            )
         if probabilities.shape != (len(indices), len(labels)) or not np.isfinite(probabilities).all():
             raise ArtifactError(
                 f"{self.engine.path} gives probabilities {probabilities.shape} for {len(indices)} rows and {len(labels)} labels, or "
@@ -62,7 +69,16 @@ class RowClassifier(Model):
 
         Raises InputError for anything but one row.
         """
-        found = self.predict([row] if isinstance(row, Mapping | str) else row)
+        found = self.predict([row] if isinstance(row, Mapping | str) or hasattr(row, "_asdict") else row)
         if len(found) != 1:
             raise InputError(f"predict_one takes one row, got {len(found)}; use predict")
         return found[0]
+
+
+def _unanswered(probabilities: np.ndarray, feeds: Mapping[str, Any]) -> int | None:
+    """The first row whose probabilities are not finite, and whose numbers are not all either."""
+    for row in np.flatnonzero(~np.isfinite(probabilities).all(axis=1)).tolist():
+        for array in feeds.values():
+            if array.dtype.kind == "f" and len(array) == len(probabilities) and not np.isfinite(array[row]).all():
+                return int(row)
+    return None

@@ -362,7 +362,8 @@ def text_bytes(name: str, text: object) -> bytes:
             raise InputError(f"the {name} holds half a character (a lone surrogate) at {error.start}; give whole ones, or bytes") from error
     if isinstance(text, bytes | bytearray | memoryview):
         return bytes(text)
-    raise InputError(f"the {name} must be a str or bytes, got {type(text).__name__}")
+    several = "; for several texts use generate_batch()" if name == "prompt" and isinstance(text, list | tuple) else ""
+    raise InputError(f"the {name} must be a str or bytes, got {type(text).__name__}{several}")
 
 
 def _check_generator(engine: Runner) -> None:

@@ -152,7 +152,7 @@ sys.exit(cli.main(["stuck", *sys.argv[2:]]))
 """
 
 
-def interrupted(command: list[str], ready: str | None, pause: float = 0.0) -> tuple[int, str, str, float]:
+def interrupted(command: list[str], ready: str | None, pause: float = 0.0, number: int = signal.SIGINT) -> tuple[int, str, str, float]:
     """Exit code, stdout, stderr, and the seconds from the signal to the end."""
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -160,7 +160,7 @@ def interrupted(command: list[str], ready: str | None, pause: float = 0.0) -> tu
             assert child.stdout is not None
             assert child.stdout.readline() == ready
         time.sleep(pause)
-        child.send_signal(signal.SIGINT)
+        child.send_signal(number)
         started = time.monotonic()
         out, err = child.communicate(timeout=30)
     finally:
@@ -196,6 +196,18 @@ def test_ctrl_c_ends_what_hears_nothing_and_leaves_no_half_written_file(tmp_path
     status, out, err, _ = interrupted([*command, "--json"], "ready\n", 0.2)
     assert (status, err) == (130, "error: interrupted\n")
     assert json.loads(out) == {"error": {"type": "Interrupted", "message": "interrupted"}}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("stuck", [True, False])
+def test_other_ends_leave_no_half_written_file_either(tmp_path: Path, number: str, stuck: bool) -> None:
+    program = STUCK if stuck else STUCK.replace('hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)', "__import__('time').sleep(60)")
+    signal_number = getattr(signal, number)
+    status, out, err, seconds = interrupted([sys.executable, "-c", program, str(tmp_path / "file.txt")], "ready\n", 0.2, signal_number)
+    assert (status, out, err) == (128 + signal_number, "", "")
+    assert seconds < 2
+    assert not list(tmp_path.iterdir())
 
 
 def test_who_handles_the_signal_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import typer
-
+from onnxferry.runtime.cli.console import App
 from onnxferry.train.cli.ae import ae
 from onnxferry.train.cli.cnn import cnn
 from onnxferry.train.cli.gan import gan
 from onnxferry.train.cli.rnn import rnn
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+app = App(no_args_is_help=True)
 
 
 @app.callback()

@@ -115,7 +115,7 @@ def to_utf8(content: bytes, encoding: str, name: str) -> bytes:
     if encoding == BYTES:
         return content
     try:
-        text = content.decode(encoding)
+        text = content.decode(encoding).removeprefix("\ufeff")  # a mark of the encoding, which editors put in front
     except LookupError:
         raise InputError(f"unknown encoding {encoding!r}; expected utf-8, gbk, big5, shift_jis, utf-16, cp1252 …, or bytes") from None
     except (UnicodeError, ValueError) as error:

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
 from onnxferry.export.bench.contenders.base import Call, Feeds, fastest
 from onnxferry.export.bench.workloads import BenchModel
+from onnxferry.export.graphs.reading import load_onnx
 from onnxferry.export.sources.choose import choose
 from onnxferry.runtime.artifact.metadata import contract_from_metadata
 from onnxferry.runtime.engine.replay import replay_goldens
@@ -115,7 +115,7 @@ def checked_network(path: str | os.PathLike[str], module: nn.Module, weights_fro
 
     Raises ExportError for a file without golden samples or without some weight, CheckFailedError for a network that answers otherwise.
     """
-    model = onnx.load(Path(path))
+    model = load_onnx(Path(path))
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     contract = contract_from_metadata({entry.key: entry.value for entry in model.metadata_props})
     inputs = tuple(value.name for value in model.graph.input if value.name not in weights)

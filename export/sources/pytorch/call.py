@@ -203,9 +203,15 @@ def _bound_arguments(module: torch.nn.Module, example_inputs: Any) -> dict[str, 
 
 
 def _path_and_axes(name: str, value: Any) -> list[tuple[str, dict[int, str]]]:
-    """(flat input name, {axis: label}) of a dynamic_shapes entry; a label is "" where the axis is dynamic without a name."""
+    """(flat input name, {axis: label}) of a dynamic_shapes entry; a label is "" where the axis is dynamic without a name.
+
+    ``{0: "batch"}``; ``("batch", None)``, a name or None for each axis; ``[0, 2]``, axes without names, as ``dynamic_axes`` of torch's
+    older exporter takes them; or any of these inside the tuples, lists and dicts of a nested input.
+    """
     if value is None:
         return []
+    if isinstance(value, list | tuple | set) and value and all(isinstance(axis, int) and not isinstance(axis, bool) for axis in value):
+        return [(name, dict.fromkeys(value, ""))]
     if isinstance(value, Mapping) and all(isinstance(axis, int) for axis in value):
         return [(name, {axis: _axis_label(label) for axis, label in value.items() if not _is_static(label)})]
     if (
@@ -216,9 +222,9 @@ def _path_and_axes(name: str, value: Any) -> list[tuple[str, dict[int, str]]]:
         return [(name, {axis: _axis_label(label) for axis, label in enumerate(value) if not _is_static(label)})]
     if isinstance(value, Mapping):
         return [pair for key, inner in value.items() for pair in _path_and_axes(f"{name}_{key}", inner)]
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and not any(isinstance(inner, str | int) for inner in value):
         return [pair for i, inner in enumerate(value) for pair in _path_and_axes(f"{name}_{i}", inner)]
-    raise InputError(f"dynamic_shapes of {name!r} must be like {{0: 'batch'}}, got {value!r}")
+    raise InputError(f"dynamic_shapes of {name!r} must be like {{0: 'batch'}}, or a list of axes as [0], got {value!r}")
 
 
 def _is_dim(value: Any) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from onnxferry.export.source import NUDGE, Feeds, InputSpec, Noise, Strategy
+from onnxferry.export.source import IN_TRAINING_MODE, NUDGE, Feeds, InputSpec, Noise, Strategy
 from onnxferry.export.sources.pytorch.call import (
     NUMBERS,
     CallPlan,
@@ -50,11 +50,11 @@ class TorchSource:
                 "expected a torch.nn.Module, a torch.export program, a Keras model or a fitted scikit-learn estimator, "
                 f"got {type(module).__name__}"
             )
-        module = uncompiled(module)
+        module = unwrapped(module)
         call = CallPlan(module, example_inputs)
         self._start(module, call, call.flat_axes(dynamic_shapes), output_names)
         if any(m.training for m in module.modules()):
-            self.notes.append("the model was in training mode: it was exported in evaluation mode, and has its mode back")
+            self.notes.append(IN_TRAINING_MODE)
 
     def _start(self, module: torch.nn.Module, call: CallPlan, axes: Sequence[dict[int, str]], output_names: Sequence[str] | None) -> None:
         self.module = module
@@ -229,10 +229,18 @@ class TorchSource:
         }
 
 
-def uncompiled(module: torch.nn.Module) -> torch.nn.Module:
-    """What ``torch.compile`` was given: the compiled module computes the same."""
-    inner = getattr(module, "_orig_mod", None)
-    return inner if isinstance(inner, torch.nn.Module) else module
+WRAPPERS = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
+
+
+def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
+    """The model that ``torch.compile``, DataParallel, DistributedDataParallel or AveragedModel was given: it computes the same, and its
+    ``forward()`` has the inputs' names.
+    """
+    while True:
+        inner = module.module if isinstance(module, WRAPPERS) else getattr(module, "_orig_mod", None)
+        if not isinstance(inner, torch.nn.Module):
+            return module
+        module = inner
 
 
 def framework_versions() -> dict[str, str]:

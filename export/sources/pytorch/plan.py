@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from onnxferry.export.options import ExportOptions, Feeds
 from onnxferry.export.source import Plan, numbered
 from onnxferry.export.sources.pytorch.call import nested_inputs, only_argument
-from onnxferry.export.sources.pytorch.module import TorchSource, uncompiled
+from onnxferry.export.sources.pytorch.module import TorchSource, unwrapped
 from onnxferry.export.sources.pytorch.program import ProgramSource, program_from_file
 from onnxferry.runtime.errors import InputError
 
@@ -37,7 +37,7 @@ def plans(model: Any, example_inputs: Any, options: ExportOptions, target: Path)
         )
     renamed: dict[str, str] = {}
     if isinstance(model, torch.nn.Module):
-        model = uncompiled(model)
+        model = unwrapped(model)
     if isinstance(example_inputs, Mapping) and isinstance(model, torch.nn.Module):
         own = only_argument(model, example_inputs)
         renamed = {next(iter(example_inputs)): own} if own is not None else {}
@@ -46,6 +46,7 @@ def plans(model: Any, example_inputs: Any, options: ExportOptions, target: Path)
             names["dynamic_shapes"] = _renamed(options.dynamic_shapes, renamed)
     module = TorchSource(model, example_inputs, **names)
     module.notes += [f"the input {old!r} is called {new!r} in the file, as in forward()" for old, new in renamed.items()]
+    module.notes += _all_fixed(module)
     goldens = options.chosen_goldens(None)
     return [
         Plan(
@@ -53,6 +54,18 @@ def plans(model: Any, example_inputs: Any, options: ExportOptions, target: Path)
             samples=numbered([_renamed(feeds, renamed) for feeds in options.samples]),
             goldens=None if goldens is None else [_renamed(feeds, renamed) for feeds in goldens],
         )
+    ]
+
+
+def _all_fixed(source: TorchSource) -> list[str]:
+    """A note where no axis of any input may vary: most likely ``dynamic_shapes`` was forgotten."""
+    spec = next((spec for spec in source.inputs if spec.shape), None)
+    if spec is None or any(isinstance(size, str) for each in source.inputs for size in each.shape):
+        return []
+    sizes = ",".join(["batch", *map(str, spec.shape[1:])])
+    return [
+        f"every axis keeps the example's size; name those that vary: dynamic_shapes={{{spec.name!r}: {{0: 'batch'}}}}, on the command line "
+        f'--input "{spec.name}:{spec.dtype}[{sizes}]"'
     ]
 
 

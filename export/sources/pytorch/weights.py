@@ -25,14 +25,16 @@ def load_weights(module: torch.nn.Module, path: str | os.PathLike[str]) -> None:
         raise CheckpointNotFoundError(f"there is no file {path}; --weights takes a state dict, .safetensors or .pt", path)
     state = _state_dict(file)
     names = set(module.state_dict())
+    if not any(_COMPILED in name for name in names):  # of the whole model, or of parts of it
+        state = {name.replace(_COMPILED, ""): tensor for name, tensor in state.items()}
     if state and all(name.startswith("module.") for name in state) and not any(name.startswith("module.") for name in names):
         # Saved from DataParallel or DistributedDataParallel.
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     missing, unexpected = sorted(names - set(state)), sorted(set(state) - names)
     if missing or unexpected:
-        parts = [f"lacks {missing[0]!r}" + _more(missing)] if missing else []
-        parts += [f"has {unexpected[0]!r}, which the model does not have" + _more(unexpected)] if unexpected else []
-        raise CheckpointError(f"{file.name} does not fit the model: it {' and '.join(parts)}")
+        counts = [_counted("missing", missing)] if missing else []
+        counts += [_counted("unexpected", unexpected)] if unexpected else []
+        raise CheckpointError(f"{file.name} does not fit the model, which has {len(names)} tensors: {', '.join(counts)}")
     try:
         module.load_state_dict(dict(state))
     except RuntimeError as error:
@@ -69,8 +71,12 @@ def _state_dict(file: Path) -> Mapping[str, torch.Tensor]:
     return state
 
 
-def _more(names: list[str]) -> str:
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+_COMPILED = "_orig_mod."
+"""What torch.compile puts into the names of a module."""
+
+
+def _counted(what: str, names: list[str]) -> str:
+    return f"{len(names)} {what} ({'first ' if len(names) > 1 else ''}{names[0]!r})"
 
 
 def differ(model: torch.nn.Module, other: torch.nn.Module) -> bool:

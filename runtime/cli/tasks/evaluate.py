@@ -26,6 +26,7 @@ from onnxferry.runtime.cli.console import (
     progress_bar,
     stdout,
 )
+from onnxferry.runtime.cli.tasks.evaluate_text import print_text_score, scored_text
 from onnxferry.runtime.cli.tasks.row_arguments import scored_rows
 from onnxferry.runtime.errors import DataError, InputError
 from onnxferry.runtime.evaluation.confusion_plot import numbered_labels, write_confusion_plot
@@ -36,6 +37,7 @@ from onnxferry.runtime.images.folders import passed_over_words
 from onnxferry.runtime.tasks.classifier import Classifier
 from onnxferry.runtime.tasks.loading import load, wrong_kind
 from onnxferry.runtime.tasks.row_classifier import RowClassifier
+from onnxferry.runtime.tasks.text_generator import TextGenerator
 
 app = new_app()
 
@@ -50,7 +52,8 @@ def evaluate(
         Path,
         typer.Option(
             metavar="DIR|FILE",
-            help="Sub-folders of images named by label, or MNIST's IDX files; for a model of rows a .csv or .npz.",
+            help="Sub-folders of images named by label, or MNIST's IDX files; for a model of rows a .csv or .npz; for a text generator a "
+            "text, or - for stdin.",
             show_default=False,
         ),
     ],
@@ -66,20 +69,23 @@ def evaluate(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Measure a classifier on labelled images, or on rows of a table.
+    """Measure a classifier on labelled images or on rows of a table, or a text generator on a text.
 
     Accuracy with its 95% interval (Wilson), recall and precision of each class, the confusion matrix, and the expected
     calibration error (15 bins, Guo et al. 2017). Images that cannot be read are named and not counted; the exit code is then 1.
+    Of a text: nats a byte, the mean negative log-likelihood of each byte after those before it.
 
     ```
     onnxferry evaluate digits --data mnist/
     onnxferry evaluate photos.onnx --data photos/ --plot confusion.png
     onnxferry evaluate wine.onnx --data test.csv --target kind
+    onnxferry evaluate shakespeare --data held-out.txt
     ```
 
     With --json: model, device, data, passed_over (files there that were not read, by suffix), trained_on (whether the file says that
     the model was trained on these images), images, correct, accuracy, interval95, calibration_error, mean_probability, bins, labels,
-    classes, confusion (a row for each true class), errors, plot.
+    classes, confusion (a row for each true class), errors, plot. Of a text: model, device, data, bytes, nats_per_byte, bits_per_byte,
+    perplexity.
     """
     plot = plot or picture
     if plot:
@@ -88,8 +94,10 @@ def evaluate(
         if isinstance(classifier, RowClassifier):
             scores, source, notes = scored_rows(classifier, data, target)
             return _report_rows(model, classifier.engine.device, scores, source, notes, plot, as_json)
+        if isinstance(classifier, TextGenerator):
+            return _report_text(model, classifier, data, {"--target": target, "--plot": plot}, as_json)
         if not isinstance(classifier, Classifier):
-            raise wrong_kind(classifier, Classifier, model)
+            raise wrong_kind(classifier.contract, Classifier, model)
         if target is not None:
             raise InputError("--target names a column of a table, and this model classifies images: their folders are their labels")
         labelled = find_labelled_images(data, classifier.labels, split)
@@ -123,6 +131,19 @@ def evaluate(
     elif not as_json:
         print_next(command("check", model), command("inspect", model))
     return 1 if errors else 0
+
+
+def _report_text(model: str, generator: TextGenerator, data: Path, others: Mapping[str, object], as_json: bool) -> int:
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise InputError(f"{given[0]} does not apply to a text generator, whose --data is a text")
+    found = scored_text(generator, data)
+    device = generator.engine.device
+    if as_json:
+        print_json({"model": model, "device": device, **found})
+    else:
+        print_text_score(model, device, found, command("generate", model), command("inspect", model))
+    return 0
 
 
 def _report_rows(model: str, device: str, scores: Scores, source: str, notes: Sequence[str], plot: Path | None, as_json: bool) -> int:
@@ -208,7 +229,7 @@ def _print_scores(scores: Scores, about: Mapping[str, str | Text], plot: Path | 
         table.add_row(plain(score.label), str(score.count), str(score.correct), *("-" if x is None else f"{x:.2%}" for x in shares))
     console.print(table)
     if len(scores.labels) <= _MAX_COLUMNS:
-        console.print(f"Confusion matrix: a row is what {counted} are, a column what they were taken for", style="bold")
+        console.print(f"Confusion matrix: a line for each class, columns for what its {counted} were taken for", style="bold")
         console.print(_confusion_table(scores))
     wrong = [f"{plain(c.true)} taken for {plain(c.predicted)} ({c.count})" for c in scores.confusions(5)]
     if wrong:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxferry.runtime.arguments import listed
 from onnxferry.runtime.errors import DataError, DataNotFoundError, InputError, InputNotFoundError, first_line
 from onnxferry.runtime.files import UNREADABLE, read_npz
 from onnxferry.runtime.images.decode import IMAGE_SUFFIXES, decode_image, with_channels
@@ -43,7 +44,7 @@ def feeds_from_arguments(
         found |= new
     missing = [spec.name for spec in inputs if spec.name not in found]
     if missing:
-        have = f"; given: {', '.join(map(repr, found))}" if found else ""
+        have = f"; given: {listed(found)}" if found else ""
         raise InputError(f"no --feeds for the input {missing[0]!r}; the model takes {_words(inputs)}{have}")
     return dict(as_feeds(found, inputs, optional)), notes
 
@@ -74,7 +75,7 @@ def _from_file(path: Path, inputs: Sequence[TensorSpec], optional: Sequence[Tens
                 notes.append(f"not used of {path.name}: {', '.join(unknown)}")
             return {name: array for name, array in arrays.items() if name in known}
         if unknown:
-            raise InputError(f"{path.name} holds {', '.join(map(repr, arrays))}; the model takes {_words(inputs)}")
+            raise InputError(f"{path.name} holds {listed(arrays)}; the model takes {_words(inputs)}")
         return arrays
     if suffix == ".npy":
         if len(inputs) != 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -72,6 +73,8 @@ def generate(
     ```
     """
     given: str | bytes = read_stdin("the prompt") if prompt == STDIN else prompt
+    if isinstance(given, str) and any("\ud800" <= c <= "\udfff" for c in given):
+        given = os.fsencode(given)  # the bytes that were typed, in a locale that does not know them
     with load_as(TextGenerator, model, device, threads) as generator:
         begun = time.perf_counter()
         at_once = None if stream or stop else WRITE_CHUNK

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import glob
+import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
-from onnxferry.runtime.cli.console import read_stdin
+from rich.cells import cell_len
+
+from onnxferry.runtime.cli.console import plain, read_stdin
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.images.decode import ImageInput
-from onnxferry.runtime.images.folders import list_images
+from onnxferry.runtime.images.folders import find_images
 
 STDIN = "-"
 
@@ -22,25 +23,35 @@ def image_names(images: Sequence[str]) -> list[str]:
     """The images meant: those in each folder, and those that match a pattern which the shell did not expand (on Windows)."""
     names: list[str] = []
     for image in images:
-        if not image:
-            raise InputError("an image's name is empty; is a variable of the command line not set?")
-        if image != STDIN and _is(Path.is_dir, image):
-            names += map(str, list_images(image))
-        elif glob.has_magic(image) and not _is(Path.exists, image):
-            names += sorted(glob.glob(image)) or [image]  # noqa: PTH207 (a pattern may be absolute, which Path.glob refuses)
-        else:
-            names.append(image)
+        names += [image] if image == STDIN else find_images(image)
     if names.count(STDIN) > 1:
         raise InputError("stdin holds one image: give - once")
     return names
 
 
-def _is(question: Callable[[Path], bool], name: str) -> bool:
-    """False also for a name that no file can have; decoding it then says what is wrong, and the other images are still read."""
+def shown_names(names: Sequence[str], room: int | None) -> tuple[str, list[str]]:
+    """For a table: the folder that all images are in, "" where there is none, and their names in it, cut in the middle where one takes more
+    than ``room`` columns of a terminal; None: nothing is cut.
+    """
+    folders = {os.path.dirname(name) for name in names}  # noqa: PTH120 (text, also for names that no file can have)
     try:
-        return question(Path(name))
-    except (OSError, ValueError):
-        return False
+        folder = os.path.commonpath(folders) if len(names) > 1 and all(folders) else ""
+    except ValueError:  # one absolute, another not
+        folder = ""
+    inside = [plain(os.path.relpath(name, folder) if folder else key_of(name)) for name in names]
+    return plain(folder), [_cut(name, room) for name in inside]
+
+
+def _cut(name: str, room: int | None) -> str:
+    if room is None or cell_len(name) <= room:
+        return name
+    start = name[: room // 3]
+    while start and cell_len(start) > room // 3:
+        start = start[:-1]
+    end = name[len(start) :]
+    while end and cell_len(end) > room - cell_len(start) - 1:
+        end = end[1:]
+    return f"{start}…{end}"
 
 
 def opened_images(names: Sequence[str]) -> Iterator[tuple[str, ImageInput]]:

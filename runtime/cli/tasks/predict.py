@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -25,7 +25,7 @@ from onnxferry.runtime.cli.console import (
     stderr,
     stdout,
 )
-from onnxferry.runtime.cli.tasks.image_arguments import Unreadable, image_names, key_of, opened_images
+from onnxferry.runtime.cli.tasks.image_arguments import Unreadable, image_names, key_of, opened_images, shown_names
 from onnxferry.runtime.cli.tasks.row_arguments import predicted_rows
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.images.inputs import decode_each
@@ -34,7 +34,14 @@ from onnxferry.runtime.tasks.classifier import Classifier, Prediction
 from onnxferry.runtime.tasks.loading import load, wrong_kind
 from onnxferry.runtime.tasks.row_classifier import RowClassifier
 
+if TYPE_CHECKING:
+    from onnxferry.runtime.bulk.job import BulkOptions
+
 app = new_app()
+
+
+_LEAST_ROOM, _OTHER_COLUMNS = 24, 44
+"""Columns of a terminal that an image's name has at least, and those for its label, probability and the classes after it."""
 
 
 @app.command()
@@ -78,7 +85,7 @@ def predict(
     ```
 
     With --out, a run that was interrupted goes on where it stopped when it is given again, and an image that cannot be read is a row with
-    its error.
+    its error. --threshold adds a column `sure`, --top a column `top`; --threads are those of each process, one if not given.
 
     With --json:
 
@@ -97,7 +104,12 @@ def predict(
     if out is not None:
         if photo:
             raise InputError("--photo does not go with --out; leave one of them out")
-        return _to_file(model, images, out, processes, device, as_json)
+        from onnxferry.runtime.bulk.job import BulkOptions
+
+        asked = BulkOptions(model, processes, device, threads=threads, threshold=threshold, top=top)
+        return _to_file(images, out, asked, as_json)
+    if processes is not None:
+        raise InputError("--processes goes with --out FILE")
     names = image_names(images)
     errors: list[tuple[str, InputError]] = []
     notes: list[str] = []
@@ -111,7 +123,7 @@ def predict(
             predictions, errors = _predict_all(classifier, names, photo)
             rows = [(name, predictions[key_of(name)]) for name in names if key_of(name) in predictions]
         else:
-            raise wrong_kind(classifier, Classifier, model)
+            raise wrong_kind(classifier.contract, Classifier, model)
         if as_json:
             print_json(
                 {
@@ -137,12 +149,12 @@ def predict(
     return 1 if errors else 0
 
 
-def _to_file(model: str, images: Sequence[str], out: Path, processes: int | None, device: str, as_json: bool) -> int:
-    from onnxferry.runtime.bulk.job import BulkOptions, as_document, expand_inputs, predict_to_file
+def _to_file(images: Sequence[str], out: Path, asked: BulkOptions, as_json: bool) -> int:
+    from onnxferry.runtime.bulk.job import as_document, expand_inputs, predict_to_file
 
     inputs = expand_inputs(images)
     with progress_bar("predicting", len(inputs)) as advance:
-        result = predict_to_file(inputs, out, BulkOptions(model, processes, device), advance)
+        result = predict_to_file(inputs, out, asked, advance)
     if as_json:
         print_json(as_document(result))
         return 0
@@ -168,10 +180,13 @@ def _predict_all(classifier: Classifier, names: Sequence[str], photo: bool) -> t
 
 def _print_table(rows: Sequence[tuple[str, Prediction]], threshold: float, top: int, head: str) -> None:
     others = ("then",) if top > 1 else ()
-    table = new_table(head, "label", "probability", *others, right=("probability",))
-    for name, prediction in rows:
+    console = stdout()
+    room = max(_LEAST_ROOM, console.width - _OTHER_COLUMNS) if console.is_terminal else None
+    folder, names = shown_names([name for name, _ in rows], room) if head == "image" else ("", [plain(name) for name, _ in rows])
+    table = new_table(head, "label", "probability", *others, right=("probability",), title=folder)
+    for name, (_, prediction) in zip(names, rows, strict=True):
         sure = prediction.probability >= threshold
         label = Text(plain(prediction.label), "bold") if sure else Text(f"not sure ({plain(prediction.label)}?)", "yellow")
         then = [f"{plain(ranked.label)} {ranked.probability:.2%}" for ranked in prediction.top(top)[1:]]
-        table.add_row(plain(key_of(name)), label, f"{prediction.probability:.2%}", *(["  ".join(then)] if others else []))
-    stdout().print(table)
+        table.add_row(name, label, f"{prediction.probability:.2%}", *(["  ".join(then)] if others else []))
+    console.print(table)

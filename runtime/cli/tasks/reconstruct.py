@@ -26,7 +26,7 @@ from onnxferry.runtime.cli.console import (
     stderr,
     stdout,
 )
-from onnxferry.runtime.cli.tasks.image_arguments import Unreadable, image_names, key_of, opened_images
+from onnxferry.runtime.cli.tasks.image_arguments import Unreadable, image_names, key_of, opened_images, shown_names
 from onnxferry.runtime.files import check_place
 from onnxferry.runtime.images.decode import with_channels
 from onnxferry.runtime.images.grid import image_grid, save_image
@@ -38,6 +38,10 @@ app = new_app()
 
 
 COLUMNS = 10
+
+
+_LEAST_ROOM, _OTHER_COLUMNS = 24, 42
+"""Columns of a terminal that an image's name has at least, and those for its score and verdict."""
 
 
 @app.command()
@@ -116,6 +120,7 @@ def reconstruct(
             }
             for name, key in read
         ]
+        written = str(out) if out is not None and made else None
         if as_json:
             print_json(
                 {
@@ -123,7 +128,7 @@ def reconstruct(
                     "device": opened.engine.device,
                     "threshold": limit,
                     "results": results,
-                    "out": str(out) if out is not None and made else None,
+                    "out": written,
                     "errors": [{"image": name, "error": str(error)} for name, error in errors],
                 }
             )
@@ -132,6 +137,8 @@ def reconstruct(
             if resampled:
                 what = f"{len(resampled)} of {len(results)} were not {opened.size} x {opened.size}"
                 stderr().print(f"{what}: their centred squares were resampled in the graph", soft_wrap=True)
+            if written:
+                stdout().print(f"{plain(written)} written", soft_wrap=True)
     for _, error in errors:
         print_error(str(error))
     if not errors and not as_json:
@@ -161,7 +168,11 @@ def pairs(originals: list[np.ndarray], made: list[np.ndarray]) -> np.ndarray:
 
 def _print_table(results: list[dict[str, Any]], limit: float) -> None:
     table = new_table("image", "anomaly score", f"verdict (at {limit:.4g})", right=("anomaly score",))
-    for result in results:
+    console = stdout()
+    room = max(_LEAST_ROOM, console.width - _OTHER_COLUMNS) if console.is_terminal else None
+    folder, names = shown_names([result["image"] for result in results], room)
+    table.title = folder or None
+    for name, result in zip(names, results, strict=True):
         verdict = Text("strange", "bold yellow") if result["strange"] else Text("ordinary", "green")
-        table.add_row(plain(result["image"]), f"{result['anomaly_score']:.5f}", verdict)
-    stdout().print(table)
+        table.add_row(name, f"{result['anomaly_score']:.5f}", verdict)
+    console.print(table)

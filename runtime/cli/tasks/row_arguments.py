@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxferry.runtime.arguments import listed
 from onnxferry.runtime.cli.tasks.feed_arguments import rows_from_csv
 from onnxferry.runtime.errors import DataError, DataNotFoundError, InputError, first_line
 from onnxferry.runtime.evaluation.scores import Scores
@@ -49,7 +50,7 @@ def scored_rows(model: RowClassifier, data: Path, target: str | None) -> tuple[S
         arrays = _arrays(data)
         name = _target(target, tuple(arrays), model)
         if name not in arrays:
-            raise DataError(f"{data.name} has no array {name!r}; it has {', '.join(map(repr, arrays))}")
+            raise DataError(f"{data.name} has no array {name!r}; it has {listed(arrays)}")
         truths = arrays.pop(name).ravel().tolist()
         rows = arrays
     try:
@@ -83,7 +84,7 @@ def _index(truth: Any, known: dict[str, int]) -> int | None:
 def _target(target: str | None, columns: Sequence[str], model: RowClassifier) -> str:
     if target is not None:
         if target not in columns:
-            raise DataError(f"there is no column {target!r}; there are {', '.join(map(repr, columns))}")
+            raise DataError(f"there is no column {target!r}; there are {listed(columns)}")
         return target
     inputs = {spec.name for spec in (*model.engine.inputs, *model.engine.optional_inputs)}
     left = [name for name in columns if name not in inputs]

@@ -302,7 +302,7 @@ def test_resuming_measures_what_is_missing(
     tiny: Path, tmp_path: Path, stubs: type[Stub], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "r.json"
-    command = ["bench", str(tiny), "--peers", "onnxruntime", "--threads", "1", "--rounds", "1", "--json", str(path), "--resume"]
+    command = ["bench", str(tiny), "--peers", "onnxruntime", "--threads", "1", "--rounds", "1", "-o", str(path), "--resume"]
     assert main([*command, "--batch", "1"]) == 0
     assert main([*command, "--batch", "1", "--batch", "4", "--plot", str(tmp_path / "p.png")]) == 0
     assert stubs.turns == ["onnxferry", "onnxruntime"] * 2  # batch 1 once, then batch 4 alone
@@ -326,10 +326,40 @@ def test_an_interrupted_run_leaves_the_rows_that_it_has(
 
     monkeypatch.setattr(stubs, "turn", interrupted)
     path = tmp_path / "r.json"
-    command = ["bench", str(tiny), "--peers", "onnxruntime", "--batch", "1", "--batch", "2", "--rounds", "1", "--json", str(path)]
+    command = ["bench", str(tiny), "--peers", "onnxruntime", "--batch", "1", "--batch", "2", "--rounds", "1", "--out", str(path)]
     assert main(command) == 130
     assert [r["batch"] for r in json.loads(path.read_text())["rows"]] == [1]
     assert list(tmp_path.glob(".*")) == []
+
+
+def test_results_and_profiles_as_json(tiny: Path, stubs: type[Stub], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", str(tiny), "--peers", "onnxruntime", "--batch", "2", "--threads", "1", "--rounds", "2", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert (row["batch"], row["ratio"], row["disturbed"]) == (2, 2.0, False)
+    assert main(["bench", str(tiny), "--batch", "2", "--threads", "1", "--profile", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["profiles"]
+    assert (found["model"], found["batch"], found["threads"]) == ("tiny", 2, 1)
+    assert found["run_s"] > 0
+    assert found["operators"]
+    assert "roofline_s" in found["roofline"]
+
+
+def test_a_busy_machine_is_noted(
+    tiny: Path, stubs: type[Stub], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quiet = Measured("timed", median_s=1.0, p10_s=0.9, p90_s=1.3, round_medians_s=(1.0, 1.1, 0.95), runs=30)
+    assert not quiet.scattered
+    assert dataclasses.replace(quiet, p90_s=4.0).scattered
+    assert dataclasses.replace(quiet, round_medians_s=(1.0, 1.7)).scattered
+    command = ["bench", str(tiny), "--peers", "onnxruntime", "--batch", "2", "--threads", "1", "--rounds", "2"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "the machine was busy" not in shown
+    assert "All models here" not in shown  # there is one
+    times = iter((2, 4, 9, 4))
+    monkeypatch.setattr(stubs, "turn", lambda self, seconds: Turn((next(times) / 1e3,) * 3, 0.0))
+    assert main(command) == 0
+    assert "the machine was busy" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -339,10 +369,11 @@ def test_an_interrupted_run_leaves_the_rows_that_it_has(
         (["digits", "--peers", "onnxruntime,tflite"], "unknown peer 'tflite'; expected some of"),
         (["digits", "--peers", "torch"], "name the model's with --module"),
         (["digits", "--threads", "many"], "threads must be a whole number"),
-        (["digits", "--resume"], "name it with --json FILE"),
+        (["digits", "--resume"], "name it with --out FILE"),
         (["digits", "--trace", "t.json"], "needs --profile"),
         (["digits", "--profile", "--trace", "t.json"], "--trace takes one model"),
-        (["digits", "--profile", "--json", "r.json"], "--profile only prints"),
+        (["digits", "--profile", "-o", "r.json"], "--profile only prints"),
+        (["digits", "--json", "r.json"], "--json prints to stdout and takes no file; save the results with -o r.json"),
         (["digit"], "did you mean 'digits'"),
         (["digits.decoder"], "has no decoder"),
         (["digits", "--feeds", "missing.npz"], "is not an .npz"),

@@ -95,7 +95,8 @@ def test_a_factory_with_inputs_on_the_command_line(place: Path, capsys: pytest.C
     assert document["passed"] is True
     assert document["bytes"] == Path("m.onnx").stat().st_size
     assert sum(not case["traced"] and case["compared"] for case in document["cases"]) >= 8
-    assert any("training mode" in note for note in document["notes"])
+    assert document["files"] == ["m.onnx"]
+    assert not any("training mode" in note for note in document["notes"])  # nobody has the model in hand
     with Engine("m.onnx", device="cpu") as engine:
         assert [str(spec) for spec in engine.inputs] == ["ids: int64 (batch, time)", "weight: float32 (batch, time)"]
         assert engine.contract is not None
@@ -238,7 +239,7 @@ def test_reports(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["words:make"], "say what the model takes"),
         (["words:absent", *INPUTS], "has no 'absent'; it has"),
-        (["words:no_model", *INPUTS], "gave a int, expected a torch.nn.Module"),
+        (["words:no_model", *INPUTS], "gave int, expected a torch.nn.Module"),
         (["words:breaks", *INPUTS], "no weights here"),
         (["nowhere:make", *INPUTS], "cannot import 'nowhere'"),
         (["absent.pt2"], "absent.pt2"),

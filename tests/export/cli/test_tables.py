@@ -45,7 +45,7 @@ def test_a_table_all_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert json.loads(capsys.readouterr().out)["accuracy"] > 0.9
     assert main(["verify", "shop.onnx", "shop_of_rows:fitted", "--samples", "inputs.csv"]) == 0
     assert main(["verify", "shop.onnx", "shop_of_rows:fitted", "--samples", "rows.csv"]) == 1
-    assert "sample 0 has 'kind' besides the file's inputs (age, city, spent)" in capsys.readouterr().err
+    assert "sample 0 has 'kind' besides the file's inputs ('age', 'city', 'spent')" in capsys.readouterr().err
     assert main(["optimize", "shop.onnx", "--data", "rows.csv", "--budget", "top1 -0.1pt", "--batch", "1", "--seconds", "0.01"]) == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from onnxferry.export.optimize import optimize as module
 from onnxferry.export.optimize.budget import parse_budget
 from onnxferry.export.optimize.optimize import Verdict, optimize
 from onnxferry.export.optimize.rewrites.quantize import count_int8, dynamic_lstm, float16_storage, static_int8
-from onnxferry.export.optimize.score import Score, score
+from onnxferry.export.optimize.score import Score, needed_budget, score
 from onnxferry.export.optimize.timing import Speed
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.cli.main import main
@@ -161,6 +162,38 @@ def test_the_folder_is_made_and_where_it_cannot_be_it_is_said(network: Path, twi
     assert all(file.parent == far and file.is_file() for file in result.files)
     with pytest.raises(InputError, match="cannot make the folder"):
         optimize(network, data=network.with_name("data.npz"), folder=network / "inside a file")
+
+
+@pytest.mark.parametrize(
+    ("score", "budget"),
+    [
+        (Score("rtol", None, 0.0059, 8, False, ""), "rtol 0.006"),
+        (Score("top1", 99.0, 98.456, 8, False, ""), "top1 -0.55pt"),
+        (Score("agreement", 100.0, 97.0, 8, False, ""), "top1 -3pt"),
+        (Score("psnr", None, 38.7, 8, False, ""), "psnr 38"),
+        (Score("nats", 1.5, 1.5123, 8, False, ""), "nats +0.013"),
+        (Score("rtol", None, float("nan"), 8, False, ""), ""),
+        (Score("rtol", None, 7.0, 8, False, ""), ""),
+        (Score("function", None, 0.0, 8, False, ""), ""),
+    ],
+)
+def test_the_budget_that_a_score_needs(score: Score, budget: str) -> None:
+    needed = needed_budget(score)[0]
+    assert needed == budget
+    if needed:
+        limit = parse_budget(needed)
+        assert limit.metric == score.metric.replace("agreement", "top1")
+
+
+def test_what_is_tried_and_what_it_would_need_is_shown(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = str(network.with_name("data.npz"))
+    assert main(["optimize", str(network), "--data", data, "--budget", "rtol 1e-6", "--batch", "1", "--seconds", "0.01"]) == 0
+    out, err = capsys.readouterr()
+    assert "int8 (between): outside the budget" in err  # line by line, also where stderr is no terminal
+    assert "× batch 1" in out
+    last = out.strip().splitlines()[-1]
+    assert re.fullmatch(r'nothing was kept; int8 \(\w+\) needs --budget "rtol 0\.\d+"', last), last
+    assert list(network.parent.glob("net.*.onnx")) == []
 
 
 def test_outside_the_budget_nothing_is_written(network: Path, twice_as_fast: None) -> None:

@@ -82,8 +82,10 @@ def test_the_model_it_came_from(step: Path, capsys: pytest.CaptureFixture[str]) 
     assert set(document["outputs"]) == {"y", "state_0_out", "state_1_out"}
     assert sum(case["compared"] and not case["traced"] for case in document["cases"]) >= 8
     assert {"the example", "golden sample 1"} <= {case["name"] for case in document["cases"]}
-    assert main(["verify", "step.onnx", "steps:make"]) == 0
-    assert "step.onnx does what steps:make does" in capsys.readouterr().out.replace("\n", " ")
+    assert main(["verify", "step.onnx", "steps:make", "--report", "same.html"]) == 0
+    out = capsys.readouterr().out
+    assert "step.onnx does what steps:make does" in out.replace("\n", " ")
+    assert "the report: same.html" in out
 
 
 def test_check_against_is_the_same_under_its_older_name(step: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,6 +101,10 @@ def test_other_weights_are_found_at_their_node(step: Path, capsys: pytest.Captur
     assert error.startswith("error: step.onnx does not do what steps:other_weights does: output 'y' differs at ")
     assert "first difference: " in error
     assert "steps.py, line" in error
+    assert "likely cause: the file was exported with other weights (SHA-256 " in error
+    assert error.index("likely cause") < error.index("  output 'y' differs")
+    assert f"the report: {report}" in error
+    assert len(error.splitlines()) < 25
     page = report.read_text()
     assert "failed" in page
     assert "<svg" in page

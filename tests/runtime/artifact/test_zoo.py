@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from onnxferry.runtime.artifact import zoo as catalog
 from onnxferry.runtime.artifact.zoo import find_model, zoo_model, zoo_names
-from onnxferry.runtime.errors import ArtifactError, InputError
+from onnxferry.runtime.errors import ArtifactError, ArtifactNotFoundError, InputError
 from onnxferry.runtime.tasks.loading import load
 
 
@@ -122,3 +123,19 @@ def test_a_load_can_verify_that_a_model_is_the_shipped_one(tmp_path: Path, monke
     shutil.copy(copy / "fashion" / "fashion.int8.onnx", copy / "digits" / "digits.int8.onnx")
     with pytest.raises(ArtifactError):
         load("digits", verify=True, variant="int8")
+
+
+def test_what_is_no_file_is_described(tmp_path: Path) -> None:
+    link = tmp_path / "m.onnx"
+    try:
+        link.symlink_to("gone.onnx")
+    except OSError:
+        pytest.skip("links cannot be made here")
+    with pytest.raises(ArtifactNotFoundError, match=r"m.onnx is a link to gone.onnx, and no file is there"):
+        find_model(link)
+    with pytest.raises(ArtifactNotFoundError, match=r"no such file: ~/m.onnx; ~ is not expanded here: give the whole path"):
+        find_model("~/m.onnx")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.onnx")
+        with pytest.raises(ArtifactError, match=r"pipe.onnx is not a regular file"):
+            find_model(tmp_path / "pipe.onnx")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,8 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from onnxferry.runtime.artifact.zoo import find_model
+from onnxferry.runtime.bulk import job
 from onnxferry.runtime.bulk.job import COLUMNS, BulkOptions, expand_inputs, predict_to_file
-from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.errors import ArtifactError, InputError
+from onnxferry.runtime.tasks.classifier import Classifier
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +114,54 @@ def test_patterns(photos: Path) -> None:
     assert expand_inputs([str(photos / "broken.png"), str(photos / "broken.png")]) == [str(photos / "broken.png")]
     with pytest.raises(InputError, match="matches no image"):
         expand_inputs([f"{photos}/*.gif"])
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_names_that_are_no_utf8(tmp_path: Path, suffix: str) -> None:
+    name = os.fsencode(tmp_path) + b"/\xff.png"
+    try:
+        Image.new("L", (28, 28)).save(tmp_path / "x.png")
+        os.rename(tmp_path / "x.png", name)  # noqa: PTH104
+    except OSError:
+        pytest.skip("this file system has no such names")
+    out = tmp_path / f"r{suffix}"
+    assert predict_to_file(expand_inputs([str(tmp_path)]), out, BulkOptions("digits", processes=1)).rows == 1
+    if suffix == ".csv":
+        assert name in out.read_bytes()
+    else:
+        (row,) = read(out)
+        shown = {".jsonl": "\udcff.png", ".parquet": "\ufffd.png"}[suffix]
+        assert str(row["input"]).endswith(shown)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_model_that_cannot_be_used_leaves_nothing(photos: Path, tmp_path: Path, processes: int, scale_model: bytes) -> None:
+    inputs, options = expand_inputs([str(photos)]), BulkOptions("digits-gan", processes=processes, part=8)
+    with pytest.raises(ArtifactError, match="is not a recogniser, its contract says image-generator"):
+        predict_to_file(inputs, tmp_path / "r.csv", options)
+    whole = find_model("digits").read_bytes()
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(whole.replace(b"probabilities", b"probabilitiez"))
+    with pytest.raises(ArtifactError, match="says that it is a recogniser"):
+        predict_to_file(inputs, tmp_path / "r.csv", dataclasses.replace(options, model=str(broken)))
+    assert list(tmp_path.iterdir()) == [broken]
+
+
+def test_the_model_is_opened_once(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+    load_as = job.load_as
+    monkeypatch.setattr(job, "load_as", lambda *given: opened.append(given) or load_as(*given))
+    predict_to_file(expand_inputs([str(photos)]), tmp_path / "r.csv", BulkOptions("digits", processes=1, threads=1))
+    assert opened == [(Classifier, "digits", "auto", 1)]
+
+
+def test_another_question_is_another_run(photos: Path, tmp_path: Path) -> None:
+    parts = tmp_path / "r.jsonl.parts"
+    inputs, options = expand_inputs([str(photos)]), BulkOptions("digits", processes=1)
+    parts.mkdir()
+    (parts / "run.json").write_text(json.dumps(job._identity(inputs, options)))
+    with pytest.raises(InputError, match="other options"):
+        predict_to_file(inputs, tmp_path / "r.jsonl", dataclasses.replace(options, top=3))
 
 
 @pytest.mark.parametrize(("out", "words"), [("r.txt", "written as .jsonl"), ("gone/r.csv", "does not exist")])

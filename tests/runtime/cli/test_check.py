@@ -101,9 +101,12 @@ def test_a_missing_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
 def test_says_why_it_ran_where_it_ran(recogniser: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxferry.runtime.engine.ort.cuda_problem", lambda: "there is no GPU in this test")
     assert main(["check", str(recogniser)]) == 0
-    assert "why cpu: CUDA cannot be used: there is no GPU in this test" in capsys.readouterr().out
+    assert "GPU" not in capsys.readouterr().out  # where there is none, that is no news
+    monkeypatch.setattr("onnxferry.runtime.cli.check.cuda_devices", lambda: 1)
+    assert main(["check", str(recogniser)]) == 0
+    assert "the GPU was not used: CUDA cannot be used: there is no GPU in this test" in capsys.readouterr().out
     assert main(["check", str(recogniser), "--device", "cpu"]) == 0
-    assert "why cpu" not in capsys.readouterr().out
+    assert "GPU" not in capsys.readouterr().out
     assert main(["check", str(recogniser), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["device_reason"] == "CUDA cannot be used: there is no GPU in this test"
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import json
+import sys
 
 import pytest
 
@@ -40,10 +42,23 @@ def test_human_bytes(size: int, words: str) -> None:
     assert human_bytes(size) == words
 
 
-def test_json_is_ascii_and_strict(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_strict_and_readable(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    document = {"球鞋": "\x1b \x7f \x9b \u202e", "of a name that is no UTF-8": "\udcff"}
+    print_json({"球鞋": document["球鞋"]})
+    out = capsys.readouterr().out
+    assert "球鞋" in out
+    assert "\\u001b \\u007f \\u009b \\u202e" in out  # a terminal would act on these
+    print_json(document)
+    assert json.loads(capsys.readouterr().out) == document
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="latin-1"))
+    print_json(document)
+    sys.stdout.flush()
+    assert json.loads(sys.stdout.buffer.getvalue()) == document  # type: ignore[attr-defined]
+
+
+def test_json_lacks_numbers_that_are_not_finite(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"é": float("nan"), "list": [1.5, float("inf"), (True, None)], "deep": {"x": "\x1b"}})
     out = capsys.readouterr().out
-    assert out.isascii()
     assert json.loads(out) == {"é": None, "list": [1.5, None, [True, None]], "deep": {"x": "\x1b"}}
 
 

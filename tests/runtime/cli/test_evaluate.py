@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import struct
 import tracemalloc
@@ -18,6 +19,7 @@ from onnxferry.runtime.images import batches
 from onnxferry.runtime.images.folders import folder_sha256
 from onnxferry.runtime.images.idx import idx_header, idx_sha256
 from onnxferry.runtime.onnx_file.reader import read_model
+from onnxferry.runtime.tasks.loading import load
 
 LEVELS = {"black": 20, "dark": 100, "light": 150, "white": 240}
 
@@ -72,6 +74,28 @@ def test_tables_and_the_image(recogniser: Path, labelled: Path, tmp_path: Path, 
     with Image.open(tmp_path / "confusion.png") as image:
         image.load()
         assert image.format == "PNG"
+
+
+def test_a_text_generator_on_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "held-out.txt"
+    text.write_text("To be, or not to be: that is the question.\n")
+    with load("shakespeare", device="cpu") as generator:
+        nats = generator.score(text.read_bytes())
+    assert main(["evaluate", "shakespeare", "--data", str(text), "--device", "cpu", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["nats_per_byte"] == pytest.approx(nats)
+    assert (found["data"], found["bytes"]) == ("held-out.txt", 43)
+    assert found["bits_per_byte"] == pytest.approx(nats / np.log(2))
+    assert found["perplexity"] == pytest.approx(np.exp(nats))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.read_bytes())))
+    assert main(["evaluate", "shakespeare", "--data", "-", "--device", "cpu"]) == 0
+    assert f"{nats:.4f} nats a byte" in capsys.readouterr().out
+    text.write_bytes(b"")
+    for arguments, words in (([str(text)], "is empty"), ([str(tmp_path)], "is a folder"), (["gone.txt"], "there is no file gone.txt")):
+        assert main(["evaluate", "shakespeare", "--data", *arguments]) == 1
+        assert words in capsys.readouterr().err
+    assert main(["evaluate", "shakespeare", "--data", str(text), "--target", "x"]) == 1
+    assert "--target does not apply to a text generator" in capsys.readouterr().err
 
 
 def test_idx_files_and_their_split(recogniser: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

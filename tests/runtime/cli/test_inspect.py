@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from onnxferry.runtime.artifact.describe import describe
 from onnxferry.runtime.cli.main import main
 
 
@@ -140,3 +142,36 @@ def test_metadata_nested_deep_is_one_clear_error(
     said = capsys.readouterr()
     assert "onnxferry.metrics: lists and objects in each other more than 64 deep" in said.out + said.err
     assert "Traceback" not in said.err
+
+
+def test_the_comparison_in_the_words_of_the_export(
+    recogniser: Path, make_recogniser: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = describe(recogniser).contract
+    assert own is not None
+    output = {"elements": 40, "max_abs": 5.07e-07, "rtol": 0.0001, "atol": 1e-05, "decisions": 10, "decisions_changed": 0}
+    parity = {
+        "passed": True,
+        "strategy": "torch.export",
+        "cases": 52,
+        "untraced_shapes": 32,
+        "dropped": 3,
+        "outputs": {"last_hidden_state_of_all_the_words_in_a_sentence": output, "index": {**output, "rtol": 0, "atol": 0}},
+        "nonfinite": {"index": "same"},
+    }
+    assert main(["inspect", str(make_recogniser(replace(own, parity=parity)))]) == 0
+    out = capsys.readouterr().out
+    for words in (
+        "passed: 52 inputs compared, 32 at sizes never traced",
+        "3 generated inputs, which the model itself",
+        "as the source does",
+    ):
+        assert words in " ".join(out.split()), words
+    assert "1e-05 + 0.0001 |x|" in out
+    assert "equal" in out
+    assert "0 of 10" in out
+    assert "decisions_changed" not in out
+    assert max(len(line) for line in out.splitlines() if "0.0001 |x|" in line) <= 80
+    broken = {**parity, "outputs": {"y": {"elements": "many"}}}  # not as the export writes it
+    assert main(["inspect", str(make_recogniser(replace(own, parity=broken)))]) == 0
+    assert "outputs.y.elements" in capsys.readouterr().out

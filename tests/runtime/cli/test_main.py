@@ -156,6 +156,25 @@ def test_the_system_says_no(verb, capsys: pytest.CaptureFixture[str], tmp_path: 
     assert capsys.readouterr().err == f"error: {tmp_path}/no/folder: No such file or directory\n"
 
 
+def test_no_folder_for_temporary_files(verb, capsys: pytest.CaptureFixture[str]) -> None:
+    def temporary() -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp', '/var/tmp']")
+
+    verb(temporary)
+    assert main(["tested"]) == 1
+    assert capsys.readouterr().err == (
+        "error: temporary files are needed, and none can be written: set TMPDIR to a folder that this user may write in\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["check", "export", "train cnn", "deploy triton", "quickstart"])
+def test_flags_are_shown_without_a_value(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert main([*name.split(), "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "--json" in out
+    assert "<bool>" not in out
+
+
 def test_a_verbs_number_is_the_exit_code(verb) -> None:
     verb(lambda: 7)
     assert main(["tested"]) == 7
@@ -194,3 +213,11 @@ def test_an_unknown_device_is_told_with_those_there_are(capsys: pytest.CaptureFi
     assert main([verb, "digits", *more, "--device", "gpu"]) == 1
     out, err = capsys.readouterr()
     assert (out, err) == ("", "error: unknown device 'gpu'; expected auto, cpu or cuda\n" + HELP)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_output_on_a_full_disk_is_one_line(more: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run([*COMMAND, "models", *more], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert (result.returncode, result.stderr) == (1, "error: cannot write: No space left on device\n")

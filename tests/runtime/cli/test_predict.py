@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from onnxferry.runtime.bulk.job import expand_inputs
 from onnxferry.runtime.cli.main import main
-from onnxferry.runtime.cli.tasks.image_arguments import image_names
+from onnxferry.runtime.cli.tasks.image_arguments import image_names, shown_names
 from onnxferry.runtime.machine import nvidia
 
 ROOT = Path(__file__).parents[3]
@@ -40,6 +41,43 @@ def test_a_table(recogniser: Path, images: Path, capsys: pytest.CaptureFixture[s
         ["black.png", "black", "100.00%"],
     ]
     assert "Next:" in out
+
+
+def test_to_a_file_with_what_was_asked_for(recogniser: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.jsonl"
+    command = ["predict", str(recogniser), str(images), "--out", str(out), "--top", "2", "--threshold", "0.9", "--processes", "1"]
+    assert main([*command, "--threads", "1"]) == 0
+    between, black, _ = map(json.loads, out.read_text().splitlines())
+    assert list(black) == ["input", "label", "index", "probability", "sure", "top", "error"]
+    assert (between["sure"], black["sure"]) == (False, True)
+    assert black["top"][0]["label"] == "black"
+    assert len(black["top"]) == 2
+    capsys.readouterr()
+    assert main(["predict", str(recogniser), str(images / "black.png"), "--processes", "2"]) == 1
+    assert "--processes goes with --out" in capsys.readouterr().err
+    assert main(["predict", str(recogniser), "", "--out", str(out)]) == 1
+    assert "an image's name is empty" in capsys.readouterr().err
+
+
+def test_a_pattern_goes_into_folders_as_it_does_for_a_file(recogniser: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (images / "deep" / "er").mkdir(parents=True)
+    (images / "black.png").rename(images / "deep" / "er" / "black.png")
+    assert len(image_names([f"{images}/**/*.png"])) == 3
+    assert image_names([f"{images}/**/*.png"]) == sorted(expand_inputs([f"{images}/**/*.png"]))
+    assert image_names([f"{images}/*"]) == sorted(str(images / name) for name in ("between.png", "white.png", "notes.txt"))
+
+
+def test_names_in_a_table_fit_a_terminal() -> None:
+    names = [f"photos/{kind}/IMG_{number:04d}_of_a_summer.jpg" for kind in ("a", "b") for number in (1, 2)]
+    assert shown_names(names, None) == ("photos", [name.removeprefix("photos/") for name in names])
+    folder, shown = shown_names(names, 20)
+    assert folder == "photos"
+    assert shown[0] == "a/IMG_…_a_summer.jpg"
+    assert [len(name) for name in shown] == [20] * 4
+    assert shown_names(["球鞋" * 20], 20)[1] == ["球鞋球…鞋球鞋球鞋球"[:3] + "…" + "球鞋球鞋球鞋"]
+    assert shown_names(["one.png"], 20) == ("", ["one.png"])
+    assert shown_names(["/a/x.png", "y.png"], 20) == ("", ["/a/x.png", "y.png"])
+    assert shown_names(["\x1b[2J.png"], 20) == ("", ["\\x1b[2J.png"])
 
 
 def test_a_folder_as_json(recogniser: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:

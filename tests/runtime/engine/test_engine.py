@@ -215,16 +215,12 @@ def test_dtypes(build_onnx, dtype):
 
 
 def test_a_dtype_that_numpy_does_not_know(build_onnx):
-    """bfloat16 is checked by name, and what this ONNX Runtime cannot take from numpy is an InputError too."""
+    """ONNX Runtime takes no bfloat16 from numpy, also where ml_dtypes has taught numpy the type: the way that works is named."""
     engine = Engine(unary(build_onnx, "Identity", TensorProto.BFLOAT16, ["n"]), device="cpu")
     assert engine.inputs[0].dtype == "bfloat16"
-    with pytest.raises(InputError, match="'x' must be bfloat16, got float32"):
-        engine.run({"x": np.ones(1, np.float32)})
-    x = np.ones(2, ml_dtypes.bfloat16)
-    try:
-        assert engine.run({"x": x})["y"].shape == (2,)
-    except InputError as error:  # no other error, and none from numpy or pybind
-        assert "cannot run on x bfloat16 (2,)" in str(error)  # noqa: PT017
+    for x in (np.ones(1, np.float32), np.ones(2, ml_dtypes.bfloat16)):
+        with pytest.raises(InputError, match=r"'x' is bfloat16, which ONNX Runtime takes from no numpy array, got .*; give run_dlpack\(\)"):
+            engine.run({"x": x})
 
 
 def test_what_is_no_tensor_goes_through(build_onnx):

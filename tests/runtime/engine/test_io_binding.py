@@ -186,7 +186,7 @@ def test_inputs_and_constants_that_are_outputs(build_onnx):
 def test_what_has_no_memory_to_bind(build_onnx, element, dtype):
     engine = engine_of(build_onnx, [helper.make_node("Identity", ["x"], ["y"])], [("x", element, ["n"])], [("y", element, ["n"])])
     x = np.array(["a"]) if dtype == "str" else np.ones(1, ml_dtypes.bfloat16)
-    with pytest.raises(InputError, match=f"input 'x' is {dtype}, which has no memory to bind; use run"):
+    with pytest.raises(InputError, match=f"input 'x' is {dtype}, which (has no memory to bind|ONNX Runtime takes from no numpy)"):
         engine.run_into({"x": x}, {"y": x.copy()})
 
 

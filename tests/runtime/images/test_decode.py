@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import random
 import struct
 from pathlib import Path
@@ -332,3 +333,31 @@ def test_a_bmp_without_any_opaque_pixel_is_opaque() -> None:
 def test_formats_that_are_not_read_are_named(start: bytes, words: str) -> None:
     with pytest.raises(InputError, match=words):
         decode_image(start)
+
+
+def test_arrays_of_another_byte_order_and_with_masks() -> None:
+    pixels = np.arange(12, dtype=np.uint16).reshape(3, 4) * 5000
+    np.testing.assert_array_equal(decode_image(pixels.astype(">u2")), decode_image(pixels))
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    np.testing.assert_array_equal(decode_image(np.ma.masked_array(grey, mask=False)), decode_image(grey))
+    with pytest.raises(InputError, match=r"has masked pixels, which have no value; give x.filled\(255\)"):
+        decode_image(np.ma.masked_array(grey, mask=grey > 3))
+    with pytest.raises(InputError, match=r"give images of several sizes as list\(x\)"):
+        decode_image(np.array([grey, grey[:2]], object))
+
+
+def test_files_and_names_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    Image.new("L", (3, 4), 7).save(path)
+
+    class Named:
+        def __fspath__(self) -> bytes:
+            return os.fsencode(path)
+
+    assert decode_image(Named()).shape == (4, 3, 1)
+    with path.open("rb") as file:
+        pass
+    with pytest.raises(InputError, match="the file cannot be read"):
+        decode_image(file)
+    with pytest.raises(InputError, match=r"no such image: ~/x.png; ~ is not expanded here"):
+        decode_image("~/x.png")

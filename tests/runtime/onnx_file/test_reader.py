@@ -14,6 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ArtifactError, UntrustedModelError
 from onnxferry.runtime.onnx_file import reader as onnx_file
 from onnxferry.runtime.onnx_file import summary
@@ -609,6 +610,31 @@ def test_external_data_through_links(build_onnx, tmp_path):
         read_model(path)
     with pytest.raises(UntrustedModelError, match="goes through a link"):
         read_model(external(build_onnx, tmp_path, location="dir/secret"))
+
+
+def test_external_data_as_caches_link_it(build_onnx, tmp_path):
+    """huggingface_hub: the model and its data are links into one folder, by the SHA-256 of their content."""
+    snapshot, blobs = tmp_path / "snapshots" / "main", tmp_path / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    (blobs / "aa").write_bytes(external(build_onnx, tmp_path, location="model.onnx_data").read_bytes())
+    (blobs / "bb").write_bytes(bytes(16))
+    (tmp_path / "elsewhere").write_bytes(bytes(16))
+    path = snapshot / "model.onnx"
+    try:
+        path.symlink_to("../../blobs/aa")
+        path.with_name("model.onnx_data").symlink_to("../../blobs/bb")
+    except OSError:
+        pytest.skip("links cannot be made here")
+    (initializer,) = read_model(path).initializers
+    assert initializer.location == "model.onnx_data"
+    with Engine(path, device="cpu") as engine:
+        assert engine.outputs
+    for target in ("../../elsewhere", "../../blobs/gone", "model.onnx_data", "../../blobs"):
+        path.with_name("model.onnx_data").unlink()
+        path.with_name("model.onnx_data").symlink_to(target)
+        with pytest.raises(UntrustedModelError, match=r"goes through a link|is not a regular file"):
+            read_model(path)
 
 
 def test_external_data_behind_a_hard_link_is_the_file_itself(build_onnx, tmp_path):

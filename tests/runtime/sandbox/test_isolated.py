@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -149,3 +151,14 @@ def test_a_system_without_a_folder_for_temporary_files_says_so(monkeypatch: pyte
     monkeypatch.setattr(child.tempfile, "TemporaryFile", none)
     with pytest.raises(InputError, match="set TMPDIR"):
         load("digits", isolated=True)
+
+
+def test_one_that_nobody_closes_leaves_nothing_open() -> None:
+    code = """
+import numpy as np
+from onnxferry.runtime import load
+model = load("digits", isolated=True)
+print(model.predict_one(np.zeros((28, 28), np.uint8)).index >= 0)
+"""
+    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "True\n", "")

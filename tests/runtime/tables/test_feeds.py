@@ -8,7 +8,7 @@ import pytest
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.onnx_file.values import TensorSpec
 from onnxferry.runtime.tables.csv_file import Table
-from onnxferry.runtime.tables.feeds import as_feeds, check_text, chosen_columns
+from onnxferry.runtime.tables.feeds import as_feeds, batch_feeds, check_text, chosen_columns
 
 SHOP = (TensorSpec("age", "int64", ("batch", 1)), TensorSpec("city", "str", ("batch", 1)), TensorSpec("spent", "float32", ("batch", 1)))
 MATRIX = (TensorSpec("X", "float32", ("batch", 4)),)
@@ -122,3 +122,75 @@ def test_columns_that_are_no_inputs() -> None:
     assert list(chosen.columns) == ["age", "city", "spent"]
     with pytest.raises(InputError, match=r"t: row 1 of the column 'city' is empty"):
         check_text(chosen, SHOP)
+
+
+@pytest.mark.parametrize("column", [[[1, 2, 3], [4, 5, 6]], [np.float64([1, 2, 3]), np.float64([4, 5, 6])]])
+def test_a_column_of_arrays_is_stacked(column: list[object]) -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    spec = TensorSpec("x", "float32", ("batch", 3))
+    for feeds in ({"x": column}, pandas.DataFrame({"x": column}), {"x": pandas.Series(column)}):
+        np.testing.assert_array_equal(as_feeds(feeds, [spec])["x"], np.float32([[1, 2, 3], [4, 5, 6]]))
+    with pytest.raises(InputError, match="rows are of different shapes"):
+        as_feeds(pandas.DataFrame({"x": [[1, 2, 3], [4, 5]]}), [spec])
+
+
+def test_columns_of_a_batch_are_rounded_as_those_of_a_table() -> None:
+    spec = TensorSpec("x", "float32", ("batch",))
+    assert batch_feeds({"x": np.float64([0.1]), "id": ["a"]}, [spec])["x"].dtype == np.float32
+    with pytest.raises(InputError, match="would change"):
+        as_feeds({"x": np.float64([0.1])}, [spec])
+
+
+def test_many_names_are_not_all_listed() -> None:
+    specs = [TensorSpec(f"input_{number}", "float32", ("batch",)) for number in range(2000)]
+    for feeds in (Frame(a=[1.0]), [1, 2], Frame(**{spec.name: [1.0] for spec in specs}, more=[1.0])):
+        with pytest.raises(InputError) as caught:
+            as_feeds(feeds, specs)
+        assert len(str(caught.value)) < 700, str(caught.value)[:900]
+
+
+def test_rows_as_people_have_them() -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    frame = pandas.DataFrame(ROWS)
+    wanted = {name: list(cells) for name, cells in as_feeds(frame, SHOP).items()}
+    rows = list(frame.itertuples(index=False))
+    for given in (rows, [row for _, row in frame.iterrows()]):
+        assert {name: list(cells) for name, cells in as_feeds(given, SHOP).items()} == wanted
+    for row in (rows[0], frame.iloc[0]):
+        assert [cells.shape for cells in as_feeds(row, SHOP).values()] == [(1, 1)] * 3
+    with pytest.raises(InputError, match="the column 'age' twice"):
+        as_feeds(pandas.concat([frame, frame[["age"]]], axis=1), SHOP)
+
+
+def test_arrow_tables_are_tables() -> None:
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    for table in (arrow.table(ROWS), arrow.RecordBatch.from_pydict(ROWS)):
+        feeds = as_feeds(table, SHOP)
+        assert feeds["city"].tolist() == [["Bonn"], ["Ulm"]]
+        np.testing.assert_array_equal(feeds["spent"], np.float32([[0.1], [7]]))
+
+
+def test_masked_values_are_missing_and_byte_order_is_no_matter() -> None:
+    spent, age = SHOP[2], SHOP[0]
+    masked = np.ma.masked_array([[1.0], [2.0]], mask=[[False], [True]])
+    np.testing.assert_array_equal(as_feeds({"spent": masked}, [spent])["spent"], np.float32([[1], [np.nan]]))
+    with pytest.raises(InputError, match="row 2 is missing"):
+        as_feeds({"age": masked.astype(np.int64)}, [age])
+    feeds = as_feeds({"age": np.array([[34]], ">i8"), "spent": np.array([[0.5]], ">f4")}, [age, spent])
+    assert (feeds["age"].tolist(), feeds["spent"].tolist()) == ([[34]], [[0.5]])
+    assert all(array.dtype.isnative for array in feeds.values())
+
+
+def test_text_as_bytes_is_utf8() -> None:
+    assert as_feeds({"city": np.array([["Köln".encode()]])}, [SHOP[1]])["city"].tolist() == [["Köln"]]
+    with pytest.raises(InputError, match="row 1 is bytes that are not UTF-8"):
+        as_feeds({"city": [[b"\xff"]]}, [SHOP[1]])
+
+
+def test_what_numpy_cannot_hold_is_an_error_of_ours() -> None:
+    with pytest.raises(InputError, match="row 2 is 1180591620717411303424, which int64 does not hold"):
+        as_feeds({"age": [1, 2**70]}, [SHOP[0]])
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    for tensor in (torch.ones(1, 1, requires_grad=True), torch.ones(1, 1).bfloat16(), torch.ones(1, 1, device="meta")):
+        with pytest.raises(InputError, match=r"is no numpy array .* give spent.detach\(\).cpu\(\).numpy\(\)"):
+            as_feeds({"spent": tensor}, [SHOP[2]])
