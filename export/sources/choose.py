@@ -5,7 +5,11 @@ To add a source framework, write its file with a function ``plans`` and add a ro
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
+import sys
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,17 +34,18 @@ class Framework:
     """A row of the table."""
 
     name: str  # what it takes, for messages
-    package: str  # top-level package that defines the classes of its models; "" where it has files only
+    package: str  # top-level packages that define the classes of its models; "" where it has files only
     suffixes: tuple[str, ...]  # endings of its files; "/" for a folder
     plans: str  # "module:function", called as function(model, example_inputs, options, target) -> Sequence[Plan]
     options: frozenset[str]  # the options that it takes besides COMMON
     extra: str  # the extra that installs what it needs
+    functions: bool = False  # whether plain functions are models of it
 
     def matches(self, model: Any) -> bool:
         """True for a path to one of its files, or an object of one of its classes. Imports nothing."""
         if isinstance(model, Path):
             return ("/" if model.is_dir() else model.suffix.lower()) in self.suffixes
-        return bool(self.package) and is_of(self.package, model)
+        return any(is_of(package, model) for package in self.package.split()) or (self.functions and is_jax_function(model))
 
 
 COMMON = frozenset({"golden", "name", "description", "license", "command"})
@@ -90,6 +95,15 @@ FRAMEWORKS = (
         "onnxferry.export.sources.pytorch.plan:plans",
         COMPARED | {"opset", "strict_nonfinite"},
         "export",
+    ),
+    Framework(
+        "a JAX function or module (Flax, Equinox)",
+        "jax jaxlib flax equinox",
+        (),
+        "onnxferry.export.sources.jax.source:plans",
+        COMPARED | {"opset", "strict_nonfinite"},
+        "jax",
+        functions=True,
     ),
 )
 """The frameworks, the first that matches is taken. None is imported before a model of it arrives."""
@@ -196,6 +210,16 @@ def is_of(package: str, model: Any) -> bool:
     """True if the object's class (or the class itself), or one that it derives from, is defined in that package."""
     kind = model if isinstance(model, type) else type(model)
     return any(base.__module__.partition(".")[0] == package for base in kind.__mro__)
+
+
+def is_jax_function(model: Any) -> bool:
+    """True for a function that takes arguments, where JAX is loaded, and for a Flax Linen module with its variables."""
+    if isinstance(model, tuple):
+        return len(model) == 2 and is_of("flax", model[0])
+    if "jax" not in sys.modules or not isinstance(model, types.FunctionType | types.MethodType | functools.partial):
+        return False
+    needed = [p for p in inspect.signature(model).parameters.values() if p.default is p.empty or p.kind is p.VAR_POSITIONAL]
+    return bool(needed)
 
 
 def _framework(model: Any) -> Framework | None:
