@@ -86,7 +86,7 @@ def page() -> None:
             start = start or branch is not None or "written" not in st.session_state  # a page that is opened writes at once
             stop = st.empty()
         with paper:
-            head = st.container(horizontal=True, vertical_alignment="bottom", key="paper")
+            head = st.container(horizontal=True, vertical_alignment="center", key="paper")
             with head:
                 view = choose(
                     say("write.view"), ("text", "surprise"), "show", default="text",

@@ -86,7 +86,7 @@ WORDS: Mapping[str, str] = MappingProxyType(
         "recognise.live.map": "阶段 {stage} 的特征图 {number}",
         # Write
         "write.title": "续写",
-        "write.lead": "写一个开头，一个只读过莎士比亚的小网络会逐个字母接着写。它只读过英文剧本。",
+        "write.lead": "写一个开头，一个只读过莎士比亚剧本的小网络会用英文逐个字母接着写。",
         "write.prompt": "开头",
         "write.prompt.help": "文本如何开始。大写的名字加冒号，就由那个人物说话。按 Ctrl+Enter 开始续写。",
         "write.cut": "输入有 {given:,} 个字符，只取了最后 {kept:,} 个：网络记不住更多。",

@@ -87,7 +87,7 @@ WORDS: Mapping[str, str] = MappingProxyType(
         "recognise.live.map": "Map {number} of stage {stage}",
         # Write
         "write.title": "Write",
-        "write.lead": "Begin a line; a small network that has read only Shakespeare goes on, letter by letter. It has only read English plays.",
+        "write.lead": "Begin a line; a small network that has read only Shakespeare's plays goes on, letter by letter, in English.",
         "write.prompt": "Begin with",
         "write.prompt.help": "How the text begins. A name in capitals with a colon makes that person speak. Ctrl+Enter writes.",
         "write.cut": "Only the last {kept:,} of {given:,} characters were taken: the network remembers no more than that.",
