@@ -72,6 +72,15 @@ FRAMEWORKS = (
         "export",
     ),
     Framework(
+        "a JAX function or module (Flax, Equinox)",
+        "jax jaxlib flax equinox",
+        (),
+        "onnxferry.export.sources.jax.source:plans",
+        COMPARED | {"opset", "strict_nonfinite"},
+        "jax",
+        functions=True,
+    ),
+    Framework(
         "a fitted scikit-learn estimator",
         "sklearn",
         (),
@@ -95,15 +104,6 @@ FRAMEWORKS = (
         "onnxferry.export.sources.pytorch.plan:plans",
         COMPARED | {"opset", "strict_nonfinite"},
         "export",
-    ),
-    Framework(
-        "a JAX function or module (Flax, Equinox)",
-        "jax jaxlib flax equinox",
-        (),
-        "onnxferry.export.sources.jax.source:plans",
-        COMPARED | {"opset", "strict_nonfinite"},
-        "jax",
-        functions=True,
     ),
 )
 """The frameworks, the first that matches is taken. None is imported before a model of it arrives."""

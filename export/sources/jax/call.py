@@ -21,7 +21,7 @@ class Call:
     """
 
     def __init__(self, signature: inspect.Signature, examples: Any) -> None:
-        args, kwargs = _given(examples)
+        args, kwargs = _given(_nested_inputs(signature, examples) if isinstance(examples, Mapping) else examples)
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -99,6 +99,29 @@ def _given(examples: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     raise InputError(
         f"example inputs must be an array, a tuple of them, or a dict by the names of the arguments, got {type(examples).__name__}"
     )
+
+
+def _nested_inputs(signature: inspect.Signature, flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs by their flat names, as a file has them: ``state_0`` and ``state_1`` become the tuple ``state``."""
+    left = dict(flat)
+    call: dict[str, Any] = {name: left.pop(name) for name in signature.parameters if name in left}
+    for name in sorted(set(signature.parameters) - set(call), key=len, reverse=True):
+        inside = {key.removeprefix(f"{name}_"): key for key in left if key.startswith(f"{name}_")}
+        if inside:
+            call[name] = _nested({part: left.pop(key) for part, key in inside.items()})
+    return {**call, **left}
+
+
+def _nested(parts: Mapping[str, Any]) -> Any:
+    """``{"0": a, "1_h": b}`` as ``(a, {"h": b})``: numbers are places, anything else is a key."""
+    heads: dict[str, dict[str, Any]] = {}
+    for part, value in parts.items():
+        head, _, rest = part.partition("_") if part.partition("_")[0].isdigit() else (part, "", "")
+        heads.setdefault(head, {})[rest] = value
+    made = {head: inner[""] if set(inner) == {""} else _nested(inner) for head, inner in heads.items()}
+    if all(head.isdigit() for head in made):
+        return tuple(made[str(place)] for place in range(len(made)))
+    return made
 
 
 def _expanded(bound: inspect.BoundArguments) -> dict[str, Any]:

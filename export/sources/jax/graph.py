@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ class Graph:
         if value.array is None:
             return value.name
         array = np.ascontiguousarray(value.array).reshape(value.array.shape)
-        key = (array.dtype.str, array.shape, array.tobytes())
+        key = (array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest())
         main = self.main
         if key not in main._constants:
             main._constants[key] = self.fresh("constant")

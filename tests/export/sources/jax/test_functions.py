@@ -170,6 +170,7 @@ def test_nested_arguments_and_answers(tmp_path: Path) -> None:
     with load(path, device="cpu") as loaded:
         assert [spec.name for spec in loaded.engine.inputs] == ["x", "state_c", "state_h"]
         assert [spec.name for spec in loaded.engine.outputs] == ["pair_0", "pair_1", "sum"]
+    assert verify_file(path, model).passed  # by the flat names that the file has
 
 
 def test_verify_and_provenance(tmp_path: Path) -> None:
