@@ -53,7 +53,7 @@ def page() -> None:
         else:
             st.caption(say("yours.private"))
             data, beside = _example(), {}
-        if not data:
+        if not data and not given:
             return
         key = hashlib.sha256(data).hexdigest() if not given else " ".join(file.file_id for file in given)
         if st.session_state.get("upload_key") != key:
