@@ -152,9 +152,16 @@ sys.exit(cli.main(["stuck", *sys.argv[2:]]))
 """
 
 
+def _hear_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def interrupted(command: list[str], ready: str | None, pause: float = 0.0, number: int = signal.SIGINT) -> tuple[int, str, str, float]:
     """Exit code, stdout, stderr, and the seconds from the signal to the end."""
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A background job of a shell, or of nohup, hands signals down that are ignored.
+    heard = None if os.name == "nt" else _hear_signals
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     try:
         if ready is not None:
             assert child.stdout is not None
