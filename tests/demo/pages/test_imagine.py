@@ -59,7 +59,7 @@ def test_the_walk_begins_and_ends_at_its_seeds(show: Show, well, html, tiny_zoo:
     page = show("imagine", view="walk", walk_from="11", walk_to="12", walk_class="8")
     well(page)
     for step, expected in ((0, ends[0]), (WALK_STEPS - 1, ends[1])):
-        (here,) = images(html(page), f'8 at step {step}"')
+        (here,) = images(html(page), f"8 at step {step}")
         assert np.abs(here.astype(int) - expected).max() <= 1
 
 
