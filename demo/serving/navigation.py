@@ -31,7 +31,9 @@ pages = [st.Page(page, title=say(f"menu.{name}"), url_path=path, default=name ==
 chosen = st.navigation(pages, position="hidden")
 
 
-st.set_page_config(page_title=f"{chosen.title} · onnxferry")
+# Not chosen.title: a page has none where this is imported and not run by Streamlit.
+titles = [say(f"menu.{name}") for page, (name, _, _) in zip(pages, PAGES, strict=True) if page is chosen]
+st.set_page_config(page_title=" · ".join([*titles, "onnxferry"]))
 
 
 st.html(Path(__file__).parents[1] / "assets" / "style.css")
