@@ -75,7 +75,7 @@ def verify_file(
         plan, cases = _plan(choose(model, weights=weights), Path(path), engine, [*samples, *known])
         source = plan.source
         if strict_nonfinite and not isinstance(source, RoundedSource):
-            raise InputError("NaN and infinity are compared for PyTorch, Keras and .onnx models: leave strict_nonfinite out")
+            raise InputError("NaN and infinity are compared for PyTorch, Keras, JAX and .onnx models: leave strict_nonfinite out")
         for what, group in (("golden sample", known), ("sample", samples)):
             for number, feeds in enumerate(group):
                 name = f"{what} {number}"

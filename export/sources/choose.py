@@ -112,7 +112,7 @@ FRAMEWORKS = (
 HINTS = {
     "weights": "it loads a state dict into a PyTorch model that is named as pkg.module:make_model",
     "with_labels": "it adds the class names of a classifier that was trained with onnxferry",
-    "strict_nonfinite": "NaN and infinity are compared for PyTorch, Keras and .onnx models",
+    "strict_nonfinite": "NaN and infinity are compared for PyTorch, Keras, JAX and .onnx models",
     "labels": "a run has its own",
     "image": "a run prepares its images itself",
     "bits": "it is for text generators that were trained with onnxferry; for other models, see onnxferry optimize",
