@@ -13,12 +13,12 @@ import numpy as np
 from jax import export as jax_export
 
 from onnxferry.export.options import ExportOptions
-from onnxferry.export.source import NUDGE, Candidate, Feeds, InputSpec, Plan, Strategy, dynamic_axes, numbered
+from onnxferry.export.source import NUDGE, Candidate, Feeds, InputSpec, Noise, Plan, Strategy, dynamic_axes, numbered
 from onnxferry.export.sources.jax import lowerings as lowerings
 from onnxferry.export.sources.jax.call import Call, output_names
 from onnxferry.export.sources.jax.convert import make_graph
-from onnxferry.export.sources.jax.float64 import QUICK, in_float64
 from onnxferry.export.sources.jax.model import as_function
+from onnxferry.export.sources.jax.replay import QUICK, in_float64, rounding
 from onnxferry.runtime.errors import ExportError, InputError, first_line
 
 LEAST = (2, 4, 8, 16, 32, 64)
@@ -69,7 +69,8 @@ class JaxSource:
         ]
         self._jitted = jax.jit(self._flat, compiler_options=QUICK)
         self._traces: dict[Any, Any] = {}
-        self._no_float64 = False
+        self._roundings: dict[Any, Any] = {}
+        self._no_float64 = self._no_rounding = False
         self.output_names = self._first_answer(output_names)
 
     def _first_answer(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
@@ -118,6 +119,18 @@ class JaxSource:
         moved = [_nudged(feeds[name], rng, by_scale=True) for name in self.call.names]
         program = jax.jit(lambda c, v: jax.core.eval_jaxpr(closed.jaxpr, c, *v), compiler_options=QUICK)
         return self._named(program(consts, moved))
+
+    def run_rounded(self, feeds: Feeds, seed: int, noise: Noise) -> dict[str, np.ndarray] | None:
+        if self._no_rounding:
+            return None
+        try:
+            key = (noise.roundings, *((name, feeds[name].shape) for name in self.call.names))
+            if key not in self._roundings:
+                self._roundings[key] = rounding(self._trace(feeds), noise)
+            return self._named(self._roundings[key](float(seed % 1_000), *(feeds[name] for name in self.call.names)))
+        except Exception:  # noqa: BLE001 - a step that cannot be run by itself; then there is no such evidence
+            self._no_rounding = True
+            return None
 
     def strategies(self, opset: int) -> Sequence[Strategy]:
         return [Strategy("jax", lambda: self._build(opset))]
