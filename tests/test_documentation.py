@@ -46,6 +46,7 @@ PAGES_WITH_PYTHON = [
     "docs/en/learn/compression.md",
     "docs/en/learn/explaining.md",
     "docs/en/how-to/jax.md",
+    "docs/en/how-to/demo.md",
 ]
 
 
@@ -125,6 +126,7 @@ def test_python_examples_run_in_order(after_quickstart: Path) -> None:
     assert printed["docs/en/learn/explaining.md"] == ["ink under the most important patch: True\n"]
     assert printed["docs/en/reference/artifact.md"] == ["True\n"]
     assert printed["docs/en/how-to/jax.md"] == ["True\n"]
+    assert printed["docs/en/how-to/demo.md"] == ["7\n"]
     assert printed["docs/en/reference/errors.md"] == ["True no-such-file.onnx OF-ARTIFACT-NOT-FOUND\n"]
 
 

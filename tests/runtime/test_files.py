@@ -33,7 +33,9 @@ def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
 
 def test_json_holds_null_for_what_json_lacks(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"é": [float("nan"), 1.5, (float("inf"),)], 1: True})
-    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "é": [\n    null,\n    1.5,\n    [\n      null\n    ]\n  ],\n  "1": true\n}\n'
+    assert (tmp_path / "a.json").read_text(
+        encoding="utf-8"
+    ) == '{\n  "é": [\n    null,\n    1.5,\n    [\n      null\n    ]\n  ],\n  "1": true\n}\n'
 
 
 def test_an_error_names_the_file_that_was_meant(tmp_path: Path) -> None:
