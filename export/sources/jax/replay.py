@@ -130,7 +130,7 @@ POINTWISE = frozenset(
     ]
 )
 
-_KERNELS = {"logistic": "sigmoid", "erf_inv": "erfinv"}  # names of PyTorch, by which kernels' errors are known
+_KERNELS = {"logistic": "sigmoid", "erf_inv": "erfinv", "fft": "_fft_c2c"}  # names of PyTorch, by which kernels' errors are known
 
 
 class Replay:
@@ -234,6 +234,9 @@ class _Rounded(Replay):
         if name in EXACT:
             return made
         error = self.noise.kernels.get(_KERNELS.get(name, name))
+        if name == "fft" and error is not None:
+            share = error.of_operand * abs(values[0]).max()
+            return [value + share * self._of_both_parts(value) for value in made]
         found = [self._off(value) for value in made]
         if error is None:
             return found
@@ -244,6 +247,11 @@ class _Rounded(Replay):
         if not _is_float(value):
             return value
         return value * (1 + self.noise.roundings * np.finfo(value.dtype).eps * self._draw(value))
+
+    def _of_both_parts(self, value: Any) -> Any:
+        if _is_float(value):
+            return self._draw(value)
+        return self._draw(value.real) + 1j * self._draw(value.real)
 
     def _draw(self, value: Any) -> Any:
         """Evenly in -1 … 1, by a hash of place, seed and draw: JAX's own generator would take longer to compile than the model."""

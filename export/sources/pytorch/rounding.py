@@ -86,8 +86,10 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
         error = self.noise.kernels.get(name)
         if error is not None:
             operand = args[0].abs()
-            size = operand if operand.shape == tensor.shape else operand.amax()  # a gated unit has twice as many
-            noisy = noisy + self._draw(tensor) * (error.absolute + error.of_operand * size)
+            alone = operand.shape == tensor.shape and not name.startswith("_fft")  # a gated unit has twice as many
+            size = operand if alone else operand.amax()
+            draw = torch.complex(self._draw(tensor.real), self._draw(tensor.real)) if tensor.is_complex() else self._draw(tensor)
+            noisy = noisy + draw * (error.absolute + error.of_operand * size)
         if any(tensor is arg for arg in args):  # in place
             return tensor.copy_(noisy)
         return noisy.to(tensor.dtype)
