@@ -7,7 +7,7 @@ by the pipeline, the same for every framework. A :class:`Plan` is a source toget
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -18,7 +18,7 @@ from onnxferry.export.options import Feeds as Feeds
 from onnxferry.runtime.arguments import is_text
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.artifact.tolerances import Tolerance
-from onnxferry.runtime.errors import ExportError
+from onnxferry.runtime.errors import ExportError, InputError
 
 if TYPE_CHECKING:
     import onnx
@@ -201,3 +201,40 @@ def dynamic_axes(inputs: Sequence[InputSpec]) -> dict[str, int]:
             if isinstance(axis, str):
                 sizes.setdefault(axis, size)
     return sizes
+
+
+def check_axes(inputs: Sequence[InputSpec]) -> None:
+    """Raises InputError where one axis name has two sizes in the example."""
+    seen: dict[str, tuple[str, int]] = {}
+    for spec in inputs:
+        for axis, size in zip(spec.shape, spec.traced, strict=True):
+            if isinstance(axis, str):
+                first, known = seen.setdefault(axis, (spec.name, size))
+                if known != size:
+                    raise InputError(
+                        f"the axis {axis!r} has size {known} in input {first!r} and {size} in input {spec.name!r}: "
+                        "give both the same size, or two names"
+                    )
+
+
+def unique(names: Iterable[str]) -> tuple[str, ...]:
+    """The names, with a number behind those that were there before."""
+    taken: list[str] = []
+    for name in names:
+        candidate, n = name, 1
+        while candidate in taken:
+            n += 1
+            candidate = f"{name}_{n}"
+        taken.append(candidate)
+    return tuple(taken)
+
+
+def nested(parts: Mapping[str, Any]) -> Any:
+    """``{"0": a, "1_deep": b}`` as ``(a, {"deep": b})``: names of nested inputs, as the export makes them, read back."""
+    if not all(key.partition("_")[0].isdecimal() for key in parts):
+        return dict(parts)
+    places: dict[int, dict[str, Any]] = {}
+    for key, value in parts.items():
+        place, _, rest = key.partition("_")
+        places.setdefault(int(place), {})[rest] = value
+    return tuple(inner[""] if set(inner) == {""} else nested(inner) for _, inner in sorted(places.items()))

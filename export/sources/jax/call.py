@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from onnxferry.export.source import nested, unique
 from onnxferry.runtime.errors import ExportError, InputError
 
 DTYPES = {"float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool"}
@@ -36,7 +37,7 @@ class Call:
         self._places = [place for place, leaf in enumerate(self._leaves) if _is_array(leaf)]
         names = list(self._arguments)
         paths = ["_".join(filter(None, (names[path[0].idx], _name(path[1:])))) for path, _ in with_paths]
-        self.names = unique([paths[place] for place in self._places])
+        self.names = list(unique(paths[place] for place in self._places))
         self.arrays = {name: _array(self._leaves[place], name) for name, place in zip(self.names, self._places, strict=True)}
         self.fixed = {name: leaf for place, (name, leaf) in enumerate(zip(paths, self._leaves, strict=True)) if place not in self._places}
         if not self.names:
@@ -108,20 +109,8 @@ def _nested_inputs(signature: inspect.Signature, flat: Mapping[str, Any]) -> dic
     for name in sorted(set(signature.parameters) - set(call), key=len, reverse=True):
         inside = {key.removeprefix(f"{name}_"): key for key in left if key.startswith(f"{name}_")}
         if inside:
-            call[name] = _nested({part: left.pop(key) for part, key in inside.items()})
+            call[name] = nested({part: left.pop(key) for part, key in inside.items()})
     return {**call, **left}
-
-
-def _nested(parts: Mapping[str, Any]) -> Any:
-    """``{"0": a, "1_h": b}`` as ``(a, {"h": b})``: numbers are places, anything else is a key."""
-    heads: dict[str, dict[str, Any]] = {}
-    for part, value in parts.items():
-        head, _, rest = part.partition("_") if part.partition("_")[0].isdigit() else (part, "", "")
-        heads.setdefault(head, {})[rest] = value
-    made = {head: inner[""] if set(inner) == {""} else _nested(inner) for head, inner in heads.items()}
-    if all(head.isdigit() for head in made):
-        return tuple(made[str(place)] for place in range(len(made)))
-    return made
 
 
 def _expanded(bound: inspect.BoundArguments) -> dict[str, Any]:
@@ -151,17 +140,6 @@ def _name(path: Sequence[Any]) -> str:
         key = str(next((getattr(entry, field) for field in ("key", "idx", "name") if hasattr(entry, field)), entry))
         parts.append("".join(c if c.isalnum() or c in "_-." else "_" for c in key))
     return "_".join(part for part in parts if part)
-
-
-def unique(names: Sequence[str]) -> list[str]:
-    taken: list[str] = []
-    for name in names:
-        candidate, number = name, 1
-        while candidate in taken:
-            number += 1
-            candidate = f"{name}_{number}"
-        taken.append(candidate)
-    return taken
 
 
 def _named_axes(name: str, value: Any) -> Iterator[tuple[str, dict[int, str]]]:
@@ -204,4 +182,4 @@ def output_names(answer: Any, taken: Sequence[str], wanted: Sequence[str] | None
         names = list(wanted)
         if len(set(names)) < len(names):
             raise InputError(f"output_names must be different from one another, got {', '.join(names)}")
-    return tuple(unique([f"{name}_out" if name in taken else name for name in names]))
+    return unique(f"{name}_out" if name in taken else name for name in names)

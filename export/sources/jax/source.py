@@ -13,7 +13,7 @@ import numpy as np
 from jax import export as jax_export
 
 from onnxferry.export.options import ExportOptions
-from onnxferry.export.source import NUDGE, Candidate, Feeds, InputSpec, Noise, Plan, Strategy, dynamic_axes, numbered
+from onnxferry.export.source import NUDGE, Candidate, Feeds, InputSpec, Noise, Plan, Strategy, check_axes, dynamic_axes, numbered
 from onnxferry.export.sources.jax import lowerings as lowerings
 from onnxferry.export.sources.jax.call import Call, output_names
 from onnxferry.export.sources.jax.convert import make_graph
@@ -62,7 +62,7 @@ class JaxSource:
             InputSpec(name, array.dtype.name, tuple(axes[name].get(place, size) for place, size in enumerate(array.shape)), array.shape)
             for name, array in self.examples.items()
         )
-        _check_sizes(self.inputs)
+        check_axes(self.inputs)
         self.notes: list[str] = [
             *self.model.notes,
             *(f"the argument {name} = {value!r} is no array: it is fixed in the graph" for name, value in self.call.fixed.items()),
@@ -143,20 +143,18 @@ class JaxSource:
 
     def _symbolic(self) -> tuple[Any, list[tuple[Any, ...]], dict[str, tuple[int, int | None]]]:
         """The program with open axes: traced as they are, or from the least sizes on for which JAX can tell that it holds."""
-        first: Exception = ExportError("there is nothing to trace")
-        failed = False
+        errors: list[Exception] = []
         for least in self._least_sizes():
             try:
                 closed, shapes = self._traced(least)
             except Exception as error:  # noqa: BLE001 - JAX raises many kinds; the first says what is wrong
-                first = first if failed else error
-                failed = True
+                errors.append(error)
                 if type(error).__name__ in LOOKS_AT_VALUES:
                     break
                 continue
             _check_repeatable(closed, self._traced(least)[0])
             return closed, shapes, {axis: (size, None) for axis, size in least.items()}
-        raise ExportError(_why_untraced(first)) from first
+        raise ExportError(_why_untraced(errors[0])) from errors[0]
 
     def _least_sizes(self) -> Iterator[dict[str, int]]:
         yield {}
@@ -185,17 +183,6 @@ class JaxSource:
             "model": self.model.kind,
             "weights_sha256": _sha256(self.model.weights),
         }
-
-
-def _check_sizes(inputs: Sequence[InputSpec]) -> None:
-    seen: dict[str, tuple[str, int]] = {}
-    for spec in inputs:
-        for axis, size in zip(spec.shape, spec.traced, strict=True):
-            if isinstance(axis, str) and seen.setdefault(axis, (spec.name, size))[1] != size:
-                raise InputError(
-                    f"the axis {axis!r} has size {seen[axis][1]} in input {seen[axis][0]!r} and {size} in input {spec.name!r}: "
-                    "give both the same size, or two names"
-                )
 
 
 def _check_repeatable(one: Any, other: Any) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from onnxferry.export.source import nested, unique
 from onnxferry.runtime.errors import ExportError, InputError
 
 NUMPY_DTYPES = {
@@ -274,17 +275,6 @@ def path_name(path: Sequence[Any]) -> str:
     return "_".join(parts)
 
 
-def unique(names: Any) -> tuple[str, ...]:
-    taken: list[str] = []
-    for name in names:
-        candidate, n = name, 1
-        while candidate in taken:
-            n += 1
-            candidate = f"{name}_{n}"
-        taken.append(candidate)
-    return tuple(taken)
-
-
 def nested_inputs(module: torch.nn.Module, flat: Mapping[str, Any]) -> dict[str, Any]:
     """Inputs by their flat names as ``forward()`` takes them: the file's ``state_0`` and ``state_1`` become its tuple ``state``.
 
@@ -296,7 +286,7 @@ def nested_inputs(module: torch.nn.Module, flat: Mapping[str, Any]) -> dict[str,
     for name in sorted(set(parameters) - set(call), key=len, reverse=True):
         inside = {key.removeprefix(f"{name}_"): key for key in left if key.startswith(f"{name}_")}
         if inside:
-            call[name] = _nested({part: left.pop(key) for part, key in inside.items()})
+            call[name] = nested({part: left.pop(key) for part, key in inside.items()})
     if left and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return {**call, **left}
     if left:
@@ -305,17 +295,6 @@ def nested_inputs(module: torch.nn.Module, flat: Mapping[str, Any]) -> dict[str,
             "its arguments, and what is inside one by state_0 or batch_image"
         )
     return call
-
-
-def _nested(parts: Mapping[str, Any]) -> Any:
-    """``{"0": a, "1_deep": b}`` → ``(a, {"deep": b})``: names of nested inputs, as the export makes them, read back."""
-    if not all(key.partition("_")[0].isdecimal() for key in parts):
-        return dict(parts)
-    places: dict[int, dict[str, Any]] = {}
-    for key, tensor in parts.items():
-        place, _, rest = key.partition("_")
-        places.setdefault(int(place), {})[rest] = tensor
-    return tuple(inner[""] if set(inner) == {""} else _nested(inner) for _, inner in sorted(places.items()))
 
 
 def only_argument(module: torch.nn.Module, given: Collection[str]) -> str | None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from onnxferry.export.source import IN_TRAINING_MODE, NUDGE, Feeds, InputSpec, Noise, Strategy
+from onnxferry.export.source import IN_TRAINING_MODE, NUDGE, Feeds, InputSpec, Noise, Strategy, check_axes, unique
 from onnxferry.export.sources.pytorch.call import (
     NUMBERS,
     CallPlan,
@@ -25,7 +25,6 @@ from onnxferry.export.sources.pytorch.call import (
     path_name,
     register_dataclasses,
     tensors_in,
-    unique,
 )
 from onnxferry.export.sources.pytorch.modes import evaluation_mode, exact_cuda, no_warnings_of_torch, without_onednn
 from onnxferry.runtime.errors import ExportError, InputError, first_line
@@ -64,7 +63,7 @@ class TorchSource:
             f"the argument {name} = {value!r} is no tensor: it is fixed in the graph" for name, value in call.fixed.items()
         ]
         self.inputs = tuple(_input_spec(n, t, a) for n, t, a in zip(self.call.names, self.call.tensors, self.axes, strict=True))
-        _check_axes(self.inputs)
+        check_axes(self.inputs)
         self.examples: Feeds = {n: _array(t, n) for n, t in zip(self.call.names, self.call.tensors, strict=True)}
         self.device = next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
         self._float64: torch.nn.Module | None = None
@@ -266,19 +265,6 @@ def weights_sha256(state: Mapping[str, Any]) -> str:
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _check_axes(inputs: Sequence[InputSpec]) -> None:
-    seen: dict[str, tuple[str, int]] = {}
-    for spec in inputs:
-        for axis, size in zip(spec.shape, spec.traced, strict=True):
-            if isinstance(axis, str):
-                first, known = seen.setdefault(axis, (spec.name, size))
-                if known != size:
-                    raise InputError(
-                        f"the axis {axis!r} has size {known} in input {first!r} and {size} in input {spec.name!r}: "
-                        "give both the same size, or two names"
-                    )
 
 
 def _input_spec(name: str, tensor: torch.Tensor, axes: Mapping[int, str]) -> InputSpec:

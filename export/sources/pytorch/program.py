@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from onnxferry.export.source import Strategy
-from onnxferry.export.sources.pytorch.call import CallPlan, path_name, unique
+from onnxferry.export.source import Strategy, unique
+from onnxferry.export.sources.pytorch.call import CallPlan, path_name
 from onnxferry.export.sources.pytorch.module import TorchSource
 from onnxferry.export.sources.pytorch.pt2_archive import check_archive, weights_only
 from onnxferry.runtime.errors import ExportError, InputError, InputNotFoundError, first_line

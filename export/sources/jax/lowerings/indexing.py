@@ -7,7 +7,6 @@ of its own, with its offsets added to the index.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,6 @@ from onnxferry.export.sources.jax.graph import Graph, Shape, Size, Value, known,
 from onnxferry.export.sources.jax.lowerings.elementwise import Arithmetic, choose
 from onnxferry.export.sources.jax.lowerings.layout import padded
 from onnxferry.runtime.errors import ExportError
-
-
-@dataclass(frozen=True)
-class Indexed:
-    """Where entries lie along one axis of the operand."""
-
-    axis: int
-    width: Size  # of the window along it
-    place: Value  # first entry, int64, of the index's shape with 1 for each window that is kept
 
 
 def _columns(graph: Graph, indices: Value, mapped: Sequence[int], batching: Sequence[tuple[int, int]]) -> dict[int, Value]:
