@@ -1,4 +1,4 @@
-"""What a long command is doing: said where it is done, shown by whoever asked for it.
+"""What a long command is doing: said where it is done, shown by the caller that asked for it.
 
 with shown_by(status.update):
     export_model(…)          # status.update("comparing input 3 of 16"), and so on

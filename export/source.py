@@ -174,7 +174,7 @@ class Plan:
 
 
 IN_TRAINING_MODE = "the model was in training mode: it was exported in evaluation mode, and has its mode back"
-"""A note for who has the model at hand; one that a name has made is nobody's."""
+"""A note for those who hold the model object; it does not apply to a model that a name makes."""
 
 
 def numbered(samples: Sequence[Feeds], what: str = "sample") -> dict[str, Feeds]:

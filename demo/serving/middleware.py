@@ -103,7 +103,7 @@ class Headers:
 
 
 def with_head(page: bytes) -> bytes:
-    """Streamlit's page with our title, and what a link shows where it is sent to somebody (Open Graph)."""
+    """Streamlit's page with our title, and what a link shows where it is shared (Open Graph)."""
     tags = "".join(
         f'<meta {kind}="{name}" content="{escape(value)}">'
         for kind, name, value in (

@@ -1,4 +1,4 @@
-"""Choices that the address carries: what stands there is the choice's own name, whatever language its words are shown in."""
+"""Choices that the address carries: what is there is the choice's own name, whatever language its words are shown in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Names = Mapping[str, str] | None
 
 
 def choose(label: str, options: Sequence[str], key: str, *, default: str, names: Names = None, **style: Any) -> str:
-    """A row of buttons, one of them pressed. The choice is kept for the session; it stands in the address where it is not ``default``."""
+    """A row of buttons, one of them pressed. The choice is kept for the session; it is in the address where it is not ``default``."""
     prepare(key, options, default)
     words = names or {}
     chosen = st.segmented_control(
@@ -51,6 +51,6 @@ def note(key: str, value: str, default: str) -> str:
 
 
 def whole_from_address(key: str, most: int, default: int = 0) -> int:
-    """A whole number from 0 to ``most`` that stands in the address under ``key``."""
+    """A whole number from 0 to ``most`` that is in the address under ``key``."""
     asked = st.query_params.get(key, "")
     return min(int(asked), most) if asked.isascii() and asked.isdigit() and len(asked) < 10 else default

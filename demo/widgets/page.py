@@ -20,7 +20,7 @@ def heading(title: str, lead: str) -> None:
 
 
 def language_switch() -> None:
-    """English or Chinese: the choice stands in the address where it is not the browser's language, and holds for all pages."""
+    """English or Chinese: the choice is in the address where it is not the browser's language, and holds for all pages."""
     here = "zh" if str(st.context.locale or "").lower().startswith("zh") else "en"
     before = language()
     chosen = choices.choose(say("menu.language"), list(LANGUAGES), KEY, default=here, names=NAMES, label_visibility="collapsed")

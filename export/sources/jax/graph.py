@@ -69,7 +69,7 @@ class Graph:
         self.line: str = outer.line if outer else ""  # of the user's program, for errors
         if outer is None:
             self.initializers: list[onnx.TensorProto] = []
-            self.axes: dict[str, tuple[str, int]] = {}  # name of an open axis -> the input and the place where it stands
+            self.axes: dict[str, tuple[str, int]] = {}  # name of an open axis -> the input and the axis of it
             self._count = 0
             self._constants: dict[Any, str] = {}
             self._sizes: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Drawings as text: what a browser sends is a stranger's, and what is written is read back."""
+"""Drawings as text: what a browser sends is untrusted, and what is written is read back."""
 
 from __future__ import annotations
 
