@@ -29,7 +29,7 @@ from onnxferry.runtime.engine.async_pool import AsyncPool
 from onnxferry.runtime.engine.cuda.dlpack import DeviceArray, run_on_device, values_of
 from onnxferry.runtime.engine.cuda.graphs import GraphRunner, refuse_control_flow
 from onnxferry.runtime.engine.cuda.pinned import pinned_like
-from onnxferry.runtime.engine.inputs import TensorCheck, as_dict, never_empty, open_sizes, specs_of, uneven_axis
+from onnxferry.runtime.engine.inputs import TensorCheck, as_dict, check_inner_sizes, never_empty, open_sizes, specs_of, uneven_axis
 from onnxferry.runtime.engine.io_binding import Binding, Spares, bound_arrays, output_arrays
 from onnxferry.runtime.engine.open import CudaChoices, open_captured, open_for_graphs, open_on
 from onnxferry.runtime.engine.placement import Placement, fallback_message, placements
@@ -149,6 +149,7 @@ class Engine:
         ours = self.contract is not None or summary.producer == "onnxferry"
         fed = (*self.inputs, *self.optional_inputs)
         self._input_checks = {spec.name: TensorCheck(spec, never_empty=never_empty(spec, summary.operators, ours)) for spec in fed}
+        self._never_zero = summary.never_zero
         self._output_checks = {spec.name: TensorCheck(spec, "output") for spec in self.outputs}
         self._required = tuple(spec.name for spec in self.inputs if not spec.dtype.startswith("optional("))
         self._output_names = [spec.name for spec in self.outputs]
@@ -335,6 +336,8 @@ class Engine:
         for name in self._required:
             if name not in ready:
                 raise self._missing(name)
+        if self._never_zero:
+            check_inner_sizes(self._never_zero, ready)
         return ready
 
     def _named(self, names: Sequence[str], results: Sequence[Any]) -> dict[str, Any]:
@@ -351,6 +354,8 @@ class Engine:
         for name in self._required:
             if name not in feeds:
                 raise self._missing(name)
+        if self._never_zero:
+            check_inner_sizes(self._never_zero, feeds)
 
     def _missing(self, name: str) -> InputError:
         shown = [str(spec) for spec in self.inputs[:_MAX_SHOWN]]

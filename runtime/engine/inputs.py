@@ -9,6 +9,8 @@ import numpy as np
 
 from onnxferry.runtime.arguments import instead, is_text, kind, whole_number
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.onnx_file.sizes import UnknownSizeError, size_of
+from onnxferry.runtime.onnx_file.summary import NeverZero
 from onnxferry.runtime.onnx_file.tensors import ELEMENT_TYPES
 from onnxferry.runtime.onnx_file.values import TensorSpec, shape_words
 
@@ -94,6 +96,22 @@ class TensorCheck:
                     f"{self.role} {spec.name!r} must not be empty, got {shape}: ONNX Runtime's recurrent operators "
                     "end the whole process on an empty batch; leave the call out"
                 )
+
+
+def check_inner_sizes(sizes: Sequence[NeverZero], feeds: Mapping[str, Any]) -> None:
+    """Raises InputError where these inputs would leave a recurrent operator inside the graph with nothing, which ends the process."""
+    shapes = {name: tuple(getattr(value, "shape", ())) for name, value in feeds.items()}
+    for each in sizes:
+        try:
+            empty = size_of(each.size, shapes) == 0
+        except UnknownSizeError:  # an input of another kind
+            continue
+        if empty:
+            words = ", ".join(f"{name} {shape}" for name, shape in list(shapes.items())[:12])
+            raise InputError(
+                f"inputs of these shapes ({words}) leave nothing for the graph's operator {each.operator}, which ends the whole process "
+                "in ONNX Runtime; give it larger ones"
+            )
 
 
 def uneven_axis(specs: Sequence[TensorSpec], feeds: Mapping[str, Any]) -> str:

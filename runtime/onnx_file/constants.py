@@ -37,6 +37,7 @@ class Constant(NamedTuple):
     dtype: str  # numpy's name
     numbers: np.ndarray | None  # its elements in order, of whole numbers and flags; None where they are not known
     text_bytes: int = 0  # of all elements together
+    shape: tuple[int, ...] = ()
 
 
 def read_constant(reader: ProtobufReader, start: int, end: int) -> Constant:
@@ -69,7 +70,7 @@ def read_constant(reader: ProtobufReader, start: int, end: int) -> Constant:
             numbers = np.frombuffer(bytes(reader.data[raw[0] : raw[1]]), np.dtype(dtype).newbyteorder("<")) if small else None
         else:
             numbers = np.array([each & 2**64 - 1 for each in typed], np.uint64).astype(dtype)
-    return Constant(math.prod(dims), dtype, numbers, text)
+    return Constant(math.prod(dims), dtype, numbers, text, tuple(dims))
 
 
 _NUMBERS = VARINT | LENGTH | REPEATED

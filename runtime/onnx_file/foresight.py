@@ -2,7 +2,8 @@
 
 Refused are whole numbers that the CPU cannot divide (the smallest by -1), trees deeper than the stack, recurrent operators on what the
 graph itself has emptied, texts and tensors that double until memory is gone, and tensors of sizes that the file gives. Only what constants
-decide is foreseen: what a graph makes of its inputs is not. Subgraphs and functions are followed as they are called.
+decide is foreseen, and sizes that constants and the shapes of a run's inputs decide; what a graph makes of its inputs' values is not.
+Subgraphs and functions are followed as they are called.
 Source: ONNX Runtime 1.31's kernels; https://github.com/onnx/onnx/blob/main/docs/Operators.md.
 """
 
@@ -10,20 +11,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from onnxferry.runtime.errors import UntrustedModelError
 from onnxferry.runtime.onnx_file import trees
-from onnxferry.runtime.onnx_file.constants import Attribute, Constant, attribute_ints, read_attribute, read_constant
+from onnxferry.runtime.onnx_file.constants import Attribute, attribute_ints, read_attribute, read_constant
+from onnxferry.runtime.onnx_file.knowledge import (
+    ABSENT,
+    ANY_EMPTY,
+    OPEN,
+    SAME,
+    SHORT,
+    UNKNOWN,
+    Value,
+    arithmetic,
+    declared,
+    either,
+    is_emptied,
+    may_trap,
+    names,
+    number_of,
+    of_constant,
+    of_numbers,
+)
 from onnxferry.runtime.onnx_file.protobuf import LENGTH, REPEATED, Fields, ProtobufReader
-from onnxferry.runtime.onnx_file.summary import Limits, beyond
+from onnxferry.runtime.onnx_file.sizes import Dimension, Shape, output_shapes
+from onnxferry.runtime.onnx_file.summary import Limits, NeverZero, beyond
+from onnxferry.runtime.onnx_file.values import TensorSpec
 
 _TREES = frozenset({"TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"})
 
 
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"})
+
+
+_ABORTS_ON: Mapping[str, tuple[int, ...]] = {"LSTM": (1,), "DynamicQuantizeLSTM": (1,), "GRU": (0, 1, 2)}
+"""Axes of the first input whose size must not be 0, or the kernel ends the process (ONNX Runtime 1.24 to 1.32)."""
+
+
+_MOST_SIZES = 64  # that are looked at before each run
 
 
 _MADE: Mapping[str, tuple[int, Callable[[Sequence[int]], int]]] = {
@@ -42,70 +69,32 @@ _MADE: Mapping[str, tuple[int, Callable[[Sequence[int]], int]]] = {
 """Operators whose output is as large as the numbers of one input say: which one, and how large."""
 
 
-def _names(words: str) -> frozenset[str]:
-    return frozenset(words.split())
+_SUBGRAPHS = names("If Loop Scan SequenceMap")
 
 
-_SAME = _names("Identity Reshape Squeeze Unsqueeze Flatten Transpose Slice Gather GatherElements GatherND Expand Tile Split Compress Cast")
-"""Operators whose output holds numbers of their first input, and no others."""
+_SINGLE = names("StringConcat Multinomial RandomNormal RandomUniform Range MelWeightMatrix Constant Slice Gather TopK Compress Split")
 
 
-_ANY_EMPTY = _names("Add Sub Mul Div Mod Pow Where Max Min Sum Mean Equal Less Greater And Or Xor PRelu")
-"""Operators that are elementwise in several inputs: one empty makes the output empty."""
-
-
-_FILLS = _names("Shape Size ConstantOfShape Pad Range OneHot RandomNormal RandomUniform Concat ArgMax ArgMin MatMul")
-"""Operators whose output may hold something though an input is empty, or that are looked at on their own."""
-
-
-_SUBGRAPHS = _names("If Loop Scan SequenceMap")
-
-
-_SINGLE = _names("StringConcat Multinomial RandomNormal RandomUniform Range MelWeightMatrix Constant Slice Gather TopK Compress Split")
-
-
-_SPECIAL = frozenset({*_TREES, *_RECURRENT, *_MADE, *_SUBGRAPHS, *_SINGLE, *_names("Concat Reshape")})
+_SPECIAL = frozenset({*_TREES, *_RECURRENT, *_MADE, *_SUBGRAPHS, *_SINGLE, *names("Concat Reshape")})
 """Operators that are looked at whatever is known of their first input."""
 
 
-_DIVISIONS = _names("Div Mod")
+_DIVISIONS = names("Div Mod")
 
 
-_WHOLE = _names("Add Sub Mul Neg Abs Sign Max Min Where Sum Clip CumSum Pad Trilu Shape Size NonZero ArgMax ArgMin") | _names(
+_WHOLE = names("Add Sub Mul Neg Abs Sign Max Min Where Sum Clip CumSum Pad Trilu Shape Size NonZero ArgMax ArgMin") | names(
     "BitShift BitwiseNot BitwiseAnd BitwiseOr BitwiseXor ReduceSum ReduceProd ReduceMin ReduceMax ScatterElements ScatterND"
 )
 
 
-_DECODED = _SPECIAL | _SAME | _DIVISIONS | _WHOLE
+_DECODED = _SPECIAL | SAME | _DIVISIONS | _WHOLE
 """Operators for which the numbers of constants are looked at."""
 
 
-WATCHED = frozenset({*_TREES, *_RECURRENT, *_MADE, *_DIVISIONS, *_names("StringConcat Concat Multinomial Range MelWeightMatrix")}) | _names(
+WATCHED = frozenset({*_TREES, *_RECURRENT, *_MADE, *_DIVISIONS, *names("StringConcat Concat Multinomial Range MelWeightMatrix")}) | names(
     "RandomNormal RandomUniform"
 )
 """Operators for which a graph is followed at all."""
-
-
-_SHORT = 1024  # numbers of which all are kept
-
-
-class _Value(NamedTuple):
-    """What is known of a tensor."""
-
-    constant: bool = False  # made of constants alone
-    bits: int = 0  # of a whole number; 0: another type, or not known
-    low: int | None = None  # no number is smaller; None: not known
-    high: int | None = None
-    numbers: tuple[int, ...] | None = None  # all of them, in order, where they are few
-    empty: bool = False  # certainly without elements
-    weight: int = 1  # how many times its first ingredients; of text, bytes
-    elements: int = 1  # of text: how many it has, at least 1
-
-
-_OPEN = _Value()
-
-
-_UNKNOWN = _Value(constant=True)
 
 
 _GRAPH: Fields = {1: LENGTH | REPEATED, 5: LENGTH | REPEATED, 12: LENGTH | REPEATED}  # node, initializer, output
@@ -133,12 +122,17 @@ _OUTPUT_NAME: Fields = {1: LENGTH}
 _Place = tuple[int, int]
 
 
-_Known = dict[bytes, "_Value | _Place"]
+_Known = dict[bytes, "Value | _Place"]
 """What is known of tensors by name: a value, or where the constant lies."""
 
 
 def is_worth_it(operators: Iterable[tuple[str, str]]) -> bool:
     return any(name in WATCHED for _, name in operators)
+
+
+def needs_shapes(operators: Iterable[tuple[str, str]]) -> bool:
+    """Whether there are operators that end the process by the size of what they get."""
+    return any(name in _ABORTS_ON for _, name in operators)
 
 
 class Foresight:
@@ -150,12 +144,17 @@ class Foresight:
         self._limits = limits
         self._functions = functions
         self._emptied = False  # whether anything is known to be empty
+        self._shaped = False  # whether shapes are followed
+        self._never_zero: dict[Dimension, str] = {}  # sizes, and the operator that gets them
 
-    def follow(self, start: int, end: int) -> None:
-        """The graph between two offsets."""
-        self._graph(start, end, {}, {})
+    def follow(self, start: int, end: int, inputs: Sequence[TensorSpec]) -> tuple[NeverZero, ...]:
+        """The graph between two offsets. Returns the sizes inside it that a run's inputs decide, and that must not be 0."""
+        shapes = {spec.name: Value(shape=declared(spec)) for spec in inputs if spec.ranked}
+        self._shaped = bool(shapes)
+        self._graph(start, end, {name.encode(): value for name, value in shapes.items()}, {})
+        return tuple(NeverZero(operator, size) for size, operator in self._never_zero.items())
 
-    def _graph(self, start: int, end: int, outer: _Known, given: Mapping[str, Attribute]) -> list[_Value]:
+    def _graph(self, start: int, end: int, outer: _Known, given: Mapping[str, Attribute]) -> list[Value]:
         """Its outputs."""
         known = dict(outer) if outer else {}
         nodes: list[_Place] = []
@@ -174,13 +173,13 @@ class Foresight:
     def _name_in(self, start: int, end: int, fields: Fields) -> bytes:
         return next((self._reader.data[value:stop] for _, _, value, stop in self._reader.fields(start, end, fields)), b"")
 
-    def _value(self, name: bytes, known: _Known) -> _Value:
+    def _value(self, name: bytes, known: _Known) -> Value:
         """What is known of a tensor. Constants are decoded when they are asked for."""
         found = known.get(name)
         if found is None:
-            return _OPEN
-        if not isinstance(found, _Value):
-            found = known[name] = _of_constant(read_constant(self._reader, *found))
+            return OPEN if name else ABSENT
+        if not isinstance(found, Value):
+            found = known[name] = of_constant(read_constant(self._reader, *found))
         return found
 
     def _node(self, start: int, end: int, known: _Known, given: Mapping[str, Attribute]) -> None:
@@ -201,14 +200,14 @@ class Foresight:
                 places.append((value, stop))
         name = operator.decode()
         function = self._functions.get(("" if domain == b"ai.onnx" else domain.decode(), name)) if self._functions else None
-        if function is None and name not in _SPECIAL and not (inputs and inputs[0] in known) and not (self._emptied and name in _ANY_EMPTY):
+        if function is None and name not in _SPECIAL and not (inputs and inputs[0] in known) and not (self._emptied and name in ANY_EMPTY):
             return
         attributes = self._attributes(places, given)
         if name == "Constant" and "value" in attributes and (tensor := attributes["value"].tensor) is not None:
             known.update(dict.fromkeys(outputs, tensor))
             return
-        if function is None and name not in _DECODED:
-            values = [found if isinstance(found := known.get(each, _OPEN), _Value) else _UNKNOWN for each in inputs]
+        if function is None and name not in _DECODED and not self._shaped:
+            values = [found if isinstance(found := known.get(each, OPEN), Value) else UNKNOWN for each in inputs]
         else:
             values = [self._value(each, known) for each in inputs]
         if function is not None:
@@ -216,11 +215,11 @@ class Foresight:
         else:
             inner = [self._graph(*each.graph, known, given) for each in attributes.values() if each.graph is not None]
             if name == "If":
-                results = [_either(ends) for ends in zip(*inner, strict=False)]
+                results = [either(ends) for ends in zip(*inner, strict=False)]
             else:
                 results = self._made(name, values, attributes, len(outputs))
         for output, result in zip(outputs, results, strict=False):
-            if result != _OPEN and output:
+            if result != OPEN and output:
                 known[output] = result
                 self._emptied = self._emptied or result.empty
 
@@ -233,7 +232,7 @@ class Foresight:
             found[each.name] = each
         return found
 
-    def _called(self, start: int, end: int, values: list[_Value], attributes: Mapping[str, Attribute]) -> list[_Value]:
+    def _called(self, start: int, end: int, values: list[Value], attributes: Mapping[str, Attribute]) -> list[Value]:
         inputs: list[bytes] = []
         outputs: list[bytes] = []
         nodes: list[_Place] = []
@@ -249,19 +248,41 @@ class Foresight:
             self._node(*place, known, given)
         return [self._value(name, known) for name in outputs]
 
-    def _made(self, operator: str, values: list[_Value], attributes: Mapping[str, Attribute], count: int) -> list[_Value]:
+    def _made(self, operator: str, values: list[Value], attributes: Mapping[str, Attribute], count: int) -> list[Value]:
         """What comes out of one of ONNX's operators that has ``count`` outputs."""
         self._check(operator, values, attributes)
-        first = values[0] if values else _OPEN
         if operator == "Constant":
             return [self._constant(attributes)] * count
+        shapes = self._shapes(operator, values, attributes, count)
+        results = self._contents(operator, values, attributes, count)
+        return [
+            each._replace(shape=shape, empty=each.empty or (shape is not None and 0 in shape))
+            for each, shape in zip(results, shapes, strict=False)
+        ]
+
+    def _shapes(self, operator: str, values: list[Value], attributes: Mapping[str, Attribute], count: int) -> list[Shape]:
+        if not any(each.shape is not None for each in values):
+            return [None] * count
+
+        def numbers(place: int, name: str) -> Sequence[int] | None:
+            if len(values) > place and values[place] is not ABSENT:
+                return values[place].numbers
+            return self._ints(attributes, name)
+
+        def number(name: str, default: int) -> int:
+            return default if name not in attributes else number_of(attributes, name)
+
+        return output_shapes(operator, [each.shape for each in values], numbers, number, count)
+
+    def _contents(self, operator: str, values: list[Value], attributes: Mapping[str, Attribute], count: int) -> list[Value]:
+        first = values[0] if values else OPEN
         if operator == "Loop":  # without a round, what is collected from its rounds is empty
             never = any(each.numbers == (0,) for each in values[:2])
-            return [_OPEN] * max(0, len(values) - 2) + [_OPEN._replace(empty=never)] * count
+            return [OPEN] * max(0, len(values) - 2) + [OPEN._replace(empty=never)] * count
         constant = bool(values) and all(each.constant for each in values)
-        empty = _is_emptied(operator, values, attributes, lambda name: self._ints(attributes, name))
+        empty = is_emptied(operator, values, attributes, lambda name: self._ints(attributes, name))
         weight, elements = self._grown(operator, values)
-        kept = _Value(constant=constant, empty=empty, weight=weight, elements=elements)
+        kept = Value(constant=constant, empty=empty, weight=weight, elements=elements)
         if operator == "Split":
             sizes = values[1].numbers if len(values) > 1 else tuple(self._ints(attributes, "split"))
             parts = [size == 0 for size in sizes or ()]
@@ -270,29 +291,29 @@ class Foresight:
         if constant:
             filled = attributes.get("value") if operator == "ConstantOfShape" else None
             if filled is not None and filled.tensor is not None:
-                number = _of_constant(read_constant(self._reader, *filled.tensor))._replace(numbers=None)
+                number = of_constant(read_constant(self._reader, *filled.tensor))._replace(numbers=None)
             else:
-                number = _arithmetic(operator, values, attributes)
+                number = arithmetic(operator, values, attributes)
             kept = kept._replace(bits=number.bits, low=number.low, high=number.high, numbers=number.numbers)
         return [kept] * count
 
-    def _constant(self, attributes: Mapping[str, Attribute]) -> _Value:
+    def _constant(self, attributes: Mapping[str, Attribute]) -> Value:
         for each in attributes.values():
             if each.tensor is not None:
-                return _of_constant(read_constant(self._reader, *each.tensor))
+                return of_constant(read_constant(self._reader, *each.tensor))
             if each.name == "value_int":
-                return _of_numbers(np.array([each.number or 0], np.int64))
+                return of_numbers(np.array([each.number or 0], np.int64))
             if each.name == "value_ints":
-                return _of_numbers(attribute_ints(self._reader, each.place))
-        return _UNKNOWN._replace(weight=max(1, sum(stop - start for start, stop in (each.place for each in attributes.values()))))
+                return of_numbers(attribute_ints(self._reader, each.place))
+        return UNKNOWN._replace(weight=max(1, sum(stop - start for start, stop in (each.place for each in attributes.values()))))
 
     def _ints(self, attributes: Mapping[str, Attribute], name: str) -> list[int]:
         each = attributes.get(name)
-        return [] if each is None else [int(number) for number in attribute_ints(self._reader, each.place)[:_SHORT]]
+        return [] if each is None else [int(number) for number in attribute_ints(self._reader, each.place)[:SHORT]]
 
-    def _check(self, operator: str, values: list[_Value], attributes: Mapping[str, Attribute]) -> None:
-        first = values[0] if values else _OPEN
-        if operator in ("Div", "Mod") and len(values) == 2 and _may_trap(values[0], values[1], _number(attributes, "fmod") == 1):
+    def _check(self, operator: str, values: list[Value], attributes: Mapping[str, Attribute]) -> None:
+        first = values[0] if values else OPEN
+        if operator in ("Div", "Mod") and len(values) == 2 and may_trap(values[0], values[1], number_of(attributes, "fmod") == 1):
             raise self._refused(
                 f"its operator {operator} divides constants, the smallest whole number by -1, which ends the whole process in ONNX Runtime"
             )
@@ -305,8 +326,12 @@ class Foresight:
                 f"its operator {operator} gets a tensor without elements, by the graph's own constants, which ends the whole process in "
                 "ONNX Runtime"
             )
-        if operator == "Multinomial" and _number(attributes, "sample_size") > self._limits.samples:
-            raise self._beyond("samples", _number(attributes, "sample_size"))
+        shape = first.shape or ()
+        for size in (shape[axis] for axis in _ABORTS_ON.get(operator, ()) if len(shape) == 3):
+            if not isinstance(size, int) and len(self._never_zero) < _MOST_SIZES:
+                self._never_zero.setdefault(size, operator)
+        if operator == "Multinomial" and number_of(attributes, "sample_size") > self._limits.samples:
+            raise self._beyond("samples", number_of(attributes, "sample_size"))
         elements = self._elements(operator, values, attributes)
         if elements > self._limits.made_elements:
             raise self._beyond("made_elements", elements)
@@ -315,7 +340,7 @@ class Foresight:
         each = attributes.get(name)
         return np.zeros(0, np.int64) if each is None else attribute_ints(self._reader, each.place)
 
-    def _elements(self, operator: str, values: list[_Value], attributes: Mapping[str, Attribute]) -> int:
+    def _elements(self, operator: str, values: list[Value], attributes: Mapping[str, Attribute]) -> int:
         """Of an output whose size constants decide; 0 where they do not."""
         if operator in ("RandomNormal", "RandomUniform"):
             return math.prod(abs(size) for size in self._ints(attributes, "shape"))
@@ -329,7 +354,7 @@ class Foresight:
         sizes = values[place].numbers if operator in _MADE and len(values) > place else None
         return of([abs(size) for size in sizes]) if sizes else 0
 
-    def _grown(self, operator: str, values: list[_Value]) -> tuple[int, int]:
+    def _grown(self, operator: str, values: list[Value]) -> tuple[int, int]:
         """How many times its ingredients the output holds, and how many texts: joined to itself again and again, anything fills memory."""
         if operator == "StringConcat" and len(values) == 2:
             a, b = values
@@ -340,7 +365,7 @@ class Foresight:
         elif operator in ("Tile", "Expand") and len(values) == 2:
             times = max(1, math.prod(abs(size) for size in values[1].numbers or ()))
             weight, elements = values[0].weight * times, values[0].elements * times
-        elif operator in _SAME and values:
+        elif operator in SAME and values:
             weight, elements = values[0].weight, values[0].elements
         else:
             return 1, 1
@@ -353,140 +378,3 @@ class Foresight:
 
     def _refused(self, why: str) -> UntrustedModelError:
         return UntrustedModelError(f"{self._name} is refused: {why}")
-
-
-def _number(attributes: Mapping[str, Attribute], name: str) -> int:
-    each = attributes.get(name)
-    return each.number or 0 if each is not None else 0
-
-
-def _of_constant(constant: Constant) -> _Value:
-    numbers = constant.numbers
-    if constant.dtype == "str":
-        return _UNKNOWN._replace(empty=constant.size == 0, weight=max(1, constant.text_bytes), elements=max(1, constant.size))
-    if numbers is None:
-        return _UNKNOWN._replace(empty=constant.size == 0, bits={"int32": 32, "int64": 64}.get(constant.dtype, 0))
-    return _of_numbers(numbers)
-
-
-def _of_numbers(numbers: np.ndarray) -> _Value:
-    bits = {"int32": 32, "int64": 64}.get(numbers.dtype.newbyteorder("=").name, 1)
-    if not numbers.size:
-        return _UNKNOWN._replace(bits=bits, empty=True, numbers=())
-    few = tuple(int(each) for each in numbers) if numbers.size <= _SHORT else None
-    return _Value(True, bits, int(numbers.min()), int(numbers.max()), few)
-
-
-def _either(values: Sequence[_Value]) -> _Value:
-    """One of these, not known which."""
-    lows, highs = [each.low for each in values], [each.high for each in values]
-    return _Value(
-        constant=all(each.constant for each in values),
-        bits=max(each.bits for each in values),
-        low=None if None in lows else min(low for low in lows if low is not None),
-        high=None if None in highs else max(high for high in highs if high is not None),
-        empty=any(each.empty for each in values),
-        weight=max(each.weight for each in values),
-        elements=max(each.elements for each in values),
-    )
-
-
-def _limit(bits: int) -> int:
-    return int(2 ** ((bits or 64) - 1))
-
-
-def _may_trap(dividend: _Value, divisor: _Value, fmod: bool) -> bool:
-    """Whether two constants may be the smallest whole number and -1. Others the CPU divides; floats have no bits."""
-    if fmod or not (dividend.constant and divisor.constant) or dividend.bits not in (32, 64) or divisor.bits not in (32, 64):
-        return False
-    if dividend.low is not None and dividend.low > -_limit(dividend.bits):
-        return False
-    if divisor.numbers is not None:
-        return -1 in divisor.numbers
-    return (divisor.low is None or divisor.low <= -1) and (divisor.high is None or divisor.high >= -1)
-
-
-def _arithmetic(operator: str, values: list[_Value], attributes: Mapping[str, Attribute]) -> _Value:
-    """Numbers of an operator on constants alone."""
-    first = values[0]
-    if operator in ("Shape", "Size", "NonZero", "ArgMax", "ArgMin"):
-        return _Value(True, 64, 0, 2**63 - 1)
-    if operator == "Cast":
-        bits = {6: 32, 7: 64}.get(_number(attributes, "to"), 0)
-        if first.bits and first.low is not None and first.high is not None and bits:
-            return _fitted(first.low, first.high, bits, first.numbers)
-        return _Value(True, bits)
-    if operator in _SAME:
-        inside = operator in ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten")  # all of them, in order
-        return first._replace(numbers=first.numbers if inside else None)
-    bits = max((each.bits for each in values), default=0)
-    if operator in ("Concat", "Max", "Min", "Where", "Sum"):
-        parts = values[1:] if operator == "Where" else values
-        if operator == "Sum" or not parts or any(each.low is None or each.high is None for each in parts):
-            return _Value(True, bits)
-        joined = None
-        if operator == "Concat" and all(each.numbers is not None for each in parts):
-            joined = tuple(number for each in parts for number in each.numbers or ())
-        lows, highs = [each.low or 0 for each in parts], [each.high or 0 for each in parts]
-        return _Value(True, bits, min(lows), max(highs), joined if joined is None or len(joined) <= _SHORT else None)
-    if bits and all(each.low is not None and each.high is not None for each in values):
-        ends = [(each.low or 0, each.high or 0) for each in values]
-        if operator == "Neg":
-            return _fitted(-ends[0][1], -ends[0][0], bits)
-        if operator in ("Add", "Sub", "Mul", "Div", "Mod") and len(ends) == 2:
-            return _fitted(*_interval(operator, *ends), bits)
-    return _Value(True, bits)
-
-
-def _interval(operator: str, a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
-    if operator == "Add":
-        return a[0] + b[0], a[1] + b[1]
-    if operator == "Sub":
-        return a[0] - b[1], a[1] - b[0]
-    if operator == "Mul":
-        products = [x * y for x in a for y in b]
-        return min(products), max(products)
-    largest = max(map(abs, a if operator == "Div" else b))
-    return -largest, largest
-
-
-def _fitted(low: int, high: int, bits: int, numbers: tuple[int, ...] | None = None) -> _Value:
-    """Not known where it may wrap around."""
-    limit = _limit(bits)
-    if low < -limit or high >= limit:
-        return _Value(True, bits)
-    return _Value(True, bits, low, high, numbers if numbers is not None else ((low,) if low == high else None))
-
-
-def _is_emptied(operator: str, values: list[_Value], attributes: Mapping[str, Attribute], ints: Callable[[str], Sequence[int]]) -> bool:
-    """Whether the output is certainly empty: an input is, or constants take everything away."""
-    if operator in _FILLS or operator.startswith("Reduce"):
-        if operator == "Concat":
-            return bool(values) and all(each.empty for each in values)
-        return operator == "ConstantOfShape" and 0 in (values[0].numbers or ()) if values else False
-    if any(each.empty for each in (values if operator in _ANY_EMPTY else values[:1])):
-        return True
-    second = values[1].numbers if len(values) > 1 else None
-    if operator == "Slice":
-        starts, ends = (second, values[2].numbers) if len(values) > 2 else (tuple(ints("starts")), tuple(ints("ends")))
-        steps = values[4].numbers if len(values) > 4 else None
-        return any(_takes_nothing(*each) for each in zip(starts or (), ends or (), steps or (1,) * len(ends or ()), strict=False))
-    if operator == "Reshape":
-        return 0 in (second or ()) and _number(attributes, "allowzero") == 1
-    if operator in ("Expand", "Tile", "TopK"):
-        return 0 in (second or ())
-    if operator == "Resize":
-        return len(values) > 3 and 0 in (values[3].numbers or ())
-    if operator in ("Gather", "GatherND", "GatherElements"):
-        return len(values) > 1 and values[1].empty
-    if operator == "Compress":
-        return bool(second) and not any(second or ())
-    return False
-
-
-def _takes_nothing(start: int, end: int, step: int) -> bool:
-    """Whether ``x[start:end:step]`` is empty whatever the size of x, up to 2^31."""
-    far = 2**31 - 1
-    if step > 0:
-        return (start >= end and (start >= 0) == (end >= 0)) or end == 0 or start >= far
-    return (start <= end and (start >= 0) == (end >= 0)) or end >= far

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import re
 import stat
 from collections import Counter
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from onnxferry.runtime.errors import ArtifactError, ArtifactNotFoundError, Untru
 from onnxferry.runtime.onnx_file import foresight
 from onnxferry.runtime.onnx_file.constants import LISTS
 from onnxferry.runtime.onnx_file.external_data import ExternalData
+from onnxferry.runtime.onnx_file.other_formats import other_format
 from onnxferry.runtime.onnx_file.protobuf import (
     LENGTH,
     REPEATED,
@@ -35,23 +35,20 @@ from onnxferry.runtime.onnx_file.protobuf import (
     ProtobufReader,
     signed,
 )
-from onnxferry.runtime.onnx_file.summary import OPERATOR_DOMAINS, REFUSED_OPERATORS, Initializer, Limits, ModelSummary, beyond
+from onnxferry.runtime.onnx_file.summary import (
+    OPERATOR_DOMAINS,
+    REFUSED_OPERATORS,
+    Initializer,
+    Limits,
+    ModelSummary,
+    NeverZero,
+    beyond,
+)
 from onnxferry.runtime.onnx_file.tensors import TensorHeader, read_pair, read_sparse, read_tensor
 from onnxferry.runtime.onnx_file.values import TensorSpec as TensorSpec
 from onnxferry.runtime.onnx_file.values import read_value
 
 _OVERRIDABLE_IR = 4  # from this IR version on, an initializer that is also an input may be fed
-
-
-_NOT_ONNX: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
-    (b"version https://git-lfs", "is a Git LFS pointer, not the model itself; run `git lfs pull`"),
-    (b"PK\x03\x04", "is a zip archive (a PyTorch checkpoint, perhaps), not ONNX; export the model to ONNX first"),
-    (b"\x89HDF\r\n", "is an HDF5 file (Keras, perhaps), not ONNX; export the model to ONNX first"),
-    ((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), "is a Python pickle, not ONNX; export the model to ONNX first"),
-)
-
-
-_TEXT = re.compile(rb"[\t\n\r\x20-\x7e]+")
 
 
 _READ_WHOLE = 64 * 2**20  # bytes
@@ -125,14 +122,8 @@ def _summary(data: Buffer, name: str, path: Path | None, limits: Limits) -> Mode
         raise beyond(name, "file_bytes", len(data), limits)
     if not data:
         raise _empty(name)
-    start = data[:64]
-    for magic, verdict in _NOT_ONNX:
-        if start.startswith(magic):
-            raise ArtifactError(f"{name} {verdict}")
-    if _TEXT.fullmatch(start):  # an ONNX file starts with control characters
-        raise ArtifactError(f"{name} is text (a web page, perhaps), not ONNX; download the file itself")
-    if start[4:8] == b"ORTM":
-        raise ArtifactError(f"{name} is in ONNX Runtime's own .ort format; expected the .onnx file it was made from")
+    if verdict := other_format(data[:64]):
+        raise ArtifactError(f"{name} {verdict}")
     try:
         return _ModelReader(data, name, path, limits).read()
     except ProtobufError as error:
@@ -252,15 +243,18 @@ class _ModelReader:
         while self.pending:
             self._graph(*self.pending.pop())
         self._check_operators()
-        if foresight.is_worth_it(sum(self.calls.values(), Counter())):
-            foresight.Foresight(reader, self.name, limits, self.functions).follow(*graph)
+        operators = sum(self.calls.values(), Counter())
+        never_zero: tuple[NeverZero, ...] = ()
+        if foresight.is_worth_it(operators):
+            followed = top.inputs if foresight.needs_shapes(operators) else ()
+            never_zero = foresight.Foresight(reader, self.name, limits, self.functions).follow(*graph, followed)
         return ModelSummary(
             ir_version=ir_version,
             opsets=opsets,
             producer=" ".join(part for part in producer if part),
             graph_name=top.name,
             nodes=self.nodes,
-            operators={f"{domain or 'ai.onnx'}::{op}": n for (domain, op), n in sum(self.calls.values(), Counter()).most_common()},
+            operators={f"{domain or 'ai.onnx'}::{op}": n for (domain, op), n in operators.most_common()},
             depth=self.depth,
             initializers=tuple(self.initializers),
             inputs=tuple(spec for spec in top.inputs if spec.name not in given),
@@ -270,6 +264,7 @@ class _ModelReader:
             functions=len(self.calls) - 1,
             file_bytes=len(reader.data),
             locations=frozenset(self.locations),
+            never_zero=never_zero,
         )
 
     def _graph(self, start: int, end: int, depth: int, owner: _Owner) -> _Graph:

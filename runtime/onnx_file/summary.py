@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxferry.runtime.errors import InputError, UntrustedModelError
+from onnxferry.runtime.onnx_file.sizes import Dimension
 from onnxferry.runtime.onnx_file.values import TensorSpec as TensorSpec
 
 
@@ -89,6 +90,14 @@ class Initializer:
 
 
 @dataclass(frozen=True)
+class NeverZero:
+    """A size inside the graph that a run's inputs decide. Where it is 0, the operator that gets it ends the process."""
+
+    operator: str
+    size: Dimension
+
+
+@dataclass(frozen=True)
 class ModelSummary:
     """What :func:`read_model` found. Counts include subgraphs and function bodies."""
 
@@ -107,6 +116,7 @@ class ModelSummary:
     functions: int
     file_bytes: int
     locations: frozenset[str] = frozenset()  # files beside the model that any of its tensors lies in, those in attributes included
+    never_zero: tuple[NeverZero, ...] = ()  # looked at before each run
 
     def weight_files(self, path: Path) -> list[Path]:
         """The files that hold weights beside the model at ``path``, each once."""
