@@ -20,7 +20,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, NoReturn, Protocol, Self
@@ -106,7 +106,8 @@ class Batcher:
         ``timeout``: seconds to wait for room where the queue is full. A future that is cancelled before its batch leaves costs
         nothing. Raises BusyError where the queue stays full, InputError for an item that cannot be one and for a closed batcher.
         """
-        call = _Call(*self._work.prepared(item))
+        queue = self._queue
+        call = _Call(lambda: queue.thread, *self._work.prepared(item))
         self._queue.put(call, timeout)
         return call.future
 
@@ -128,14 +129,34 @@ class Batcher:
         return f"Batcher({self._work}, {limits}{'' if self._finalizer.alive else ', closed'})"
 
 
+class _Answer(Future[Any]):
+    """A result to come. On the batcher's own thread, where callbacks run, waiting for it is an error: nothing else would make it."""
+
+    def __init__(self, own_thread: Callable[[], threading.Thread | None]) -> None:
+        super().__init__()
+        self._own_thread = own_thread
+
+    def result(self, timeout: float | None = None) -> Any:
+        self._refuse_to_wait()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._refuse_to_wait()
+        return super().exception(timeout)
+
+    def _refuse_to_wait(self) -> None:
+        if not self.done() and self._own_thread() is threading.current_thread():
+            raise InputError("a future's callback would wait for its own thread for ever; give the future that it waits for a callback")
+
+
 class _Call:
     """One item on its way."""
 
     __slots__ = ("arrived", "future", "key", "nbytes", "payload", "rows")
 
-    def __init__(self, key: Hashable, payload: Any, rows: int) -> None:
+    def __init__(self, own_thread: Callable[[], threading.Thread | None], key: Hashable, payload: Any, rows: int) -> None:
         self.key, self.payload, self.rows = key, payload, rows
-        self.future: Future[Any] = Future()
+        self.future = _Answer(own_thread)
         self.arrived = 0.0
         arrays = payload.values() if isinstance(payload, Mapping) else (payload,)
         self.nbytes = sum(getattr(array, "nbytes", 0) for array in arrays)

@@ -199,6 +199,8 @@ def choose(model: Any, *, weights: str | os.PathLike[str] | None = None) -> Chos
     if weights is not None:
         raise InputError(f"the option weights does not apply here: {HINTS['weights']}")
     if isinstance(model, str | os.PathLike):
+        if not os.fspath(model):
+            raise InputError("the model's name is empty, expected a file, a run folder or pkg.module:make_model")
         return Chosen(Path(model), _of_file(Path(model)))
     framework = _framework(model)
     if framework is None:

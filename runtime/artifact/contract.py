@@ -35,7 +35,7 @@ GOLDEN_BYTES = 256 * 1024
 
 
 # Control characters and surrogates: terminals interpret the first, UTF-8 cannot encode the second.
-_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 TEXT = "str"
@@ -81,7 +81,7 @@ class Contract:
         if self.kind not in KINDS:
             raise ArtifactError(f"unknown artifact kind {self.kind[:40]!r}; expected one of {', '.join(KINDS)}")
         for text in (self.name, self.family, *self.labels):
-            if _NOT_TEXT.search(text):
+            if NOT_TEXT.search(text):
                 raise ArtifactError(f"names and labels must be one line of text, got {text[:40]!r}")
         if len(self.goldens) > MAX_GOLDENS:
             raise ArtifactError(f"at most {MAX_GOLDENS} golden samples fit an artifact, got {len(self.goldens)}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import io
+import itertools
 import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from onnxferry.runtime.errors import MissingExtraError, OnnxFerryError, help_page
+from onnxferry.runtime.errors import InputError, MissingExtraError, OnnxFerryError, help_page
 from onnxferry.runtime.interruption import INTERRUPTED, ctrl_c
 
 VERBS: Mapping[str, tuple[str, str]] = {
@@ -61,6 +62,18 @@ _EXTRAS = {
     "prometheus_client": "serve",
 }
 """Package to the extra that brings it, for verbs that need more than the base install."""
+
+
+_FILE_OPTIONS = frozenset(
+    [
+        *("--data", "--feeds", "--grid", "--init", "--key", "--out", "-o", "--picture", "--plot", "--report", "--samples", "--signature"),
+        *("--tls-cert", "--tls-key", "--tokens", "--trace", "--weights"),
+    ]
+)
+"""Options whose value is a file or a folder. Python takes an empty name for the current folder, which is never what was meant."""
+
+_FILE_ARGUMENTS = frozenset(("export", "verify", "deploy", "sign", "verify-signature"))
+"""Verbs whose arguments are files or folders. Those of the other verbs that take models and images say it themselves."""
 
 
 class _UsageError(Exception):
@@ -197,6 +210,7 @@ def _call(verb: str, arguments: list[str]) -> int:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean `onnxferry {near[0]}`?" if near else f"expected one of {', '.join(VERBS)}"
         raise _UsageError(f"unknown {'option' if verb.startswith('-') else 'verb'} {verb!r}; {hint}")
+    _refuse_empty_names(verb, arguments)
     from typer import Abort, BadParameter
 
     # typer used to import click and now contains a copy of it: its base class of all usage errors is reached through the one
@@ -215,6 +229,19 @@ def _call(verb: str, arguments: list[str]) -> int:
     if result == INTERRUPTED:  # typer's own end of a Ctrl-C, without a message
         raise KeyboardInterrupt
     return result if isinstance(result, int) else 0
+
+
+def _refuse_empty_names(verb: str, arguments: Sequence[str]) -> None:
+    """Raises InputError where a file's name is empty, as that of a shell variable that is not set."""
+    for before, argument in itertools.pairwise(("", *arguments)):
+        option = before if argument == "" else argument.removesuffix("=") if argument.endswith("=") else None
+        if option in _FILE_OPTIONS:
+            where = f"the value of {option}"
+        elif argument == "" and not before.startswith("-") and verb in _FILE_ARGUMENTS:
+            where = "an argument"
+        else:
+            continue
+        raise InputError(f"{where} is empty, expected the name of a file or folder; is a variable of the command line not set?")
 
 
 def _usage(error: BaseException, verb: str) -> str:

@@ -101,6 +101,7 @@ def _from_array(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.uint16:
+        _refuse_8_bits_in_16(int(array.max()), name)
         return _from_16_bits(array)
     if array.dtype == bool:
         return array.astype(np.uint8) * np.uint8(255)
@@ -119,6 +120,15 @@ def _shape_hint(array: np.ndarray) -> str:
     if array.ndim in (3, 4):
         return "; give an array of many images alone, not inside a list"
     return ""
+
+
+def _refuse_8_bits_in_16(largest: int, name: str) -> None:
+    """Raises InputError for values that fit 8 bits in an array of 16: as 16 bits they would all be black, which is hardly meant."""
+    if 0 < largest < 256:
+        raise InputError(
+            f"{name}: has 16-bit values, of which the largest is {largest}, so it would be black; "
+            "use x.astype('uint8') if they are 0 to 255"
+        )
 
 
 def _from_16_bits(array: np.ndarray) -> np.ndarray:
@@ -252,6 +262,8 @@ def _wide_samples(image: Image, name: str) -> _WideSamples | None:
     if image.mode not in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
         return None
     if tags is None:
+        if image.format is None:  # made from an array; a file says itself that it has 16 bits, and every viewer shows it black
+            _refuse_8_bits_in_16(int(np.asarray(image).max()), name)
         return _WideSamples(65535, False)
     return _WideSamples(2 ** _as_tuple(tags.get(_BITS_PER_SAMPLE, 16))[0] - 1, tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
 

@@ -620,3 +620,19 @@ def test_a_callback_that_would_wait_for_itself_is_refused(engine: Watched) -> No
     with Batcher(engine, max_wait=0) as batcher:
         batcher.submit(rows(1)).add_done_callback(ask_again)
         assert "use submit" in str(raised.result(PATIENCE))
+
+
+def test_a_callback_that_waits_for_a_future_of_its_own_thread_is_refused(engine: Watched) -> None:
+    raised: Future[BaseException] = Future()
+
+    def ask_again(_: Future[Any]) -> None:
+        try:
+            batcher.submit(rows(2)).result()
+        except InputError as error:
+            raised.set_result(error)
+
+    with Batcher(engine, max_wait=0) as batcher:
+        first = batcher.submit(rows(1))
+        first.add_done_callback(ask_again)
+        assert "wait for its own thread" in str(raised.result(PATIENCE))
+        first.result(PATIENCE)  # one that is done can be asked anywhere

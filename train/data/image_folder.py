@@ -10,6 +10,7 @@ copies are left out: one in ``test`` is kept if there is one, else one in ``val`
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from onnxferry.runtime.artifact.contract import NOT_TEXT
 from onnxferry.runtime.errors import DataError, InputError
 from onnxferry.runtime.images.decode import decode_image, with_channels
 from onnxferry.runtime.images.folders import folder_sha256, list_labelled_images, passed_over, passed_over_words
@@ -71,12 +73,14 @@ def read_image_folder(folder: Path, size: int, channels: int, progress: Progress
     sha256 = folder_sha256(folder, {image.path: outcome.digest for image, outcome in zip(images, outcomes, strict=True)})
     unreadable = [outcome.error for outcome in outcomes if isinstance(outcome, _Unreadable)]
     if unreadable:
-        notes.append(f"{_unreadable_words(len(unreadable), len(images))} left out: {_first_ones(unreadable)}")
+        be = "is" if len(unreadable) == 1 else "are"
+        notes.append(f"{_unreadable_words(len(unreadable), len(images))} and {be} left out: {_first_ones(unreadable)}")
     pairs = [(image, outcome) for image, outcome in zip(images, outcomes, strict=True) if isinstance(outcome, _Read)]
     images, read = [image for image, _ in pairs], [outcome for _, outcome in pairs]
     classes = _classes_of(folder, images)
     kept, copies = _without_copies(images, read)
     if copies:
+        _refuse_empty_training(folder, classes, [image for image, _ in kept])
         notes.append(f"{copies} {'copies of other images were' if copies > 1 else 'copy of another image was'} left out")
     if channels == 1 and sum(item.colourful for item in read) > len(read) / 2:
         notes.append("the images are in colour and are read as grey: --color keeps the colours, --grayscale says that this is meant")
@@ -109,6 +113,18 @@ def _classes_of(folder: Path, images: list[_Image]) -> tuple[str, ...]:
         found = f"only {classes[0]!r}" if classes else "none that can be read"
         raise DataError(f"{folder}: expected at least two classes, each a sub-folder of images, found {found}")
     return tuple(classes)
+
+
+def _refuse_empty_training(folder: Path, classes: tuple[str, ...], kept: list[_Image]) -> None:
+    """Raises DataError for a class whose training images are all copies of images in another part."""
+    there = {image.label for image in kept if image.part == "train"}
+    for label in classes:
+        if label not in there:
+            others = " and ".join(dict.fromkeys(image.part for image in kept if image.label == label))
+            raise DataError(
+                f"{folder}: every training image of class {label!r} lies in the {others} part too, and a model must not be tested on "
+                "what it was trained on: keep each image in one part, or remove that part and let it be split"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,8 +205,21 @@ def _list(folder: Path) -> Iterator[_Image]:
     if "train" not in parts:  # a class may have that name: then it holds images, not folders
         parts = {"train": folder}
     for part, part_folder in parts.items():
-        for label, paths in list_labelled_images(part_folder).items():
+        for label, paths in _by_label(part_folder).items():
             yield from (_Image(path, part, label) for path in paths)
+
+
+def _by_label(folder: Path) -> dict[str, list[Path]]:
+    """Label to images. Folders whose names differ only in how accents are stored, as macOS and Windows do, are one class.
+
+    Raises DataError for a name that cannot be a label: the model could be trained, and then not be exported.
+    """
+    found: dict[str, list[Path]] = {}
+    for name, paths in list_labelled_images(folder).items():
+        if NOT_TEXT.search(name):
+            raise DataError(f"{folder}: the folder {name!r} cannot name a class: expected one line of text in UTF-8; rename it")
+        found.setdefault(unicodedata.normalize("NFC", name), []).extend(paths)
+    return found
 
 
 def _part_folder(folder: Path, names: tuple[str, ...]) -> Path | None:

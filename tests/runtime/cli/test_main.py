@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib import import_module, metadata
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import typer
@@ -221,3 +222,47 @@ def test_output_on_a_full_disk_is_one_line(more: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         result = subprocess.run([*COMMAND, "models", *more], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
     assert (result.returncode, result.stderr) == (1, "error: cannot write: No space left on device\n")
+
+
+def path_options() -> set[str]:
+    """Every option of a verb whose value is a file or a folder, by the annotations."""
+    found: set[str] = set()
+
+    def look(app: typer.Typer) -> None:
+        for group in app.registered_groups:
+            look(group.typer_instance)
+        for command in app.registered_commands:
+            for name, hint in get_type_hints(command.callback, include_extras=True).items():
+                base, *notes = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
+                if "Path" in str(base) and notes and isinstance(notes[0], typer.models.OptionInfo):
+                    declared = (notes[0].default, *(notes[0].param_decls or ()))  # typer has the first one as the default
+                    names = [each for each in declared if str(each).startswith("-")]
+                    found.update(names or [f"--{name.replace('_', '-')}"])
+
+    for module, _, attribute in (where.partition(":") for where, _ in VERBS.values()):
+        look(getattr(import_module(module), attribute))
+    return found
+
+
+def test_every_option_for_a_file_refuses_an_empty_name() -> None:
+    options = path_options()
+    assert {"--data", "--out", "--plot"} <= options
+    assert options - cli._FILE_OPTIONS == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (["evaluate", "digits", "--data", ""], "the value of --data"),
+        (["train", "cnn", "--data="], "the value of --data"),
+        (["train", "cnn", "--out", ""], "the value of --out"),
+        (["sample", "digits-gan", "--grid", ""], "the value of --grid"),
+        (["export", "", "-o", "x.onnx"], "an argument"),
+        (["verify", "digits", ""], "an argument"),
+    ],
+)
+def test_an_empty_name_is_not_the_current_folder(capsys: pytest.CaptureFixture[str], arguments: list[str], where: str) -> None:
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: {where} is empty, expected the name of a file or folder; is a variable of the command line not set?\n")

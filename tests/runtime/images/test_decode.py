@@ -297,6 +297,17 @@ class TestWideSamples:
         with pytest.raises(InputError, match="unknown range; convert it to 8 or 16 bits"):
             decode_image(image)
 
+    @pytest.mark.parametrize("make", [lambda array: array, Image.fromarray], ids=["array", "PIL"])
+    def test_8_bits_in_an_array_of_16_are_refused_and_not_read_as_black(self, make) -> None:
+        values = np.array([[0, 90], [200, 255]], np.uint16)
+        with pytest.raises(InputError, match=r"16-bit values, of which the largest is 255, .* use x.astype\('uint8'\)"):
+            decode_image(make(values))
+        assert decode_image(make(values * 257)).max() == 255
+        assert decode_image(make(np.zeros((2, 2), np.uint16))).max() == 0
+        file = io.BytesIO()
+        Image.fromarray(values).save(file, "png")
+        assert decode_image(file.getvalue()).max() == 1  # a file declares its 16 bits
+
     def test_a_pgm_of_16_bits_is_read(self) -> None:
         data = b"P5 5 4 65535\n" + self.RAMP.astype(">u2").tobytes()
         np.testing.assert_array_equal(decode_image(data), decode_image(self.RAMP))

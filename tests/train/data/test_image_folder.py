@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -190,3 +191,36 @@ def test_a_folder_that_is_none(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be read as a folder"):
         load_images(data=tmp_path / "file")
+
+
+def test_names_that_differ_in_how_an_accent_is_stored_are_one_class(tmp_path) -> None:
+    folder = make(tmp_path / "photos", 10)
+    (folder / "red").rename(folder / "caf\u00e9")
+    draw(folder / "cafe\u0301" / "another", COLOURS["red"], 77)
+    splits = load_images(data=folder)
+    assert splits.classes == ("blue", "caf\u00e9", "green")
+    assert sum(len(part) for part in (splits.train, splits.validation, splits.test)) == 31
+
+
+@pytest.mark.parametrize("name", [b"a\xff", b"a\nb", b"a\x1bb"])
+def test_names_that_no_label_can_have_are_refused_before_training(tmp_path, name: bytes) -> None:
+    folder = make(tmp_path / "photos", 5)
+    os.rename(os.fsencode(folder / "red"), os.path.join(os.fsencode(folder), name))  # noqa: PTH104, PTH118 (bytes)
+    with pytest.raises(DataError, match="cannot name a class: expected one line of text"):
+        load_images(data=folder)
+
+
+@pytest.mark.parametrize(("part", "word"), [("val", "validation"), ("test", "test")])
+def test_a_part_that_holds_all_training_images_is_named(tmp_path, part: str, word: str) -> None:
+    folder = tmp_path / "photos"
+    make(folder / "train", 5)
+    shutil.copytree(folder / "train", folder / part)
+    with pytest.raises(DataError, match=f"every training image of class 'blue' lies in the {word} part too"):
+        load_images(data=folder)
+
+
+def test_one_unreadable_image_of_many_is_left_out_with_a_note(tmp_path) -> None:
+    folder = make(tmp_path / "photos", 10)
+    (folder / "red" / "empty.png").write_bytes(b"")
+    (note,) = load_images(data=folder, color=True).notes
+    assert note.startswith("1 of 31 images cannot be read and is left out: ")

@@ -318,7 +318,8 @@ DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
     aten.inverse.default: lambda a: _first(_inverse_ex(a)),
     aten.linalg_solve.default: lambda a, b, *, left=True: _first(_solve_ex(a, b, left=left)),
     aten.linalg_cholesky.default: lambda a, *, upper=False: _first(_cholesky_ex(a, upper=upper)),
-    aten.cholesky.default: lambda a, upper=False: _first(_cholesky_ex(a, upper=upper)),
+    # An operator of its own before PyTorch 2.14.
+    **({aten.cholesky.default: lambda a, upper=False: _first(_cholesky_ex(a, upper=upper))} if hasattr(aten, "cholesky") else {}),
     aten._linalg_solve_ex.default: _solve_ex,
     aten.linalg_inv_ex.default: _inverse_ex,
     aten.linalg_solve_triangular.default: _solve_triangular,
