@@ -27,6 +27,7 @@ from typing import Any, NoReturn, Protocol, Self
 
 import numpy as np
 
+from onnxferry.runtime import interruption
 from onnxferry.runtime.arguments import whole_number
 from onnxferry.runtime.engine import forks
 from onnxferry.runtime.engine.batches import BatchAxis, batch_axis
@@ -358,14 +359,7 @@ class _Queue:
 
     def start(self) -> None:
         """Starts the thread. Raises BusyError where the system has none left; the next call tries again."""
-        thread = threading.Thread(target=self.serve, name="onnxferry-batcher", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:
-            raise BusyError(
-                f"the batcher cannot start its thread ({error}); end other threads or raise the limit, and try again"
-            ) from error
-        self.thread = thread
+        self.thread = interruption.start_thread("the batcher", self.serve, "onnxferry-batcher")
 
     def close(self) -> None:
         if forks.inherited(self.process):  # the thread is the parent's, which may hold the lock as well

@@ -17,7 +17,7 @@
     ├── ExportError                   a model cannot be exported to ONNX
     │   └── ParityError               it was exported, and does not do the same; ``.report`` says where and by how much
     ├── CheckFailedError              a file's own golden samples do not come out as they should on this machine
-    ├── BusyError                     a batcher's queue is full: try again later
+    ├── BusyError                     a batcher's queue is full, or no thread or process can be started: try again later
     └── TimeLimitError                opening or running a model took longer than ``timeout`` (a TimeoutError too)
 
 Every message says what was wrong, what was expected, and what to do, and its first line can stand alone. Every class has a ``code``,
@@ -164,7 +164,7 @@ class CheckFailedError(OnnxFerryError):
 
 
 class BusyError(OnnxFerryError):
-    """A batcher's queue is full."""
+    """A batcher's queue is full, or the system starts no thread or process more."""
 
     code = "OF-BUSY"
 

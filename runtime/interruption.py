@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from onnxferry.runtime.errors import InputError, TimeLimitError
+from onnxferry.runtime.errors import BusyError, InputError, TimeLimitError
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ def _in_thread(work: Callable[[], T], stop: Callable[[], None], seconds: float, 
         finally:
             done.set()
 
-    threading.Thread(target=target, name="onnxferry-limited", daemon=True).start()
+    start_thread("the time limit", target, "onnxferry-limited")
     try:
         in_time = done.wait(seconds)
     except BaseException:  # Ctrl-C
@@ -94,21 +94,44 @@ def _in_thread(work: Callable[[], T], stop: Callable[[], None], seconds: float, 
     return results[0]
 
 
+def start_thread(what: str, target: Callable[..., None], name: str, *arguments: Any) -> threading.Thread:
+    """A thread that does not keep the process from ending. Raises BusyError where the system has none left for ``what``."""
+    thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise no_thread(what, error) from error
+    return thread
+
+
+def no_thread(what: str, error: BaseException) -> BusyError:
+    return BusyError(f"{what} cannot start its thread ({error}); end other threads or raise the limit on them, and try again")
+
+
 @contextlib.contextmanager
 def ctrl_c(last_words: Callable[[], None]) -> Iterator[None]:
     """Within it, Ctrl-C stops what is in progress. ``last_words`` are said before a process is ended that cannot be stopped otherwise.
 
     SIGTERM and SIGHUP, which would end the process at once, raise SystemExit with 128 + their number, so that temporary files go too.
     In the main thread only, which is the one that signals interrupt; elsewhere, and where a program handles a signal itself, nothing
-    happens.
+    happens. Where the system has no thread left for it, Ctrl-C waits for the operator that is running.
     """
     global watched
     if watched or threading.current_thread() is not threading.main_thread():
         yield
         return
     reader, writer, close = _wakeup_pair()
+    try:
+        start_thread("Ctrl-C", _watch, "onnxferry-ctrl-c", reader, last_words)
+        watcher = True
+    except BusyError:
+        close()
+        reader()  # which closes its own end
+        watcher = False
+    if not watcher:
+        yield
+        return
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(reader, last_words), name="onnxferry-ctrl-c", daemon=True).start()
     watched = True
     ours = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
     for number in ours:

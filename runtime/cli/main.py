@@ -13,6 +13,7 @@ from importlib import import_module
 
 from onnxferry.runtime.errors import InputError, MissingExtraError, OnnxFerryError, help_page
 from onnxferry.runtime.interruption import INTERRUPTED, ctrl_c
+from onnxferry.runtime.machine.cpu import startable_threads
 
 VERBS: Mapping[str, tuple[str, str]] = {
     "quickstart": ("onnxferry.export.cli.quickstart:app", "Train, export, verify and run a model in one command."),
@@ -90,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _stand_in_for_closed_streams()
     _drop_useless_sizes()
+    _import_numpy_without_threads()
     if argv is None:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a terminal that knows few letters shows ? for the others
@@ -168,6 +170,13 @@ def _stand_in_for_closed_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 (open until the process ends)
+
+
+def _import_numpy_without_threads() -> None:
+    """Under a tight limit on processes. numpy's OpenBLAS starts a thread a CPU, and interrupts the process where it cannot."""
+    room = startable_threads()
+    if room is not None and room < (os.cpu_count() or 1):
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _drop_useless_sizes() -> None:

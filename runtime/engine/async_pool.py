@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from onnxferry.runtime import interruption
 from onnxferry.runtime.engine import forks, ort
 from onnxferry.runtime.errors import InputError, TimeLimitError
 
@@ -46,7 +47,10 @@ class AsyncPool:
                 from concurrent.futures import ThreadPoolExecutor
 
                 self._pool = ThreadPoolExecutor(self._max_threads, thread_name_prefix="onnxferry")
-            future = self._pool.submit(call, names, feeds, options)
+            try:
+                future = self._pool.submit(call, names, feeds, options)
+            except RuntimeError as error:
+                raise interruption.no_thread("the run", error) from error
         try:
             async with asyncio.timeout(seconds):
                 return await asyncio.wrap_future(future)

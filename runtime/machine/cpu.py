@@ -80,7 +80,8 @@ def startable_threads(root: Path = Path("/")) -> int | None:
     """Threads that this process can still start, at least 0; None where nothing limits them.
 
     The least of what the control groups leave (pids.max less pids.current, of every ancestor) and, for users other than root, of
-    RLIMIT_NPROC. The latter counts all of a user's threads, of which only this process's are counted here.
+    RLIMIT_NPROC. The latter counts all of a user's threads; those of other processes are counted here where the limit is at most
+    ``_COUNTED``, since that reads all of /proc.
     Where a pool cannot start its threads, ONNX Runtime may wait for them for ever.
     """
     rooms = []
@@ -90,8 +91,25 @@ def startable_threads(root: Path = Path("/")) -> int | None:
     limit = _process_limit()
     if limit is not None:
         with contextlib.suppress(OSError):
-            rooms.append(limit - sum(1 for _ in (root / "proc/self/task").iterdir()))
+            rooms.append(limit - (_threads_of_user(root / "proc") if limit <= _COUNTED else _threads_in(root / "proc/self")))
     return max(0, min(rooms)) if rooms else None
+
+
+_COUNTED = 4096  # processes that a user may have; where it is more, those that there are hardly matter
+
+
+def _threads_in(process: Path) -> int:
+    return sum(1 for _ in (process / "task").iterdir())
+
+
+def _threads_of_user(processes: Path) -> int:
+    """At least this process's own."""
+    user, count = os.getuid(), 0
+    for folder in processes.iterdir():
+        if folder.name.isdigit() and folder.name != str(os.getpid()):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                count += _threads_in(folder) if folder.stat().st_uid == user else 0
+    return count + _threads_in(processes / "self")
 
 
 def _process_limit() -> int | None:

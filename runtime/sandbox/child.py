@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from onnxferry.runtime import errors
-from onnxferry.runtime.errors import InputError, OnnxFerryError, UntrustedModelError
+from onnxferry.runtime.errors import BusyError, InputError, OnnxFerryError, UntrustedModelError
 from onnxferry.runtime.formats import human_bytes
 from onnxferry.runtime.machine.telemetry import TELEMETRY_OFF
 from onnxferry.runtime.onnx_file.reader import read_model
@@ -51,6 +51,10 @@ _ENVIRONMENT = (
     *("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "HOME"),
     *("USERPROFILE", "APPDATA", "LOCALAPPDATA", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "OMP_NUM_THREADS"),
 )
+
+
+_SET = {TELEMETRY_OFF: "1", "OPENBLAS_NUM_THREADS": "1"}
+"""For the child. Only ONNX Runtime computes there, and numpy's OpenBLAS would start threads and take memory for them."""
 
 
 @dataclass(frozen=True)
@@ -150,16 +154,22 @@ def start(module: str, stdin: Any, stdout: Any, stderr: Any) -> subprocess.Popen
             "a frozen program (PyInstaller) has no Python interpreter to start, which the confined child process needs; open the file "
             "without isolated=True, or check it before it is packed: onnxferry check FILE --untrusted"
         )
-    process = subprocess.Popen(
-        # -P: a module beside the file, or where the caller stands, is not imported. -B: nothing is written beside ours.
-        [sys.executable, "-P", "-B", "-m", module],
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        bufsize=0,
-        env={key: os.environ[key] for key in _ENVIRONMENT if key in os.environ} | {TELEMETRY_OFF: "1"},
-        start_new_session=os.name == "posix",
-    )
+    try:
+        process = subprocess.Popen(
+            # -P: a module beside the file, or where the caller stands, is not imported. -B: nothing is written beside ours.
+            [sys.executable, "-P", "-B", "-m", module],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            bufsize=0,
+            env={key: os.environ[key] for key in _ENVIRONMENT if key in os.environ} | _SET,
+            start_new_session=os.name == "posix",
+        )
+    except OSError as error:  # a limit on processes, memory or open files
+        raise BusyError(
+            f"the confined child process cannot be started ({error.strerror or error}); end other processes or raise the limit on them, "
+            "and try again"
+        ) from error
     if process.stdin is not None and os.name == "posix":
         os.set_blocking(process.stdin.fileno(), False)  # for deadlines
     return process

@@ -13,6 +13,7 @@ it: that run raises UntrustedModelError, later ones say that the model is to be 
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import subprocess
 import sys
@@ -30,7 +31,7 @@ import numpy as np
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.artifact.metadata import contract_of
 from onnxferry.runtime.errors import InputError, TimeLimitError, UntrustedModelError
-from onnxferry.runtime.interruption import checked_seconds
+from onnxferry.runtime.interruption import checked_seconds, no_thread
 from onnxferry.runtime.machine.cpu import default_threads
 from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.onnx_file.values import TensorSpec
@@ -122,7 +123,12 @@ class IsolatedEngine:
         self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None, *, timeout: float | None = None
     ) -> dict[str, np.ndarray]:
         """As :meth:`run`, without blocking the event loop."""
-        return await asyncio.to_thread(self.run, feeds, outputs, timeout=timeout)
+        loop = asyncio.get_running_loop()
+        try:
+            answer = loop.run_in_executor(None, functools.partial(self.run, feeds, outputs, timeout=timeout))
+        except RuntimeError as error:
+            raise no_thread("the run", error) from error
+        return await answer
 
     def close(self) -> None:
         """Ends the child. A run afterwards raises InputError; closing twice does not."""

@@ -75,6 +75,21 @@ OPENS = {
     "timeout": 'load("digits", device="cpu", timeout=20).run({"image": image}, timeout=20)',
 }
 
+COMMANDS = {
+    "check": ["check", "digits"],
+    "check --untrusted": ["check", "digits", "--untrusted"],
+    "check --max-seconds": ["check", "digits", "--max-seconds", "20"],
+    "doctor": ["doctor"],
+    "tune": ["tune", "digits", "--seconds", "2"],
+}
+
+COMMAND = """
+import resource, runpy, sys
+LIMIT
+sys.argv = ["onnxferry", *ARGUMENTS]
+runpy.run_module("onnxferry", run_name="__main__")
+"""
+
 SHELL = {
     "no stdout": "{python} -m onnxferry models >&-",
     "no stderr": "{python} -m onnxferry check digits 2>&-",
@@ -91,6 +106,10 @@ def programs() -> dict[str, list[str]]:
         made |= {
             f"{name}: {which}": [sys.executable, "-c", OPENED + LIMITED.replace("LIMIT", limit).replace("CALL", call)]
             for which, call in OPENS.items()
+        }
+        made |= {
+            f"{name}: onnxferry {which}": [sys.executable, "-c", COMMAND.replace("LIMIT", limit).replace("ARGUMENTS", repr(arguments))]
+            for which, arguments in COMMANDS.items()
         }
     return made | {f"shell: {name}": ["bash", "-c", line.format(python=sys.executable)] for name, line in SHELL.items()}
 

@@ -20,10 +20,11 @@ from onnx import TensorProto, helper
 from onnxferry.runtime import interruption
 from onnxferry.runtime.artifact.contract import Contract, Golden
 from onnxferry.runtime.artifact.metadata import metadata_from_contract
+from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.replay import replay
-from onnxferry.runtime.errors import InputError, TimeLimitError
+from onnxferry.runtime.errors import BusyError, InputError, TimeLimitError
 from onnxferry.runtime.sandbox.isolated import IsolatedEngine
 from onnxferry.runtime.tasks.loading import load
 from onnxferry.runtime.tuning.tune import tune
@@ -227,6 +228,52 @@ def test_who_handles_the_signal_is_left_alone(monkeypatch: pytest.MonkeyPatch) -
     finally:
         signal.signal(signal.SIGINT, before)
     assert not stopped
+
+
+def count_descriptors() -> int:
+    """Of this process; 0 where the system does not say."""
+    place = Path("/proc/self/fd")
+    return len(list(place.iterdir())) if place.is_dir() else 0
+
+
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under a limit on processes that is reached, which does not hold for root."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+
+@pytest.mark.usefixtures("no_threads")
+def test_where_no_thread_can_be_started(capsys: pytest.CaptureFixture[str]) -> None:
+    """A time limit cannot be held, which is said; a command does its work, though Ctrl-C then waits for the operator that is running."""
+    image = {"image": np.zeros((1, 28, 28, 1), np.uint8)}
+    with load("digits", device="cpu", threads=1) as model:
+        assert model.run(image)
+        for call in (lambda: model.run(image, timeout=5), lambda: asyncio.run(model.engine.arun(image))):
+            with pytest.raises(BusyError, match=r"cannot start its thread \(can't start new thread\); end other threads or"):
+                call()
+    with pytest.raises(BusyError, match="the time limit cannot start its thread"):
+        load("digits", device="cpu", timeout=5)
+    descriptors = count_descriptors()
+    assert main(["check", "digits", "--device", "cpu"]) == 0
+    assert "passed" in capsys.readouterr().out
+    assert main(["check", "digits", "--device", "cpu", "--max-seconds", "5"]) == 1
+    assert "error: the time limit cannot start its thread" in capsys.readouterr().err
+    assert count_descriptors() == descriptors
+
+
+def test_where_no_thread_can_be_started_for_a_confined_model(request: pytest.FixtureRequest) -> None:
+    image = {"image": np.zeros((1, 28, 28, 1), np.uint8)}
+    with load("digits", isolated=True) as model:
+        request.getfixturevalue("no_threads")
+        own = asyncio.new_event_loop()  # asyncio.run starts a thread itself, as it ends
+        with pytest.raises(BusyError, match="the run cannot start its thread"):
+            own.run_until_complete(model.engine.arun(image))
+        own.close()
+        assert model.run(image)
 
 
 def test_other_threads_and_inner_calls_watch_nothing() -> None:

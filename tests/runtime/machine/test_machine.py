@@ -197,6 +197,17 @@ def test_startable_threads_under_a_limit_of_the_user(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
+def test_other_processes_of_the_user_count_where_the_limit_is_low(tmp_path, monkeypatch):
+    for place in ("self/task/1", "7/task/7", "7/task/8", "9/task/9", f"{os.getpid()}/task/1"):
+        (tmp_path / "proc" / place).mkdir(parents=True)
+    (tmp_path / "proc/meminfo").touch()
+    (tmp_path / "proc/11").mkdir()  # has ended meanwhile
+    for limit, left in ((10, 6), (3, 0), (5000, 4999)):
+        monkeypatch.setattr(hardware, "_process_limit", lambda limit=limit: limit)
+        assert startable_threads(tmp_path) == left
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
 def test_the_limit_of_the_user(monkeypatch):
     import resource
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from onnxferry.runtime import Batcher, Classifier, load
+from onnxferry.runtime import Batcher, Classifier, check_file, load
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.replay import replay
 from onnxferry.runtime.engine.runner import Runner
-from onnxferry.runtime.errors import ArtifactError, InputError, UntrustedModelError
+from onnxferry.runtime.errors import ArtifactError, BusyError, InputError, UntrustedModelError
 from onnxferry.runtime.sandbox import child
 from onnxferry.runtime.sandbox.child import SandboxLimits
 from onnxferry.runtime.sandbox.isolated import IsolatedEngine
@@ -151,6 +153,17 @@ def test_a_system_without_a_folder_for_temporary_files_says_so(monkeypatch: pyte
     monkeypatch.setattr(child.tempfile, "TemporaryFile", none)
     with pytest.raises(InputError, match="set TMPDIR"):
         load("digits", isolated=True)
+
+
+@pytest.mark.parametrize("how", [lambda path: load(path, isolated=True), check_file])
+def test_a_child_that_cannot_be_started_is_an_error_of_ours(doubler: Path, monkeypatch: pytest.MonkeyPatch, how: Any) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    words = r"child process cannot be started \(Resource temporarily unavailable\); end other processes or raise the limit on them"
+    with pytest.raises(BusyError, match=words):
+        how(doubler)
 
 
 def test_one_that_nobody_closes_leaves_nothing_open() -> None:
