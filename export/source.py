@@ -69,6 +69,8 @@ class Candidate:
     foreign: bool = False
     # The third-party library that made the graph, if the graph follows no capture that could be run step by step.
     converter: str = ""
+    # The cause to name where the file differs, and what to try, if the converter knows a limit of its own.
+    likely: tuple[str, str] | None = None
     # What was done beyond a plain conversion, one sentence each.
     fixes: tuple[str, ...] = ()
     # Axis name -> (smallest, largest or None): the sizes for which the framework says its capture holds.
@@ -143,6 +145,14 @@ class RoundedSource(Protocol):
 
     def run_rounded(self, feeds: Feeds, seed: int, noise: Noise) -> dict[str, np.ndarray] | None:
         """The model's outputs, with random errors up to ``noise`` in every operator that rounds. None if that is not possible."""
+
+
+@runtime_checkable
+class TableSource(Protocol):
+    """A source that answers the rows of a table one by one: axis 0 of every input and output, whatever the other rows are."""
+
+    def run_moved(self, feeds: Feeds, seed: int, roundings: float) -> dict[str, np.ndarray]:
+        """The model's outputs, with inputs and parameters off by about ``roundings`` roundings of float64 each."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,8 @@ from onnxferry.export.parity.compare import Runner, compare
 from onnxferry.export.parity.probes import Case, probes, variations
 from onnxferry.export.parity.reference import SourceRun, run_source
 from onnxferry.export.parity.report import Failure, ParityReport
+from onnxferry.export.parity.special.check import check_values
 from onnxferry.export.parity.tolerances import GivenTolerance
-from onnxferry.export.parity.value_check import check_values
 from onnxferry.export.progress import say
 from onnxferry.export.source import Candidate, Feeds, Source, Strategy
 from onnxferry.runtime.errors import OnnxFerryError

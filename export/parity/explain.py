@@ -227,6 +227,10 @@ def _capture(c: Context) -> Cause | None:
     return None
 
 
+def _known_limit(c: Context) -> Cause | None:
+    return c.candidate.likely if c.failure.kind in ("difference", "decision") else None
+
+
 def _converter(c: Context) -> Cause | None:
     if c.candidate.converter and c.failure.kind in ("difference", "decision", "not-finite", "shape"):
         return (
@@ -257,6 +261,7 @@ RULES: Sequence[Callable[[Context], Cause | None]] = (
     _baked_size,
     _capture,
     _fused,
+    _known_limit,
     _converter,
     _small,
 )

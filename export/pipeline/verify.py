@@ -24,8 +24,8 @@ from onnxferry.export.parity.measures import magnitude
 from onnxferry.export.parity.probes import Case, given_case, probes
 from onnxferry.export.parity.reference import SourceRun, run_source
 from onnxferry.export.parity.report import ParityReport
+from onnxferry.export.parity.special.check import check_values
 from onnxferry.export.parity.tolerances import GivenTolerance, default_tolerance
-from onnxferry.export.parity.value_check import check_values
 from onnxferry.export.pipeline.export import LOCK, checked_feeds, given_cases
 from onnxferry.export.source import Candidate, Feeds, Plan, RoundedSource, Source
 from onnxferry.export.sources.choose import Chosen, choose

@@ -361,9 +361,9 @@ def prepare() -> None:
     warnings.simplefilter("ignore")
     import torch.testing._internal.common_methods_invocations
 
-    import onnxferry.export.parity.value_check
+    import onnxferry.export.parity.special.check
 
-    onnxferry.export.parity.value_check.SECONDS = 30.0
+    onnxferry.export.parity.special.check.SECONDS = 30.0
 
     torch.backends.disable_global_flags.__globals__["__allow_nonbracketed_mutation_flag"] = True
     torch.set_num_threads(1)

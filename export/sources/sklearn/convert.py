@@ -16,6 +16,7 @@ from onnx import helper
 from onnxferry.export.source import Candidate, Strategy
 from onnxferry.export.sources.sklearn import converters as _registered  # noqa: F401 - importing it registers the converters
 from onnxferry.export.sources.sklearn.converters import fallback, registry
+from onnxferry.export.sources.sklearn.converters.neighbors import LIKELY
 from onnxferry.export.sources.sklearn.converters.tensors import ML_DOMAIN, ML_OPSET, ONNX_TYPES, GraphBuilder, Tensor, Whole
 from onnxferry.export.sources.sklearn.steps import words
 from onnxferry.runtime.errors import ExportError
@@ -55,7 +56,7 @@ def _candidate(source: SklearnSource, reals: str, opset: int) -> Candidate:
         made.append(_as_output(graph, kind, name, value, source))
     if reals == "float32" and not graph.parts:
         raise ExportError(f"{words(source.model)} has no part that float32 would change")
-    return Candidate(_model(graph, source, made), converter="skl2onnx" if graph.parts else "")
+    return Candidate(_model(graph, source, made), converter="skl2onnx" if graph.parts else "", likely=graph.memo.get(LIKELY))
 
 
 def _answer(kind: str, graph: GraphBuilder, model: Any, x: registry.Input) -> Tensor:

@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from onnxferry.export.options import ExportOptions
 from onnxferry.export.source import NUDGE, Feeds, InputSpec, Plan, Strategy, as_array, dtype_name, numbered
+from onnxferry.export.sources.sklearn.moved import moved_parameters
 from onnxferry.export.sources.sklearn.steps import final_step, words
 from onnxferry.export.sources.sklearn.thresholds import threshold_samples
 from onnxferry.runtime.errors import ExportError, InputError, first_line
@@ -87,16 +88,27 @@ class SklearnSource:
             else ()
         )
         self.notes: Sequence[str] = ()
+        self.reals: np.dtype[Any] | None = np.dtype(np.float64)  # None: as they are given
         try:
-            self.sample = self._answered(self.examples)
+            self.sample = self._first_answer()
         except Exception as error:
             line = first_line(error, "no message")[:300]
             raise ExportError(
                 f"the model itself fails on the example ({type(error).__name__}: {line}); give rows as it was fitted on"
             ) from error
 
+    def _first_answer(self) -> dict[str, np.ndarray]:
+        try:
+            return self._answered(self.examples)
+        except ValueError:
+            if not any(array.dtype == np.float32 for array in self.examples.values()):
+                raise
+            self.reals = None  # a k-means that was fitted on float32 takes nothing else
+            return self._answered(self.examples)
+
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        return {name: array.astype(np.float32) if array.dtype.kind == "f" else array for name, array in self._answered(feeds).items()}
+        with np.errstate(over="ignore"):  # the largest float64 numbers are infinite in float32
+            return {name: array.astype(np.float32) if array.dtype.kind == "f" else array for name, array in self._answered(feeds).items()}
 
     def run_float64(self, feeds: Feeds) -> dict[str, np.ndarray] | None:
         return self._answered(feeds)
@@ -108,7 +120,22 @@ class SklearnSource:
             name: array * (1 + NUDGE * rng.standard_normal(array.shape)) if array.dtype.kind == "f" else array
             for name, array in feeds.items()
         }
-        return self._answered(moved)
+        return self._answered(self._as_fitted(moved))
+
+    def run_moved(self, feeds: Feeds, seed: int, roundings: float) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        size = roundings * float(np.finfo(self.reals or np.float32).eps)
+        # Each number by its own size and, in every second run, by that of its row: what measures distances has no more digits than that.
+        rows = [np.abs(a.reshape(len(a), -1)).max(1, initial=0.0) for a in feeds.values() if a.dtype.kind == "f"]
+        largest = np.max(rows, axis=0, keepdims=True).T if rows and seed % 2 else 0.0
+        moved = {n: a + size * (np.abs(a) + largest) * rng.standard_normal(a.shape) if a.dtype.kind == "f" else a for n, a in feeds.items()}
+        return self._answered(self._as_fitted(moved), moved_parameters(self.model, rng, size))
+
+    def _as_fitted(self, feeds: Feeds) -> Feeds:
+        """Float64 numbers in the dtype that the estimator takes."""
+        if self.reals is not None:
+            return feeds
+        return {name: array.astype(self.examples[name].dtype) for name, array in feeds.items()}
 
     def strategies(self, opset: int) -> Sequence[Strategy]:
         from onnxferry.export.sources.sklearn.convert import sklearn_strategies
@@ -131,17 +158,18 @@ class SklearnSource:
             **_sha256(self.model),
         }
 
-    def _answered(self, feeds: Feeds) -> dict[str, np.ndarray]:
+    def _answered(self, feeds: Feeds, model: Any = None) -> dict[str, np.ndarray]:
         rows = self._rows(feeds)
+        model = self.model if model is None else model
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of categories that a probe made up, and the like
-            return {
-                name: np.asarray(answer(self.model, rows)) for name, answer in zip(self.output_names, self.answers.values(), strict=True)
-            }
+            return {name: np.asarray(answer(model, rows)) for name, answer in zip(self.output_names, self.answers.values(), strict=True)}
 
     def _rows(self, feeds: Feeds) -> Any:
-        """What the estimator is called with. Reals are float64, as its own arithmetic is."""
-        exact = {name: array.astype(np.float64) if array.dtype.kind == "f" else np.asarray(array) for name, array in feeds.items()}
+        """What the estimator is called with. Reals are float64, as its own arithmetic is, if it takes them."""
+        exact = {
+            name: array.astype(self.reals or array.dtype) if array.dtype.kind == "f" else np.asarray(array) for name, array in feeds.items()
+        }
         if self.texts:
             (texts,) = exact.values()
             return [str(text) for text in texts.ravel()]
@@ -316,7 +344,7 @@ def _answers(model: Any) -> dict[str, Answer]:
             found["scores"] = lambda m, x: m.decision_function(x)
         return found
     if is_regressor(model):
-        return {"prediction": lambda m, x: m.predict(x)}
+        return {"prediction": lambda m, x: np.asarray(m.predict(x), np.float64)}
     if is_outlier_detector(model):
         return {"inlier": lambda m, x: m.predict(x).astype(np.int64), "scores": lambda m, x: m.decision_function(x)}
     if hasattr(model, "predict") and hasattr(model, "predict_proba"):  # a mixture

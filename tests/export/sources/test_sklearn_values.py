@@ -12,15 +12,18 @@ import pytest
 pytest.importorskip("skl2onnx", reason="skl2onnx is not installed: pip install 'onnxferry[sklearn]'")
 
 import pandas as pd
+from sklearn.cluster import Birch, BisectingKMeans, KMeans, MeanShift
 from sklearn.datasets import make_classification
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestClassifier
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.manifold import Isomap, LocallyLinearEmbedding
 from sklearn.mixture import GaussianMixture
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
+from sklearn.neighbors import KNeighborsRegressor, RadiusNeighborsRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Binarizer, FunctionTransformer, KBinsDiscretizer, OneHotEncoder, OrdinalEncoder
+from sklearn.preprocessing import Binarizer, FunctionTransformer, KBinsDiscretizer, OneHotEncoder, OrdinalEncoder, QuantileTransformer
 from sklearn.tree import DecisionTreeClassifier
 
 from onnxferry.export import export_model
@@ -28,7 +31,7 @@ from onnxferry.export.sources.sklearn.converters.token_pattern import PatternErr
 from onnxferry.export.sources.sklearn.estimator import SklearnSource
 from onnxferry.export.sources.sklearn.thresholds import MAX_ROWS, thresholds
 from onnxferry.runtime import load
-from onnxferry.runtime.errors import ExportError, OnnxFerryError
+from onnxferry.runtime.errors import ExportError, OnnxFerryError, ParityError
 
 TEXTS = ["The cat sat on the mat", "a dog, and a CAT!", "mats are for dogs", "no cats; no dogs…", "café au lait", ""] * 3
 
@@ -182,6 +185,66 @@ def test_mixtures_several_questions_and_functions(tmp_path: Path) -> None:
     own = make_pipeline(FunctionTransformer(np.clip, kw_args={"a_min": 0, "a_max": 1}), Ridge()).fit(rows, rows[:, 0])
     with pytest.raises(ExportError, match="cannot be exported with the function clip: known are numpy's"):
         export_model(own, rows, tmp_path / "m.onnx")
+
+
+def test_shares_of_classes_of_which_none_is_likely(tmp_path: Path) -> None:
+    """ONNX Runtime's Sigmoid of float64 is 0 where the model's is 1e-30, and a share of such numbers is 1."""
+    rows, classes = make_classification(90, 4, n_informative=3, n_redundant=0, n_classes=3, random_state=0)
+    model = OneVsRestClassifier(LogisticRegression()).fit(rows, classes)
+    for each in model.estimators_:
+        each.coef_[:] = -np.abs(each.coef_) - 0.1
+    asked = np.array([[40.0, 20.0, 30.0, 50.0], [90.0, 90.0, 80.0, 40.0]])
+    assert max(each.predict_proba(asked)[:, 1].max() for each in model.estimators_) < 1e-6
+    found = exported(model, rows[:30], tmp_path)(X=asked)
+    np.testing.assert_allclose(found["probabilities"], model.predict_proba(asked), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [KMeans, BisectingKMeans, MeanShift, Birch])
+def test_the_nearest_center_of_a_row_far_away(tmp_path: Path, kind: Any) -> None:
+    rows = np.random.default_rng(0).normal(size=(60, 2)) + np.repeat([[0, 0], [9, 0], [0, 9]], 20, axis=0)
+    model = (kind(3, random_state=0) if "KMeans" in kind.__name__ else kind()).fit(rows)
+    asked = np.array([[2e9, 1.0], [-2e9, 3e9], [1.0, 2e9], [-1e9, -1e9]])
+    assert exported(model, rows[:20], tmp_path)(X=asked)["cluster"].tolist() == model.predict(asked).tolist()
+
+
+def test_a_clustering_fitted_on_float32_takes_float32_alone(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    model = KMeans(4, random_state=0).fit(rows)
+    assert exported(model, rows[:20], tmp_path)(X=rows)["cluster"].tolist() == model.predict(rows).tolist()
+
+
+def test_quantiles_of_a_normal_distribution(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).exponential(size=(200, 2))
+    model = QuantileTransformer(n_quantiles=50, output_distribution="normal").fit(rows)
+    ends = model.quantiles_[[0, -1]]
+    asked = np.concatenate([rows, ends, ends + 1e-8, ends - 1e-8, ends * 3, rows[:5] * 0])
+    found = exported(model, rows[:20], tmp_path)(X=asked)["transformed"]
+    np.testing.assert_allclose(found, model.transform(asked), rtol=1e-6, atol=1e-7)
+
+
+def test_a_mixture_of_whole_numbers_measures_in_whole_numbers(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).integers(0, 50, (150, 4))
+    model = GaussianMixture(2, random_state=0).fit(rows)
+    assert np.abs(model.predict_proba(rows) - model.predict_proba(rows.astype(float))).max() > 1e-3
+    found = exported(model, rows[:40], tmp_path)(X=rows)
+    np.testing.assert_allclose(found["probabilities"], model.predict_proba(rows), atol=1e-6)
+
+
+def test_a_row_without_neighbors_among_whole_number_targets(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(60, 2))
+    model = RadiusNeighborsRegressor(0.8).fit(rows, np.arange(60))
+    asked = np.array([[0.0, 0.0], [900.0, 900.0]])
+    found = exported(model, rows[:20], tmp_path)(X=asked)["prediction"]
+    np.testing.assert_allclose(found, [model.predict(asked[:1])[0], -(2.0**63)])  # NaN as a whole number
+
+
+def test_a_refusal_names_rows_that_are_equally_near(tmp_path: Path) -> None:
+    rows = np.random.default_rng(3).integers(0, 50, (150, 5))
+    model = KNeighborsRegressor(3).fit(rows, np.random.default_rng(4).integers(0, 3, 150))
+    with pytest.raises(ParityError) as refused:
+        export_model(model, rows[:40], tmp_path / "m.onnx")
+    assert "several fitted rows are equally near" in refused.value.report.explain()
+    assert not (tmp_path / "m.onnx").exists()
 
 
 @pytest.mark.parametrize("model", [Isomap(n_neighbors=4), LocallyLinearEmbedding(n_neighbors=4)], ids=["isomap", "locally linear"])

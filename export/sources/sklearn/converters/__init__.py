@@ -9,8 +9,21 @@ from onnxferry.export.sources.sklearn.converters import (
     neighbors,
     preprocessing,
     probabilistic,
+    quantiles,
     text,
     trees,
 )
 
-__all__ = ["calibration", "composed", "decomposition", "encoders", "linear", "neighbors", "preprocessing", "probabilistic", "text", "trees"]
+__all__ = [
+    "calibration",
+    "composed",
+    "decomposition",
+    "encoders",
+    "linear",
+    "neighbors",
+    "preprocessing",
+    "probabilistic",
+    "quantiles",
+    "text",
+    "trees",
+]

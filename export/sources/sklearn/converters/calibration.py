@@ -109,5 +109,5 @@ def _temperature(graph: GraphBuilder, model: Any, inner: Any, found: Tensor, kno
 
 def _calibrator(graph: GraphBuilder, calibrator: Any, x: Tensor) -> Tensor:
     if hasattr(calibrator, "a_"):
-        return (-(x * float(calibrator.a_) + float(calibrator.b_))).unary("Sigmoid")
+        return (-(x * float(calibrator.a_) + float(calibrator.b_))).sigmoid()
     return predict(graph, calibrator, x).as_column()

@@ -114,7 +114,7 @@ def _additive_sampler(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
 @converts(TRANSFORM, "BernoulliRBM")
 def _boltzmann(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     found = matrix(graph, x) @ np.asarray(model.components_, np.float64).T + np.asarray(model.intercept_hidden_, np.float64)
-    return found.unary("Sigmoid")
+    return found.sigmoid()
 
 
 @converts(TRANSFORM, "PolynomialCountSketch")

@@ -97,20 +97,20 @@ def _logistic(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     if dense(model.coef_).shape[0] == 1:
         column = found.as_column()
         if len(model.classes_) == 2:
-            second = column.unary("Sigmoid")
+            second = column.sigmoid()
             return graph.concat([1.0 - second, second])
     return found.softmax()
 
 
 def _rest_shares(graph: GraphBuilder, found: Tensor) -> Tensor:
-    return graph.concat([1.0 - found.as_column().unary("Sigmoid"), found.as_column().unary("Sigmoid")])
+    return graph.concat([1.0 - found.as_column().sigmoid(), found.as_column().sigmoid()])
 
 
 @converts(PROBABILITIES, "LinearDiscriminantAnalysis")
 def _discriminant(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     found = _linear_scores(graph, model, x)
     if len(model.classes_) == 2:
-        second = found.as_column().unary("Sigmoid")
+        second = found.as_column().sigmoid()
         return graph.concat([1.0 - second, second])
     return found.softmax()
 
@@ -121,7 +121,7 @@ def _sgd(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     binary = len(model.classes_) == 2
     column = found.as_column() if binary else found
     if model.loss == "log_loss":
-        each = column.unary("Sigmoid")
+        each = column.sigmoid()
         if binary:
             return graph.concat([1.0 - each, each])
         return _as_shares(graph, each)
@@ -181,6 +181,15 @@ def squared_distances(x: Tensor, to: np.ndarray) -> Tensor:
     squares = (x * x).sum(keep=True) - 2.0 * (x @ to.T) + (to * to).sum(1)[None, :]
     answer: Tensor = squares.maximum(0.0)
     return answer
+
+
+def nearest(x: Tensor, centers: np.ndarray) -> Tensor:
+    """The place of the nearest center, int64 (rows,). As in scikit-learn's k-means without the square of the row itself, which would
+    hide the difference for rows far away.
+    """
+    squares = np.square(centers).sum(1)[None, :]
+    found: Tensor = squares - 2.0 * (x @ centers.T)
+    return found.argmin(1)
 
 
 MAX_UNROLLED = 64
@@ -347,7 +356,7 @@ def _perceptron_probabilities(graph: GraphBuilder, model: Any, x: Input) -> Tens
     found = _layers(graph, model, x)
     if model.out_activation_ == "softmax":
         return found.softmax()
-    second = found.unary("Sigmoid")
+    second = found.sigmoid()
     return second if model.n_outputs_ > 1 else graph.concat([1.0 - second, second])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxferry.export.sources.sklearn.converters.linear import dense, projected_kernel, squared_distances
+from onnxferry.export.sources.sklearn.converters.linear import dense, nearest, projected_kernel, squared_distances
 from onnxferry.export.sources.sklearn.converters.registry import (
     CLASS,
     PREDICT,
@@ -21,9 +21,18 @@ from onnxferry.export.sources.sklearn.converters.registry import (
 from onnxferry.export.sources.sklearn.converters.tensors import GraphBuilder, Tensor, Whole
 from onnxferry.export.sources.sklearn.converters.trees import inlier
 
+LIKELY = "likely"
+"""Key of the builder's memo: the cause to name where the file differs, and what to try."""
+
+EQUALLY_NEAR = (
+    "several fitted rows are equally near, as among whole numbers, and which of them counts is chance: of the search in scikit-learn",
+    "tell such rows apart before fit(): drop those that repeat, or add a little noise to the fitted rows",
+)
+
 
 def distances(graph: GraphBuilder, model: Any, x: Tensor, to: np.ndarray) -> Tensor:
     """By the metric that was fitted, (rows, m)."""
+    graph.memo[LIKELY] = EQUALLY_NEAR
     metric = model.effective_metric_
     power = (model.effective_metric_params_ or {}).get("p", 2)
     if metric in ("euclidean", "l2") or (metric == "minkowski" and power == 2):
@@ -158,7 +167,10 @@ def _radius_mean(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     found = distances(graph, model, matrix(graph, x), _fitted_rows(model))
     weights = _radius_weights(graph, model, found)
     targets = np.asarray(model._y, np.float64)
-    made = (weights @ targets.reshape(len(targets), -1)) / weights.sum(keep=True)
+    total = weights.sum(keep=True)
+    made = (weights @ targets.reshape(len(targets), -1)) / total
+    if np.asarray(model._y).dtype.kind in "iu":  # scikit-learn's NaN for a row without neighbors, as a whole number
+        made = graph.where(total.equal(np.float64(0)), graph.constant(float(np.iinfo(np.int64).min)), made)
     return made.flat() if targets.ndim == 1 else made
 
 
@@ -214,7 +226,7 @@ def _nearest_centroid(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
         )
         return gaps.argmin(1)
     if _even(np.asarray(model.class_prior_, np.float64)):
-        return squared_distances(matrix(graph, x), np.asarray(model.centroids_, np.float64)).argmin(1)
+        return nearest(matrix(graph, x), np.asarray(model.centroids_, np.float64))
     return _centroid_scores(graph, model, x).argmax(1)
 
 
@@ -244,7 +256,7 @@ CLUSTERS = ("KMeans", "MiniBatchKMeans", "MeanShift", "AffinityPropagation", "Bi
 
 @converts(PREDICT, *CLUSTERS)
 def _cluster(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
-    place = squared_distances(matrix(graph, x), _centers(model)).argmin(1)
+    place = nearest(matrix(graph, x), _centers(model))
     if hasattr(model, "subcluster_labels_"):
         return graph.constant(np.asarray(model.subcluster_labels_).astype(np.int64)).take(place)
     return place
@@ -257,8 +269,7 @@ def _bisecting(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     def below(node: Any) -> Tensor:
         if node.left is None:
             return (found.columns([0]) * 0.0).cast("int64").flat() + Whole(int(node.label))
-        gaps = squared_distances(found, np.stack([node.left.center, node.right.center]))
-        first = gaps.columns(0) <= gaps.columns(1)
+        first = nearest(found, np.stack([node.left.center, node.right.center])).equal(Whole(0))
         return graph.where(first, below(node.left), below(node.right))
 
     return below(model._bisecting_tree)

@@ -280,7 +280,7 @@ UFUNCS: dict[str, Callable[[GraphBuilder, Tensor], Tensor]] = {
     "rad2deg": lambda g, x: x * float(180 / np.pi),
     "degrees": lambda g, x: x * float(180 / np.pi),
     "isnan": lambda g, x: x.isnan(),
-    "expit": lambda g, x: x.unary("Sigmoid"),
+    "expit": lambda g, x: x.sigmoid(),
 }
 
 
@@ -343,26 +343,3 @@ def _power_back(graph: GraphBuilder, method: str, rate: float, x: Tensor) -> Ten
     above = _expm1(graph, up) if abs(rate) < eps else (up * rate + 1.0) ** (1 / rate) - 1.0
     below = -_expm1(graph, -down) if abs(rate - 2) <= eps else 1.0 - (down * (rate - 2) + 1.0) ** (1 / (2 - rate))
     return graph.where(x >= 0.0, above, below)
-
-
-@converts(TRANSFORM, "QuantileTransformer")
-def _quantiles(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
-    if model.output_distribution != "uniform":
-        raise unsupported(model, f"output_distribution={model.output_distribution!r}")
-    found = matrix(graph, x)
-    quantiles, references = np.asarray(model.quantiles_, np.float64), np.asarray(model.references_, np.float64)
-    made = []
-    for place in range(quantiles.shape[1]):
-        column, known = found.columns([place]), quantiles[:, place]
-        up = interpolated(graph, column, known, references)
-        down = interpolated_down(graph, column, known, references)
-        middle = (up + down) * 0.5
-        ends = graph.where(column.equal(np.float64(known[-1])), graph.constant(1.0), middle)
-        ends = graph.where(column.equal(np.float64(known[0])), graph.constant(0.0), ends)
-        made.append(_kept_nan(graph, column, ends))
-    return graph.concat(made)
-
-
-def interpolated_down(graph: GraphBuilder, x: Tensor, xs: np.ndarray, ys: np.ndarray) -> Tensor:
-    """From the other end: of equal quantiles the first counts."""
-    return -interpolated(graph, -x, -xs[::-1], -ys[::-1])

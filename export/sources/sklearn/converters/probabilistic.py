@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from onnxferry.export.sources.sklearn.converters.registry import CLASS, PREDICT, PROBABILITIES, SCORES, Input, converts, matrix, unsupported
+from onnxferry.export.sources.sklearn.converters.registry import (
+    CLASS,
+    PREDICT,
+    PROBABILITIES,
+    SCORES,
+    Columns,
+    Input,
+    converts,
+    matrix,
+    unsupported,
+)
 from onnxferry.export.sources.sklearn.converters.tensors import GraphBuilder, Tensor
 
 JOINT = "joint_log_likelihood"
@@ -100,6 +110,9 @@ def _scores(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
 def _mixture(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     """The logarithm of each component's weighted density, up to what is the same for all."""
     found = matrix(graph, x)
+    # Of rows of whole numbers scikit-learn 1.9 keeps the distances as whole numbers, too.
+    dtypes = {part.dtype for part in x.parts} if isinstance(x, Columns) else {x.dtype}
+    cut = dtypes == {"int64"} and model.covariance_type in ("full", "tied")
     means = np.asarray(model.means_)
     parts = []
     for place, mean in enumerate(means):
@@ -112,7 +125,10 @@ def _mixture(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
             moved, log_det = gap * np.asarray(chol[place]), float(np.sum(np.log(chol[place])))
         else:
             moved, log_det = gap * float(chol[place]), float(len(mean) * np.log(chol[place]))
-        parts.append((moved * moved).sum(keep=True) * -0.5 + log_det)
+        squares = (moved * moved).sum(keep=True)
+        if cut:
+            squares = squares.cast("int64").real()
+        parts.append(squares * -0.5 + log_det)
     joined = graph.concat(parts)
     if type(model).__name__ == "BayesianGaussianMixture":
         features = means.shape[1]

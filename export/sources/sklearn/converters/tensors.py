@@ -212,8 +212,12 @@ class Tensor:
         return self._unary("Abs")
 
     def unary(self, kind: str) -> Tensor:
-        """An operator of one input that keeps the dtype: Tanh, Sigmoid, Floor …"""
+        """An operator of one input that keeps the dtype: Tanh, Floor, Cos …"""
         return self._unary(kind)
+
+    def sigmoid(self) -> Tensor:
+        """``scipy.special.expit`` in float64: ONNX Runtime's own Sigmoid gives 0 from about -37 on, and shares made of it are wrong."""
+        return 1.0 / ((-self).exp() + 1.0)
 
     def isnan(self) -> Tensor:
         return self._unary("IsNaN", "bool")

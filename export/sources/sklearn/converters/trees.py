@@ -226,7 +226,7 @@ def _boosted_probabilities(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     raw = _boosted(graph, model, x)
     if model.estimators_.shape[1] > 1:
         return raw.softmax()
-    second = (raw * 2.0 if type(model._loss).__name__ == "ExponentialLoss" else raw).unary("Sigmoid")
+    second = (raw * 2.0 if type(model._loss).__name__ == "ExponentialLoss" else raw).sigmoid()
     return graph.concat([1.0 - second, second])
 
 
@@ -346,7 +346,7 @@ def _histogram_probabilities(graph: GraphBuilder, model: Any, x: Input) -> Tenso
     raw = _histogram(graph, model, x)
     if model.n_trees_per_iteration_ > 1:
         return raw.softmax()
-    second = raw.unary("Sigmoid")
+    second = raw.sigmoid()
     return graph.concat([1.0 - second, second])
 
 

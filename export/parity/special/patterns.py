@@ -117,6 +117,11 @@ def _patterns(spec: InputSpec, example: np.ndarray, role: Role) -> list[tuple[st
     return _integers(kind, spec)
 
 
+def column_patterns(spec: InputSpec, example: np.ndarray) -> list[tuple[str, Fill]]:
+    """The patterns of the columns of a table, by dtype; none for text."""
+    return _patterns(spec, example, Role())
+
+
 def _constants(values: Mapping[str, float]) -> list[tuple[str, Fill]]:
     return [(name, lambda shape, rng, value=value: np.full(shape, value)) for name, value in values.items()]  # type: ignore[misc]
 

@@ -16,9 +16,9 @@ from onnxferry.export.graphs.roles import Role, roles
 from onnxferry.export.parity.probes import given_case
 from onnxferry.export.parity.reference import SourceRun
 from onnxferry.export.parity.report import ParityReport
-from onnxferry.export.parity.sizes import size_factors, size_probes
-from onnxferry.export.parity.value_check import check_values
-from onnxferry.export.parity.values import nonfinite_probes, value_probes
+from onnxferry.export.parity.special.check import check_values
+from onnxferry.export.parity.special.patterns import nonfinite_probes, value_probes
+from onnxferry.export.parity.special.sizes import size_factors, size_probes
 from onnxferry.export.source import Feeds, InputSpec
 from onnxferry.export.sources.pytorch.module import TorchSource
 

@@ -18,8 +18,11 @@ from onnxferry.export.parity.measures import all_finite
 from onnxferry.export.parity.probes import Case, given_case
 from onnxferry.export.parity.reference import SourceRun
 from onnxferry.export.parity.report import CaseRecord, Failure, ParityReport
-from onnxferry.export.parity.rounding import Wobble
-from onnxferry.export.parity.sizes import size_probes
+from onnxferry.export.parity.rounding import Wobble, rounded_rows
+from onnxferry.export.parity.special.patterns import nonfinite_probes, value_probes
+from onnxferry.export.parity.special.rows import row_probes, some_rows
+from onnxferry.export.parity.special.sizes import size_probes
+from onnxferry.export.parity.special.smaller import shown, smaller
 from onnxferry.export.parity.tolerances import (
     FLOAT64_CAP,
     KERNEL_FLOOR,
@@ -28,9 +31,8 @@ from onnxferry.export.parity.tolerances import (
     probe_tolerance,
     resolved_tolerance,
 )
-from onnxferry.export.parity.values import nonfinite_probes, value_probes
 from onnxferry.export.progress import say
-from onnxferry.export.source import Feeds, RoundedSource, Source, dynamic_axes
+from onnxferry.export.source import Feeds, RoundedSource, Source, TableSource, dynamic_axes
 from onnxferry.runtime.artifact.comparison import absolute_difference, allowed_difference, outside
 from onnxferry.runtime.artifact.tolerances import EXACT, Tolerance
 from onnxferry.runtime.errors import OnnxFerryError
@@ -47,8 +49,8 @@ MOST_FAILURES = 2
 SHRINKING_SECONDS = 1.0
 """For one probe."""
 
-SHOWN = 8
-"""Elements of an input that a message prints."""
+ROW_ATTEMPTS = 40
+"""Of one probe of a table: how often the source is asked to find out which rows it takes."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,17 @@ class ValueCheck:
         self.runner = runner
         self.tolerances = tolerances
         self.report = report
+        self.table = source if isinstance(source, TableSource) else None
         self.failed: list[SourceRun] = []  # the shrunk probes, as cases that can be explained
 
     def check_values(self, model: onnx.ModelProto, runs: Sequence[SourceRun]) -> None:
         """Adds the probes to the report's cases, and what differs to its failures."""
         inputs, examples = self.source.inputs, self.source.examples
-        cases = [*size_probes(model, inputs, examples), *value_probes(inputs, examples, roles(model), _shapes(self.source, runs))]
+        cases = (
+            list(row_probes(inputs, examples))
+            if self.table is not None
+            else [*size_probes(model, inputs, examples), *value_probes(inputs, examples, roles(model), _shapes(self.source, runs))]
+        )
         end = time.monotonic() + SECONDS
         for number, case in enumerate(cases):
             if number >= LEAST and time.monotonic() > end:
@@ -109,6 +116,9 @@ class ValueCheck:
                     self.report.notes.append(text)
 
     def _failing(self, case: Case) -> bool:
+        if self.table is not None:
+            kept = self._taken(case)
+            case = some_rows(case, np.array(kept)) if kept else case
         want = self._answer(case.feeds)
         shapes = {name: tuple(np.shape(array)) for name, array in case.feeds.items()}
         traced = dynamic_axes(self.source.inputs) == dict(case.sizes)
@@ -122,9 +132,29 @@ class ValueCheck:
             return False
         feeds, want, found = self._shrunk(case.feeds, want, found)
         self.failed.append(SourceRun(Case(case.name, feeds, given_case("", feeds, self.source.inputs).sizes, generated=True), want))
-        given = ", ".join(f"{name} = {_shown(array)}" for name, array in feeds.items())
+        given = ", ".join(f"{name} = {shown(array)}" for name, array in feeds.items())
         self.report.failures.append(Failure(found.kind, f"{found.words}, for {given} (probe {case.name!r})", case.name, found.output))
         return True
+
+    def _taken(self, case: Case) -> list[int]:
+        """The rows of a table that the source answers by finite numbers. What it does not take together is asked by halves."""
+        found: list[int] = []
+        todo = [np.arange(len(next(iter(case.feeds.values()))))]
+        for _ in range(ROW_ATTEMPTS):
+            if not todo:
+                break
+            rows = todo.pop(0)
+            want = self._answer(some_rows(case, rows).feeds)
+            if want is None:
+                half = len(rows) // 2
+                todo += [rows[:half], rows[half:]] if half else []
+                continue
+            fine = np.ones(len(rows), dtype=bool)
+            for array in want.values():
+                if array.dtype.kind == "f":
+                    fine &= np.isfinite(array).reshape(len(rows), -1).all(1)
+            found += [int(row) for row in rows[fine]]
+        return sorted(found)
 
     def _answer(self, feeds: Feeds) -> dict[str, np.ndarray] | None:
         try:
@@ -143,7 +173,7 @@ class ValueCheck:
         got = self._file(feeds)
         if isinstance(got, str):
             return Found("", "runtime", (), f"ONNX Runtime cannot run the file where the model can ({got})")
-        wobble = Wobble(self.source, feeds, want)
+        wobble = Wobble(self.source, feeds, want, None if self.table is None else rounded_rows(self.table))
         for name, array in want.items():
             found = self._output(name, array, np.asarray(got[name]), wobble)
             if found is not None:
@@ -185,15 +215,15 @@ class ValueCheck:
         changed = True
         while changed:
             changed = False
-            for smaller in _smaller(self.source, feeds):
+            for less in smaller(self.source.inputs, feeds):
                 if time.monotonic() > end:
                     break
-                answer = self._answer(smaller)
+                answer = self._answer(less)
                 if answer is None or not all(all_finite(array) for array in answer.values()):
                     continue
-                again = self._compared(smaller, answer)
+                again = self._compared(less, answer)
                 if again is not None and again.kind == found.kind:
-                    feeds, want, found, changed = smaller, answer, again, True
+                    feeds, want, found, changed = less, answer, again, True
                     break
         return feeds, want, found
 
@@ -209,11 +239,11 @@ def check_values(
 ) -> list[SourceRun]:
     """Compare on value probes, if everything else passed: adds to the report; returns all runs, with the probes that failed.
 
-    A source whose rounding is not known (scikit-learn) has no fair yardstick: it is not probed.
+    A source whose rounding is not known has no fair yardstick: it is not probed.
     """
     # Who gives exact tolerances (our own families) brings the inputs that fit them, too.
     own = any(isinstance(tolerance, Tolerance) for tolerance in (tolerances or {}).values())
-    if own or not report.passed or not isinstance(source, RoundedSource):
+    if own or not report.passed or not isinstance(source, RoundedSource | TableSource):
         return list(runs)
     check = ValueCheck(source, runner, tolerances or {}, report)
     check.check_values(model, runs)
@@ -233,27 +263,6 @@ def _shapes(source: Source, runs: Sequence[SourceRun]) -> list[dict[str, int]]:
     ]
     fitting = [(elements, sizes) for elements, sizes in others if elements <= 4 * size]
     return [traced, *([max(fitting, key=lambda pair: pair[0])[1]] if fitting else ())]
-
-
-def _smaller(source: Source, feeds: Feeds) -> list[Feeds]:
-    found: list[Feeds] = []
-    sizes = given_case("", feeds, source.inputs).sizes
-    for axis, size in sizes.items():
-        half = size // 2
-        for keep in (slice(0, half), slice(half, size)) if half else ():
-            cut = {}
-            for spec in source.inputs:
-                places = tuple(keep if name == axis else slice(None) for name in spec.shape)
-                cut[spec.name] = np.array(feeds[spec.name][places])
-            found.append(cut)
-    for name, array in feeds.items():
-        if array.dtype.kind in "iufb" and array.size > 1 and np.count_nonzero(array) > 1:
-            flat = np.flatnonzero(array)
-            for part in (flat[: len(flat) // 2], flat[len(flat) // 2 :]):
-                zeroed = array.copy()
-                zeroed.reshape(-1)[part] = 0
-                found.append({**feeds, name: zeroed})
-    return found
 
 
 def _other_nonfinite(want: np.ndarray, got: np.ndarray) -> str:
@@ -278,9 +287,3 @@ def _left_out(cases: Sequence[Case]) -> str:
     names = "; ".join(case.name.removeprefix("values: ") for case in cases[:4])
     more = f" and {len(cases) - 4} more" if len(cases) > 4 else ""
     return f"{len(cases)} value probes were left out, for the model takes long: {names}{more}"
-
-
-def _shown(array: np.ndarray) -> str:
-    if array.size <= SHOWN:
-        return repr(array.tolist())
-    return f"{array.dtype}{list(array.shape)}, {np.count_nonzero(array)} of them not zero"
