@@ -184,7 +184,7 @@ def _collect_steps(model: Any, found: dict[int, list[float]]) -> None:
 
 
 def _texts(source: SklearnSource) -> dict[str, Feeds]:
-    from onnxferry.export.sources.sklearn.converters.text import special_characters
+    from onnxferry.export.sources.sklearn.converters.text.vectorizers import special_characters
 
     (name, array), *_ = source.examples.items()
     known = [str(each) for each in array.ravel() if str(each).strip()] or ["text"]

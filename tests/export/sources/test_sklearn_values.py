@@ -27,7 +27,7 @@ from sklearn.preprocessing import Binarizer, FunctionTransformer, KBinsDiscretiz
 from sklearn.tree import DecisionTreeClassifier
 
 from onnxferry.export import export_model
-from onnxferry.export.sources.sklearn.converters.token_pattern import PatternError, words_pattern
+from onnxferry.export.sources.sklearn.converters.text.token_pattern import PatternError, words_pattern
 from onnxferry.export.sources.sklearn.estimator import SklearnSource
 from onnxferry.export.sources.sklearn.thresholds import MAX_ROWS, thresholds
 from onnxferry.runtime import load

@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxferry.export.sources.sklearn.converters.registry import TRANSFORM, Input, column_list, converts, matrix, predict, unsupported
 from onnxferry.export.sources.sklearn.converters.tensors import GraphBuilder, Tensor, Whole
-from onnxferry.export.sources.sklearn.converters.text import required
+from onnxferry.export.sources.sklearn.converters.text.vectorizers import required
 
 
 def category_index(graph: GraphBuilder, model: Any, column: Tensor, categories: Any) -> Tensor:

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 from onnxferry.export.sources.sklearn.converters.registry import TRANSFORM, Columns, Input, converts, matrix, unsupported
 from onnxferry.export.sources.sklearn.converters.tensors import GraphBuilder, Tensor, Whole
-from onnxferry.export.sources.sklearn.converters.token_pattern import PatternError, class_of, is_word, words_pattern
+from onnxferry.export.sources.sklearn.converters.text.token_pattern import PatternError, class_of, is_word, words_pattern
 from onnxferry.runtime.errors import ExportError
 
 TEXT_OPSET = 20

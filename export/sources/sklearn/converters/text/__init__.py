@@ -1,0 +1,5 @@
+"""Text vectorizers."""
+
+from onnxferry.export.sources.sklearn.converters.text import vectorizers
+
+__all__ = ["vectorizers"]
