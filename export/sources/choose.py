@@ -20,7 +20,7 @@ from typing import Any
 from onnxferry.export.options import ExportOptions
 from onnxferry.export.source import IN_TRAINING_MODE, Plan
 from onnxferry.export.sources.factory import FACTORY, object_from_factory
-from onnxferry.export.sources.other_files import refuse_other
+from onnxferry.export.sources.other_files import refuse_other, way_from
 from onnxferry.export.tasks.plans import task_plans
 from onnxferry.runtime.arguments import kind
 from onnxferry.runtime.errors import ExportError, InputError, MissingExtraError
@@ -204,7 +204,7 @@ def choose(model: Any, *, weights: str | os.PathLike[str] | None = None) -> Chos
         return Chosen(Path(model), _of_file(Path(model)))
     framework = _framework(model)
     if framework is None:
-        raise InputError(f"expected {EXPECTED}, got {type(model).__name__}")
+        raise InputError(f"expected {EXPECTED}, got {type(model).__name__}{way_from(model)}{_state_dict_hint(model)}")
     return Chosen(model, framework)
 
 
@@ -232,7 +232,7 @@ def _named(name: str, weights: str | os.PathLike[str] | None) -> Chosen:
     made = object_from_factory(name, is_model=lambda found: _framework(found) is not None and not isinstance(found, type))
     framework = _framework(made)
     if framework is None:
-        raise InputError(f"{name} gave {kind(made)}, expected {EXPECTED}{_state_dict_hint(made)}")
+        raise InputError(f"{name} gave {kind(made)}, expected {EXPECTED}{way_from(made)}{_state_dict_hint(made)}")
     if weights is not None:
         if framework.package != "torch":
             raise InputError(f"the option weights does not apply to {framework.name}: {HINTS['weights']}")

@@ -1,9 +1,10 @@
-"""Files that no source reads: what they are, and the way from them to an ONNX file."""
+"""Files and objects that no source reads: what they are, and the way from them to an ONNX file."""
 
 from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from onnxferry.runtime.errors import InputError
 
@@ -32,6 +33,28 @@ WAYS = {
     ): "holds weights alone: name what makes the model, and give it as --weights: export pkg.module:make_model --weights {name}",
 }
 """Endings, and what to say of a file with one of them."""
+
+
+PACKAGES = {
+    "lightgbm": "convert it with onnxmltools (onnxmltools.convert_lightgbm, with zipmap=False) and export the .onnx file",
+    "xgboost": "convert it with onnxmltools (onnxmltools.convert_xgboost) and export the .onnx file",
+    "catboost": "save it as .onnx (model.save_model('theirs.onnx', format='onnx')) and export that",
+    "tensorflow": "save a Keras model as .keras, or convert it with tf2onnx, and export that file",
+    "tf_keras": "load it with keras 3 (keras.models.load_model) and export that",
+    "paddle": "convert it with paddle2onnx and export the .onnx file",
+    "mxnet": "convert it to .onnx with its own exporter and export that file",
+    "diffusers": "export its parts, which are torch.nn.Modules: pipeline.unet, for example",
+    "onnx": "save it (onnx.save(model, 'theirs.onnx')) and export that file",
+    "onnxruntime": "export the .onnx file that the session was opened from",
+}
+"""Packages of models that no source takes as objects, and the way from them."""
+
+
+def way_from(model: Any) -> str:
+    """``; convert it with …`` for an object of a package that is known, or ""."""
+    bases = (model if isinstance(model, type) else type(model)).__mro__
+    ways = (PACKAGES.get(base.__module__.partition(".")[0]) for base in bases)
+    return next((f"; {way}" for way in ways if way), "")
 
 
 def refuse_other(path: Path) -> None:

@@ -69,6 +69,30 @@ class Prediction:
         return f"Prediction(label={self.label!r}, probability={self.probability:.4f})"
 
 
+class Predictions(list[Prediction]):
+    """The list that ``predict`` returns. A notebook shows it as a table."""
+
+    _MOST_SHOWN = 20
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("label", "probability", "probabilities", "top", "to_dict"):
+            raise AttributeError(
+                f"predict returns a list, one prediction an image or row, and a list has no {name!r}; use predict_one(…).{name} for one"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _repr_html_(self) -> str:
+        """What IPython shows."""
+        from html import escape
+
+        rows = "".join(
+            f"<tr><td>{position}</td><td>{escape(each.label)}</td><td>{each.probability:.2%}</td></tr>"
+            for position, each in enumerate(self[: self._MOST_SHOWN])
+        )
+        more = f"<p>{len(self) - self._MOST_SHOWN} more</p>" if len(self) > self._MOST_SHOWN else ""
+        return f"<table><thead><tr><th></th><th>label</th><th>probability</th></tr></thead><tbody>{rows}</tbody></table>{more}"
+
+
 class Classifier(Model):
     """A recogniser: images of any size in, a class for each out.
 
@@ -82,7 +106,7 @@ class Classifier(Model):
         self.channels = _check_recogniser(engine)
         self._one_by_one = engine.inputs[0].shape[0] == 1
 
-    def predict(self, x: ImagesInput, batch_size: int | None = None) -> list[Prediction]:
+    def predict(self, x: ImagesInput, batch_size: int | None = None) -> Predictions:
         """One :class:`Prediction` for each image, in the order given; a list also for one image.
 
             model.predict("three.png")
@@ -103,7 +127,7 @@ class Classifier(Model):
         """
         images = decode_images(x, self.channels)
         predictions = dict(self.predict_each(enumerate(images), batch_size))
-        return [predictions[position] for position in range(len(predictions))]
+        return Predictions(predictions[position] for position in range(len(predictions)))
 
     def predict_one(self, image: ImageInput) -> Prediction:
         """The :class:`Prediction` for one image: a path, bytes, an open file, a PIL image or an array, as :meth:`predict` takes it.

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.tables.feeds import as_feeds
-from onnxferry.runtime.tasks.classifier import Prediction
+from onnxferry.runtime.tasks.classifier import Prediction, Predictions
 from onnxferry.runtime.tasks.model import Model
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class RowClassifier(Model):
             return False
         return probabilities.dtype in ("float32", "float64") and index.dtype == "int64" and probabilities.shape[1] in (len(labels), None)
 
-    def predict(self, rows: Any) -> list[Prediction]:
+    def predict(self, rows: Any) -> Predictions:
         """One :class:`~onnxferry.runtime.tasks.classifier.Prediction` for each row, in the order given; a list also for one row.
 
             model.predict(frame)                                    # a pandas or polars DataFrame
@@ -57,10 +57,10 @@ class RowClassifier(Model):
             )
         if len(indices) and (indices.min() < 0 or indices.max() >= len(labels)):
             raise ArtifactError(f"{self.engine.path} gives a class_index beyond its {len(labels)} labels; export the model again")
-        return [
+        return Predictions(
             Prediction(labels[index], index, float(row[index]), row, labels)
             for index, row in zip(indices.tolist(), probabilities, strict=True)
-        ]
+        )
 
     def predict_one(self, row: Any) -> Prediction:
         """The prediction for one row: a dict by column, or what a model with one input takes.

@@ -36,6 +36,7 @@ from onnxferry.runtime.errors import InputError, TrainingError, first_line
 from onnxferry.runtime.files import write_json, write_text_whole, written_whole
 from onnxferry.runtime.formats import json_safe
 from onnxferry.train.loop.checkpoint import load_checkpoint, load_plain, save_atomically
+from onnxferry.train.loop.fabric_words import quiet
 from onnxferry.train.loop.folder import check_same_run, one_run_at_a_time, record_of
 from onnxferry.train.loop.learner import Learner
 from onnxferry.train.loop.saved_state import check_alike, check_moments
@@ -178,7 +179,8 @@ def _check_device(config: LoopConfig) -> None:
 def _fabric(config: LoopConfig) -> Fabric:
     strategy = "ddp" if config.devices > 1 else "auto"
     fabric = Fabric(accelerator=config.device, devices=config.devices, strategy=strategy, precision=config.precision)  # type: ignore[arg-type]
-    fabric.launch()
+    with quiet():
+        fabric.launch()
     return fabric
 
 

@@ -93,7 +93,7 @@ def rows_from_csv(path: Path, inputs: Sequence[TensorSpec], optional: Sequence[T
     """The columns that the model takes; the names of the others go into ``notes``."""
     table, left = chosen_columns(read_table(path), inputs, optional)
     if left:
-        notes.append(f"not used of {path.name}: {', '.join(left)}")
+        notes.append(f"not used of {path.name}: {', '.join(name or '(a column without a name)' for name in left)}")
     check_text(table, inputs)
     try:
         return dict(as_feeds(table, inputs, optional))

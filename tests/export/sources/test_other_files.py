@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from onnxferry.export import export_model
 from onnxferry.export.sources.choose import choose
@@ -62,3 +66,43 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (note,) = choose("nets_of_mine:unet").notes
     assert "never trained" in note
     assert choose("nets_of_mine:trained").notes == choose("nets_of_mine:loaded").notes == ()
+
+
+@pytest.mark.parametrize(
+    ("package", "words"),
+    [
+        ("lightgbm.basic", r"onnxmltools\.convert_lightgbm"),
+        ("xgboost.core", r"onnxmltools\.convert_xgboost"),
+        ("catboost.core", r"format='onnx'"),
+        ("tensorflow.python.trackable", r"tf2onnx"),
+        ("paddle.nn", r"paddle2onnx"),
+        ("onnx", r"onnx\.save"),
+    ],
+)
+def test_the_way_from_objects_of_other_packages(tmp_path: Path, package: str, words: str) -> None:
+    booster = type("Booster", (), {"__module__": package})()
+    with pytest.raises(InputError, match=rf"got Booster; .*{words}"):
+        export_model(booster, None, tmp_path / "a.onnx")
+
+
+def test_a_state_dict_says_what_to_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"weights alone: name what makes the model"):
+        export_model(torch.nn.Linear(2, 2).state_dict(), None, tmp_path / "a.onnx")
+
+
+def test_an_estimator_of_another_package_says_its_way(tmp_path: Path) -> None:
+    class Boosted(ClassifierMixin, BaseEstimator):
+        """What LightGBM's own class is to scikit-learn."""
+
+        def fit(self, rows: np.ndarray, kinds: np.ndarray) -> Boosted:
+            self.classes_, self.n_features_in_ = np.unique(kinds), rows.shape[1]
+            return self
+
+        def predict(self, rows: np.ndarray) -> np.ndarray:
+            return np.zeros(len(rows), int)
+
+    Boosted.__module__ = "lightgbm.sklearn"
+    rows = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    model = make_pipeline(StandardScaler(), Boosted()).fit(rows, np.arange(20) % 2)
+    with pytest.raises(ExportError, match=r"Boosted has no conversion to ONNX; convert it with onnxmltools"):
+        export_model(model, rows, tmp_path / "a.onnx")

@@ -39,3 +39,11 @@ def test_a_row_without_an_answer_is_named(rows: Path) -> None:
         assert [prediction.label for prediction in model.predict([[3, 0], [0, 3]])] == ["no", "yes"]
         with pytest.raises(InputError, match="row 2 has a missing or infinite number, for which the model has no answer"):
             model.predict([[3, 0], [None, 3]])
+
+
+def test_a_list_of_predictions_says_how_to_get_one(rows: Path) -> None:
+    with load(rows, device="cpu") as model:
+        assert isinstance(model, RowClassifier)
+        with pytest.raises(AttributeError, match=r"use predict_one\(…\)\.label for one"):
+            model.predict([[3, 0]]).label  # noqa: B018
+        assert "<td>no</td>" in model.predict([[3, 0]])._repr_html_()

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 import json
+import pickle
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -292,3 +294,22 @@ def test_one_image_gives_one_prediction(recogniser: Path) -> None:
         assert model.predict_one(image).label == model.predict(image)[0].label == "white"
         with pytest.raises(InputError, match="got list"):
             model.predict_one([image])
+
+
+def test_a_list_of_predictions_says_how_to_get_one_and_is_a_table_in_a_notebook(recogniser: Path) -> None:
+    with load(recogniser, device="cpu") as model:
+        assert isinstance(model, Classifier)
+        found = model.predict(grey(200))
+        for name in ("label", "probability", "top", "to_dict"):
+            with pytest.raises(AttributeError, match=rf"predict returns a list, .* use predict_one\(…\)\.{name} for one"):
+                getattr(found, name)
+        assert not hasattr(found, "nonsense")
+        assert isinstance(copy.deepcopy(found), list)
+        assert [each.label for each in pickle.loads(pickle.dumps(found))] == [found[0].label]  # noqa: S301 (ours)
+        many = model.predict([grey(value) for value in range(0, 250, 10)])
+    html = many._repr_html_()
+    assert html.count("<tr>") == 1 + 20
+    assert f"<td>{many[0].label}</td>" in html
+    assert html.endswith("<p>5 more</p>")
+    bold = Prediction("<b>&", 0, 0.5, np.float32([0.5, 0.5]), ("<b>&", "x"))
+    assert "<td>&lt;b&gt;&amp;</td><td>50.00%</td>" in type(many)([bold])._repr_html_()

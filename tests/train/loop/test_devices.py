@@ -58,6 +58,7 @@ def train(folder: Path, family: str, devices: int) -> Path:
     words = [sys.executable, str(script), family, str(devices), str(out)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
+    assert (done.stdout, done.stderr) == ("", ""), "the library is silent, and so are the packages that it uses"
     return out
 
 

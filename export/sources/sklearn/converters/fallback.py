@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto
 from onnx.compose import add_prefix
 
+from onnxferry.export.sources.other_files import way_from
 from onnxferry.export.sources.sklearn.converters.registry import (
     CLASS,
     PREDICT,
@@ -135,9 +136,8 @@ def _asked(model: Any, dtype: str, opset: int) -> onnx.ModelProto:
         except NameError as error:  # skl2onnx: "Option 'zipmap' not in [...]"
             problem = problem or error
         except (exceptions.MissingShapeCalculator, exceptions.MissingConverter) as error:
-            raise ExportError(
-                f"{words(model)} has no conversion to ONNX: export the other steps, and compute this one before or after the file"
-            ) from error
+            way = way_from(model) or ": export the other steps, and compute this one before or after the file"
+            raise ExportError(f"{words(model)} has no conversion to ONNX{way}") from error
         except Exception as error:
             raise ExportError(f"skl2onnx cannot convert {words(model)}: {type(error).__name__}: {_short(error)}") from error
     raise ExportError(f"skl2onnx cannot convert {words(model)}: {_short(problem) if problem else 'no reason given'}") from problem
