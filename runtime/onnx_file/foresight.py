@@ -327,7 +327,10 @@ class Foresight:
                 "ONNX Runtime"
             )
         shape = first.shape or ()
-        for size in (shape[axis] for axis in _ABORTS_ON.get(operator, ()) if len(shape) == 3):
+        axes = _ABORTS_ON.get(operator, ())
+        if operator == "GRU" and len(values) > 4 and values[4] is not ABSENT:  # with the lengths of the sequences, no steps are fine
+            axes = axes[1:]
+        for size in (shape[axis] for axis in axes if len(shape) == 3):
             if not isinstance(size, int) and len(self._never_zero) < _MOST_SIZES:
                 self._never_zero.setdefault(size, operator)
         if operator == "Multinomial" and number_of(attributes, "sample_size") > self._limits.samples:

@@ -235,3 +235,14 @@ def test_a_graph_cannot_make_this_slow_or_deep() -> None:
         summary = read_model(recurrent("LSTM", [first, *nodes, node("Identity", f"v{len(nodes)}", "e")], constants))
         assert not summary.never_zero
     assert read_model(recurrent("LSTM", [first, *halved[:20], node("Identity", "v20", "e")], constants)).never_zero
+
+
+def test_a_gru_with_the_lengths_of_its_sequences_takes_no_steps() -> None:
+    """Its kernel ends the process for no steps only where the lengths are not given (ONNX Runtime 1.31.1 and 1.32.0)."""
+    weights = {"W": np.ones((1, 9, 2), np.float32), "R": np.ones((1, 9, 3), np.float32), "lengths": np.zeros(2, np.int32)}
+    nodes = [node("Slice", "x start end axis", "e"), node("GRU", "e W R _ lengths", "y", hidden_size=3)]
+    cuts = {"start": [4], "end": [FAR], "axis": [0]}
+    with Engine(graph_of(nodes, {**weights, **cuts}, ["y"], 20), device="cpu") as engine:
+        assert engine.run({"x": np.ones((4, 2, 2), np.float32)})["y"].shape == (0, 1, 2, 3)
+        with pytest.raises(InputError, match="end the whole process on an empty batch"):
+            engine.run({"x": np.ones((5, 0, 2), np.float32)})
