@@ -73,6 +73,7 @@ def autoencoder_plans(checkpoint: Checkpoint, name: str, options: ExportOptions)
     )
     latents = _latents(network, examples)
     probes = [latents, latents[::-1] * np.float32(1.5), np.zeros((1, config.latent), np.float32)]
+    probes += [np.eye(config.latent, dtype=np.float32) * size for size in (np.float32(30), np.float32(-30), np.float32(1e-8))]
     decoder = Plan(
         TorchSource(
             DecoderTask(network).eval(),

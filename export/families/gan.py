@@ -49,7 +49,7 @@ def generator_plans(checkpoint: Checkpoint, name: str, options: ExportOptions) -
         return {"noise": numbers, "label": np.arange(count) % len(config.labels)}
 
     goldens = [{"noise": noise[:3], "label": label[:3]}, {"noise": noise[-1:], "label": label[-1:]}]
-    samples = numbered([{"noise": noise, "label": label}, drawn(64), drawn(33, 2.0), drawn(1, 0.0)])
+    samples = numbered([{"noise": noise, "label": label}, drawn(64), drawn(33, 2.0), drawn(1, 0.0), drawn(12, 100.0), drawn(12, 1e-8)])
     return [
         Plan(
             TorchSource(

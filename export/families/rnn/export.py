@@ -116,6 +116,11 @@ def text_cases(network: Rnn, text: bytes) -> dict[str, Feeds]:
         ("top_p", {**ragged, "top_p": np.array(0.7, np.float32), "temperature": np.array(0.8, np.float32)}, 40),
         ("top_k and top_p", {**ragged, "top_k": np.array(20, np.int64), "top_p": np.array(0.9, np.float32)}, 40),
         ("nothing to write", prompt_batch([text[:50], text[50:100]]), 0),
+        ("bytes 0 and 255", prompt_batch([bytes(30), b"\xff" * 30]), 20),
+        ("temperature next to nothing", {**ragged, "temperature": np.array(1e-6, np.float32)}, 20),
+        ("temperature of a million", {**ragged, "temperature": np.array(1e6, np.float32)}, 20),
+        ("top_p next to nothing", {**ragged, "top_p": np.array(1e-6, np.float32)}, 20),
+        ("top_k of all, top_p of one", {**ragged, "top_k": np.array(VOCABULARY, np.int64), "top_p": np.array(1.0, np.float32)}, 20),
     ]
     return {name: {**feeds, "uniforms": clear_draws(network, start, feeds, steps, seed)} for seed, (name, feeds, steps) in enumerate(plans)}
 
