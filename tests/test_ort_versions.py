@@ -1,4 +1,5 @@
-"""The oldest ONNX Runtimes that are promised, in environments that hold no torch, no onnx, and of ours only the wheel.
+"""The oldest ONNX Runtimes that are promised and the newest that there is, in environments that hold no torch, no onnx, and of ours
+only the wheel.
 
 An artifact's promise is to any caller: the bare onnxruntime API runs each file from 1.20 on; our own runtime wants 1.24.
 """
@@ -29,6 +30,7 @@ from onnxferry.train.loop.checkpoint import Checkpoint
 ROOT = Path(__file__).parents[1]
 OLDEST = "1.24"  # for our runtime
 OLDEST_BARE = "1.20"  # for an artifact without it
+NEWEST_TRIED = "1.32"  # the newest that these tests have passed with; a later one is taken where the package index has it
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 
@@ -79,9 +81,8 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment with the oldest ONNX Runtime that our runtime takes, and our wheel with what it requires itself."""
-    base = tmp_path_factory.mktemp("old")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("wheel")
     tree = base / "tree"
     tree.mkdir()
     for name in ("runtime", "train", "export", "demo", "pyproject.toml", "README.md", "LICENSE"):
@@ -91,8 +92,20 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             shutil.copy(source, tree)
     run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", base, tree, cwd=base)
-    (wheel,) = base.glob("*.whl")
-    return environment(base, wheel, f"onnxruntime=={OLDEST}.*")
+    (built,) = base.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def old(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with the oldest ONNX Runtime that our runtime takes, and our wheel with what it requires itself."""
+    return environment(tmp_path_factory.mktemp("old"), wheel, f"onnxruntime=={OLDEST}.*")
+
+
+@pytest.fixture(scope="module")
+def newest(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with the newest ONNX Runtime that the package index has, and our wheel."""
+    return environment(tmp_path_factory.mktemp("newest"), wheel, f"onnxruntime>={NEWEST_TRIED}")
 
 
 class Small(torch.nn.Module):
@@ -197,3 +210,82 @@ def test_our_runtime_predicts_there_without_torch(old: Path, artifacts: Mapping[
     (one,), (other,) = there["predictions"], here["predictions"]
     assert one["label"] == other["label"]
     assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
+
+
+ANSWERS = """
+import json, sys
+import numpy as np, onnxruntime
+from onnxferry.runtime import Classifier, TextGenerator, check_file, load
+from onnxferry.runtime.engine.replay import replay_goldens
+
+rng = np.random.default_rng(3)
+names, paths = sys.argv[2::2], sys.argv[3::2]
+passed, answers = {}, {}
+for name, path in zip(names, paths):
+    with load(path, device="cpu") as model:
+        if model.engine.contract.goldens:
+            passed[name] = replay_goldens(model.engine.run, model.engine.contract).passed
+        if isinstance(model, Classifier):
+            images = rng.integers(0, 256, (4, 40, 33, model.channels), np.uint8)
+            answers[name] = np.stack([each.probabilities for each in model.predict(images)])
+        elif isinstance(model, TextGenerator):
+            answers[name] = np.float64([model.score("The sea was calm.")])
+np.savez(sys.argv[1], **answers)
+print(json.dumps({
+    "onnxruntime": onnxruntime.__version__, "passed": passed, "confined": check_file(paths[0]).report.passed,
+}))
+"""
+
+
+def test_the_newest_answers_as_the_one_here(newest: Path, artifacts: Mapping[str, Path], tmp_path: Path) -> None:
+    """What a release computes in another way, refuses or warns of shows here first."""
+    words = [word for pair in artifacts.items() for word in map(str, pair)]
+    told = {}
+    for place, python in (("there", newest), ("here", Path(sys.executable))):
+        told[place] = json.loads(run(python, "-W", "error", "-c", ANSWERS, tmp_path / f"{place}.npz", *words, cwd=tmp_path))
+        assert set(told[place]["passed"].values()) == {True}
+        assert told[place]["confined"] is True
+    assert told["there"]["passed"].keys() == told["here"]["passed"].keys()
+    version = told["there"]["onnxruntime"]
+    assert tuple(map(int, version.split(".")[:2])) >= tuple(map(int, NEWEST_TRIED.split(".")))
+    with np.load(tmp_path / "there.npz") as there, np.load(tmp_path / "here.npz") as here:
+        assert there.files == here.files
+        assert len(here.files) > 6
+        for name in here.files:
+            np.testing.assert_allclose(there[name], here[name], atol=1e-5, rtol=0, err_msg=f"{name} in ONNX Runtime {version}")
+
+
+def test_errors_of_the_newest_are_told_as_here(newest: Path, artifacts: Mapping[str, Path], tmp_path: Path) -> None:
+    """They are recognised by their words, which a release may change."""
+    (tmp_path / "broken.onnx").write_bytes(artifacts["own"].read_bytes()[:-100])
+    program = """
+import sys
+import numpy as np
+from onnxferry.runtime import errors, load
+feeds = {"steps": np.zeros((1, 20000, 6), "f4"), "scale": np.float32(1)}
+with load(sys.argv[1], device="cpu") as model:
+    for call in (
+        lambda: model.run(feeds, timeout=1e-3),
+        lambda: model.run({**feeds, "steps": np.zeros((1, 2, 5), "f4")}),
+        lambda: load("broken.onnx", device="cpu"),
+    ):
+        try:
+            call()
+        except errors.OnnxFerryError as error:
+            print(type(error).__name__, error)
+"""
+    there, here = (run(python, "-c", program, artifacts["own"], cwd=tmp_path) for python in (newest, Path(sys.executable)))
+    assert len(here.splitlines()) == 3
+    assert there == here
+
+
+def test_the_newest_leaves_nothing_behind_either(newest: Path, artifacts: Mapping[str, Path], tmp_path: Path) -> None:
+    """Telemetry on Linux came with 1.29, on by default: a release could turn it on in another way."""
+    home = tmp_path / "home"
+    home.mkdir()
+    unset = ("CI", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "ONNXFERRY_CACHE", "TF_BUILD", "GITHUB_ACTIONS")
+    places = {"HOME": str(home), "TMPDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    inherited = {name: value for name, value in os.environ.items() if name not in unset and not name.startswith("PYTHON")}
+    program = "import sys; from onnxferry.runtime import check_file, load; load(sys.argv[1], device='cpu'); check_file(sys.argv[1])"
+    subprocess.run([newest, "-c", program, artifacts["own"]], env=inherited | places, check=True, timeout=120, cwd=tmp_path)
+    assert list(home.rglob("*")) == []
