@@ -50,6 +50,10 @@ _ABORTS_ON: Mapping[str, tuple[int, ...]] = {"LSTM": (1,), "DynamicQuantizeLSTM"
 """Axes of the first input whose size must not be 0, or the kernel ends the process (ONNX Runtime 1.24 to 1.32)."""
 
 
+_ROUNDS = 64
+"""Of a Loop that are followed at the most: what doubles in each is beyond any limit by then."""
+
+
 _MOST_SIZES = 64  # that are looked at before each run
 
 
@@ -91,13 +95,13 @@ _DECODED = _SPECIAL | SAME | _DIVISIONS | _WHOLE
 """Operators for which the numbers of constants are looked at."""
 
 
-WATCHED = frozenset({*_TREES, *_RECURRENT, *_MADE, *_DIVISIONS, *names("StringConcat Concat Multinomial Range MelWeightMatrix")}) | names(
-    "RandomNormal RandomUniform"
-)
+WATCHED = frozenset(
+    {*_TREES, *_RECURRENT, *_MADE, *_DIVISIONS, *names("StringConcat Loop Concat Multinomial Range MelWeightMatrix")}
+) | names("RandomNormal RandomUniform")
 """Operators for which a graph is followed at all."""
 
 
-_GRAPH: Fields = {1: LENGTH | REPEATED, 5: LENGTH | REPEATED, 12: LENGTH | REPEATED}  # node, initializer, output
+_GRAPH: Fields = dict.fromkeys((1, 5, 11, 12), LENGTH | REPEATED)  # node, initializer, input, output
 
 
 _NODE: Fields = {1: LENGTH | REPEATED, 2: LENGTH | REPEATED, 4: LENGTH, 5: LENGTH | REPEATED, 7: LENGTH}
@@ -131,19 +135,34 @@ def is_worth_it(operators: Iterable[tuple[str, str]]) -> bool:
 
 
 def needs_shapes(operators: Iterable[tuple[str, str]]) -> bool:
-    """Whether there are operators that end the process by the size of what they get."""
-    return any(name in _ABORTS_ON for _, name in operators)
+    """Whether there are operators that end the process by the size of what they get, or that can multiply what they carry."""
+    return any(name in _ABORTS_ON or name == "Loop" for _, name in operators)
+
+
+def _smallest(value: Value) -> Value:
+    """What a Loop carries, open axes of size 1."""
+    shape = None if value.shape is None else tuple(size if isinstance(size, int) else 1 for size in value.shape)
+    return OPEN._replace(shape=shape)
+
+
+def _elements_of(value: Value) -> int:
+    return 1 if value.shape is None else math.prod(size for size in value.shape if isinstance(size, int))
 
 
 class Foresight:
     """Follows one model. ``functions``: where their messages lie. Raises UntrustedModelError for what is refused."""
 
-    def __init__(self, reader: ProtobufReader, name: str, limits: Limits, functions: Mapping[tuple[str, str], _Place]) -> None:
+    def __init__(
+        self, reader: ProtobufReader, name: str, limits: Limits, functions: Mapping[tuple[str, str], _Place], *, texts: bool = True
+    ) -> None:
+        """``texts``: whether texts are joined anywhere."""
+        self._texts = texts
         self._reader = ProtobufReader(reader.data, limits.fields)
         self._name = name
         self._limits = limits
         self._functions = functions
         self._emptied = False  # whether anything is known to be empty
+        self._smallest = False  # whether a Loop is followed for the smallest inputs
         self._shaped = False  # whether shapes are followed
         self._never_zero: dict[Dimension, str] = {}  # sizes, and the operator that gets them
 
@@ -154,18 +173,21 @@ class Foresight:
         self._graph(start, end, {name.encode(): value for name, value in shapes.items()}, {})
         return tuple(NeverZero(operator, size) for size, operator in self._never_zero.items())
 
-    def _graph(self, start: int, end: int, outer: _Known, given: Mapping[str, Attribute]) -> list[Value]:
-        """Its outputs."""
+    def _graph(self, start: int, end: int, outer: _Known, given: Mapping[str, Attribute], values: Sequence[Value] = ()) -> list[Value]:
+        """Its outputs. ``values``: of its first inputs, in order."""
         known = dict(outer) if outer else {}
         nodes: list[_Place] = []
         outputs: list[bytes] = []
+        left = iter(values)
         for number, _, value, stop in self._reader.fields(start, end, _GRAPH):
             if number == 1:
                 nodes.append((value, stop))
             elif number == 5:
                 known[self._name_in(value, stop, _TENSOR_NAME)] = value, stop
-            else:
+            elif number == 12:
                 outputs.append(self._name_in(value, stop, _OUTPUT_NAME))
+            elif (first := next(left, None)) is not None:
+                known[self._name_in(value, stop, _OUTPUT_NAME)] = first
         for place in nodes:
             self._node(*place, known, given)
         return [self._value(name, known) for name in outputs]
@@ -213,7 +235,10 @@ class Foresight:
         if function is not None:
             results = self._called(*function, values, attributes)
         else:
-            inner = [self._graph(*each.graph, known, given) for each in attributes.values() if each.graph is not None]
+            graphs = [each.graph for each in attributes.values() if each.graph is not None]
+            inner = [self._graph(*each, known, given, [OPEN] * len(values)) for each in graphs]
+            if name == "Loop" and graphs and not self._smallest:
+                self._rounds(graphs[0], known, given, values)
             if name == "If":
                 results = [either(ends) for ends in zip(*inner, strict=False)]
             else:
@@ -221,7 +246,32 @@ class Foresight:
         for output, result in zip(outputs, results, strict=False):
             if result != OPEN and output:
                 known[output] = result
-                self._emptied = self._emptied or result.empty
+                self._emptied = self._emptied or (result.empty and not self._smallest)
+
+    def _rounds(self, body: _Place, known: _Known, given: Mapping[str, Attribute], values: list[Value]) -> None:
+        """Refuses a Loop of a constant number of rounds that multiplies what it carries in each, where that is beyond any limit.
+
+        It is followed for the smallest inputs, all open axes of size 1, and no longer than it multiplies.
+        """
+        rounds, go_on = [*values, ABSENT, ABSENT][:2]
+        most = _ROUNDS if rounds is ABSENT and (go_on is ABSENT or go_on.constant) else 0
+        if rounds.numbers is not None and len(rounds.numbers) == 1:
+            most = min(rounds.numbers[0], _ROUNDS)
+        self._smallest = True
+        carried = values[2:]
+        total = 0
+        for turn in range(most):
+            carried = [self._carried(each) for each in carried]
+            carried = self._graph(*body, known, given, [OPEN, OPEN, *carried])[1 : 1 + len(carried)]
+            before, total = total, sum(each.weight if self._texts else _elements_of(each) for each in carried)
+            if total > self._limits.made_elements:
+                raise self._beyond("made_elements", total)
+            if turn > 2 and total * 2 < before * 3:
+                break
+        self._smallest = False
+
+    def _carried(self, value: Value) -> Value:
+        return _smallest(value)._replace(weight=value.weight, elements=value.elements) if self._texts else _smallest(value)
 
     def _attributes(self, places: Iterable[_Place], given: Mapping[str, Attribute]) -> dict[str, Attribute]:
         found = {}
@@ -312,6 +362,8 @@ class Foresight:
         return [] if each is None else [int(number) for number in attribute_ints(self._reader, each.place)[:SHORT]]
 
     def _check(self, operator: str, values: list[Value], attributes: Mapping[str, Attribute]) -> None:
+        if self._smallest:
+            return
         first = values[0] if values else OPEN
         if operator in ("Div", "Mod") and len(values) == 2 and may_trap(values[0], values[1], number_of(attributes, "fmod") == 1):
             raise self._refused(

@@ -247,7 +247,8 @@ class _ModelReader:
         never_zero: tuple[NeverZero, ...] = ()
         if foresight.is_worth_it(operators):
             followed = top.inputs if foresight.needs_shapes(operators) else ()
-            never_zero = foresight.Foresight(reader, self.name, limits, self.functions).follow(*graph, followed)
+            texts = ("", "StringConcat") in operators
+            never_zero = foresight.Foresight(reader, self.name, limits, self.functions, texts=texts).follow(*graph, followed)
         return ModelSummary(
             ir_version=ir_version,
             opsets=opsets,

@@ -318,6 +318,79 @@ def test_what_fills_memory_or_never_ends(data: bytes, words: str) -> None:
         read_model(data)
 
 
+def looped(nodes: list[Node], rounds: Any, x: tuple[int, list[Any]] = (FLOAT, ["n", 4]), *, cond: str = "") -> bytes:
+    """``v`` becomes ``w`` in each round; ``y`` is the last."""
+    go_on = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [node("Identity", "go", "on"), *nodes],
+        "body",
+        [go_on("i", INT64, []), go_on("go", BOOL, []), go_on("v", x[0], None)],
+        [go_on("on", BOOL, []), go_on("w", x[0], None)],
+    )
+    loop = helper.make_node("Loop", ["rounds" if rounds is not None else "", cond, "x"], ["y"], body=body)
+    constants = {"true": np.array(True), "one": np.array([1]), "three": np.array([3]), "far": np.array([2**62]), "zero": np.array([0])}
+    if rounds is not None:
+        constants["rounds"] = np.array(rounds)
+    return model([loop], {**constants, "flat": np.array([-1])}, {"x": x}, out=x[0])
+
+
+JOINED = [node("Concat", "v v", "w", axis=0)]
+ROTATED = [node("Slice", "v one far zero", "a"), node("Slice", "v zero one zero", "b"), node("Concat", "a b", "w", axis=0)]
+OUTER = [
+    node("Unsqueeze", "v one", "a"),
+    node("Unsqueeze", "v zero", "b"),
+    node("Add", "a b", "c"),
+    node("Reshape", "c flat", "w"),
+]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        looped(JOINED, 2**63 - 1),
+        looped(JOINED, 30),
+        looped([node("Concat", "v v", "j", axis=1), node("Relu", "j", "w")], 40),
+        looped([node("Concat", "v v v", "w", axis=-1)], None),
+        looped(JOINED, None, cond="true"),
+        looped([node("Relu", "v", "r"), node("Expand", "r three", "e"), node("Concat", "e e", "w", axis=0)], 64),
+        looped(OUTER, 7, (FLOAT, [4])),
+        looped([node("StringConcat", "v v", "w")], 40, (STRING, ["n"])),
+    ],
+)
+def test_what_multiplies_in_each_round_of_a_loop(data: bytes) -> None:
+    with pytest.raises(UntrustedModelError, match="elements made in memory"):
+        read_model(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        looped(JOINED, 10),
+        looped(ROTATED, 1000),
+        looped([node("Concat", "v x", "w", axis=0)], 300),
+        looped([node("Slice", "v three far zero", "s"), node("Concat", "s s", "j", axis=0), node("Slice", "j zero three zero", "w")], 99),
+    ],
+)
+def test_loops_that_grow_little_are_run(data: bytes) -> None:
+    with Engine(data, device="cpu") as engine:
+        engine.run({"x": np.ones((5, 4), np.float32)})
+
+
+def test_an_lstm_in_a_loop_is_not_taken_for_one_on_nothing() -> None:
+    """A Loop is followed for axes of size 1, of which this Slice leaves none."""
+    weights = {"W": np.ones((1, 12, 2), np.float32), "R": np.ones((1, 12, 3), np.float32)}
+    graph = onnx.load_from_string(
+        looped(
+            [node("Slice", "v one far one", "c"), node("LSTM", "c W R", "o", hidden_size=3), node("Identity", "v", "w")],
+            3,
+            (FLOAT, ["s", "b", 2]),
+        )
+    )
+    graph.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in weights.items())
+    with Engine(graph.SerializeToString(), device="cpu") as engine:
+        engine.run({"x": np.ones((2, 2, 2), np.float32)})
+
+
 def test_concatenations_of_a_network_are_no_doubling() -> None:
     """As in DenseNet: each layer's output joins all before it, a hundred times."""
     nodes = []
