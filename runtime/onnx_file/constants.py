@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from onnxferry.runtime.onnx_file.protobuf import LENGTH, REPEATED, VARINT, Buffer, Fields, ProtobufReader, int32, signed
+from onnxferry.runtime.onnx_file.protobuf import FIXED32, FIXED64, LENGTH, REPEATED, VARINT, Buffer, Fields, ProtobufReader, int32, signed
 from onnxferry.runtime.onnx_file.tensors import ELEMENT_TYPES
 
 NUMBERS = 2**24
@@ -22,10 +22,12 @@ NUMBERS = 2**24
 _TENSOR: Fields = {
     1: VARINT | LENGTH | REPEATED,  # dims
     2: VARINT,  # data_type
+    4: LENGTH | FIXED32 | REPEATED,  # float_data
     5: VARINT | LENGTH | REPEATED,  # int32_data
     6: LENGTH | REPEATED,  # string_data
     7: VARINT | LENGTH | REPEATED,  # int64_data
     9: LENGTH,  # raw_data
+    10: LENGTH | FIXED64 | REPEATED,  # double_data
     14: VARINT,  # data_location
 }
 
@@ -38,6 +40,7 @@ class Constant(NamedTuple):
     numbers: np.ndarray | None  # its elements in order, of whole numbers and flags; None where they are not known
     text_bytes: int = 0  # of all elements together
     shape: tuple[int, ...] = ()
+    reals: tuple[float, ...] = ()  # its elements, where they are a few floats; () where they are not known
 
 
 def read_constant(reader: ProtobufReader, start: int, end: int) -> Constant:
@@ -46,6 +49,7 @@ def read_constant(reader: ProtobufReader, start: int, end: int) -> Constant:
     code, location, text = 0, 0, 0
     raw: tuple[int, int] | None = None
     typed: list[int] = []
+    floats: list[tuple[int, int]] = []  # offsets
     for number, kind, value, stop in reader.fields(start, end, _TENSOR):
         if number == 1:
             dims += [signed(each) for each in (reader.varints(value, stop) if kind == LENGTH else (value,))]
@@ -53,6 +57,8 @@ def read_constant(reader: ProtobufReader, start: int, end: int) -> Constant:
             code = int32(value)
         elif number == 6:
             text += stop - value
+        elif number in (4, 10):
+            floats.append((value, stop))
         elif number == 9:
             raw = value, stop
         elif number == 14:
@@ -70,7 +76,17 @@ def read_constant(reader: ProtobufReader, start: int, end: int) -> Constant:
             numbers = np.frombuffer(bytes(reader.data[raw[0] : raw[1]]), np.dtype(dtype).newbyteorder("<")) if small else None
         else:
             numbers = np.array([each & 2**64 - 1 for each in typed], np.uint64).astype(dtype)
-    return Constant(math.prod(dims), dtype, numbers, text, tuple(dims))
+    few = dtype in ("float32", "float64") and location == 0 and math.prod(dims) <= _FEW
+    reals = _reals(reader, dtype, [raw] if raw else floats) if few else ()
+    return Constant(math.prod(dims), dtype, numbers, text, tuple(dims), reals)
+
+
+_FEW = 8  # floats that are decoded: scales of as many axes, and ends of a range
+
+
+def _reals(reader: ProtobufReader, dtype: str, places: list[tuple[int, int]]) -> tuple[float, ...]:
+    data = b"".join(bytes(reader.data[at:stop]) for at, stop in places[: 2 * _FEW])
+    return tuple(map(float, np.frombuffer(data, np.dtype(dtype).newbyteorder("<"))))
 
 
 _NUMBERS = VARINT | LENGTH | REPEATED
@@ -79,6 +95,7 @@ _NUMBERS = VARINT | LENGTH | REPEATED
 _ATTRIBUTE: Fields = {
     1: LENGTH,  # name
     3: VARINT,  # i
+    4: LENGTH,  # s
     5: LENGTH,  # t
     6: LENGTH,  # g
     21: LENGTH,  # ref_attr_name
@@ -101,6 +118,7 @@ class Attribute(NamedTuple):
     number: int | None = None  # i
     tensor: tuple[int, int] | None = None  # offsets of t
     graph: tuple[int, int] | None = None  # offsets of g
+    text: tuple[int, int] | None = None  # offsets of s
     refers: str = ""  # to an attribute of the function's call
     place: tuple[int, int] = (0, 0)
 
@@ -113,6 +131,8 @@ def read_attribute(reader: ProtobufReader, start: int, end: int, name_bytes: int
             found = found._replace(name=reader.text(value, stop, name_bytes))
         elif number == 3:
             found = found._replace(number=signed(value))
+        elif number == 4:
+            found = found._replace(text=(value, stop))
         elif number == 5:
             found = found._replace(tensor=(value, stop))
         elif number == 6:

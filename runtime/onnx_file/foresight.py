@@ -30,13 +30,13 @@ from onnxferry.runtime.onnx_file.knowledge import (
     either,
     is_emptied,
     may_trap,
-    names,
     number_of,
     of_constant,
     of_numbers,
 )
+from onnxferry.runtime.onnx_file.output_shapes import Node, least, made_by_constants, names, output_shapes, products
 from onnxferry.runtime.onnx_file.protobuf import LENGTH, REPEATED, Fields, ProtobufReader
-from onnxferry.runtime.onnx_file.sizes import Dimension, Shape, output_shapes
+from onnxferry.runtime.onnx_file.sizes import Dimension, Shape
 from onnxferry.runtime.onnx_file.summary import Limits, NeverZero, beyond
 from onnxferry.runtime.onnx_file.values import TensorSpec
 
@@ -48,6 +48,10 @@ _RECURRENT = frozenset({"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"})
 
 _ABORTS_ON: Mapping[str, tuple[int, ...]] = {"LSTM": (1,), "DynamicQuantizeLSTM": (1,), "GRU": (0, 1, 2)}
 """Axes of the first input whose size must not be 0, or the kernel ends the process (ONNX Runtime 1.24 to 1.32)."""
+
+
+_TRUE = Value(constant=True, bits=1, low=1, high=1)
+"""Of a Loop's condition within a round."""
 
 
 _ROUNDS = 64
@@ -69,6 +73,7 @@ _MADE: Mapping[str, tuple[int, Callable[[Sequence[int]], int]]] = {
     "DFT": (1, max),
     "MaxUnpool": (2, math.prod),
     "CenterCropPad": (1, math.prod),
+    "Pad": (1, lambda pads: math.prod(1 + begin + end for begin, end in zip(pads, pads[len(pads) // 2 :], strict=False))),
 }
 """Operators whose output is as large as the numbers of one input say: which one, and how large."""
 
@@ -76,29 +81,13 @@ _MADE: Mapping[str, tuple[int, Callable[[Sequence[int]], int]]] = {
 _SUBGRAPHS = names("If Loop Scan SequenceMap")
 
 
-_SINGLE = names("StringConcat Multinomial RandomNormal RandomUniform Range MelWeightMatrix Constant Slice Gather TopK Compress Split")
+_SINGLE = names("StringConcat Multinomial RandomNormal RandomUniform Range MelWeightMatrix Constant Slice Gather TopK Compress") | names(
+    "Split ConvTranspose Upsample"
+)
 
 
 _SPECIAL = frozenset({*_TREES, *_RECURRENT, *_MADE, *_SUBGRAPHS, *_SINGLE, *names("Concat Reshape")})
 """Operators that are looked at whatever is known of their first input."""
-
-
-_DIVISIONS = names("Div Mod")
-
-
-_WHOLE = names("Add Sub Mul Neg Abs Sign Max Min Where Sum Clip CumSum Pad Trilu Shape Size NonZero ArgMax ArgMin") | names(
-    "BitShift BitwiseNot BitwiseAnd BitwiseOr BitwiseXor ReduceSum ReduceProd ReduceMin ReduceMax ScatterElements ScatterND"
-)
-
-
-_DECODED = _SPECIAL | SAME | _DIVISIONS | _WHOLE
-"""Operators for which the numbers of constants are looked at."""
-
-
-WATCHED = frozenset(
-    {*_TREES, *_RECURRENT, *_MADE, *_DIVISIONS, *names("StringConcat Loop Concat Multinomial Range MelWeightMatrix")}
-) | names("RandomNormal RandomUniform")
-"""Operators for which a graph is followed at all."""
 
 
 _GRAPH: Fields = dict.fromkeys((1, 5, 11, 12), LENGTH | REPEATED)  # node, initializer, input, output
@@ -130,10 +119,6 @@ _Known = dict[bytes, "Value | _Place"]
 """What is known of tensors by name: a value, or where the constant lies."""
 
 
-def is_worth_it(operators: Iterable[tuple[str, str]]) -> bool:
-    return any(name in WATCHED for _, name in operators)
-
-
 def needs_shapes(operators: Iterable[tuple[str, str]]) -> bool:
     """Whether there are operators that end the process by the size of what they get, or that can multiply what they carry."""
     return any(name in _ABORTS_ON or name == "Loop" for _, name in operators)
@@ -146,7 +131,7 @@ def _smallest(value: Value) -> Value:
 
 
 def _elements_of(value: Value) -> int:
-    return 1 if value.shape is None else math.prod(size for size in value.shape if isinstance(size, int))
+    return 1 if value.shape is None else least(value.shape) or (0 in value.shape) ^ 1
 
 
 class Foresight:
@@ -164,6 +149,9 @@ class Foresight:
         self._emptied = False  # whether anything is known to be empty
         self._smallest = False  # whether a Loop is followed for the smallest inputs
         self._shaped = False  # whether shapes are followed
+        self._collected = 0  # elements that a round of a Loop adds to sequences
+        self._made_of_constants = 0  # elements, beyond those that the file holds
+        self._products = 0  # multiplications of constants
         self._never_zero: dict[Dimension, str] = {}  # sizes, and the operator that gets them
 
     def follow(self, start: int, end: int, inputs: Sequence[TensorSpec]) -> tuple[NeverZero, ...]:
@@ -228,17 +216,16 @@ class Foresight:
         if name == "Constant" and "value" in attributes and (tensor := attributes["value"].tensor) is not None:
             known.update(dict.fromkeys(outputs, tensor))
             return
-        if function is None and name not in _DECODED and not self._shaped:
-            values = [found if isinstance(found := known.get(each, OPEN), Value) else UNKNOWN for each in inputs]
-        else:
-            values = [self._value(each, known) for each in inputs]
+        values = [self._value(each, known) for each in inputs]
         if function is not None:
             results = self._called(*function, values, attributes)
         else:
             graphs = [each.graph for each in attributes.values() if each.graph is not None]
-            inner = [self._graph(*each, known, given, [OPEN] * len(values)) for each in graphs]
-            if name == "Loop" and graphs and not self._smallest:
-                self._rounds(graphs[0], known, given, values)
+            before, self._collected = self._collected, 0
+            inner = [self._graph(*each, known, given, [OPEN, _TRUE, *[OPEN] * len(values)] if name == "Loop" else ()) for each in graphs]
+            if name == "Loop" and inner and inner[0] and not self._smallest:
+                self._rounds(graphs[0], inner[0], known, given, values)
+            self._collected += before
             if name == "If":
                 results = [either(ends) for ends in zip(*inner, strict=False)]
             else:
@@ -248,21 +235,25 @@ class Foresight:
                 known[output] = result
                 self._emptied = self._emptied or (result.empty and not self._smallest)
 
-    def _rounds(self, body: _Place, known: _Known, given: Mapping[str, Attribute], values: list[Value]) -> None:
-        """Refuses a Loop of a constant number of rounds that multiplies what it carries in each, where that is beyond any limit.
+    def _rounds(self, body: _Place, ends: list[Value], known: _Known, given: Mapping[str, Attribute], values: list[Value]) -> None:
+        """Refuses a Loop that fills memory in as many rounds as constants say. ``ends``: the outputs of its body in one round.
 
-        It is followed for the smallest inputs, all open axes of size 1, and no longer than it multiplies.
+        One that multiplies what it carries is followed for the smallest inputs, all open axes of size 1, as long as it multiplies.
         """
         rounds, go_on = [*values, ABSENT, ABSENT][:2]
-        most = _ROUNDS if rounds is ABSENT and (go_on is ABSENT or go_on.constant) else 0
-        if rounds.numbers is not None and len(rounds.numbers) == 1:
-            most = min(rounds.numbers[0], _ROUNDS)
+        if not ends[0].constant or not (go_on is ABSENT or go_on.constant):  # it may end earlier
+            return
+        most = 2**63 if rounds is ABSENT else rounds.numbers[0] if rounds.numbers is not None and len(rounds.numbers) == 1 else 0
+        self._collected += sum(_elements_of(each) for each in ends[max(1, len(values) - 1) :])
+        self._collected *= max(0, most)
+        if self._collected > self._limits.made_elements:
+            raise self._beyond("made_elements", self._collected)
         self._smallest = True
         carried = values[2:]
         total = 0
-        for turn in range(most):
+        for turn in range(min(most, _ROUNDS)):
             carried = [self._carried(each) for each in carried]
-            carried = self._graph(*body, known, given, [OPEN, OPEN, *carried])[1 : 1 + len(carried)]
+            carried = self._graph(*body, known, given, [OPEN, _TRUE, *carried])[1 : 1 + len(carried)]
             before, total = total, sum(each.weight if self._texts else _elements_of(each) for each in carried)
             if total > self._limits.made_elements:
                 raise self._beyond("made_elements", total)
@@ -303,17 +294,16 @@ class Foresight:
         self._check(operator, values, attributes)
         if operator == "Constant":
             return [self._constant(attributes)] * count
-        shapes = self._shapes(operator, values, attributes, count)
+        node = self._asked(operator, values, attributes, count)
+        shapes = output_shapes(node)
+        self._measure(node, values, shapes)
         results = self._contents(operator, values, attributes, count)
         return [
             each._replace(shape=shape, empty=each.empty or (shape is not None and 0 in shape))
             for each, shape in zip(results, shapes, strict=False)
         ]
 
-    def _shapes(self, operator: str, values: list[Value], attributes: Mapping[str, Attribute], count: int) -> list[Shape]:
-        if not any(each.shape is not None for each in values):
-            return [None] * count
-
+    def _asked(self, operator: str, values: list[Value], attributes: Mapping[str, Attribute], count: int) -> Node:
         def numbers(place: int, name: str) -> Sequence[int] | None:
             if len(values) > place and values[place] is not ABSENT:
                 return values[place].numbers
@@ -322,14 +312,40 @@ class Foresight:
         def number(name: str, default: int) -> int:
             return default if name not in attributes else number_of(attributes, name)
 
-        return output_shapes(operator, [each.shape for each in values], numbers, number, count)
+        def reals(place: int) -> Sequence[float]:
+            return values[place].reals if len(values) > place else ()
+
+        def text(name: str) -> str:
+            found = attributes.get(name)
+            return "" if found is None or found.text is None else self._reader.text(*found.text, self._limits.name_bytes)
+
+        return Node(operator, [each.shape for each in values], numbers, number, reals, text, count)
+
+    def _measure(self, node: Node, values: list[Value], shapes: list[Shape]) -> None:
+        """Refuses what constants alone make too large, or take too long to multiply, as the file is opened."""
+        if self._smallest:
+            return
+        if node.operator == "SequenceInsert" and len(values) > 1:
+            self._collected += _elements_of(values[1])
+        made = made_by_constants(node)
+        if made > self._limits.made_elements:
+            raise self._beyond("made_elements", made)
+        if not values or not all(each.constant or each is ABSENT for each in values):
+            return
+        given = {id(each): _elements_of(each) for each in values if each is not ABSENT}
+        self._made_of_constants += max(0, sum(map(least, shapes)) - sum(given.values()))
+        if self._made_of_constants > self._limits.made_elements:
+            raise self._beyond("made_elements", self._made_of_constants)
+        self._products += products(node)
+        if self._products > self._limits.constant_products:
+            raise self._beyond("constant_products", self._products)
 
     def _contents(self, operator: str, values: list[Value], attributes: Mapping[str, Attribute], count: int) -> list[Value]:
         first = values[0] if values else OPEN
         if operator == "Loop":  # without a round, what is collected from its rounds is empty
             never = any(each.numbers == (0,) for each in values[:2])
             return [OPEN] * max(0, len(values) - 2) + [OPEN._replace(empty=never)] * count
-        constant = bool(values) and all(each.constant for each in values)
+        constant = any(each.constant for each in values) and all(each.constant or each is ABSENT for each in values)
         empty = is_emptied(operator, values, attributes, lambda name: self._ints(attributes, name))
         weight, elements = self._grown(operator, values)
         kept = Value(constant=constant, empty=empty, weight=weight, elements=elements)

@@ -11,13 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from onnxferry.runtime.onnx_file.constants import Attribute, Constant
+from onnxferry.runtime.onnx_file.output_shapes import names
 from onnxferry.runtime.onnx_file.sizes import TO_THE_START, Input, Shape
 from onnxferry.runtime.onnx_file.values import TensorSpec
-
-
-def names(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
 
 SAME = names("Identity Reshape Squeeze Unsqueeze Flatten Transpose Slice Gather GatherElements GatherND Expand Tile Split Compress Cast")
 """Operators whose output holds numbers of their first input, and no others."""
@@ -46,6 +42,7 @@ class Value(NamedTuple):
     weight: int = 1  # how many times its first ingredients; of text, bytes
     elements: int = 1  # of text: how many it has, at least 1
     shape: Shape = None
+    reals: tuple[float, ...] = ()  # all of a few floats, in order; () where they are not known
 
 
 OPEN = Value()
@@ -64,7 +61,7 @@ def number_of(attributes: Mapping[str, Attribute], name: str) -> int:
 
 
 def of_constant(constant: Constant) -> Value:
-    known = UNKNOWN._replace(empty=constant.size == 0, shape=constant.shape)
+    known = UNKNOWN._replace(empty=constant.size == 0, shape=constant.shape, reals=constant.reals)
     if constant.dtype == "str":
         return known._replace(weight=max(1, constant.text_bytes), elements=max(1, constant.size))
     if constant.numbers is None:

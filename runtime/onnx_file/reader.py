@@ -41,7 +41,6 @@ from onnxferry.runtime.onnx_file.summary import (
     Initializer,
     Limits,
     ModelSummary,
-    NeverZero,
     beyond,
 )
 from onnxferry.runtime.onnx_file.tensors import TensorHeader, read_pair, read_sparse, read_tensor
@@ -244,11 +243,9 @@ class _ModelReader:
             self._graph(*self.pending.pop())
         self._check_operators()
         operators = sum(self.calls.values(), Counter())
-        never_zero: tuple[NeverZero, ...] = ()
-        if foresight.is_worth_it(operators):
-            followed = top.inputs if foresight.needs_shapes(operators) else ()
-            texts = ("", "StringConcat") in operators
-            never_zero = foresight.Foresight(reader, self.name, limits, self.functions, texts=texts).follow(*graph, followed)
+        followed = top.inputs if foresight.needs_shapes(operators) else ()
+        texts = ("", "StringConcat") in operators
+        never_zero = foresight.Foresight(reader, self.name, limits, self.functions, texts=texts).follow(*graph, followed)
         return ModelSummary(
             ir_version=ir_version,
             opsets=opsets,

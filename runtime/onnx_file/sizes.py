@@ -60,7 +60,7 @@ def size_of(size: Dimension, shapes: Shapes) -> int:
     return size.compute(*(size_of(part, shapes) for part in size.parts))
 
 
-def _computed(compute: Callable[..., int], *parts: Dimension) -> Dimension:
+def computed(compute: Callable[..., int], *parts: Dimension) -> Dimension:
     if all(isinstance(part, int) for part in parts):
         return compute(*parts)
     computations = 1 + sum(part.computations for part in parts if isinstance(part, Size))
@@ -83,14 +83,14 @@ def sliced(size: Dimension, start: int, end: int, step: int) -> Dimension:
         last = low if whole else min(max(end + size if end < 0 else end, low), high)
         return len(range(first, last, step)) if size and step else 0
 
-    return _computed(left, size)
+    return computed(left, size)
 
 
 def _joined(*sizes: int) -> int:
     return sum(sizes)
 
 
-def _product(*sizes: int) -> int:
+def product(*sizes: int) -> int:
     return math.prod(sizes)
 
 
@@ -109,7 +109,7 @@ def broadcast(shapes: Sequence[Shape]) -> Shape:
         for axis, size in enumerate(shape, rank - len(shape)):
             mine = result[axis]
             if mine is not size and mine != size and size != 1:
-                result[axis] = size if mine == 1 else _computed(_broadcast, mine, size)
+                result[axis] = size if mine == 1 else computed(_broadcast, mine, size)
     return tuple(result)
 
 
@@ -126,13 +126,13 @@ def reshaped(shape: Shape, wanted: Sequence[int], allow_zero: bool) -> Shape:
         result.append(shape[axis] if keeps else size)
     if -1 in wanted:
         open_axis = list(wanted).index(-1)
-        whole = _computed(_product, *shape)
-        rest = _computed(_product, *(size for axis, size in enumerate(result) if axis != open_axis))
-        result[open_axis] = _computed(lambda whole, rest: whole // rest if rest else 0, whole, rest)
+        whole = computed(product, *shape)
+        rest = computed(product, *(size for axis, size in enumerate(result) if axis != open_axis))
+        result[open_axis] = computed(lambda whole, rest: whole // rest if rest else 0, whole, rest)
     return tuple(result)
 
 
-def _axis(axis: int, rank: int) -> int:
+def axis_of(axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
         raise UnknownSizeError
     return axis % rank
@@ -143,7 +143,7 @@ def slice_shape(shape: Shape, starts: Sequence[int], ends: Sequence[int], axes: 
         return None
     result = list(shape)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        at = _axis(axis, len(result))
+        at = axis_of(axis, len(result))
         result[at] = sliced(result[at], start, end, step)
     return tuple(result)
 
@@ -152,7 +152,7 @@ def transposed(shape: Shape, perm: Sequence[int]) -> Shape:
     if shape is None:
         return None
     order = list(perm) or list(reversed(range(len(shape))))
-    return tuple(shape[_axis(axis, len(shape))] for axis in order)
+    return tuple(shape[axis_of(axis, len(shape))] for axis in order)
 
 
 def squeezed(shape: Shape, axes: Sequence[int] | None) -> Shape:
@@ -161,7 +161,7 @@ def squeezed(shape: Shape, axes: Sequence[int] | None) -> Shape:
         return None
     if axes is None:
         return tuple(size for size in shape if size != 1) if all(isinstance(size, int) for size in shape) else None
-    gone = {_axis(axis, len(shape)) for axis in axes}
+    gone = {axis_of(axis, len(shape)) for axis in axes}
     return tuple(size for axis, size in enumerate(shape) if axis not in gone)
 
 
@@ -169,14 +169,14 @@ def unsqueezed(shape: Shape, axes: Sequence[int]) -> Shape:
     if shape is None:
         return None
     rank = len(shape) + len(axes)
-    new, old = {_axis(axis, rank) for axis in axes}, iter(shape)
+    new, old = {axis_of(axis, rank) for axis in axes}, iter(shape)
     return tuple(1 if axis in new else next(old, 1) for axis in range(rank))
 
 
 def gathered(shape: Shape, indices: Shape, axis: int) -> Shape:
     if shape is None or indices is None:
         return None
-    at = _axis(axis, len(shape))
+    at = axis_of(axis, len(shape))
     return (*shape[:at], *indices, *shape[at + 1 :])
 
 
@@ -184,27 +184,27 @@ def concatenated(shapes: Sequence[Shape], axis: int) -> Shape:
     known = [shape for shape in shapes if shape is not None]
     if not known or len(known) != len(shapes) or len(set(map(len, known))) != 1:
         return None
-    at = _axis(axis, len(known[0]))
-    return (*known[0][:at], _computed(_joined, *(shape[at] for shape in known)), *known[0][at + 1 :])
+    at = axis_of(axis, len(known[0]))
+    return (*known[0][:at], computed(_joined, *(shape[at] for shape in known)), *known[0][at + 1 :])
 
 
 def split(shape: Shape, axis: int, parts: Sequence[int], count: int) -> list[Shape]:
     """Of all outputs. ``parts``: their sizes; none for ``count`` even ones, of which the last may be smaller."""
     if shape is None:
         return [None] * count
-    at = _axis(axis, len(shape))
+    at = axis_of(axis, len(shape))
 
     def part(number: int) -> Callable[[int], int]:
         return lambda size: max(0, min(-(-size // count), size - number * -(-size // count)))
 
-    sizes: list[Dimension] = list(parts) if parts else [_computed(part(number), shape[at]) for number in range(count)]
+    sizes: list[Dimension] = list(parts) if parts else [computed(part(number), shape[at]) for number in range(count)]
     return [(*shape[:at], size, *shape[at + 1 :]) for size in sizes]
 
 
 def tiled(shape: Shape, times: Sequence[int]) -> Shape:
     if shape is None or len(times) != len(shape):
         return None
-    return tuple(_computed(_product, size, each) for size, each in zip(shape, times, strict=True))
+    return tuple(computed(product, size, each) for size, each in zip(shape, times, strict=True))
 
 
 def multiplied(a: Shape, b: Shape) -> Shape:
@@ -213,74 +213,3 @@ def multiplied(a: Shape, b: Shape) -> Shape:
         return None
     outer = broadcast([a[:-2], b[:-2]])
     return None if outer is None else (*outer, a[-2], b[-1])
-
-
-def _names(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
-_KEPT = (
-    _names("Identity Cast CastLike Relu LeakyRelu Elu Selu Celu Gelu ThresholdedRelu HardSigmoid HardSwish Mish Swish Sigmoid Tanh PRelu")
-    | _names("Softplus Softsign Softmax LogSoftmax Hardmax Exp Log Sqrt Reciprocal Neg Abs Sign Floor Ceil Round Erf Sin Cos Tan Asin Acos")
-    | _names("Atan Sinh Cosh Asinh Acosh Atanh Not BitwiseNot IsNaN IsInf Clip Dropout BatchNormalization InstanceNormalization LRN Shrink")
-    | _names("LayerNormalization GroupNormalization RMSNormalization LpNormalization MeanVarianceNormalization CumSum Trilu QuantizeLinear")
-    | _names("DequantizeLinear DynamicQuantizeLinear FastGelu QuickGelu BiasGelu ScatterElements ScatterND Scatter ReverseSequence")
-)
-"""Operators whose first output has the shape of their first input."""
-
-
-_BROADCAST = _names("Add Sub Mul Div Mod Pow Max Min Sum Mean Where Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor") | _names(
-    "BitwiseAnd BitwiseOr BitwiseXor"
-)
-
-
-Numbers = Callable[[int, str], Sequence[int] | None]
-"""The whole numbers of an input, by its place, or of an attribute in older versions of the operator; None where they are not known, ()
-where there are none."""
-
-
-def output_shapes(operator: str, shapes: Sequence[Shape], numbers: Numbers, number: Callable[[str, int], int], count: int) -> list[Shape]:
-    """Of the ``count`` outputs of one of ONNX's operators. ``number``: an attribute by name, with its default."""
-    try:
-        first = _output_shapes(operator, shapes, numbers, number, count)
-    except (UnknownSizeError, OverflowError):
-        first = []
-    return (first + [None] * count)[:count]
-
-
-def _output_shapes(operator: str, shapes: Sequence[Shape], numbers: Numbers, number: Callable[[str, int], int], count: int) -> list[Shape]:
-    first = shapes[0] if shapes else None
-    second = shapes[1] if len(shapes) > 1 else None
-    if operator in _KEPT:
-        return [first]
-    if operator in _BROADCAST:
-        return [broadcast(shapes)]
-    if operator == "Transpose":
-        return [transposed(first, numbers(len(shapes), "perm") or ())]
-    if operator == "MatMul":
-        return [multiplied(first, second)]
-    if operator in ("Gather", "Concat"):
-        joined = gathered(first, second, number("axis", 0)) if operator == "Gather" else concatenated(shapes, number("axis", 0))
-        return [joined]
-    if operator == "Slice":
-        starts, ends, axes, steps = numbers(1, "starts"), numbers(2, "ends"), numbers(3, "axes"), numbers(4, "steps")
-        if starts is None or ends is None or axes is None or steps is None:
-            return []
-        return [slice_shape(first, starts, ends, axes or range(len(starts)), steps or [1] * len(starts))]
-    wanted = numbers(1, _NUMBERS.get(operator, ""))
-    if operator == "Squeeze":
-        return [] if wanted is None else [squeezed(first, wanted or None)]
-    if wanted is None:
-        return []
-    if operator == "Unsqueeze":
-        return [unsqueezed(first, wanted)]
-    if operator == "Split":
-        return split(first, number("axis", 0), wanted, count)
-    if operator == "Reshape":
-        return [reshaped(first, wanted, number("allowzero", 0) == 1)]
-    if operator == "Expand":
-        return [broadcast([first, tuple(wanted)])]
-    return [tiled(first, wanted)] if operator == "Tile" else []
-
-
-_NUMBERS = {"Squeeze": "axes", "Unsqueeze": "axes", "Split": "split", "Reshape": "shape", "Expand": "shape", "Tile": "repeats"}

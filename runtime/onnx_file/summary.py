@@ -24,10 +24,11 @@ class Limits:
     inputs: int = 1000  # of the graph, and as many outputs
     calls: int = 10_000  # of functions, counted as often as they are inlined
     tensor_bytes: int = 64 * 2**30  # that all tensors together declare, external ones included
-    sparse_bytes: int = 2**30  # that all sparse tensors take together once they are dense, as ONNX Runtime makes them
+    sparse_bytes: int = 2**29  # that all sparse tensors take together once they are dense, as ONNX Runtime makes them
     name_bytes: int = 16 * 2**10  # of one name
     metadata_bytes: int = 64 * 2**20  # of all metadata together
-    made_elements: int = 2**28  # of one tensor whose size the file's own constants decide; of text, bytes
+    made_elements: int = 2**28  # of a tensor whose size the file's own constants decide, and of all that are made of constants alone
+    constant_products: int = 2**38  # multiplications of constants with constants, which are done as the file is opened
     samples: int = 2**24  # that one Multinomial draws, as the file says
     tree_depth: int = 10_000  # of a tree ensemble
     fields: int = 2**23  # of the wire format that are looked at: bounds the time, some fifteen seconds at the most

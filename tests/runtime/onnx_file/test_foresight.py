@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import Any
 
@@ -389,6 +390,136 @@ def test_an_lstm_in_a_loop_is_not_taken_for_one_on_nothing() -> None:
     graph.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in weights.items())
     with Engine(graph.SerializeToString(), device="cpu") as engine:
         engine.run({"x": np.ones((2, 2, 2), np.float32)})
+
+
+# What constants make, as the file is opened
+
+THIN, FLAT = np.ones((30_000, 1), np.float32), np.ones((1, 30_000), np.float32)
+SQUARE = {"a": np.ones((200, 200), np.float32)}
+WIDE = [node("ConstantOfShape", "s", "m"), node("MatMul", "m m", "y")]
+COLLECTING = [
+    node("SequenceEmpty", "", "none"),
+    helper.make_node(
+        "Loop",
+        ["rounds", "", "none"],
+        ["all"],
+        body=helper.make_graph(
+            [node("Identity", "go", "on"), node("SequenceInsert", "v big", "w")],
+            "body",
+            [
+                helper.make_tensor_value_info("i", INT64, []),
+                helper.make_tensor_value_info("go", BOOL, []),
+                helper.make_tensor_sequence_value_info("v", FLOAT, None),
+            ],
+            [helper.make_tensor_value_info("on", BOOL, []), helper.make_tensor_sequence_value_info("w", FLOAT, None)],
+        ),
+    ),
+    node("SequenceLength", "all", "y"),
+]
+
+
+def scanned(rounds: int, *, until: bool = False) -> bytes:
+    """What each round gives is kept. ``until``: a condition ends it, as loops are exported that have one."""
+    body = helper.make_graph(
+        [node("Less", "i three", "on") if until else node("Identity", "go", "on"), node("Identity", "v", "w"), node("Identity", "v", "o")],
+        "body",
+        [
+            helper.make_tensor_value_info(name, dtype, shape)
+            for name, dtype, shape in (("i", INT64, []), ("go", BOOL, []), ("v", FLOAT, None))
+        ],
+        [helper.make_tensor_value_info(name, dtype, None) for name, dtype in (("on", BOOL), ("w", FLOAT), ("o", FLOAT))],
+    )
+    loop = helper.make_node("Loop", ["rounds", "", "x"], ["last", "y"], body=body)
+    return model([loop], {"rounds": np.array(rounds), "three": np.array(3)}, {"x": (FLOAT, ["n"])}, out=FLOAT)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (model([node("Add", "a b", "y")], {"a": THIN, "b": FLAT}, out=FLOAT), "elements made in memory 899940000"),
+        (model([node("MatMul", "a b", "y")], {"a": THIN, "b": FLAT}, out=FLOAT), "elements made in memory"),
+        (model([node("Gather", "a i", "y", axis=1)], {"a": FLAT.T, "i": np.zeros(30_000, np.int64)}, out=FLOAT), "elements made in memory"),
+        (model([node("Einsum", "a a", "y", equation="ij,kl->ijkl")], SQUARE, out=FLOAT), "elements made in memory"),
+        (model([node("Pad", "a p", "y")], {**SQUARE, "p": np.array([0, 0, 2**17, 2**13])}, out=FLOAT), "elements made in memory"),
+        (
+            model([helper.make_node("Resize", ["a", "", "s"], ["y"])], {**SQUARE, "s": np.float32([99, 99])}, out=FLOAT),
+            "elements made in memory",
+        ),
+        (
+            model([node("OneHot", "i d v", "y")], {"i": np.zeros(999, np.int64), "d": np.array(2**20), "v": np.float32([0, 1])}, out=FLOAT),
+            "elements made in memory",
+        ),
+        (
+            model([node("Range", "a b c", "y")], {"a": np.float32(0), "b": np.float32(1), "c": np.float32(1e-12)}, out=FLOAT),
+            "elements made in memory",
+        ),
+        (
+            model(
+                [node("ConvTranspose", "x w", "y", strides=[1, 1], output_padding=[2**15, 2**15])],
+                {"w": np.ones((1, 1, 2, 2), np.float32)},
+                {"x": (FLOAT, [1, 1, "h", "w"])},
+                out=FLOAT,
+            ),
+            "elements made in memory",
+        ),
+        (
+            model(
+                [*(node("ConstantOfShape", "s", f"m{i}") for i in range(9)), node("Sum", " ".join(f"m{i}" for i in range(9)), "y")],
+                {"s": np.array([2**25])},
+                out=FLOAT,
+            ),
+            "elements made in memory",
+        ),
+        (model(WIDE, {"s": np.array([2**13, 2**13])}, out=FLOAT), f"constant products {2**39}, allowed {2**38}"),
+        (model(COLLECTING, {"rounds": np.array(10**5), "big": np.ones((60, 60), np.float32)}), "elements made in memory 360000000"),
+        (scanned(2**31), f"elements made in memory {2**31}"),
+    ],
+)
+def test_what_constants_make(data: bytes, words: str) -> None:
+    with pytest.raises(UntrustedModelError, match=words):
+        read_model(data)
+
+
+def dequantized() -> bytes:
+    """Weights in 8 bits, a hundred times: none is larger than in the file."""
+    nodes = [node("DequantizeLinear", f"q{i} s", f"w{i}") for i in range(100)]
+    nodes += [node("Transpose", f"w{i}", f"t{i}") for i in range(100)] + [node("Sum", " ".join(f"t{i}" for i in range(100)), "y")]
+    return model(nodes, {"s": np.float32(0.1), **{f"q{i}": np.ones((2, 3), np.int8) for i in range(100)}}, out=FLOAT)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        model([node("Add", "a b", "y")], {"a": THIN[:300], "b": FLAT[:, :300]}, out=FLOAT),
+        model(WIDE, {"s": np.array([99, 99])}, out=FLOAT),
+        model(COLLECTING, {"rounds": np.array(10), "big": np.ones((60, 60), np.float32)}),
+        scanned(10),
+        scanned(2**63 - 1, until=True),
+        dequantized(),
+    ],
+)
+def test_constants_that_make_little_are_run(data: bytes) -> None:
+    with Engine(data, device="cpu") as engine:
+        engine.run({spec.name: np.ones(3, np.float32) for spec in engine.inputs})
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -1.0, 0.0, 1e38])
+def test_scales_and_ranges_that_are_no_numbers_raise_nothing_else(odd: float) -> None:
+    """``x`` is not known and ``a`` is."""
+    for data in ("x", "a"):
+        resized = helper.make_node("Resize", [data, "", "s"], ["y"])
+        ranged = node("Range", "o o s1", "z")
+        constants = {"a": np.ones((2, 2), np.float32), "s": np.float32([odd, odd]), "o": np.float32(odd), "s1": np.float32(1)}
+        file = model([resized, ranged], constants, {"x": (FLOAT, ["n", 4])}, out=FLOAT)
+        with (
+            pytest.raises(UntrustedModelError, match="elements made in memory") if odd in (1e38, float("inf")) else contextlib.nullcontext()
+        ):
+            read_model(file)
+
+
+def test_what_is_in_the_file_already_is_not_counted() -> None:
+    """Large models in 8 bits, whose weights go through an operator each."""
+    assert read_model(dequantized(), Limits(made_elements=1))
 
 
 def test_concatenations_of_a_network_are_no_doubling() -> None:
