@@ -57,7 +57,8 @@ class ExportOptions:
     with_labels: bool = False  # a classifier's class names as an additional string output
     bits: int | None = None  # store a text generator's weights in 8, 16 or 32 bits; None: as it was trained
     labels: Sequence[str] | None = None  # class names in the order of the model's outputs: the file gives probabilities and a class
-    image: Any = None  # an ImageInput, or "28x28x1": the file takes images of any size, and prepares them for the model
+    # An ImageInput, "28x28x1", or a dict of ImageInput's fields where the model says its size: the file takes images of any size.
+    image: Any = None
     activation: str = "auto"  # with labels: softmax or sigmoid for logits, none for probabilities; auto: by what the model gives
     scores: str | None = None  # with labels: the output that they name; None: the one that has as many numbers a row
 

@@ -46,6 +46,7 @@ PAGES_WITH_PYTHON = [
     "docs/en/learn/compression.md",
     "docs/en/learn/explaining.md",
     "docs/en/how-to/jax.md",
+    "docs/en/how-to/keras.md",
     "docs/en/how-to/demo.md",
 ]
 
@@ -126,6 +127,8 @@ def test_python_examples_run_in_order(after_quickstart: Path) -> None:
     assert printed["docs/en/learn/explaining.md"] == ["ink under the most important patch: True\n"]
     assert printed["docs/en/reference/artifact.md"] == ["True\n"]
     assert printed["docs/en/how-to/jax.md"] == ["True\n"]
+    (keras_digits,) = printed["docs/en/how-to/keras.md"]
+    assert len(re.findall(r"Ranked\(label='\d', probability=[01]\.\d+\)", keras_digits)) == 3
     assert printed["docs/en/how-to/demo.md"] == ["7\n"]
     assert printed["docs/en/reference/errors.md"] == ["True no-such-file.onnx OF-ARTIFACT-NOT-FOUND\n"]
 

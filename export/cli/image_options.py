@@ -30,7 +30,8 @@ ImageOption = Annotated[
     typer.Option(
         "--image",
         metavar="HxWxC",
-        help="The file takes images of any size; this is the size that the model takes, such as 28x28x1 or 224x224x3.",
+        help="The file takes images of any size; this is the size that the model takes, such as 28x28x1 or 224x224x3. "
+        "Not needed where the model's input says it.",
         rich_help_panel=PANEL,
         show_default=False,
     ),
@@ -162,8 +163,11 @@ def image_from(
     mean: str | None,
     std: str | None,
     **others: Any,
-) -> ImageInput | None:
-    """The image that the options describe; None where there is none. ``others``: fields of :class:`ImageInput`, None if not given."""
+) -> ImageInput | dict[str, Any] | None:
+    """The image that the options describe; None where there is none, and a dict of fields where the model says its size.
+
+    ``others``: fields of :class:`ImageInput`, None if not given.
+    """
     given = {name: value for name, value in others.items() if value is not None}
     for name, text in (("scale", scale), ("mean", mean), ("std", std)):
         if text is not None:
@@ -172,9 +176,7 @@ def image_from(
             if name == "scale" and len(numbers) > 1:
                 raise InputError(f"--scale is one number, such as 1/255, got {text!r}; for one a channel use --std")
     if size is None:
-        if given:
-            raise InputError(f"--{next(iter(given))} says how an image is made for the model: give --image HEIGHTxWIDTHxCHANNELS, too")
-        return None
+        return given or None
     return ImageInput.parse(size, **given)
 
 

@@ -25,20 +25,29 @@ EXAMPLE_IMAGES = 8
 """Drawn images that a model is traced with, and that show whether it gives probabilities."""
 
 
+SIZE = "image='28x28x1' (--image HEIGHTxWIDTHxCHANNELS)"
+
 GOLDEN_SIDE = 64
 """Longest side of a golden sample's images, so that they fit in the file."""
 
 
 def task_plans(make: MakePlans, package: str, example_inputs: Any, options: ExportOptions) -> Sequence[Plan]:
     """``package``: the framework's, "" where it reads files."""
-    image = None if options.image is None else as_image_input(options.image)
     plain = dataclasses.replace(options, labels=None, image=None, activation="auto", scores=None)
-    if image is None:
-        (plan,) = make(example_inputs, plain)
+    if options.image is None or isinstance(options.image, Mapping):  # the size is the model's own
+        fields = options.image or {}
+        try:
+            (plan,) = make(example_inputs, plain)
+        except InputError as error:
+            if not fields:
+                raise
+            raise InputError(f"{error}; or say the size of its image: {SIZE}") from error
         image = _as_it_is(plan.source.inputs)
-        if image is None:
+        if image is None and not fields:
             return [_with_head(plan, None, "", options)]
+        image = _with_fields(image, fields, plan.source.inputs)
         return [_with_head(_as_images(plan, plain), image, image.layout, options)]
+    image = as_image_input(options.image)
     plan, layout = _of_images(make, package, example_inputs, image, plain)
     return [_with_head(plan, image, layout, options)]
 
@@ -119,6 +128,21 @@ def _as_it_is(inputs: Sequence[InputSpec]) -> ImageInput | None:
         if deep in (1, 3) and min(high, wide) > 3:
             return ImageInput(height=high, width=wide, channels=deep, layout=layout)
     return None
+
+
+def _with_fields(image: ImageInput | None, fields: Mapping[str, Any], inputs: Sequence[InputSpec]) -> ImageInput:
+    """The image that the model's own input has, made as these fields of :class:`ImageInput` say."""
+    if image is None:
+        shapes = ", ".join(f"{spec.name}: {spec.dtype} {spec.shape}" for spec in inputs)
+        raise InputError(f"the model's input does not say the size of an image ({shapes}): give it, {SIZE}")
+    if fields.get("layout", "auto") not in ("auto", image.layout):
+        raise InputError(
+            f"layout={fields['layout']!r} does not fit the model's input, which is {image.layout}: leave it out, or give {SIZE}"
+        )
+    try:
+        return dataclasses.replace(image, **{**fields, "layout": image.layout})
+    except TypeError as error:
+        raise InputError(f"image must be an ImageInput, a size such as '28x28x1', or a dict of ImageInput's fields ({error})") from error
 
 
 def _as_images(plan: Plan, options: ExportOptions) -> Plan:

@@ -20,6 +20,7 @@ import keras
 import onnx
 import torch
 from keras import layers
+from PIL import Image
 
 from onnxferry.export import export_model
 from onnxferry.export.pipeline.verify import verify_file
@@ -239,3 +240,22 @@ def test_image_layers_that_draw_even_when_they_do_not_train(tmp_path: Path) -> N
     assert export_model(model, image, tmp_path / "m.onnx").passed
     with load(tmp_path / "m.onnx", device="cpu") as file:
         np.testing.assert_allclose(next(iter(file.run({"input": image}).values())), image * 0.5, rtol=1e-6)
+
+
+def test_from_keras_s_mnist_example_to_a_label_in_two_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    """The network of https://keras.io/examples/vision/mnist_convnet, not trained: pixels 0 to 1."""
+    monkeypatch.chdir(tmp_path)
+    keras.utils.set_random_seed(0)
+    convolutions = [layers.Conv2D(8, 3, activation="relu"), layers.MaxPooling2D(), layers.Conv2D(8, 3, activation="relu")]
+    head = [layers.MaxPooling2D(), layers.Flatten(), layers.Dropout(0.5), layers.Dense(10, activation="softmax")]
+    model = keras.Sequential([keras.Input((28, 28, 1)), *convolutions, *head])
+    model.save("digits.keras")
+    pixels = RNG.integers(0, 256, (28, 28), dtype=np.uint8)
+    Image.fromarray(pixels).save("7.png")
+    assert main(["export", "digits.keras", "--labels", "0,1,2,3,4,5,6,7,8,9", "--scale", "1/255", "-o", "digits.onnx"]) == 0
+    capfd.readouterr()
+    assert main(["predict", "digits.onnx", "7.png", "--json"]) == 0
+    (found,) = json.loads(capfd.readouterr().out)["predictions"]
+    expected = keras.ops.convert_to_numpy(model(pixels[None, ..., None].astype(np.float32) / 255))[0]
+    assert found["label"] == str(expected.argmax())
+    assert found["probability"] == pytest.approx(float(expected.max()), abs=1e-5)

@@ -219,6 +219,41 @@ def test_labels_alone_take_the_size_from_the_model(tmp_path: Path) -> None:
     assert any("0 to 255" in note for note in report.notes)
 
 
+def test_the_size_of_the_image_is_the_model_s_own_where_it_says_it(tmp_path: Path) -> None:
+    model = Small().eval()
+    report = export_model(
+        model,
+        torch.rand(2, 1, 12, 12),
+        tmp_path / "own.onnx",
+        labels=LABELS,
+        image={"scale": 1 / 255, "fit": "crop"},
+        dynamic_shapes={"pixels": {0: "n"}},
+    )
+    assert not any("0 to 255" in note for note in report.notes)
+    export_model(model, None, tmp_path / "said.onnx", labels=LABELS, image=ImageInput.parse("12x12x1", scale=1 / 255, fit="crop"))
+    images = pictures(5)
+    with load(tmp_path / "own.onnx") as own, load(tmp_path / "said.onnx") as said:
+        np.testing.assert_allclose(own.run({"image": images})["probabilities"], said.run({"image": images})["probabilities"], atol=1e-6)
+    assert verify_file(tmp_path / "own.onnx", model).passed
+
+
+@pytest.mark.parametrize(
+    ("model", "image", "words"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(144, 3)), {"scale": 1 / 255}, r"does not say the size of an image .*--image HEIGHTxWIDTH"),
+        (Small(), {"layout": "nhwc"}, "layout='nhwc' does not fit the model's input, which is nchw"),
+        (Small(), {"size": 12}, "a dict of ImageInput's fields"),
+        (Small(), {"std": 0}, "std must be finite and not 0"),
+    ],
+)
+def test_a_size_that_the_model_does_not_say(tmp_path: Path, model: nn.Module, image: dict[str, object], words: str) -> None:
+    examples = torch.rand(2, 144) if isinstance(model, nn.Sequential) else torch.rand(2, 1, 12, 12)
+    with pytest.raises(InputError, match=words):
+        export_model(model.eval(), examples, tmp_path / "own.onnx", labels=LABELS, image=image)
+    with pytest.raises(InputError, match=r"or say the size of its image: .*--image"):
+        export_model(model.eval(), None, tmp_path / "own.onnx", labels=LABELS, image=image)
+
+
 def test_samples_are_images(tmp_path: Path) -> None:
     foreign(tmp_path / "theirs.onnx", "N")
     with pytest.raises(InputError, match="'x', expected the one array 'image'"):

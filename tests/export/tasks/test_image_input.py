@@ -120,8 +120,7 @@ def test_options_of_the_command_line(tmp_path) -> None:
     assert image is not None
     assert (image.scale, image.mean, image.std, image.fit) == (1 / 255, (0.485, 0.456, 0.406), (0.2,), "crop")
     assert image_from(None, None, None, None, fit=None) is None
-    with pytest.raises(InputError, match=r"--scale says how .* give --image"):
-        image_from(None, "1/255", None, None)
+    assert image_from(None, "1/255", None, None, fit="crop", color=None) == {"scale": 1 / 255, "fit": "crop"}
     with pytest.raises(InputError, match=r"numbers such as 0\.5 or 1/255"):
         image_from("28x28x1", "1/0", None, None)
     (tmp_path / "names.txt").write_text("\ufeffcat\nsea lion, grey\n\n", encoding="utf-8")
