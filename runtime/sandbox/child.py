@@ -291,10 +291,17 @@ def _serve() -> int:
     return 0
 
 
-def reply_with(fd: int, name: str, max_bytes: int, compute: Callable[[], Any], *, max_head: int = MAX_HEAD_BYTES) -> None:
-    """The child's part: sends what ``compute`` gives, or the OnnxFerryError that it raises. Anything else that it raises is a bug."""
+def reply_with(
+    fd: int, name: str, max_bytes: int, compute: Callable[[], Any], *, max_head: int = MAX_HEAD_BYTES, named: bool = False
+) -> None:
+    """The child's part: sends what ``compute`` gives, or the OnnxFerryError that it raises. Anything else that it raises is a bug.
+
+    ``named``: it gives :func:`named_arrays`.
+    """
     try:
-        send(fd, {"value": compute()}, max_bytes=max_bytes, max_head=max_head)
+        value = compute()
+        again = {"arrays": value["arrays"], "key": ("answer", *value["names"])} if named else {}
+        send(fd, {"value": value}, max_bytes=max_bytes, max_head=max_head, **again)
         return
     except TooLargeError as large:
         sizes = f"{human_bytes(large.size)}, and at most {human_bytes(max_bytes)} are taken"

@@ -21,7 +21,7 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NoReturn, Self
@@ -110,7 +110,8 @@ class IsolatedEngine:
         seconds = checked_seconds(timeout)
         arrays = [np.asarray(array) for array in feeds.values()]
         wanted = None if outputs is None else list(outputs)
-        answer = self._ask({"feeds": list(feeds), "arrays": arrays, "outputs": wanted}, timeout=seconds)
+        key = ("run", tuple(feeds), None if wanted is None else tuple(wanted))
+        answer = self._ask({"feeds": list(feeds), "arrays": arrays, "outputs": wanted}, timeout=seconds, key=key)
         try:
             found = dict(zip(map(str, answer["names"]), answer["arrays"], strict=True))
         except (KeyError, TypeError, ValueError) as error:
@@ -147,7 +148,8 @@ class IsolatedEngine:
     def __repr__(self) -> str:
         return f"IsolatedEngine({self._name!r}, threads={self.threads})"
 
-    def _ask(self, request: Mapping[str, Any], max_head: int = MAX_HEAD_BYTES, timeout: float | None = None) -> Any:
+    def _ask(self, request: Mapping[str, Any], max_head: int = MAX_HEAD_BYTES, timeout: float | None = None, key: Hashable = None) -> Any:
+        """``key``: of requests that differ in nothing but their ``arrays``."""
         with self._lock:
             if self._ended:
                 raise InputError(f"{self._name} {self._ended}")
@@ -161,7 +163,8 @@ class IsolatedEngine:
             try:
                 if timer:
                     timer.start()
-                send(pipe_in.fileno(), request, max_head=child.MAX_REQUEST_BYTES, deadline=deadline)
+                arrays = request.get("arrays")
+                send(pipe_in.fileno(), request, arrays=arrays, key=key, max_head=child.MAX_REQUEST_BYTES, deadline=deadline)
                 return child.answer_of(self._name, pipe_out.fileno(), self._limits, deadline=deadline, max_head=max_head)
             except TimeoutError:
                 self._end("was ended because a run took too long: load it again")
@@ -240,7 +243,7 @@ def _serve() -> None:
     child.reply_with(answers, name, max_bytes, describe, max_head=_MAX_MODEL_HEAD)
     while opened:
         request = receive(0, max_bytes=2**62, max_head=child.MAX_REQUEST_BYTES)
-        child.reply_with(answers, name, max_bytes, run)
+        child.reply_with(answers, name, max_bytes, run, named=True)
 
 
 if __name__ == "__main__":

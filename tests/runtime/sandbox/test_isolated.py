@@ -79,6 +79,23 @@ def test_it_answers_as_an_engine_here(doubler: Path) -> None:
     isolated.close()
 
 
+def test_runs_of_one_shape_and_of_others_in_turns(doubler: Path) -> None:
+    """What describes the arrays of a run is kept for the next; the arrays are those of each run, and the caller's own."""
+    with IsolatedEngine(doubler, threads=1) as engine:
+        made = [np.random.default_rng(i).standard_normal((rows, 3), dtype=np.float32) for i, rows in enumerate([1, 2, 1, 0, 9_000, 2, 1])]
+        answers = [engine.run({"x": x})["y"] for x in made]
+        for x, y in zip(made, answers, strict=True):
+            np.testing.assert_array_equal(y, x + x)
+            y += 1
+        odd = np.asfortranarray(made[1].astype(">f4"))
+        np.testing.assert_array_equal(engine.run({"x": odd}, ["y"])["y"], made[1] * 2)
+        with pytest.raises(InputError, match="must be float32, got float64"):
+            engine.run({"x": made[0].astype(np.float64)})
+        with pytest.raises(InputError, match="only arrays of numbers can be sent"):
+            engine.run({"x": np.array([["a"]])})
+        np.testing.assert_array_equal(engine.run({"x": made[0]})["y"], made[0] * 2)
+
+
 def test_tasks_batcher_and_golden_samples_work_on_it(recogniser: Path) -> None:
     images = [np.full((4, 4), level, np.uint8) for level in (0, 255)]
     with load(recogniser, isolated=True) as isolated, load(recogniser, device="cpu") as here:

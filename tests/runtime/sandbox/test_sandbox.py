@@ -342,6 +342,8 @@ def test_an_answer_with_an_array() -> None:
         (2**63).to_bytes(8, "little"),
         message(b" " * (2**20 + 1)),
         message(ONE % b"1073741824"),
+        message(ONE % b"2", b"\0" * 9),
+        message(b'{"value": {"value": 1}, "arrays": []}') * 2,
     ],
 )
 def test_an_answer_of_somebody_else_is_refused(answer: bytes) -> None:
