@@ -140,12 +140,13 @@ class Friendly:
 
     async def openapi(self, request: Request) -> Response:
         request.scope["onnxferry"]["route"] = "docs"
-        return JSONResponse(description(self._visible(request)))
+        return JSONResponse(await asyncio.to_thread(description, self._visible(request)))
 
     async def docs(self, request: Request) -> Response:
         request.scope["onnxferry"]["route"] = "docs"
         policy = "default-src 'none'; style-src 'unsafe-inline'"
-        return HTMLResponse(page(self._visible(request), str(request.base_url)), headers={"content-security-policy": policy})
+        made = await asyncio.to_thread(page, self._visible(request), str(request.base_url))
+        return HTMLResponse(made, headers={"content-security-policy": policy})
 
     def _visible(self, request: Request) -> list[ServedModel]:
         models = request.scope["onnxferry"]["caller"].models

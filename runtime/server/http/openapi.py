@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import html
+import json
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from onnxferry.runtime.server.http.examples import example_feeds, infer_example, run_example
 from onnxferry.runtime.server.models import ServedModel
 from onnxferry.runtime.server.tensors import metadata
 from onnxferry.runtime.server.text import MAX_BYTES
@@ -24,11 +27,21 @@ _TEXT_OPTIONS = {
     "stop": {"type": "string", "minLength": 1},
 }
 
+_AS_JSON = "'content-type: application/json'"
+
+
+_STREAMED = '{"prompt": "To be", "max_bytes": 100, "stream": true}'
+
+
 _PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 
 
+MOST_SHOWN = 1000
+"""Letters of a command on the page."""
+
+
 def description(models: Sequence[ServedModel]) -> dict[str, Any]:
-    """The OpenAPI document for these models."""
+    """The OpenAPI document for these models. Its examples can be sent as they are; making them runs each model once."""
     paths: dict[str, Any] = {
         "/v2/health/live": _get("Whether the server runs", {"live": {"type": "boolean"}}),
         "/v2/health/ready": _get("Whether the server takes requests", {"ready": {"type": "boolean"}}, ("503",)),
@@ -38,14 +51,18 @@ def description(models: Sequence[ServedModel]) -> dict[str, Any]:
         paths |= _protocol_paths(served) | _plain_paths(served)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "onnxferry", "version": "2", "description": "Open Inference Protocol v2, and plain routes beside it."},
+        "info": {
+            "title": "onnxferry",
+            "version": "2",
+            "description": "The Open Inference Protocol, version 2, at /v2, and simpler routes for images, text and lists beside it.",
+        },
         "paths": paths,
         "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
     }
 
 
 def page(models: Sequence[ServedModel], url: str) -> str:
-    """HTML for people: each model, what it takes, and a line to paste. It has no script, and nothing of another host."""
+    """HTML for people: each model, what it takes, and a command that tries it. It has no script, and nothing of another host."""
     url = url.rstrip("/")
     parts = [_model_section(served, url) for served in models]
     return (
@@ -54,21 +71,30 @@ def page(models: Sequence[ServedModel], url: str) -> str:
         "padding:0 1rem;"
         "color-scheme:light dark}code,pre{font:.9rem ui-monospace,monospace}pre{overflow:auto;padding:.7rem;border:1px solid #8888;"
         "border-radius:.4rem}table{border-collapse:collapse}td,th{padding:.2rem 1rem .2rem 0;text-align:left}</style>"
-        f"<h1>The models served here</h1><p>Open Inference Protocol v2 at <code>{html.escape(url)}/v2</code>, described in "
-        f"<a href='{html.escape(url)}/openapi.json'>openapi.json</a>; metrics at <code>/metrics</code>.</p>{''.join(parts)}</html>"
+        "<h1>The models served here</h1><p>Every model answers by the Open Inference Protocol, version 2, at "
+        f"<code>{html.escape(url)}/v2</code>. <a href='{html.escape(url)}/openapi.json'>openapi.json</a> describes all "
+        "routes, with examples; "
+        f"<a href='{html.escape(url)}/metrics'>metrics</a> are in the format of Prometheus. "
+        "The commands can be sent as they are; IMAGE.png stands for an image of yours.</p>"
+        f"{''.join(parts) or '<p>No model is loaded.</p>'}</html>"
     )
 
 
 def curl_lines(served: ServedModel, url: str) -> list[str]:
-    """Commands that try a model, to paste."""
+    """Commands that try a model. ``IMAGE.png`` stands for a file of the reader's."""
     model = served.model
     if isinstance(model, Classifier | Autoencoder):
         return [f"curl --data-binary @IMAGE.png {url}/predict/{served.name}"]
     if served.text is not None:
-        return [f"curl --data-binary 'To be' {url}/generate/{served.name}"]
+        return [
+            f"curl --data-binary 'To be' {url}/generate/{served.name}",
+            f"curl -N -d {shlex.quote(_STREAMED)} -H {_AS_JSON} {url}/generate/{served.name}",
+        ]
     if isinstance(model, ImageGenerator):
         return [f"curl -X POST {url}/sample/{served.name} -o sample.png"]
-    return [f"curl {url}/v2/models/{served.name}"]
+    feeds = example_feeds(served)
+    line = f"curl -d {shlex.quote(json.dumps(run_example(feeds)))} {url}/run/{served.name}" if feeds else ""
+    return [line] if 0 < len(line) <= MOST_SHOWN else [f"curl {url}/v2/models/{served.name}"]
 
 
 def _model_section(served: ServedModel, url: str) -> str:
@@ -105,11 +131,13 @@ def _protocol_paths(served: ServedModel) -> dict[str, Any]:
         "required": ["inputs"],
         "properties": {"id": {"type": "string"}, "inputs": {"type": "array", "items": tensor, "minItems": 1}},
     }
+    feeds = example_feeds(served)
+    example = infer_example(feeds, served.inputs) if feeds else None
     answer = {"model_name": {"type": "string"}, "model_version": {"type": "string"}, "outputs": {"type": "array"}}
     paths = {
         at: _get(f"Inputs and outputs of {served.name}", {**names, "inputs": {"type": "array"}, "outputs": {"type": "array"}}),
         f"{at}/ready": _get(f"Whether {served.name} is loaded", names),
-        f"{at}/infer": _post(f"Run {served.name}", _json(infer), answer),
+        f"{at}/infer": _post(f"Run {served.name}", _json(infer, example), answer),
     }
     if served.text is not None:
         options = {("max_tokens" if name == "max_bytes" else name): schema for name, schema in _TEXT_OPTIONS.items()}
@@ -121,9 +149,10 @@ def _protocol_paths(served: ServedModel) -> dict[str, Any]:
                 "parameters": {"type": "object", "properties": options, "additionalProperties": False},
             },
         }
-        paths[f"{at}/generate"] = _post(f"Continue a text with {served.name}", _json(body), {"text_output": {"type": "string"}})
+        content = _json(body, {"text_input": "To be", "parameters": {"max_tokens": 50}})
+        paths[f"{at}/generate"] = _post(f"Continue a text with {served.name}", content, {"text_output": {"type": "string"}})
         paths[f"{at}/generate_stream"] = _post(
-            f"Continue a text with {served.name}, as server-sent events", _json(body), None, "text/event-stream"
+            f"Continue a text with {served.name}, as server-sent events", content, None, "text/event-stream"
         )
     return paths
 
@@ -140,7 +169,10 @@ def _plain_paths(served: ServedModel) -> dict[str, Any]:
         return {f"/predict/{name}": _post(f"How unusual an image is, by {name}", image, properties)}
     if served.text is not None:
         body = {"type": "object", "properties": {"prompt": {"type": "string"}, **_TEXT_OPTIONS}, "additionalProperties": False}
-        content = {**_json(body), "text/plain": {"schema": {"type": "string"}}}
+        content = {
+            **_json(body, {"prompt": "To be", "max_bytes": 50}),
+            "text/plain": {"schema": {"type": "string"}, "example": "To be"},
+        }
         return {f"/generate/{name}": _post(f"Continue a text with {name}", content, {"text": {"type": "string"}})}
     if isinstance(model, ImageGenerator):
         options = {
@@ -149,13 +181,15 @@ def _plain_paths(served: ServedModel) -> dict[str, Any]:
             "seed": {"type": "integer", "minimum": 0},
         }
         body = {"type": "object", "properties": options, "additionalProperties": False}
-        return {f"/sample/{name}": _post(f"Images made by {name}", _json(body), None, "image/png")}
+        return {f"/sample/{name}": _post(f"Images made by {name}", _json(body, {"n": 4, "seed": 1}), None, "image/png")}
     body = {"type": "object", "properties": {spec: {} for spec in served.inputs}}
-    return {f"/run/{name}": _post(f"Run {name} on lists", _json(body), {"outputs": {"type": "object"}})}
+    feeds = example_feeds(served)
+    content = _json(body, run_example(feeds) if feeds else None)
+    return {f"/run/{name}": _post(f"Run {name} on lists", content, {"outputs": {"type": "object"}})}
 
 
-def _json(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"application/json": {"schema": schema}}
+def _json(schema: dict[str, Any], example: Any = None) -> dict[str, Any]:
+    return {"application/json": {"schema": schema, **({} if example is None else {"example": example})}}
 
 
 def _answers(properties: dict[str, Any] | None, kind: str, errors: Sequence[str]) -> dict[str, Any]:
