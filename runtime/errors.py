@@ -27,7 +27,9 @@ which does not change between releases; the command line prints it with the page
 from __future__ import annotations
 
 import errno
+import json
 import os
+import shlex
 from typing import Any
 
 
@@ -44,8 +46,8 @@ class MissingExtraError(OnnxFerryError, ImportError):
     code = "OF-MISSING-EXTRA"
 
     def __init__(self, package: str, extra: str, purpose: str, note: str = "") -> None:
-        line = f"{purpose} needs the package {package!r}, which is not installed: pip install 'onnxferry[{extra}]'"
-        super().__init__(f"{line}{f' ({note})' if note else ''}, or in a clone pip install '.[{extra}]'")
+        line = f"{purpose} needs the package {package!r}, which is not installed: {install_command(extra)}"
+        super().__init__(f"{line} ({note})" if note else line)
         self.name = package
         self.package = package
         self.extra = extra
@@ -53,6 +55,27 @@ class MissingExtraError(OnnxFerryError, ImportError):
 
     def __reduce__(self) -> tuple[Any, ...]:  # ImportError's own would give the message for all arguments
         return type(self), self._arguments
+
+
+def install_command(extra: str) -> str:
+    """What installs an extra into this environment: from where the package itself was installed, which need not be the package index.
+
+    Source: https://packaging.python.org/en/latest/specifications/direct-url/.
+    """
+    from importlib import metadata  # only here: it takes longer to import than a prediction
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    try:
+        found = json.loads(metadata.distribution("onnxferry").read_text("direct_url.json") or "{}")
+        url = urlsplit(str(found.get("url", "")))
+        place = url2pathname(url.path) if url.scheme == "file" else ""
+        option = "-e " if found.get("dir_info", {}).get("editable") else ""
+    except (metadata.PackageNotFoundError, ValueError, AttributeError):  # not installed at all: run from a clone's folder
+        place, option = "", ""
+    if place and os.path.exists(place):  # noqa: PTH110 (pathlib is not needed before an error)
+        return f"pip install {option}{shlex.quote(f'{place}[{extra}]')}"
+    return f"pip install 'onnxferry[{extra}]'"
 
 
 class NotFoundError(OnnxFerryError, FileNotFoundError):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from onnxferry.runtime.artifact.zoo import changed_files, shipped_sums
 from onnxferry.runtime.engine import ort
-from onnxferry.runtime.errors import OnnxFerryError
+from onnxferry.runtime.errors import OnnxFerryError, install_command
 from onnxferry.runtime.machine import cpu as hardware
 from onnxferry.runtime.machine import nvidia
 from onnxferry.runtime.machine import nvidia as cuda_libraries
@@ -100,7 +100,7 @@ def wheel_findings(wheels: Mapping[str, str], version: str | None, broken: str |
     """``version``: of the module that is imported, None where it cannot be; then ``broken`` says why."""
     area = "ONNX Runtime"
     kind = "gpu,cuda" if devices else "gpu" if "onnxruntime-gpu" in wheels else "cpu"
-    again = f"pip install 'onnxferry[{kind}]'"
+    again = install_command(kind)
     if not wheels and version is None:
         yield Finding(area, "wheel", "none is installed", "problem", again)
         return
@@ -147,7 +147,7 @@ def provider_findings(works: Mapping[str, str | None], devices: int) -> Iterator
         yield Finding("providers", name, value, "problem", fix) if wanted else Finding("providers", name, value, "note")
     if works and devices and ort.CUDA not in works:
         value = f"not offered, though there {'is an NVIDIA GPU' if devices == 1 else f'are {devices} NVIDIA GPUs'} here"
-        yield Finding("providers", "cuda", value, "problem", "pip uninstall -y onnxruntime, then pip install 'onnxferry[gpu,cuda]'")
+        yield Finding("providers", "cuda", value, "problem", f"pip uninstall -y onnxruntime, then {install_command('gpu,cuda')}")
 
 
 def cuda_findings(wheel_cuda: str | None, devices: int) -> Iterator[Finding]:
@@ -179,7 +179,7 @@ def cuda_findings(wheel_cuda: str | None, devices: int) -> Iterator[Finding]:
             yield Finding(area, name, f"found: {place}")
     if missing:
         value = f"not found: {', '.join(missing)}"
-        fix = "pip install 'onnxferry[cuda]'" if int(wheel_cuda.partition(".")[0]) >= 13 else "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+        fix = install_command("cuda") if int(wheel_cuda.partition(".")[0]) >= 13 else "pip install 'onnxruntime-gpu[cuda,cudnn]'"
         yield Finding(
             area, "libraries", value, "problem" if devices else "note", fix if devices else f"{fix}, should there be a GPU one day"
         )
@@ -233,7 +233,7 @@ def extra_findings(requirements: Iterable[str]) -> Iterator[Finding]:
         there = ", ".join(f"{package} {version}" for package, version in versions.items() if version is not None)
         if missing:
             value = f"not installed: {', '.join(missing)}" + (f" (there: {there})" if there else "")
-            yield Finding("extras", extra, value, "note", f"pip install 'onnxferry[{extra}]'")
+            yield Finding("extras", extra, value, "note", install_command(extra))
         else:
             yield Finding("extras", extra, there)
 

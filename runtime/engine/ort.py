@@ -22,7 +22,7 @@ import numpy as np
 
 from onnxferry.runtime import interruption
 from onnxferry.runtime.engine import forks
-from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError, MissingExtraError
+from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError, MissingExtraError, install_command
 from onnxferry.runtime.machine import nvidia
 from onnxferry.runtime.machine.telemetry import disable_telemetry
 
@@ -72,10 +72,8 @@ _CUDA_LIBRARIES = (
 )
 
 
-_CUDA_HELP = "pip install 'onnxferry[cuda]' brings the libraries, `onnxferry doctor` shows what is missing"
-
-
-_REINSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'onnxferry[cpu]' (or 'onnxferry[gpu]')"
+def _reinstall() -> str:
+    return f"pip uninstall -y onnxruntime onnxruntime-gpu, then {install_command('cpu')} (or [gpu])"
 
 
 @functools.cache
@@ -86,13 +84,13 @@ def onnxruntime() -> Any:
         module = importlib.import_module("onnxruntime")
     except ModuleNotFoundError as error:
         if error.name != "onnxruntime":
-            raise DeviceError(f"ONNX Runtime is installed but cannot be imported ({error}); {_REINSTALL}") from error
-        raise MissingExtraError("onnxruntime", "cpu", "running a model", note="or 'onnxferry[gpu]' for NVIDIA GPUs") from error
+            raise DeviceError(f"ONNX Runtime is installed but cannot be imported ({error}); {_reinstall()}") from error
+        raise MissingExtraError("onnxruntime", "cpu", "running a model", note="or [gpu] for NVIDIA GPUs") from error
     except (ImportError, OSError) as error:
-        raise DeviceError(f"ONNX Runtime is installed but cannot be imported ({error}); {_REINSTALL}") from error
+        raise DeviceError(f"ONNX Runtime is installed but cannot be imported ({error}); {_reinstall()}") from error
     if not hasattr(module, "InferenceSession"):
         # Uninstalling one of two wheels that share the folder leaves a module without contents.
-        raise DeviceError(f"ONNX Runtime is only half installed (it has no InferenceSession); {_REINSTALL}")
+        raise DeviceError(f"ONNX Runtime is only half installed (it has no InferenceSession); {_reinstall()}")
     return module
 
 
@@ -383,7 +381,7 @@ def cuda_problem() -> str | None:
     ONNX Runtime itself only logs the reason and continues on the CPU, so every known reason is checked first.
     """
     if CUDA not in onnxruntime().get_available_providers():
-        return "the installed ONNX Runtime has no CUDA provider; pip uninstall -y onnxruntime, then pip install 'onnxferry[gpu,cuda]'"
+        return f"the installed ONNX Runtime has no CUDA provider; pip uninstall -y onnxruntime, then {install_command('gpu,cuda')}"
     if nvidia.cuda_devices() == 0:
         return "no NVIDIA driver with a usable GPU was found; run `nvidia-smi` to see what the driver says, or use device='cpu'"
     return _library_problem() or _trial(CUDA)
@@ -406,7 +404,8 @@ def _library_problem() -> str | None:
             # On Windows the current directory and PATH are searched, as ONNX Runtime does.
             ctypes.CDLL(library.format(major=major), winmode=0)
         except OSError as error:
-            return f"a library of CUDA {major} is missing ({error}); {_CUDA_HELP}"
+            brings = f"{install_command('cuda')} brings the libraries, `onnxferry doctor` shows what is missing"
+            return f"a library of CUDA {major} is missing ({error}); {brings}"
     return None
 
 

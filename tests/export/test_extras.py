@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,7 +73,7 @@ def test_a_model_with_samples_is_optimized_without_what_only_training_needs(tmp_
 def test_a_chart_that_cannot_be_drawn_is_refused_before_the_work(tmp_path: Path) -> None:
     result = child(TRAINING_ONLY, OPTIMIZE.replace("*sys.argv[1:]", '"--plot", "speeds.png"'), tmp_path)
     assert result.returncode == 1
-    assert "--plot needs the package 'matplotlib', which is not installed: pip install 'onnxferry[train]'" in result.stderr
+    assert re.search(r"--plot needs the package 'matplotlib', which is not installed: pip install .*\[train\]", result.stderr)
     assert not (tmp_path / "out").exists()
     result = child(
         TRAINING_ONLY,
@@ -122,4 +123,4 @@ except MissingExtraError as error:
     print(error)
 """
     result = child(("torch",), program, tmp_path)
-    assert "pip install 'onnxferry[export]'" in result.stdout, result.stdout + result.stderr
+    assert re.search(r"pip install .*\[export\]", result.stdout), result.stdout + result.stderr

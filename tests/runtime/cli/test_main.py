@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module, metadata
@@ -125,9 +126,9 @@ def test_a_missing_extra_prints_its_install_line(verb, capsys: pytest.CaptureFix
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     verb(lacks)
     assert main(["tested"]) == 1
-    install = "pip install 'onnxferry[train]', or in a clone pip install '.[train]'"
-    expected = f"error: onnxferry tested needs the package 'matplotlib', which is not installed: {install}\n"
-    assert capsys.readouterr().err == expected + "help: docs/en/reference/errors.md#of-missing-extra\n"
+    line, last = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"error: onnxferry tested needs the package 'matplotlib', which is not installed: pip install .*\[train\]'?", line)
+    assert last == "help: docs/en/reference/errors.md#of-missing-extra"
 
 
 def test_a_missing_module_of_ours_is_a_bug(verb) -> None:

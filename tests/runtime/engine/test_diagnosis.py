@@ -20,6 +20,7 @@ from onnxferry.runtime.engine.diagnosis import (
     thread_findings,
     wheel_findings,
 )
+from onnxferry.runtime.errors import install_command
 from onnxferry.runtime.machine import cpu as hardware
 from onnxferry.runtime.machine import nvidia as cuda_libraries
 
@@ -68,25 +69,25 @@ class TestWheels:
             assert outdated_for_untrusted() == outdated
 
     def test_none(self) -> None:
-        assert problems(wheel_findings({}, None, "not installed", 0)) == [("none is installed", "pip install 'onnxferry[cpu]'")]
-        assert problems(wheel_findings({}, None, "not installed", 1)) == [("none is installed", "pip install 'onnxferry[gpu,cuda]'")]
+        assert problems(wheel_findings({}, None, "not installed", 0)) == [("none is installed", install_command("cpu"))]
+        assert problems(wheel_findings({}, None, "not installed", 1)) == [("none is installed", install_command("gpu,cuda"))]
 
     def test_both(self) -> None:
         (problem,) = problems(wheel_findings({"onnxruntime": "1.31.1", "onnxruntime-gpu": "1.31.1"}, "1.31.1", None, 0))
         assert problem == (
             "onnxruntime 1.31.1 and onnxruntime-gpu 1.31.1 are installed and overwrite each other's files",
-            "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'onnxferry[gpu]'",
+            f"pip uninstall -y onnxruntime onnxruntime-gpu, then {install_command('gpu')}",
         )
 
     def test_one_that_cannot_be_imported(self) -> None:
         assert problems(wheel_findings({"onnxruntime": "1.31.1"}, None, "it is half installed", 0)) == [
-            ("it is half installed", "pip uninstall -y onnxruntime, then pip install 'onnxferry[cpu]'")
+            ("it is half installed", f"pip uninstall -y onnxruntime, then {install_command('cpu')}")
         ]
 
     def test_files_of_another_one(self) -> None:
         ((value, fix),) = problems(wheel_findings({"onnxruntime-gpu": "1.31.1"}, "1.24.0", None, 0))
         assert "gives version 1.24.0" in value
-        assert fix == "pip uninstall -y onnxruntime-gpu, then pip install 'onnxferry[gpu]'"
+        assert fix == f"pip uninstall -y onnxruntime-gpu, then {install_command('gpu')}"
 
     @pytest.mark.parametrize(("version", "old"), [("1.9.0", True), ("1.23.2", True), ("1.24.1", False), ("1.31.1", False), ("2.0", False)])
     def test_one_that_is_too_old(self, version: str, old: bool) -> None:
@@ -110,7 +111,7 @@ class TestProviders:
         assert problems(provider_findings({ort.CPU: None}, 0)) == []
         ((value, fix),) = problems(provider_findings({ort.CPU: None}, 2))
         assert value == "not offered, though there are 2 NVIDIA GPUs here"
-        assert "onnxferry[gpu,cuda]" in fix
+        assert "[gpu,cuda]" in fix
 
 
 class TestCuda:
@@ -132,7 +133,7 @@ class TestCuda:
 
     def test_a_library_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cuda_libraries, "find_libraries", lambda version: {"liba.so.1": None, "libb.so.2": "x", "libc.so.3": None})
-        assert problems(cuda_findings("13.0", 1)) == [("not found: liba.so.1, libc.so.3", "pip install 'onnxferry[cuda]'")]
+        assert problems(cuda_findings("13.0", 1)) == [("not found: liba.so.1, libc.so.3", install_command("cuda"))]
         assert problems(cuda_findings("12.8", 1)) == [("not found: liba.so.1, libc.so.3", "pip install 'onnxruntime-gpu[cuda,cudnn]'")]
         assert problems(cuda_findings("13.0", 0)) == []
 
@@ -186,7 +187,7 @@ def test_extras_by_the_packages_own_list() -> None:
     )
     numpy, pillow = metadata.version("numpy"), metadata.version("pillow")
     assert findings == [
-        Finding("extras", "train", f"not installed: no-such-package (there: numpy {numpy})", "note", "pip install 'onnxferry[train]'"),
+        Finding("extras", "train", f"not installed: no-such-package (there: numpy {numpy})", "note", install_command("train")),
         Finding("extras", "export", f"pillow {pillow}"),
     ]
 
@@ -273,7 +274,7 @@ def test_no_onnx_runtime_is_a_finding_not_an_error(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(diagnosis, "installed_wheels", dict)
     found = diagnose()
     assert not found.cpu_works
-    assert ("none is installed", "pip install 'onnxferry[cpu]'") in problems(found.findings)
+    assert ("none is installed", install_command("cpu")) in problems(found.findings)
 
 
 def test_shipped_models_that_were_changed_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

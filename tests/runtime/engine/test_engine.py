@@ -27,7 +27,7 @@ from onnxferry.runtime.artifact.metadata import metadata_from_contract
 from onnxferry.runtime.artifact.zoo import find_model, zoo_names
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.engine import Engine, TensorSpec
-from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError, MissingExtraError, UntrustedModelError
+from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError, MissingExtraError, UntrustedModelError, install_command
 from onnxferry.runtime.machine import cpu, nvidia
 from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.tasks.loading import load
@@ -539,7 +539,7 @@ def with_a_gpu_that_fails(monkeypatch):
 @pytest.mark.parametrize(
     ("break_it", "words"),
     [
-        (without_cuda_in_the_wheel, r"has no CUDA provider; pip uninstall -y onnxruntime, then pip install 'onnxferry\[gpu,cuda\]'"),
+        (without_cuda_in_the_wheel, r"has no CUDA provider; pip uninstall -y onnxruntime, then pip install .*\[gpu,cuda\]"),
         (without_a_gpu, "no NVIDIA driver with a usable GPU was found; run `nvidia-smi`"),
         (without_libraries, "a library of CUDA 13 is missing"),
         (with_a_gpu_that_fails, "no kernel image"),
@@ -685,7 +685,7 @@ def libraries(monkeypatch):
 def test_missing_cuda_libraries_are_named(libraries, capfd):
     words = ort._library_problem()
     assert words.startswith("a library of CUDA 13 is missing (libcudart.so.13: cannot open shared object file)")
-    assert "pip install 'onnxferry[cuda]'" in words
+    assert install_command("cuda") in words
     libraries |= {"libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13"}
     ort._library_problem.cache_clear()
     assert "libcurand.so.10" in ort._library_problem()  # ONNX Runtime would only log it
@@ -719,7 +719,7 @@ def test_on_a_gpu(build_onnx):
 def test_without_onnxruntime(scale_model, monkeypatch):
     ort.onnxruntime.cache_clear()
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    words = r"needs the package 'onnxruntime', .*pip install 'onnxferry\[cpu\]' \(or 'onnxferry\[gpu\]' for NVIDIA GPUs\)"
+    words = r"needs the package 'onnxruntime', .*pip install .*\[cpu\]'? \(or \[gpu\] for NVIDIA GPUs\)"
     with pytest.raises(MissingExtraError, match=words):
         Engine(scale_model)
     ort.onnxruntime.cache_clear()
