@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
+from onnxferry.export.graphs.axes import count_axes_from_the_start
 from onnxferry.export.graphs.int64_kernels import rewrite_large_integers
 from onnxferry.export.graphs.nodes import OPSET, RUNTIME_DOMAIN, STANDARD_DOMAINS, all_nodes, copied, ir_version, subgraphs
+from onnxferry.export.graphs.sigmoids import write_small_sigmoids
 from onnxferry.export.graphs.writer import check_valid
 from onnxferry.export.source import Candidate, InputSpec
 from onnxferry.runtime.errors import ExportError
@@ -25,12 +27,15 @@ def clean(candidate: Candidate, inputs: Sequence[InputSpec], output_names: Seque
     """A cleaned copy, with inputs and outputs in the given order. Raises ExportError where they cannot be matched."""
     cleaned = onnx.ModelProto()
     cleaned.CopyFrom(candidate.model)
+    if not candidate.foreign:
+        count_axes_from_the_start(cleaned)
     strip_leaks(cleaned)
     _order_inputs(cleaned.graph, inputs)
     _order_outputs(cleaned.graph, output_names)
     _drop_unused_initializers(cleaned.graph)
     if not candidate.foreign:
         rewrite_large_integers(cleaned)
+        write_small_sigmoids(cleaned)
         cleaned.ir_version = ir_version(max((o.version for o in cleaned.opset_import if o.domain in STANDARD_DOMAINS), default=OPSET))
     return cleaned
 

@@ -51,7 +51,7 @@ def rewrite_large_integers(model: onnx.ModelProto) -> list[str]:
         return []
     if any(node.op_type == "StringSplit" for node in _walk(model.graph)):
         return []  # a text vectorizer's whole numbers only count words
-    types = _types(model)
+    types = value_types(model)
     small = _small_numbers(model.graph, types)
     changed = _rewrite(model.graph, types, small, _opset(model))
     return [f"wrote {', '.join(sorted(changed))} of int64 with other operators: ONNX Runtime's are wrong beyond 2**31"] if changed else []
@@ -62,7 +62,7 @@ def divides_whole_numbers(model: onnx.ModelProto) -> bool:
     divisions = [node for node in _walk(model.graph) if node.op_type == "Div"]
     if not divisions:
         return False
-    types = _types(model)
+    types = value_types(model)
     small = _small_numbers(model.graph, types)
     whole = _NARROW | {TensorProto.INT64}
     return any(types.get(node.output[0]) in whole and not all(name in small for name in node.input) for node in divisions)
@@ -80,7 +80,7 @@ def _walk(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
                 yield from _walk(inner)
 
 
-def _types(model: onnx.ModelProto) -> dict[str, int]:
+def value_types(model: onnx.ModelProto) -> dict[str, int]:
     """Element types by value name, from a copy without the large weights."""
     light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     light.graph.name = "types"

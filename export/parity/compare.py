@@ -94,9 +94,13 @@ class _Comparer:
             say(f"comparing input {number + 1} of {len(runs)}")
             shapes = {name: tuple(np.shape(array)) for name, array in run.case.feeds.items()}
             is_traced = all(run.case.sizes.get(axis) == size for axis, size in self.traced.items())
-            dropped = run.outputs is None
-            self.report.cases.append(CaseRecord(run.case.name, shapes, is_traced, run.case.generated, not dropped, run.why_dropped))
-            if run.outputs is None:
+            why = run.why_dropped
+            if run.outputs is not None and run.case.generated and any(_all_nan(array) for array in run.outputs.values()):
+                why = "the model's own answer is NaN alone"  # log(x) / x of zeros
+            self.report.cases.append(
+                CaseRecord(run.case.name, shapes, is_traced, run.case.generated, run.outputs is not None and not why, why)
+            )
+            if run.outputs is None or why:
                 continue
             try:
                 actual = self.runner.run(run.case.feeds)
@@ -345,8 +349,12 @@ def _keep_points(entry: OutputParity, values: np.ndarray, difference: np.ndarray
             entry.points.append((float(values[i]), float(difference[i])))
 
 
+def _all_nan(array: np.ndarray) -> bool:
+    return array.dtype.kind == "f" and bool(array.size and np.isnan(array).all())
+
+
 def _finiteness(name: str, want: np.ndarray, got: np.ndarray, case: Case) -> Failure | None:
-    if want.size and np.isnan(want).all():
+    if _all_nan(want):
         text = f"output {name!r} of the model is all NaN for {case.name!r}, so nothing is verified; give inputs for which it is not"
         return Failure("all-nan", text, case.name, name)
     worse = ~np.isfinite(got) & np.isfinite(want)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from onnxferry.export import export_model
 from onnxferry.export.graphs.roles import Role, roles
 from onnxferry.export.parity.probes import given_case
 from onnxferry.export.parity.reference import SourceRun
@@ -72,6 +74,24 @@ def test_values_of_the_examples_range_hide_it(name: str) -> None:
     report = checked(model, file, x)
     assert not report.passed
     assert "in the model" in report.failures[0].message
+
+
+def test_an_infinity_of_the_file_alone_is_no_loss_of_a_kernel() -> None:
+    """A sigmoid may be off by 2e-8, but its logarithm may not be infinite for that."""
+
+    def cut(x: np.ndarray) -> np.ndarray:
+        small = 1 / (1 + np.exp(-x.astype(np.float64)))
+        return np.log(np.where(small < 1e-7, 0.0, small)).astype(np.float32)
+
+    report = checked(lambda x: x.sigmoid().log(), cut)
+    assert [failure.kind for failure in report.failures][:1] == ["not-finite"]
+
+
+def test_a_made_up_input_without_an_answer_is_left_out(tmp_path: Path) -> None:
+    """log(1 + x) / x of zeros is NaN alone; the example has one, too."""
+    example = torch.tensor([[-2.0, 1.0, 2.0], [3.0, 4.0, 5.0]])
+    report = export_model(Function(lambda x: torch.log1p(x) / x), example, tmp_path / "m.onnx")
+    assert {case.name: case.why_dropped for case in report.cases}["zeros"] == "the model's own answer is NaN alone"
 
 
 RIGHT: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[np.ndarray], Any]]] = {
