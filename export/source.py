@@ -45,6 +45,7 @@ class InputSpec:
     shape: tuple[int | str, ...]  # a name where the axis is dynamic, else its size
     traced: tuple[int, ...]  # the example's shape
     by_column: bool = False  # of a table: each column (last axis) has its own range of values
+    begins: bool = False  # where the bags of a list begin: whole numbers from 0 on that never fall
 
     def shape_at(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The shape with the given sizes of the dynamic axes; the traced size where none is given."""

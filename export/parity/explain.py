@@ -132,7 +132,10 @@ def _baked_size(c: Context) -> Cause | None:
                 "take that size from x.shape inside forward(), not from a number or from int(…) kept outside",
             )
     if c.failure.kind == "frozen-axis":
-        return f"something was computed once for the traced size of {' and '.join(c.changed)}", "take sizes from x.shape inside forward()"
+        return (
+            f"something was computed once for the traced size of {' and '.join(c.changed)}",
+            "take sizes from x.shape inside forward(), and write math.trunc(n * 0.7) for int(n * 0.7), which fixes the number",
+        )
     return None
 
 

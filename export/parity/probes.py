@@ -127,4 +127,8 @@ def bytes_at(inputs: Sequence[InputSpec], sizes: Mapping[str, int]) -> int:
 def random_values(spec: InputSpec, example: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     if spec.dtype != "str":
         example = example.astype(spec.dtype, copy=False)
-    return random_like(example, shape, rng, spec.by_column)
+    made = random_like(example, shape, rng, spec.by_column)
+    if spec.begins and made.size:
+        made = np.sort(made, axis=None).reshape(shape)
+        made[:1] = 0
+    return made

@@ -101,8 +101,8 @@ def _filled(spec: InputSpec, example: np.ndarray, fill: Fill | None, sizes: Mapp
 
 
 def _patterns(spec: InputSpec, example: np.ndarray, role: Role) -> list[tuple[str, Fill]]:
-    if spec.dtype == "str":
-        return []
+    if spec.dtype == "str" or spec.begins:
+        return _constants({"zeros": 0}) if spec.begins else []
     kind = np.dtype(spec.dtype)
     if kind.kind == "b":
         return _flags()

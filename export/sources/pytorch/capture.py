@@ -145,9 +145,24 @@ def graph_of_program(source: TorchSource, program: torch.export.ExportedProgram,
         model = made.model_proto
     fixes += decompositions.fix(model, _numbers_of(program) | _numbers_of(made.exported_program))
     _strip_prefix(model)
+    source.mark_begins(_begins(source, program))
     axes, ranges = _axes_of_program(source, program)
     _rename_axes(model, axes)
     return Candidate(model, fixes=tuple(fixes), ranges=ranges, trace=_trace(source, made))
+
+
+def _begins(source: TorchSource, program: torch.export.ExportedProgram) -> list[str]:
+    """The inputs that tell an embedding bag where its bags begin."""
+    named = dict(zip((str(name) for name in program.graph_signature.user_inputs), source.call.names, strict=False))
+    found = []
+    for node in program.graph.nodes:
+        if "embedding_bag" in str(node.target) and len(node.args) > 2:
+            begin = node.args[2]
+            while isinstance(begin, torch.fx.Node) and begin.op == "call_function" and begin.args:
+                begin = begin.args[0]
+            if isinstance(begin, torch.fx.Node) and begin.name in named:
+                found.append(named[begin.name])
+    return found
 
 
 def _numbers_of(program: torch.export.ExportedProgram | None) -> set[float]:

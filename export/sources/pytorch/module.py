@@ -7,8 +7,9 @@ Inputs keep ``forward()``'s names and order, also where they are nested (``state
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -160,6 +161,10 @@ class TorchSource:
                 "a graph has the same outputs always"
             )
         return {name: _array(leaf, name) for name, leaf in zip(self.output_names, leaves, strict=True)}
+
+    def mark_begins(self, names: Collection[str]) -> None:
+        """These inputs tell where bags begin: made-up ones are such places, too."""
+        self.inputs = tuple(dataclasses.replace(spec, begins=spec.name in names) for spec in self.inputs)
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         return self._run(self.module, feeds)

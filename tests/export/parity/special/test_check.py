@@ -94,6 +94,16 @@ def test_a_made_up_input_without_an_answer_is_left_out(tmp_path: Path) -> None:
     assert {case.name: case.why_dropped for case in report.cases}["zeros"] == "the model's own answer is NaN alone"
 
 
+@pytest.mark.parametrize("mode", ["mean", "sum", "max"])
+def test_where_bags_begin_is_made_up_as_such(tmp_path: Path, mode: str) -> None:
+    """PyTorch reads beyond its memory where they fall, or refuses them: nothing could be compared."""
+    ids, begins = torch.tensor([1, 2, 4, 5, 4, 3]), torch.tensor([0, 2, 4])
+    axes = {"input": {0: "ids"}, "offsets": {0: "bags"}}
+    report = export_model(nn.EmbeddingBag(7, 3, mode=mode), (ids, begins), tmp_path / "m.onnx", dynamic_shapes=axes)
+    sizes = {(case.shapes["input"], case.shapes["offsets"]) for case in report.compared}
+    assert len({bags for _, bags in sizes}) > 2
+
+
 RIGHT: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[np.ndarray], Any]]] = {
     "a sum in another order": (lambda x: x.sum(-1), lambda x: x[:, ::-1].astype(np.float64).sum(-1).astype(np.float32)),
     "a mean taken off": (
