@@ -40,6 +40,12 @@ def serve_models(
         bool,
         typer.Option("--tune", help="Run with the fastest verified settings of this machine (see onnxferry tune).", rich_help_panel=_SPEED),
     ] = False,
+    isolated: Annotated[
+        bool,
+        typer.Option(
+            "--isolated", help="Run each model in a confined child process, for files that you don't trust.", rich_help_panel=_ACCESS
+        ),
+    ] = False,
     batch: Annotated[
         str,
         typer.Option(help="Merge requests: auto measures at start whether that wins; off; or the largest batch.", rich_help_panel=_SPEED),
@@ -122,6 +128,7 @@ def serve_models(
         device=device,
         threads=threads,
         tune=tune,
+        isolated=isolated,
         batch=batch,
         max_wait=max_wait,
         max_queue=max_queue,

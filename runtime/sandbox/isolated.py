@@ -69,6 +69,7 @@ class IsolatedEngine:
         self._lock = threading.Lock()
         self._complaints = child.temporary_file()  # closed with the child
         self._process = child.start("onnxferry.runtime.sandbox.isolated", subprocess.PIPE, subprocess.PIPE, self._complaints)
+        self._closed = False
         self._ended = ""  # why there is no child any more
         self._released = weakref.finalize(self, _release, self._process, self._complaints, os.getpid())  # also where nobody closes it
         request = {
@@ -133,8 +134,14 @@ class IsolatedEngine:
 
     def close(self) -> None:
         """Ends the child. A run afterwards raises InputError; closing twice does not."""
+        self._closed = True
         if not self._ended:
             self._end("is closed: load it again")
+
+    @property
+    def broken(self) -> bool:
+        """Whether the child ended by itself, or was ended because a run took too long: the model is to be loaded again."""
+        return bool(self._ended) and not self._closed
 
     def __enter__(self) -> Self:
         return self

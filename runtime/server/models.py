@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -18,8 +19,9 @@ from onnxferry.runtime.batcher import Batcher
 from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.errors import BusyError, InputError, OnnxFerryError, first_line
 from onnxferry.runtime.onnx_file.values import TensorSpec
+from onnxferry.runtime.sandbox.child import SandboxLimits
 from onnxferry.runtime.server.access import Caller
-from onnxferry.runtime.server.errors import RequestError
+from onnxferry.runtime.server.errors import RETRY_AFTER, RequestError
 from onnxferry.runtime.server.options import ModelSource, ServeOptions
 from onnxferry.runtime.server.tensors import datatype_of
 from onnxferry.runtime.server.text import TextQueue
@@ -35,6 +37,9 @@ MIN_GAIN = 1.1
 
 _MEASURED_ROWS = 8
 
+_LEAST_SECONDS = 10.0
+"""That opening a file in a confined process, or a run of it, may take."""
+
 
 class ServedModel:
     """One version of a model, open. ``batch``: rows that requests are merged to at most; 1: each runs by itself."""
@@ -42,7 +47,12 @@ class ServedModel:
     def __init__(self, source: ModelSource, options: ServeOptions) -> None:
         self.name, self.version = source.name, source.version
         self.path: Path = find_model(source.source)
-        self.model: Model = load(self.path, device=options.device, threads=options.threads, tune=options.tune)
+        self.model: Model
+        if options.isolated:
+            limits = SandboxLimits(seconds=max(_LEAST_SECONDS, options.timeout))
+            self.model = load(self.path, isolated=limits, threads=options.threads)
+        else:
+            self.model = load(self.path, device=options.device, threads=options.threads, tune=options.tune)
         self.engine: Runner = self.model.engine
         self.kind = kind_of(self.model.contract)
         self.inputs = {spec.name: spec for spec in (*self.engine.inputs, *self.engine.optional_inputs) if datatype_of(spec)}
@@ -82,10 +92,20 @@ class ServedModel:
                 raise InputError(f"model {self.name!r} has no output {name[:60]!r}; it has {', '.join(self.outputs)}")
         wanted = list(outputs or self.outputs)
         with self.counted():
-            if self.batcher is None:
-                return await self.engine.arun(feeds, wanted)
-            answer = await asyncio.wrap_future(self.batcher.submit(feeds))
+            try:
+                if self.batcher is None:
+                    return await self.engine.arun(feeds, wanted)
+                answer = await asyncio.wrap_future(self.batcher.submit(feeds))
+            except InputError as error:
+                if self.broken:  # by a request before this one
+                    raise opened_again(self.name) from error
+                raise
             return {name: answer[name] for name in wanted}
+
+    @property
+    def broken(self) -> bool:
+        """Whether its confined process has ended."""
+        return getattr(self.engine, "broken", False) is True
 
     @contextmanager
     def counted(self) -> Iterator[None]:
@@ -136,6 +156,7 @@ class Repository:
         self.reasons: dict[tuple[str, str], str] = {}  # why a model that is known is not open
         self.ready = False
         self._loading = asyncio.Lock()
+        self._reopened: dict[str, asyncio.Task[None]] = {}  # models whose confined process has ended
 
     def open_all(self) -> None:
         """Opens every model. Raises what opening one raises; then none is open."""
@@ -148,7 +169,10 @@ class Repository:
         self.ready = True
 
     def find(self, name: str, version: str | None = None) -> ServedModel:
-        """The model; of several versions the highest where none is given. Raises RequestError 404 or, for one that is not open, 503."""
+        """The model; of several versions the highest where none is given. Raises RequestError 404 or, for one that is not open, 503.
+
+        A model whose confined process has ended is opened again meanwhile.
+        """
         versions = self.versions(name)
         if not versions:
             raise RequestError(404, f"there is no model {name[:60]!r} here; there are {', '.join(sorted({n for n, _ in self.sources}))}")
@@ -156,6 +180,9 @@ class Repository:
             raise RequestError(404, f"model {name!r} has no version {version[:60]!r}; it has {', '.join(versions)}")
         for candidate in (version,) if version else reversed(versions):
             if found := self.open.get((name, candidate)):
+                if found.broken:
+                    self._reopen(name)
+                    raise opened_again(name)
                 return found
         raise RequestError(503, f"model {name!r} is not loaded")
 
@@ -181,6 +208,17 @@ class Repository:
             for name, version in sorted(self.sources, key=lambda key: (key[0], int(key[1])))
         ]
         return [row for row in rows if row["state"] == "READY"] if ready else rows
+
+    def _reopen(self, name: str) -> None:
+        async def again() -> None:
+            try:
+                with contextlib.suppress(RequestError):  # the next request tries it again
+                    await self.reload(name)
+            finally:
+                del self._reopened[name]
+
+        if name not in self._reopened:
+            self._reopened[name] = asyncio.get_running_loop().create_task(again())
 
     async def load(self, name: str) -> None:
         """Opens a model's file again, for a client. Raises RequestError where clients may not, and for a file that cannot be opened."""
@@ -232,6 +270,10 @@ class Repository:
         for served in self.open.values():
             served.retire()
         self.open = {}
+
+
+def opened_again(name: str) -> RequestError:
+    return RequestError(503, f"the confined process of model {name!r} has ended, and the model is opened again", RETRY_AFTER)
 
 
 def _batcher(engine: Runner, options: ServeOptions) -> tuple[Batcher | None, float]:

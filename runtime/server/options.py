@@ -35,6 +35,7 @@ class ServeOptions:
     device: str = "auto"
     threads: int | None = None
     tune: bool = False
+    isolated: bool = False  # each model in a confined child process
     batch: str = "auto"  # "auto" measures at start, "off", or the largest batch as a number
     max_wait: float = 0.005
     max_queue: int = 256  # requests that may wait for one model
@@ -73,6 +74,8 @@ class ServeOptions:
             )
         if bool(self.certificate) != bool(self.key):
             raise InputError("TLS needs a certificate and its key: give both --tls-cert and --tls-key")
+        if self.isolated and (self.tune or self.device not in ("auto", "cpu")):
+            raise InputError("--isolated runs each file as it is on the CPU: leave --tune and --device out")
         if self.batch not in ("auto", "off") and not (self.batch.isdecimal() and 1 <= int(self.batch) <= 4096):
             raise InputError(f"--batch must be auto, off or a number from 1 to 4096, got {self.batch!r}")
         if self.grpc_port is not None and self.grpc_port == self.port and self.port:

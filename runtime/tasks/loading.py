@@ -12,7 +12,7 @@ import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from onnxferry.runtime.artifact.contract import Contract, kind_of
 from onnxferry.runtime.artifact.describe import Description, describe
@@ -27,6 +27,9 @@ from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.tasks.model import Model
 from onnxferry.runtime.tasks.row_classifier import RowClassifier
 
+if TYPE_CHECKING:
+    from onnxferry.runtime.sandbox.child import SandboxLimits
+
 Task = TypeVar("Task", bound="Model")
 
 
@@ -39,7 +42,7 @@ def load(
     tune: bool = False,
     limits: Limits | None = None,
     variant: str | None = None,
-    isolated: bool = False,
+    isolated: bool | SandboxLimits = False,
     timeout: float | None = None,
     verify: bool = False,
 ) -> Model:
@@ -57,7 +60,8 @@ def load(
     ``variant``: the tag of a certified variant beside the file, such as ``"int8"`` (see :mod:`onnxferry.runtime.artifact.variants`), to
     open instead, on the device that it is certified for. Of an autoencoder's two files, each that has such a variant.
     ``isolated``: run the model in a confined child process, for a file that you do not trust (see
-    :mod:`onnxferry.runtime.sandbox.isolated`); on the CPU, without ``tune``, ``variant`` and ``providers``.
+    :mod:`onnxferry.runtime.sandbox.isolated`); on the CPU, without ``tune``, ``variant`` and ``providers``. True, or what the child
+    may use: ``SandboxLimits(seconds=10, memory_bytes=2**31)``.
     ``timeout``: seconds that ONNX Runtime may take to open each file; :meth:`Model.run` has one of its own. Not with ``tune``.
     ``verify``: of a shipped model, compare the SHA-256 of each file with what this release shipped, before it is opened.
     ``limits``: how much a file may hold; raise them (``Limits(depth=40)``) for one you trust.
@@ -84,7 +88,7 @@ def load(
     if isolated:
         if tune or variant is not None or providers is not None or device not in ("auto", "cpu"):
             raise InputError("isolated=True runs the file as it is on the CPU: leave device, providers, tune and variant out")
-        return _load_isolated(path, threads, limits, timeout, verify)
+        return _load_isolated(path, threads, None if isolated is True else isolated, limits, timeout, verify)
     chosen = {} if variant is None else _chosen_variants(path, variant, device, providers, limits)
 
     def described(file: Path) -> Description:
@@ -107,13 +111,15 @@ def load(
     return _model_from_runner(open_file(path), open_file)
 
 
-def _load_isolated(path: Path, threads: int | None, limits: Limits | None, timeout: float | None, verify: bool) -> Model:
+def _load_isolated(
+    path: Path, threads: int | None, sandbox: SandboxLimits | None, limits: Limits | None, timeout: float | None, verify: bool
+) -> Model:
     from onnxferry.runtime.sandbox.isolated import IsolatedEngine
 
     def open_file(file: Path) -> Runner:
         if verify:
             check_shipped(file)
-        return IsolatedEngine(file, threads=threads, file_limits=limits, timeout=timeout)
+        return IsolatedEngine(file, threads=threads, limits=sandbox, file_limits=limits, timeout=timeout)
 
     return _model_from_runner(open_file(path), open_file)
 
