@@ -162,7 +162,17 @@ def _all_of(file: Any, name: str) -> bytes:
         raise InputError(f"{name}: the file cannot be read ({error}); give one that is open for reading") from error
     if not isinstance(data, bytes):
         raise InputError(f"{name}: the file is open for text, expected binary; use open(path, 'rb')")
+    if not data and _position(file) > 0:
+        raise InputError(f"{name}: the file has been read to its end already; use file.seek(0) before")
     return data
+
+
+def _position(file: Any) -> int:
+    """Where an open file stands; 0 where it cannot say."""
+    try:
+        return int(file.tell())
+    except (AttributeError, OSError, TypeError, ValueError):
+        return 0
 
 
 def _from_file(path: Path, max_pixels: int) -> np.ndarray:
@@ -295,10 +305,22 @@ _OTHER_FORMATS = (
 """Formats that are not read: name, position of their signature, signatures."""
 
 
+_NO_IMAGES = (
+    ("is a Git LFS pointer, not the image itself; run `git lfs pull`", (b"version https://git-lfs",)),
+    ("is a web page, most likely an error of the server that it came from; download the image itself", (b"<!doctype html", b"<html")),
+    ("is base64 text, not bytes; use base64.b64decode(text) before", (b"ivborw0kggo", b"/9j/", b"data:image/", b"r0lgod", b"uklgr")),
+    ("is JSON, not an image; send the bytes of the image themselves", (b"{", b"[")),
+)
+"""What is sent or saved in place of an image, by how it starts, in small letters: of base64 PNG, JPEG, GIF and WebP."""
+
+
 def _unknown_format(name: str, start: bytes) -> InputError:
     for other, at, signatures in _OTHER_FORMATS:
         if start[at:].startswith(signatures):
             return InputError(f"{name}: is {other}, which is not read; convert it to PNG or JPEG (read are {', '.join(FORMATS)})")
+    for words, starts in _NO_IMAGES:
+        if start.lstrip().lower().startswith(starts):
+            return InputError(f"{name}: {words}")
     if not start:
         return InputError(f"{name}: is empty, expected an image ({', '.join(FORMATS)})")
     return InputError(f"{name}: not an image, or broken at its start; expected {', '.join(FORMATS)}")

@@ -48,6 +48,7 @@ class Gate:
                 caller = self.access.caller(headers.get("authorization"))
                 caller.admit()
                 facts["caller"] = caller
+            _refuse_encoding(headers.get("content-encoding", "identity"))
             exchange.check_length(headers.get("content-length"))
             deadline = _deadline(headers.get("x-request-timeout"), self.repository.options.timeout)
             async with asyncio.timeout(deadline):
@@ -142,6 +143,12 @@ class _Exchange:
                 await self.send({"type": "http.response.body", "body": body})
         except TimeoutError:
             self.scope.get("onnxferry.abort", lambda: None)()
+
+
+def _refuse_encoding(encoding: str) -> None:
+    """Raises RequestError 415 for a compressed body: a few bytes of it may stand for any number."""
+    if encoding.strip().lower() not in ("identity", ""):
+        raise RequestError(415, f"a body with the content-encoding {encoding[:40]!r} is not taken; send it as it is")
 
 
 def _deadline(given: str | None, longest: float) -> float:

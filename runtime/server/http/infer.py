@@ -42,12 +42,23 @@ class InferCall:
 def read_json(body: bytes | memoryview, what: str = "the body") -> dict[str, Any]:
     """A JSON object. Raises InputError for anything else."""
     try:
-        document = json.loads(bytes(body))
+        document = json.loads(bytes(body), object_pairs_hook=_object)
+    except InputError as error:
+        raise InputError(f"{what} is refused: {error}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{what} is not JSON: {str(error)[:200] or type(error).__name__}") from error
     if not isinstance(document, dict):
         raise InputError(f"{what} must be a JSON object, got a {type(document).__name__}")
     return document
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises InputError for a name that stands twice, of which JSON's readers take the first, the last, or none."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise InputError(f"{next(name for name in names if names.count(name) > 1)[:60]!r} stands twice in one object")
+    return found
 
 
 def read_call(served: ServedModel, body: bytes, header_length: str | None = None) -> InferCall:

@@ -215,7 +215,7 @@ def _post(
     kind: str = "application/json",
     parameters: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    errors = ("400", "401", "403", "404", "413", "429", "503", "504")
+    errors = ("400", "401", "403", "404", "413", "415", "429", "503", "504")
     return {
         "post": {
             "summary": summary,

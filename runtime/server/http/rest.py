@@ -166,10 +166,17 @@ def text_queue(served: ServedModel) -> TextQueue:
 
 
 def text_request(asked: dict[str, Any]) -> TextRequest:
-    """From the protocol's body: ``text_input`` and ``parameters`` (max_tokens are bytes; temperature, top_k, top_p, seed, stop)."""
+    """From the protocol's body: ``text_input`` and ``parameters`` (max_tokens are bytes; temperature, top_k, top_p, seed, stop).
+
+    Parameters may stand beside ``text_input`` too, as clients of Triton's back ends send them.
+    """
     prompt, parameters = asked.get("text_input"), asked.get("parameters") or {}
     if not isinstance(prompt, str) or not isinstance(parameters, dict):
         raise InputError("text_input must be a text, and parameters an object")
+    beside = {name: value for name, value in asked.items() if name not in ("id", "text_input", "parameters", "stream")}
+    if twice := set(beside) & set(parameters):
+        raise InputError(f"{min(twice)[:60]!r} stands beside text_input and in parameters; give it once")
+    parameters = {**beside, **parameters}
     known = {name: value for name, value in parameters.items() if value is not None}
     known.pop("details", None)
     if "max_tokens" in known:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import os
@@ -372,3 +373,31 @@ def test_files_and_names_that_cannot_be_read(tmp_path: Path) -> None:
         decode_image(file)
     with pytest.raises(InputError, match=r"no such image: ~/x.png; ~ is not expanded here"):
         decode_image("~/x.png")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa", "Git LFS pointer"),
+        (b"\n<!DOCTYPE html><title>404", "a web page"),
+        (b'{"image": "iVBOR"}', "is JSON"),
+        (base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(20)), "base64 text"),
+        (base64.b64encode(b"\xff\xd8\xff\xe0" + bytes(20)), "base64 text"),
+        (base64.b64encode(b"RIFF" + bytes(20)), "base64 text"),
+        (base64.b64encode(b"GIF89a" + bytes(20)), "base64 text"),
+    ],
+)
+def test_what_is_sent_in_place_of_an_image_is_named(data: bytes, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        decode_image(data)
+
+
+def test_an_open_file_that_has_been_read_says_so() -> None:
+    file = io.BytesIO()
+    Image.new("L", (3, 3)).save(file, "png")
+    with pytest.raises(InputError, match=r"read to its end already; use file\.seek\(0\)"):
+        decode_image(file)
+    file.seek(0)
+    assert decode_image(file).shape == (3, 3, 1)
+    with pytest.raises(InputError, match="is empty"):
+        decode_image(io.BytesIO())

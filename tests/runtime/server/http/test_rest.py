@@ -271,3 +271,26 @@ def test_the_newest_version_unless_asked_otherwise(tmp_path: Path) -> None:
         about = client.get("/v2/models/echo/versions/9").json()
         assert about["inputs"][0]["shape"] == [-1, -1]
         assert about["versions"] == ["9", "10"]
+
+
+def test_a_name_that_stands_twice_is_refused(client: TestClient) -> None:
+    answer = client.post("/run/echo", content=b'{"INT64": [[1]], "INT64": [[2]]}')
+    assert (answer.status_code, answer.json()["error"]) == (400, "the body is refused: 'INT64' stands twice in one object")
+
+
+def test_a_compressed_body_is_refused_and_not_read_as_an_image(client: TestClient) -> None:
+    answer = client.post("/predict/digits", content=png(), headers={"content-encoding": "gzip"})
+    assert answer.status_code == 415
+    assert "content-encoding 'gzip' is not taken" in answer.json()["error"]
+    assert client.post("/predict/digits", content=png(), headers={"content-encoding": "identity"}).status_code == 200
+
+
+def test_parameters_of_a_text_beside_it_count_too(client: TestClient) -> None:
+    url = "/v2/models/shakespeare/generate"
+    asked = {"text_input": "To be", "parameters": {"max_tokens": 5, "seed": 3}}
+    expected = client.post(url, json=asked).json()["text_output"]
+    assert len(expected.encode()) <= 5
+    assert client.post(url, json={"text_input": "To be", "max_tokens": 5, "seed": 3}).json()["text_output"] == expected
+    assert client.post(url, json={"text_input": "To be", "seed": 3, "parameters": {"max_tokens": 5}}).json()["text_output"] == expected
+    assert "give it once" in client.post(url, json={**asked, "seed": 4}).json()["error"]
+    assert "unknown parameter 'max_new_tokens'" in client.post(url, json={"text_input": "a", "max_new_tokens": 5}).json()["error"]
