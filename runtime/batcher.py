@@ -18,6 +18,7 @@ import math
 import os
 import threading
 import time
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -29,6 +30,7 @@ import numpy as np
 
 from onnxferry.runtime import interruption
 from onnxferry.runtime.arguments import whole_number
+from onnxferry.runtime.artifact.comparison import alike_in_a_batch
 from onnxferry.runtime.engine import forks
 from onnxferry.runtime.engine.batches import BatchAxis, batch_axis
 from onnxferry.runtime.engine.runner import Runner
@@ -46,7 +48,9 @@ class Batcher:
 
     ``model``: a :class:`Classifier`, whose items are single images, as ``predict`` takes them, and whose results are
     :class:`Prediction`; or any other model or engine, whose items are feeds as ``run`` takes them, with a leading batch
-    axis of one or more rows, and whose results are its outputs for those rows.
+    axis of one or more rows, and whose results are its outputs for those rows. The first answer out of a merged run is compared with
+    that of the call alone: where a model mixes the rows of a batch (batch normalization in training mode, for example), a RuntimeWarning
+    says so, and every call runs by itself from then on.
     ``max_batch_size``: most rows in one run. ``max_wait``: seconds that a call waits for company at most; 0 merges only what
     comes while another batch runs. ``max_queue``: calls that may wait; one more raises :class:`BusyError`.
     ``max_queue_bytes``: bytes of their inputs, likewise; a call that is larger alone is taken by an empty queue.
@@ -82,6 +86,7 @@ class Batcher:
         axis = _joinable(engine, bool(assume_batched)) if self.max_batch_size > 1 else None
         self._work: _Work = _Images(model) if isinstance(model, Classifier) else _Feeds(model, axis)
         self._queue = _Queue(self._work, self.max_batch_size, self.max_wait, self.max_queue, self.max_queue_bytes)
+        self._queue.compared = bool(engine.contract and engine.contract.family)  # those trained here mix no rows
         # The thread knows the queue alone, so a batcher without references is closed; at the interpreter's end too.
         self._finalizer = weakref.finalize(self, self._queue.close)
 
@@ -318,6 +323,7 @@ class _Queue:
         self.groups: dict[Hashable, _Group] = {}  # none of them empty
         self.waiting = 0  # calls in all groups
         self.nbytes = 0  # of their inputs
+        self.compared = False  # whether a merged run has been compared with one alone
         self.last = max_batch_size  # rows of the batch before; at first, company is expected
         self.closed = False
         self.process = os.getpid()
@@ -419,6 +425,8 @@ class _Queue:
         if len(batch) > 1:
             try:
                 results = self.work.results([call.payload for call in batch])
+                if not self.compared and not self.rows_are_independent(batch[0].payload, results[0]):
+                    results = None
             except Exception:  # noqa: BLE001 (whose fault it is shows below, where each runs alone and gets its own error)
                 results = None
         for position, call in enumerate(batch):
@@ -426,3 +434,22 @@ class _Queue:
                 call.future.set_result(self.work.results([call.payload])[0] if results is None else results[position])
             except Exception as error:  # noqa: BLE001 (the caller's to see, whatever it is)
                 call.future.set_exception(error)
+
+    def rows_are_independent(self, payload: Any, merged: Any) -> bool:
+        """Whether the first result of a merged run is that of the call alone; if not, nothing is merged any more."""
+        alone, merged = (_arrays(each) for each in (self.work.results([payload])[0], merged))
+        self.compared = True
+        if alike_in_a_batch(alone, merged):
+            return True
+        self.max_batch_size = 1
+        warnings.warn(
+            f"{self.work!r} gives a row other results in a batch than alone: its rows are no separate calls, so each call runs by itself "
+            "from now on; use max_batch_size=1",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+
+
+def _arrays(result: Any) -> Mapping[str, np.ndarray]:
+    return result if isinstance(result, Mapping) else {"probabilities": result.probabilities}

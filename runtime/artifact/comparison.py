@@ -6,12 +6,12 @@ Everything that compares the outputs of two runs uses these functions; reports a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from onnxferry.runtime.artifact.tolerances import EXACT, Tolerance
+from onnxferry.runtime.artifact.tolerances import EXACT, Tolerance, batch_tolerance
 
 
 @dataclass(frozen=True)
@@ -111,3 +111,21 @@ def compare_output(sample: int, output: str, actual: np.ndarray | None, expected
 
 def _number(value: float) -> str:
     return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def alike_in_a_batch(alone: Mapping[str, np.ndarray], merged: Mapping[str, np.ndarray]) -> bool:
+    """Whether a row's outputs in a batch are those that it gives by itself, up to rounding.
+
+    Classes and indices count only where there are no floating-point numbers: rounding decides between equals.
+    """
+    floats = [name for name, array in alone.items() if array.dtype.kind == "f"]
+    for name in floats or alone:
+        one, other = alone[name], merged[name]
+        if one.shape != other.shape:
+            return False
+        if one.dtype.kind != "f":
+            if not np.array_equal(one, other):
+                return False
+        elif absolute_difference(other, one, equal_nan=True).max(initial=0) > batch_tolerance(one).atol:
+            return False
+    return True

@@ -7,7 +7,14 @@ import warnings
 import numpy as np
 import pytest
 
-from onnxferry.runtime.artifact.comparison import absolute_difference, allowed_difference, compare_output, outside, rms_share
+from onnxferry.runtime.artifact.comparison import (
+    absolute_difference,
+    alike_in_a_batch,
+    allowed_difference,
+    compare_output,
+    outside,
+    rms_share,
+)
 from onnxferry.runtime.artifact.contract import Contract, Golden, Tolerance
 from onnxferry.runtime.artifact.tolerances import EXACT, golden_tolerance, setting_tolerance
 from onnxferry.runtime.engine.replay import replay_goldens
@@ -184,3 +191,20 @@ def test_tolerances_by_dtype() -> None:
     assert golden_tolerance(np.dtype("int64")) == EXACT
     assert setting_tolerance(np.array([-5.0, 2.0], np.float32)) == Tolerance(1e-3, 5e-4)
     assert setting_tolerance(np.zeros(3, np.uint8)) == setting_tolerance(np.array([np.inf])) == Tolerance(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("alone", "merged", "same"),
+    [
+        ({"y": np.float32([1, 2])}, {"y": np.float32([1.005, 2])}, True),
+        ({"y": np.float32([1, 2])}, {"y": np.float32([1.05, 2])}, False),
+        ({"y": np.float32([np.nan, np.inf])}, {"y": np.float32([np.nan, np.inf])}, True),
+        ({"y": np.float32([np.nan, 1])}, {"y": np.float32([0, 1])}, False),
+        ({"i": np.array([3])}, {"i": np.array([4])}, False),
+        ({"i": np.array([3]), "y": np.float32([0.5])}, {"i": np.array([4]), "y": np.float32([0.5])}, True),  # a tie, rounded
+        ({"t": np.array(["a"], object)}, {"t": np.array(["b"], object)}, False),
+        ({"y": np.zeros((0, 2), np.float32)}, {"y": np.zeros((0, 2), np.float32)}, True),
+    ],
+)
+def test_a_row_s_results_in_a_batch_and_alone(alone: dict[str, np.ndarray], merged: dict[str, np.ndarray], same: bool) -> None:
+    assert alike_in_a_batch(alone, merged) is same
