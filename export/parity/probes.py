@@ -85,6 +85,8 @@ def variations(inputs: Sequence[InputSpec], examples: Feeds) -> Iterator[Case]:
         rng = np.random.default_rng((SEED, 1000 + number))
         for factor in (1.0, -1.0, 10.0, -10.0):
             feeds = {spec.name: _scaled(random_values(spec, examples[spec.name], spec.traced, rng), factor) for spec in inputs}
+            # A flag that the example has up may take another way when it is down.
+            feeds |= {spec.name: rng.random(spec.traced) < 0.5 for spec in inputs if spec.dtype == "bool"}
             yield Case(f"values drawn again ({number}) x{factor:g}", feeds, traced, generated=True)
 
 

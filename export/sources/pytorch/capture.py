@@ -32,14 +32,14 @@ from onnxferry.export.graphs.nodes import EXTERNAL_DATA_BYTES, weight_bytes
 from onnxferry.export.source import Candidate, Feeds, Strategy, Trace
 from onnxferry.export.sources.pytorch import decompositions
 from onnxferry.export.sources.pytorch.call import NUMPY_DTYPES, FlatModule
-from onnxferry.export.sources.pytorch.errors import explained, users_line
+from onnxferry.export.sources.pytorch.errors import check_layers, explained, users_line
 from onnxferry.export.sources.pytorch.lowerings import TRANSLATIONS as LOWERINGS
 from onnxferry.export.sources.pytorch.lowerings import decompositions_in_use
 from onnxferry.export.sources.pytorch.lowerings.pooling import open_pooling
 from onnxferry.export.sources.pytorch.lowerings.statistics import UncheckedStatistics
 from onnxferry.export.sources.pytorch.modes import evaluation_mode
 from onnxferry.export.sources.pytorch.recurrent import TRANSLATIONS, recurrent_layers_kept
-from onnxferry.runtime.errors import ExportError
+from onnxferry.runtime.errors import ExportError, first_line
 
 if TYPE_CHECKING:
     from onnxferry.export.sources.pytorch.module import TorchSource
@@ -56,6 +56,7 @@ INNER = "inner."
 
 def module_strategies(source: TorchSource, opset: int) -> Sequence[Strategy]:
     """For an ``nn.Module``."""
+    check_layers(source.module)
     flat = FlatModule(source.module, source.call)
     captured: list[torch.export.ExportedProgram | ExportError] = []
 
@@ -70,11 +71,25 @@ def module_strategies(source: TorchSource, opset: int) -> Sequence[Strategy]:
             raise captured[0]
         return captured[0]
 
+    if any(isinstance(part, torch.jit.ScriptModule) for part in source.module.modules()):
+        # A scripted part has code of its own, which only the older exporter reads, and only where the whole is scripted.
+        return (Strategy("scripted, by the older exporter", lambda: _traced(source, _scripted(source.module), opset)),)
     return (
         Strategy("torch.export", lambda: graph_of_program(source, program(), opset, optimize=True)),
         Strategy("torch.export without the optimiser", lambda: graph_of_program(source, program(), opset, optimize=False)),
         Strategy("the older, tracing exporter", lambda: _traced(source, flat, opset)),
     )
+
+
+def _scripted(module: torch.nn.Module) -> torch.nn.Module:
+    try:
+        made: torch.nn.Module = torch.jit.script(module)
+        return made
+    except Exception as error:
+        raise ExportError(
+            "a part of the model is scripted (torch.jit), and the whole cannot be: put the nn.Module that it was made from in its place "
+            f"({type(error).__name__}: {first_line(error, 'no message')[:160]})"
+        ) from error
 
 
 def script_strategies(source: TorchSource, opset: int) -> Sequence[Strategy]:

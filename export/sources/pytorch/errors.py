@@ -150,3 +150,18 @@ def users_line(text: str) -> str | None:
     name, line, code = own[-1]
     shows = code and not code.startswith(("File ", "^", "~"))
     return f"{name}, line {line}" + (f": {code.strip()[:120]}" if shows else "")
+
+
+def check_layers(module: torch.nn.Module) -> None:
+    """Raises FinalExportError for layers that no exporter has a way for, with what to do in their place."""
+    for name, part in module.named_modules():
+        if isinstance(part, torch.nn.LSTM) and part.proj_size:
+            raise FinalExportError(
+                f"the LSTM{f' {name!r}' if name else ''} has proj_size={part.proj_size}, and ONNX's LSTM has no projection of its state: "
+                "train it with proj_size=0, or write the steps with Linear layers over a fixed length"
+            )
+        if type(part).__module__.startswith(("torch.ao.nn.quantized", "torch.nn.quantized")):
+            raise FinalExportError(
+                f"{repr(name) if name else 'the model'} is a quantized {type(part).__name__} of PyTorch, which runs in PyTorch alone: "
+                "export the model as it was before quantize_dynamic() or convert(); `onnxferry optimize` makes 8-bit variants of the file"
+            )

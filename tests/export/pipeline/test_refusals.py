@@ -443,3 +443,20 @@ def test_arguments_that_make_no_sense(folder: Path, inputs: Any, axes: Any, word
     error = refused(Apply(lambda self, x: x), inputs, folder, axes)
     assert isinstance(error, InputError)
     assert words in str(error)
+
+
+def test_layers_that_have_no_way_say_what_to_do(folder: Path) -> None:
+    error = refused(nn.LSTM(3, 4, proj_size=2, batch_first=True), torch.rand(2, 5, 3), folder)
+    assert "proj_size=2, and ONNX's LSTM has no projection" in str(error)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantized = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(3, 3)), {nn.Linear})
+    error = refused(quantized, torch.rand(2, 3), folder)
+    assert str(error).startswith("'0' is a quantized Linear of PyTorch")
+    assert "onnxferry optimize" in str(error)
+
+
+def test_a_size_cut_by_int_is_named(folder: Path) -> None:
+    error = refused(Apply(lambda m, x: x[:, : int(x.shape[1] * 0.7)]), torch.rand(2, 10), folder, {"x": {1: "time"}})
+    assert kinds(error) == {"frozen-axis"}
+    assert "write math.trunc(n * 0.7) for int(n * 0.7)" in str(error.report.explain())  # type: ignore[attr-defined]

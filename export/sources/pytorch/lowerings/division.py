@@ -96,3 +96,28 @@ TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.fmod.Tensor: _fmod,
     aten.fmod.Scalar: _fmod,
 }
+
+
+def _fake_quantized(x: torch.Tensor, scale: Any, zero_point: Any, low: int, high: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """To the levels of an integer and back, by the reciprocal of the scale; the converter knows three pairs of limits only."""
+    inverse = torch.reciprocal(scale) if isinstance(scale, torch.Tensor) else 1.0 / torch.full((), scale, dtype=x.dtype)
+    level = torch.round(x * inverse) + (zero_point.to(x.dtype) if isinstance(zero_point, torch.Tensor) else zero_point)
+    inside = (level >= low) & (level <= high)
+    return (torch.clamp(level, low, high) - zero_point) * scale, inside
+
+
+def _fake_quantized_channels(
+    x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, axis: int, low: int, high: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = [1] * x.dim()
+    shape[axis] = -1
+    return _fake_quantized(x, scale.reshape(shape), zero_point.reshape(shape), low, high)
+
+
+DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
+    aten.fake_quantize_per_tensor_affine.default: lambda *given: _fake_quantized(*given)[0],
+    aten.fake_quantize_per_tensor_affine.tensor_qparams: lambda *given: _fake_quantized(*given)[0],
+    aten.fake_quantize_per_tensor_affine_cachemask.default: _fake_quantized,
+    aten.fake_quantize_per_channel_affine.default: lambda *given: _fake_quantized_channels(*given)[0],
+    aten.fake_quantize_per_channel_affine_cachemask.default: _fake_quantized_channels,
+}

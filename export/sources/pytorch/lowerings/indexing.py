@@ -105,13 +105,15 @@ def _embedding_bag(
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.unsqueeze(1)
     keeps = None
-    if padding_idx is not None and padding_idx != -1:
+    padded = padding_idx is not None and padding_idx != -1
+    if padded and padding_idx is not None:
         keeps = indices != torch.remainder(torch.full((), padding_idx), weight.shape[0])
     elif include_last_offset and mode != 2:  # what lies behind the last offset belongs to no bag; otherwise PyTorch adds it to the last
         keeps = places < offsets[-1]
     counted = torch.ones_like(indices)
     if keeps is not None:
-        counted = keeps.to(torch.int64)
+        # What lies behind the last offset is not added, but a mean is taken over it all the same (torch 2.13, bag_size).
+        counted = keeps.to(torch.int64) if padded else counted
         rows = torch.where(keeps.unsqueeze(1), rows, -math.inf if mode == 2 else 0.0)
     count = torch.scatter_add(torch.zeros((bags,), dtype=torch.int64), 0, bag, counted)
     where = bag.unsqueeze(1).expand(rows.shape)

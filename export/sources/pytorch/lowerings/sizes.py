@@ -16,6 +16,7 @@ import onnx_ir as ir
 import torch
 from onnxscript import opset18
 
+aten = torch.ops.aten
 op: Any = opset18
 
 _DOUBLE = ir.DataType.DOUBLE
@@ -95,3 +96,18 @@ TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     operator.sub: _with(lambda a, b: op.Sub(_whole(a), _whole(b)), "Sub"),
     operator.mod: _with(lambda a, b: op.Mod(_whole(a), _whole(b)), "Mod"),
 }
+
+
+def _roll(x: torch.Tensor, shifts: Any, dims: Any = ()) -> Any:
+    """By a size that is open, as ``fftshift`` does: the converter takes numbers only."""
+    given, axes = ([value] if isinstance(value, int | torch.SymInt) else list(value) for value in (shifts, dims))
+    if not axes or not any(isinstance(shift, torch.SymInt) for shift in given):
+        return NotImplemented
+    for shift, axis in zip(given, axes, strict=True):
+        size = x.shape[axis]
+        cut = (size - shift) % size
+        x = torch.cat([aten.slice(x, axis, cut, size), aten.slice(x, axis, 0, cut)], axis)
+    return x
+
+
+DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {aten.roll.default: _roll}

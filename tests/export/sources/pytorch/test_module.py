@@ -71,6 +71,34 @@ def answers(path: Path, **feeds: torch.Tensor) -> dict[str, np.ndarray]:
         return engine.run({name: tensor.numpy() for name, tensor in feeds.items()})
 
 
+class ScriptedPart(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = torch.jit.script(nn.Linear(4, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.part(x).relu()
+
+
+def test_a_scripted_part_of_a_module(tmp_path: Path) -> None:
+    module = ScriptedPart().eval()
+    assert export_model(module, torch.randn(2, 4), tmp_path / "m.onnx", dynamic_shapes={"x": {0: "batch"}}).passed
+    x = torch.randn(5, 4)
+    np.testing.assert_allclose(answers(tmp_path / "m.onnx", x=x)["output"], module(x).detach().numpy(), atol=1e-6)
+
+
+class Chosen(nn.Module):
+    def forward(self, x: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        return torch.cond(up, lambda x: x + 1, lambda x: x * 2, (x,))  # type: ignore[no-any-return, no-untyped-call]
+
+
+def test_both_sides_of_a_flag_are_asked(tmp_path: Path) -> None:
+    assert export_model(Chosen(), (torch.randn(3), torch.tensor(True)), tmp_path / "m.onnx").passed
+    for up in (True, False):
+        found = answers(tmp_path / "m.onnx", x=torch.full((3,), 5.0), up=torch.tensor(up))["output"]
+        assert found.tolist() == [6.0 if up else 10.0] * 3
+
+
 @pytest.mark.parametrize("make", [torch.jit.script, lambda module: torch.jit.trace(module, torch.ones(2, 4)), torch.compile])
 def test_scripted_traced_and_compiled_modules(tmp_path: Path, make: Any) -> None:
     module = nn.Sequential(nn.Linear(4, 3), nn.ReLU()).eval()

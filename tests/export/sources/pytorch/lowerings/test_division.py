@@ -71,3 +71,15 @@ def test_the_older_exporter_is_not_taken_for_whole_divisions():
     source = TorchSource(Floors(), (torch.arange(8), torch.randn(4, 3)), dynamic_shapes={"x": {0: "n"}})
     with pytest.raises(ExportError, match="toward zero"):
         source.strategies(18)[-1].build()
+
+
+def test_fake_quantization_to_any_levels(exported):
+    scales, zeros = torch.tensor([0.1, 0.25, 3.0]), torch.tensor([0, 1, -2], dtype=torch.int32)
+    functions = {
+        "channels": lambda x: torch.fake_quantize_per_channel_affine(x, scales, zeros, 1, -8, 7),
+        "bytes": lambda x: torch.fake_quantize_per_tensor_affine(x, 0.1, 3, 0, 255),
+        "four_bits": lambda x: torch.fake_quantize_per_tensor_affine(x, 0.5, 0, -8, 7),
+        "learned": lambda x: torch.fake_quantize_per_tensor_affine(x, torch.tensor(0.3), torch.tensor(2, dtype=torch.int32), -4, 3),
+    }
+    file = exported(functions, torch.randn(4, 3))  # of channels torch 2.13 captures fixed sizes only
+    file.check(torch.tensor([[0.05, 0.125, 1.5], [-0.15, 90.0, -90.0], [0.25, 0.375, 4.5], [0.0, -0.0, 1e-8]]))

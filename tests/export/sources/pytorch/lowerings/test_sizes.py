@@ -41,3 +41,15 @@ def test_resize_of_an_image(exported):
     file = exported(functions, torch.randn(1, 2, 8, 10), dynamic_shapes={"inputs_0": {2: "h", 3: "w"}})
     for height, width in ((70, 90), (9, 30), (20, 21), (3, 2)):
         file.check(torch.randn(1, 2, height, width), atol=1e-5)
+
+
+def test_rolled_by_half_a_size(exported):
+    functions = {
+        "shifted": torch.fft.fftshift,
+        "back": torch.fft.ifftshift,
+        "last": lambda x: torch.fft.fftshift(x, -1),
+        "own": lambda x: torch.roll(x, (x.shape[0] // 3, -2), (0, 1)),
+    }
+    file = exported(functions, torch.randn(6, 5), dynamic_shapes={"inputs_0": {0: "n", 1: "m"}})
+    for shape in ((1, 2), (7, 4), (3, 9)):
+        file.check(torch.randn(*shape))
