@@ -234,7 +234,12 @@ def _call(verb: str, arguments: list[str]) -> int:
     except usage_error as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # the help has been printed
             return 2
-        raise _UsageError(_usage(error, verb)) from error
+        hint = (
+            "; --resume takes no value, --out names the run"
+            if verb == "train" and "--resume" in arguments and "extra arg" in str(error)
+            else ""
+        )
+        raise _UsageError(_usage(error, verb) + hint) from error
     if result == INTERRUPTED:  # typer's own end of a Ctrl-C, without a message
         raise KeyboardInterrupt
     return result if isinstance(result, int) else 0

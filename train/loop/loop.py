@@ -239,10 +239,12 @@ def _after_epoch(learner: Learner, fabric: Fabric, config: LoopConfig, state: _S
         module.eval()
     validation = learner.validate()
     score = validation.get(learner.criterion)
-    if score is not None and not math.isfinite(score):
-        raise TrainingError(
-            f"the validation's {learner.criterion} is {score} after epoch {state.epoch + 1}: training stopped, the best checkpoint is kept"
-        )
+    for name in (learner.criterion, "loss"):  # of a loss that is no number, the accuracy is one all the same
+        if not math.isfinite(value := validation.get(name, 0.0)):
+            raise TrainingError(
+                f"the validation's {name} is {value} after epoch {state.epoch + 1}: training stopped, the best checkpoint so far is kept; "
+                "try a lower --learning-rate"
+            )
     tie = validation.get(learner.tie_breaker)
     better = score is None or state.best is None or (score > state.best if learner.higher_is_better else score < state.best)
     if not better and score == state.best and tie is not None and state.tie is not None:

@@ -267,3 +267,8 @@ def test_an_empty_name_is_not_the_current_folder(capsys: pytest.CaptureFixture[s
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"error: {where} is empty, expected the name of a file or folder; is a variable of the command line not set?\n")
+
+
+def test_a_run_given_to_resume_is_told_where_it_belongs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "cnn", "--data", "photos", "--resume", "runs/mine"]) == 2
+    assert capsys.readouterr().err.endswith("; --resume takes no value, --out names the run\n")

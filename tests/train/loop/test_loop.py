@@ -332,3 +332,12 @@ def test_a_run_that_ends_while_it_still_improves_says_so(scores: list[float], sa
     one = learner(epochs=len(scores))
     warnings = still_improving(one, [{"validation": {"accuracy": score}} for score in scores])
     assert warnings == ([f"the last epoch was the best, so training longer would give more: --epochs {2 * len(scores)}"] if said else [])
+
+
+def test_a_validation_that_is_no_number_stops_and_says_the_cure(tmp_path: Path) -> None:
+    """Of such outputs the accuracy is a number, so the criterion alone would go on."""
+    learner = CnnLearner(load_images("digits-5k", limit=40, validation=40), CnnOptions(epochs=3, batch=20), framing="ink", width=4)
+    learner.validate = lambda: {"loss": float("nan"), "accuracy": 0.5}  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match=r"the validation's loss is nan after epoch 1: .* try a lower --learning-rate"):
+        fit(learner, LoopConfig(out=tmp_path, device="cpu"))
+    assert not (tmp_path / "best.pt").exists()
