@@ -80,7 +80,10 @@ class TensorCheck:
             hint = "" if spec.dtype == "str" else f"; use {spec.name}.astype({spec.dtype!r})"
             raise InputError(f"{self.role} {spec.name!r} must be {spec.dtype}, got {_dtype_words(array)}{hint}")
         self.check_shape(array.shape)
-        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+        try:
+            return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+        except MemoryError as error:  # a view that repeats its rows may be of any size
+            raise InputError(f"{self.role} {spec.name!r} of shape {array.shape} takes {array.nbytes} bytes, which there are not") from error
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raises InputError for a shape that does not fit."""

@@ -88,7 +88,11 @@ def load(
     if isolated:
         if tune or variant is not None or providers is not None or device not in ("auto", "cpu"):
             raise InputError("isolated=True runs the file as it is on the CPU: leave device, providers, tune and variant out")
-        return _load_isolated(path, threads, None if isolated is True else isolated, limits, timeout, verify)
+        from onnxferry.runtime.sandbox.child import SandboxLimits
+
+        if not isinstance(isolated, bool | SandboxLimits):
+            raise InputError(f"isolated must be True, False or SandboxLimits(...), got {isolated!r}")
+        return _load_isolated(path, threads, None if isinstance(isolated, bool) else isolated, limits, timeout, verify)
     chosen = {} if variant is None else _chosen_variants(path, variant, device, providers, limits)
 
     def described(file: Path) -> Description:

@@ -876,3 +876,11 @@ def test_bytes_of_other_kinds_open_too(scale_model):
             np.testing.assert_array_equal(engine.run({"x": rows(1)})["y"], [[0, 2, 4]])
     with pytest.raises(InputError, match=r"its name or path, got bytes; a file's bytes are opened with Engine\(data\)"):
         load(scale_model)
+
+
+def test_a_view_larger_than_memory_is_one_clear_error(scale_model: Path) -> None:
+    with (
+        Engine(scale_model, device="cpu") as engine,
+        pytest.raises(InputError, match=r"'x' of shape .* takes \d+ bytes, which there are not"),
+    ):
+        engine.run({"x": np.broadcast_to(np.zeros((1, 3), np.float32), (2**45, 3))})

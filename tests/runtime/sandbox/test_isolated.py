@@ -163,6 +163,12 @@ def test_options_that_do_not_go_with_it(doubler: Path, options: dict[str, object
         load(doubler, isolated=True, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("isolated", [3, {"seconds": 3}, "yes"])
+def test_what_are_no_limits(doubler: Path, isolated: Any) -> None:
+    with pytest.raises(InputError, match=r"isolated must be True, False or SandboxLimits\(\.\.\.\)"):
+        load(doubler, isolated=isolated)
+
+
 def test_a_system_without_a_folder_for_temporary_files_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> None:
         raise FileNotFoundError(2, "No usable temporary directory found")
