@@ -157,7 +157,8 @@ def _resized(node: Node) -> Shape:
 
 def _scaled(scale: float, size: int) -> int:
     """In float32, as ONNX Runtime has it."""
-    return int(np.float32(size) * np.float32(scale))
+    with np.errstate(all="ignore"):  # what is no number is refused
+        return int(np.float32(size) * np.float32(scale))
 
 
 def _range(node: Node) -> Shape:
