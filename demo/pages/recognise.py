@@ -13,7 +13,6 @@ from onnxferry.demo.images import content, occlusion
 from onnxferry.demo.images.strokes import painted, read_strokes
 from onnxferry.demo.images.uploads import read_upload
 from onnxferry.demo.shipped import maps, models
-from onnxferry.demo.shipped.known import known
 from onnxferry.demo.widgets import components, html, network, pad
 from onnxferry.demo.widgets.choices import choose, whole_from_address
 from onnxferry.demo.widgets.page import heading, show_errors
@@ -93,7 +92,7 @@ def _live(name: str, source: str) -> None:
                 answer.html(html.answer("–", refused, sure=False, reading=say("recognise.reading")))
                 return
             inside = maps.inside(name, given.image, model.channels)
-            prediction = _say(answer, model, given, _is_strange(name, given, inside))
+            prediction = _say(answer, model, given)
         # After the answer, which is on its way to the reader by now.
         if inside is not None:
             _inside(inside, model, given)
@@ -158,19 +157,12 @@ def _refusal(name: str, given: Given) -> str:
     return say("recognise.several", count=count) if count > 1 else ""
 
 
-def _is_strange(name: str, given: Given, inside: maps.Inside | None) -> bool:
-    """Whether it is probably of no class: its features are far from all that the model has learnt."""
-    measured = known(name)
-    if measured is None or inside is None or given.truth or not given.rests:
-        return False
-    return measured.distance(inside.features) > measured.threshold
-
-
-def _say(answer: st.delta_generator.DeltaGenerator, model: Classifier, given: Given, strange: bool) -> Prediction:
+def _say(answer: st.delta_generator.DeltaGenerator, model: Classifier, given: Given) -> Prediction:
     started = time.perf_counter()
     (prediction,) = model.predict(given.image)
     took = 1000 * (time.perf_counter() - started)
     words = verdict(prediction, given.truth)
+    strange = not prediction.known and not given.truth and given.rests  # half a figure is of no class yet
     sure = prediction.probability >= _SURE and not strange
     if strange:
         words = say("recognise.none", label=prediction.label)

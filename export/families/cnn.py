@@ -17,13 +17,15 @@ from onnxferry.export.sources.pytorch.module import TorchSource
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.errors import ExportError
 from onnxferry.runtime.kinds import CNN, RECOGNISER
+from onnxferry.runtime.tasks.classifier import UNKNOWN, UNKNOWN_THRESHOLD
 from onnxferry.train.families.cnn import Cnn, Recogniser
 from onnxferry.train.loop.checkpoint import Checkpoint
 
 
 def classifier_plans(checkpoint: Checkpoint, name: str, options: ExportOptions) -> Sequence[Plan]:
     """The whole-task graph: ``image`` uint8 (batch, height, width, channels) of any size → ``probabilities`` float32 (batch, classes),
-    ``class_index`` int64 (batch,), ``features`` float32 (batch, n).
+    ``class_index`` int64 (batch,), ``features`` float32 (batch, n); and ``unknown`` float32 (batch,) of a network that has learnt what is
+    of no class, with the option ``unknown_threshold``.
     """
     network = checkpoint.model()
     if not isinstance(network, Cnn):
@@ -41,6 +43,7 @@ def classifier_plans(checkpoint: Checkpoint, name: str, options: ExportOptions) 
             "image_size": [config.size, config.size],
             "framing": config.framing,
             "features": network.head.in_features,
+            **({} if network.unknown is None else {UNKNOWN_THRESHOLD: config.unknown_threshold}),
         },
         metrics=dict(checkpoint.metrics),
         provenance={"data": dict(checkpoint.data), "training": without_paths(checkpoint.provenance)},
@@ -54,12 +57,12 @@ def classifier_plans(checkpoint: Checkpoint, name: str, options: ExportOptions) 
                 Recogniser(network).eval(),
                 {"image": torch.from_numpy(traced_image(config.channels))},
                 dynamic_shapes={"image": {0: "batch", 1: "height", 2: "width"}},
-                output_names=["probabilities", "class_index", "features"],
+                output_names=["probabilities", "class_index", "features", *([] if network.unknown is None else [UNKNOWN])],
             ),
             contract,
             samples=image_probes(config.channels, examples),
             goldens=options.chosen_goldens(goldens),
-            tolerances={"probabilities": PROBABILITIES},
+            tolerances=dict.fromkeys(("probabilities", *([] if network.unknown is None else [UNKNOWN])), PROBABILITIES),
             decisions={"probabilities"},
             finish=(lambda model: add_label_output(model, config.labels)) if options.with_labels else None,
             added=("label",),

@@ -29,7 +29,7 @@ from onnxferry.runtime.formats import json_text
 from onnxferry.runtime.images.folders import find_images
 from onnxferry.runtime.machine.cpu import available_cpus
 from onnxferry.runtime.onnx_file.reader import file_sha256
-from onnxferry.runtime.tasks.classifier import Classifier
+from onnxferry.runtime.tasks.classifier import UNKNOWN_THRESHOLD, Classifier
 from onnxferry.runtime.tasks.loading import load_as, wrong_kind
 
 PART = 512
@@ -52,10 +52,11 @@ class BulkOptions:
     threshold: float = 0.0  # above 0: a column "sure" says whether the probability reaches it
     top: int = 1  # above 1: a column "top" holds the likeliest classes, in a .csv as JSON
 
-    @property
-    def columns(self) -> tuple[str, ...]:
+    def columns(self, tells_unknown: bool = False) -> tuple[str, ...]:
+        """Of the result; with "unknown" and "known" for a model that tells whether an image is of any class."""
+        told = ("unknown", "known") if tells_unknown else ()
         asked = (*(["sure"] if self.threshold > 0 else []), *(["top"] if self.top > 1 else []))
-        return (*COLUMNS[:-1], *asked, COLUMNS[-1])
+        return (*COLUMNS[:-1], *told, *asked, COLUMNS[-1])
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def predict_to_file(
     check_place(target)
     if target.suffix.lower() == ".parquet":
         _pyarrow()
-    _check_kind(options.model)
+    columns = options.columns(_tells_unknown(options.model))
     parts = target.with_name(f"{target.name}.parts")
     pieces = [list(inputs[start : start + options.part]) for start in range(0, len(inputs), options.part)]
     done = _begun(parts, _identity(inputs, options))
@@ -120,7 +121,7 @@ def predict_to_file(
         if not any(parts.glob("*.jsonl")):  # nothing to go on with
             shutil.rmtree(parts)
         raise
-    errors = _joined(parts, len(pieces), target, options.columns)
+    errors = _joined(parts, len(pieces), target, columns)
     shutil.rmtree(parts)
     return BulkResult(target, len(inputs), errors, sum(len(pieces[number]) for number in done))
 
@@ -132,11 +133,15 @@ def _identity(inputs: Sequence[str], options: BulkOptions) -> dict[str, Any]:
     return {"inputs": digest, "count": len(inputs), "model": model, **asked}
 
 
-def _check_kind(model: str) -> None:
-    """Raises ArtifactError for what is no recogniser, from its contract alone: the processes open the model."""
+def _tells_unknown(model: str) -> bool:
+    """Whether a recogniser tells that an image is of no class, from its contract alone: the processes open the model.
+
+    Raises ArtifactError for what is no recogniser.
+    """
     contract = describe(find_model(model)).contract
-    if kind_of(contract).task_class is not Classifier:
+    if contract is None or kind_of(contract).task_class is not Classifier:
         raise wrong_kind(contract, Classifier, model)
+    return UNKNOWN_THRESHOLD in contract.options
 
 
 def _begun(parts: Path, identity: dict[str, Any]) -> set[int]:
@@ -224,8 +229,9 @@ def _predict_part(names: Sequence[str], path: Path) -> None:
 
     for name, prediction in _model.predict_each(((name, name) for name in names), on_error=failed):
         found = prediction.to_dict(_options.top if _options.top > 1 else None)
-        rows[name] = {"input": name, **found, "sure": prediction.probability >= _options.threshold}
-    text = "".join(json.dumps({column: rows[name].get(column) for column in _options.columns}) + "\n" for name in names)
+        rows[name] = {"input": name, **found, "sure": prediction.known and prediction.probability >= _options.threshold}
+    columns = _options.columns(_model.tells_unknown)
+    text = "".join(json.dumps({column: rows[name].get(column) for column in columns}) + "\n" for name in names)
     write_text_whole(path, text)
 
 
@@ -268,6 +274,8 @@ def _write_parquet(rows: Iterator[dict[str, Any]], path: Path, columns: Sequence
         "label": arrow.string(),
         "index": arrow.int64(),
         "probability": arrow.float32(),
+        "unknown": arrow.float32(),
+        "known": arrow.bool_(),
         "sure": arrow.bool_(),
         "top": arrow.list_(ranked),
         "error": arrow.string(),

@@ -21,7 +21,7 @@ from onnxferry.runtime.arguments import listed
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.tables.feeds import batch_feeds
-from onnxferry.runtime.tasks.classifier import Classifier
+from onnxferry.runtime.tasks.classifier import UNKNOWN, Classifier
 from onnxferry.runtime.tasks.loading import load
 from onnxferry.runtime.tasks.model import Model
 
@@ -121,11 +121,13 @@ def _classified(model: Classifier, batch: Mapping[str, Any]) -> dict[str, Any]:
         images = list(images)
     predictions = model.predict(images) if len(images) else []
     classes = len(model.labels)
+    told = {UNKNOWN: np.array([prediction.unknown for prediction in predictions], np.float32)} if model.tells_unknown else {}
     return {
         "label": np.array([prediction.label for prediction in predictions], np.str_),
         "class_index": np.array([prediction.index for prediction in predictions], np.int64),
         "probability": np.array([prediction.probability for prediction in predictions], np.float32),
         "probabilities": np.stack([p.probabilities for p in predictions]) if predictions else np.zeros((0, classes), np.float32),
+        **told,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -18,6 +18,14 @@ from onnxferry.runtime.tasks.model import Model, not_as_promised
 
 if TYPE_CHECKING:
     from onnxferry.runtime.engine.runner import Runner
+
+
+UNKNOWN = "unknown"
+"""The output of some recognisers, float32 (batch,): the probability that an image is of none of the classes."""
+
+
+UNKNOWN_THRESHOLD = "unknown_threshold"
+"""The contract's option that belongs to it: an image above it is taken to be of no class."""
 
 
 class Ranked(NamedTuple):
@@ -41,6 +49,8 @@ class Prediction:
     probability: float  # of that class, 0 to 1
     probabilities: np.ndarray  # float32 (classes,), in the order of the model's labels
     labels: tuple[str, ...] = ()  # the model's, one a class
+    unknown: float | None = None  # probability that the image is of no class, 0 to 1; None for a model that does not tell
+    known: bool = True  # False where ``unknown`` is above the model's threshold
 
     def top(self, k: int = 5) -> list[Ranked]:
         """The ``k`` likeliest classes as pairs (label, probability), best first; all of them where there are fewer.
@@ -50,8 +60,13 @@ class Prediction:
         return [Ranked(self._label(index), float(self.probabilities[index])) for index in self._likeliest(k)]
 
     def to_dict(self, top: int | None = None) -> dict[str, Any]:
-        """For JSON: ``label``, ``index`` and ``probability``; with ``top`` also the list ``top`` of as many such dicts, best first."""
+        """For JSON: ``label``, ``index`` and ``probability``; with ``top`` also the list ``top`` of as many such dicts, best first.
+
+        ``unknown`` and ``known`` too, where the model tells whether an image is of any class.
+        """
         best: dict[str, Any] = {"label": self.label, "index": self.index, "probability": self.probability}
+        if self.unknown is not None:
+            best |= {"unknown": self.unknown, "known": self.known}
         if top is None:
             return best
         indices = self._likeliest(top)
@@ -66,7 +81,8 @@ class Prediction:
         return self.label if index == self.index else self.labels[index] if self.labels else str(index)
 
     def __repr__(self) -> str:
-        return f"Prediction(label={self.label!r}, probability={self.probability:.4f})"
+        unknown = "" if self.known else f", known=False, unknown={self.unknown:.4f}"
+        return f"Prediction(label={self.label!r}, probability={self.probability:.4f}{unknown})"
 
 
 class Predictions(list[Prediction]):
@@ -105,6 +121,12 @@ class Classifier(Model):
         super().__init__(engine)
         self.channels = _check_recogniser(engine)
         self._one_by_one = engine.inputs[0].shape[0] == 1
+        self._unknown_above = _unknown_threshold(engine)
+
+    @property
+    def tells_unknown(self) -> bool:
+        """Whether predictions say if an image is of any class at all: ``unknown`` and ``known``."""
+        return self._unknown_above is not None
 
     def predict(self, x: ImagesInput, batch_size: int | None = None) -> Predictions:
         """One :class:`Prediction` for each image, in the order given; a list also for one image.
@@ -177,7 +199,8 @@ class Classifier(Model):
     def _predict_batch(self, batch: list[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, Prediction]]:
         """``batch``: keys and uint8 images (height, width, channels) of one shape."""
         stacked = np.stack([image for _, image in batch])  # (batch, height, width, channels)
-        outputs = self.engine.run({"image": stacked}, ["probabilities", "class_index"])
+        tells = [] if self._unknown_above is None else [UNKNOWN]
+        outputs = self.engine.run({"image": stacked}, ["probabilities", "class_index", *tells])
         labels = self.labels
         probabilities, indices = outputs["probabilities"], outputs["class_index"]  # (batch, classes), (batch,)
         wanted = (len(batch), len(labels))
@@ -193,14 +216,43 @@ class Classifier(Model):
                 f"{self.engine.path} gives probabilities from {probabilities.min():.4g} to {probabilities.max():.4g}, expected 0 to 1; "
                 "export the model again"
             )
-        for (key, _), index, row in zip(batch, indices.tolist(), probabilities, strict=True):
-            yield key, Prediction(labels[index], index, float(row[index]), row, labels)
+        unknown = self._unknown(outputs, len(batch))
+        for (key, _), index, row, score in zip(batch, indices.tolist(), probabilities, unknown, strict=True):
+            known = score is None or self._unknown_above is None or score <= self._unknown_above
+            yield key, Prediction(labels[index], index, float(row[index]), row, labels, score, known)
+
+    def _unknown(self, outputs: Mapping[str, Any], count: int) -> list[float] | list[None]:
+        """Of each image the probability that it is of no class; None where the model does not tell."""
+        if self._unknown_above is None:
+            return [None] * count
+        scores: np.ndarray = outputs[UNKNOWN]
+        if scores.shape != (count,) or not np.isfinite(scores).all() or not _are_shares(scores):
+            raise ArtifactError(
+                f"{self.engine.path} gives {UNKNOWN} {scores.shape} for {count} images, expected ({count},), each 0 to 1; export it again"
+            )
+        found: list[float] = scores.tolist()
+        return found
 
 
 def _are_shares(probabilities: np.ndarray) -> bool:
     """Whether all are 0 to 1, with room for the rounding of 8-bit variants."""
     room = 1e-2
     return bool((probabilities >= -room).all() and (probabilities <= 1 + room).all())
+
+
+def _unknown_threshold(engine: Runner) -> float | None:
+    """Above which score an image is of no class; None where the file does not tell. Raises ArtifactError for what is no threshold."""
+    options = engine.contract.options if engine.contract else {}
+    if UNKNOWN_THRESHOLD not in options:
+        return None
+    threshold = options[UNKNOWN_THRESHOLD]
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise ArtifactError(
+            f"{engine.path}: {UNKNOWN_THRESHOLD} is {threshold!r:.40}, expected a number from 0 to 1; export the model again"
+        )
+    if not any(spec.name == UNKNOWN and spec.dtype == "float32" for spec in engine.outputs):
+        raise not_as_promised(engine, Classifier.noun, f"an output {UNKNOWN}, float32", engine.outputs)
+    return float(threshold)
 
 
 def _check_recogniser(engine: Runner) -> int:

@@ -67,6 +67,10 @@ def main() -> None:
         bits=places.bits,
     )
     extras = shipped.extras(model, places)
+    commands = [
+        checkpoint.provenance["command"],
+        *([checkpoint.provenance["unknown"]["command"]] if "unknown" in checkpoint.provenance else []),
+    ]
     held_out = int(checkpoint.metrics["validation"].get("n", 0))
     card = {
         "name": places.name,
@@ -74,7 +78,7 @@ def main() -> None:
         "family": shipped.family,
         "data": f"{checkpoint.data['source']}: {shipped.data.format(trained=f'{60_000 - held_out:,}', held_out=f'{held_out:,}')}",
         "data_sha256": checkpoint.data["sha256"],
-        "command": shlex.join(shortened(shlex.split(checkpoint.provenance["command"]))),
+        "command": " && ".join(shlex.join(shortened(shlex.split(command))) for command in commands),
         "epoch": checkpoint.metrics["epoch"],
         "validation": checkpoint.metrics["validation"],
         "figures": measure(shipped, model, places),

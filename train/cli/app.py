@@ -7,6 +7,7 @@ from onnxferry.train.cli.ae import ae
 from onnxferry.train.cli.cnn import cnn
 from onnxferry.train.cli.gan import gan
 from onnxferry.train.cli.rnn import rnn
+from onnxferry.train.cli.unknown import unknown
 
 app = App(no_args_is_help=True)
 
@@ -27,5 +28,5 @@ def _train() -> None:
     """
 
 
-for family in (cnn, rnn, ae, gan):
+for family in (cnn, rnn, ae, gan, unknown):
     app.command()(family)

@@ -28,7 +28,7 @@ from onnxferry.runtime.images.grid import image_grid, save_image
 from onnxferry.runtime.kinds import AUTOENCODER
 from onnxferry.train.data.augment import AugmentConfig, augment
 from onnxferry.train.data.images import ImageSplits
-from onnxferry.train.families.cnn import Block, preprocess_all, start_convolutions, trunk
+from onnxferry.train.families.cnn import Block, fast_layout, preprocess_all, start_convolutions, trunk
 from onnxferry.train.families.pca import Pca, fit_pca
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
@@ -295,8 +295,7 @@ class AutoencoderLearner(Learner):
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """As CnnLearner's: channels last is faster on the CPU, but not safe at every width."""
-        return torch.channels_last if self.config.width % 8 == 0 else torch.contiguous_format
+        return fast_layout(self.config.width)
 
     def steps_per_epoch(self) -> int:
         return updates_per_epoch(len(self.images), self.options.batch)

@@ -25,6 +25,7 @@ from onnxferry.train.data.augment import AugmentConfig, augment
 from onnxferry.train.data.images import ImageSet, ImageSplits
 from onnxferry.train.families.baselines import few_a_class, logistic_regression, majority
 from onnxferry.train.families.start import Start, load_start, start_of
+from onnxferry.train.families.unknown import UnknownHead
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
 from onnxferry.train.loop.learner import Learner
@@ -52,6 +53,7 @@ class CnnConfig:
     dropout: float = 0.1  # share of the features that is dropped in training
     mean: tuple[float, ...] = (0.5,)  # of the preprocessed training images, per channel
     std: tuple[float, ...] = (0.5,)
+    unknown_threshold: float = 0.0  # above 0: the network has a head for images of no class (unknown.py), and this is its threshold
 
     def __post_init__(self) -> None:
         check_images(self.framing, self.channels, self.size)
@@ -116,6 +118,23 @@ def trunk(channels: int, size: int, width: int, blocks: tuple[int, int, int]) ->
     return stem, whole
 
 
+def map_side(size: int, blocks: tuple[int, int, int]) -> int:
+    """Side of the last feature map of ``trunk``."""
+    side = size
+    for stride in (max(1, size // 56), *(2 for count in blocks[1:] if count)):
+        side = -(-side // stride)
+    return side
+
+
+def fast_layout(*widths: int) -> torch.memory_format:
+    """Channels last, which trains faster on the CPU, where it is safe for convolutions of these ``widths``.
+
+    torch 2.13's oneDNN (AVX2) corrupts memory there with 4 or 6 channels, and with 8 it ends the process in the backward pass; with 16,
+    24, … 56, each at batches of 2 to 128, nothing was found.
+    """
+    return torch.channels_last if all(width % 8 == 0 and width >= 16 for width in widths) else torch.contiguous_format
+
+
 def start_convolutions(*parts: nn.Module) -> None:
     """He et al. 2015 (arXiv 1502.01852)."""
     for part in parts:
@@ -139,25 +158,42 @@ class Cnn(nn.Module):
         self.stem, self.stages = trunk(config.inner_channels, config.size, config.width, config.blocks)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(4 * config.width, len(config.labels))
+        self.unknown: UnknownHead | None = None
+        if config.unknown_threshold > 0:
+            self.unknown = UnknownHead(4 * config.width, map_side(config.size, config.blocks))
+
+    def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The feature maps of the second stage, float32 (batch, 2 width, …, …), and of the last, (batch, 4 width, side, side)."""
+        third = sum(self.config.blocks[:2])
+        middle = self.stages[:third](self.stem((images - self.mean) / self.std))
+        return middle, self.stages[third:](middle)
+
+    def classify(self, last: Tensor) -> tuple[Tensor, Tensor]:
+        """The last stage's maps → logits, features."""
+        features = last.mean(dim=(2, 3))
+        return self.head(self.dropout(features)), features
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.stages(self.stem((images - self.mean) / self.std))
-        features = x.mean(dim=(2, 3))
-        return self.head(self.dropout(features)), features
+        return self.classify(self.maps(images)[1])
 
 
 class Recogniser(nn.Module):
-    """The whole task: ``image`` uint8 (batch, height, width, channels) → probabilities, class_index, features."""
+    """The whole task: ``image`` uint8 (batch, height, width, channels) → probabilities, class_index, features.
+
+    And ``unknown`` float32 (batch,), the probability that the image is of no class, if the network has a head for it.
+    """
 
     def __init__(self, network: Cnn) -> None:
         super().__init__()
         self.preprocess = Preprocessing(network.config.framing, network.config.size)
         self.network = network
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits, features = self.network(self.preprocess(image))
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        middle, last = self.network.maps(self.preprocess(image))
+        logits, features = self.network.classify(last)
         probabilities = torch.softmax(logits, dim=1)
-        return probabilities, probabilities.argmax(dim=1), features
+        known = (probabilities, probabilities.argmax(dim=1), features)
+        return known if self.network.unknown is None else (*known, torch.sigmoid(self.network.unknown(middle, last)))
 
 
 def model_from_config(config: Mapping[str, Any]) -> Cnn:
@@ -245,8 +281,7 @@ class CnnLearner(Learner):
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """Channels last is faster on the CPU, but torch 2.13's oneDNN corrupts memory there with 4 or 6 channels."""
-        return torch.channels_last if self.config.width % 8 == 0 else torch.contiguous_format
+        return fast_layout(self.config.width)
 
     def steps_per_epoch(self) -> int:
         return updates_per_epoch(len(self.labels), self.options.batch)

@@ -29,6 +29,7 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.images.grid import image_grid, save_image
 from onnxferry.runtime.kinds import GAN
 from onnxferry.train.data.images import ImageSplits, draw_stratified
+from onnxferry.train.families.cnn import fast_layout
 from onnxferry.train.families.gan_quality import Judge, quality
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
@@ -233,9 +234,7 @@ class GanLearner(Learner):
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """As CnnLearner's: channels last is faster on the CPU, but not safe at every width."""
-        safe = self.config.width % 8 == 0 and self.options.discriminator_width % 8 == 0
-        return torch.channels_last if safe else torch.contiguous_format
+        return fast_layout(self.config.width, self.options.discriminator_width)
 
     def steps_per_epoch(self) -> int:
         return updates_per_epoch(len(self.labels), self.options.batch)

@@ -131,7 +131,7 @@ def predict(
                     "device": classifier.engine.device,
                     "threshold": threshold,
                     "predictions": [
-                        {"row" if of_rows else "image": name, **prediction.to_dict(top), "sure": prediction.probability >= threshold}
+                        {"row" if of_rows else "image": name, **prediction.to_dict(top), "sure": is_sure(prediction, threshold)}
                         for name, prediction in rows
                     ],
                     "errors": [{"image": name, "error": str(error)} for name, error in errors],
@@ -178,6 +178,11 @@ def _predict_all(classifier: Classifier, names: Sequence[str], photo: bool) -> t
     return predictions, unreadable.errors
 
 
+def is_sure(prediction: Prediction, threshold: float) -> bool:
+    """Whether the image is of some class at all, as far as the model tells, and the likeliest one reaches ``threshold``."""
+    return prediction.known and prediction.probability >= threshold
+
+
 def _print_table(rows: Sequence[tuple[str, Prediction]], threshold: float, top: int, head: str) -> None:
     others = ("then",) if top > 1 else ()
     console = stdout()
@@ -185,8 +190,11 @@ def _print_table(rows: Sequence[tuple[str, Prediction]], threshold: float, top: 
     folder, names = shown_names([name for name, _ in rows], room) if head == "image" else ("", [plain(name) for name, _ in rows])
     table = new_table(head, "label", "probability", *others, right=("probability",), title=folder)
     for name, (_, prediction) in zip(names, rows, strict=True):
-        sure = prediction.probability >= threshold
-        label = Text(plain(prediction.label), "bold") if sure else Text(f"not sure ({plain(prediction.label)}?)", "yellow")
+        label = Text(plain(prediction.label), "bold")
+        if not prediction.known:
+            label = Text(f"none of the classes ({plain(prediction.label)}?)", "yellow")
+        elif not is_sure(prediction, threshold):
+            label = Text(f"not sure ({plain(prediction.label)}?)", "yellow")
         then = [f"{plain(ranked.label)} {ranked.probability:.2%}" for ranked in prediction.top(top)[1:]]
         table.add_row(name, label, f"{prediction.probability:.2%}", *(["  ".join(then)] if others else []))
     console.print(table)

@@ -162,6 +162,8 @@ def _plain_paths(served: ServedModel) -> dict[str, Any]:
     image = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
     if isinstance(model, Classifier):
         properties = {"label": {"type": "string", "enum": list(model.labels)}, "index": {"type": "integer"}, "probability": _PROBABILITY}
+        if model.tells_unknown:
+            properties |= {"unknown": _PROBABILITY, "known": {"type": "boolean"}}
         query = {"name": "top", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 10000}}
         return {f"/predict/{name}": _post(f"The class of an image, by {name}", image, properties, parameters=[query])}
     if isinstance(model, Autoencoder):

@@ -154,7 +154,7 @@ def test_every_option_keeps_its_name_and_its_default(family: str) -> None:
 
 
 def test_the_families_are_those_that_are_known() -> None:
-    assert set(OPTIONS) == set(commands()) == set(FAMILIES) == set(PRESETS)
+    assert set(OPTIONS) == set(commands()) - {"unknown"} == set(FAMILIES) == set(PRESETS)  # unknown completes a recogniser
 
 
 def help_of(family: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import figures_photos
@@ -44,3 +46,20 @@ def test_mistakes_in_rare_classes_cost_more() -> None:
     expected = torch.from_numpy(len(rare) / (10 * counts)).float()
     assert learner.class_weights is not None
     torch.testing.assert_close(learner.class_weights, expected)
+
+
+_UPDATES = """
+import torch
+from onnxferry.train.families.cnn import Cnn, CnnConfig, fast_layout
+for width in (4, 6, 8, 12, 16, 24):
+    network = Cnn(CnnConfig(labels=("a", "b"), width=width)).to(memory_format=fast_layout(width)).train()
+    for count in (2, 50, 128):
+        logits, _ = network(torch.rand(count, 1, 28, 28).contiguous(memory_format=fast_layout(width)))
+        logits.square().mean().backward()
+"""
+
+
+def test_networks_of_any_width_train() -> None:
+    """torch's channels-last kernels end the process at some widths, hence a process of its own."""
+    done = subprocess.run([sys.executable, "-c", _UPDATES], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
