@@ -37,7 +37,8 @@ _KNOWN = {
     "fit": AugmentConfig(rotation=8, scale=0.15, shear=0.05, shift=0.06, elastic=0.0, blur=0.2, padding="reflection"),
 }
 _OTHERS = dataclasses.replace(_KNOWN["ink"], rotation=20.0, scale=0.2, shear=0.2)
-_THICK = 0.2  # share of the figures that are drawn with a thicker pen
+_THICK, _THIN = 0.2, 0.25  # shares of the figures that are drawn with a thicker pen and with a thinner one
+_FAINT = 0.7  # of its brightness a thin line loses at most
 
 
 def with_unknown_head(
@@ -83,12 +84,13 @@ def with_unknown_head(
 
     def of_class(index: Tensor) -> Tensor:
         images = augment(known[index].float() / 255, _KNOWN[config.framing])
-        return _thickened(images) if config.framing == "ink" else images
+        return _other_pens(images) if config.framing == "ink" else images
 
     def of_none(index: Tensor) -> Tensor:
         # As many of the user's as of the made ones, however few they are.
         turns = [learnt[i % len(learnt)][int(each) % len(learnt[i % len(learnt)])] for i, each in enumerate(index.tolist())]
-        return augment(torch.stack(turns).float() / 255, _OTHERS if config.framing == "ink" else _KNOWN["fit"])
+        images = torch.stack(turns).float() / 255
+        return _other_pens(augment(images, _OTHERS)) if config.framing == "ink" else augment(images, _KNOWN["fit"])
 
     chosen = splits.validation if len(splits.validation) else splits.train
     fitted = fit_unknown(
@@ -123,11 +125,19 @@ def with_unknown_head(
     )
 
 
-def _thickened(images: Tensor) -> Tensor:
-    """Some of ``images`` float32 (n, 1, size, size), bright figures on 0, drawn with a pen that is up to two pixels thicker."""
+def _other_pens(images: Tensor) -> Tensor:
+    """``images`` float32 (n, 1, size, size), bright figures on 0: some as a thicker pen draws them, some as a thinner, fainter one.
+
+    A line that is thinner than a pixel of the network is grey there: a pen of 4 pixels on a sheet of 336 gives a third of white.
+    """
+    draw = torch.rand(len(images), 1, 1, 1)
     amount = torch.rand(len(images), 1, 1, 1)
-    amount = torch.where(torch.rand(len(images), 1, 1, 1) < _THICK, amount, torch.zeros_like(amount))
-    return images + amount * (F.max_pool2d(images, 3, stride=1, padding=1) - images)
+    thick = F.max_pool2d(images, 3, stride=1, padding=1)
+    thin = -F.max_pool2d(-images, 2, stride=1, padding=1)[:, :, 1:, 1:]
+    none = torch.zeros_like(amount)
+    images = images + torch.where(draw < _THICK, amount, none) * (thick - images)
+    images = images + torch.where(draw > 1 - _THIN, amount, none) * (thin - images)
+    return images * torch.where(draw > 1 - _THIN, 1 - _FAINT * torch.rand(len(images), 1, 1, 1), none + 1)
 
 
 def _read_others(folder: Path, config: CnnConfig) -> np.ndarray:

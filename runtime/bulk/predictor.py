@@ -32,7 +32,8 @@ class Predictor:
     """Runs a model on batches of columns.
 
     ``name_or_path``: as for ``load``; a path must exist in every process. ``outputs``: which columns come back, all if None: of a
-    recogniser ``label``, ``class_index``, ``probability`` and ``probabilities`` (n, classes), of any other model its outputs.
+    recogniser ``label``, ``class_index``, ``probability``, ``probabilities`` (n, classes), and ``unknown`` where the model tells, of any
+    other model its outputs.
     ``keep``: columns of the batch that come back as they are, such as a path or an id. ``threads``: of each process; None for all that
     it may use, which is too many where several processes share a machine. ``tune``: with the fastest verified settings.
 

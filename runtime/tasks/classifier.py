@@ -199,14 +199,26 @@ class Classifier(Model):
     def _predict_batch(self, batch: list[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, Prediction]]:
         """``batch``: keys and uint8 images (height, width, channels) of one shape."""
         stacked = np.stack([image for _, image in batch])  # (batch, height, width, channels)
-        tells = [] if self._unknown_above is None else [UNKNOWN]
-        outputs = self.engine.run({"image": stacked}, ["probabilities", "class_index", *tells])
+        outputs = self.engine.run({"image": stacked}, self.needed_outputs)
+        for (key, _), prediction in zip(batch, self.predictions(outputs, len(batch)), strict=True):
+            yield key, prediction
+
+    @property
+    def needed_outputs(self) -> list[str]:
+        """The names of the outputs that predictions are made of."""
+        return ["probabilities", "class_index", *([UNKNOWN] if self.tells_unknown else [])]
+
+    def predictions(self, outputs: Mapping[str, Any], count: int) -> list[Prediction]:
+        """One for each of ``count`` images, from the graph's outputs by name: :attr:`needed_outputs`, as ``run`` returns them.
+
+        Raises ArtifactError for outputs that cannot be right: of another shape, not finite, not from 0 to 1.
+        """
         labels = self.labels
         probabilities, indices = outputs["probabilities"], outputs["class_index"]  # (batch, classes), (batch,)
-        wanted = (len(batch), len(labels))
+        wanted = (count, len(labels))
         if probabilities.shape != wanted or indices.shape != wanted[:1] or indices.min() < 0 or indices.max() >= wanted[1]:
             raise ArtifactError(
-                f"{self.engine.path} gives probabilities {probabilities.shape} and class_index {indices.shape} for {len(batch)} images "
+                f"{self.engine.path} gives probabilities {probabilities.shape} and class_index {indices.shape} for {count} images "
                 f"and {len(labels)} labels, expected {wanted} and {wanted[:1]}; export the model again"
             )
         if not np.isfinite(probabilities).all():
@@ -216,10 +228,11 @@ class Classifier(Model):
                 f"{self.engine.path} gives probabilities from {probabilities.min():.4g} to {probabilities.max():.4g}, expected 0 to 1; "
                 "export the model again"
             )
-        unknown = self._unknown(outputs, len(batch))
-        for (key, _), index, row, score in zip(batch, indices.tolist(), probabilities, unknown, strict=True):
+        found = []
+        for index, row, score in zip(indices.tolist(), probabilities, self._unknown(outputs, count), strict=True):
             known = score is None or self._unknown_above is None or score <= self._unknown_above
-            yield key, Prediction(labels[index], index, float(row[index]), row, labels, score, known)
+            found.append(Prediction(labels[index], index, float(row[index]), row, labels, score, known))
+        return found
 
     def _unknown(self, outputs: Mapping[str, Any], count: int) -> list[float] | list[None]:
         """Of each image the probability that it is of no class; None where the model does not tell."""

@@ -220,7 +220,9 @@ def _texture(rng: np.random.Generator, side: int) -> np.ndarray:
 
 def _mixed(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
     """Of photographs: tiles in another order, halves of two images, a blend, or a texture. uint8 (side, side, channels)."""
-    first, second = (images[i] for i in rng.integers(len(images), size=2))
+    chosen = rng.integers(len(images), size=2)
+    first: np.ndarray = images[chosen[0]]
+    second: np.ndarray = images[chosen[1]]
     side = first.shape[0]
     kind = int(rng.integers(4))
     if kind == 0:
@@ -230,10 +232,12 @@ def _mixed(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
         order = rng.permutation(len(tiles))
         rows = [np.concatenate([tiles[i] for i in order[r * count : (r + 1) * count]], axis=1) for r in range(count)]
         mixed = np.concatenate(rows, axis=0)
-        return np.pad(mixed, ((0, side - len(mixed)), (0, side - len(mixed)), (0, 0)), mode="edge")
+        padded: np.ndarray = np.pad(mixed, ((0, side - len(mixed)), (0, side - len(mixed)), (0, 0)), mode="edge")
+        return padded
     if kind == 1:
         joined = np.concatenate([first[:, : side // 2], second[:, side // 2 :]], axis=1)
         return joined if rng.random() < 0.5 else np.ascontiguousarray(joined.transpose(1, 0, 2))
     if kind == 2:
-        return ((first.astype(np.uint16) + second) // 2).astype(np.uint8)
+        blended: np.ndarray = (first.astype(np.uint16) + second) // 2
+        return blended.astype(np.uint8)
     return np.repeat(_texture(rng, side)[..., None], first.shape[2], axis=2)

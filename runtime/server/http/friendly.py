@@ -29,7 +29,7 @@ from onnxferry.runtime.server.models import Repository, ServedModel
 from onnxferry.runtime.server.observe import Metrics
 from onnxferry.runtime.server.tensors import datatype_of, from_list, to_list
 from onnxferry.runtime.tasks.autoencoder import Autoencoder
-from onnxferry.runtime.tasks.classifier import Classifier, Prediction
+from onnxferry.runtime.tasks.classifier import Classifier
 from onnxferry.runtime.tasks.image_generator import ImageGenerator
 
 _SMALL = 16 * 1024
@@ -63,9 +63,8 @@ class Friendly:
         if isinstance(model, Classifier):
             image = await _decoded(data, model.channels)
             top = _number(request.query_params.get("top"), "top")
-            outputs = await while_connected(request.receive, served.infer({"image": image[None]}, ["probabilities", "class_index"]))
-            index, row = int(outputs["class_index"][0]), outputs["probabilities"][0]
-            found = Prediction(model.labels[index], index, float(row[index]), row, model.labels)
+            outputs = await while_connected(request.receive, served.infer({"image": image[None]}, model.needed_outputs))
+            (found,) = model.predictions(outputs, 1)
             return JSONResponse({"model": served.name, **found.to_dict(top)})
         if isinstance(model, Autoencoder):
             image = await _decoded(data, model.channels)

@@ -58,7 +58,7 @@ def test_one_row_an_input_in_order(photos: Path, tmp_path: Path, suffix: str) ->
     assert sum(seen) == 41
     rows = read(out)
     assert [row["input"] for row in rows] == inputs
-    assert list(rows[0]) == list(COLUMNS)
+    assert list(rows[0]) == [*COLUMNS[:-1], "unknown", "known", COLUMNS[-1]]
     broken = next(row for row in rows if str(row["input"]).endswith("broken.png"))
     assert "broken.png" in str(broken["error"])
     assert not broken["label"]

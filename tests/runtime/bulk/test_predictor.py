@@ -28,7 +28,7 @@ def expected() -> list[str]:
 def test_columns_in_columns_out(expected: list[str]) -> None:
     predictor = Predictor("digits", keep=("id",), threads=1)
     out = predictor({"image": IMAGES, "id": np.arange(5), "other": [None] * 5})
-    assert list(out) == ["id", "label", "class_index", "probability", "probabilities"]
+    assert list(out) == ["id", "label", "class_index", "probability", "probabilities", "unknown"]
     assert out["label"].tolist() == expected
     assert out["probabilities"].shape == (5, 10)
     lists = {"arrays": list(IMAGES), "pil": [Image.fromarray(image) for image in IMAGES], "channels": IMAGES[..., None]}
