@@ -243,7 +243,7 @@ def _number(spec: TensorSpec, what: str, place: int, cell: object) -> float | in
     if isinstance(cell, bool | int | float | np.generic):
         return cell  # type: ignore[return-value]
     text = str(cell).strip()
-    for read in (int, float):
+    for read in (int, float) if "_" not in text else ():  # Python alone reads 3_4 as a number
         try:
             return read(text)
         except ValueError:

@@ -272,3 +272,15 @@ def test_an_empty_name_is_not_the_current_folder(capsys: pytest.CaptureFixture[s
 def test_a_run_given_to_resume_is_told_where_it_belongs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "cnn", "--data", "photos", "--resume", "runs/mine"]) == 2
     assert capsys.readouterr().err.endswith("; --resume takes no value, --out names the run\n")
+
+
+def test_threads_of_training_wait_asleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["models", "--json"]) == 0
+    assert "OMP_WAIT_POLICY" not in os.environ
+    assert main(["train", "cnn", "--help"]) == 0
+    assert (os.environ["OMP_WAIT_POLICY"], os.environ["GOMP_SPINCOUNT"]) == ("PASSIVE", "0")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert main(["train", "cnn", "--help"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"

@@ -99,6 +99,7 @@ def test_missing_numbers_are_nan_where_there_is_one() -> None:
         ({**ROWS, "age": np.array([1, np.nan])}, SHOP, r"'age': value 2 is missing"),
         ({**ROWS, "age": np.array([1, 2**63], np.uint64)}, SHOP, r"would change"),
         ({**ROWS, "age": ["x", "1"]}, SHOP, r"'age': row 1 is 'x', expected int64"),
+        ({**ROWS, "age": ["3_4", "1"]}, SHOP, r"'age': row 1 is '3_4', expected int64"),
         ({**ROWS, "city": ["x", None]}, SHOP, r"'city': row 2 is missing, and the model takes text"),
         ({**ROWS, "city": ["x", 3]}, SHOP, r"'city': row 2 is 3 \(int\)"),
         ({**ROWS, "spent": np.array([0.1, 2])}, SHOP, r"'spent' must be float32.*0\.1.*astype\('float32'\) if the loss is meant"),
