@@ -7,7 +7,7 @@ enough for a gate or a probability, but the logarithm of it is -30, and a share 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -16,13 +16,14 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxferry.export.graphs.int64_kernels import value_types
 from onnxferry.export.graphs.nodes import all_nodes, subgraphs
 
-# Their answer hangs on the size of a small number. Of Div: both sides, unless the other is a constant.
-_MAGNIFY = frozenset({"Log", "Reciprocal", "Sqrt", "Pow", "LpNormalization", "ReduceLogSum"})
+# Their answer hangs on the size of a small number, as that of Div on its divisor, and that of Pow with an exponent below 1.
+_MAGNIFY = frozenset({"Log", "Reciprocal", "Sqrt", "LpNormalization", "ReduceLogSum"})
 # What comes out is as small as what went in.
 _PASS_ON = frozenset(
     {
         "Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Flatten", "Concat", "Slice", "Gather",
         "GatherElements", "Split", "Mul", "Cast", "Max", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceProd", "Where",
+        "Neg", "Abs", "Div", "Pow",
     }
 )  # fmt: skip
 _REALS: dict[int, type] = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
@@ -33,14 +34,14 @@ def write_small_sigmoids(model: onnx.ModelProto) -> bool:
     if not any(node.op_type == "Sigmoid" for node in all_nodes(model)):
         return False
     nodes = list(all_nodes(model))
-    if not any(node.op_type in _MAGNIFY or node.op_type == "Div" for node in nodes):
+    if not any(node.op_type in _MAGNIFY or node.op_type in ("Div", "Pow") for node in nodes):
         return False
-    constants = {t.name for t in model.graph.initializer} | {node.output[0] for node in nodes if node.op_type == "Constant"}
+    exponents = _exponents(model, nodes)
     users: dict[str, list[onnx.NodeProto]] = {}
     for node in nodes:
         for name in node.input:
             users.setdefault(name, []).append(node)
-    found = {node.output[0] for node in nodes if node.op_type == "Sigmoid" and _is_magnified(node.output[0], users, constants)}
+    found = {node.output[0] for node in nodes if node.op_type == "Sigmoid" and _is_magnified(node.output[0], users, exponents)}
     if not found:
         return False
     types = value_types(model)
@@ -48,21 +49,28 @@ def write_small_sigmoids(model: onnx.ModelProto) -> bool:
     return True
 
 
-def _is_magnified(name: str, users: Mapping[str, list[onnx.NodeProto]], constants: set[str]) -> bool:
+def _exponents(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> dict[str, float]:
+    """The constants that are one number."""
+    tensors = {t.name: t for t in model.graph.initializer if int(np.prod(t.dims)) == 1}
+    for node in nodes:
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.name == "value" and int(np.prod(attribute.t.dims)) == 1:
+                tensors[node.output[0]] = attribute.t
+    return {name: float(numpy_helper.to_array(t).reshape(())) for name, t in tensors.items() if t.data_type != TensorProto.STRING}
+
+
+def _is_magnified(name: str, users: Mapping[str, list[onnx.NodeProto]], exponents: Mapping[str, float]) -> bool:
     todo, seen = [name], {name}
     while todo:
         value = todo.pop()
         for node in users.get(value, ()):
-            if node.op_type in _MAGNIFY and node.input[0] == value:
+            if node.op_type in _MAGNIFY or (node.op_type == "Div" and node.input[1] == value):
                 return True
-            if node.op_type == "Div":
-                other = node.input[1] if node.input[0] == value else node.input[0]
-                if node.input[1] == value or other not in constants:
-                    return True
-            elif node.op_type not in _PASS_ON:
-                continue
-            todo += [output for output in node.output if output not in seen]
-            seen.update(node.output)
+            if node.op_type == "Pow" and (node.input[1] == value or exponents.get(node.input[1], 0.0) < 1):
+                return True
+            if node.op_type in _PASS_ON:
+                todo += [output for output in node.output if output not in seen]
+                seen.update(node.output)
     return False
 
 

@@ -70,6 +70,8 @@ SMALL: dict[str, Callable[[Tensor], Tensor]] = {
     "reciprocal": lambda x: 1 / x.sigmoid(),
     "logarithm of a product": lambda x: x.sigmoid().prod(-1).log(),
     "root": lambda x: x.sigmoid().sqrt(),
+    "tenth power": lambda x: x.sigmoid() ** 0.1,
+    "logarithm of a SiLU": lambda x: torch.log(-nn.functional.silu(-x.abs())),
 }
 
 
@@ -82,8 +84,13 @@ def test_small_sigmoids_keep_their_size(tmp_path: Path, name: str, dtype: torch.
     np.testing.assert_allclose(run(onnx.load(tmp_path / "m.onnx"), asked.numpy()), model(asked).numpy(), rtol=1e-4)
 
 
+def norm_of_gates(x: Tensor) -> Tensor:
+    gates = x * x.sigmoid() / 2.0
+    return gates / torch.sqrt(gates.pow(2).mean(-1, keepdim=True) + 1e-5)
+
+
 def test_gates_keep_the_operator(tmp_path: Path) -> None:
-    for function in (lambda x: x.sigmoid() * x.tanh(), lambda x: x * x.sigmoid() / 2.0, lambda x: (x.sigmoid() + x).log_softmax(-1)):
+    for function in (lambda x: x.sigmoid() * x.tanh(), norm_of_gates, lambda x: (x.sigmoid() + x).log_softmax(-1)):
         export_model(Function(function), torch.rand(2, 3), tmp_path / "m.onnx")
         assert "Sigmoid" in {node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node}
     untouched = helper.make_model(helper.make_graph([], "g", [], []))
