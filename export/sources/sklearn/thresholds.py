@@ -190,6 +190,15 @@ def _texts(source: SklearnSource) -> dict[str, Feeds]:
     known = [str(each) for each in array.ravel() if str(each).strip()] or ["text"]
     made = {"no words": ["", " ", "...", f"{known[0]}\t{known[-1]}\n{known[0]}\r{known[-1]}"]}
     for block, characters in enumerate(special_characters()):
+        if all(each.isalpha() for each in characters) and _hashes(source.model):
+            continue  # hashes are of ASCII alone, and the run of a file says so
         texts = [f"{known[0]}{characters[0]}{known[-1]}", *(f"{known[0]} a{each}b {each}" for each in characters)]
         made[f"characters of block {block}"] = texts
     return {case: {name: np.array(texts).reshape(-1, *([1] * (array.ndim - 1)))} for case, texts in made.items()}
+
+
+def _hashes(model: Any) -> bool:
+    """Whether a HashingVectorizer is among the steps."""
+    parts = [step for _, step, *_ in (*getattr(model, "steps", ()), *getattr(model, "transformer_list", ()))]
+    inner = getattr(model, "best_estimator_", None)
+    return type(model).__name__ == "HashingVectorizer" or any(map(_hashes, [*parts, *([inner] if inner is not None else [])]))

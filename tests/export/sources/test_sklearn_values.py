@@ -142,12 +142,26 @@ def test_a_text_with_an_unknown_character_is_an_error_not_a_wrong_count(tmp_path
         (CountVectorizer(analyzer="char").fit(TEXTS), "analyzer='char': ONNX has no operator that takes a string apart"),
         (CountVectorizer(tokenizer=str.split, token_pattern=None).fit(TEXTS), "a tokenizer of its own"),
         (CountVectorizer(token_pattern=r"[a-z-]+").fit(TEXTS), "token_pattern='.a-z-.+'"),
-        (HashingVectorizer(n_features=8), "hashes of words, for which ONNX has no operator; use CountVectorizer"),
+        (HashingVectorizer(n_features=65537), "n_features=65537, whose rows are dense in a file; take n_features=65536 or fewer"),
+        (HashingVectorizer(n_features=8, strip_accents="ascii"), "strip_accents='ascii': do that step before the file"),
     ],
 )
 def test_what_stays_outside_of_text(tmp_path: Path, model: Any, text: str) -> None:
     with pytest.raises(ExportError, match=text):
         export_model(model, TEXTS, tmp_path / "m.onnx")
+
+
+def test_hashes_of_words(tmp_path: Path) -> None:
+    """Of every length from 2 to 12, so that MurmurHash3 has each number of whole and left bytes."""
+    model = HashingVectorizer(n_features=101, stop_words="english")
+    texts = ["The cat sat on the mat", "a dog, and a CAT!", "no cats; no dogs…", ""] * 3
+    ask = exported(model, texts, tmp_path)
+    asked = ["ab abc abcd abcde abcdef abcdefg abcdefgh", "snake_case 1234567890 01234567890 abcdefghijkl", "cat cat\tdog (CAT)", ""]
+    found = ask(X=np.array(asked, dtype=object))["transformed"]
+    np.testing.assert_allclose(found, model.transform(asked).toarray(), atol=1e-6)
+    for odd in ("caf\u00e9 dog", "x" * 33):
+        with pytest.raises(OnnxFerryError, match="a_word_is_not_ascii_or_longer_than_32_characters"):
+            ask(X=np.array([odd], dtype=object))
 
 
 def test_token_patterns() -> None:

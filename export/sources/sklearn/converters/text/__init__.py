@@ -1,5 +1,5 @@
 """Text vectorizers, in standard string operators, and the token patterns that they can follow."""
 
-from onnxferry.export.sources.sklearn.converters.text import vectorizers
+from onnxferry.export.sources.sklearn.converters.text import hashing, vectorizers
 
-__all__ = ["vectorizers"]
+__all__ = ["hashing", "vectorizers"]

@@ -133,7 +133,8 @@ def _normalized(words: Words, model: Any) -> None:
     if model.lowercase:
         # In the locale "C", which is everywhere: ASCII alone.
         words.pieces = words.graph.op("StringNormalizer", [words.pieces], "str", case_change_action="LOWER", locale="C")
-    for block in BLOCKS:
+    # Hashes are of ASCII alone: other letters stay, and the run says so.
+    for block in () if type(model).__name__ == "HashingVectorizer" else BLOCKS:
         # A capital sigma is another letter at the end of a word: it is left, and refused.
         known = [chr(code) for code in block if change(chr(code)) != chr(code) and chr(code) != "\u03a3"]
         if known:
@@ -214,49 +215,70 @@ def _check(model: Any) -> None:
         raise unsupported(model, "a function as strip_accents: use 'unicode' or 'ascii'")
 
 
+class Table:
+    """Cells (rows, size) of a text table, float64, to which the n-grams of each length are added."""
+
+    def __init__(self, graph: GraphBuilder, model: Any, x: Input, size: int) -> None:
+        if isinstance(x, Columns) or x.dtype != "str":
+            raise ExportError(
+                f"{type(model).__name__} takes a vector of texts: give its ColumnTransformer one column by name, not a list of columns"
+            )
+        graph.needs_opset(TEXT_OPSET)
+        self.graph, self.size = graph, size
+        self.words, self._failing = _tokens(graph, model, x)
+        self.lengths = range(model.ngram_range[0], model.ngram_range[1] + 1)
+        self.rows = graph.op("Squeeze", [x.shape()], "int64")
+        self._cells = self.rows * Whole(size)
+        self._made = graph.op(
+            "ConstantOfShape",
+            [(self._cells + Whole(1)).reshape(1)],
+            "float64",
+            value=helper.make_tensor("zero", TensorProto.DOUBLE, [1], [0.0]),
+        )
+
+    def grams(self, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The n-grams of a length, the row of each, and whether it lies within one row."""
+        graph, total = self.graph, self.words.pieces.shape()
+
+        def shifted(vector: Tensor, by: int) -> Tensor:
+            end = total - Whole([length - 1 - by])
+            return graph.op("Slice", [vector, Whole([by]), end], vector.dtype)
+
+        grams = shifted(self.words.pieces, 0)
+        for place in range(1, length):
+            spaced = graph.op("StringConcat", [grams, graph.constant(" ")], "str")
+            grams = graph.op("StringConcat", [spaced, shifted(self.words.pieces, place)], "str")
+        owner = shifted(self.words.owners, 0)
+        return grams, owner, (owner < self.rows) & owner.equal(shifted(self.words.owners, length - 1))
+
+    def add(self, owner: Tensor, column: Tensor, valid: Tensor, amount: Tensor | None = None) -> None:
+        """``amount``, or 1, where ``valid``."""
+        cell = self.graph.where(valid, owner * Whole(self.size) + column, self._cells)
+        amount = valid.cast("float64") if amount is None else self.graph.where(valid, amount, self.graph.constant(0.0))
+        self._made = self.graph.op("ScatterElements", [self._made, cell, amount], "float64", axis=0, reduction="add")
+
+    def require(self, failing: Tensor) -> None:
+        """What :func:`required` gave."""
+        self._failing = self._failing + failing
+
+    def finished(self) -> Tensor:
+        graph = self.graph
+        inner = graph.op("Slice", [self._made, Whole([0]), self._cells.reshape(1)], "float64")
+        shape = graph.op("Concat", [self.rows.reshape(1), Whole([self.size])], "int64", axis=0)
+        return graph.op("Reshape", [inner, shape], "float64") + self._failing.real()
+
+
 def _counts(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
     """(rows, vocabulary), float64."""
-    if isinstance(x, Columns) or x.dtype != "str":
-        raise ExportError(
-            f"{type(model).__name__} takes a vector of texts: give its ColumnTransformer one column by name, not a list of columns"
-        )
-    graph.needs_opset(TEXT_OPSET)
-    words, failing = _tokens(graph, model, x)
-    rows = graph.op("Squeeze", [x.shape()], "int64")
-    size = len(model.vocabulary_)
-    cells = rows * Whole(size)
-    made = graph.op(
-        "ConstantOfShape", [(cells + Whole(1)).reshape(1)], "float64", value=helper.make_tensor("zero", TensorProto.DOUBLE, [1], [0.0])
-    )
-    for length in range(model.ngram_range[0], model.ngram_range[1] + 1):
+    table = Table(graph, model, x, len(model.vocabulary_))
+    for length in table.lengths:
         known = {gram: int(place) for gram, place in model.vocabulary_.items() if gram.count(" ") == length - 1}
         if known:
-            made = _added(graph, made, words, known, length, rows, cells, size)
-    inner = graph.op("Slice", [made, Whole([0]), cells.reshape(1)], "float64")
-    table = graph.op("Reshape", [inner, graph.op("Concat", [rows.reshape(1), Whole([size])], "int64", axis=0)], "float64")
-    table = table + failing.real()
-    return table.minimum(1.0) if model.binary else table
-
-
-def _added(
-    graph: GraphBuilder, made: Tensor, words: Words, known: dict[str, int], length: int, rows: Tensor, cells: Tensor, size: int
-) -> Tensor:
-    """The counts with those of the n-grams of one length."""
-    total = words.pieces.shape()
-
-    def shifted(vector: Tensor, by: int) -> Tensor:
-        end = total - Whole([length - 1 - by])
-        return graph.op("Slice", [vector, Whole([by]), end], vector.dtype)
-
-    grams = shifted(words.pieces, 0)
-    for place in range(1, length):
-        spaced = graph.op("StringConcat", [grams, graph.constant(" ")], "str")
-        grams = graph.op("StringConcat", [spaced, shifted(words.pieces, place)], "str")
-    owner = shifted(words.owners, 0)
-    number = grams.label(list(known), list(known.values()))
-    valid = (number >= Whole(0)) & (owner < rows) & owner.equal(shifted(words.owners, length - 1))
-    cell = graph.where(valid, owner * Whole(size) + number, cells)
-    return graph.op("ScatterElements", [made, cell, valid.cast("float64")], "float64", axis=0, reduction="add")
+            grams, owner, valid = table.grams(length)
+            number = grams.label(list(known), list(known.values()))
+            table.add(owner, number, valid & (number >= Whole(0)))
+    found = table.finished()
+    return found.minimum(1.0) if model.binary else found
 
 
 @converts(TRANSFORM, "CountVectorizer")
@@ -284,11 +306,6 @@ def _weighted(graph: GraphBuilder, model: Any, found: Tensor) -> Tensor:
         return found
     length = (found * found).sum(keep=True).sqrt() if model.norm == "l2" else found.abs().sum(keep=True)
     return found / graph.where(length.equal(np.float64(0)), graph.constant(1.0), length)
-
-
-@converts(TRANSFORM, "HashingVectorizer")
-def _hashing(graph: GraphBuilder, model: Any, x: Input) -> Tensor:
-    raise unsupported(model, "hashes of words, for which ONNX has no operator; use CountVectorizer or TfidfVectorizer")
 
 
 def special_characters() -> list[list[str]]:
