@@ -209,6 +209,10 @@ class TorchSource:
             return None
         from onnxferry.export.sources.pytorch.rounding import RoundingNoise
 
+        inner = noise.kernels.get("rnn_tanh")
+        if inner is not None and any(isinstance(part, torch.nn.RNN) for part in self.module.modules()):
+            # Step by step a recurrent layer is a product and a tanh, which the file has inside of one operator.
+            noise = dataclasses.replace(noise, kernels={**noise.kernels, "tanh": inner})
         try:
             # Without oneDNN, a recurrent layer is run step by step: each of its steps rounds.
             with RoundingNoise(seed, noise), without_onednn():

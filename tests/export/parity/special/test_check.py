@@ -94,6 +94,12 @@ def test_a_made_up_input_without_an_answer_is_left_out(tmp_path: Path) -> None:
     assert {case.name: case.why_dropped for case in report.cases}["zeros"] == "the model's own answer is NaN alone"
 
 
+def test_the_tanh_inside_of_a_recurrent_operator_loses_tiny_numbers(tmp_path: Path) -> None:
+    """Without biases nothing else is in the answer: it is right within the error of the kernel."""
+    layer = nn.RNN(3, 4, batch_first=True, bias=False)
+    assert export_model(layer, torch.randn(2, 5, 3), tmp_path / "m.onnx", dynamic_shapes={"input": {0: "batch"}}).passed
+
+
 @pytest.mark.parametrize("mode", ["mean", "sum", "max"])
 def test_where_bags_begin_is_made_up_as_such(tmp_path: Path, mode: str) -> None:
     """PyTorch reads beyond its memory where they fall, or refuses them: nothing could be compared."""
