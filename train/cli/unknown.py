@@ -11,7 +11,7 @@ from onnxferry.runtime.cli.console import command as shown_command
 from onnxferry.runtime.cli.console import plain, print_json, print_next, progress_bar, stdout
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.kinds import CNN
-from onnxferry.train.cli.options import AsJson, Data, ImageSetName, Limit
+from onnxferry.train.cli.options import DATA, AsJson, Data, ImageSetName
 from onnxferry.train.cli.run import command_line, read_images
 from onnxferry.train.families.cnn import CnnConfig
 from onnxferry.train.families.unknown import UPDATES
@@ -25,7 +25,7 @@ def unknown(
     *,
     dataset: ImageSetName = "",
     data: Data = None,
-    limit: Limit = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="as the run was given it", show_default=False, rich_help_panel=DATA)] = None,
     others: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="your own images of no class, in sub-folders too, beside the made ones", show_default=False),

@@ -84,7 +84,8 @@ def evaluate(
 
     With --json: model, device, data, passed_over (files there that were not read, by suffix), trained_on (whether the file says that
     the model was trained on these images), images, correct, accuracy, interval95, calibration_error, mean_probability, bins, labels,
-    classes, confusion (a row for each true class), errors, plot. Of a text: model, device, data, bytes, nats_per_byte, bits_per_byte,
+    classes, confusion (a row for each true class), errors, plot; and unknown, how many images are taken to be of no class, of a model that
+    tells. Of a text: model, device, data, bytes, nats_per_byte, bits_per_byte,
     perplexity.
     """
     plot = plot or picture
@@ -101,7 +102,7 @@ def evaluate(
         if target is not None:
             raise InputError("--target names a column of a table, and this model classifies images: their folders are their labels")
         labelled = find_labelled_images(data, classifier.labels, split)
-        scores, errors = _score(classifier, labelled)
+        scores, errors, refused = _score(classifier, labelled)
         device_used = classifier.engine.device
         learnt = _learnt(classifier, data, split, labelled)
     if not scores.count:
@@ -116,6 +117,7 @@ def evaluate(
                 "data": labelled.source,
                 "passed_over": labelled.passed_over,
                 "trained_on": learnt,
+                **({} if refused is None else {"unknown": refused}),
                 **_json(scores, errors),
                 "plot": plot and str(plot),
             }
@@ -123,6 +125,8 @@ def evaluate(
     else:
         note = Text("the model was trained on these images; on others it will do worse", "yellow") if learnt else ""
         about = {"model": f"{model} on {device_used}", "data": labelled.source, "left out": passed_over_words(labelled.passed_over)}
+        if refused is not None:
+            about["as of no class"] = f"{refused / scores.count:.2%}  ({refused} of {scores.count}; counted by their likeliest class below)"
         _print_scores(scores, {**about, "note": note}, plot)
     for _, error in errors:
         print_error(str(error))
@@ -166,9 +170,11 @@ def _learnt(classifier: Classifier, folder: Path, split: str, labelled: Labelled
     return isinstance(data, Mapping) and trained_on(str(data.get("sha256")), folder, split, labelled)
 
 
-def _score(classifier: Classifier, labelled: LabelledImages) -> tuple[Scores, list[tuple[str, InputError]]]:
+def _score(classifier: Classifier, labelled: LabelledImages) -> tuple[Scores, list[tuple[str, InputError]], int | None]:
+    """Scores, the images that cannot be read, and how many the model takes to be of no class, if it tells."""
     scores = Scores(classifier.labels)
     errors: list[tuple[str, InputError]] = []
+    refused = 0
 
     def unreadable(position: int, error: InputError) -> None:
         errors.append((labelled.names[position], error))
@@ -177,8 +183,9 @@ def _score(classifier: Classifier, labelled: LabelledImages) -> tuple[Scores, li
     with progress_bar("evaluating", len(labelled)) as advance:
         for position, prediction in classifier.predict_each(enumerate(labelled.images), on_error=unreadable):
             scores.add(labelled.indices[position], prediction.index, prediction.probability)
+            refused += not prediction.known
             advance(1)
-    return scores, errors
+    return scores, errors, refused if classifier.tells_unknown else None
 
 
 def _json(scores: Scores, errors: list[tuple[str, InputError]]) -> dict[str, Any]:

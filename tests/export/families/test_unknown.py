@@ -180,3 +180,15 @@ def test_the_threshold_refuses_no_more_than_its_share() -> None:
     threshold = threshold_for(scores)
     assert (scores > threshold).float().mean() <= REFUSED
     assert threshold_for(torch.zeros(10)) == 0.5
+
+
+@pytest.mark.slow
+def test_evaluate_counts_what_is_taken_to_be_of_no_class(artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for label in ("0", "1"):
+        (tmp_path / label).mkdir()
+        for i in range(3):
+            Image.fromarray(NOISE[i + 3 * int(label), ..., 0]).save(tmp_path / label / f"{i}.png")
+    assert main(["evaluate", str(artifact), "--data", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["unknown"] == 6
+    assert main(["evaluate", str(artifact), "--data", str(tmp_path)]) == 0
+    assert "as of no class" in capsys.readouterr().out
