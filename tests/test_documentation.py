@@ -104,12 +104,13 @@ def test_python_examples_run_in_order(after_quickstart: Path) -> None:
     (forest,) = printed["docs/en/how-to/sklearn.md"]
     assert float(forest.removeprefix("correct: ")) > 0.9
     assert printed["docs/en/how-to/own-classifier.md"] == ["['a 0', 'a 1', 'a 2', 'a 3', 'a 4']\n"]
-    again, anything, mistake, likeliest, many, of_rows, texts, merged = printed["docs/en/how-to/application.md"]
+    again, anything, mistake, likeliest, known, many, of_rows, texts, merged = printed["docs/en/how-to/application.md"]
     assert again == predict
     assert re.fullmatch(r"\{'class_index': \(7,\), 'probabilities': \(7, 3\)\}\n", anything)
     # What the comment in the example promises is what is printed.
     (promised,) = re.findall(r"print\(error\)  # (.*)", blocks("python", "docs/en/how-to/application.md")[2])
     assert mistake == promised + "\n"
+    assert known == "False\n"
     best, document = likeliest.splitlines()
     assert json.loads(document)["label"] == best == "7"
     assert re.fullmatch(r"[1-9]\d* images, 0 unreadable\n", many)

@@ -58,7 +58,7 @@ def with_unknown_head(
     threshold and the share of refused images: of ``validation`` (by which the threshold was set), ``test``, and ``others`` (made ones and
     yours that were held out).
 
-        best = load_checkpoint("runs/digits", "cnn")
+        best = load_checkpoint("runs/digits")
         with_unknown_head(best, load_images("mnist", "mnist/")).save(Path("runs/digits/best.pt"))
 
     Raises CheckpointError for a checkpoint that is no recogniser's, InputError for images of another set, DataError for a folder without

@@ -204,7 +204,8 @@ def _finished_contract(
     command: Sequence[str],
 ) -> Contract:
     report = attempt.report
-    chosen = chosen_goldens(attempt.runs, goldens)
+    absolute = {name for name, given in tolerances.items() if given.rtol == 0 and given.atol}
+    chosen = chosen_goldens(attempt.runs, goldens, absolute)
     scales: dict[str, float] = {}
     for golden in chosen:
         for name, array in golden.outputs.items():

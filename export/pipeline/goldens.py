@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,11 @@ MAX_SCALE_RATIO = 1000.0
 """Of golden samples of one file: an output's largest value in one over that in another."""
 
 
-def chosen_goldens(runs: Sequence[SourceRun], chosen: Sequence[Case] | None) -> list[Golden]:
-    """The golden samples: the given ones, which must fit, or by default the example and one case of another size, if they fit."""
+def chosen_goldens(runs: Sequence[SourceRun], chosen: Sequence[Case] | None, absolute: Collection[str] = ()) -> list[Golden]:
+    """The golden samples: the given ones, which must fit, or by default the example and one case of another size, if they fit.
+
+    ``absolute``: outputs whose tolerance does not depend on their size, as that of probabilities.
+    """
     if chosen is not None:
         wanted = {id(case) for case in chosen}
         asked = [(run.case, run.outputs) for run in runs if id(run.case) in wanted and run.outputs is not None]
@@ -34,7 +37,9 @@ def chosen_goldens(runs: Sequence[SourceRun], chosen: Sequence[Case] | None) -> 
                 if array.dtype.kind == "f" and np.isnan(array).any():
                     raise InputError(f"{case.name} cannot be stored: the model's output {name!r} has not-a-number in it; choose another")
         given = [Golden(dict(case.feeds), outputs) for case, outputs in asked]
-        if other := next((case.name for (case, _), each in zip(asked, given, strict=True) if not _comparable(given[0], each)), None):
+        if other := next(
+            (case.name for (case, _), each in zip(asked, given, strict=True) if not _comparable(given[0], each, absolute)), None
+        ):
             raise InputError(
                 f"{other} cannot be stored beside {asked[0][0].name}: an output of theirs differs by more than {MAX_SCALE_RATIO:,.0f} "
                 "times in size, and a file has one tolerance for an output; give golden samples of one size"
@@ -46,7 +51,7 @@ def chosen_goldens(runs: Sequence[SourceRun], chosen: Sequence[Case] | None) -> 
         if run.outputs is None or len(found) == min(2, MAX_GOLDENS) or (run.case.generated and not run.case.sizes):
             continue
         golden = Golden(dict(run.case.feeds), run.outputs)
-        if found and not _comparable(found[0], golden):
+        if found and not _comparable(found[0], golden, absolute):
             continue
         if golden.nbytes() <= left and not any(np.isnan(a).any() for a in run.outputs.values() if a.dtype.kind == "f"):
             found.append(golden)
@@ -54,10 +59,10 @@ def chosen_goldens(runs: Sequence[SourceRun], chosen: Sequence[Case] | None) -> 
     return found
 
 
-def _comparable(one: Golden, other: Golden) -> bool:
+def _comparable(one: Golden, other: Golden, absolute: Collection[str]) -> bool:
     """Whether a tolerance at the scale of the larger still says something of the smaller."""
     for name, array in one.outputs.items():
-        if array.dtype.kind == "f":
+        if array.dtype.kind == "f" and name not in absolute:
             sizes = [float(np.abs(a[np.isfinite(a)]).max(initial=0.0)) for a in (array, other.outputs[name])]
             if min(sizes) > 0 and max(sizes) > MAX_SCALE_RATIO * min(sizes):
                 return False
