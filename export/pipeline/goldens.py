@@ -37,13 +37,12 @@ def chosen_goldens(runs: Sequence[SourceRun], chosen: Sequence[Case] | None, abs
                 if array.dtype.kind == "f" and np.isnan(array).any():
                     raise InputError(f"{case.name} cannot be stored: the model's output {name!r} has not-a-number in it; choose another")
         given = [Golden(dict(case.feeds), outputs) for case, outputs in asked]
-        if other := next(
-            (case.name for (case, _), each in zip(asked, given, strict=True) if not _comparable(given[0], each, absolute)), None
-        ):
-            raise InputError(
-                f"{other} cannot be stored beside {asked[0][0].name}: an output of theirs differs by more than {MAX_SCALE_RATIO:,.0f} "
-                "times in size, and a file has one tolerance for an output; give golden samples of one size"
-            )
+        for (case, _), each in zip(asked, given, strict=True):
+            if not _comparable(given[0], each, absolute):
+                raise InputError(
+                    f"{case.name} cannot be stored beside {asked[0][0].name}: an output of theirs differs by more than "
+                    f"{MAX_SCALE_RATIO:,.0f} times in size, and a file has one tolerance for an output; give golden samples of one size"
+                )
         return given
     found: list[Golden] = []
     left = GOLDEN_BYTES * GOLDEN_SHARE
