@@ -51,7 +51,7 @@ def export(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A run folder or checkpoint, pkg.module:make_model, a .pt2 program, a .keras model, or an .onnx file.",
+            help="A run folder or checkpoint, pkg.module:make_model, a .pt2 program, a TorchScript .pt, a .keras model, or an .onnx file.",
             show_default=False,
         ),
     ],

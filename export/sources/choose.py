@@ -20,13 +20,17 @@ from typing import Any
 from onnxferry.export.options import ExportOptions
 from onnxferry.export.source import IN_TRAINING_MODE, Plan
 from onnxferry.export.sources.factory import FACTORY, object_from_factory
-from onnxferry.export.sources.other_files import refuse_other, way_from
+from onnxferry.export.sources.other_files import is_torchscript, refuse_other, way_from
 from onnxferry.export.tasks.plans import task_plans
 from onnxferry.runtime.arguments import kind
 from onnxferry.runtime.errors import ExportError, InputError, MissingExtraError
 
 CODE = (".pkl", ".pickle", ".joblib")
 """Endings of files that may run code when they are read."""
+
+
+PROGRAM = ".pt2"
+"""Ending of a file of ``torch.export.save``, which has example inputs of its own."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +102,9 @@ FRAMEWORKS = (
         "keras",
     ),
     Framework(
-        "a torch.nn.Module or torch.export program (.pt2)",
+        "a torch.nn.Module, torch.export program (.pt2) or TorchScript archive (.pt, .torchscript)",
         "torch",
-        (".pt2",),
+        (PROGRAM, ".torchscript"),
         "onnxferry.export.sources.pytorch.plan:plans",
         COMPARED | {"opset", "strict_nonfinite"},
         "export",
@@ -152,7 +156,9 @@ class Chosen:
 
     def _has_examples(self) -> bool:
         """Whether the model says itself what it takes: an exported program does, and an .onnx file."""
-        return self.framework.package == "torch" and (isinstance(self.model, Path) or not hasattr(self.model, "forward"))
+        if isinstance(self.model, Path):
+            return self.model.suffix.lower() == PROGRAM
+        return self.framework.package == "torch" and not hasattr(self.model, "forward")
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
@@ -264,6 +270,8 @@ def _untrained(name: str, made: Any) -> tuple[str, ...]:
 def _of_file(path: Path) -> Framework:
     refuse_other(path)
     framework = _framework(path)
+    if framework is not None and path.suffix.lower() != PROGRAM and is_torchscript(path):
+        return next(framework for framework in FRAMEWORKS if framework.package == "torch")
     if framework is not None:
         return framework
     if path.suffix.lower() in CODE:

@@ -71,14 +71,10 @@ def refuse_other(path: Path) -> None:
         for endings, words in WAYS.items():
             if suffix in endings:
                 raise InputError(f"{path.name} {words.format(name=path.name, stem=path.stem)}")
-        if suffix in (".pt", ".pth", ".ckpt") and _is_torchscript(path):
-            raise InputError(
-                f"{path.name} is a TorchScript archive (torch.jit), which cannot be captured: export the nn.Module that it was made from, "
-                "pkg.module:make_model"
-            )
 
 
-def _is_torchscript(path: Path) -> bool:
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is an archive of ``torch.jit.save``, whatever its name ends in."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any("/code/" in name or name.startswith("code/") for name in archive.namelist())

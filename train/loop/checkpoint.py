@@ -153,8 +153,9 @@ def load_plain(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path.name} holds more than weights (it could run code when read) and was refused; "
-            "expected a checkpoint made by onnxferry train"
+            f"{path.name} holds more than weights (it could run code when read) and was refused; expected a checkpoint made by onnxferry "
+            "train; of a model of your own save the weights, torch.save(model.state_dict(), FILE), and export it with onnxferry export "
+            "pkg.module:make_model --weights FILE"
         ) from error
     except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = first_line(error)

@@ -1,4 +1,4 @@
-"""A PyTorch model as a plan: a ``torch.nn.Module``, a ``torch.export`` program, or the path of a .pt2 file."""
+"""A PyTorch model as a plan: a ``torch.nn.Module``, a ``torch.export`` program, or the path of a .pt2 file or TorchScript archive."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from onnxferry.export.source import Plan, numbered
 from onnxferry.export.sources.pytorch.call import nested_inputs, only_argument
 from onnxferry.export.sources.pytorch.module import TorchSource, unwrapped
 from onnxferry.export.sources.pytorch.program import ProgramSource, program_from_file
+from onnxferry.export.sources.pytorch.torchscript import scripted_from_file
 from onnxferry.runtime.errors import InputError
 
 
@@ -24,7 +25,7 @@ def plans(model: Any, example_inputs: Any, options: ExportOptions, target: Path)
     own: None.
     """
     if isinstance(model, Path):
-        model = program_from_file(model)
+        model = program_from_file(model) if model.suffix.lower() == ".pt2" else scripted_from_file(model)
     names = {"dynamic_shapes": options.dynamic_shapes, "output_names": options.output_names}
     if isinstance(model, torch.export.ExportedProgram):
         tensors = pytree.tree_map(lambda leaf: torch.from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf, example_inputs)

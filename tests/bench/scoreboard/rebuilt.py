@@ -51,7 +51,9 @@ def _module(contract: Contract, weights: Weights) -> nn.Module:
     channels = int(options.get("channels", 1))
     if contract.kind == RECOGNISER.name:
         width = _first(weights, "network.stem.0.weight").shape[0]
-        config = CnnConfig(contract.labels, channels, size, str(options["framing"]), width, _blocks(weights, "network.stages", width))
+        threshold = float(options.get("unknown_threshold", 0.0))
+        blocks = _blocks(weights, "network.stages", width)
+        config = CnnConfig(contract.labels, channels, size, str(options["framing"]), width, blocks, unknown_threshold=threshold)
         return Recogniser(Cnn(config))
     if contract.kind == IMAGE_GENERATOR.name:
         noise, width = int(options["noise"]), _first(weights, "network.fine.weight").shape[0]
