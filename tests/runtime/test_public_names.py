@@ -40,7 +40,7 @@ def test_what_is_fixed() -> None:
     assert issubclass(Classifier, Model)
     assert callable(load)
     assert callable(Engine)
-    assert Prediction.__slots__ == ("label", "index", "probability", "probabilities", "labels")
+    assert Prediction.__slots__ == ("label", "index", "probability", "probabilities", "labels", "unknown", "known")
 
 
 def test_unknown_names_are_attribute_errors() -> None:
