@@ -47,7 +47,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 """
 
 
-LEAST_UPDATES: Mapping[str, int] = {CNN.name: 600, RNN.name: 300, AUTOENCODER.name: 600, GAN.name: 2000}
+LEAST_UPDATES: Mapping[str, int] = {CNN.name: 1200, RNN.name: 300, AUTOENCODER.name: 600, GAN.name: 2000}
 """Family → updates that a run makes at least, where the user sets no epochs: small sets get smaller batches and more epochs."""
 
 
