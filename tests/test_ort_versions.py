@@ -183,8 +183,8 @@ def test_bare_onnxruntime_loads_and_runs_every_artifact(bare: Path, artifacts: M
         contract = contract_of(path)
         feeds, answers = tmp_path / "feeds.npz", tmp_path / "answers.npz"
         np.savez(feeds, **{f"{i}/{key}": value for i, golden in enumerate(contract.goldens) for key, value in golden.inputs.items()})
-        told = json.loads(run(bare, "-c", BARE, path, feeds, answers, cwd=tmp_path))
-        assert told["onnxruntime"].startswith(f"{OLDEST_BARE}.")
+        found = json.loads(run(bare, "-c", BARE, path, feeds, answers, cwd=tmp_path))
+        assert found["onnxruntime"].startswith(f"{OLDEST_BARE}.")
         with np.load(answers) as arrays:
             given = [
                 {key.split("/", 1)[1]: arrays[key] for key in arrays.files if key.startswith(f"{i}/")} for i in range(len(contract.goldens))
@@ -240,13 +240,13 @@ print(json.dumps({
 def test_the_newest_answers_as_the_one_here(newest: Path, artifacts: Mapping[str, Path], tmp_path: Path) -> None:
     """What a release computes in another way, refuses or warns of shows here first."""
     words = [word for pair in artifacts.items() for word in map(str, pair)]
-    told = {}
+    found = {}
     for place, python in (("there", newest), ("here", Path(sys.executable))):
-        told[place] = json.loads(run(python, "-W", "error", "-c", ANSWERS, tmp_path / f"{place}.npz", *words, cwd=tmp_path))
-        assert set(told[place]["passed"].values()) == {True}
-        assert told[place]["confined"] is True
-    assert told["there"]["passed"].keys() == told["here"]["passed"].keys()
-    version = told["there"]["onnxruntime"]
+        found[place] = json.loads(run(python, "-W", "error", "-c", ANSWERS, tmp_path / f"{place}.npz", *words, cwd=tmp_path))
+        assert set(found[place]["passed"].values()) == {True}
+        assert found[place]["confined"] is True
+    assert found["there"]["passed"].keys() == found["here"]["passed"].keys()
+    version = found["there"]["onnxruntime"]
     assert tuple(map(int, version.split(".")[:2])) >= tuple(map(int, NEWEST_TRIED.split(".")))
     with np.load(tmp_path / "there.npz") as there, np.load(tmp_path / "here.npz") as here:
         assert there.files == here.files

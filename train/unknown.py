@@ -17,12 +17,14 @@ from onnxferry.runtime.images.folders import find_images
 from onnxferry.runtime.images.inputs import decode_each
 from onnxferry.runtime.kinds import CNN
 from onnxferry.train.data.augment import AugmentConfig, augment
+from onnxferry.train.data.image_folder import squared
 from onnxferry.train.data.images import ImageSplits
 from onnxferry.train.data.others import SIDE, made_others
 from onnxferry.train.families.cnn import Cnn, CnnConfig, preprocess_all
 from onnxferry.train.families.unknown import UPDATES, fit_unknown, unknown_scores
 from onnxferry.train.loop.checkpoint import Checkpoint
-from onnxferry.train.preprocessing import Preprocessing, center_square_uint8
+from onnxferry.train.preprocessing import Preprocessing
+from onnxferry.train.presets import PHOTO_AUGMENT
 
 MADE = (2_000, 30_000)
 """Images of no class that are made: four times as many as there are to train on, within these bounds."""
@@ -34,7 +36,7 @@ HELD_OUT = 10
 
 _KNOWN = {
     "ink": AugmentConfig(),
-    "fit": AugmentConfig(rotation=8, scale=0.15, shear=0.05, shift=0.06, elastic=0.0, blur=0.2, padding="reflection"),
+    "fit": dataclasses.replace(PHOTO_AUGMENT, erase=0.0),
 }
 _OTHERS = dataclasses.replace(_KNOWN["ink"], rotation=20.0, scale=0.2, shear=0.2)
 _THICK, _THIN = 0.2, 0.25  # shares of the figures that are drawn with a thicker pen and with a thinner one
@@ -88,17 +90,16 @@ def with_unknown_head(
 
     def of_none(index: Tensor) -> Tensor:
         # As many of the user's as of the made ones, however few they are.
-        turns = [learnt[i % len(learnt)][int(each) % len(learnt[i % len(learnt)])] for i, each in enumerate(index.tolist())]
-        images = torch.stack(turns).float() / 255
+        images = torch.cat([group[index[i :: len(learnt)] % len(group)] for i, group in enumerate(learnt)]).float() / 255
         return _other_pens(augment(images, _OTHERS)) if config.framing == "ink" else augment(images, _KNOWN["fit"])
 
-    chosen = splits.validation if len(splits.validation) else splits.train
+    chosen = preprocess_all((splits.validation if len(splits.validation) else splits.train).images, preprocess)
     fitted = fit_unknown(
         network.maps,
         of_class,
         of_none,
         (len(known), max(map(len, learnt))),
-        preprocess_all(chosen.images, preprocess),
+        chosen,
         updates=updates,
         seed=seed,
         progress=progress,
@@ -109,7 +110,7 @@ def with_unknown_head(
 
     figures = {
         "threshold": fitted.threshold,
-        "validation": refused(preprocess_all(chosen.images, preprocess)),
+        "validation": refused(chosen),
         "test": refused(preprocess_all(splits.test.images, preprocess)),
         "others": refused(torch.cat(held_out)),
         "others_held_out": sum(map(len, held_out)),
@@ -144,12 +145,7 @@ def _read_others(folder: Path, config: CnnConfig) -> np.ndarray:
     """The images in a folder and its sub-folders, uint8 (n, side, side, channels): the centred square of each."""
     names = find_images(str(folder), deep=True)
     side = max(SIDE, config.size) if config.framing == "ink" else config.size
-    squares = []
-    for _, image in decode_each(names, on_error="skip"):
-        if image.shape[2] != config.channels:
-            grey = image.astype(np.float32).mean(axis=2, keepdims=True).round().astype(np.uint8)
-            image = np.repeat(grey, config.channels, axis=2)
-        squares.append(center_square_uint8(torch.from_numpy(np.ascontiguousarray(image)), side).numpy())
+    squares = [squared(image, side, config.channels) for _, image in decode_each(names, on_error="skip")]
     if len(squares) < HELD_OUT:
         raise DataError(f"{folder}: {len(squares)} images can be read, expected {HELD_OUT} or more that are of no class")
     return np.stack(squares)

@@ -57,7 +57,7 @@ class Wobble:
         """Of the elements of a float output in ``beyond``, those that are off by more than ``allowed`` and the rounding together.
 
         A number that is not finite in the file alone must be explained by rounding itself: what a kernel is known to lose (the small
-        answers of a sigmoid) is mended in the graph where it becomes an infinity.
+        answers of a sigmoid) is corrected in the graph where it becomes an infinity.
         """
         endless = beyond & ~np.isfinite(difference)
         if endless.any() and isinstance(self._source, RoundedSource):

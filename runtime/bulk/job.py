@@ -54,9 +54,9 @@ class BulkOptions:
 
     def columns(self, tells_unknown: bool = False) -> tuple[str, ...]:
         """Of the result; with "unknown" and "known" for a model that tells whether an image is of any class."""
-        told = ("unknown", "known") if tells_unknown else ()
+        scores = ("unknown", "known") if tells_unknown else ()
         asked = (*(["sure"] if self.threshold > 0 else []), *(["top"] if self.top > 1 else []))
-        return (*COLUMNS[:-1], *told, *asked, COLUMNS[-1])
+        return (*COLUMNS[:-1], *scores, *asked, COLUMNS[-1])
 
 
 @dataclass(frozen=True)

@@ -122,13 +122,13 @@ def _classified(model: Classifier, batch: Mapping[str, Any]) -> dict[str, Any]:
         images = list(images)
     predictions = model.predict(images) if len(images) else []
     classes = len(model.labels)
-    told = {UNKNOWN: np.array([prediction.unknown for prediction in predictions], np.float32)} if model.tells_unknown else {}
+    unknown = {UNKNOWN: np.array([prediction.unknown for prediction in predictions], np.float32)} if model.tells_unknown else {}
     return {
         "label": np.array([prediction.label for prediction in predictions], np.str_),
         "class_index": np.array([prediction.index for prediction in predictions], np.int64),
         "probability": np.array([prediction.probability for prediction in predictions], np.float32),
         "probabilities": np.stack([p.probabilities for p in predictions]) if predictions else np.zeros((0, classes), np.float32),
-        **told,
+        **unknown,
     }
 
 

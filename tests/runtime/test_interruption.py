@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import helper
 
 from onnxferry.runtime import interruption
 from onnxferry.runtime.artifact.contract import Contract, Golden
@@ -29,6 +29,7 @@ from onnxferry.runtime.sandbox.isolated import IsolatedEngine
 from onnxferry.runtime.tasks.loading import load
 from onnxferry.runtime.tuning.tune import tune
 from onnxferry.runtime.tuning.tuned_engine import TunedEngine
+from tests.runtime.counting import counting_model
 
 FOREVER = np.array(2**60)
 X = np.ones(1, np.float32)
@@ -38,18 +39,7 @@ X = np.ones(1, np.float32)
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As many rounds as are asked for; with a golden sample of 2^60."""
 
-    def value(name: str, dtype: int, shape: list[int]) -> object:
-        return helper.make_tensor_value_info(name, dtype, shape)
-
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["v"], ["w"])],
-        "body",
-        [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("v", TensorProto.FLOAT, [1])],
-        [value("on", TensorProto.BOOL, []), value("w", TensorProto.FLOAT, [1])],
-    )
-    node = helper.make_node("Loop", ["rounds", "", "x"], ["y"], body=body)
-    ends = [value("rounds", TensorProto.INT64, []), value("x", TensorProto.FLOAT, [1])], [value("y", TensorProto.FLOAT, [1])]
-    model = helper.make_model(helper.make_graph([node], "g", *ends), opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model = counting_model()
     contract = Contract(kind="recogniser", name="loop", goldens=(Golden({"rounds": FOREVER, "x": X}, {"y": X}),))
     helper.set_model_props(model, metadata_from_contract(contract))
     path = tmp_path_factory.mktemp("interruption") / "loop.onnx"

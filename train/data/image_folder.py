@@ -140,6 +140,11 @@ class _Unreadable:
     error: InputError
 
 
+def squared(image: np.ndarray, size: int, channels: int) -> np.ndarray:
+    """The centred square of a decoded image, uint8 (height, width, 1 | 3) → uint8 (size, size, channels)."""
+    return center_square_uint8(torch.from_numpy(np.ascontiguousarray(with_channels(image, channels))), size).numpy()
+
+
 def _read_all(images: list[_Image], size: int, channels: int, progress: Progress) -> list[_Read | _Unreadable]:
     """What each file holds, or why it cannot be read. Raises DataError if more than a twentieth cannot."""
 
@@ -150,8 +155,7 @@ def _read_all(images: list[_Image], size: int, channels: int, progress: Progress
             whole = decode_image(content, str(image.path))
         except InputError as error:
             return _Unreadable(digest, error)
-        square = center_square_uint8(torch.from_numpy(np.ascontiguousarray(with_channels(whole, channels))), size).numpy()
-        return _Read(digest, square, _is_colourful(whole))
+        return _Read(digest, squared(whole, size, channels), _is_colourful(whole))
 
     outcomes: list[_Read | _Unreadable] = []
     try:

@@ -16,15 +16,7 @@ from torch import Tensor, nn
 from onnxferry.export import export_model
 from onnxferry.export.graphs.axes import count_axes_from_the_start
 from onnxferry.export.graphs.sigmoids import write_small_sigmoids
-
-
-class Function(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
+from tests.export.functions import Function
 
 
 def run(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
@@ -51,7 +43,7 @@ def test_axes_from_the_end_of_a_tensor_without_elements(operator: str, keepdims:
     empty, some = np.zeros((0, 3), np.float32), np.arange(6, dtype=np.float32).reshape(2, 3)
     before = run(model, some)
     if operator != "ArgMax":
-        assert run(model, empty).shape == (0, 3)  # ONNX Runtime's own answer: should this fail, it was mended
+        assert run(model, empty).shape == (0, 3)  # ONNX Runtime's own answer: should this fail, it was fixed
     count_axes_from_the_start(model)
     assert run(model, empty).shape == ((0, 1) if keepdims else (0,))
     np.testing.assert_array_equal(run(model, some), before)

@@ -8,19 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from onnxferry.export.parity.rounding import Wobble
 from onnxferry.export.sources.pytorch.module import TorchSource
-
-
-class Function(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
+from tests.export.functions import Function
 
 
 def spread(function: Callable[[Tensor], Tensor], x: list[list[float]]) -> np.ndarray:

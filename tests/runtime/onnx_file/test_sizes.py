@@ -124,7 +124,7 @@ def test_within_a_function_and_in_an_older_opset() -> None:
 
 
 def test_that_alone_onnx_runtime_ends_the_process(tmp_path: Path) -> None:
-    """Should this fail, ONNX Runtime was mended, and the checks can go from that version on."""
+    """Should this fail, ONNX Runtime was fixed, and the checks can go from that version on."""
     path = tmp_path / "cut.onnx"
     path.write_bytes(recurrent("LSTM", *cut(4, FAR)))
     program = "import sys, numpy, onnxruntime; onnxruntime.InferenceSession(sys.argv[1]).run(None, {'x': numpy.ones((3, 4, 2), 'f')})"

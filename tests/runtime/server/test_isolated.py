@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 from starlette.testclient import TestClient
 
 from onnxferry.runtime.errors import InputError
@@ -15,6 +14,7 @@ from onnxferry.runtime.sandbox.child import SandboxLimits
 from onnxferry.runtime.sandbox.isolated import IsolatedEngine
 from onnxferry.runtime.server.app import Application
 from onnxferry.runtime.server.options import ModelSource
+from tests.runtime.counting import counting_model
 from tests.runtime.server.conftest import options
 
 
@@ -22,20 +22,8 @@ from tests.runtime.server.conftest import options
 def counting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As many rounds as are asked for."""
 
-    def value(name: str, dtype: int, shape: list[int]) -> object:
-        return helper.make_tensor_value_info(name, dtype, shape)
-
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["v"], ["w"])],
-        "body",
-        [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("v", TensorProto.FLOAT, [1])],
-        [value("on", TensorProto.BOOL, []), value("w", TensorProto.FLOAT, [1])],
-    )
-    node = helper.make_node("Loop", ["rounds", "", "x"], ["y"], body=body)
-    ends = [value("rounds", TensorProto.INT64, []), value("x", TensorProto.FLOAT, [1])], [value("y", TensorProto.FLOAT, [1])]
-    model = helper.make_model(helper.make_graph([node], "g", *ends), opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     path = tmp_path_factory.mktemp("isolated") / "counting.onnx"
-    path.write_bytes(model.SerializeToString())
+    path.write_bytes(counting_model().SerializeToString())
     return path
 
 

@@ -23,17 +23,9 @@ from onnxferry.export.parity.special.patterns import nonfinite_probes, value_pro
 from onnxferry.export.parity.special.sizes import size_factors, size_probes
 from onnxferry.export.source import Feeds, InputSpec
 from onnxferry.export.sources.pytorch.module import TorchSource
+from tests.export.functions import Function
 
 EMPTY = helper.make_model(helper.make_graph([], "empty", [], []))
-
-
-class Function(nn.Module):
-    def __init__(self, function: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 class File:
