@@ -182,7 +182,14 @@ def test_bare_onnxruntime_loads_and_runs_every_artifact(bare: Path, artifacts: M
     for name, path in artifacts.items():
         contract = contract_of(path)
         feeds, answers = tmp_path / "feeds.npz", tmp_path / "answers.npz"
-        np.savez(feeds, **{f"{i}/{key}": value for i, golden in enumerate(contract.goldens) for key, value in golden.inputs.items()})
+        np.savez(
+            feeds,
+            **{
+                f"{i}/{key}": value
+                for i, golden in enumerate(contract.goldens)
+                for key, value in (contract.defaults | golden.inputs).items()
+            },
+        )
         found = json.loads(run(bare, "-c", BARE, path, feeds, answers, cwd=tmp_path))
         assert found["onnxruntime"].startswith(f"{OLDEST_BARE}.")
         with np.load(answers) as arrays:

@@ -20,14 +20,14 @@ import numpy as np
 
 from onnxferry.demo.your_file.queue import line
 from onnxferry.runtime.artifact.contract import Contract
-from onnxferry.runtime.artifact.metadata import contract_from_metadata
+from onnxferry.runtime.artifact.describe import describe
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.replay import replay
 from onnxferry.runtime.errors import InputError, OnnxFerryError, UntrustedModelError
 from onnxferry.runtime.formats import human_bytes, json_safe
 from onnxferry.runtime.machine.cpu import default_threads
-from onnxferry.runtime.onnx_file.reader import TensorSpec, read_model
 from onnxferry.runtime.onnx_file.summary import Limits, ModelSummary
+from onnxferry.runtime.onnx_file.values import TensorSpec
 from onnxferry.runtime.sandbox import child as sandbox
 from onnxferry.runtime.timing import clock, repeat_for, time_call
 
@@ -126,8 +126,8 @@ def _understood(report: Any) -> Answer:
 
 def _inspect(path: str) -> dict[str, Any]:
     """Reads the file, runs nothing."""
-    summary = read_model(path, _FILE_LIMITS)
-    return {"summary": _summary(summary), "contract": _contract(contract_from_metadata(summary.metadata))}
+    file = describe(path, _FILE_LIMITS)
+    return {"summary": _summary(file.summary), "contract": _contract(file.contract)}
 
 
 def _check(path: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import onnx
 from onnxferry.export.graphs.nodes import subgraphs
 from onnxferry.export.graphs.reading import load_onnx
 from onnxferry.runtime.artifact.comparison import absolute_difference
-from onnxferry.runtime.onnx_file.reader import read_model
+from onnxferry.runtime.artifact.describe import describe
 from onnxferry.runtime.onnx_file.summary import Limits, ModelSummary
 
 # Longer graphs are compared by their operators' counts and the first node that differs: aligning them costs the square.
@@ -81,8 +81,8 @@ class FileDifference:
 
 
 def diff_files(a: str | os.PathLike[str], b: str | os.PathLike[str], limits: Limits | None = None) -> FileDifference:
-    """Compare two files. Raises ArtifactError and UntrustedModelError as :func:`read_model` does."""
-    summaries = read_model(a, limits), read_model(b, limits)
+    """Compare two files. Raises ArtifactError and UntrustedModelError as :func:`describe` does."""
+    summaries = describe(a, limits).summary, describe(b, limits).summary
     models = load_onnx(Path(a)), load_onnx(Path(b))
     weights = [dict(_weights(model.graph)) for model in models]
     changed, equal, renamed = _compare_weights(*weights)

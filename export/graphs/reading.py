@@ -9,10 +9,14 @@ from typing import Any
 import onnx
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
 
+from onnxferry.export.graphs.defaults import put_back
+from onnxferry.runtime.artifact.metadata import contract_of
+
 
 def load_onnx(path: Path) -> onnx.ModelProto:
     """The model, for a file that the engine has opened or the runtime's reader has read: they check where weights lie.
 
+    Defaults that stand in the file's contract are initializers of the model again, as they were when it was made.
     ``onnx.load`` refuses weights that are links, as huggingface_hub's cache has them; the reader accepts those that stay beside the file.
     """
     model = onnx.load(path, load_external_data=False)
@@ -24,6 +28,9 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         load_external_data_for_tensor(tensor, str(real.parent))
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
+    contract = contract_of({entry.key: entry.value for entry in model.metadata_props}, path.name)
+    if contract is not None:
+        put_back(model, contract.defaults)
     return model
 
 

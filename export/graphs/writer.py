@@ -18,8 +18,9 @@ from pathlib import Path
 
 import onnx
 
+from onnxferry.export.graphs.defaults import take_out
 from onnxferry.export.graphs.nodes import EXTERNAL_DATA_BYTES, weight_bytes
-from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.contract import SCHEMA, Contract
 from onnxferry.runtime.artifact.metadata import metadata_from_contract
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError, OnnxFerryError
@@ -43,6 +44,7 @@ def write_artifact(
 ) -> int:
     """Write ``model`` with ``contract`` to ``path`` and return the file's size in bytes, weights beside it included.
 
+    Defaults of inputs go from the graph into the contract; without a contract they stay where they are.
     ``verify`` is called with the temporary file before it gets its name; what it raises, this raises, and nothing is
     left. Models of more than ``external_data_bytes`` (None: EXTERNAL_DATA_BYTES) get their weights in a second
     file, named by its content, ``<name>.<12 hex digits>.data``: renaming the .onnx file alone decides which weights belong to it, and
@@ -55,6 +57,7 @@ def write_artifact(
     del finished.metadata_props[:]
     if contract is not None:
         # Last, after every pass: tools that rewrite graphs are known to drop it.
+        contract = contract.replace(defaults=take_out(finished), schema=SCHEMA)
         onnx.helper.set_model_props(finished, metadata_from_contract(contract))
     token = secrets.token_hex(6)
     temporary = target.with_name(f".{target.name}.{token}.tmp")

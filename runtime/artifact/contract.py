@@ -19,8 +19,11 @@ from onnxferry.runtime.artifact.tolerances import Tolerance as Tolerance
 from onnxferry.runtime.errors import ArtifactError
 from onnxferry.runtime.kinds import KINDS, MODEL, Kind
 
-SCHEMA = 1
-"""Newest contract schema this runtime reads. A newer file is refused, an older one always loads."""
+SCHEMA = 2
+"""Newest contract schema this runtime reads. A newer file is refused, an older one always loads.
+
+1: an input may have its default inside the graph, as an initializer. 2: defaults are in the contract, because ONNX Runtime's bindings
+for JavaScript do not see inputs that have one in the graph."""
 
 
 MAX_VALUE_BYTES = 2**20
@@ -32,6 +35,10 @@ MAX_GOLDENS = 4
 
 GOLDEN_BYTES = 256 * 1024
 """Most bytes of golden samples in a file, inputs and outputs together."""
+
+
+DEFAULT_BYTES = 256 * 1024
+"""Most bytes of defaults in a file, all inputs together."""
 
 
 # Control characters and surrogates: terminals interpret the first, UTF-8 cannot encode the second.
@@ -68,6 +75,7 @@ class Contract:
     options: Mapping[str, Any] = field(default_factory=dict)  # kind's own facts: channels, image size, vocabulary, threshold …
     tolerances: Mapping[str, Tolerance] = field(default_factory=dict)  # by output name, for the golden samples
     goldens: tuple[Golden, ...] = ()
+    defaults: Mapping[str, np.ndarray] = field(default_factory=dict)  # by input: what is fed where the caller gives nothing
     provenance: Mapping[str, Any] = field(default_factory=dict)  # framework, versions, command, data, weights_sha256
     metrics: Mapping[str, Any] = field(default_factory=dict)  # measured by the trainer on held-out data
     parity: Mapping[str, Any] = field(default_factory=dict)  # summary of the export's parity report
@@ -88,6 +96,9 @@ class Contract:
         size = sum(golden.nbytes() for golden in self.goldens)
         if size > GOLDEN_BYTES:
             raise ArtifactError(f"golden samples take {size} bytes, more than the {GOLDEN_BYTES} that a file may hold; give smaller ones")
+        size = sum(map(_nbytes, self.defaults.values()))
+        if size > DEFAULT_BYTES:
+            raise ArtifactError(f"the inputs' defaults take {size} bytes, more than the {DEFAULT_BYTES} that a file may hold")
 
     def replace(self, **changes: Any) -> Contract:
         return dataclasses.replace(self, **changes)

@@ -7,6 +7,7 @@ Engine(model)                       # does not parse the file again
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Mapping
@@ -14,12 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from onnxferry.runtime.arguments import kind
+import numpy as np
+
+from onnxferry.runtime.arguments import is_text, kind
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.artifact.metadata import contract_of
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.onnx_file.reader import file_sha256, read_file, read_model
 from onnxferry.runtime.onnx_file.summary import Limits, ModelSummary
+from onnxferry.runtime.onnx_file.values import TensorSpec
 
 SHARED_SCALES = ("ai.onnx::DynamicQuantizeLinear", "com.microsoft::DynamicQuantizeLSTM", "com.microsoft::DynamicQuantizeMatMul")
 """Operators that compute one quantization scale for the whole batch, so that rows of a batch change each other's results."""
@@ -107,13 +111,45 @@ def describe(model: str | os.PathLike[str] | bytes | bytearray | memoryview, lim
         raise InputError(f"a model is opened by its path or from bytes, got {kind(model)}")
     if isinstance(model, bytes):
         summary = read_model(model, limits)
-        return Description(model, summary, contract_of(summary.metadata, "the model"), limits, "the model", ())
+        contract = contract_of(summary.metadata, "the model")
+        return Description(model, with_defaults(summary, contract, "the model"), contract, limits, "the model", ())
     path = Path(model)
     read = read_file(path, limits or Limits())
-    summary = read.summary
+    contract = contract_of(read.summary.metadata, str(path))
+    summary = with_defaults(read.summary, contract, str(path))
     weights = {file: _stamp(file) for file in summary.weight_files(path)}
     content = None if weights else read.content
-    return Description(path, summary, contract_of(summary.metadata, str(path)), limits, str(path), _stamp_of(read.status), content, weights)
+    return Description(path, summary, contract, limits, str(path), _stamp_of(read.status), content, weights)
+
+
+def with_defaults(summary: ModelSummary, contract: Contract | None, file: str) -> ModelSummary:
+    """The summary with the inputs that have a default in the contract among the optional ones.
+
+    Raises ArtifactError for a default that does not fit the graph.
+    """
+    defaults = contract.defaults if contract is not None else {}
+    if not defaults:
+        return summary
+    required = {spec.name: spec for spec in summary.inputs}
+    for name, array in defaults.items():
+        spec = required.get(name)
+        if spec is None:
+            raise ArtifactError(
+                f"{file}: the contract has a default for {name[:40]!r}, which is not a required input of the graph; export the model again"
+            )
+        if not _fits(array, spec):
+            got = f"{array.dtype} {array.shape}"
+            raise ArtifactError(f"{file}: the contract's default does not fit the input {spec}, got {got}; export the model again")
+    optional = tuple(spec for spec in summary.inputs if spec.name in defaults)
+    needed = tuple(spec for spec in summary.inputs if spec.name not in defaults)
+    return dataclasses.replace(summary, inputs=needed, optional_inputs=(*optional, *summary.optional_inputs))
+
+
+def _fits(array: np.ndarray, spec: TensorSpec) -> bool:
+    dtype = "str" if is_text(array) else array.dtype.name
+    if dtype != spec.dtype or (spec.ranked and array.ndim != len(spec.shape)):
+        return False
+    return not spec.ranked or all(not isinstance(size, int) or size == n for size, n in zip(spec.shape, array.shape, strict=True))
 
 
 def runs_per_row(contract: Contract | None) -> bool:

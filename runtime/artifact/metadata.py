@@ -40,6 +40,7 @@ def metadata_from_contract(contract: Contract) -> dict[str, str]:
         "onnxferry.schema": str(contract.schema),
         "onnxferry.contract": _dumps("labels and options", about),
         "onnxferry.goldens": _dumps("goldens", goldens),
+        "onnxferry.defaults": _dumps("defaults", {name: _json_from_array(array) for name, array in contract.defaults.items()}),
         "onnxferry.provenance": _dumps("provenance", dict(contract.provenance)),
         "onnxferry.metrics": _dumps("metrics", dict(contract.metrics)),
         "onnxferry.parity": _dumps("parity", dict(contract.parity)),
@@ -79,6 +80,7 @@ def contract_from_metadata(metadata: Mapping[str, str]) -> Contract | None:
         options=_mapping(about, "options"),
         tolerances=_tolerances(_mapping(about, "tolerances")),
         goldens=_goldens(metadata),
+        defaults={name: _array_from_json(value, "onnxferry.defaults") for name, value in _object(metadata, "onnxferry.defaults").items()},
         provenance=_object(metadata, "onnxferry.provenance"),
         metrics=_object(metadata, "onnxferry.metrics"),
         parity=_object(metadata, "onnxferry.parity"),
@@ -198,7 +200,7 @@ def _goldens(metadata: Mapping[str, str]) -> tuple[Golden, ...]:
             arrays = item.get(side)
             if not isinstance(arrays, dict):
                 raise _broken("onnxferry.goldens", f"a sample has no {side}")
-            sides.append({name: _array_from_json(value) for name, value in arrays.items()})
+            sides.append({name: _array_from_json(value, "onnxferry.goldens") for name, value in arrays.items()})
         goldens.append(Golden(*sides))
     return tuple(goldens)
 
@@ -208,13 +210,12 @@ def _json_from_array(array: np.ndarray) -> dict[str, Any]:
     if is_text(array):
         return {"dtype": TEXT, "shape": list(array.shape), "data": array.ravel().tolist()}
     if array.dtype.name not in GOLDEN_DTYPES:
-        raise ArtifactError(f"a golden sample of dtype {array.dtype} cannot be stored; expected one of {', '.join(GOLDEN_DTYPES)}")
+        raise ArtifactError(f"an array of dtype {array.dtype} cannot be stored in a contract; expected one of {', '.join(GOLDEN_DTYPES)}")
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     return {"dtype": array.dtype.name, "shape": list(array.shape), "data": base64.b64encode(little.tobytes()).decode("ascii")}
 
 
-def _array_from_json(value: Any) -> np.ndarray:
-    key = "onnxferry.goldens"
+def _array_from_json(value: Any, key: str) -> np.ndarray:
     if not isinstance(value, dict):
         raise _broken(key, "an array must be an object")
     dtype, shape, data = value.get("dtype"), value.get("shape"), value.get("data")
@@ -223,7 +224,7 @@ def _array_from_json(value: Any) -> np.ndarray:
     if not isinstance(shape, list) or len(shape) > 16 or not all(type(n) is int and 0 <= n <= GOLDEN_BYTES for n in shape):
         raise _broken(key, "a shape must be a list of small whole numbers")
     if dtype == TEXT:
-        return _reshaped(_text(data, math.prod(shape)), shape)
+        return _reshaped(_text(data, math.prod(shape), key), shape, key)
     if not isinstance(data, str):
         raise _broken(key, "an array's data must be base64 text")
     try:
@@ -235,20 +236,20 @@ def _array_from_json(value: Any) -> np.ndarray:
         raise _broken(key, f"{len(raw)} bytes do not fill shape {shape} of {dtype}")
     if dtype == "bool" and raw.strip(b"\0\1"):
         raise _broken(key, "a bool is neither 0 nor 1")
-    return _reshaped(np.frombuffer(raw, dtype=little).astype(np.dtype(dtype)), shape)
+    return _reshaped(np.frombuffer(raw, dtype=little).astype(np.dtype(dtype)), shape, key)
 
 
-def _text(data: Any, count: int) -> np.ndarray:
+def _text(data: Any, count: int, key: str) -> np.ndarray:
     """As objects: one long string among many would make numpy's own strings enormous."""
     if not isinstance(data, list) or len(data) != count or not all(isinstance(text, str) for text in data):
-        raise _broken("onnxferry.goldens", f"text must be a list of {count} strings")
+        raise _broken(key, f"text must be a list of {count} strings")
     if any("\ud800" <= character <= "\udfff" for text in data for character in text):
-        raise _broken("onnxferry.goldens", "text holds half a character")
+        raise _broken(key, "text holds half a character")
     return np.array(data, dtype=object)
 
 
-def _reshaped(array: np.ndarray, shape: list[int]) -> np.ndarray:
+def _reshaped(array: np.ndarray, shape: list[int], key: str) -> np.ndarray:
     try:
         return array.reshape(shape)
     except ValueError as error:  # an empty array whose other axes multiply beyond what numpy can count
-        raise _broken("onnxferry.goldens", f"no array has the shape {shape}") from error
+        raise _broken(key, f"no array has the shape {shape}") from error

@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 
 from onnxferry.runtime.artifact.contract import Contract, kind_of
-from onnxferry.runtime.artifact.metadata import contract_from_metadata
+from onnxferry.runtime.artifact.describe import describe
 from onnxferry.runtime.artifact.variants import Ignored, Variant, variants_beside
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.cli.console import (
@@ -36,8 +37,8 @@ from onnxferry.runtime.cli.console import (
 )
 from onnxferry.runtime.cli.parity_table import allowed_words, parity_table, stored_rows
 from onnxferry.runtime.formats import human_bytes
-from onnxferry.runtime.onnx_file.reader import TensorSpec, read_model
 from onnxferry.runtime.onnx_file.summary import Limits, ModelSummary, raised_limits
+from onnxferry.runtime.onnx_file.values import TensorSpec
 
 app = new_app()
 
@@ -73,8 +74,8 @@ def inspect(
     """
     path = find_model(model)
     limits = raised_limits(limit or ())
-    summary = read_model(path, limits)
-    contract = contract_from_metadata(summary.metadata)
+    described = describe(path, limits)
+    summary, contract = described.summary, described.contract
     variants, ignored = variants_beside(path, limits)
     placed = _placement(path, device, limits) if placement else None
     if as_json:
@@ -110,11 +111,20 @@ def _print_file(console: Console, path: str, summary: ModelSummary, contract: Co
         "parameters": _parameters(summary),
     }
     console.print(facts_table(facts))
-    table = new_table("", "name", "dtype", "shape")
+    defaults = contract.defaults if contract else {}
+    table = new_table("", "name", "dtype", "shape", *(["default"] if defaults else []))
     for role, specs in (("input", summary.inputs), ("optional", summary.optional_inputs), ("output", summary.outputs)):
         for spec in specs:
-            table.add_row(role, plain(spec.name), plain(spec.dtype), plain(_shape(spec)))
+            default = [plain(_default(defaults.get(spec.name)))] if defaults else []
+            table.add_row(role, plain(spec.name), plain(spec.dtype), plain(_shape(spec)), *default)
     console.print(table)
+
+
+def _default(array: np.ndarray | None) -> str:
+    """One number; of several their count."""
+    if array is None:
+        return ""
+    return str(array.reshape(-1)[0]) if array.size == 1 else f"{array.size:,} numbers"
 
 
 def _placement(path: Path, device: str, limits: Limits) -> dict[str, Any]:
@@ -266,6 +276,7 @@ def _json(path: str, summary: ModelSummary, contract: Contract | None) -> dict[s
             "options": contract.options,
             "tolerances": {name: {"rtol": t.rtol, "atol": t.atol} for name, t in contract.tolerances.items()},
             "goldens": len(contract.goldens),
+            "defaults": {name: array.tolist() for name, array in contract.defaults.items()},
             "metrics": contract.metrics,
             "parity": contract.parity,
             "provenance": contract.provenance,

@@ -142,8 +142,13 @@ class Engine:
             self._warn_of_fallback()
         # ONNX Runtime knows more shapes than the file (it infers them), but has () both for a scalar and for an unknown rank.
         unranked = {spec.name for spec in (*summary.inputs, *summary.optional_inputs, *summary.outputs) if not spec.ranked}
-        self.inputs: tuple[TensorSpec, ...] = specs_of(self._session.get_inputs(), unranked)
-        self.optional_inputs: tuple[TensorSpec, ...] = specs_of(self._session.get_overridable_initializers(), unranked)
+        declared = specs_of(self._session.get_inputs(), unranked)
+        self._defaults: dict[str, np.ndarray] = dict(self.contract.defaults) if self.contract is not None else {}
+        self.inputs: tuple[TensorSpec, ...] = tuple(spec for spec in declared if spec.name not in self._defaults)
+        self.optional_inputs: tuple[TensorSpec, ...] = (
+            *(spec for spec in declared if spec.name in self._defaults),
+            *specs_of(self._session.get_overridable_initializers(), unranked),
+        )
         self.outputs: tuple[TensorSpec, ...] = specs_of(self._session.get_outputs(), unranked)
         # A graph made here that is not verified yet, or was just rewritten, has no contract.
         ours = self.contract is not None or summary.producer == "onnxferry"
@@ -162,6 +167,7 @@ class Engine:
         self._call: ort.RunCall | None = self._graphs.call if self._graphs else ort.run_call(self._session)
         self._spares = Spares()
         self._async_pool = AsyncPool(max(2, cpu.available_cpus() // self.threads))
+        self._device_defaults: dict[str, Any] | None = None  # made when first needed
 
     def run(
         self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None, *, timeout: float | None = None
@@ -283,10 +289,10 @@ class Engine:
         graphs = self._graphs
         try:
             if graphs is not None:
-                values = values_of(ready, self._input_checks, self._at, self._stream)
+                values = {**self._defaults_on_device(), **values_of(ready, self._input_checks, self._at, self._stream)}
                 answers = zip(names, graphs.call_on_device(names, values), strict=True)
                 return {name: DeviceArray(value, self._stream) for name, value in answers}
-            return run_on_device(session, ready, names, self._input_checks, self._at, self._stream)
+            return run_on_device(session, ready, names, self._input_checks, self._at, self._stream, self._defaults_on_device())
         except InputError:
             raise
         except self._errors as error:
@@ -336,6 +342,8 @@ class Engine:
         for name in self._required:
             if name not in ready:
                 raise self._missing(name)
+        if self._defaults:
+            ready = {**self._defaults, **ready}
         if self._never_zero:
             check_inner_sizes(self._never_zero, ready)
         return ready
@@ -355,7 +363,13 @@ class Engine:
             if name not in feeds:
                 raise self._missing(name)
         if self._never_zero:
-            check_inner_sizes(self._never_zero, feeds)
+            check_inner_sizes(self._never_zero, {**self._defaults, **feeds})
+
+    def _defaults_on_device(self) -> dict[str, Any]:
+        if self._device_defaults is None:
+            value_of = ort.onnxruntime().OrtValue.ortvalue_from_numpy
+            self._device_defaults = {name: value_of(array, *self._at) for name, array in self._defaults.items()}
+        return self._device_defaults
 
     def _missing(self, name: str) -> InputError:
         shown = [str(spec) for spec in self.inputs[:_MAX_SHOWN]]
@@ -382,8 +396,9 @@ class Engine:
         self._checked(feeds)
         arrays = bound_arrays(self._input_checks, feeds)
         output_arrays(outputs, self._output_checks, arrays)
+        left_out = {name: array for name, array in self._defaults.items() if name not in feeds}
         try:
-            return Binding(session, arrays, outputs)
+            return Binding(session, arrays, outputs, left_out)
         except self._errors as error:
             raise self._run_error(error, feeds, outputs) from error
 

@@ -33,15 +33,20 @@ class Binding:
         session: Any,
         inputs: Mapping[str, tuple[np.ndarray, np.ndarray]],
         outputs: Mapping[str, np.ndarray],
+        defaults: Mapping[str, np.ndarray],
     ) -> None:
-        """``inputs``: the caller's array and the one that is bound, which is a copy if the caller's cannot be bound."""
+        """``inputs``: the caller's array and the one that is bound, which is a copy if the caller's cannot be bound.
+        ``defaults``: of the inputs that the caller leaves out.
+        """
         self.reusable = all(own is bound for own, bound in inputs.values())
         self._inputs = [(name, bound, bound.shape, bound.dtype) for name, (_, bound) in inputs.items()]
         self._outputs = [(name, array, array.shape, array.dtype) for name, array in outputs.items()]
         # An input that the graph returns unchanged: ONNX Runtime would not write the bound output.
         self._copies = [(inputs[name][1], array) for name, array in outputs.items() if name in inputs]
         written = {name: array for name, array in outputs.items() if name not in inputs}
-        self._values, self._native, self._call = ort.bind(session, {name: bound for name, (_, bound) in inputs.items()}, written)
+        self._values, self._native, self._call = ort.bind(
+            session, {**defaults, **{name: bound for name, (_, bound) in inputs.items()}}, written
+        )
 
     def holds(self, feeds: Mapping[str, Any], outputs: Mapping[str, Any]) -> bool:
         """True if these are the same arrays with the same layout: numpy lets shape, dtype and flags be set in place."""

@@ -38,7 +38,7 @@ class Runner(Protocol):
 
     @property
     def optional_inputs(self) -> tuple[TensorSpec, ...]:
-        """Inputs with a default in the graph."""
+        """Inputs with a default, in the contract or in the graph."""
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]: ...

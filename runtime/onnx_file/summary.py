@@ -111,7 +111,7 @@ class ModelSummary:
     depth: int  # of nesting; 0 without subgraphs
     initializers: tuple[Initializer, ...]  # of the graph and its subgraphs, sparse ones included
     inputs: tuple[TensorSpec, ...]  # that must be fed
-    optional_inputs: tuple[TensorSpec, ...]  # that have an initializer and may be fed
+    optional_inputs: tuple[TensorSpec, ...]  # that have a default and may be left out
     outputs: tuple[TensorSpec, ...]
     metadata: Mapping[str, str]
     functions: int

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from onnxferry.export.bench.workloads import BenchModel
+from onnxferry.runtime.artifact.describe import describe
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.machine.cpu import available_cpus
 from onnxferry.runtime.timing import repeat_for, time_call
@@ -80,6 +82,13 @@ class Untuned(Ours):
         super().__init__(model, threads, tune=False)
 
 
+def with_defaults(path: Path, feeds: Sequence[Feeds]) -> list[dict[str, np.ndarray]]:
+    """The feeds with the contract's defaults for the inputs that they leave out: other runtimes do not read contracts."""
+    contract = describe(path).contract
+    defaults = contract.defaults if contract is not None else {}
+    return [{**defaults, **feed} for feed in feeds]
+
+
 class BareOrt:
     """``onnxruntime.InferenceSession`` on the plain file with its defaults, and the given number of threads."""
 
@@ -91,12 +100,14 @@ class BareOrt:
         options = onnxruntime.SessionOptions()
         if threads is not None:
             options.intra_op_num_threads = threads
+        self.path = model.path
         self.session = onnxruntime.InferenceSession(os.fspath(model.path), options, providers=["CPUExecutionProvider"])
         self.outputs = ["bytes"] if model.writes else [output.name for output in self.session.get_outputs()]
         self.how = "session.run, default options"
 
     def ready(self, feeds: Sequence[Feeds]) -> Call:
-        return lambda i: self.session.run(self.outputs, feeds[i])
+        complete = with_defaults(self.path, feeds)
+        return lambda i: self.session.run(self.outputs, complete[i])
 
     def named(self, result: Any) -> dict[str, np.ndarray]:
         return dict(zip(self.outputs, result, strict=True))
@@ -110,7 +121,7 @@ class OpenVino:
         import openvino
 
         self.core = openvino.Core()
-        self.path = os.fspath(model.path)
+        self.path = model.path
         self.settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads or available_cpus()}
         if precision:
             self.settings["INFERENCE_PRECISION_HINT"] = precision
@@ -121,19 +132,19 @@ class OpenVino:
         self.how = ""
 
     def _compiled(self, feeds: Feeds | None) -> tuple[Any, list[str]]:
-        network = self.core.read_model(self.path)
+        network = self.core.read_model(os.fspath(self.path))
         if feeds is not None:
             network.reshape({name: array.shape for name, array in feeds.items()})
         compiled = self.core.compile_model(network, "CPU", self.settings)
         return compiled.create_infer_request(), [output.any_name for output in compiled.outputs]
 
     def ready(self, feeds: Sequence[Feeds]) -> Call:
-        shared = [dict(feed) for feed in feeds]
+        shared = with_defaults(self.path, feeds)
 
         def call_of(request: Any) -> Call:
             return lambda i: request.infer(shared[i], share_inputs=True, share_outputs=True)
 
-        fixed, self.names = self._compiled(feeds[0])
+        fixed, self.names = self._compiled(shared[0])
         ways = {"fixed shape": call_of(fixed), "any shape": call_of(self.any_shape)}
         best = fastest(ways, len(feeds))
         self.how = f"{best}, latency hint, shared memory"

@@ -96,9 +96,11 @@ def run_on_device(
     known: Mapping[str, TensorCheck],
     device: tuple[str, int],
     stream: int | None,
+    defaults: Mapping[str, Any],
 ) -> dict[str, DeviceArray]:
-    """Runs once on arrays on ``device`` (kind, number). The inputs' names are checked already."""
-    values = values_of(feeds, known, device, stream)
+    """Runs once on arrays on ``device`` (kind, number). The inputs' names are checked already. ``defaults``: OrtValues on the device,
+    of inputs that may be left out."""
+    values = {**defaults, **values_of(feeds, known, device, stream)}
     binding = session.io_binding()
     for name, value in values.items():
         binding.bind_ortvalue_input(name, value)

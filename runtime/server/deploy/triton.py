@@ -34,7 +34,8 @@ DELAY = 5000
 def write_triton(folder: Path, source: ModelSource) -> Path:
     """Writes one version of a model into the repository ``folder``. Returns the model's folder.
 
-    Optional inputs are left out: Triton's ONNX Runtime backend knows required inputs only, and the others keep their defaults. Raises
+    Inputs whose default is in the contract are listed, as Triton's clients must give them: its backend knows no contract. Those whose
+    default is in the graph are left out: it knows required inputs only, and they keep their defaults. Raises
     InputError for a model with a required input or an output that Triton has no type for, and where the version exists already.
     """
     path = find_model(source.source)
@@ -63,8 +64,11 @@ def configuration(name: str, engine: Engine) -> str:
     except InputError:
         merged = False
     labels = engine.contract.labels if engine.contract else ()
+    filled = engine.contract.defaults if engine.contract else {}
+    inputs = (*engine.inputs, *(spec for spec in engine.optional_inputs if spec.name in filled))
+    merged = merged and all(spec.shape and not isinstance(spec.shape[0], int) for spec in inputs)
     lines = [f"name: {json.dumps(name)}", 'backend: "onnxruntime"', f"max_batch_size: {MAX_BATCH if merged else 0}"]
-    lines += _tensors("input", engine.inputs, merged, "")
+    lines += _tensors("input", inputs, merged, "")
     lines += _tensors("output", engine.outputs, merged, "probabilities" if labels else "")
     if merged:
         lines += ["dynamic_batching {", f"  max_queue_delay_microseconds: {DELAY}", "}"]
