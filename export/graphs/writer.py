@@ -18,8 +18,8 @@ from pathlib import Path
 
 import onnx
 
-from onnxferry.export.graphs.defaults import take_out
 from onnxferry.export.graphs.nodes import EXTERNAL_DATA_BYTES, weight_bytes
+from onnxferry.export.graphs.reading import take_out
 from onnxferry.runtime.artifact.contract import SCHEMA, Contract
 from onnxferry.runtime.artifact.metadata import metadata_from_contract
 from onnxferry.runtime.engine.engine import Engine

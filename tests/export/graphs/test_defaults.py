@@ -12,8 +12,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.export.graphs.defaults import put_back, take_out
-from onnxferry.export.graphs.reading import load_onnx
+from onnxferry.export.graphs.reading import load_onnx, put_back, take_out
 from onnxferry.export.graphs.writer import write_artifact
 from onnxferry.runtime.artifact.contract import DEFAULT_BYTES, Contract
 from onnxferry.runtime.artifact.describe import describe
