@@ -34,6 +34,7 @@ PAGES_WITH_PYTHON = [
     "docs/en/get-started/the-file.md",
     "docs/en/how-to/pytorch.md",
     "docs/en/how-to/sklearn.md",
+    "docs/en/how-to/boosted.md",
     "docs/en/how-to/own-classifier.md",
     "docs/en/how-to/application.md",
     "docs/en/how-to/untrusted.md",
@@ -103,6 +104,7 @@ def test_python_examples_run_in_order(after_quickstart: Path) -> None:
     assert re.fullmatch(r"True at [1-9]\d* shapes that were never traced\n", gate)
     (forest,) = printed["docs/en/how-to/sklearn.md"]
     assert float(forest.removeprefix("correct: ")) > 0.9
+    assert printed["docs/en/how-to/boosted.md"] == ["the same classes: True\n"]
     assert printed["docs/en/how-to/own-classifier.md"] == ["['a 0', 'a 1', 'a 2', 'a 3', 'a 4']\n"]
     again, anything, mistake, likeliest, known, many, of_rows, texts, merged = printed["docs/en/how-to/application.md"]
     assert again == predict

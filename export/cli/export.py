@@ -51,7 +51,8 @@ def export(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A run folder or checkpoint, pkg.module:make_model, a .pt2 program, a TorchScript .pt, a .keras model, or an .onnx file.",
+            help="A run folder or checkpoint, pkg.module:make_model, a .pt2 program, a TorchScript .pt, a .keras model, boosted trees "
+            "(.txt, .json, .ubj, .cbm), or an .onnx file.",
             show_default=False,
         ),
     ],
@@ -131,6 +132,7 @@ def export(
     onnxferry export mypkg.models:make --input "ids:int64[batch,time]=0..30521" --samples real.npz -o model.onnx
     onnxferry export mypkg.models:fitted --samples test_rows.csv -o model.onnx      # scikit-learn
     onnxferry export model.keras -o model.onnx
+    onnxferry export model.txt -o model.onnx      # LightGBM; XGBoost's .json and .ubj, CatBoost's .cbm
     onnxferry export program.pt2 -o model.onnx
     onnxferry export theirs.onnx -o verified.onnx
     onnxferry export digits.keras --labels 0,1,2,3,4,5,6,7,8,9 --image 28x28x1 --scale 1/255 -o digits.onnx

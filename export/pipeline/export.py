@@ -43,12 +43,14 @@ def export_model(model: Any, example_inputs: Any, path: str | os.PathLike[str], 
     """Export a model of any framework to an ONNX file that is compared with it, or write nothing.
 
     ``model``: a ``torch.nn.Module``, a ``torch.export`` program, a Keras model, a JAX function or module, a fitted scikit-learn
-    estimator; the path of a run folder or checkpoint, or of a .pt2, .keras or .onnx file; or the name ``"pkg.module:make_model"`` of
+    estimator, a model of LightGBM, XGBoost or CatBoost; the path of a run folder or checkpoint, or of a .pt2, .keras, .onnx, .txt, .json,
+    .ubj or .cbm file; or the name ``"pkg.module:make_model"`` of
     what makes or is one of these.
 
     ``example_inputs``: for PyTorch a tensor, a tuple of positional inputs, or a dict by ``forward()``'s names; nested tuples and dicts
     of tensors are fine, and whatever is no tensor is fixed in the graph. For scikit-learn an array (rows, features), a DataFrame or a
-    dict of columns, best those of a test set: all rows are compared. For Keras arrays in the order of the inputs or by their names, or
+    dict of columns, best those of a test set: all rows are compared; the same for boosted trees, or None to
+    draw rows at their thresholds. For Keras arrays in the order of the inputs or by their names, or
     None to draw them. For JAX as for PyTorch, by the names of the arguments. For an .onnx file a dict of arrays, or None. For a run or
     checkpoint, and for a program that has its own: None.
 

@@ -84,6 +84,15 @@ FRAMEWORKS = (
         "jax",
         functions=True,
     ),
+    # Before scikit-learn: their estimators are its own too.
+    Framework(
+        "a LightGBM, XGBoost or CatBoost model (.txt, .json, .ubj, .cbm)",
+        "lightgbm xgboost catboost",
+        (".txt", ".json", ".ubj", ".cbm", ".bst", ".model"),
+        "onnxferry.export.sources.boosted.source:plans",
+        COMPARED | {"opset"},
+        "boosted",
+    ),
     Framework(
         "a fitted scikit-learn estimator",
         "sklearn",

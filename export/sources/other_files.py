@@ -16,8 +16,6 @@ WAYS = {
     (".tflite", ".lite"): "is a TensorFlow Lite file: export the Keras model that it was made from, or convert it with tf2onnx "
     "(python -m tf2onnx.convert --tflite {name} --output theirs.onnx) and export theirs.onnx",
     (".pb",): "is a TensorFlow graph: convert it with tf2onnx (python -m tf2onnx.convert --help) and export the .onnx file",
-    (".txt", ".json", ".ubj", ".bst", ".cbm", ".model"): "is no model that is read here; if it is one of LightGBM, XGBoost or CatBoost, "
-    "convert it with onnxmltools (onnxmltools.convert_lightgbm, convert_xgboost; CatBoost saves .onnx itself) and export the .onnx file",
     (
         ".mlmodel",
         ".mlpackage",
@@ -36,9 +34,6 @@ WAYS = {
 
 
 PACKAGES = {
-    "lightgbm": "convert it with onnxmltools (onnxmltools.convert_lightgbm, with zipmap=False) and export the .onnx file",
-    "xgboost": "convert it with onnxmltools (onnxmltools.convert_xgboost) and export the .onnx file",
-    "catboost": "save it as .onnx (model.save_model('theirs.onnx', format='onnx')) and export that",
     "tensorflow": "save a Keras model as .keras, or convert it with tf2onnx, and export that file",
     "tf_keras": "load it with keras 3 (keras.models.load_model) and export that",
     "paddle": "convert it with paddle2onnx and export the .onnx file",

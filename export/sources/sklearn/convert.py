@@ -14,7 +14,8 @@ import onnx
 from onnx import helper
 
 from onnxferry.export.source import Candidate, Strategy
-from onnxferry.export.sources.sklearn import converters as _registered  # noqa: F401 - importing it registers the converters
+from onnxferry.export.sources.boosted import convert as boosted  # importing it registers its converters, as the next line does
+from onnxferry.export.sources.sklearn import converters as _registered  # noqa: F401
 from onnxferry.export.sources.sklearn.converters import fallback, registry
 from onnxferry.export.sources.sklearn.converters.neighbors import LIKELY
 from onnxferry.export.sources.sklearn.converters.tensors import ML_DOMAIN, ML_OPSET, ONNX_TYPES, GraphBuilder, Tensor, Whole
@@ -43,6 +44,7 @@ def sklearn_strategies(source: SklearnSource, opset: int) -> Sequence[Strategy]:
 def _candidate(source: SklearnSource, reals: str, opset: int) -> Candidate:
     graph = GraphBuilder(opset)
     graph.memo[fallback.REALS] = reals
+    graph.memo[boosted.GIVEN_ROWS] = source.given_rows
     inputs = [Tensor(graph, spec.name, spec.dtype) for spec in source.inputs]
     x: registry.Input
     if source.columns:

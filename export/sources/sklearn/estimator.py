@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from onnxferry.export.options import ExportOptions
 from onnxferry.export.source import NUDGE, Feeds, InputSpec, Plan, Strategy, as_array, dtype_name, numbered
+from onnxferry.export.sources.boosted.models import boosted_answers, library
 from onnxferry.export.sources.sklearn.moved import moved_parameters
 from onnxferry.export.sources.sklearn.steps import final_step, words
 from onnxferry.export.sources.sklearn.thresholds import threshold_samples
@@ -31,6 +32,10 @@ BATCH = "batch"
 
 EXAMPLE_ROWS = 16
 """Rows of the given ones that are the example, evenly spread; the others are compared too."""
+
+
+MISSING_CATEGORY = ""
+"""Stands for a missing value in a text column of pandas' category dtype, whose estimators take missing categories."""
 
 
 Answer = Callable[[Any, Any], np.ndarray]
@@ -65,9 +70,11 @@ class SklearnSource:
         output_names: Sequence[str] | None = None,
     ) -> None:
         self.model = model
-        _check_fitted(model)
+        if not library(model):
+            _check_fitted(model)
         self.texts = takes_texts(model)
         self.columns, arrays = _texts(model, examples) if self.texts else _columns(model, examples)
+        self.categories = frozenset() if self.texts else _category_columns(examples)
         self.examples, self.more = _split(arrays)
         axis = _batch_name(dynamic_shapes, list(arrays))
         self.inputs = tuple(
@@ -185,7 +192,15 @@ class SklearnSource:
 
         # Text as objects, as in the frames that people fit on.
         columns = {name: array[:, 0] for name, array in exact.items()}
-        return pd.DataFrame({name: c.astype(object) if c.dtype.kind == "U" else c for name, c in columns.items()})
+        frame = pd.DataFrame({name: c.astype(object) if c.dtype.kind == "U" else c for name, c in columns.items()})
+        for name in self.categories:
+            frame[name] = pd.Categorical(frame[name].where(frame[name] != MISSING_CATEGORY, None))
+        return frame
+
+    def given_rows(self) -> Any:
+        """All rows that were given, as the estimator is called with them."""
+        parts = [self.examples, *self.more]
+        return self._rows({name: np.concatenate([part[name] for part in parts]) for name in self.examples})
 
 
 def _sha256(model: Any) -> dict[str, str]:
@@ -209,7 +224,7 @@ def _check_fitted(model: Any) -> None:
 def _columns(model: Any, examples: Any) -> tuple[bool, dict[str, np.ndarray]]:
     """Whether each input is a column, and the inputs by name, all of two axes."""
     if hasattr(examples, "to_numpy") and hasattr(examples, "columns"):
-        examples = {str(name): _column(str(name), examples[name].to_numpy()) for name in examples.columns}
+        examples = {str(name): _column(str(name), _values(examples[name])) for name in examples.columns}
         columns = True
     elif isinstance(examples, Mapping):
         arrays = {str(name): np.asarray(value) for name, value in examples.items()}
@@ -254,7 +269,7 @@ def _checked(model: Any, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]
         found[name] = array
     wanted = getattr(model, "n_features_in_", None)
     have = sum(array.shape[1] for array in found.values())
-    if wanted is not None and wanted != have:
+    if wanted and wanted != have:  # 0 where it is not known
         raise InputError(f"{words(model)} was fitted on {wanted} features, the example has {have}")
     return found
 
@@ -296,6 +311,21 @@ def _texts(model: Any, examples: Any) -> tuple[bool, dict[str, np.ndarray]]:
     return False, {name: array.astype(str)}
 
 
+def _category_columns(examples: Any) -> frozenset[str]:
+    """The columns of a frame that have pandas' category dtype, which some estimators look at."""
+    if not hasattr(examples, "to_numpy") or not hasattr(examples, "columns"):
+        return frozenset()
+    return frozenset(str(name) for name in examples.columns if str(examples[name].dtype) == "category")
+
+
+def _values(series: Any) -> np.ndarray:
+    if str(series.dtype) != "category":
+        return np.asarray(series.to_numpy())
+    if any(isinstance(each, str) for each in series.cat.categories):
+        return np.asarray(series.astype(object).where(series.notna(), MISSING_CATEGORY).to_numpy())
+    return np.asarray(series.astype(float if series.isna().any() else series.cat.categories.dtype).to_numpy())
+
+
 def _column(name: str, values: np.ndarray) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim == 1:
@@ -329,6 +359,8 @@ def _batch_name(dynamic_shapes: Any, names: Sequence[str]) -> str:
 
 def _answers(model: Any) -> dict[str, Answer]:
     """What the estimator can say, by output name."""
+    if library(final_step(model)):
+        return boosted_answers(model, final_step(model))
     if is_classifier(model):
         classes = getattr(model, "classes_", None)
         if isinstance(classes, list):

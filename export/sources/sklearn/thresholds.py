@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxferry.export.source import Feeds
+from onnxferry.export.sources.boosted.models import library
 
 if TYPE_CHECKING:
     from onnxferry.export.sources.sklearn.estimator import SklearnSource
@@ -53,6 +54,7 @@ def _numbers(source: SklearnSource, rng: np.random.Generator) -> Iterator[tuple[
     if any(column.dtype.kind == "f" for column in columns):
         yield "missing values", _rows(source, [_with_missing(column, rng) for column in columns])
         yield "rows far away", _rows(source, [_far(column) for column in columns])
+        yield "infinite values", _rows(source, [_infinite(column) for column in columns])
         yield "equal rows", _rows(source, [np.repeat(column[:1], 3) for column in columns])
     if any(column.dtype.kind in "Ui" for column in columns):
         yield "unseen categories", _rows(source, [_unseen(column) for column in columns])
@@ -100,6 +102,12 @@ def _far(values: np.ndarray) -> np.ndarray:
     return np.array([low - FAR * span, high + FAR * span, 0.0, -0.0], values.dtype)
 
 
+def _infinite(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind != "f":
+        return np.resize(values, 4)
+    return np.array([np.inf, -np.inf, *np.resize(values, 2)], values.dtype)
+
+
 def _unseen(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "U":
         return np.array([*values[:2].tolist(), "never seen", ""])
@@ -131,6 +139,12 @@ SCALERS = ("StandardScaler", "MinMaxScaler", "RobustScaler", "MaxAbsScaler")
 def _collect(model: Any, found: dict[int, list[float]]) -> None:
     if getattr(model, "steps", None):
         _collect_steps(model, found)
+        return
+    if library(model):
+        from onnxferry.export.sources.boosted.edges import edges as edges_of
+
+        for place, values in edges_of(model).items():
+            found.setdefault(place, []).extend(values.tolist())
         return
     for each in _members(model):
         tree = getattr(each, "tree_", None)

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from onnxferry.export import export_model
 from onnxferry.export.sources.choose import choose
@@ -22,8 +18,6 @@ from onnxferry.runtime.errors import CheckpointError, ExportError, InputError
     [
         ("m.h5", r"save it as \.keras, keras\.models\.load_model\('m\.h5'\)"),
         ("m.tflite", r"tf2onnx"),
-        ("lgb.txt", r"onnxmltools"),
-        ("xgb.json", r"onnxmltools"),
         ("w.safetensors", r"--weights w\.safetensors"),
     ],
 )
@@ -68,9 +62,6 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("package", "words"),
     [
-        ("lightgbm.basic", r"onnxmltools\.convert_lightgbm"),
-        ("xgboost.core", r"onnxmltools\.convert_xgboost"),
-        ("catboost.core", r"format='onnx'"),
         ("tensorflow.python.trackable", r"tf2onnx"),
         ("paddle.nn", r"paddle2onnx"),
         ("onnx", r"onnx\.save"),
@@ -85,21 +76,3 @@ def test_the_way_from_objects_of_other_packages(tmp_path: Path, package: str, wo
 def test_a_state_dict_says_what_to_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"weights alone: name what makes the model"):
         export_model(torch.nn.Linear(2, 2).state_dict(), None, tmp_path / "a.onnx")
-
-
-def test_an_estimator_of_another_package_says_its_way(tmp_path: Path) -> None:
-    class Boosted(ClassifierMixin, BaseEstimator):
-        """What LightGBM's own class is to scikit-learn."""
-
-        def fit(self, rows: np.ndarray, kinds: np.ndarray) -> Boosted:
-            self.classes_, self.n_features_in_ = np.unique(kinds), rows.shape[1]
-            return self
-
-        def predict(self, rows: np.ndarray) -> np.ndarray:
-            return np.zeros(len(rows), int)
-
-    Boosted.__module__ = "lightgbm.sklearn"
-    rows = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
-    model = make_pipeline(StandardScaler(), Boosted()).fit(rows, np.arange(20) % 2)
-    with pytest.raises(ExportError, match=r"Boosted has no conversion to ONNX; convert it with onnxmltools"):
-        export_model(model, rows, tmp_path / "a.onnx")

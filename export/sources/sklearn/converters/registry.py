@@ -34,6 +34,9 @@ TRANSFORM, PREDICT, PROBABILITIES, SCORES, CLASS = "transform", "predict", "pred
 QUESTION = "question_probabilities"
 """Key of the builder's memo: the number of the question that is asked for."""
 
+PACKAGES = ("sklearn", "lightgbm", "xgboost", "catboost", "onnxferry")
+"""Of the classes that functions are registered for: a class of the user's own may have any name."""
+
 _FUNCTIONS: dict[tuple[str, str], Function] = {}
 
 
@@ -50,7 +53,7 @@ def converts(method: str, *names: str) -> Callable[[F], F]:
 
 def converter(method: str, model: Any) -> Function | None:
     for kind in type(model).__mro__:
-        if kind.__module__.partition(".")[0] == "sklearn":
+        if kind.__module__.partition(".")[0] in PACKAGES:
             found = _FUNCTIONS.get((method, kind.__name__))
             if found is not None:
                 return found

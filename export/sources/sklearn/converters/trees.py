@@ -85,8 +85,13 @@ def tree_ensemble(
     right: np.ndarray,
     missing: np.ndarray,
     leaf: np.ndarray,
+    below: bool = False,
 ) -> Tensor:
-    """One target for each tree, and for each leaf its place as the weight. Arrays by node, trees one after another."""
+    """One target for each tree, and for each leaf its place as the weight. Arrays by node, trees one after another.
+
+    ``below``: rows below a threshold go left, those at it right; else they go left too.
+    """
+    branch = "BRANCH_LT" if below else "BRANCH_LEQ"
     leaves = np.flatnonzero(leaf)
     attributes: dict[str, Any] = {
         "n_targets": int(owner[-1]) + 1,
@@ -95,7 +100,7 @@ def tree_ensemble(
         "nodes_treeids": owner.tolist(),
         "nodes_nodeids": number.tolist(),
         "nodes_featureids": feature.tolist(),
-        "nodes_modes": ["LEAF" if each else "BRANCH_LEQ" for each in leaf.tolist()],
+        "nodes_modes": ["LEAF" if each else branch for each in leaf.tolist()],
         "nodes_truenodeids": left.tolist(),
         "nodes_falsenodeids": right.tolist(),
         "nodes_missing_value_tracks_true": missing.astype(int).tolist(),
