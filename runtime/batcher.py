@@ -13,7 +13,6 @@ for a tenth of that. So a lone caller waits with its first call only, for that t
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import threading
@@ -32,7 +31,7 @@ from onnxferry.runtime import interruption
 from onnxferry.runtime.arguments import whole_number
 from onnxferry.runtime.artifact.comparison import alike_in_a_batch
 from onnxferry.runtime.engine import forks
-from onnxferry.runtime.engine.batches import BatchAxis, batch_axis
+from onnxferry.runtime.engine.merging import Merging
 from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.errors import BusyError, InputError
 from onnxferry.runtime.images.decode import decode_image, with_channels
@@ -83,8 +82,8 @@ class Batcher:
         engine = model.engine if isinstance(model, Model) else model
         if not isinstance(engine, Runner):
             raise InputError(f"a batcher takes an open model or engine, got {type(model).__name__}; open it with load(...) first")
-        axis = _joinable(engine, bool(assume_batched)) if self.max_batch_size > 1 else None
-        self._work: _Work = _Images(model) if isinstance(model, Classifier) else _Feeds(model, axis)
+        merging = Merging(engine, bool(assume_batched)) if self.max_batch_size > 1 else None
+        self._work: _Work = _Images(model) if isinstance(model, Classifier) else _Feeds(model, merging)
         self._queue = _Queue(self._work, self.max_batch_size, self.max_wait, self.max_queue, self.max_queue_bytes)
         self._queue.compared = bool(engine.contract and engine.contract.family)  # those trained here mix no rows
         # The thread knows the queue alone, so a batcher without references is closed; at the interpreter's end too.
@@ -205,8 +204,8 @@ class _Images:
 class _Feeds:
     """Any model's: feeds in, outputs out."""
 
-    def __init__(self, model: Model | Runner, axis: BatchAxis | None) -> None:
-        self.model, self.axis = model, axis  # None: every item runs by itself
+    def __init__(self, model: Model | Runner, merging: Merging | None) -> None:
+        self.model, self.merging = model, merging  # None: every item runs by itself
 
     def __repr__(self) -> str:
         return repr(self.model)
@@ -215,84 +214,17 @@ class _Feeds:
         return item
 
     def prepared(self, item: Any) -> tuple[Hashable, Any, int]:
+        if self.merging is not None:
+            key, rows = self.merging.place(item)
+            return key, item, rows
         if not isinstance(item, Mapping):
             raise InputError(f"an item must be a dict of arrays by input name, got {type(item).__name__}")
-        joined = self.axis.joined(item) if self.axis else ()
-        if self.axis is None or self.axis.inputs[0] not in joined or any(not _is_array(item[name]) for name in joined):
-            return object(), item, 1  # by itself; where it cannot be run at all, the engine says why
-        rows = self.axis.rows(item)
-        shapes = ", ".join(f"{name} {item[name].shape}" for name in joined)
-        if any(len(item[name]) != rows for name in joined):
-            raise InputError(f"the first axis of {', '.join(joined)} is the batch and must be of one size, got {shapes}")
-        if rows == 0:
-            raise InputError(f"an item must have at least one row, got {shapes}")
-        key = tuple((name, *_alike(item[name], name in joined)) for name in sorted(item, key=str))
-        return key, item, rows
+        return object(), item, 1
 
     def results(self, payloads: Sequence[Any]) -> list[Any]:
-        if len(payloads) == 1 or self.axis is None:
+        if len(payloads) == 1 or self.merging is None:
             return [self.model.run(payload) for payload in payloads]
-        first = payloads[0]
-        joined = self.axis.joined(first)
-        feeds = {**first, **{name: np.concatenate([payload[name] for payload in payloads]) for name in joined}}
-        outputs = self.model.run(feeds)
-        ends = list(itertools.accumulate(self.axis.rows(payload) for payload in payloads))
-        for name, array in outputs.items():
-            if np.shape(array)[:1] != (ends[-1],):
-                raise InputError(f"output {name!r} is {np.shape(array)} for {ends[-1]} rows, so it cannot be shared out")
-        # Copies: a view of a few rows would keep all of the batch alive.
-        parts = itertools.pairwise((0, *ends))
-        return [{name: array[start:end].copy() for name, array in outputs.items()} for start, end in parts]
-
-
-def _joinable(engine: Runner, assume_batched: bool) -> BatchAxis:
-    """Where calls are joined. Raises InputError where they cannot be, or would change or get each other's results."""
-    name = engine.path or "the model"
-    if engine.per_row:
-        raise InputError(
-            f"{name} chooses the scale of its int8 activations by the whole batch, so that calls would change each other's results; "
-            "use max_batch_size=1, or another variant of the model"
-        )
-    axis = batch_axis(engine.inputs, engine.optional_inputs)
-    without = [spec.name for spec in engine.outputs if not spec.ranked or not spec.shape or isinstance(spec.shape[0], int)]
-    if axis is None or without:
-        which = f"output {without[0]!r}" if axis else "no input"
-        raise InputError(f"{name} has no open batch axis ({which}), so calls cannot be merged; use max_batch_size=1")
-    _refuse_other_axes(name, engine, axis, assume_batched)
-    return axis
-
-
-def _refuse_other_axes(name: object, engine: Runner, axis: BatchAxis, assume_batched: bool) -> None:
-    """Raises InputError where a first axis has not the batch's own name: its rows may not be those of the calls."""
-    fed = {spec.name: spec.shape[0] for spec in (*engine.inputs, *engine.optional_inputs) if spec.name in axis.inputs}
-    batch = fed[axis.inputs[0]]
-    firsts = [("input", input_name, size) for input_name, size in fed.items()]
-    firsts += [("output", spec.name, spec.shape[0]) for spec in engine.outputs]
-    for role, of, size in firsts:
-        if size is None or batch is None:
-            if not assume_batched:
-                raise InputError(
-                    f"{name} does not name the first axis of {role} {of!r}, so it may not be the batch and calls cannot be merged; "
-                    "use max_batch_size=1, or assume_batched=True if it is"
-                )
-        elif size != batch:
-            raise InputError(
-                f"the first axis of {role} {of!r} of {name} is {str(size)[:60]!r} and not the batch ({str(batch)[:60]!r}), so calls "
-                "cannot be merged; use max_batch_size=1"
-            )
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.ndim > 0
-
-
-def _alike(value: Any, joined: bool) -> tuple[Hashable, ...]:
-    """Equal for arrays that may stand in one run: those with a row an item but for the rows, the others to the last bit."""
-    if not isinstance(value, np.ndarray | np.generic):
-        return (id(value),)  # nothing that an engine takes: it runs alone, and says so
-    if joined:
-        return value.dtype.str, value.shape[1:]
-    return value.dtype.str, value.shape, id(value) if value.dtype.hasobject else value.tobytes()
+        return self.merging.shared_out(self.model.run(self.merging.joined(payloads)), payloads)
 
 
 class _Group:

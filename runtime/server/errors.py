@@ -39,7 +39,7 @@ GRPC_CODES = {
 
 
 def as_request_error(error: BaseException, names: Iterable[tuple[Path | None, str]] = ()) -> RequestError | None:
-    """The answer for an error that the caller can do something about; None for a bug. ``names``: paths and what stands for them."""
+    """The answer for an error that the caller can do something about; None for a bug. ``names``: paths and what is said instead of them."""
     if isinstance(error, TimeoutError):
         return RequestError(504, "the request took longer than its deadline allows")
     if not isinstance(error, OnnxFerryError | RequestError):

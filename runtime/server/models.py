@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,30 +14,17 @@ import numpy as np
 
 from onnxferry.runtime.artifact.contract import kind_of
 from onnxferry.runtime.artifact.zoo import find_model
-from onnxferry.runtime.batcher import Batcher
 from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.errors import BusyError, InputError, OnnxFerryError, first_line
 from onnxferry.runtime.onnx_file.values import TensorSpec
-from onnxferry.runtime.sandbox.child import SandboxLimits
-from onnxferry.runtime.server.access import Caller
 from onnxferry.runtime.server.errors import RETRY_AFTER, RequestError
+from onnxferry.runtime.server.observe import Request
+from onnxferry.runtime.server.opening import open_to_serve
 from onnxferry.runtime.server.options import ModelSource, ServeOptions
 from onnxferry.runtime.server.tensors import datatype_of
 from onnxferry.runtime.server.text import TextQueue
-from onnxferry.runtime.tasks.loading import load
 from onnxferry.runtime.tasks.model import Model
 from onnxferry.runtime.tasks.text_generator import TextGenerator
-from onnxferry.runtime.tuning.inputs import make_feeds
-
-MAX_BATCH = 32
-
-MIN_GAIN = 1.1
-"""Rows in a batch must run this many times as fast as alone, or calls are not merged: merging has a cost of its own."""
-
-_MEASURED_ROWS = 8
-
-_LEAST_SECONDS = 10.0
-"""That opening a file in a confined process, or a run of it, may take."""
 
 
 class ServedModel:
@@ -47,12 +33,9 @@ class ServedModel:
     def __init__(self, source: ModelSource, options: ServeOptions) -> None:
         self.name, self.version = source.name, source.version
         self.path: Path = find_model(source.source)
-        self.model: Model
-        if options.isolated:
-            limits = SandboxLimits(seconds=max(_LEAST_SECONDS, options.timeout))
-            self.model = load(self.path, isolated=limits, threads=options.threads)
-        else:
-            self.model = load(self.path, device=options.device, threads=options.threads, tune=options.tune)
+        opened = open_to_serve(self.path, options)
+        self.model: Model = opened.model
+        self.scheduler, self.gain = opened.scheduler, opened.gain
         self.engine: Runner = self.model.engine
         self.kind = kind_of(self.model.contract)
         self.inputs = {spec.name: spec for spec in (*self.engine.inputs, *self.engine.optional_inputs) if datatype_of(spec)}
@@ -63,15 +46,14 @@ class ServedModel:
         self.retired = False
         self._lock = threading.Lock()
         try:
-            self.batcher, self.gain = _batcher(self.engine, options)
-            self.text = TextQueue(self.model, MAX_BATCH if self.batcher else 1) if isinstance(self.model, TextGenerator) else None
+            self.text = TextQueue(self.model, self.batch) if isinstance(self.model, TextGenerator) else None
         except BaseException:
             self.model.close()
             raise
 
     @property
     def batch(self) -> int:
-        return self.batcher.max_batch_size if self.batcher else 1
+        return self.scheduler.rows
 
     def input(self, name: str, given: Container[str] = ()) -> TensorSpec:
         """The input of that name. Raises InputError for a name that is no input, and for one that is ``given`` already."""
@@ -93,14 +75,11 @@ class ServedModel:
         wanted = list(outputs or self.outputs)
         with self.counted():
             try:
-                if self.batcher is None:
-                    return await self.engine.arun(feeds, wanted)
-                answer = await asyncio.wrap_future(self.batcher.submit(feeds))
+                return await self.scheduler.run(feeds, wanted)
             except InputError as error:
                 if self.broken:  # by a request before this one
                     raise opened_again(self.name) from error
                 raise
-            return {name: answer[name] for name in wanted}
 
     @property
     def broken(self) -> bool:
@@ -118,19 +97,18 @@ class ServedModel:
         finally:
             self.waiting -= 1
 
-    @contextmanager
-    def held(self) -> Iterator[ServedModel]:
-        """The model stays open within, also where it is replaced meanwhile."""
+    def hold(self) -> None:
+        """The model stays open until :meth:`release`, also where it is replaced meanwhile."""
         with self._lock:
             self.users += 1
-        try:
-            yield self
-        finally:
-            with self._lock:
-                self.users -= 1
-                last = self.retired and not self.users
-            if last:
-                self._close()
+
+    def release(self) -> None:
+        """A request is done with the model."""
+        with self._lock:
+            self.users -= 1
+            last = self.retired and not self.users
+        if last:
+            self.model.close()
 
     def retire(self) -> None:
         """Closes the model once no request holds it."""
@@ -138,12 +116,7 @@ class ServedModel:
             self.retired = True
             last = not self.users
         if last:
-            self._close()
-
-    def _close(self) -> None:
-        if self.batcher is not None:
-            self.batcher.close()
-        self.model.close()
+            self.model.close()
 
 
 class Repository:
@@ -186,11 +159,13 @@ class Repository:
                 return found
         raise RequestError(503, f"model {name!r} is not loaded")
 
-    def find_for(self, caller: Caller, name: str, version: str | None, facts: dict[str, Any]) -> ServedModel:
-        """As :meth:`find`, for a model that the caller may use; its name and version are noted in ``facts``."""
-        caller.check_model(name)
+    def find_for(self, request: Request, name: str, version: str | None) -> ServedModel:
+        """As :meth:`find`, for a model that the caller may use. It stays open until the request is done."""
+        request.check_model(name)
         served = self.find(name, version)
-        facts["model"], facts["version"] = served.name, served.version
+        request.model, request.version = served.name, served.version
+        served.hold()
+        request.held.append(served)
         return served
 
     def versions(self, name: str) -> list[str]:
@@ -276,42 +251,7 @@ def opened_again(name: str) -> RequestError:
     return RequestError(503, f"the confined process of model {name!r} has ended, and the model is opened again", RETRY_AFTER)
 
 
-def _batcher(engine: Runner, options: ServeOptions) -> tuple[Batcher | None, float]:
-    """Merges requests where that was asked for, or where a batch costs less than its rows; with the measured gain, 0 if not measured."""
-    if options.batch == "off" or options.batch == "1":
-        return None, 0.0
-    rows = MAX_BATCH if options.batch == "auto" else int(options.batch)
-    try:
-        batcher = Batcher(engine, max_batch_size=rows, max_wait=options.max_wait, max_queue=options.max_queue)
-        if options.batch != "auto":
-            return batcher, 0.0
-        gain = _gain(engine)
-    except InputError:
-        if options.batch != "auto":
-            raise
-        return None, 0.0  # no batch axis, or rows that must not share a run
-    if gain >= MIN_GAIN:
-        return batcher, gain
-    batcher.close()
-    return None, gain
-
-
-def _gain(engine: Runner) -> float:
-    """How many times as fast a row is in a batch of 8 as alone; the best of some runs in turns, within about a second."""
-    one, many = (make_feeds(engine.contract, engine.inputs, rows, 1)[0] for rows in (1, _MEASURED_ROWS))
-    engine.run(one), engine.run(many)
-    best = [float("inf"), float("inf")]
-    begun = time.perf_counter()
-    for turn in range(20):
-        for place, feeds in enumerate((one, many)):
-            start = time.perf_counter()
-            engine.run(feeds)
-            best[place] = min(best[place], time.perf_counter() - start)
-        if turn >= 2 and time.perf_counter() - begun > 1:
-            break
-    return _MEASURED_ROWS * best[0] / best[1]
-
-
 def shown(served: ServedModel) -> dict[str, Any]:
     """One line about a model, for the start of the server and the log."""
-    return {"model": served.name, "version": served.version, "kind": served.kind.name, "batch": served.batch, "gain": round(served.gain, 2)}
+    about = {"model": served.name, "version": served.version, "kind": served.kind.name, "batch": served.batch}
+    return {**about, "gain": round(served.gain, 2), "threads": served.engine.threads, "runs": served.scheduler.at_once}

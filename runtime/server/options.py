@@ -96,7 +96,7 @@ def model_source(text: str) -> ModelSource:
     if not name:
         name = re.split(r"[/\\]", source)[-1].removesuffix(".onnx")
     if not NAME.fullmatch(name):
-        raise InputError(f"the name {name[:60]!r} cannot stand in a URL: give one of letters, digits, '.', '_' and '-', as NAME=FILE")
+        raise InputError(f"the name {name[:60]!r} cannot be part of a URL: give one of letters, digits, '.', '_' and '-', as NAME=FILE")
     if version and not re.fullmatch(r"[1-9][0-9]{0,17}", version):
         raise InputError(f"a version must be a whole number from 1, got {version[:60]!r}")
     return ModelSource(name, source, version or "1")

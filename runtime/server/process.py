@@ -32,7 +32,7 @@ def serve(options: ServeOptions, started: Callable[[str, Any], None] | None = No
         import prometheus_client  # noqa: F401
         from uvicorn.supervisors import Multiprocess
 
-        from onnxferry.runtime.server.app import Application, ApplicationFactory
+        from onnxferry.runtime.server.app import ApplicationFactory
         from onnxferry.runtime.server.http.connections import BoundedConfig
     except ImportError as error:
         raise MissingExtraError(str(error.name or "uvicorn").partition(".")[0], "serve", "serving models") from error
@@ -47,7 +47,7 @@ def serve(options: ServeOptions, started: Callable[[str, Any], None] | None = No
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
             for source in options.models:  # an error is one line here, and no worker has to fail for it
                 describe(find_model(source.source))
-        application: Any = ApplicationFactory(options) if several else Application(options)
+        application: Any = ApplicationFactory(options) if several else ApplicationFactory(options)()
         config = BoundedConfig(
             application,
             factory=several,

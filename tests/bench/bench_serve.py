@@ -1,10 +1,11 @@
 """The server beside plain FastAPI and LitServe around the same model, and what a request costs beside the model's own run.
 
     python tests/bench/bench_serve.py                          # prints JSON; --clients, --seconds, --rounds
-    python tests/bench/bench_serve.py --peers PYTHON           # an interpreter that has fastapi, litserve and onnxferry
+    python tests/bench/bench_serve.py --peers PYTHON           # an interpreter that has fastapi, litserve, onnxruntime, uvloop, httptools
 
 ``requests``: requests a second of ``clients`` connections that each wait for their answer (keep-alive), the median of rounds in turns, for
-an image of 28 x 28 as JSON and as raw bytes. ``own_cost``: milliseconds of one client's request in raw bytes beyond ``Model.run``.
+an image of 28 x 28 as JSON and as raw bytes; ``p99_ms`` and ``server_cpu_ms``, the server's CPU time for a request, of the same rounds.
+CPU time depends less on what else the machine does. ``own_cost``: milliseconds of one client's request in raw bytes beyond ``Model.run``.
 ``text``: bytes a second that 32 clients get from ``shakespeare``, with and without merging. ``memory``: resident megabytes (proportional
 set size, so that shared pages count once) of 1, 2 and 4 workers. The client runs on the same machine and takes its share of the CPU.
 """
@@ -145,6 +146,18 @@ def started(command: list[str], port: int) -> Iterator[int]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
+def process_tree(pid: int) -> list[int]:
+    """A process and all that it started."""
+    children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+    return [pid, *(each for child in children for each in process_tree(child))]
+
+
+def cpu_seconds(pid: int) -> float:
+    """Of a process and all that it started."""
+    fields = [Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split() for each in process_tree(pid)]
+    return sum(int(times[11]) + int(times[12]) for times in fields) / os.sysconf("SC_CLK_TCK")
+
+
 def serve(port: int, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "onnxferry", "serve", *arguments, "--port", str(port), "--quiet"]
 
@@ -181,8 +194,7 @@ def memory() -> dict[str, float]:
     for workers in (1, 2, 4):
         with started(serve(8302, "shakespeare", "--batch", "off", "--workers", str(workers)), 8302) as pid:
             time.sleep(3 + 2 * workers)
-            tree = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
-            rollups = [Path(f"/proc/{each}/smaps_rollup").read_text() for each in tree]
+            rollups = [Path(f"/proc/{each}/smaps_rollup").read_text() for each in process_tree(pid)]
             found[str(workers)] = (
                 sum(int(line.split()[1]) for text in rollups for line in text.splitlines() if line.startswith("Pss:")) / 1024
             )
@@ -207,12 +219,15 @@ def main() -> None:
         servers["litserve"] = (8312, [asked.peers, str(file), "8312", path])
     rates: dict[str, list[float]] = {}
     tails: dict[str, list[float]] = {}
+    costs: dict[str, list[float]] = {}
     for _ in range(asked.rounds):
         for name, (port, command) in servers.items():  # one at a time: an idle server's threads would take their share
-            with started(command, port):
+            with started(command, port) as pid:
                 for form, data in requests_of(name).items():
                     drive(port, data, asked.clients, 1)
+                    before = cpu_seconds(pid)
                     rate, _, tail = drive(port, data, asked.clients, asked.seconds)
+                    costs.setdefault(f"{name} {form}", []).append((cpu_seconds(pid) - before) / (rate * asked.seconds) * 1e3)
                     rates.setdefault(f"{name} {form}", []).append(rate)
                     tails.setdefault(f"{name} {form}", []).append(tail * 1e3)
     medians = {name: statistics.median(values) for name, values in rates.items()}
@@ -228,6 +243,7 @@ def main() -> None:
         "clients": asked.clients,
         "requests": medians,
         "p99_ms": {name: statistics.median(values) for name, values in tails.items()},
+        "server_cpu_ms": {name: statistics.median(values) for name, values in costs.items()},
         "ratios": ratios,
         "own_cost": own_cost(asked.seconds),
         "text": text(asked.clients, asked.seconds),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.config import Config
@@ -32,6 +33,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._head: int | None = 0  # bytes of the head that is being read; None: no head is
         self._raw = 0
+        self._lost: list[Callable[[], None]] = []  # called when the connection is lost
         self._timer: asyncio.TimerHandle | None = None
         if len(self.connections) > self.config.bounds.max_connections:
             self._refuse(503, "Service Unavailable", "too many connections")
@@ -41,6 +43,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._done_waiting()
         super().connection_lost(exc)
+        for told in list(self._lost):
+            told()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -59,7 +63,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._head = self._raw = 0
         self._wait()
-        self.scope["onnxferry.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+        scope["onnxferry.abort"], scope["onnxferry.lost"] = self.transport.abort, self._lost
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)

@@ -63,12 +63,12 @@ class Friendly:
         if isinstance(model, Classifier):
             image = await _decoded(data, model.channels)
             top = _number(request.query_params.get("top"), "top")
-            outputs = await while_connected(request.receive, served.infer({"image": image[None]}, model.needed_outputs))
+            outputs = await while_connected(request.scope, request.receive, served.infer({"image": image[None]}, model.needed_outputs))
             (found,) = model.predictions(outputs, 1)
             return JSONResponse({"model": served.name, **found.to_dict(top)})
         if isinstance(model, Autoencoder):
             image = await _decoded(data, model.channels)
-            outputs = await while_connected(request.receive, served.infer({"image": image[None]}, ["anomaly_score"]))
+            outputs = await while_connected(request.scope, request.receive, served.infer({"image": image[None]}, ["anomaly_score"]))
             score = float(outputs["anomaly_score"][0])
             answer = {"anomaly_score": score, "threshold": model.threshold, "unusual": score > model.threshold}
             return JSONResponse({"model": served.name, **answer})
@@ -97,7 +97,7 @@ class Friendly:
             made = events(served, queue, wanted, lambda piece: {"text": piece})
             return StreamingResponse(made, media_type="text/event-stream", headers={"cache-control": "no-store"})
         with served.counted():
-            text, _ = await while_connected(request.receive, queue.whole(wanted))
+            text, _ = await while_connected(request.scope, request.receive, queue.whole(wanted))
         self.metrics.text_bytes.labels(served.name, served.version).inc(len(text.encode()))
         return JSONResponse({"model": served.name, "text": text})
 
@@ -126,30 +126,29 @@ class Friendly:
         asked = read_json(await request.body())
         served = find(self.repository, request, "run")
         feeds = {name: _array(served, name, value) for name, value in asked.items()}
-        outputs = await while_connected(request.receive, served.infer(feeds))
+        outputs = await while_connected(request.scope, request.receive, served.infer(feeds))
         answer = {name: _nested(array) for name, array in outputs.items()}
         return JSONResponse({"model": served.name, "outputs": answer})
 
     async def metrics_page(self, request: Request) -> Response:
-        request.scope["onnxferry"]["route"] = "metrics"
+        request.scope["onnxferry"].route = "metrics"
         for served in self.repository.open.values():
             self.metrics.waiting.labels(served.name, served.version).set(served.waiting)
         content, kind = self.metrics.page()
         return Response(content, media_type=kind)
 
     async def openapi(self, request: Request) -> Response:
-        request.scope["onnxferry"]["route"] = "docs"
+        request.scope["onnxferry"].route = "docs"
         return JSONResponse(await asyncio.to_thread(description, self._visible(request)))
 
     async def docs(self, request: Request) -> Response:
-        request.scope["onnxferry"]["route"] = "docs"
+        request.scope["onnxferry"].route = "docs"
         policy = "default-src 'none'; style-src 'unsafe-inline'"
         made = await asyncio.to_thread(page, self._visible(request), str(request.base_url))
         return HTMLResponse(made, headers={"content-security-policy": policy})
 
     def _visible(self, request: Request) -> list[ServedModel]:
-        models = request.scope["onnxferry"]["caller"].models
-        return [served for served in self.repository.open.values() if models is None or served.name in models]
+        return [served for served in self.repository.open.values() if request.scope["onnxferry"].may_use(served.name)]
 
 
 async def _upload(request: Request) -> bytes:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import ExitStack
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import nullcontext
 from typing import Any
 
 from onnxferry.runtime.server.access import Access
 from onnxferry.runtime.server.errors import RequestError, answered
+from onnxferry.runtime.server.http.infer import HEADER, read_call, write_answer
 from onnxferry.runtime.server.models import Repository
-from onnxferry.runtime.server.observe import Log, Metrics, request_id, span, trace_of
+from onnxferry.runtime.server.observe import Observer, Request, request_id, span, trace_of, tracing
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -23,70 +24,75 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
 """What needs no token: a container's health check has none."""
 
+_INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+
+Headers = Mapping[bytes, bytes]
+
 
 class Gate:
-    """The ASGI application around the routes."""
+    """The ASGI application around the routes. Infer requests, most of a server's, are answered without passing through them."""
 
-    def __init__(self, routes: App, repository: Repository, access: Access, metrics: Metrics, log: Log) -> None:
-        self.routes, self.repository, self.access, self.metrics, self.log = routes, repository, access, metrics, log
+    def __init__(self, routes: App, repository: Repository, access: Access, observer: Observer) -> None:
+        self.routes, self.repository, self.access, self.observer = routes, repository, access, observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = time.perf_counter()
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers: Headers = dict(scope["headers"])
+        trace, traceparent = trace_of(_text(headers, b"traceparent"))
+        request = Request("http", request_id(_text(headers, b"x-request-id")), trace)
         exchange = _Exchange(scope, receive, send, self.repository.options.max_body)
-        trace, traceparent = trace_of(headers.get("traceparent"))
-        identity = request_id(headers.get("x-request-id"))
-        exchange.extra = [(b"x-request-id", identity.encode())]
+        exchange.extra = [(b"x-request-id", request.identity.encode())]
         if traceparent:
             exchange.extra.append((b"traceparent", traceparent.encode()))
-        held = ExitStack()
-        facts: dict[str, Any] = {"held": held}  # what the route finds out: model, version, rows; and the models that it keeps open
-        scope["onnxferry"] = facts
-        bug = ""
+        stop = _Stop()
+        scope["onnxferry"], scope["onnxferry.stop"] = request, stop
         try:
             if scope["path"] not in OPEN_PATHS:
-                caller = self.access.caller(headers.get("authorization"))
-                caller.admit()
-                facts["caller"] = caller
-            _refuse_encoding(headers.get("content-encoding", "identity"))
-            exchange.check_length(headers.get("content-length"))
-            deadline = _deadline(headers.get("x-request-timeout"), self.repository.options.timeout)
-            async with asyncio.timeout(deadline):
-                with span(f"{scope['method']} {scope['path']}", headers):
+                request.caller = self.access.caller(_text(headers, b"authorization"))
+                request.caller.admit()
+            _refuse_encoding(_text(headers, b"content-encoding"))
+            exchange.check_length(_text(headers, b"content-length"))
+            stop.after(_deadline(_text(headers, b"x-request-timeout"), self.repository.options.timeout))
+            with span(scope["method"], scope["path"], headers) if tracing() else _NOTHING:
+                if infer := _INFER.fullmatch(scope["path"]):
+                    await self._infer(infer[1], infer[2], headers, request, exchange)
+                else:
                     await self.routes(scope, exchange.receive, exchange.send)
-        except Exception as error:  # noqa: BLE001 (every error is answered; what is a bug goes to the log with its traceback)
-            answer, bug = answered(error, self.repository.private_names, identity)
+        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 (every error is answered; a bug goes to the log with its traceback)
+            error = stop.reason_of(raised)
+            answer, request.traceback = answered(error, self.repository.private_names, request.identity)
+            request.error = str(answer)
             await exchange.fail(answer)
         finally:
-            held.close()
-            self._record(scope, exchange, facts, time.perf_counter() - begun, identity, trace, bug)
-
-    def _record(
-        self, scope: Scope, exchange: _Exchange, facts: dict[str, Any], seconds: float, identity: str, trace: str, bug: str
-    ) -> None:
-        model, version = facts.get("model", ""), facts.get("version", "")
-        route = facts.get("route", "other")
-        self.metrics.requests.labels("http", route, model, version, str(exchange.status)).inc()
-        self.metrics.seconds.labels(route, model, version).observe(seconds)
-        if "rows" in facts:
-            self.metrics.rows.labels(model, version).observe(facts["rows"])
-        if self.repository.options.log or bug or exchange.status >= 500:
-            caller = facts.get("caller")
-            self.log.write(
-                "request",
-                request_id=identity,
-                trace_id=trace,
+            stop.end()
+            self.observer.done(
+                request,
+                exchange.status,
+                bool(request.traceback) or exchange.status >= 500,
                 method=scope["method"],
                 path=scope["path"],
-                status=exchange.status,
-                ms=round(seconds * 1e3, 2),
-                model=model,
-                version=version,
-                caller=caller.name if caller else "",
                 bytes_in=exchange.taken,
-                error=exchange.error,
-                traceback=bug,
             )
+
+    async def _infer(self, name: str, version: str | None, headers: Headers, request: Request, exchange: _Exchange) -> None:
+        if exchange.scope["method"] != "POST":
+            raise RequestError(405, f"{exchange.scope['path'][:200]} does not take {exchange.scope['method'][:20]}")
+        body = await exchange.body()
+        request.route = "infer"
+        served = self.repository.find_for(request, name, version)
+        call = read_call(served, body, _text(headers, HEADER))
+        request.rows = call.rows
+        if call.timeout is not None:
+            exchange.scope["onnxferry.stop"].after(call.timeout)
+        answer = await while_connected(exchange.scope, exchange.receive, served.infer(call.feeds, call.outputs))
+        await exchange.answer(200, *write_answer(served, call, answer))
+
+
+_NOTHING = nullcontext()
+
+
+def _text(headers: Headers, name: bytes) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")
 
 
 class _Exchange:
@@ -96,7 +102,6 @@ class _Exchange:
         self.scope, self._receive, self._send, self.max_body = scope, receive, send, max_body
         self.taken = 0
         self.status = 0
-        self.error = ""
         self.ended = False
         self.extra: list[tuple[bytes, bytes]] = []
 
@@ -113,6 +118,23 @@ class _Exchange:
                 raise RequestError(413, f"the body is beyond the {self.max_body} bytes that are taken")
         return message
 
+    async def body(self) -> bytes:
+        """All of it."""
+        message = await self.receive()
+        parts = [message.get("body", b"")]
+        while message.get("more_body", False):
+            message = await self.receive()
+            parts.append(message.get("body", b""))
+        if message["type"] != "http.request":
+            raise RequestError(499, "the client has gone")
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def answer(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        """A whole answer; ``headers``: besides its length."""
+        headers = [*headers, (b"content-length", b"%d" % len(body))]
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
@@ -123,14 +145,12 @@ class _Exchange:
 
     async def fail(self, error: RequestError) -> None:
         """The protocol's error form; where the answer has begun, the connection is cut instead."""
-        self.error = str(error)
         if self.status and not self.ended:
             self.scope.get("onnxferry.abort", lambda: None)()
             return
         if self.ended:
             return
-        body = json.dumps({"error": str(error)}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        headers = [(b"content-type", b"application/json")]
         if error.retry_after is not None:
             headers.append((b"retry-after", str(max(1, round(error.retry_after))).encode()))
         if error.status == 401:
@@ -139,15 +159,14 @@ class _Exchange:
             headers.append((b"connection", b"close"))  # what is left of the body is not read
         try:
             async with asyncio.timeout(5):
-                await self.send({"type": "http.response.start", "status": error.status, "headers": headers})
-                await self.send({"type": "http.response.body", "body": body})
+                await self.answer(error.status, json.dumps({"error": str(error)}).encode(), headers)
         except TimeoutError:
             self.scope.get("onnxferry.abort", lambda: None)()
 
 
-def _refuse_encoding(encoding: str) -> None:
-    """Raises RequestError 415 for a compressed body: a few bytes of it may stand for any number."""
-    if encoding.strip().lower() not in ("identity", ""):
+def _refuse_encoding(encoding: str | None) -> None:
+    """Raises RequestError 415 for a compressed body: a few bytes of it may become any number."""
+    if encoding is not None and encoding.strip().lower() not in ("identity", ""):
         raise RequestError(415, f"a body with the content-encoding {encoding[:40]!r} is not taken; send it as it is")
 
 
@@ -164,26 +183,61 @@ def _deadline(given: str | None, longest: float) -> float:
     return min(seconds, longest)
 
 
-async def while_connected(receive: Receive, work: Awaitable[Any]) -> Any:
+class _Stop:
+    """Ends a request before its answer: cancels its task, and knows why. (``asyncio.timeout`` does one half, at several times the cost.)"""
+
+    def __init__(self) -> None:
+        self.task: Any = asyncio.current_task()
+        self.reason: Exception | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+
+    def __call__(self, reason: Exception) -> None:
+        if self.reason is None:
+            self.reason = reason
+            self.task.cancel()
+
+    def after(self, seconds: float) -> None:
+        """At a deadline; the earliest of several counts."""
+        self._timers.append(asyncio.get_running_loop().call_later(seconds, self, TimeoutError()))
+
+    def gone(self) -> None:
+        """The client has closed the connection."""
+        self(RequestError(499, "the client has gone"))
+
+    def reason_of(self, raised: BaseException) -> Exception:
+        """The error to answer with. Raises a cancellation that is not from here again."""
+        self.end()
+        if self.reason is not None:
+            self.task.uncancel()
+            return self.reason
+        if isinstance(raised, Exception):
+            return raised
+        raise raised
+
+    def end(self) -> None:
+        """Nothing is stopped any more."""
+        for timer in self._timers:
+            timer.cancel()
+
+
+async def while_connected(scope: Scope, receive: Receive, work: Awaitable[Any]) -> Any:
     """The result of ``work``, which is cancelled when the client goes. The body must have been read."""
-    task = asyncio.ensure_future(work)
-    try:
-        done, _ = await asyncio.wait({task}, timeout=0.02)
-        if done:
-            return task.result()
-        gone = asyncio.ensure_future(_gone(receive))
+    stop: _Stop = scope["onnxferry.stop"]
+    lost: list[Callable[[], None]] | None = scope.get("onnxferry.lost")
+    if lost is not None:  # our own protocol says when the connection is lost
+        lost.append(stop.gone)
         try:
-            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            return await work
         finally:
-            gone.cancel()
-        if task.done():
-            return task.result()
-        raise RequestError(499, "the client has gone")
+            lost.remove(stop.gone)
+    watch = asyncio.ensure_future(_gone(receive, stop))
+    try:
+        return await work
     finally:
-        if not task.done():
-            task.cancel()
+        watch.cancel()
 
 
-async def _gone(receive: Receive) -> None:
+async def _gone(receive: Receive, stop: _Stop) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    stop.gone()

@@ -15,9 +15,9 @@ import numpy as np
 
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.server.models import ServedModel
-from onnxferry.runtime.server.tensors import described, from_bytes, from_list, to_bytes, to_list
+from onnxferry.runtime.server.tensors import described_json, from_bytes, from_list, to_bytes, to_json
 
-HEADER = "inference-header-content-length"
+HEADER = b"inference-header-content-length"
 
 MAX_INPUTS = 1000
 
@@ -42,7 +42,7 @@ class InferCall:
 def read_json(body: bytes | memoryview, what: str = "the body") -> dict[str, Any]:
     """A JSON object. Raises InputError for anything else."""
     try:
-        document = json.loads(bytes(body), object_pairs_hook=_object)
+        document = _DECODER.decode(str(body, "utf-8"))
     except InputError as error:
         raise InputError(f"{what} is refused: {error}") from error
     except (ValueError, RecursionError) as error:
@@ -53,12 +53,15 @@ def read_json(body: bytes | memoryview, what: str = "the body") -> dict[str, Any
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Raises InputError for a name that stands twice, of which JSON's readers take the first, the last, or none."""
+    """A JSON object. Raises InputError for a name that occurs twice, of which JSON's readers take the first, the last, or none."""
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
-        raise InputError(f"{next(name for name in names if names.count(name) > 1)[:60]!r} stands twice in one object")
+        raise InputError(f"{next(name for name in names if names.count(name) > 1)[:60]!r} occurs twice in one object")
     return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def read_call(served: ServedModel, body: bytes, header_length: str | None = None) -> InferCall:
@@ -98,25 +101,23 @@ def read_call(served: ServedModel, body: bytes, header_length: str | None = None
     return InferCall(feeds, outputs, binary, default, identity, _timeout(parameters.get("timeout")))
 
 
-def write_answer(served: ServedModel, call: InferCall, answer: Mapping[str, np.ndarray]) -> tuple[bytes, dict[str, str]]:
+def write_answer(served: ServedModel, call: InferCall, answer: Mapping[str, np.ndarray]) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     """The body and its headers."""
     tensors, raw = [], []
     for name, array in answer.items():
-        tensor = described(name, array)
         if name in call.binary or (call.binary_default and (call.outputs is None or name in call.outputs)):
             data = to_bytes(array)
-            tensor["parameters"] = {"binary_data_size": len(data)}
+            tensors.append(f'{{{described_json(name, array)},"parameters":{{"binary_data_size":{len(data)}}}}}')
             raw.append(data)
         else:
-            tensor["data"] = to_list(array)
-        tensors.append(tensor)
-    document: dict[str, Any] = {"model_name": served.name, "model_version": served.version, "outputs": tensors}
-    if call.identity:
-        document["id"] = call.identity
-    head = json.dumps(document, separators=(",", ":")).encode()
+            tensors.append(f'{{{described_json(name, array)},"data":{to_json(array)}}}')
+    identity = f',"id":{json.dumps(call.identity)}' if call.identity else ""
+    # A served model's name and version need no escapes.
+    text = f'{{"model_name":"{served.name}","model_version":"{served.version}","outputs":[{",".join(tensors)}]{identity}}}'
+    head = text.encode()
     if not raw:
-        return head, {"content-type": "application/json"}
-    return b"".join((head, *raw)), {"content-type": "application/octet-stream", HEADER: str(len(head))}
+        return head, [(b"content-type", b"application/json")]
+    return b"".join((head, *raw)), [(b"content-type", b"application/octet-stream"), (HEADER, b"%d" % len(head))]
 
 
 def _name(tensor: Any, what: str) -> str:

@@ -75,13 +75,13 @@ def page(models: Sequence[ServedModel], url: str) -> str:
         f"<code>{html.escape(url)}/v2</code>. <a href='{html.escape(url)}/openapi.json'>openapi.json</a> describes all "
         "routes, with examples; "
         f"<a href='{html.escape(url)}/metrics'>metrics</a> are in the format of Prometheus. "
-        "The commands can be sent as they are; IMAGE.png stands for an image of yours.</p>"
+        "The commands can be sent as they are; replace IMAGE.png by an image of yours.</p>"
         f"{''.join(parts) or '<p>No model is loaded.</p>'}</html>"
     )
 
 
 def curl_lines(served: ServedModel, url: str) -> list[str]:
-    """Commands that try a model. ``IMAGE.png`` stands for a file of the reader's."""
+    """Commands that try a model. ``IMAGE.png`` is to be replaced by a file of the reader's."""
     model = served.model
     if isinstance(model, Classifier | Autoencoder):
         return [f"curl --data-binary @IMAGE.png {url}/predict/{served.name}"]

@@ -1,4 +1,4 @@
-"""The routes of the Open Inference Protocol, version 2, over HTTP.
+"""The routes of the Open Inference Protocol, version 2, over HTTP; all but infer, which is in :mod:`onnxferry.runtime.server.http.infer`.
 
 Source: https://github.com/kserve/open-inference-protocol, open_inference_rest.yaml and generate_rest.yaml; the repository extension as of
 Triton Inference Server (https://github.com/triton-inference-server/server, docs/protocol/extension_model_repository.md).
@@ -6,7 +6,6 @@ Triton Inference Server (https://github.com/triton-inference-server/server, docs
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 from collections.abc import AsyncIterator
@@ -19,7 +18,7 @@ from starlette.routing import Route
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.server.errors import RequestError, as_request_error
 from onnxferry.runtime.server.http.gate import while_connected
-from onnxferry.runtime.server.http.infer import HEADER, read_call, read_json, write_answer
+from onnxferry.runtime.server.http.infer import read_json
 from onnxferry.runtime.server.models import Repository, ServedModel
 from onnxferry.runtime.server.tensors import metadata
 from onnxferry.runtime.server.text import TextQueue, TextRequest
@@ -36,9 +35,8 @@ class Protocol:
         self.repository, self.version = repository, version
 
     def routes(self) -> list[Route]:
-        # The commonest first: they are tried in order.
         at = "/v2/models/{name}"
-        routes = [Route(f"{place}/infer", self.infer, methods=["POST"]) for place in (at, at + "/versions/{version}")]
+        routes = []
         for place in (at, at + "/versions/{version}"):
             routes += [
                 Route(f"{place}/generate", self.generate, methods=["POST"]),
@@ -56,22 +54,12 @@ class Protocol:
             Route("/v2/repository/models/{name}/unload", self.unload, methods=["POST"]),
         ]
 
-    async def infer(self, request: Request) -> Response:
-        body = await request.body()
-        served = find(self.repository, request, "infer")
-        call = read_call(served, body, request.headers.get(HEADER))
-        request.scope["onnxferry"]["rows"] = call.rows
-        async with asyncio.timeout(call.timeout):
-            answer = await while_connected(request.receive, served.infer(call.feeds, call.outputs))
-        content, headers = write_answer(served, call, answer)
-        return Response(content, headers=headers)
-
     async def generate(self, request: Request) -> Response:
         asked = read_json(await request.body())
         served = find(self.repository, request, "generate")
         queue, wanted = text_queue(served), text_request(asked)
         with served.counted():
-            text, stopped = await while_connected(request.receive, queue.whole(wanted))
+            text, stopped = await while_connected(request.scope, request.receive, queue.whole(wanted))
         details = {"finish_reason": "stop_sequence" if stopped else "length"}
         answer = {"model_name": served.name, "model_version": served.version, "text_output": text, "details": details}
         return JSONResponse(answer)
@@ -90,11 +78,11 @@ class Protocol:
         )
 
     async def live(self, request: Request) -> Response:
-        request.scope["onnxferry"]["route"] = "live"
+        request.scope["onnxferry"].route = "live"
         return JSONResponse({"live": True})
 
     async def ready(self, request: Request) -> Response:
-        request.scope["onnxferry"]["route"] = "ready"
+        request.scope["onnxferry"].route = "ready"
         ready = self.repository.ready
         return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
 
@@ -103,19 +91,18 @@ class Protocol:
         return JSONResponse({"name": served.name, "ready": True})
 
     async def server_metadata(self, request: Request) -> Response:
-        request.scope["onnxferry"]["route"] = "metadata"
+        request.scope["onnxferry"].route = "metadata"
         return JSONResponse({"name": "onnxferry", "version": self.version, "extensions": EXTENSIONS})
 
     async def model_metadata(self, request: Request) -> Response:
         return JSONResponse(model_document(self.repository, find(self.repository, request, "model_metadata")))
 
     async def index(self, request: Request) -> Response:
-        request.scope["onnxferry"]["route"] = "index"
+        request.scope["onnxferry"].route = "index"
         body = await request.body()
         ready = read_json(body).get("ready", False) if body else False
-        caller = request.scope["onnxferry"]["caller"]
         rows = self.repository.index(ready=ready is True)
-        return JSONResponse([row for row in rows if caller.models is None or row["name"] in caller.models])
+        return JSONResponse([row for row in rows if request.scope["onnxferry"].may_use(row["name"])])
 
     async def load(self, request: Request) -> Response:
         return await self._change(request, "load")
@@ -124,21 +111,19 @@ class Protocol:
         return await self._change(request, "unload")
 
     async def _change(self, request: Request, what: str) -> Response:
-        request.scope["onnxferry"]["route"] = what
+        request.scope["onnxferry"].route = what
         await request.body()
         name = request.path_params["name"]
-        request.scope["onnxferry"]["caller"].check_model(name)
+        request.scope["onnxferry"].check_model(name)
         await (self.repository.load(name) if what == "load" else self.repository.unload(name))
         return Response(status_code=200)
 
 
 def find(repository: Repository, request: Request, route: str) -> ServedModel:
     """The model that a path names, which the caller may use. It stays open until the request is done. Raises RequestError for others."""
-    facts = request.scope["onnxferry"]
-    facts["route"] = route
-    served = repository.find_for(facts["caller"], request.path_params["name"], request.path_params.get("version"), facts)
-    facts["held"].enter_context(served.held())
-    return served
+    known = request.scope["onnxferry"]
+    known.route = route
+    return repository.find_for(known, request.path_params["name"], request.path_params.get("version"))
 
 
 def model_document(repository: Repository, served: ServedModel) -> dict[str, Any]:
@@ -168,14 +153,14 @@ def text_queue(served: ServedModel) -> TextQueue:
 def text_request(asked: dict[str, Any]) -> TextRequest:
     """From the protocol's body: ``text_input`` and ``parameters`` (max_tokens are bytes; temperature, top_k, top_p, seed, stop).
 
-    Parameters may stand beside ``text_input`` too, as clients of Triton's back ends send them.
+    Parameters may be given beside ``text_input`` too, as clients of Triton's back ends send them.
     """
     prompt, parameters = asked.get("text_input"), asked.get("parameters") or {}
     if not isinstance(prompt, str) or not isinstance(parameters, dict):
         raise InputError("text_input must be a text, and parameters an object")
     beside = {name: value for name, value in asked.items() if name not in ("id", "text_input", "parameters", "stream")}
     if twice := set(beside) & set(parameters):
-        raise InputError(f"{min(twice)[:60]!r} stands beside text_input and in parameters; give it once")
+        raise InputError(f"{min(twice)[:60]!r} is given both beside text_input and in parameters; give it once")
     parameters = {**beside, **parameters}
     known = {name: value for name, value in parameters.items() if value is not None}
     known.pop("details", None)

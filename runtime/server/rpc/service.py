@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -11,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.server.access import Access, Caller
+from onnxferry.runtime.server.access import Access
 from onnxferry.runtime.server.errors import GRPC_CODES, RequestError, answered
 from onnxferry.runtime.server.http.rest import EXTENSIONS, model_document
 from onnxferry.runtime.server.models import Repository, ServedModel
-from onnxferry.runtime.server.observe import Log, Metrics, request_id, trace_of
+from onnxferry.runtime.server.observe import Observer, Request, request_id, trace_of
 from onnxferry.runtime.server.rpc import protocol
 from onnxferry.runtime.server.tensors import described, from_bytes, from_list, to_bytes
 
@@ -41,9 +40,9 @@ _OPEN = ("ServerLive", "ServerReady")
 class GrpcService:
     """The methods, for one repository."""
 
-    def __init__(self, repository: Repository, access: Access, metrics: Metrics, log: Log, version: str) -> None:
-        self.repository, self.access, self.metrics, self.log, self.version = repository, access, metrics, log, version
-        self.methods: dict[str, Callable[[Any, Caller, dict[str, Any]], Awaitable[dict[str, Any]]]] = {
+    def __init__(self, repository: Repository, access: Access, observer: Observer, version: str) -> None:
+        self.repository, self.access, self.observer, self.version = repository, access, observer, version
+        self.methods: dict[str, Callable[[Any, Request], Awaitable[dict[str, Any]]]] = {
             "ServerLive": self.server_live,
             "ServerReady": self.server_ready,
             "ModelReady": self.model_ready,
@@ -72,66 +71,54 @@ class GrpcService:
     async def call(self, name: str, answer_class: Any, request: Any, context: Any) -> Any:
         import grpc
 
-        begun = time.perf_counter()
         headers = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        identity, (trace, _) = request_id(headers.get("x-request-id")), trace_of(headers.get("traceparent"))
-        facts: dict[str, Any] = {}
-        status, error, bug = "OK", "", ""
+        known = Request("grpc", request_id(headers.get("x-request-id")), trace_of(headers.get("traceparent"))[0], route=name)
+        status = "OK"
         try:
             if isinstance(request, RequestError):
                 raise request
-            caller = self.access.everybody
             if name not in _OPEN:
-                caller = self.access.caller(headers.get("authorization"))
-                caller.admit()
+                known.caller = self.access.caller(headers.get("authorization"))
+                known.caller.admit()
             left = context.time_remaining()
             longest = self.repository.options.timeout
             async with asyncio.timeout(longest if left is None else min(left, longest)):
-                return answer_class(**await self.methods[name](request, caller, facts))
+                return answer_class(**await self.methods[name](request, known))
         except Exception as raised:  # noqa: BLE001 (every error is answered; what is a bug goes to the log with its traceback)
-            answer, bug = answered(raised, self.repository.private_names, identity)
-            status, error = GRPC_CODES.get(answer.status, "INTERNAL"), str(answer)
+            answer, known.traceback = answered(raised, self.repository.private_names, known.identity)
+            status, known.error = GRPC_CODES.get(answer.status, "INTERNAL"), str(answer)
             extra = (("retry-after", str(max(1, round(answer.retry_after)))),) if answer.retry_after is not None else ()
-            await context.abort(getattr(grpc.StatusCode, status), error, (("x-request-id", identity), *extra))
+            await context.abort(getattr(grpc.StatusCode, status), known.error, (("x-request-id", known.identity), *extra))
         finally:
-            seconds = time.perf_counter() - begun
-            model, version = facts.get("model", ""), facts.get("version", "")
-            self.metrics.requests.labels("grpc", name, model, version, status).inc()
-            self.metrics.seconds.labels(name, model, version).observe(seconds)
-            if self.repository.options.log or bug:
-                self.log.write(
-                    "request", request_id=identity, trace_id=trace, method=name, status=status, ms=round(seconds * 1e3, 2),
-                    model=model, version=version, error=error, traceback=bug,
-                )  # fmt: skip
+            self.observer.done(known, status, bool(known.traceback), method=name)
 
-    async def server_live(self, request: Any, caller: Caller, facts: dict[str, Any]) -> dict[str, Any]:
+    async def server_live(self, request: Any, known: Request) -> dict[str, Any]:
         return {"live": True}
 
-    async def server_ready(self, request: Any, caller: Caller, facts: dict[str, Any]) -> dict[str, Any]:
+    async def server_ready(self, request: Any, known: Request) -> dict[str, Any]:
         return {"ready": self.repository.ready}
 
-    async def model_ready(self, request: Any, caller: Caller, facts: dict[str, Any]) -> dict[str, Any]:
+    async def model_ready(self, request: Any, known: Request) -> dict[str, Any]:
         try:
-            self.repository.find_for(caller, request.name, request.version or None, facts)
+            self.repository.find_for(known, request.name, request.version or None)
         except RequestError as error:
             if error.status == 503:
                 return {"ready": False}
             raise
         return {"ready": True}
 
-    async def server_metadata(self, request: Any, caller: Caller, facts: dict[str, Any]) -> dict[str, Any]:
+    async def server_metadata(self, request: Any, known: Request) -> dict[str, Any]:
         return {"name": "onnxferry", "version": self.version, "extensions": EXTENSIONS}
 
-    async def model_metadata(self, request: Any, caller: Caller, facts: dict[str, Any]) -> dict[str, Any]:
-        return model_document(self.repository, self.repository.find_for(caller, request.name, request.version or None, facts))
+    async def model_metadata(self, request: Any, known: Request) -> dict[str, Any]:
+        return model_document(self.repository, self.repository.find_for(known, request.name, request.version or None))
 
-    async def model_infer(self, request: Any, caller: Caller, facts: dict[str, Any]) -> dict[str, Any]:
-        served = self.repository.find_for(caller, request.model_name, request.model_version or None, facts)
-        with served.held():
-            raw = list(request.raw_input_contents)
-            feeds = _feeds(served, request, raw)
-            outputs = [output.name for output in request.outputs] or None
-            answer = await served.infer(feeds, outputs)
+    async def model_infer(self, request: Any, known: Request) -> dict[str, Any]:
+        served = self.repository.find_for(known, request.model_name, request.model_version or None)
+        raw = list(request.raw_input_contents)
+        feeds = _feeds(served, request, raw)
+        outputs = [output.name for output in request.outputs] or None
+        answer = await served.infer(feeds, outputs)
         as_raw = bool(raw) or any(np.asarray(array).dtype == np.float16 for array in answer.values())
         tensors = [described(name, array) for name, array in answer.items()]
         if not as_raw:
@@ -145,17 +132,17 @@ class GrpcService:
             "raw_output_contents": [to_bytes(array) for array in answer.values()] if as_raw else [],
         }
 
-    async def repository_index(self, request: Any, caller: Caller, facts: dict[str, Any]) -> dict[str, Any]:
+    async def repository_index(self, request: Any, known: Request) -> dict[str, Any]:
         rows = self.repository.index(ready=request.ready)
-        return {"models": [row for row in rows if caller.models is None or row["name"] in caller.models]}
+        return {"models": [row for row in rows if known.may_use(row["name"])]}
 
-    async def repository_load(self, request: Any, caller: Caller, facts: dict[str, Any]) -> dict[str, Any]:
-        caller.check_model(request.model_name)
+    async def repository_load(self, request: Any, known: Request) -> dict[str, Any]:
+        known.check_model(request.model_name)
         await self.repository.load(request.model_name)
         return {}
 
-    async def repository_unload(self, request: Any, caller: Caller, facts: dict[str, Any]) -> dict[str, Any]:
-        caller.check_model(request.model_name)
+    async def repository_unload(self, request: Any, known: Request) -> dict[str, Any]:
+        known.check_model(request.model_name)
         await self.repository.unload(request.model_name)
         return {}
 

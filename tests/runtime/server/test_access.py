@@ -109,7 +109,7 @@ def test_this_machine_needs_none(host: str) -> None:
 )
 def test_models_on_the_command_line(text: str, expected: tuple[str, str, str]) -> None:
     if expected[1] is None:
-        with pytest.raises(InputError, match="cannot stand in a URL"):
+        with pytest.raises(InputError, match="cannot be part of a URL"):
             model_source(text)
         return
     found = model_source(text)

@@ -37,7 +37,7 @@ def asked(client: TestClient, rounds: int) -> tuple[int, dict[str, object]]:
 
 
 def test_a_process_that_has_ended_is_started_again(counting: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxferry.runtime.server.models._LEAST_SECONDS", 3.0)
+    monkeypatch.setattr("onnxferry.runtime.server.opening._LEAST_SECONDS", 3.0)
     application = Application(options(ModelSource("counting", str(counting)), device="auto", isolated=True, timeout=3.0))
     with TestClient(application) as client:
         engine = application.repository.find("counting").engine

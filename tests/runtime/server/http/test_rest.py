@@ -273,9 +273,9 @@ def test_the_newest_version_unless_asked_otherwise(tmp_path: Path) -> None:
         assert about["versions"] == ["9", "10"]
 
 
-def test_a_name_that_stands_twice_is_refused(client: TestClient) -> None:
+def test_a_name_that_occurs_twice_is_refused(client: TestClient) -> None:
     answer = client.post("/run/echo", content=b'{"INT64": [[1]], "INT64": [[2]]}')
-    assert (answer.status_code, answer.json()["error"]) == (400, "the body is refused: 'INT64' stands twice in one object")
+    assert (answer.status_code, answer.json()["error"]) == (400, "the body is refused: 'INT64' occurs twice in one object")
 
 
 def test_a_compressed_body_is_refused_and_not_read_as_an_image(client: TestClient) -> None:
