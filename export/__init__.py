@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from onnxferry.export.families.checkpoint import export_checkpoint
     from onnxferry.export.options import ExportOptions
     from onnxferry.export.parity.report import ParityReport
+    from onnxferry.export.pipeline.convert import convert_file
     from onnxferry.export.pipeline.export import export_model, export_module
     from onnxferry.export.pipeline.verify import verify_file
+    from onnxferry.export.pipeline.wrap import wrap_file
     from onnxferry.export.tasks.image_input import ImageInput
 
 
@@ -33,14 +35,17 @@ __all__ = [
     "ImageInput",
     "ParityError",
     "ParityReport",
+    "convert_file",
     "export_checkpoint",
     "export_model",
     "export_module",
     "verify_file",
+    "wrap_file",
 ]
 
 
 _LAZY = {
+    "convert_file": "onnxferry.export.pipeline.convert",
     "export_checkpoint": "onnxferry.export.families.checkpoint",
     "export_model": "onnxferry.export.pipeline.export",
     "export_module": "onnxferry.export.pipeline.export",
@@ -48,6 +53,7 @@ _LAZY = {
     "ImageInput": "onnxferry.export.tasks.image_input",
     "ParityReport": "onnxferry.export.parity.report",
     "verify_file": "onnxferry.export.pipeline.verify",
+    "wrap_file": "onnxferry.export.pipeline.wrap",
 }
 
 

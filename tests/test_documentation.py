@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 import typer
+from foreign_files import ULTRALYTICS, photo_classifier
 
 from onnxferry.runtime.cli.main import VERBS, main
 
@@ -47,6 +48,7 @@ PAGES_WITH_PYTHON = [
     "docs/en/learn/compression.md",
     "docs/en/learn/explaining.md",
     "docs/en/how-to/jax.md",
+    "docs/en/how-to/files.md",
     "docs/en/how-to/keras.md",
     "docs/en/how-to/demo.md",
 ]
@@ -130,6 +132,7 @@ def test_python_examples_run_in_order(after_quickstart: Path) -> None:
     assert printed["docs/en/learn/explaining.md"] == ["ink under the most important patch: True\n"]
     assert printed["docs/en/reference/artifact.md"] == ["True\n"]
     assert printed["docs/en/how-to/jax.md"] == ["True\n"]
+    assert printed["docs/en/how-to/files.md"] == ["True\n"]
     (keras_digits,) = printed["docs/en/how-to/keras.md"]
     assert len(re.findall(r"Ranked\(label='\d', probability=[01]\.\d+\)", keras_digits)) == 3
     assert printed["docs/en/how-to/demo.md"] == ["7\n"]
@@ -180,6 +183,9 @@ def readers_files(after_quickstart: Path, tmp_path_factory: pytest.TempPathFacto
     for name, source in copies.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, folder / name)
+    photo_classifier(folder / "theirs.onnx", [None, 3, 32, 32])
+    photo_classifier(folder / "yolo-cls.onnx", [1, 3, 32, 32], metadata=ULTRALYTICS)
+    (folder / "labels.txt").write_text("cat\ndog\nowl\n")
     (folder / "other-letters.txt").write_text("Dear Ann,\nthank you for the letter of the third of May.\n")
     private = ec.generate_private_key(ec.SECP256R1())
     encoding, public = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo

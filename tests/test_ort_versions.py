@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from foreign_files import block
 
-from onnxferry.export import export_checkpoint, export_model
+from onnxferry.export import ExportError, convert_file, export_checkpoint, export_model, wrap_file
 from onnxferry.runtime import Contract, Engine
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.train.families.cnn import Cnn, CnnConfig
@@ -198,6 +199,17 @@ def test_bare_onnxruntime_loads_and_runs_every_artifact(bare: Path, artifacts: M
             ]
         replies = iter(given)
         replay_goldens(lambda _, replies=replies: next(replies), contract).raise_if_failed(name)
+
+
+def test_a_converted_file_runs_there_before_it_is_written(bare: Path, tmp_path: Path) -> None:
+    """LayerNormalization, Gelu and a mean with computed axes, of operator set 20 and the format of today, for the oldest runtime."""
+    file = block(tmp_path / "model.onnx", opset=23)
+    with pytest.raises(ExportError, match="Opset 23 is under development"):
+        convert_file(file, tmp_path / "same.onnx", opset=23, python=bare)
+    assert convert_file(file, tmp_path / "older.onnx", target=f"ort>={OLDEST_BARE}", python=bare).fixes[0] == "operator set 23, now 21"
+    report = wrap_file(tmp_path / "older.onnx", tmp_path / "ours.onnx", python=bare)
+    assert report.passed
+    assert contract_of(tmp_path / "ours.onnx").provenance["reference"].startswith(f"ONNX Runtime {OLDEST_BARE}.")
 
 
 def test_our_runtime_checks_every_artifact_there(old: Path, artifacts: Mapping[str, Path], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -25,7 +25,7 @@ from onnxferry.export.cli.image_options import (
     image_from,
     labels_from,
 )
-from onnxferry.export.cli.print_report import check_report_name, print_report, write_report_file
+from onnxferry.export.cli.print_report import check_report_name, print_report, print_tries, write_report_file
 from onnxferry.export.graphs.nodes import MAX_OPSET, OPSET
 from onnxferry.export.graphs.writer import checked_target
 from onnxferry.export.options import ExportKeywords, Feeds
@@ -34,13 +34,9 @@ from onnxferry.export.pipeline.export import export_model
 from onnxferry.export.progress import shown_by
 from onnxferry.export.sources.input_spec import InputDescription, parsed_inputs, samples_from_file
 from onnxferry.runtime.artifact.variants import decoder_path
-from onnxferry.runtime.cli.console import JsonOption, command, new_app, plain, print_json, print_next, stderr, stdout, try_command
+from onnxferry.runtime.cli.console import JsonOption, new_app, plain, print_json, stderr, stdout
 from onnxferry.runtime.errors import ParityError
 from onnxferry.runtime.formats import human_bytes
-
-if TYPE_CHECKING:
-    from onnxferry.runtime.engine.engine import Engine
-
 
 app = new_app()
 
@@ -145,7 +141,7 @@ def export(
     check_report_name(report_file)
     described = parsed_inputs(inputs or [])
     read = [samples_from_file(path) for path in samples or []]
-    examples = _example(described, read)
+    examples = example_from(described, read)
     options: ExportKeywords = {
         "dynamic_shapes": {d.name: d.axes for d in described if d.axes} or None,
         "samples": read[1:],
@@ -189,17 +185,7 @@ def export(
     print_report(report, " and ".join(f"{file} ({human_bytes(file.stat().st_size)})" for file in files))
     if report_file is not None:
         stdout().print(f"the report: {plain(report_file)}", soft_wrap=True)
-    from onnxferry.runtime.artifact.contract import kind_of
-    from onnxferry.runtime.engine.engine import Engine
-    from onnxferry.runtime.tasks.row_classifier import RowClassifier
-
-    with Engine(out, device="cpu") as engine:
-        kind = kind_of(engine.contract)
-        has_goldens = bool(engine.contract and engine.contract.goldens)
-        tries = try_command(kind, str(out)) or (
-            (command("predict", out, "ROWS.csv") if RowClassifier.fits(engine) else run_command(engine)),
-        )
-    print_next(*([command("check", out)] if has_goldens else ()), command("inspect", out), *tries)
+    print_tries(out)
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
@@ -207,13 +193,7 @@ def _identity(file: Path) -> tuple[int, int] | None:
     return (file.stat().st_ino, file.stat().st_mtime_ns) if file.is_file() else None
 
 
-def run_command(engine: Engine) -> str:
-    """An example of running the file once."""
-    table = all(len(spec.shape) == 2 and spec.shape[1] == 1 for spec in engine.inputs) and len(engine.inputs) > 1
-    return command("run", str(engine.path), "--feeds", "ROWS.csv" if table else "INPUTS.npz")
-
-
-def _example(described: Sequence[InputDescription], samples: Sequence[Feeds]) -> Feeds | None:
+def example_from(described: Sequence[InputDescription], samples: Sequence[Feeds]) -> Feeds | None:
     """The first sample, and random values for described inputs that it lacks; None if there are neither."""
     drawn = {d.name: d.example(number) for number, d in enumerate(described)}
     return {**drawn, **(samples[0] if samples else {})} or None

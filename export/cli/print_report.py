@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onnxferry.export.parity.report import REPORT_SUFFIXES, ParityReport
-from onnxferry.runtime.cli.console import plain, stdout
+from onnxferry.export.progress import shown_by
+from onnxferry.runtime.cli.console import command, plain, print_json, print_next, stderr, stdout, try_command
 from onnxferry.runtime.cli.parity_table import OutputRow, parity_table
 from onnxferry.runtime.errors import ExportError, InputError
+from onnxferry.runtime.formats import human_bytes
+
+if TYPE_CHECKING:
+    from onnxferry.runtime.engine.engine import Engine
 
 
 def check_report_name(file: Path | None) -> None:
@@ -48,3 +55,37 @@ def print_report(report: ParityReport, what: str) -> None:
     if report.refused:
         others = ", ".join(strategy for strategy, _ in report.refused)
         console.print(f"made by {plain(report.strategy)}; refused before: {plain(others)} (--report and --json say why)", soft_wrap=True)
+
+
+def finish_report(make: Callable[[], ParityReport], out: Path, doing: str, as_json: bool) -> None:
+    """Run ``make``, which writes one file to ``out``, and print its report: for verbs without options of their own for that."""
+    if as_json:
+        report = make()
+        size = out.stat().st_size
+        print_json({"model": str(out), "bytes": size, "files": [str(out)], **report.to_json()})
+        return
+    with stderr().status(plain(doing)) as status, shown_by(lambda line: status.update(plain(line))):
+        report = make()
+    print_report(report, f"{out} ({human_bytes(out.stat().st_size)})")
+    print_tries(out)
+
+
+def print_tries(out: Path) -> None:
+    """Commands to try on a file that was just written."""
+    from onnxferry.runtime.artifact.contract import kind_of
+    from onnxferry.runtime.engine.engine import Engine
+    from onnxferry.runtime.tasks.row_classifier import RowClassifier
+
+    with Engine(out, device="cpu") as engine:
+        kind = kind_of(engine.contract)
+        has_goldens = bool(engine.contract and engine.contract.goldens)
+        tries = try_command(kind, str(out)) or (
+            (command("predict", out, "ROWS.csv") if RowClassifier.fits(engine) else run_command(engine)),
+        )
+    print_next(*([command("check", out)] if has_goldens else ()), command("inspect", out), *tries)
+
+
+def run_command(engine: Engine) -> str:
+    """An example of running the file once."""
+    table = all(len(spec.shape) == 2 and spec.shape[1] == 1 for spec in engine.inputs) and len(engine.inputs) > 1
+    return command("run", str(engine.path), "--feeds", "ROWS.csv" if table else "INPUTS.npz")

@@ -231,7 +231,7 @@ def _capture(c: Context) -> Cause | None:
 
 
 def _known_limit(c: Context) -> Cause | None:
-    return c.candidate.likely if c.failure.kind in ("difference", "decision") else None
+    return c.candidate.likely if c.failure.kind in ("difference", "decision", "runtime") else None
 
 
 def _converter(c: Context) -> Cause | None:

@@ -146,7 +146,20 @@ class _Without:
         return {name: array for name, array in self._engine.run(feeds).items() if name not in self._added}
 
 
-def _plan(chosen: Chosen, path: Path, engine: Engine, samples: Sequence[Feeds]) -> tuple[Plan, list[Case]]:
+def plan_for_file(chosen: Chosen, path: Path, samples: Sequence[Feeds], axes: Mapping[str, Mapping[int, str]] | None = None) -> Plan:
+    """A model with the inputs of a file that was made from it. ``axes``: other names for the file's dynamic axes."""
+    with Engine(path, device="cpu") as engine:
+        plan, _ = _plan(chosen, path, engine, samples, axes)
+    return plan
+
+
+def _plan(
+    chosen: Chosen,
+    path: Path,
+    engine: Engine,
+    samples: Sequence[Feeds],
+    named: Mapping[str, Mapping[int, str]] | None = None,
+) -> tuple[Plan, list[Case]]:
     """The model with the file's inputs, and the cases that it brings.
 
     If the model names its outputs differently than the file, they are matched by position.
@@ -162,7 +175,7 @@ def _plan(chosen: Chosen, path: Path, engine: Engine, samples: Sequence[Feeds]) 
         (plan,) = chosen.plans(None, task, path)
         return plan, given_cases(plan)[:1]
     example = next(iter(samples), None) or example_inputs(engine.inputs)
-    axes = _dynamic_axes(engine)
+    axes = {name: {**places, **(named or {}).get(name, {})} for name, places in _dynamic_axes(engine).items()}
     (plan,) = chosen.plans(example, ExportOptions(dynamic_shapes=axes), path)
     own = plan.source.output_names
     if set(own) != set(names) and len(own) == len(names) and chosen.takes("output_names"):

@@ -97,7 +97,7 @@ class OnnxSource:
                 step = noise.roundings * float(np.finfo(array.dtype).eps)
                 with np.errstate(over="ignore"):
                     moved[name] = (array * (1 + step * rng.uniform(-1, 1, array.shape))).astype(array.dtype)
-        return self._engine.run(moved)
+        return self.run(moved)
 
     def strategies(self, opset: int) -> Sequence[Strategy]:
         return (Strategy("the file as it is", lambda: Candidate(load_onnx(self._path), foreign=True)),)

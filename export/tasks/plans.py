@@ -61,8 +61,10 @@ def _of_images(make: MakePlans, package: str, example_inputs: Any, image: ImageI
     given = [] if not example_inputs else [dict(example_inputs)]
     samples = [*given, *options.samples]
     plain = dataclasses.replace(options, samples=(), golden=True, dynamic_shapes=None)
-    if package in ("", "onnx") or image.layout != "auto":
-        layouts: Sequence[str] = (image.layout,) if image.layout != "auto" else ()
+    if package == "":
+        layouts: Sequence[str] = ()
+    elif image.layout != "auto":
+        layouts = (image.layout,)
     else:
         layouts = {"sklearn": ("flat",), "keras": ("nhwc", "nchw", "nhw", "flat")}.get(package, ("nchw", "flat", "nhwc", "nhw"))
     if not layouts:  # it brings an example of its own, whose shape says it

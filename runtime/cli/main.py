@@ -22,6 +22,8 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "check": ("onnxferry.runtime.cli.check:app", "Replay a file's golden samples on this machine."),
     "verify": ("onnxferry.export.cli.verify:app", "Compare a file with the model that it was exported from."),
     "evaluate": ("onnxferry.runtime.cli.tasks.evaluate:app", "Measure a classifier on images or rows, or a text generator."),
+    "wrap": ("onnxferry.export.cli.wrap:app", "Give a file from elsewhere a contract, golden samples and what it lacks."),
+    "convert": ("onnxferry.export.cli.convert:app", "Write a file in another operator set, or for an older ONNX Runtime."),
     "optimize": ("onnxferry.export.cli.optimize:app", "Make faster or smaller variants, each with its certificate."),
     "generate": ("onnxferry.runtime.cli.tasks.generate:app", "Generate text."),
     "predict": ("onnxferry.runtime.cli.tasks.predict:app", "Classify images, or rows of a table."),
@@ -67,13 +69,13 @@ _EXTRAS = {
 
 _FILE_OPTIONS = frozenset(
     [
-        *("--data", "--feeds", "--grid", "--init", "--key", "--others", "--out", "-o", "--picture", "--plot", "--report", "--samples"),
-        *("--signature", "--tls-cert", "--tls-key", "--tokens", "--trace", "--weights"),
+        *("--data", "--feeds", "--grid", "--init", "--key", "--others", "--out", "-o", "--picture", "--plot", "--python", "--report"),
+        *("--samples", "--signature", "--tls-cert", "--tls-key", "--tokens", "--trace", "--weights"),
     ]
 )
 """Options whose value is a file or a folder. Python takes an empty name for the current folder, which is never what was meant."""
 
-_FILE_ARGUMENTS = frozenset(("export", "verify", "deploy", "sign", "verify-signature"))
+_FILE_ARGUMENTS = frozenset(("export", "wrap", "convert", "verify", "deploy", "sign", "verify-signature"))
 """Verbs whose arguments are files or folders. Those of the other verbs that take models and images say it themselves."""
 
 
