@@ -1,0 +1,91 @@
+// {{NAME}}: verifies the model on this machine, then runs it on what the command line names.
+//
+//     npm install
+//     node main.mjs{{ARGUMENT}}
+
+import { readFile, writeFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+
+import * as ort from "onnxruntime-node";
+
+import { openArtifact } from "./artifact.mjs";
+import * as tasks from "./tasks.mjs";
+
+const path = fileURLToPath(new URL("./{{FILE}}", import.meta.url));
+const [input, ...rest] = process.argv.slice(2);
+
+try {
+  const artifact = await openArtifact(ort, await readFile(path), {}, path);
+  await verify(artifact);
+  await answer(artifact);
+} catch (error) {
+  console.error(`error: ${error.message}`);
+  process.exitCode = 1;
+}
+
+async function verify(artifact) {
+  const { rows, passed } = await artifact.check();
+  const failed = rows.filter((row) => !row.passed);
+  for (const row of failed) console.error(`sample ${row.sample}, ${row.output}: ${row.problem}`);
+  if (!rows.length) throw new Error("the model has no golden samples, so it cannot be verified");
+  if (!passed) throw new Error(`the model does not give what it should on this machine: ${failed.length} of ${rows.length} outputs failed`);
+  console.log(`verified: ${rows.length} of ${rows.length} outputs of the golden samples are as expected`);
+}
+
+async function answer(artifact) {
+  const { kind, labels } = artifact.contract;
+  if (kind === "recogniser") {
+    const { classes, known } = await tasks.classify(artifact, await readImage(artifact, input));
+    for (const { label, probability } of classes.slice(0, 3)) console.log(`${label}  ${(100 * probability).toFixed(1)} %`);
+    if (!known) console.log("probably none of its classes");
+  } else if (kind === "text-generator") {
+    const seed = Number(rest[0] ?? 0);
+    for await (const piece of tasks.write(artifact, input ?? "", { seed })) process.stdout.write(piece);
+    process.stdout.write("\n");
+  } else if (kind === "image-generator") {
+    const wanted = input ?? labels[0] ?? "0";
+    const label = labels.length ? labels.indexOf(wanted) : Number(wanted);
+    if (!(label >= 0)) throw new Error(`no class ${wanted}; expected one of ${labels.join(", ")}`);
+    await writeImage(await tasks.sample(artifact, 1, [label], Number(rest[0] ?? 0)), "sample.png");
+  } else if (kind === "encoder") {
+    const { image, score, unusual } = await tasks.reconstruct(artifact, await readImage(artifact, input));
+    console.log(`anomaly score ${score.toFixed(5)}${unusual ? ", unusual" : ""}`);
+    await writeImage(image, "reconstruction.png");
+  } else {
+    if (!input) throw new Error("give a JSON file of the inputs: { name: { dtype, shape, data } }, data a list of numbers");
+    console.log(JSON.stringify(await runOnJson(artifact, JSON.parse(await readFile(input, "utf8"))), null, 1));
+  }
+}
+
+async function readImage(artifact, file) {
+  if (!file) throw new Error("give an image file: node main.mjs image.png");
+  const { default: sharp } = await import("sharp");
+  // Pixels as they are in the file: turned as its EXIF orientation says, with an alpha channel.
+  const { data, info } = await sharp(file).rotate().toColourspace("srgb").ensureAlpha().raw().toBuffer({ resolveWithObject: true });
+  return tasks.imageFromRgba(data, info.width, info.height, artifact.contract.options.channels ?? 3);
+}
+
+async function writeImage(image, file) {
+  const { default: sharp } = await import("sharp");
+  const { rgba, width, height } = tasks.rgbaFromImage(image);
+  await writeFile(file, await sharp(rgba, { raw: { width, height, channels: 4 } }).png().toBuffer());
+  console.log(file);
+}
+
+async function runOnJson(artifact, inputs) {
+  const arrays = { float32: Float32Array, float64: Float64Array, uint8: Uint8Array, int8: Int8Array, int32: Int32Array, bool: Uint8Array };
+  const typed = ({ dtype, shape, data }) => {
+    if (dtype === "str") return { dtype, shape, data };
+    if (dtype === "int64") return { dtype, shape, data: BigInt64Array.from(data, BigInt) };
+    if (!arrays[dtype]) throw new Error(`this example does not read ${dtype} from JSON; see artifact.mjs`);
+    return { dtype, shape, data: arrays[dtype].from(data) };
+  };
+  const outputs = await artifact.run(Object.fromEntries(Object.entries(inputs).map(([name, value]) => [name, typed(value)])));
+  return Object.fromEntries(
+    Object.entries(outputs).map(([name, { dtype, shape, data }]) => [name, { dtype, shape, data: Array.from(data, plain) }]),
+  );
+}
+
+function plain(value) {
+  return typeof value === "bigint" ? Number(value) : value;
+}
