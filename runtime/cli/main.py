@@ -37,6 +37,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "serve": ("onnxferry.runtime.cli.serve:app", "Serve models over HTTP and gRPC."),
     "deploy": ("onnxferry.runtime.cli.deploy:app", "Hand models over to Triton, KServe or MLServer."),
     "doctor": ("onnxferry.runtime.cli.doctor:app", "Find out what this machine can run, and how to fix it."),
+    "embed": ("onnxferry.runtime.cli.embed:app", "Write a project that runs a model in another language."),
     "sign": ("onnxferry.runtime.cli.sign:signing_app", "Sign a model file or folder with a private key."),
     "verify-signature": ("onnxferry.runtime.cli.sign:verifying_app", "Verify who signed a model, and that nothing has changed."),
     "models": ("onnxferry.runtime.cli.models:app", "List the shipped models."),

@@ -1,6 +1,6 @@
 // {{NAME}}: verifies the model on this machine, then runs it on what the command line names.
 //
-//     npm install
+//     npm install --onnxruntime-node-install=skip
 //     node main.mjs{{ARGUMENT}}
 
 import { readFile, writeFile } from "node:fs/promises";

@@ -1,0 +1,1 @@
+"""Projects that run an artifact in other languages: ``onnxferry embed``."""
