@@ -37,6 +37,13 @@ class ExportKeywords(TypedDict, total=False):
     scores: str | None
 
 
+class ModelKeywords(ExportKeywords, total=False):
+    """Those of models too, which may be run in an environment of their own."""
+
+    signature: str | None
+    python: str | os.PathLike[str] | None
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ExportOptions:
     """All options of an export. Which of them a framework takes stands in the table of ``sources/choose.py``."""
@@ -61,6 +68,8 @@ class ExportOptions:
     image: Any = None
     activation: str = "auto"  # with labels: softmax or sigmoid for logits, none for probabilities; auto: by what the model gives
     scores: str | None = None  # with labels: the output that they name; None: the one that has as many numbers a row
+    signature: str | None = None  # of a TensorFlow model; None: serving_default, or the only one
+    python: str | os.PathLike[str] | None = None  # the interpreter of the environment that has TensorFlow; None: this one
 
     def chosen_goldens(self, default: Sequence[Feeds] | None) -> Sequence[Feeds] | None:
         """The inputs to store as golden samples: ``default`` where the choice was left to us (None: choose after the comparison)."""

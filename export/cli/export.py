@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from onnxferry.export.cli.environment_options import PythonOption, SignatureOption
 from onnxferry.export.cli.image_options import (
     ActivationOption,
     ColorOption,
@@ -28,7 +29,7 @@ from onnxferry.export.cli.image_options import (
 from onnxferry.export.cli.print_report import check_report_name, print_report, print_tries, write_report_file
 from onnxferry.export.graphs.nodes import MAX_OPSET, OPSET
 from onnxferry.export.graphs.writer import checked_target
-from onnxferry.export.options import ExportKeywords, Feeds
+from onnxferry.export.options import Feeds, ModelKeywords
 from onnxferry.export.parity.report import ParityReport
 from onnxferry.export.pipeline.export import export_model
 from onnxferry.export.progress import shown_by
@@ -48,7 +49,7 @@ def export(
         typer.Argument(
             metavar="SOURCE",
             help="A run folder or checkpoint, pkg.module:make_model, a .pt2 program, a TorchScript .pt, a .keras model, boosted trees "
-            "(.txt, .json, .ubj, .cbm), or an .onnx file.",
+            "(.txt, .json, .ubj, .cbm), a TensorFlow SavedModel or .tflite, or an .onnx file.",
             show_default=False,
         ),
     ],
@@ -67,6 +68,8 @@ def export(
         Path | None,
         typer.Option("--weights", metavar="FILE", help="State dict for a named PyTorch model: .safetensors or .pt.", show_default=False),
     ] = None,
+    signature: SignatureOption = None,
+    python: PythonOption = None,
     samples: Annotated[
         list[Path] | None,
         typer.Option(
@@ -130,6 +133,7 @@ def export(
     onnxferry export model.keras -o model.onnx
     onnxferry export model.txt -o model.onnx      # LightGBM; XGBoost's .json and .ubj, CatBoost's .cbm
     onnxferry export program.pt2 -o model.onnx
+    onnxferry export saved_model --python tf-env/bin/python -o model.onnx      # TensorFlow
     onnxferry export theirs.onnx -o verified.onnx
     onnxferry export digits.keras --labels 0,1,2,3,4,5,6,7,8,9 --image 28x28x1 --scale 1/255 -o digits.onnx
     ```
@@ -142,7 +146,7 @@ def export(
     described = parsed_inputs(inputs or [])
     read = [samples_from_file(path) for path in samples or []]
     examples = example_from(described, read)
-    options: ExportKeywords = {
+    options: ModelKeywords = {
         "dynamic_shapes": {d.name: d.axes for d in described if d.axes} or None,
         "samples": read[1:],
         "golden": golden == "auto" if golden in ("auto", "none") else [samples_from_file(golden)],
@@ -157,6 +161,8 @@ def export(
         "image": image_from(image, scale, mean, std, fit=fit, resize=resize, interpolation=interpolation, color=color, layout=layout),
         "activation": activation,
         "scores": scores,
+        "signature": signature,
+        "python": python,
         "name": name or None,
         "description": description,
         "license": license_,

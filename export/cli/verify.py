@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from onnxferry.export.cli.environment_options import PythonOption, SignatureOption
 from onnxferry.export.cli.print_report import check_report_name, print_report, write_report_file
 from onnxferry.export.parity.report import ParityReport
 from onnxferry.export.pipeline.verify import verify_file
@@ -41,7 +42,7 @@ def verify(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="The model: a run folder or checkpoint, pkg.module:make_model, or a .pt2, .keras or .onnx file.",
+            help="The model: a run folder or checkpoint, pkg.module:make_model, a SavedModel, or a .pt2, .keras, .onnx … file.",
             show_default=False,
         ),
     ],
@@ -60,6 +61,8 @@ def verify(
     strict_nonfinite: Annotated[
         bool, typer.Option("--strict-nonfinite", help="Fail where NaN or infinity is answered otherwise than by the model.")
     ] = False,
+    signature: SignatureOption = None,
+    python: PythonOption = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     limit: LimitOption = None,
@@ -82,7 +85,7 @@ def verify(
     """
     verify_model(
         find_model(model), source, weights=weights, samples=samples or [], report_file=report_file, limits=raised_limits(limit or ()),
-        device=device, threads=threads, strict_nonfinite=strict_nonfinite, as_json=as_json,
+        device=device, threads=threads, strict_nonfinite=strict_nonfinite, signature=signature, python=python, as_json=as_json,
     )  # fmt: skip
 
 
@@ -97,6 +100,8 @@ def verify_model(
     device: str,
     threads: int | None,
     strict_nonfinite: bool = False,
+    signature: str | None = None,
+    python: Path | None = None,
     as_json: bool,
 ) -> None:
     """Compare and print, for this verb and for ``check --against``. Raises ParityError if the file does something else."""
@@ -105,8 +110,9 @@ def verify_model(
 
     def compared() -> ParityReport:
         return verify_file(
-            model, source, weights=weights, samples=feeds, limits=limits, device=device, threads=threads, strict_nonfinite=strict_nonfinite
-        )
+            model, source, weights=weights, samples=feeds, limits=limits, device=device, threads=threads, strict_nonfinite=strict_nonfinite,
+            signature=signature, python=python,
+        )  # fmt: skip
 
     if as_json:
         report = compared()

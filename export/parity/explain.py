@@ -237,7 +237,7 @@ def _known_limit(c: Context) -> Cause | None:
 def _converter(c: Context) -> Cause | None:
     if c.candidate.converter and c.failure.kind in ("difference", "decision", "not-finite", "shape"):
         return (
-            f"{c.candidate.converter} makes another computation of this estimator than the framework's own, in every precision",
+            f"{c.candidate.converter} makes another computation of this model than the framework's own, in every precision",
             f"a newer {c.candidate.converter}, another estimator of the kind, or, for a difference you can live with, rtol and atol",
         )
     return None

@@ -21,7 +21,7 @@ import onnx
 
 from onnxferry.export.graphs import nodes
 from onnxferry.export.graphs.writer import checked_target, write_artifact
-from onnxferry.export.options import ExportKeywords, ExportOptions
+from onnxferry.export.options import ExportKeywords, ExportOptions, ModelKeywords
 from onnxferry.export.parity.attempt import Attempt, try_strategy
 from onnxferry.export.parity.explain import explain
 from onnxferry.export.parity.probes import Case, given_case
@@ -39,7 +39,7 @@ LOCK = threading.RLock()
 """Held by every export and verification: a capture patches torch, ``warnings`` and file descriptor 2, which all threads share."""
 
 
-def export_model(model: Any, example_inputs: Any, path: str | os.PathLike[str], **options: Unpack[ExportKeywords]) -> ParityReport:
+def export_model(model: Any, example_inputs: Any, path: str | os.PathLike[str], **options: Unpack[ModelKeywords]) -> ParityReport:
     """Export a model of any framework to an ONNX file that is compared with it, or write nothing.
 
     ``model``: a ``torch.nn.Module``, a ``torch.export`` program, a Keras model, a JAX function or module, a fitted scikit-learn

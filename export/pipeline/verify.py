@@ -6,6 +6,7 @@ report = verify_file("model.onnx", make_model(), samples=[{"x": x}])
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,8 @@ def verify_file(
     device: str = "cpu",
     threads: int | None = None,
     strict_nonfinite: bool = False,
+    signature: str | None = None,
+    python: str | os.PathLike[str] | None = None,
 ) -> ParityReport:
     """Compare an .onnx file with the model that it was exported from: any model that :func:`export_model` takes.
 
@@ -60,7 +63,7 @@ def verify_file(
     run or checkpoint brings the inputs of its own export. Tolerances are by dtype, or the contract's if wider ones were given at the
     export. ``weights``: a state dict for the PyTorch model that ``"pkg.module:make_model"`` makes. ``limits``, ``device``, ``threads``:
     how the file is opened. ``strict_nonfinite``: a file fails that answers NaN or infinity in an input otherwise than the model; it is
-    only noted if False.
+    only noted if False. ``signature``, ``python``: of a TensorFlow model, as at the export.
 
     Returns the report: ``report.passed`` is the verdict, a difference raises nothing. Runs one at a time, as exports do.
     Raises ArtifactError for a file that cannot be opened, InputError if the file's inputs are not the model's or an option is not for
@@ -72,10 +75,13 @@ def verify_file(
     with LOCK, Engine(path, device=device, threads=threads, limits=limits) as engine:
         known = [dict(golden.inputs) for golden in engine.contract.goldens] if engine.contract else []
         samples = [_by_input(engine, feeds, f"sample {number}") for number, feeds in enumerate(samples)]
-        plan, cases = _plan(choose(model, weights=weights), Path(path), engine, [*samples, *known])
+        asked = ExportOptions(signature=signature, python=python)
+        plan, cases = _plan(choose(model, weights=weights), Path(path), engine, [*samples, *known], asked=asked)
         source = plan.source
         if strict_nonfinite and not isinstance(source, RoundedSource):
-            raise InputError("NaN and infinity are compared for PyTorch, Keras, JAX and .onnx models: leave strict_nonfinite out")
+            raise InputError(
+                "NaN and infinity are compared for PyTorch, Keras, JAX, TensorFlow and .onnx models: leave strict_nonfinite out"
+            )
         for what, group in (("golden sample", known), ("sample", samples)):
             for number, feeds in enumerate(group):
                 name = f"{what} {number}"
@@ -159,27 +165,29 @@ def _plan(
     engine: Engine,
     samples: Sequence[Feeds],
     named: Mapping[str, Mapping[int, str]] | None = None,
+    asked: ExportOptions | None = None,
 ) -> tuple[Plan, list[Case]]:
     """The model with the file's inputs, and the cases that it brings.
 
     If the model names its outputs differently than the file, they are matched by position.
     """
+    asked = asked or ExportOptions()
     names = tuple(spec.name for spec in engine.outputs)
     if not chosen.takes("samples"):
-        plans = chosen.plans(None, ExportOptions(), path)
+        plans = chosen.plans(None, asked, path)
         # A model in two files: the one with these outputs.
         plan = next((plan for plan in plans if set(plan.source.output_names) <= set(names)), plans[0])
         return plan, given_cases(plan)
     task = _task(engine)
     if task is not None:
-        (plan,) = chosen.plans(None, task, path)
+        (plan,) = chosen.plans(None, dataclasses.replace(task, signature=asked.signature, python=asked.python), path)
         return plan, given_cases(plan)[:1]
     example = next(iter(samples), None) or example_inputs(engine.inputs)
     axes = {name: {**places, **(named or {}).get(name, {})} for name, places in _dynamic_axes(engine).items()}
-    (plan,) = chosen.plans(example, ExportOptions(dynamic_shapes=axes), path)
+    (plan,) = chosen.plans(example, dataclasses.replace(asked, dynamic_shapes=axes), path)
     own = plan.source.output_names
     if set(own) != set(names) and len(own) == len(names) and chosen.takes("output_names"):
-        (plan,) = chosen.plans(example, ExportOptions(dynamic_shapes=axes, output_names=names), path)
+        (plan,) = chosen.plans(example, dataclasses.replace(asked, dynamic_shapes=axes, output_names=names), path)
     unknown = sorted({spec.name for spec in plan.source.inputs} - {spec.name for spec in (*engine.inputs, *engine.optional_inputs)})
     if unknown:
         raise InputError(

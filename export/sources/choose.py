@@ -20,7 +20,7 @@ from typing import Any
 from onnxferry.export.options import ExportOptions
 from onnxferry.export.source import IN_TRAINING_MODE, Plan
 from onnxferry.export.sources.factory import FACTORY, object_from_factory
-from onnxferry.export.sources.other_files import is_torchscript, refuse_other, way_from
+from onnxferry.export.sources.other_files import is_saved_model, is_torchscript, refuse_other, way_from
 from onnxferry.export.tasks.plans import task_plans
 from onnxferry.runtime.arguments import kind
 from onnxferry.runtime.errors import ExportError, InputError, MissingExtraError
@@ -110,6 +110,15 @@ FRAMEWORKS = (
         COMPARED | {"opset", "strict_nonfinite"},
         "keras",
     ),
+    # After Keras: the models of its TensorFlow backend have TensorFlow's classes too.
+    Framework(
+        "a TensorFlow SavedModel folder, tf.function or .tflite file",
+        "tensorflow",
+        (".tflite", ".lite"),
+        "onnxferry.export.sources.tensorflow.source:plans",
+        COMPARED | {"opset", "strict_nonfinite", "signature", "python"},
+        "tensorflow",
+    ),
     Framework(
         "a torch.nn.Module, torch.export program (.pt2) or TorchScript archive (.pt, .torchscript)",
         "torch",
@@ -125,9 +134,11 @@ FRAMEWORKS = (
 HINTS = {
     "weights": "it loads a state dict into a PyTorch model that is named as pkg.module:make_model",
     "with_labels": "it adds the class names of a classifier that was trained with onnxferry",
-    "strict_nonfinite": "NaN and infinity are compared for PyTorch, Keras, JAX and .onnx models",
+    "strict_nonfinite": "NaN and infinity are compared for PyTorch, Keras, JAX, TensorFlow and .onnx models",
     "labels": "a run has its own",
     "image": "a run prepares its images itself",
+    "signature": "it chooses one of the signatures of a TensorFlow model",
+    "python": "it names the environment in which a TensorFlow model is run",
     "bits": "it is for text generators that were trained with onnxferry; for other models, see onnxferry optimize",
 }
 
@@ -279,6 +290,8 @@ def _untrained(name: str, made: Any) -> tuple[str, ...]:
 def _of_file(path: Path) -> Framework:
     refuse_other(path)
     framework = _framework(path)
+    if is_saved_model(path):
+        return next(framework for framework in FRAMEWORKS if framework.package == "tensorflow")
     if framework is not None and path.suffix.lower() != PROGRAM and is_torchscript(path):
         return next(framework for framework in FRAMEWORKS if framework.package == "torch")
     if framework is not None:

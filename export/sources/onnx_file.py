@@ -17,6 +17,7 @@ import onnx
 from onnxferry.export.graphs.reading import load_onnx
 from onnxferry.export.options import ExportOptions
 from onnxferry.export.source import Candidate, Feeds, InputSpec, Noise, Plan, Strategy, as_array, numbered
+from onnxferry.export.sources.moved_inputs import moved_inputs
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import ExportError, InputError
@@ -90,14 +91,7 @@ class OnnxSource:
 
     def run_rounded(self, feeds: Feeds, seed: int, noise: Noise) -> dict[str, np.ndarray] | None:
         """The float inputs are off by so many roundings: ONNX Runtime does not let its operators round otherwise."""
-        rng = np.random.default_rng(seed)
-        moved = dict(feeds)
-        for name, array in feeds.items():
-            if array.dtype.kind == "f":
-                step = noise.roundings * float(np.finfo(array.dtype).eps)
-                with np.errstate(over="ignore"):
-                    moved[name] = (array * (1 + step * rng.uniform(-1, 1, array.shape))).astype(array.dtype)
-        return self.run(moved)
+        return self.run(moved_inputs(feeds, seed, noise))
 
     def strategies(self, opset: int) -> Sequence[Strategy]:
         return (Strategy("the file as it is", lambda: Candidate(load_onnx(self._path), foreign=True)),)

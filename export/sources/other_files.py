@@ -13,9 +13,8 @@ WAYS = {
         ".h5",
         ".hdf5",
     ): "is an older file of Keras: save it as .keras, keras.models.load_model({name!r}).save('model.keras'), and export that",
-    (".tflite", ".lite"): "is a TensorFlow Lite file: export the Keras model that it was made from, or convert it with tf2onnx "
-    "(python -m tf2onnx.convert --tflite {name} --output theirs.onnx) and export theirs.onnx",
-    (".pb",): "is a TensorFlow graph: convert it with tf2onnx (python -m tf2onnx.convert --help) and export the .onnx file",
+    (".pb",): "is a TensorFlow graph: name the SavedModel folder that it is in (saved_model.pb), or convert a frozen graph with tf2onnx "
+    "(python -m tf2onnx.convert --help) and export the .onnx file",
     (
         ".mlmodel",
         ".mlpackage",
@@ -34,7 +33,6 @@ WAYS = {
 
 
 PACKAGES = {
-    "tensorflow": "save a Keras model as .keras, or convert it with tf2onnx, and export that file",
     "tf_keras": "load it with keras 3 (keras.models.load_model) and export that",
     "paddle": "convert it with paddle2onnx and export the .onnx file",
     "mxnet": "convert it to .onnx with its own exporter and export that file",
@@ -53,19 +51,17 @@ def way_from(model: Any) -> str:
 
 
 def refuse_other(path: Path) -> None:
-    """Raises InputError for a file or folder that is known not to be exported, with what to do instead."""
-    if path.is_dir():
-        if (path / "saved_model.pb").is_file():
-            raise InputError(
-                f"{path} is a TensorFlow SavedModel: save the Keras model as .keras, or convert it with tf2onnx (python -m tf2onnx.convert "
-                f"--saved-model {path} --output theirs.onnx) and export theirs.onnx"
-            )
-        return
+    """Raises InputError for a file that is known not to be exported, with what to do instead."""
     suffix = path.suffix.lower()
     if path.is_file():
         for endings, words in WAYS.items():
             if suffix in endings:
                 raise InputError(f"{path.name} {words.format(name=path.name, stem=path.stem)}")
+
+
+def is_saved_model(path: Path) -> bool:
+    """Whether a folder is one that ``tf.saved_model.save`` made."""
+    return path.is_dir() and ((path / "saved_model.pb").is_file() or (path / "saved_model.pbtxt").is_file())
 
 
 def is_torchscript(path: Path) -> bool:

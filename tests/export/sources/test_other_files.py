@@ -17,7 +17,6 @@ from onnxferry.runtime.errors import CheckpointError, ExportError, InputError
     ("name", "words"),
     [
         ("m.h5", r"save it as \.keras, keras\.models\.load_model\('m\.h5'\)"),
-        ("m.tflite", r"tf2onnx"),
         ("w.safetensors", r"--weights w\.safetensors"),
     ],
 )
@@ -25,12 +24,6 @@ def test_the_way_from_other_files(tmp_path: Path, name: str, words: str) -> None
     (tmp_path / name).write_bytes(b"tree")
     with pytest.raises(InputError, match=words):
         choose(tmp_path / name)
-
-
-def test_a_folder_of_tensorflow_is_no_run(tmp_path: Path) -> None:
-    (tmp_path / "saved_model.pb").touch()
-    with pytest.raises(InputError, match=r"SavedModel.*tf2onnx"):
-        choose(tmp_path)
 
 
 def test_no_ending_stands_twice() -> None:
@@ -62,7 +55,6 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("package", "words"),
     [
-        ("tensorflow.python.trackable", r"tf2onnx"),
         ("paddle.nn", r"paddle2onnx"),
         ("onnx", r"onnx\.save"),
     ],

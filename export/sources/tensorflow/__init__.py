@@ -1,0 +1,1 @@
+"""TensorFlow's SavedModels, functions and TensorFlow Lite files, run and converted in a process of their own."""

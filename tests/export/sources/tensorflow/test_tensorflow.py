@@ -1,0 +1,182 @@
+"""TensorFlow models from an environment of their own: SavedModels and TensorFlow Lite files, right, or refused in one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnxferry.export import export_model
+from onnxferry.export.sources.tensorflow.process import child_of
+from onnxferry.runtime import Engine
+from onnxferry.runtime.errors import ExportError, InputError, MissingExtraError, ParityError
+
+RIGHT = {
+    "perceptron": (["features"], ["scores"]),
+    "two ends": (["left", "right"], ["largest", "total"]),
+    "convolution": (["image"], ["y"]),
+    "gather": (["ids"], ["rows"]),
+    "branch": (["x"], ["y"]),  # tf2onnx multiplies by masks there, and infinity times 0 is NaN
+    "sorted": (["x"], ["places", "values"]),
+    "while": (["x"], ["state"]),
+    "digits": (["x"], ["output_0"]),
+    "lstm": (["x"], ["output_0"]),
+    "gru": (["x"], ["output_0"]),
+    "both ways": (["x"], ["output_0"]),
+    "upwards": (["x"], ["output_0"]),
+    "embedding": (["x"], ["output_0"]),
+    "rescaled": (["x"], ["output_0"]),
+    "digits.tflite": (["x"], ["output_0"]),
+    "perceptron.tflite": (["features"], ["scores"]),
+}
+"""By name: the signature's inputs and outputs."""
+
+REFUSED = {
+    "no signatures": r"has no signatures, so it does not say what it takes: save it with tf\.saved_model\.save",
+    "text": r"input 'words' is text \(tf\.string\), and an exported file takes and gives numbers",
+    "text out": r"output 'words' is text \(tf\.string\)",
+    "text inside": r"tf2onnx .* has no conversion for StringLength",
+    "table": r"looks numbers or text up in a table \(LookupTableFindV2\), which is a resource",
+    "counting": r"changes a variable when it runs \(AssignAddVariableOp\)",
+    "antialias": r"tf2onnx .* has no conversion for ScaleAndTranslate",
+    "any rank": r"input 'x' has no number of axes: declare its shape",
+    "two signatures": r"has the signatures more, twice: choose one with --signature NAME",
+    "cut.tflite": r"ended with code -\d+ when it was asked to open it: is the file damaged\?",
+}
+
+WRONG = {
+    "drawn": r"changes from run to run on the same input",
+}
+"""What tf2onnx writes without a word, and what is said of it here."""
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with TensorFlow: made once a run, or what ONNXFERRY_TEST_TENSORFLOW names."""
+    given = os.environ.get("ONNXFERRY_TEST_TENSORFLOW")
+    if given:
+        return Path(given)
+    folder = tmp_path_factory.mktemp("tensorflow") / "environment"
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    made = folder / "bin" / "python"
+    done = subprocess.run(
+        [str(made), "-m", "pip", "install", "-q", "tensorflow-cpu>=2.18,<3", "tf2onnx>=1.17,<2"], capture_output=True, text=True
+    )
+    if done.returncode:
+        assert os.environ.get("CI") != "true", done.stderr
+        pytest.skip("no package index can be reached")
+    return made
+
+
+@pytest.fixture(scope="module")
+def saved(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    program = Path(__file__).with_name("save_models.py")
+    done = subprocess.run([str(python), str(program), str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+pytestmark = [pytest.mark.network, pytest.mark.timeout(900)]
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_model_is_carried(name: str, python: Path, saved: Path, tmp_path: Path) -> None:
+    report = export_model(saved / name, None, tmp_path / "m.onnx", python=python)
+    assert report.passed
+    assert any(case.compared for case in report.cases if not case.traced)
+    with Engine(tmp_path / "m.onnx", device="cpu") as engine:
+        assert ([spec.name for spec in engine.inputs], sorted(spec.name for spec in engine.outputs)) == RIGHT[name]
+        assert engine.contract is not None
+        assert engine.contract.provenance["framework"] == "tensorflow"
+        child = child_of(python)
+        opened = child.ask(do="open", path=str(saved / name), lite=name.endswith(".tflite"), signature=None)
+        rng = np.random.default_rng(8)
+        for open_size in (1, 5):
+            feeds = {
+                spec.name: rng.integers(0, 2, shape).astype(spec.dtype)
+                if "int" in spec.dtype
+                else rng.normal(size=shape).astype(spec.dtype)
+                for spec in engine.inputs
+                for shape in [tuple(size if isinstance(size, int) and size > 0 else open_size for size in spec.shape)]
+            }
+            found, want = engine.run(feeds), child.run(opened["id"], feeds)
+            for output, array in want.items():
+                np.testing.assert_allclose(found[output], array, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*REFUSED, *WRONG])
+def test_what_cannot_be_carried_says_why(name: str, python: Path, saved: Path, tmp_path: Path) -> None:
+    with pytest.raises((ExportError, ParityError), match={**REFUSED, **WRONG}[name]) as caught:
+        export_model(saved / name, None, tmp_path / "m.onnx", python=python)
+    assert name in WRONG or "\n" not in str(caught.value)
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_on_the_command_line(python: Path, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from onnxferry.runtime.cli.main import main
+
+    out = str(tmp_path / "m.onnx")
+    model = str(saved / "two signatures")
+    assert main(["export", model, "--signature", "twice", "--python", str(python), "-o", out]) == 0
+    assert main(["verify", out, model, "--signature", "twice", "--python", str(python)]) == 0
+    assert main(["verify", out, model, "--signature", "more", "--python", str(python)]) == 1
+    assert main(["export", model, "--signature", "less", "--python", str(python), "-o", out]) == 1
+    assert "no signature 'less'; it has more, twice" in " ".join(capsys.readouterr().err.split())
+    with Engine(out, device="cpu") as engine:
+        np.testing.assert_array_equal(engine.run({"x": np.ones((3, 2), np.float32)})["y"], np.full((3, 2), 2.0))
+
+
+FUNCTION = """
+import numpy as np, tensorflow as tf, sys
+sys.path.insert(0, {folder!r})
+from onnxferry.export.options import ExportOptions
+from onnxferry.export.sources.tensorflow.function import saved_function
+
+scale = tf.Variable(np.arange(4, dtype=np.float32))
+
+@tf.function
+def scaled(x, shift):
+    return {{"y": tf.nn.relu(x * scale + shift)}}
+
+given = {{"x": np.ones((2, 4), np.float32), "shift": np.ones((2, 1), np.float32)}}
+from pathlib import Path
+axes = {{"x": {{0: "batch"}}, "shift": {{0: "batch"}}}}
+saved_function(scaled, given, ExportOptions(dynamic_shapes=axes), Path("made"))
+"""
+
+
+def test_a_function(python: Path, tmp_path: Path) -> None:
+    """The half that runs where TensorFlow is: a function becomes a SavedModel with its variables."""
+    root = Path(__file__).parents[4]
+    folder = tmp_path / "path"
+    folder.mkdir()
+    (folder / "onnxferry").mkdir()
+    for name, target in (("runtime", "runtime"), ("export", "export"), ("train", "train")):
+        (folder / "onnxferry" / name).symlink_to(root / target)
+    done = subprocess.run([str(python), "-c", FUNCTION.format(folder=str(folder))], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert export_model(tmp_path / "made", None, tmp_path / "m.onnx", python=python).passed
+    with Engine(tmp_path / "m.onnx", device="cpu") as engine:
+        found = engine.run({"x": np.ones((3, 4), np.float32), "shift": np.full((3, 1), -1.0, np.float32)})["y"]
+    np.testing.assert_allclose(found, np.tile([0.0, 0.0, 1.0, 2.0], (3, 1)))
+
+
+def test_an_environment_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").touch()
+    with pytest.raises(InputError, match=r"there is no .*nowhere; --python takes the path of a Python interpreter"):
+        export_model(tmp_path / "saved", None, tmp_path / "m.onnx", python=tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"the option python does not apply to .*it names the environment"):
+        export_model(tmp_path / "m.onnx", None, tmp_path / "n.onnx", python=sys.executable)
+    try:
+        import tensorflow  # noqa: F401
+    except ModuleNotFoundError:
+        with pytest.raises(
+            MissingExtraError, match=r"needs the package 'tensorflow'.*\[tensorflow\].*or name an environment that has it: --python"
+        ):
+            export_model(tmp_path / "saved", None, tmp_path / "m.onnx")
