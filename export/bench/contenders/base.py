@@ -125,18 +125,20 @@ class OpenVino:
         self.settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads or available_cpus()}
         if precision:
             self.settings["INFERENCE_PRECISION_HINT"] = precision
-        self.any_shape, self.names = self._compiled(None)
+        self.any_shape = self._compiled(None)
+        # In the file's order. A tensor has several names in OpenVINO, of which any_name is any.
+        self.names = [spec.name for spec in describe(self.path).summary.outputs]
         found = self.any_shape.get_compiled_model().get_property("INFERENCE_PRECISION_HINT")
         self.precision = str(found.get_type_name()) if hasattr(found, "get_type_name") else str(found)
         self.precision = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}.get(self.precision, self.precision)
         self.how = ""
 
-    def _compiled(self, feeds: Feeds | None) -> tuple[Any, list[str]]:
+    def _compiled(self, feeds: Feeds | None) -> Any:
         network = self.core.read_model(os.fspath(self.path))
         if feeds is not None:
             network.reshape({name: array.shape for name, array in feeds.items()})
         compiled = self.core.compile_model(network, "CPU", self.settings)
-        return compiled.create_infer_request(), [output.any_name for output in compiled.outputs]
+        return compiled.create_infer_request()
 
     def ready(self, feeds: Sequence[Feeds]) -> Call:
         shared = with_defaults(self.path, feeds)
@@ -144,14 +146,14 @@ class OpenVino:
         def call_of(request: Any) -> Call:
             return lambda i: request.infer(shared[i], share_inputs=True, share_outputs=True)
 
-        fixed, self.names = self._compiled(shared[0])
+        fixed = self._compiled(shared[0])
         ways = {"fixed shape": call_of(fixed), "any shape": call_of(self.any_shape)}
         best = fastest(ways, len(feeds))
         self.how = f"{best}, latency hint, shared memory"
         return ways[best]
 
     def named(self, result: Any) -> dict[str, np.ndarray]:
-        return {name: np.array(result[name]) for name in self.names}
+        return {name: np.array(result[i]) for i, name in enumerate(self.names)}
 
 
 class OpenVinoFloat32(OpenVino):
