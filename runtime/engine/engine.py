@@ -9,6 +9,7 @@ but never silently replaced by the CPU, and the number of threads is what the pr
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ from onnxferry.runtime.engine.cuda.graphs import GraphRunner, refuse_control_flo
 from onnxferry.runtime.engine.cuda.pinned import pinned_like
 from onnxferry.runtime.engine.inputs import TensorCheck, as_dict, check_inner_sizes, never_empty, open_sizes, specs_of, uneven_axis
 from onnxferry.runtime.engine.io_binding import Binding, Spares, bound_arrays, output_arrays
-from onnxferry.runtime.engine.open import CudaChoices, open_captured, open_for_graphs, open_on
+from onnxferry.runtime.engine.open import CudaChoices, copy_of, open_captured, open_for_graphs, open_on, runs_on
 from onnxferry.runtime.engine.placement import Placement, fallback_message, placements
 from onnxferry.runtime.engine.placement import PlacementWarning as PlacementWarning
 from onnxferry.runtime.engine.threads import threads_for
@@ -124,8 +125,11 @@ class Engine:
         settings = ort.SessionSettings(self.threads, graph_level, fixed, record, interruption.checked_seconds(timeout))
         self._session: Any
         capturable = True
+        copy = None if providers is not None or sizes or graph_level != "all" or device == "cuda" else copy_of(model)
         with model.opened() as source:
-            if cuda.graph:
+            if copy is not None and runs_on(device, None) == "cpu":  # optimized already
+                opened = open_on(copy, self._name, dataclasses.replace(settings, graph_level="off"), "cpu", None)
+            elif cuda.graph:
                 opened, capturable = open_for_graphs(source, self._name, settings, device, cuda)
             else:
                 opened = open_on(source, self._name, settings, device, providers, cuda)

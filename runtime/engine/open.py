@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from onnxferry.runtime.artifact.describe import Description
@@ -50,6 +52,38 @@ class CudaChoices:
             raise InputError(f"{asked[0]} goes with device='cuda'; with providers=[...] set it among the provider's own options")
         if asked and device == "cpu":
             raise InputError(f"{asked[0]} is a choice for CUDA; with device='cpu' leave it out")
+
+
+Identity = tuple[object, ...]
+
+copies: dict[Identity, str] = {}
+"""Of this process: which file, as it was read, is opened from which copy (:func:`write_copy`). One that has changed is opened itself."""
+
+
+def identity_of(model: Description) -> Identity | None:
+    """The file, and when it and those of its weights were written; None for bytes."""
+    return None if model.path is None else (os.path.realpath(model.path), *model.stamp, *model.weights.values())
+
+
+def copy_of(model: Description) -> str | None:
+    """The copy to open instead of a file, for a plain session on the CPU."""
+    identity = identity_of(model) if copies else None
+    return copies.get(identity) if identity is not None else None
+
+
+def write_copy(model: Description, folder: Path) -> str:
+    """Writes a model as ONNX Runtime runs it on this machine's CPU, with its weights in a file beside it; the copy's path.
+
+    A session rearranges the weights of matrix products and convolutions in memory of its own, however its file was read. Those of the copy
+    are rearranged already, and are mapped: several processes share them. (session.save_external_prepacked_constant_initializers in
+    onnxruntime_session_options_config_keys.h.) It fits this machine and this version of ONNX Runtime alone. ``folder``: an empty one.
+
+    Raises what opening the file raises.
+    """
+    target = folder / "model.onnx"
+    with model.opened() as source:
+        ort.open_session(source, model.name, ort.SessionSettings(prepared=str(target)), [(ort.CPU, {})])
+    return str(target)
 
 
 def runs_on(device: str, providers: Sequence[ort.Provider] | None) -> str:

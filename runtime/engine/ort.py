@@ -215,6 +215,7 @@ class SessionSettings:
     sizes: Sizes = ()  # of dynamic axes: the graph is optimized for these sizes
     record_placement: bool = False  # so that the session can report which node runs where
     seconds: float | None = None  # that opening may take
+    prepared: str = ""  # where to write the optimized graph, with its weights beside it as the kernels want them
 
 
 def open_session(model: str | bytes, name: str, settings: SessionSettings, providers: Sequence[Requested]) -> Any:
@@ -235,6 +236,12 @@ def open_session(model: str | bytes, name: str, settings: SessionSettings, provi
     # CPU time from the rest of the program (torch beside an idle spinning session was seen to run many times slower). Stopping with
     # the run is a tenth slower when runs follow each other, because threads must be woken: spinning briefly is as fast as the default.
     options.add_session_config_entry(*(SHORT_SPIN if version_of(runtime) >= SHORT_SPIN_SINCE else NO_SPIN))
+    if settings.prepared:
+        options.optimized_model_filepath = settings.prepared
+        name_of_weights = os.path.split(settings.prepared)[1] + ".data"
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", name_of_weights)
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+        options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
     # A file's name or first bytes must not select another parser than the one that checked it.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     # Fatal only: every error is raised as an exception, and a library should not write to stderr.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onnxferry.runtime.engine.open import Identity, copies
 from onnxferry.runtime.errors import DeviceError
 from onnxferry.runtime.server.access import read_access
 from onnxferry.runtime.server.errors import RequestError
@@ -130,8 +132,10 @@ class ApplicationFactory:
     """Makes the application in a process of its own, to which it travels."""
 
     options: ServeOptions
+    copies: Mapping[Identity, str] = field(default_factory=dict)  # of model files, whose weights several processes share
 
     def __call__(self) -> Application:
+        copies.update(self.copies)
         application = Application(self.options)
         gc.collect()
         gc.freeze()  # modules and classes, which stay: looking through them again and again took a tenth of a small request's time

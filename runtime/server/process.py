@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import multiprocessing
 import os
 import signal
 import socket
 import ssl
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from onnxferry.runtime.artifact.describe import describe
 from onnxferry.runtime.artifact.zoo import find_model
-from onnxferry.runtime.errors import InputError, MissingExtraError
+from onnxferry.runtime.engine.open import Identity, identity_of, runs_on, write_copy
+from onnxferry.runtime.errors import InputError, MissingExtraError, OnnxFerryError
 from onnxferry.runtime.server.options import ServeOptions
 
 
@@ -47,7 +52,7 @@ def serve(options: ServeOptions, started: Callable[[str, Any], None] | None = No
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
             for source in options.models:  # an error is one line here, and no worker has to fail for it
                 describe(find_model(source.source))
-        application: Any = ApplicationFactory(options) if several else ApplicationFactory(options)()
+        application: Any = ApplicationFactory(options, shared_copies(options, Path(folder))) if several else ApplicationFactory(options)()
         config = BoundedConfig(
             application,
             factory=several,
@@ -64,6 +69,8 @@ def serve(options: ServeOptions, started: Callable[[str, Any], None] | None = No
             date_header=False,
             timeout_graceful_shutdown=max(1, round(options.drain)),
             timeout_keep_alive=30,
+            # After uvicorn's own 5 s a worker that opens a large model, or has a busy machine, would be taken for one that hangs.
+            timeout_worker_healthcheck=60,
             ssl_certfile=options.certificate or None,
             ssl_keyfile=options.key or None,
         )
@@ -77,6 +84,27 @@ def serve(options: ServeOptions, started: Callable[[str, Any], None] | None = No
             started(url, list(application.repository.open.values()))
         _reload_on_hangup(application)
         _server(config).run(sockets=[listener])
+
+
+def shared_copies(options: ServeOptions, folder: Path) -> dict[Identity, str]:
+    """Copies of the models' files, in folders of ``folder``, whose weights the workers map: made once, in a process that ends."""
+    if options.isolated or options.tune or runs_on(options.device, None) != "cpu":
+        return {}
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_write_copies, [find_model(source.source) for source in options.models], folder).result()
+
+
+def _write_copies(paths: Sequence[Path], folder: Path) -> dict[Identity, str]:
+    written: dict[Identity, str] = {}
+    for number, path in enumerate(paths):
+        model = describe(path)
+        place = folder / f"copy-{number}"
+        place.mkdir()
+        identity = identity_of(model)
+        if identity is not None:
+            with contextlib.suppress(OnnxFerryError):  # no room for it, or a graph that cannot be written: each worker has its own weights
+                written[identity] = write_copy(model, place)
+    return written
 
 
 def _server(config: Any) -> Any:

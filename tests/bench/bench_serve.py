@@ -162,6 +162,15 @@ def serve(port: int, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "onnxferry", "serve", *arguments, "--port", str(port), "--quiet"]
 
 
+def peers(python: str, model: str, port: int) -> dict[str, list[str]]:
+    """Commands of the other servers, by an interpreter that has them; none without one."""
+    if not python:
+        return {}
+    file = Path(os.environ.get("TMPDIR", "/tmp")) / "onnxferry_bench_litserve.py"  # LitServe starts processes, which import it
+    file.write_text(LITSERVE)
+    return {"fastapi": [python, "-c", FASTAPI, str(port), model], "litserve": [python, str(file), str(port), model]}
+
+
 def own_cost(seconds: float) -> dict[str, float]:
     """Of one client: the request, the bare run, and their difference, in milliseconds."""
     with started(serve(8300, "digits", "--batch", "off"), 8300):
@@ -193,12 +202,18 @@ def memory() -> dict[str, float]:
     found = {}
     for workers in (1, 2, 4):
         with started(serve(8302, "shakespeare", "--batch", "off", "--workers", str(workers)), 8302) as pid:
-            time.sleep(3 + 2 * workers)
-            rollups = [Path(f"/proc/{each}/smaps_rollup").read_text() for each in process_tree(pid)]
-            found[str(workers)] = (
-                sum(int(line.split()[1]) for text in rollups for line in text.splitlines() if line.startswith("Pss:")) / 1024
-            )
+            before, now = 0.0, shared_megabytes(pid)
+            while abs(now - before) > 0.01 * now:  # until all workers have opened the model
+                time.sleep(8)
+                before, now = now, shared_megabytes(pid)
+            found[str(workers)] = now
     return found
+
+
+def shared_megabytes(pid: int) -> float:
+    """Of all processes together: the proportional set size, which counts a page that n processes share as a page / n in each."""
+    rollups = [Path(f"/proc/{each}/smaps_rollup").read_text() for each in process_tree(pid)]
+    return sum(int(line.split()[1]) for text in rollups for line in text.splitlines() if line.startswith("Pss:")) / 1024
 
 
 def main() -> None:
@@ -212,11 +227,7 @@ def main() -> None:
 
     path = str(find_model("digits"))
     servers = {"onnxferry": (8310, serve(8310, "digits"))}
-    if asked.peers:
-        servers["fastapi"] = (8311, [asked.peers, "-c", FASTAPI, "8311", path])
-        file = Path(os.environ.get("TMPDIR", "/tmp")) / "onnxferry_bench_litserve.py"  # LitServe starts processes, which import it
-        file.write_text(LITSERVE)
-        servers["litserve"] = (8312, [asked.peers, str(file), "8312", path])
+    servers |= {name: (8311, command) for name, command in peers(asked.peers, path, 8311).items()}
     rates: dict[str, list[float]] = {}
     tails: dict[str, list[float]] = {}
     costs: dict[str, list[float]] = {}

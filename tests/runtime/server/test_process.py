@@ -116,6 +116,7 @@ def test_workers_share_a_port_and_a_killed_one_comes_back() -> None:
     with server("digits", "--workers", "2", "--batch", "off") as (url, process):
         children = _children(process.pid)
         assert len(children) >= 2
+        assert any("copy-0/model.onnx.data" in Path(f"/proc/{child}/maps").read_text() for child in children)  # one copy of the weights
         os.kill(children[-1], signal.SIGKILL)
         good = 0
         deadline = time.monotonic() + 30

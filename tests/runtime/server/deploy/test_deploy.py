@@ -80,6 +80,52 @@ def test_weights_beside_the_file_go_along(tmp_path: Path) -> None:
         np.testing.assert_array_equal(copy.run({"x": np.ones((1, 64), np.float32)})["y"], np.ones((1, 64), np.float32))
 
 
+NUMBER_OR_TEXT = (int, str)
+QUANTITIES = {"cpu": NUMBER_OR_TEXT, "memory": NUMBER_OR_TEXT}
+PROBE = {"httpGet": {"path": str, "port": NUMBER_OR_TEXT}, "periodSeconds": int}
+RESOURCES = {"limits": QUANTITIES, "requests": QUANTITIES}
+CAPABILITIES = {"drop": [str]}
+CONTAINER = {
+    "name": str, "image": str, "command": [str], "ports": [{"containerPort": int, "protocol": str}], "readinessProbe": PROBE,
+    "livenessProbe": PROBE, "resources": RESOURCES, "volumeMounts": [{"name": str, "mountPath": str}],
+    "securityContext": {
+        "allowPrivilegeEscalation": bool, "readOnlyRootFilesystem": bool, "runAsNonRoot": bool, "capabilities": CAPABILITIES,
+    },
+}  # fmt: skip
+MODEL = {"modelFormat": {"name": str}, "protocolVersion": str, "storageUri": str, "resources": RESOURCES}
+PREDICTOR = {"minReplicas": int, "containers": [CONTAINER], "model": MODEL, "volumes": [{"name": str, "emptyDir": {}}]}
+INFERENCE_SERVICE = {"apiVersion": str, "kind": str, "metadata": {"name": str}, "spec": {"predictor": PREDICTOR}}
+"""Names and types of the fields that manifests have, by the schema of inferenceservices.serving.kserve.io, v1beta1, of KServe (Apache-2.0).
+
+tests/bench/check_kserve.py compares manifests with that schema itself.
+"""
+
+
+def misfits(value: object, expected: object, place: str = "") -> list[str]:
+    """Fields that the schema does not have, and values of another type."""
+    if isinstance(expected, dict):
+        if not isinstance(value, dict):
+            return [place]
+        unknown = [f"{place}.{name}" for name in set(value) - set(expected)]
+        return unknown + [wrong for name in set(value) & set(expected) for wrong in misfits(value[name], expected[name], f"{place}.{name}")]
+    if isinstance(expected, list):
+        items = value if isinstance(value, list) else [value]
+        return [] if value == [] else [wrong for item in items for wrong in misfits(item, expected[0], f"{place}[]")]
+    allowed = expected if isinstance(expected, tuple) else (expected,)
+    return [] if type(value) in allowed else [place]
+
+
+def test_manifests_fit_the_schema_of_an_inference_service() -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    models = [model_source("digits"), model_source("m:2=a.onnx")]
+    for storage in ("", "s3://bucket/models"):
+        document = yaml.safe_load(manifest("digits", "registry/x:1", models, storage, 2, "2Gi"))
+        assert misfits(document, INFERENCE_SERVICE) == []
+        document["spec"]["predictor"]["minReplica"] = document["spec"]["predictor"].pop("minReplicas")
+        assert misfits(document, INFERENCE_SERVICE) == [".spec.predictor.minReplica"]
+    assert misfits({"kind": 1}, INFERENCE_SERVICE) == [".kind"]
+
+
 def test_a_manifest_for_kserve(tmp_path: Path) -> None:
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
     document = yaml.safe_load(manifest("digits", "registry/x:1", [model_source("digits"), model_source("m:2=a.onnx")], "", 2, "2Gi"))
