@@ -23,6 +23,7 @@ from typing import Any
 from onnxferry.runtime.artifact.contract import kind_of
 from onnxferry.runtime.artifact.describe import describe
 from onnxferry.runtime.artifact.zoo import find_model
+from onnxferry.runtime.bulk.parts import PartOptions, PartPredictor
 from onnxferry.runtime.errors import ArtifactError, InputError, MissingExtraError, OnnxFerryError
 from onnxferry.runtime.files import check_place, write_text_whole, written_whole
 from onnxferry.runtime.formats import json_text
@@ -30,14 +31,12 @@ from onnxferry.runtime.images.folders import find_images
 from onnxferry.runtime.machine.cpu import available_cpus
 from onnxferry.runtime.onnx_file.reader import file_sha256
 from onnxferry.runtime.tasks.classifier import UNKNOWN_THRESHOLD, Classifier
-from onnxferry.runtime.tasks.loading import load_as, wrong_kind
+from onnxferry.runtime.tasks.loading import wrong_kind
 
 PART = 512
 """Inputs a part: what is lost at most, of each process, when a run is killed."""
 
 FORMATS = (".jsonl", ".csv", ".parquet")
-
-COLUMNS = ("input", "label", "index", "probability", "error")
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,11 @@ class BulkOptions:
     threshold: float = 0.0  # above 0: a column "sure" says whether the probability reaches it
     top: int = 1  # above 1: a column "top" holds the likeliest classes, in a .csv as JSON
 
-    def columns(self, tells_unknown: bool = False) -> tuple[str, ...]:
-        """Of the result; with "unknown" and "known" for a model that tells whether an image is of any class."""
-        scores = ("unknown", "known") if tells_unknown else ()
-        asked = (*(["sure"] if self.threshold > 0 else []), *(["top"] if self.top > 1 else []))
-        return (*COLUMNS[:-1], *scores, *asked, COLUMNS[-1])
+    on_ray: bool = False  # on a Ray cluster: ``processes`` are actors, and None is one a CPU of the cluster but one
+
+    def of_part(self, threads: int | None) -> PartOptions:
+        """What each process needs to know."""
+        return PartOptions(self.model, self.device, threads, self.threshold, self.top)
 
 
 @dataclass(frozen=True)
@@ -98,6 +97,8 @@ def predict_to_file(
     A row has the columns of ``options``; an image that cannot be read has its error and no label. ``progress`` is called with the number
     of rows of each part that is done.
 
+    With ``on_ray`` on a Ray cluster (:mod:`onnxferry.runtime.bulk.on_ray`), whose errors it raises too.
+
     Raises InputError for another suffix, for parts of a run with other inputs or options, ArtifactError for a model that is no
     recogniser or where a process died, and MissingExtraError where .parquet is asked for and pyarrow is not installed.
     """
@@ -107,7 +108,7 @@ def predict_to_file(
     check_place(target)
     if target.suffix.lower() == ".parquet":
         _pyarrow()
-    columns = options.columns(_tells_unknown(options.model))
+    columns = options.of_part(None).columns(_tells_unknown(options.model))
     parts = target.with_name(f"{target.name}.parts")
     pieces = [list(inputs[start : start + options.part]) for start in range(0, len(inputs), options.part)]
     done = _begun(parts, _identity(inputs, options))
@@ -170,8 +171,18 @@ def _run_parts(
 ) -> None:
     if not missing:
         return
+    if options.on_ray:
+        from onnxferry.runtime.bulk.on_ray import run_parts
+
+        def done(number: int, text: str) -> None:
+            write_text_whole(parts / f"{number:08d}.jsonl", text)
+            if progress:
+                progress(len(pieces[number]))
+
+        run_parts({number: pieces[number] for number in missing}, options.of_part(options.threads or 1), options.processes, done)
+        return
     if processes == 1:
-        _open_model(options, options.threads)
+        _open_model(options.of_part(options.threads))
         for number in missing:
             _predict_part(pieces[number], parts / f"{number:08d}.jsonl")
             if progress:
@@ -179,7 +190,7 @@ def _run_parts(
         return
     # spawn: threads of ONNX Runtime, which this process may have, do not live through a fork
     context = multiprocessing.get_context("spawn")
-    starts = (options, options.threads or 1)
+    starts = (options.of_part(options.threads or 1),)
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_open_model, initargs=starts) as pool:
         waiting: dict[Any, int] = {}
         rest = iter(missing)
@@ -203,36 +214,24 @@ def _run_parts(
             raise
 
 
-_model: Classifier | OnnxFerryError | None = None  # of a worker process, or why it has none
-_options = BulkOptions("")
+_predictor: PartPredictor | OnnxFerryError | None = None  # of a worker process, or why it has none
 
 
-def _open_model(options: BulkOptions, threads: int | None) -> None:
-    global _model, _options
-    _options = options
+def _open_model(options: PartOptions) -> None:
+    global _predictor
     try:
-        _model = load_as(Classifier, options.model, options.device, threads)
+        _predictor = PartPredictor(options)
     except OnnxFerryError as error:  # an initializer that fails would only say that a process died
-        _model = error
+        _predictor = error
 
 
 def _predict_part(names: Sequence[str], path: Path) -> None:
     """One part, written whole."""
-    if isinstance(_model, OnnxFerryError):
-        raise _model
-    if _model is None:
+    if isinstance(_predictor, OnnxFerryError):
+        raise _predictor
+    if _predictor is None:
         raise RuntimeError("the worker has no model")
-    rows: dict[str, dict[str, Any]] = {}
-
-    def failed(name: Any, error: InputError) -> None:
-        rows[name] = {"input": name, "error": str(error)}
-
-    for name, prediction in _model.predict_each(((name, name) for name in names), on_error=failed):
-        found = prediction.to_dict(_options.top if _options.top > 1 else None)
-        rows[name] = {"input": name, **found, "sure": prediction.known and prediction.probability >= _options.threshold}
-    columns = _options.columns(_model.tells_unknown)
-    text = "".join(json.dumps({column: rows[name].get(column) for column in columns}) + "\n" for name in names)
-    write_text_whole(path, text)
+    write_text_whole(path, _predictor.text(names))
 
 
 def _rows(parts: Path, count: int) -> Iterator[dict[str, Any]]:

@@ -67,6 +67,10 @@ def predict(
         bool, typer.Option("--photo", help="Remove the background of photographs of writing first: shadows, ruled lines, a table.")
     ] = False,
     processes: Annotated[int | None, typer.Option(min=1, help="Of --out: processes; one a CPU if not given.", show_default=False)] = None,
+    on: Annotated[
+        str,
+        typer.Option(help="Of --out: ray, for a Ray cluster (that of RAY_ADDRESS, or one on this machine).", show_default=False),
+    ] = "",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -106,8 +110,12 @@ def predict(
             raise InputError("--photo does not go with --out; leave one of them out")
         from onnxferry.runtime.bulk.job import BulkOptions
 
-        asked = BulkOptions(model, processes, device, threads=threads, threshold=threshold, top=top)
+        if on not in ("", "ray"):
+            raise InputError(f"--on takes ray, got {on!r}; leave it out to use this machine's processes")
+        asked = BulkOptions(model, processes, device, threads=threads, threshold=threshold, top=top, on_ray=on == "ray")
         return _to_file(images, out, asked, as_json)
+    if on:
+        raise InputError("--on goes with --out FILE")
     if processes is not None:
         raise InputError("--processes goes with --out FILE")
     names = image_names(images)

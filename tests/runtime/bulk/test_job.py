@@ -17,8 +17,9 @@ import pytest
 from PIL import Image
 
 from onnxferry.runtime.artifact.zoo import find_model
-from onnxferry.runtime.bulk import job
-from onnxferry.runtime.bulk.job import COLUMNS, BulkOptions, expand_inputs, predict_to_file
+from onnxferry.runtime.bulk import job, parts
+from onnxferry.runtime.bulk.job import BulkOptions, expand_inputs, predict_to_file
+from onnxferry.runtime.bulk.parts import COLUMNS
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.tasks.classifier import Classifier
 
@@ -149,8 +150,8 @@ def test_a_model_that_cannot_be_used_leaves_nothing(photos: Path, tmp_path: Path
 
 def test_the_model_is_opened_once(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[object] = []
-    load_as = job.load_as
-    monkeypatch.setattr(job, "load_as", lambda *given: opened.append(given) or load_as(*given))
+    load_as = parts.load_as
+    monkeypatch.setattr(parts, "load_as", lambda *given: opened.append(given) or load_as(*given))
     predict_to_file(expand_inputs([str(photos)]), tmp_path / "r.csv", BulkOptions("digits", processes=1, threads=1))
     assert opened == [(Classifier, "digits", "auto", 1)]
 
