@@ -11,6 +11,7 @@ import socket
 import ssl
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.engine.open import Identity, identity_of, runs_on, write_copy
 from onnxferry.runtime.errors import InputError, MissingExtraError, OnnxFerryError
 from onnxferry.runtime.server.options import ServeOptions
+
+_ASK_EVERY = 10.0
+"""Seconds after which the worker processes are asked whether they hang."""
 
 
 def serve(options: ServeOptions, started: Callable[[str, Any], None] | None = None) -> None:
@@ -35,7 +39,7 @@ def serve(options: ServeOptions, started: Callable[[str, Any], None] | None = No
     try:
         import grpc  # noqa: F401
         import prometheus_client  # noqa: F401
-        from uvicorn.supervisors import Multiprocess
+        import uvicorn  # noqa: F401
 
         from onnxferry.runtime.server.app import ApplicationFactory
         from onnxferry.runtime.server.http.connections import BoundedConfig
@@ -70,14 +74,14 @@ def serve(options: ServeOptions, started: Callable[[str, Any], None] | None = No
             timeout_graceful_shutdown=max(1, round(options.drain)),
             timeout_keep_alive=30,
             # After uvicorn's own 5 s a worker that opens a large model, or has a busy machine, would be taken for one that hangs.
-            timeout_worker_healthcheck=60,
+            timeout_worker_healthcheck=30,
             ssl_certfile=options.certificate or None,
             ssl_keyfile=options.key or None,
         )
         if several:
             if started is not None:
                 started(url, options.models)
-            Multiprocess(config, sockets=[listener]).run()
+            _workers(config, [listener]).run()
             return
         application.repository.open_all()
         if started is not None:
@@ -105,6 +109,24 @@ def _write_copies(paths: Sequence[Path], folder: Path) -> dict[Identity, str]:
             with contextlib.suppress(OnnxFerryError):  # no room for it, or a graph that cannot be written: each worker has its own weights
                 written[identity] = write_copy(model, place)
     return written
+
+
+def _workers(config: Any, listeners: list[socket.socket]) -> Any:
+    from uvicorn.supervisors import Multiprocess
+
+    class Workers(Multiprocess):
+        """Asks workers whether they hang now and then only: one that is killed as it is asked leaves the main process waiting."""
+
+        asked = 0.0
+
+        def keep_subprocess_alive(self) -> None:
+            alive = all(worker.process.is_alive() for worker in self.processes)
+            if alive and time.monotonic() - self.asked < _ASK_EVERY:
+                return
+            self.asked = time.monotonic()
+            super().keep_subprocess_alive()
+
+    return Workers(config, sockets=listeners)
 
 
 def _server(config: Any) -> Any:

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -212,7 +212,10 @@ def memory() -> dict[str, float]:
 
 def shared_megabytes(pid: int) -> float:
     """Of all processes together: the proportional set size, which counts a page that n processes share as a page / n in each."""
-    rollups = [Path(f"/proc/{each}/smaps_rollup").read_text() for each in process_tree(pid)]
+    rollups = []
+    for each in process_tree(pid):
+        with suppress(OSError):  # it has ended
+            rollups.append(Path(f"/proc/{each}/smaps_rollup").read_text())
     return sum(int(line.split()[1]) for text in rollups for line in text.splitlines() if line.startswith("Pss:")) / 1024
 
 
