@@ -10,6 +10,7 @@ export default function (component) {
   pad.words(data.words);
   pad.pace.answered(data.answered);
   if (data.given && data.given !== pad.given) pad.show(data.given);
+  if (data.sheet !== pad.sheet) { pad.sheet = data.sheet; pad.show(""); }
 }
 
 function read(text) {
@@ -37,7 +38,7 @@ function start(root, canvas, data) {
   let kept = null;                    // what was cleared, for Undo
   let width = strokes.length ? strokes[strokes.length - 1].width : PENS[1];
   let resting = true, timer = 0;
-  const pad = { setStateValue: null, given: data.given };
+  const pad = { setStateValue: null, given: data.given, sheet: data.sheet };
   const dot = root.querySelector("i");
 
   pad.words = (words) => {
@@ -72,7 +73,7 @@ function start(root, canvas, data) {
     dot.style.width = dot.style.height = `${Math.max(5, width / 2)}px`;
   }
 
-  pad.pace = pacer((number) => pad.setStateValue("drawing", { number, strokes: write(strokes), rests: resting }));
+  pad.pace = pacer((number) => pad.setStateValue("drawing", { number, strokes: write(strokes), rests: resting, sheet: pad.sheet }));
   pad.pace.startAfter(data.answered);
 
   function changed() {
@@ -87,7 +88,7 @@ function start(root, canvas, data) {
     resting = true;
     pad.pace.changed();
   }
-  pad.show = (text) => { pad.given = text; strokes = read(text); kept = null; changed(); };
+  pad.show = (text) => { pad.given = text; strokes = read(text); kept = current = null; changed(); };
   function undo() {
     if (!strokes.length && kept) { strokes = kept; kept = null; } else strokes.pop();
     current = null; down = false; changed();

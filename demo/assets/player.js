@@ -1,8 +1,11 @@
 // Frames that play, or that a hand moves through.
+const FRAME = 80;  // milliseconds
+
 export default function (component) {
   const { parentElement, data } = component;
   const box = parentElement.querySelector(".player");
-  const image = box.querySelector("img"), caption = box.querySelector("p"), range = box.querySelector("input"), button = box.querySelector("button");
+  const image = box.querySelector("img"), caption = box.querySelector("p"), range = box.querySelector("input");
+  const button = box.querySelector("[data-do=play]"), video = box.querySelector("[data-do=video]");
   if (box.shown === data.key) return;
   box.shown = data.key;
   clearInterval(box.timer);
@@ -25,9 +28,19 @@ export default function (component) {
   button.onclick = () => {
     if (box.timer) { stop(); return; }
     button.textContent = data.words.pause;
-    box.timer = setInterval(step, 80);
+    box.timer = setInterval(step, FRAME);
   };
   range.oninput = () => { stop(); show(Number(range.value)); };
+  const last = data.frames.length - 1;
+  videoButton(video, data.words, async () => {
+    const images = await Promise.all(data.frames.map(async (source) => {
+      const each = new Image();
+      each.src = source;
+      await each.decode();
+      return each;
+    }));
+    await saveVideo(data.file, 2 * last, FRAME, (pen, side, index) => pen.drawImage(images[index <= last ? index : 2 * last - index], 0, 0, side, side));
+  });
   stop();
   show(0);
 }

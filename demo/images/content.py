@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 
 from onnxferry.demo.images.uploads import has_light_ground, shrink
@@ -40,20 +42,24 @@ def figures(image: np.ndarray) -> int:
         rows, columns = np.nonzero(labels == label)
         parts.append((int(columns.min()), int(columns.max()) + 1, int(rows.min()), int(rows.max()) + 1, len(rows)))
     largest = max((part[4] for part in parts), default=0)
-    boxes = [list(part[:4]) for part in parts if part[4] >= max(3, 0.03 * largest)]
-    merged = True
-    while merged:
-        merged = False
-        for i, one in enumerate(boxes):
-            for j in range(i + 1, len(boxes)):
-                other = boxes[j]
-                shared = min(one[1], other[1]) - max(one[0], other[0])
-                if shared > _OVERLAP * min(one[1] - one[0], other[1] - other[0]):
-                    boxes[i] = [min(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), max(one[3], other[3])]
-                    del boxes[j]
-                    merged = True
-                    break
-            if merged:
-                break
-    tallest = max((box[3] - box[2] for box in boxes), default=0)
-    return sum(box[3] - box[2] >= _TALL * tallest for box in boxes)
+    boxes = _joined([part[:4] for part in parts if part[4] >= max(3, 0.03 * largest)])
+    tallest = max((bottom - top for _, _, top, bottom in boxes), default=0)
+    return sum(bottom - top >= _TALL * tallest for _, _, top, bottom in boxes)
+
+
+Box = tuple[int, int, int, int]  # left, right, top, bottom; right and bottom are outside
+
+
+def _joined(boxes: list[Box]) -> list[Box]:
+    """Boxes that stand above each other as one, until none does."""
+    while pair := next(((one, other) for one, other in combinations(boxes, 2) if _stand_above(one, other)), None):
+        one, other = pair
+        boxes.remove(one)
+        boxes.remove(other)
+        boxes.append((min(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), max(one[3], other[3])))
+    return boxes
+
+
+def _stand_above(one: Box, other: Box) -> bool:
+    shared = min(one[1], other[1]) - max(one[0], other[0])
+    return shared > _OVERLAP * min(one[1] - one[0], other[1] - other[0])

@@ -1,27 +1,28 @@
-"""Imagine: images out of noise, by class and seed; one that changes into another; real ones beside them."""
+"""Imagine: images out of noise, by class and seed; those between two or three of them; real ones beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 
 import numpy as np
 import streamlit as st
-from PIL import Image
 
+from onnxferry.demo.images.animation import animation
+from onnxferry.demo.pages import plane
 from onnxferry.demo.shipped import models
 from onnxferry.demo.widgets import components, html
 from onnxferry.demo.widgets.choices import choose, pick
-from onnxferry.demo.widgets.letters import player
+from onnxferry.demo.widgets.motion import player
 from onnxferry.demo.widgets.page import heading, show_errors
 from onnxferry.demo.words.language import say
-from onnxferry.runtime import Classifier, ImageGenerator, Prediction
+from onnxferry.runtime import Autoencoder, Classifier, ImageGenerator, Prediction
 from onnxferry.runtime.images.grid import image_grid
 
-MODELS = ("digits-gan", "fashion-gan")
+MODELS = ("digits-gan", "fashion-gan", "digits-ae")
+"""The last one draws between digits that the visitor draws."""
 
 
-READERS = {"digits-gan": "digits", "fashion-gan": "fashion"}
+READERS = {"digits-gan": "digits", "fashion-gan": "fashion", "digits-ae": "digits"}
 """The recognisers that read what each generator made."""
 
 
@@ -34,27 +35,28 @@ WALK_STEPS = 25
 _STRIP = 9  # images of the walk that are shown at once
 
 
-_FRAME_MS = 80  # of the GIF
-
-
 def page() -> None:
     """The page."""
     heading(say("imagine.title"), say("imagine.lead"))
     with show_errors():
         left, right = st.columns(2, vertical_alignment="bottom")
         with left:
-            name = choose(say("model"), MODELS, "maker", default=MODELS[0], names={each: say(f"model.{each}") for each in MODELS})
+            name = choose(say("model"), MODELS, "maker", default=MODELS[0], names=_names())
         if name not in models.shipped(MODELS):
             st.info(models.not_shipped(name))
             return
+        if name == MODELS[-1]:
+            _drawn(name)
+            return
         model = models.opened(name, ImageGenerator)
         with right:
-            views = ("grid", "walk")
+            views = ("grid", "walk", "plane")
             view = choose(say("imagine.view"), views, "view", default="grid", names={each: say(f"imagine.view.{each}") for each in views})
-        if view == "grid":
-            _grid(name, model)
-        else:
-            _walk(name, model)
+        {"grid": _grid, "walk": _walk, "plane": _plane}[view](name, model)
+
+
+def _names() -> dict[str, str]:
+    return {each: say(f"model.{each}") for each in MODELS[:-1]} | {MODELS[-1]: say("imagine.own")}
 
 
 def _read(name: str, made: np.ndarray) -> list[Prediction]:
@@ -145,12 +147,12 @@ def _walk(name: str, model: ImageGenerator) -> None:
         captions = [say("imagine.read", said=each.label, share=html.percent(each.probability)) for each in read] or alts
         here, way = st.columns([1, 2], gap="large")
         with here:
-            player("player", made, alts, captions)
+            file = f"{name}-{''.join(c if c.isalnum() else '-' for c in label)}-{first}-{last}"
+            player("player", made, alts, captions, file)
         with way:
             stops = np.linspace(0, WALK_STEPS - 1, _STRIP).round().astype(int)
             st.html(html.strip([html.image(made[i], say("imagine.way.alt", label=label, step=i)) for i in stops], name=say("imagine.way")))
             st.caption(say("imagine.walk.words"))
-            file = f"{name}-{''.join(c if c.isalnum() else '-' for c in label)}-{first}-{last}"
             with st.container(horizontal=True):
                 st.download_button(say("imagine.gif"), animation(made), f"{file}.gif", "image/gif", on_click="ignore", key="gif")
                 row = html.png(image_grid(made, columns=WALK_STEPS, gap=2, scale=4))
@@ -158,10 +160,13 @@ def _walk(name: str, model: ImageGenerator) -> None:
                 components.share_button("share")
 
 
-def animation(made: np.ndarray, scale: int = 8) -> bytes:
-    """Images, uint8 (n, height, width[, 3]), forth and back as an endless GIF."""
-    there = [Image.fromarray(each.repeat(scale, axis=0).repeat(scale, axis=1)) for each in made]
-    frames = there + there[-2:0:-1]
-    stream = BytesIO()
-    frames[0].save(stream, format="GIF", save_all=True, append_images=frames[1:], duration=_FRAME_MS, loop=0)
-    return stream.getvalue()
+@st.fragment
+def _plane(name: str, model: ImageGenerator) -> None:
+    with show_errors():
+        plane.of_seeds(name, model, READERS[name])
+
+
+@st.fragment
+def _drawn(name: str) -> None:
+    with show_errors():
+        plane.of_drawings(name, models.opened(name, Autoencoder), READERS[name])

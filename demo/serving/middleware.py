@@ -1,4 +1,4 @@
-"""ASGI middleware around Streamlit: response headers, the head of the first page, and a bound on what uploads hold in memory.
+"""ASGI middleware around Streamlit: response headers, the head of the page, and a bound on what uploads hold in memory.
 
 Source of the headers: W3C, "Content Security Policy Level 3"; WHATWG, "HTML", X-Frame-Options.
 """
@@ -6,11 +6,12 @@ Source of the headers: W3C, "Content Security Policy Level 3"; WHATWG, "HTML", X
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from html import escape
 from typing import Any
 
 from starlette.middleware import Middleware
 from streamlit.runtime import Runtime
+
+from onnxferry.demo.serving.head import CARD, address, asked_language, card, with_head
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -53,14 +54,8 @@ UPLOADS_HELD = 768 * 2**20
 """Bytes of uploaded files of all visitors together: they lie in memory until their visitor leaves."""
 
 
-TITLE = "onnxferry"
-
-
-DESCRIPTION = "Draw a digit, let a network write Shakespeare, make and compress images: small ONNX models that run on your own computer."
-
-
 class Headers:
-    """Adds HEADERS to every response, and title and description to the page that Streamlit serves for all addresses."""
+    """Adds HEADERS to every response, and our head to the page that Streamlit serves for all addresses; serves the card of shared links."""
 
     def __init__(self, app: Asgi) -> None:
         self.app = app
@@ -69,6 +64,7 @@ class Headers:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        fields = dict(scope["headers"])
         start: Message = {}
         body = bytearray()
         page = False
@@ -78,8 +74,8 @@ class Headers:
             if message["type"] == "http.response.start":
                 ours = {name.encode(): value.encode() for name, value in HEADERS.items()}
                 message["headers"] = [(k, v) for k, v in message.get("headers", []) if k.lower() not in ours] + list(ours.items())
-                fields = {k.lower(): v for k, v in message["headers"]}
-                page = fields.get(b"content-type", b"").startswith(b"text/html") and b"content-encoding" not in fields
+                sent = {k.lower(): v for k, v in message["headers"]}
+                page = sent.get(b"content-type", b"").startswith(b"text/html") and b"content-encoding" not in sent
                 if page:  # its length is not known yet
                     start = message
                     return
@@ -87,8 +83,11 @@ class Headers:
                 body.extend(message.get("body", b""))
                 if message.get("more_body"):
                     return
-                made = with_head(bytes(body)) if scope["method"] == "GET" else bytes(body)
+                made = bytes(body)
                 if scope["method"] == "GET":
+                    language = asked_language(scope.get("query_string", b""), fields.get(b"accept-language", b""))
+                    root = address(scope.get("scheme", "http"), fields.get(b"host", b""), _root(scope["path"]))
+                    made = with_head(made, language=language, root=root)
                     kept = [(k, v) for k, v in start["headers"] if k.lower() not in (b"content-length", b"etag")]
                     start["headers"] = [*kept, (b"content-length", str(len(made)).encode())]
                 await send(start)
@@ -96,24 +95,14 @@ class Headers:
                 return
             await send(message)
 
+        if scope["method"] in ("GET", "HEAD") and scope["path"].rsplit("/", 1)[-1] == CARD and card():
+            await sends(_head(200, b"image/png", len(card())))
+            await sends({"type": "http.response.body", "body": card() if scope["method"] == "GET" else b""})
+            return
         # Nothing is to be compressed before the head is in: the page is 8 kB, and everything else keeps its encoding.
         if scope["method"] == "GET" and "." not in scope["path"].rsplit("/", 1)[-1] and "/_stcore/" not in scope["path"]:
             scope = {**scope, "headers": [(k, v) for k, v in scope["headers"] if k.lower() != b"accept-encoding"]}
         await self.app(scope, receive, sends)
-
-
-def with_head(page: bytes) -> bytes:
-    """Streamlit's page with our title, and what a link shows where it is shared (Open Graph)."""
-    tags = "".join(
-        f'<meta {kind}="{name}" content="{escape(value)}">'
-        for kind, name, value in (
-            ("name", "description", DESCRIPTION),
-            ("property", "og:title", TITLE),
-            ("property", "og:description", DESCRIPTION),
-            ("property", "og:type", "website"),
-        )
-    )
-    return page.replace(b"<title>Streamlit</title>", f"<title>{TITLE}</title>{tags}".encode(), 1)
 
 
 class UploadBound:
@@ -149,10 +138,22 @@ def uploads_in_memory() -> int:
     return sum(each.byte_length for stats in manager.get_stats().values() for each in stats)
 
 
+def _root(path: str) -> str:
+    """What a page's path begins with before its own name: the base path that the server was given."""
+    return path.rsplit("/", 1)[0]
+
+
+def _head(status: int, kind: bytes, length: int) -> Message:
+    return {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [(b"content-type", kind), (b"content-length", str(length).encode())],
+    }
+
+
 async def _refuse(send: Send, status: int, words: str) -> None:
     body = words.encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send(_head(status, b"text/plain; charset=utf-8", len(body)))
     await send({"type": "http.response.body", "body": body})
 
 

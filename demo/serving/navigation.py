@@ -5,29 +5,37 @@ It does not lie beside ``pages/``: Streamlit takes a folder of that name beside 
 
 from __future__ import annotations
 
-from pathlib import Path
+import base64
 
 import streamlit as st
 
-from onnxferry.demo.pages import compress, imagine, recognise, under_the_hood, write, your_model
+from onnxferry.demo.pages import compress, crossing, game, imagine, recognise, train, under_the_hood, write, your_model
+from onnxferry.demo.widgets.components import ASSETS
 from onnxferry.demo.widgets.page import footer, language_switch
 from onnxferry.demo.words.language import say
 from onnxferry.runtime.kinds import AUTOENCODER, CNN, GAN, RNN
 
 PAGES = (
+    ("crossing", crossing.page, "crossing"),
     ("recognise", recognise.page, CNN.page),
     ("write", write.page, RNN.page),
     ("imagine", imagine.page, GAN.page),
     ("compress", compress.page, AUTOENCODER.page),
+    ("train", train.page, "train"),
+    ("game", game.page, "game"),
     ("your-model", your_model.page, "your-model"),
     ("under-the-hood", under_the_hood.page, "under-the-hood"),
 )
 
 
+LOGO = base64.b64encode((ASSETS / "logo.svg").read_bytes()).decode("ascii")
+BRAND = f'<span class="of-brand"><img alt="" src="data:image/svg+xml;base64,{LOGO}">onnxferry</span>'
+
+
 st.set_page_config(page_icon="⛴️", layout="wide")
 
 
-pages = [st.Page(page, title=say(f"menu.{name}"), url_path=path, default=name == "recognise") for name, page, path in PAGES]
+pages = [st.Page(page, title=say(f"menu.{name}"), url_path=path, default=name == "crossing") for name, page, path in PAGES]
 chosen = st.navigation(pages, position="hidden")
 
 
@@ -36,10 +44,11 @@ titles = [say(f"menu.{name}") for page, (name, _, _) in zip(pages, PAGES, strict
 st.set_page_config(page_title=" · ".join([*titles, "onnxferry"]))
 
 
-st.html(Path(__file__).parents[1] / "assets" / "style.css")
+st.html(ASSETS / "style.css")  # again, after Streamlit's own, which are as strong
 
 
 with st.container(horizontal=True, key="menu", vertical_alignment="center", gap="small"):
+    st.html(BRAND, width="content")
     for page in pages:
         st.page_link(page, width="content")
     language_switch()

@@ -60,15 +60,29 @@ def opened(name: str, kind: type[Kind]) -> Kind:
 
     Raises ArtifactError where it is not there or not of that kind, MissingExtraError without an ONNX Runtime.
     """
-    model = _open(str(zoo_model(name).path))
+    return opened_file(zoo_model(name).path, kind)
+
+
+def opened_file(path: Path, kind: type[Kind]) -> Kind:
+    """As :func:`opened`, for a file that ships beside a model."""
+    return _checked(_open(str(path)), path, kind)
+
+
+def loaded(path: Path, kind: type[Kind]) -> Kind:
+    """A file that does not ship, opened at each call."""
+    return _checked(load(path, threads=1), path, kind)
+
+
+def _checked(model: Model, path: Path, kind: type[Kind]) -> Kind:
     if not isinstance(model, kind):
-        raise ArtifactError(f"the shipped model {name!r} is a {type(model).__name__}, expected a {kind.__name__}; install onnxferry again")
+        raise ArtifactError(f"{path.name} is a {type(model).__name__}, expected a {kind.__name__}; install onnxferry again")
     return model
 
 
 @st.cache_resource(show_spinner=False)
 def _open(path: str) -> Model:
-    return load(path)
+    # One thread: these networks answer in a millisecond or two; two that wait for one another take three times as long on a busy machine.
+    return load(path, threads=1)
 
 
 def examples(name: str) -> Examples:

@@ -54,3 +54,16 @@ def whole_from_address(key: str, most: int, default: int = 0) -> int:
     """A whole number from 0 to ``most`` that is in the address under ``key``."""
     asked = st.query_params.get(key, "")
     return min(int(asked), most) if asked.isascii() and asked.isdigit() and len(asked) < 10 else default
+
+
+def flag(label: str, key: str, **style: Any) -> bool:
+    """A switch, off at first; it is kept for the session, and in the address while it is on."""
+    prepare(key, ("on", "off"), "off")
+    shown = f"{key} shown"
+    st.session_state[shown] = st.session_state[key] == "on"
+
+    def turned() -> None:
+        st.session_state[key] = "on" if st.session_state[shown] else "off"
+
+    st.toggle(label, key=shown, on_change=turned, **style)
+    return note(key, str(st.session_state[key]), "off") == "on"

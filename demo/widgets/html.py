@@ -23,6 +23,17 @@ def png(image: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
+def sprite(images: np.ndarray, columns: int) -> np.ndarray:
+    """uint8 (n, height, width[, 3]) as one image of ``columns`` a row, without gaps: what is left over is white."""
+    rows = -(-len(images) // columns)
+    height, width = images.shape[1:3]
+    made = np.full((rows * height, columns * width, *images.shape[3:]), 255, np.uint8)
+    for position, image in enumerate(images):
+        row, column = divmod(position, columns)
+        made[row * height : (row + 1) * height, column * width : (column + 1) * width] = image
+    return made
+
+
 def image(array: np.ndarray, alt: str, caption: str = "", *, badge: str = "") -> str:
     """One image with its caption. ``alt`` says what is on it. ``badge``: ``right`` or ``wrong`` marks its caption."""
     source = base64.b64encode(png(array)).decode("ascii")
@@ -106,6 +117,19 @@ def sparkline(values: Sequence[float], *, title: str) -> str:
     return (
         f'<svg class="of-spark" viewBox="0 0 1000 46" preserveAspectRatio="none" role="img" aria-label="{escape(title)}">'
         f'<polyline points="{points}" fill="none" stroke="currentColor" stroke-width="2" vector-effect="non-scaling-stroke"/></svg>'
+    )
+
+
+def curve(values: Sequence[float], *, title: str, words: str, span: int, top: float = 0.0) -> str:
+    """A named line with its newest value in ``words``. ``span``: how many values the whole width is for. ``top``: at least its height."""
+    highest = max([*values, top, 1e-6])
+    last = max(1, span - 1)
+    points = " ".join(f"{1000 * i / last:.0f},{78 - 74 * value / highest:.1f}" for i, value in enumerate(values))
+    return (
+        f'<figure class="of-curve"><figcaption><b>{escape(title)}</b><span>{escape(words)}</span></figcaption>'
+        f'<svg viewBox="0 0 1000 80" preserveAspectRatio="none" role="img" aria-label="{escape(title)}: {escape(words)}">'
+        f'<polyline points="{points}" fill="none" stroke="currentColor" stroke-width="2" vector-effect="non-scaling-stroke"/></svg>'
+        "</figure>"
     )
 
 

@@ -1,15 +1,11 @@
-"""A text whose letters are coloured, and of which one can be chosen; and images that play."""
+"""A text whose letters are coloured, and of which one can be chosen."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Sequence
 
-import numpy as np
-
 from onnxferry.demo.widgets.components import renderer, sent_value, whole
-from onnxferry.demo.widgets.html import png
 from onnxferry.demo.words.language import say
 
 
@@ -29,13 +25,3 @@ def coloured_letters(key: str, letters: Sequence[str], heat: Sequence[float | No
     }
     result = mount(key=key, data=data, default={"chosen": None}, on_chosen_change=lambda: None)
     return -1 if result.chosen is None else min(whole(result.chosen), len(letters) - 1)
-
-
-def player(key: str, frames: np.ndarray, alts: Sequence[str], captions: Sequence[str]) -> None:
-    """Images, uint8 (n, height, width[, 3]), that play forth and back, each with its caption."""
-    html = '<div class="player"><img alt=""><p></p><div><button type="button"></button><input type="range" min="0" step="1"></div></div>'
-    mount = renderer("player", html, "player.js")
-    sources = [f"data:image/png;base64,{base64.b64encode(png(each)).decode('ascii')}" for each in frames]
-    words = {"play": say("imagine.play"), "pause": say("imagine.pause"), "step": say("imagine.step")}
-    digest = hashlib.sha256("".join([*sources, *captions]).encode()).hexdigest()[:16]
-    mount(key=key, data={"key": digest, "frames": sources, "alts": list(alts), "captions": list(captions), "words": words})

@@ -33,6 +33,14 @@ def coloured(values: np.ndarray) -> np.ndarray:
     return mixed.round().astype(np.uint8)
 
 
+def signed(values: np.ndarray) -> np.ndarray:
+    """Weights (side, side) → uint8 (side, side, 3): orange above 0, blue below, white at 0; the largest magnitude is the fullest."""
+    share = np.clip(values / max(float(np.abs(values).max()), 1e-6), -1, 1)[..., None]
+    warm, cold, white = np.array([226.0, 73.0, 28.0]), np.array([38.0, 102.0, 200.0]), np.full(3, 255.0)
+    mixed: np.ndarray = white + np.abs(share) * (np.where(share > 0, warm, cold) - white)
+    return mixed.round().astype(np.uint8)
+
+
 def strip(inside: Inside, before: Sequence[str], labels: Sequence[str], chosen: Mapping[int, Sequence[int]]) -> str:
     """HTML. ``before``: figures that stand first. ``chosen``: by stage, which of its maps are shown."""
     saw = _source(np.round(255 * (1 - np.clip(inside.saw, 0, 1))).astype(np.uint8))

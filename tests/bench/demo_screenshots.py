@@ -20,6 +20,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from onnxferry.demo.cli import free_port, serve_command
+from onnxferry.demo.serving.head import CARD
 
 ROOT = Path(__file__).parents[2]
 FLAGS = [
@@ -34,7 +35,8 @@ FLAGS = [
 PATIENCE = 120_000  # milliseconds
 SEVEN = ((0.27, 0.26), (0.46, 0.24), (0.72, 0.25), (0.58, 0.5), (0.47, 0.8))
 PAGES = {
-    "recognise": "",
+    "crossing": "",
+    "recognise": "recognise",
     "write": "write?prompt=ROMEO%3A%0A&seed=4&length=450",
     "imagine": "imagine",
     "compress": "compress",
@@ -46,7 +48,9 @@ PAGES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "demo" / "screenshots")
-    out = parser.parse_args().out
+    parser.add_argument("--card", action="store_true", help="and the picture that shared links show, demo/assets/card.png")
+    arguments = parser.parse_args()
+    out = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
@@ -63,6 +67,13 @@ def main() -> None:
                         save(shot(browser, url, name, scheme, 1180), out / f"{name}-{scheme}.png")
                 for name, scheme in (("recognise", "dark"), ("write", "light")):
                     save(shot(browser, url, name, scheme, 390), out / f"{name}-narrow-{scheme}.png")
+                if arguments.card:
+                    with browser.new_context(viewport={"width": 1200, "height": 630}) as context:
+                        page = context.new_page()
+                        page.goto(f"{url}/?shown=7")
+                        expect(page.get_by_text("The same answer by every way.")).to_be_visible(timeout=PATIENCE)
+                        settle(page)
+                        save(page.screenshot(animations="disabled"), ROOT / "demo" / "assets" / CARD)
                 browser.close()
         finally:
             server.terminate()

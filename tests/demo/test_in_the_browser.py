@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 PATIENCE = 120_000  # milliseconds: two cores may be busy with other tests
 
-PAGES = ("", "write", "imagine", "compress", "your-model", "under-the-hood")
+PAGES = ("", "recognise", "write", "imagine", "compress", "train", "game", "your-model", "under-the-hood")
 
 # Streamlit's own, by what they say: its client looks for its server beside the page's address before it looks at the root.
 NOT_OURS = (
@@ -98,7 +98,7 @@ def says(visitor: Visitor, label: str) -> None:
 
 
 def test_a_seven_drawn_with_the_mouse_is_read(visitor: Visitor) -> None:
-    visitor.open("")
+    visitor.open("recognise")
     says(visitor, "?")
     visitor.draw(*SEVEN)
     says(visitor, "7")
@@ -118,7 +118,7 @@ def test_a_seven_drawn_with_the_mouse_is_read(visitor: Visitor) -> None:
 
 
 def test_a_one_drawn_by_keyboard_is_read(visitor: Visitor) -> None:
-    visitor.open("")
+    visitor.open("recognise")
     pad = visitor.page.locator("canvas[data-ready]")
     pad.focus()
     for _ in range(8):
@@ -132,7 +132,7 @@ def test_a_one_drawn_by_keyboard_is_read(visitor: Visitor) -> None:
 
 
 def test_a_drawing_stays_while_one_looks_elsewhere(visitor: Visitor) -> None:
-    visitor.open("")
+    visitor.open("recognise")
     visitor.draw(*SEVEN)
     says(visitor, "7")
     visitor.page.get_by_role("radio", name="Its mistakes").click()
@@ -158,7 +158,7 @@ def test_every_page_has_its_title_and_asks_no_other_host(visitors) -> None:
 
 
 def test_the_gallery_is_one_tab_stop_and_arrows_move_in_it(visitor: Visitor) -> None:
-    visitor.open("?source=Mistakes")
+    visitor.open("recognise?source=Mistakes")
     images = visitor.page.locator(".gallery button")
     expect(images.first).to_be_visible(timeout=PATIENCE)
     assert visitor.page.locator('.gallery button[tabindex="0"]').count() == 1
@@ -171,7 +171,7 @@ def test_the_gallery_is_one_tab_stop_and_arrows_move_in_it(visitor: Visitor) -> 
 def test_a_second_finger_is_passed_over_and_a_link_carries_the_drawing(visitors) -> None:
     """A palm that lies beside the pen made one stroke of both, a filled zig-zag."""
     person = visitors()
-    person.open("")
+    person.open("recognise")
     expect(person.page.locator("canvas[data-ready]")).to_be_visible(timeout=PATIENCE)
     person.page.evaluate(
         """() => {
@@ -202,7 +202,7 @@ def test_a_second_finger_is_passed_over_and_a_link_carries_the_drawing(visitors)
 
 def test_a_chinese_browser_reads_chinese_and_may_choose(visitors) -> None:
     person = visitors(locale="zh-CN")
-    person.open("")
+    person.open("recognise")
     expect(person.page.get_by_role("link", name="续写")).to_be_visible(timeout=PATIENCE)
     person.page.get_by_role("radio", name="English").click()
     expect(person.page.get_by_role("link", name="Write")).to_be_visible(timeout=PATIENCE)
@@ -212,7 +212,7 @@ def test_a_chinese_browser_reads_chinese_and_may_choose(visitors) -> None:
 
 def test_the_answer_stands_above_the_pad_on_a_phone(visitors) -> None:
     person = visitors(viewport={"width": 390, "height": 664}, has_touch=True, is_mobile=True)
-    person.open("")
+    person.open("recognise")
     answer, canvas = (person.page.locator(each).bounding_box() for each in (".of-answer", "canvas[data-ready]"))
     assert answer is not None
     assert canvas is not None
@@ -223,8 +223,8 @@ def test_the_answer_stands_above_the_pad_on_a_phone(visitors) -> None:
 
 def test_two_people_do_not_disturb_each_other(visitors) -> None:
     first, second = visitors(), visitors()
-    first.open("")
-    second.open("")
+    first.open("recognise")
+    second.open("recognise")
     first.draw(*SEVEN)
     second.draw(*ONE)
     says(first, "7")
@@ -300,6 +300,37 @@ def test_a_grid_of_sixteen_images_and_its_download(visitor: Visitor) -> None:
         visitor.page.get_by_role("button", name="Download as one PNG").click()
     assert download.value.suggested_filename == "digits-gan-all-seed-1.png"
     assert Path(download.value.path()).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_dot_of_a_plane_moves_and_is_in_the_link_and_a_video_is_saved(visitor: Visitor) -> None:
+    visitor.open("imagine?view=plane&seed_a=5")
+    field = visitor.page.locator(".field[data-ready]")
+    expect(field).to_be_visible(timeout=PATIENCE)
+    field.press("Home")
+    field.press("ArrowUp")
+    expect(field).to_have_attribute("aria-valuenow", "1", timeout=PATIENCE)
+    share = visitor.page.get_by_role("button", name="Copy link")
+    for _ in range(100):  # where the dot was left is on its way
+        share.click()
+        if "at=0" in str(share.get_attribute("data-copied")):
+            break
+        visitor.page.wait_for_timeout(200)
+    expect(share).to_have_attribute("data-copied", re.compile(r"at=0"))
+    with visitor.page.expect_download(timeout=PATIENCE) as download:
+        visitor.page.get_by_role("button", name="Save as video").click()
+    assert download.value.suggested_filename.startswith("digits-gan-plane-5-2-3.")
+    data = Path(download.value.path()).read_bytes()
+    assert data[4:8] == b"ftyp" or data[:4] == b"\x1a\x45\xdf\xa3"  # MP4, or WebM where the browser has no encoder for it
+
+
+def test_a_broken_copy_is_found_by_the_self_test(visitor: Visitor) -> None:
+    visitor.open("")
+    page = visitor.page
+    expect(page.get_by_text("The same answer by every way.")).to_be_visible(timeout=PATIENCE)
+    page.get_by_text("Break the file").click()
+    expect(page.get_by_text("The self-test has found the damage.")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("Self-test: 0 of 8 as in PyTorch")).to_be_visible(timeout=PATIENCE)
+    expect(page).to_have_url(re.compile("broken=on"), timeout=PATIENCE)
 
 
 def test_a_model_that_is_not_shipped_is_one_line(visitor: Visitor) -> None:
@@ -394,7 +425,7 @@ STREAMLITS_OWN = {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", [*PAGES, "?source=Mistakes", "?source=Upload"])
+@pytest.mark.parametrize("path", [*PAGES, "?broken=on", "recognise?source=Mistakes", "recognise?source=Upload", "imagine?view=plane"])
 def test_axe_finds_no_serious_fault(visitors, path: str, scheme: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from onnxferry.demo.pages.imagine import WALK_STEPS, animation, real_images
+from onnxferry.demo.images.animation import animation
+from onnxferry.demo.images.strokes import Stroke, write_strokes
+from onnxferry.demo.pages.imagine import WALK_STEPS, real_images
 from onnxferry.demo.shipped.models import Examples
 from onnxferry.runtime import ImageGenerator, load
 
@@ -71,6 +73,39 @@ def test_a_walk_is_an_animation_there_and_back() -> None:
         assert gif.info["loop"] == 0
 
 
+def test_an_animation_that_goes_round_does_not_come_back() -> None:
+    made = np.stack([np.full((4, 4), 60 * i, np.uint8) for i in range(4)])
+    with Image.open(io.BytesIO(animation(made, back=False))) as gif:
+        assert gif.n_frames == 4  # type: ignore[attr-defined]
+
+
+def test_the_corners_of_the_plane_are_the_seeds_images(show: Show, well, tiny_zoo: Path) -> None:
+    page = show("imagine", view="plane", seed_a="11", seed_b="12", seed_c="13", walk_class="8")
+    well(page)
+    _, made, captions = page.session_state["plane_kept"]
+    with load(tiny_zoo / "digits-gan" / "digits-gan.onnx") as model:
+        assert isinstance(model, ImageGenerator)
+        corners = [model.sample(1, labels="8", seed=seed)[0] for seed in (11, 12, 13)]
+    assert len(made) == len(captions) == 231
+    for position, corner in zip((0, 210, 230), corners, strict=True):
+        assert np.abs(made[position][..., 0].astype(int) - corner).max() <= 1
+
+
+def test_the_plane_between_drawings_has_what_was_drawn_at_its_corner(show: Show, well, tiny_zoo: Path) -> None:
+    from onnxferry.demo.images.strokes import painted
+    from onnxferry.demo.images.uploads import framed_like_mnist
+    from onnxferry.runtime import Autoencoder
+
+    strokes = [Stroke(24, np.array([[100.0, 60], [200, 60], [140, 280]]))]
+    page = show("imagine", maker="digits-ae", b=write_strokes(strokes))
+    well(page)
+    made = page.session_state["plane_kept"][1]
+    with load(tiny_zoo / "digits-ae" / "digits-ae.onnx") as model:
+        assert isinstance(model, Autoencoder)
+        expected = model.decode(model.encode(framed_like_mnist(painted(strokes), model.size)))[0]
+    assert np.abs(made[210][..., 0].astype(int) - expected).max() <= 1
+
+
 def test_what_another_reader_sees_stands_under_an_image(show: Show, well, html) -> None:
     """The tiny generator has learnt nothing: the shipped recogniser reads other digits than were asked for."""
     page = show("imagine", **{"class": "3"})
@@ -82,7 +117,18 @@ def test_a_walk_between_one_and_the_same_seed(show: Show, well) -> None:
     well(show("imagine", view="walk", walk_from="3", walk_to="3"))
 
 
-@pytest.mark.parametrize("query", [{"class": "nobody"}, {"count": "0"}, {"from_seed": "x"}, {"view": "nothing"}, {"maker": "../../etc"}])
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"class": "nobody"},
+        {"count": "0"},
+        {"from_seed": "x"},
+        {"view": "nothing"},
+        {"view": "plane", "at": "-1"},
+        {"view": "plane", "at": "9999"},
+        {"maker": "../../etc"},
+    ],
+)
 def test_an_address_out_of_range_is_forgiven(show: Show, well, query: dict[str, str]) -> None:
     well(show("imagine", **query))
 

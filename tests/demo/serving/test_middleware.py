@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from onnxferry.demo.serving.middleware import HEADERS, POLICY, Headers, UploadBound, with_head
+from onnxferry.demo.serving.head import asked_language, with_head
+from onnxferry.demo.serving.middleware import HEADERS, POLICY, Headers, UploadBound
 
 UPLOAD = "/ferry/_stcore/upload_file/session/file"
 
@@ -61,6 +62,39 @@ def test_the_first_page_has_a_title_and_what_a_link_shows() -> None:
     assert b'property="og:description"' in body
     assert int(headers["content-length"]) == len(body)
     assert with_head(b"no title") == b"no title"
+
+
+@pytest.mark.parametrize(
+    ("query", "accepts", "language"),
+    [
+        (b"", b"en-US,en", "en"),
+        (b"", b"zh-CN,zh;q=0.9", "zh-CN"),
+        (b"a=1&lang=zh", b"en", "zh-CN"),
+        (b"lang=en", b"zh", "en"),
+        (b"lang=x", b"", "en"),
+    ],
+)
+def test_the_page_says_its_language(query: bytes, accepts: bytes, language: str) -> None:
+    assert f'<html lang="{language}">'.encode() in with_head(b'<html lang="en">', language=asked_language(query, accepts))
+
+
+def test_a_shared_link_shows_the_card_at_the_servers_own_address() -> None:
+    page = b"<title>Streamlit</title>"
+    _, _, body = asked(Headers(serves("text/html", page)), "/ferry/write", host="example.org:8501")
+    assert b'property="og:image" content="http://example.org:8501/ferry/card.png"' in body
+    for host in ('x"><script>', "", "a b"):
+        _, _, body = asked(Headers(serves("text/html", page)), "/write", host=host)
+        assert b"og:image" not in body
+        assert b"<script>" not in body
+    status, headers, body = asked(Headers(serves("text/html", page)), "/ferry/card.png")
+    assert (status, headers["content-type"], body[:4]) == (200, "image/png", b"\x89PNG")
+    assert headers["content-security-policy"] == POLICY
+
+
+def test_something_is_seen_before_the_scripts_have_come() -> None:
+    made = with_head(b'<title>Streamlit</title><div id="root"></div>')
+    assert b"<svg" in made.split(b'<div id="root">')[1]
+    assert b".of-begin" in made.split(b"<style>")[1]
 
 
 def test_uploads_are_bounded_over_all_visitors() -> None:

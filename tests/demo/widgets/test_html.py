@@ -101,3 +101,11 @@ def test_a_bare_address_in_a_name_is_no_link(name: str) -> None:
 def test_a_name_is_no_emoji_or_icon() -> None:
     for name in (":smile:", ":material/bug_report:", ":red[alarm]"):
         assert not re.search(r":\w", html.plain_markdown(name).replace("\\", ""))
+
+
+def test_a_sprite_holds_every_image_in_its_place() -> None:
+    images = np.arange(5, dtype=np.uint8)[:, None, None].repeat(2, axis=1).repeat(2, axis=2)
+    made = html.sprite(images, 3)
+    assert made.shape == (4, 6)
+    assert [int(made[2 * (i // 3), 2 * (i % 3)]) for i in range(5)] == [0, 1, 2, 3, 4]
+    assert made[2, 4] == 255

@@ -1,0 +1,1 @@
+"""Training that is watched: a child process with PyTorch, or the record of such a run."""
