@@ -144,6 +144,7 @@ def _example(name: str, model: Classifier, *, mistakes: bool) -> Given | None:
     chosen = components.gallery(f"{key}_{name}", title, images, names, whole_from_address(key, len(positions) - 1))
     if str(chosen) != st.query_params.get(key, "") and (chosen or key in st.query_params):
         st.query_params[key] = str(chosen)
+    components.share_button("share", {"drawing": ""})
     return Given(images[chosen], truths[chosen])
 
 

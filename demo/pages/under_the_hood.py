@@ -9,7 +9,7 @@ import streamlit as st
 from onnxferry.demo.shipped import models
 from onnxferry.demo.shipped.explanations import Family, family_words, snippet
 from onnxferry.demo.shipped.figures import error_rows, parity_rows, parity_sentence, read_figures
-from onnxferry.demo.widgets import html
+from onnxferry.demo.widgets import components, html
 from onnxferry.demo.widgets.choices import choose
 from onnxferry.demo.widgets.page import heading, show_errors
 from onnxferry.demo.words.language import say
@@ -30,6 +30,7 @@ def page() -> None:
             st.info(models.not_shipped(name))
             return
         _model(models.card(name))
+        components.share_button("share")
 
 
 def _model(model: ZooModel) -> None:

@@ -12,7 +12,7 @@ import streamlit as st
 
 from onnxferry.demo.images.uploads import read_upload
 from onnxferry.demo.shipped import models
-from onnxferry.demo.widgets import html
+from onnxferry.demo.widgets import components, html
 from onnxferry.demo.widgets.page import heading, show_errors
 from onnxferry.demo.words.language import marked, say
 from onnxferry.demo.your_file import inputs as model_inputs
@@ -93,6 +93,7 @@ def _example() -> bytes:
     asked = st.query_params.get("example", "")
     if asked not in there:
         return b""
+    components.share_button("share")
     st.info(say("yours.example.broken") if asked == BROKEN else marked("yours.example", name=f"{asked}.onnx"))
     return example_file(asked)
 

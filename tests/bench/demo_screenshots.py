@@ -40,6 +40,8 @@ PAGES = {
     "write": "write?prompt=ROMEO%3A%0A&seed=4&length=450",
     "imagine": "imagine",
     "compress": "compress",
+    "train": "train",
+    "game": "game",
     "your-model": "your-model",
     "under-the-hood": "under-the-hood",
 }
@@ -99,6 +101,9 @@ def shot(browser: Browser, url: str, name: str, scheme: str, width: int) -> byte
         settle(page)
         if name == "recognise":
             draw(page)
+        elif name == "game":
+            page.get_by_role("button", name="Start the clock").click()
+            expect(page.locator("canvas[data-ready]")).to_be_visible(timeout=PATIENCE)
         elif name == "your-model":
             page.locator('input[type="file"]').first.set_input_files(ROOT / "runtime" / "zoo" / "digits" / "digits.onnx")
             button = page.get_by_role("button", name="Run the built-in self-test")
