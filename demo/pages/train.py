@@ -47,7 +47,7 @@ def page() -> None:
             if _running() is not None and st.button(say("yours.stop"), key="stop training"):
                 st.session_state.pop("run").stop()
         moving = _running() is not None or "played" in st.session_state
-        st.fragment(_progress, run_every=_EVERY if moving else None)(moving)
+        st.fragment(_progress, run_every=_EVERY if moving else None)()
         folder = st.session_state.get("trained")
         if folder is not None and not moving:
             _finished(folder)
@@ -64,7 +64,7 @@ def _forget() -> None:
         st.session_state.pop(name, None)
 
 
-def _progress(moving: bool) -> None:
+def _progress() -> None:
     """The newest look. Runs the whole page once more when what was moving has ended."""
     with show_errors():
         run: Run | None = st.session_state.get("run")
@@ -77,7 +77,7 @@ def _progress(moving: bool) -> None:
             if not run.is_running():
                 if run.problem():
                     raise InputError(run.problem())
-                if moving:
+                if st.session_state.get("trained") != run.folder:
                     st.session_state["trained"] = run.folder
                     st.rerun()
             return

@@ -28,7 +28,8 @@ def test_the_record_that_ships_is_of_the_file_that_ships_with_it() -> None:
         assert replay(model.engine).passed
         examples = read_npz(zoo_model("digits").path.with_name("examples.npz"))
         right = np.array([each.index for each in model.predict(examples["images"])]) == examples["labels"]
-        assert right[examples["predicted"] == examples["labels"]].mean() > 0.8
+        # Sixty easy digits: fewer than the test images that the record counts are read wrongly, give or take six.
+        assert right[examples["predicted"] == examples["labels"]].mean() > frames.record["test"]["accuracy"] - 0.1
     image, label, said = frames.mistakes(0)[0]
     assert image.shape == (28, 28)
     assert label != said
