@@ -180,6 +180,8 @@ class Plan:
     finish: Callable[[onnx.ModelProto], None] | None = None
     # The outputs that it adds.
     added: tuple[str, ...] = ()
+    # Files that go beside it: name -> content, such as a tokenizer.
+    beside: Mapping[str, bytes] = field(default_factory=dict)
     # Where the file goes, given the path that the user named: a model in two files has one that goes beside it.
     place: Callable[[Path], Path] = lambda path: path
 

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from onnxferry.runtime.tasks.model import Model as Model
     from onnxferry.runtime.tasks.row_classifier import RowClassifier as RowClassifier
     from onnxferry.runtime.tasks.text_generator import TextGenerator as TextGenerator
+    from onnxferry.runtime.tasks.text_models import TextClassifier as TextClassifier
+    from onnxferry.runtime.tasks.text_models import TextDecoder as TextDecoder
+    from onnxferry.runtime.tasks.text_models import TextEmbedder as TextEmbedder
+    from onnxferry.runtime.tasks.text_models import TextTagger as TextTagger
     from onnxferry.runtime.tuning.tune import tune as tune
 
     __version__: str
@@ -66,6 +70,10 @@ _MODULES = {
     "run_file": "sandbox.jobs",
     "tune": "tuning.tune",
     "zoo_names": "artifact.zoo",
+    "TextClassifier": "tasks.text_models",
+    "TextDecoder": "tasks.text_models",
+    "TextEmbedder": "tasks.text_models",
+    "TextTagger": "tasks.text_models",
 }
 
 
@@ -85,7 +93,11 @@ __all__ = [
     "RowClassifier",
     "SandboxLimits",
     "TensorSpec",
+    "TextClassifier",
+    "TextDecoder",
+    "TextEmbedder",
     "TextGenerator",
+    "TextTagger",
     "Tolerance",
     "__version__",
     "check_file",

@@ -78,9 +78,40 @@ ENCODER = Kind(
     arguments=("IMAGE.png",),
 )
 DECODER = Kind(name="decoder", noun="an autoencoder's decoder", takes="latent", returns="image", budget="psnr 35")
+# Models of text that was cut into tokens: the tokenizer lies beside the file.
+TEXT_CLASSIFIER = Kind(
+    name="text-classifier", noun="a model", takes="text", returns="class", budget="top1 -0.1pt",
+    task="onnxferry.runtime.tasks.text_models:TextClassifier",
+)  # fmt: skip
+TEXT_TAGGER = Kind(
+    name="text-tagger", noun="a model", takes="text", returns="class", budget="rtol 1e-3",
+    task="onnxferry.runtime.tasks.text_models:TextTagger",
+)  # fmt: skip
+TEXT_EMBEDDER = Kind(
+    name="text-embedder", noun="a model", takes="text", returns="arrays", budget="rtol 1e-3",
+    task="onnxferry.runtime.tasks.text_models:TextEmbedder",
+)  # fmt: skip
+TEXT_DECODER = Kind(
+    name="text-decoder", noun="a model", takes="text", returns="arrays", budget="rtol 1e-3",
+    task="onnxferry.runtime.tasks.text_models:TextDecoder",
+)  # fmt: skip
 MODEL = Kind(name="model", noun="a model", takes="arrays", returns="arrays", budget="rtol 1e-3")
 
-KINDS = {kind.name: kind for kind in (RECOGNISER, TEXT_GENERATOR, IMAGE_GENERATOR, ENCODER, DECODER, MODEL)}
+KINDS = {
+    kind.name: kind
+    for kind in (
+        RECOGNISER,
+        TEXT_GENERATOR,
+        IMAGE_GENERATOR,
+        ENCODER,
+        DECODER,
+        TEXT_CLASSIFIER,
+        TEXT_TAGGER,
+        TEXT_EMBEDDER,
+        TEXT_DECODER,
+        MODEL,
+    )
+}
 """By name. ``model`` is any other graph, and what a file without a contract counts as."""
 
 

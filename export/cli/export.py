@@ -48,8 +48,8 @@ def export(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A run folder or checkpoint, pkg.module:make_model, a .pt2 program, a TorchScript .pt, a .keras model, boosted trees "
-            "(.txt, .json, .ubj, .cbm), a TensorFlow SavedModel or .tflite, or an .onnx file.",
+            help="A run or checkpoint, pkg.module:make_model, timm:NAME, a transformers folder, .pt2, TorchScript .pt, .keras, boosted "
+            "trees (.txt, .json, .ubj, .cbm), a TensorFlow SavedModel or .tflite, or an .onnx file.",
             show_default=False,
         ),
     ],
@@ -135,6 +135,8 @@ def export(
     onnxferry export program.pt2 -o model.onnx
     onnxferry export saved_model --python tf-env/bin/python -o model.onnx      # TensorFlow
     onnxferry export theirs.onnx -o verified.onnx
+    onnxferry export bert-folder -o sentiment.onnx             # transformers: config.json and safetensors
+    onnxferry export timm:resnet18 --weights w.safetensors -o photos.onnx
     onnxferry export digits.keras --labels 0,1,2,3,4,5,6,7,8,9 --image 28x28x1 --scale 1/255 -o digits.onnx
     ```
 

@@ -74,14 +74,15 @@ def print_tries(out: Path) -> None:
     """Commands to try on a file that was just written."""
     from onnxferry.runtime.artifact.contract import kind_of
     from onnxferry.runtime.engine.engine import Engine
+    from onnxferry.runtime.kinds import MODEL
     from onnxferry.runtime.tasks.row_classifier import RowClassifier
 
     with Engine(out, device="cpu") as engine:
         kind = kind_of(engine.contract)
         has_goldens = bool(engine.contract and engine.contract.goldens)
-        tries = try_command(kind, str(out)) or (
-            (command("predict", out, "ROWS.csv") if RowClassifier.fits(engine) else run_command(engine)),
-        )
+        tries = try_command(kind, str(out))
+        if not tries and kind is MODEL:
+            tries = ((command("predict", out, "ROWS.csv") if RowClassifier.fits(engine) else run_command(engine)),)
     print_next(*([command("check", out)] if has_goldens else ()), command("inspect", out), *tries)
 
 

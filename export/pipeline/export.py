@@ -34,6 +34,7 @@ from onnxferry.export.sources.choose import choose
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.artifact.tolerances import Tolerance
 from onnxferry.runtime.errors import ExportError, InputError, ParityError
+from onnxferry.runtime.files import written_whole
 
 LOCK = threading.RLock()
 """Held by every export and verification: a capture patches torch, ``warnings`` and file descriptor 2, which all threads share."""
@@ -143,6 +144,13 @@ def _export_plan(plan: Plan, target: Path, options: ExportOptions) -> ParityRepo
     if plan.finish is not None:
         plan.finish(attempt.model)
     write_artifact(attempt.model, finished, target, verify=replay_file)
+    for name, payload in plan.beside.items():
+        try:
+            with written_whole(target.with_name(name)) as place:
+                place.write_bytes(payload)
+        except OSError as error:
+            target.unlink(missing_ok=True)  # it would lack what its contract names
+            raise ExportError(f"cannot write {name}: {error.strerror or error}; nothing was left behind") from error
     return report
 
 

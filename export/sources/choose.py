@@ -20,6 +20,7 @@ from typing import Any
 from onnxferry.export.options import ExportOptions
 from onnxferry.export.source import IN_TRAINING_MODE, Plan
 from onnxferry.export.sources.factory import FACTORY, object_from_factory
+from onnxferry.export.sources.named_models import NAME, NamedModel
 from onnxferry.export.sources.other_files import is_saved_model, is_torchscript, refuse_other, way_from
 from onnxferry.export.tasks.plans import task_plans
 from onnxferry.runtime.arguments import kind
@@ -44,11 +45,15 @@ class Framework:
     options: frozenset[str]  # the options that it takes besides COMMON
     extra: str  # the extra that installs what it needs
     functions: bool = False  # whether plain functions are models of it
+    marker: str = ""  # a file that its folders hold
+    own_task: bool = False  # whether it puts images in front and classes behind itself
 
     def matches(self, model: Any) -> bool:
         """True for a path to one of its files, or an object of one of its classes. Imports nothing."""
         if isinstance(model, Path):
-            return ("/" if model.is_dir() else model.suffix.lower()) in self.suffixes
+            if model.is_dir():
+                return "/" in self.suffixes and (not self.marker or (model / self.marker).is_file())
+            return model.suffix.lower() in self.suffixes
         return any(is_of(package, model) for package in self.package.split()) or (self.functions and is_jax_function(model))
 
 
@@ -58,7 +63,28 @@ COMMON = frozenset({"golden", "name", "description", "license", "command"})
 COMPARED = frozenset({"dynamic_shapes", "output_names", "rtol", "atol", "samples", "labels", "image", "activation", "scores"})
 
 
+NAMED = Framework(
+    "a model of timm or torchvision, by name (timm:resnet18)",
+    "",
+    (),
+    "onnxferry.export.sources.zoo_models:plans",
+    (COMPARED - {"dynamic_shapes", "output_names", "samples"}) | {"opset", "strict_nonfinite"},
+    "timm",
+    own_task=True,
+)
+
 FRAMEWORKS = (
+    NAMED,
+    # Before runs, which are folders too.
+    Framework(
+        "a folder of transformers (config.json, safetensors)",
+        "",
+        ("/",),
+        "onnxferry.export.sources.transformers.source:plans",
+        frozenset({"rtol", "atol", "strict_nonfinite", "opset"}),
+        "transformers",
+        marker="config.json",
+    ),
     Framework(
         "a run folder or checkpoint (.pt)",
         "",
@@ -170,6 +196,8 @@ class Chosen:
                         plan.source.notes.remove(IN_TRAINING_MODE)
             return found
 
+        if self.framework.own_task:
+            return own_plans(example_inputs, options)
         if options.labels is None and options.image is None and options.activation == "auto" and options.scores is None:
             return own_plans(example_inputs, options)
         return task_plans(own_plans, "" if self._has_examples() else self.framework.package, example_inputs, options)
@@ -220,6 +248,8 @@ def choose(model: Any, *, weights: str | os.PathLike[str] | None = None) -> Chos
     What a name stands for is imported and, unless it is a model already, called without arguments. Raises InputError for what no
     framework takes, ExportError for a name that cannot be imported or makes no model.
     """
+    if isinstance(model, str) and (named := NAME.fullmatch(model)):
+        return Chosen(NamedModel(named[1], named[2], None if weights is None else Path(weights)), NAMED)
     if isinstance(model, str) and FACTORY.fullmatch(model):
         return _named(model, weights)
     if weights is not None:

@@ -52,7 +52,8 @@ def load(
         load("model.onnx", device="cuda")       # a file
         load("digits", variant="int8")          # a certified variant beside the file
 
-    ``name_or_path``: an existing path or a name ending in ``.onnx`` is a file, anything else the name of a shipped model.
+    ``name_or_path``: an existing path or a name ending in ``.onnx`` is a file, a folder is the one .onnx file in it, anything else the
+    name of a shipped model.
     ``device``: ``"auto"``, ``"cpu"`` or ``"cuda"``. ``threads``: None for as many as this process may use.
     ``providers``: ONNX Runtime's execution providers in order, instead of ``device``.
     ``tune``: run the model with the fastest verified settings on this machine (see :mod:`onnxferry.runtime.tuning.tune`): those that were
@@ -70,6 +71,8 @@ def load(
     :class:`~onnxferry.runtime.tasks.text_generator.TextGenerator`, an
     :class:`~onnxferry.runtime.tasks.image_generator.ImageGenerator`, an
     :class:`~onnxferry.runtime.tasks.autoencoder.Autoencoder` (its decoder's file is found beside it), a
+    :class:`~onnxferry.runtime.tasks.text_models.TextClassifier` (or ``TextTagger``, ``TextEmbedder``, ``TextDecoder``) for a model of text
+    whose tokenizer lies beside it, a
     :class:`~onnxferry.runtime.tasks.row_classifier.RowClassifier` for a model with labels and their probabilities, or a plain
     :class:`Model` for any other file.
 
@@ -78,7 +81,7 @@ def load(
     what :func:`onnxferry.runtime.tuning.tune.tune` raises; with ``verify``, InputError for a file that is not shipped and ArtifactError
     for one that was changed.
     """
-    path = find_model(name_or_path)
+    path = find_model(_in_folder(name_or_path))
     if verify:
         check_shipped(path)  # also the original of a variant, whose certificate names it
     if variant is not None and tune:
@@ -113,6 +116,17 @@ def load(
         return Engine(model, device=where, threads=threads, providers=providers, timeout=timeout)
 
     return _model_from_runner(open_file(path), open_file)
+
+
+def _in_folder(name_or_path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """The only .onnx file of a folder, for a model that lies there with its tokenizer; anything else as it is."""
+    folder = Path(name_or_path)
+    if not os.fspath(name_or_path) or not folder.is_dir():
+        return name_or_path
+    files = sorted(folder.glob("*.onnx"))
+    if len(files) != 1:
+        raise ArtifactError(f"the folder {folder} holds {len(files)} .onnx files, expected one: name the file")
+    return files[0]
 
 
 def _load_isolated(

@@ -13,11 +13,11 @@ import torch
 from onnxferry.export import export_model
 from onnxferry.runtime.engine.engine import Engine
 
-# transformers brings neither torch nor an ONNX Runtime of its own, so it stands in [dev] and CI has it.
+# transformers brings neither torch nor an ONNX Runtime of its own, so it stands in [all] and CI has it.
 if os.environ.get("CI"):
     transformers = importlib.import_module("transformers")
 else:
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install 'onnxferry[dev]'")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install 'onnxferry[transformers]'")
 
 
 @pytest.mark.slow
