@@ -34,6 +34,16 @@ def serve_models(
         int | None, typer.Option("--grpc-port", min=0, max=65535, help="gRPC's port; no gRPC if not given.", show_default=False)
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that share the port.", rich_help_panel=_SPEED)] = 1,
+    on: Annotated[
+        str,
+        typer.Option(
+            help="ray: on a Ray cluster (that of RAY_ADDRESS, or one on this machine).", show_default=False, rich_help_panel=_SPEED
+        ),
+    ] = "",
+    replicas: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --on ray: how many; by the requests if not given.", show_default=False, rich_help_panel=_SPEED),
+    ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     tune: Annotated[
@@ -101,6 +111,7 @@ def serve_models(
     ```
     onnxferry serve digits shakespeare
     onnxferry serve model.onnx --port 8080 --grpc-port 8081 --workers 2
+    onnxferry serve digits --on ray --replicas 3
     onnxferry serve --new-token alice >> tokens.toml
     onnxferry serve digits --host 0.0.0.0 --tokens tokens.toml --tls-cert c.pem --tls-key k.pem
     ```
@@ -149,6 +160,15 @@ def serve_models(
     def started(url: str, served: Any) -> None:
         _started(options, url, served, as_json)
 
+    if on not in ("", "ray"):
+        raise InputError(f"--on takes ray, got {on!r}; leave it out to serve from this machine")
+    if on:
+        from onnxferry.runtime.server.on_ray import serve_on_ray
+
+        serve_on_ray(options, replicas, started)
+        return
+    if replicas is not None:
+        raise InputError("--replicas goes with --on ray; on this machine --workers says how many processes there are")
     serve(options, started)
 
 
