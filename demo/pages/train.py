@@ -41,9 +41,11 @@ def page() -> None:
             if here and st.button(say("train.start"), type="primary", key="start training", disabled=_running() is not None):
                 _forget()
                 st.session_state["run"] = Run()
+                st.rerun()  # the buttons before this one stand there already
             if st.button(say("train.play"), key="play training", disabled=_running() is not None):
                 _forget()
                 st.session_state["played"] = time.monotonic()
+                st.rerun()
             if _running() is not None and st.button(say("yours.stop"), key="stop training"):
                 st.session_state.pop("run").stop()
         moving = _running() is not None or "played" in st.session_state

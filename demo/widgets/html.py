@@ -111,26 +111,25 @@ def sheet(prompt: str, text: str, *, writing: bool = False, name: str = "The tex
 
 def sparkline(values: Sequence[float], *, title: str) -> str:
     """A line from left to right; the highest value touches the top."""
-    highest = max([*values, 1e-6])
-    last = max(1, len(values) - 1)
-    points = " ".join(f"{1000 * i / last:.0f},{44 - 42 * value / highest:.1f}" for i, value in enumerate(values))
-    return (
-        f'<svg class="of-spark" viewBox="0 0 1000 46" preserveAspectRatio="none" role="img" aria-label="{escape(title)}">'
-        f'<polyline points="{points}" fill="none" stroke="currentColor" stroke-width="2" vector-effect="non-scaling-stroke"/></svg>'
-    )
+    return _line(values, max([*values, 1e-6]), len(values), 46, title, "of-spark")
 
 
 def curve(values: Sequence[float], *, title: str, words: str, span: int, top: float = 0.0) -> str:
     """A named line with its newest value in ``words``. ``span``: how many values the whole width is for. ``top``: at least its height."""
-    highest = max([*values, top, 1e-6])
+    line = _line(values, max([*values, top, 1e-6]), span, 80, f"{title}: {words}", "of-line")
+    return f'<figure class="of-curve"><figcaption><b>{escape(title)}</b><span>{escape(words)}</span></figcaption>{line}</figure>'
+
+
+def _line(values: Sequence[float], highest: float, span: int, height: int, title: str, style: str) -> str:
+    """As an image: Streamlit takes drawings out of a page's HTML."""
     last = max(1, span - 1)
-    points = " ".join(f"{1000 * i / last:.0f},{78 - 74 * value / highest:.1f}" for i, value in enumerate(values))
-    return (
-        f'<figure class="of-curve"><figcaption><b>{escape(title)}</b><span>{escape(words)}</span></figcaption>'
-        f'<svg viewBox="0 0 1000 80" preserveAspectRatio="none" role="img" aria-label="{escape(title)}: {escape(words)}">'
-        f'<polyline points="{points}" fill="none" stroke="currentColor" stroke-width="2" vector-effect="non-scaling-stroke"/></svg>'
-        "</figure>"
+    points = " ".join(f"{1000 * i / last:.0f},{height - 2 - (height - 4) * value / highest:.1f}" for i, value in enumerate(values))
+    drawing = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1000 {height}" width="1000" height="{height}" preserveAspectRatio="none">'
+        f'<polyline points="{points}" fill="none" stroke="#d0622a" stroke-width="2" vector-effect="non-scaling-stroke"/></svg>'
     )
+    source = base64.b64encode(drawing.encode()).decode("ascii")
+    return f'<img class="{style}" alt="{escape(title)}" src="data:image/svg+xml;base64,{source}">'
 
 
 def facts(rows: Mapping[str, object], *, name: str) -> str:

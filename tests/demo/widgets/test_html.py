@@ -109,3 +109,14 @@ def test_a_sprite_holds_every_image_in_its_place() -> None:
     assert made.shape == (4, 6)
     assert [int(made[2 * (i // 3), 2 * (i % 3)]) for i in range(5)] == [0, 1, 2, 3, 4]
     assert made[2, 4] == 255
+
+
+@pytest.mark.parametrize(
+    "made", [html.sparkline([0.5, 2.0, 1.0], title="a line"), html.curve([0.1, 0.9], title="right", words="90 %", span=10, top=1.0)]
+)
+def test_lines_are_images_as_streamlit_takes_drawings_out_of_html(made: str) -> None:
+    assert "<svg" not in made
+    drawing = base64.b64decode(re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', made)[0]).decode()
+    points = [tuple(map(float, each.split(","))) for each in re.findall(r'points="([^"]+)"', drawing)[0].split()]
+    assert all(0 <= x <= 1000 and 0 <= y <= 80 for x, y in points)
+    assert min(y for _, y in points) < 12
