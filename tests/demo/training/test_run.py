@@ -20,7 +20,7 @@ def test_a_short_run_ends_with_a_file_that_was_compared() -> None:
     run = Run(seconds=1)
     with pytest.raises(InputError, match="someone else trains"):
         Run()
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 540
     while run.is_running():
         assert time.monotonic() < deadline, (run.folder / "log").read_text()
         time.sleep(0.2)
