@@ -66,9 +66,16 @@ def convert(
     """
     checked_target(out)
     read = [samples_from_file(path) for path in samples or []]
-    options: ExportKeywords = {"opset": opset, "samples": read[1:], "rtol": rtol, "atol": atol, "command": ["onnxferry", *sys.argv[1:]]}
+    options: ExportKeywords = {
+        "opset": opset,
+        "python": python,
+        "samples": read[1:],
+        "rtol": rtol,
+        "atol": atol,
+        "command": ["onnxferry", *sys.argv[1:]],
+    }
 
     def made() -> ParityReport:
-        return convert_file(model, out, target=target, python=python, example_inputs=read[0] if read else None, **options)
+        return convert_file(model, out, target=target, example_inputs=read[0] if read else None, **options)
 
     finish_report(made, out, f"converting {model.name}", as_json)

@@ -64,9 +64,7 @@ def wrap(
     ] = None,
     python: Annotated[
         str | None,
-        typer.Option(
-            "--python", metavar="PATH", help="The reference: the ONNX Runtime of this interpreter's environment.", show_default=False
-        ),
+        typer.Option("--python", metavar="PATH", help="The reference: the ONNX Runtime of this Python.", show_default=False),
     ] = None,
     preprocess: Annotated[
         bool, typer.Option("--preprocess", help="Put the preprocessing in front that the file's own metadata (Ultralytics) says.")
@@ -119,6 +117,7 @@ def wrap(
         "samples": read[1:],
         "golden": golden == "auto" if golden in ("auto", "none") else [samples_from_file(golden)],
         "weights": weights,
+        "python": python,
         "rtol": rtol,
         "atol": atol,
         "labels": labels_from(labels),
@@ -133,7 +132,7 @@ def wrap(
 
     def made() -> ParityReport:
         return wrap_file(
-            model, out, example_inputs=example_from(described, read), against=against, python=python,
+            model, out, example_inputs=example_from(described, read), against=against,
             preprocess=preprocess, **options,
         )  # fmt: skip
 

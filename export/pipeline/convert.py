@@ -41,7 +41,6 @@ def convert_file(
     out: str | os.PathLike[str],
     *,
     target: str | None = None,
-    python: str | os.PathLike[str] | None = None,
     example_inputs: Feeds | None = None,
     **options: Unpack[ExportKeywords],
 ) -> ParityReport:
@@ -69,7 +68,7 @@ def convert_file(
         contract = None if source.contract is None else source.contract.replace(goldens=(), tolerances={}, parity={})
         samples = [*source.stored_samples(), *asked.samples]
         feeds = [source.examples, *samples]
-        finish = None if python is None else _runs_elsewhere(python, source, feeds, stack)
+        finish = None if asked.python is None else _runs_elsewhere(asked.python, source, feeds, stack)
         plan = Plan(
             source,
             contract,

@@ -37,7 +37,6 @@ def wrap_file(
     *,
     example_inputs: Feeds | None = None,
     against: Any = None,
-    python: str | os.PathLike[str] | None = None,
     preprocess: bool = False,
     **options: Unpack[ExportKeywords],
 ) -> ParityReport:
@@ -58,15 +57,15 @@ def wrap_file(
     """
     with LOCK, contextlib.ExitStack() as stack:
         target, file = checked_target(out), onnx_file(path, out)
-        if python is not None and against is not None:
-            raise InputError("give one reference: python, another ONNX Runtime, or against, the model that the file was made from")
         asked = ExportOptions(**options)
+        if asked.python is not None and against is not None:
+            raise InputError("give one reference: python, another ONNX Runtime, or against, the model that the file was made from")
         if asked.weights is not None and against is None:
             raise InputError("weights belong to the model that against names")
         with Engine(file, device="cpu") as engine:
             found, known = read_metadata(engine.metadata) if engine.contract is None else FileMetadata(), engine.contract
         asked = _with_preprocessing(asked, found, file) if preprocess else asked
-        other = None if python is None else stack.enter_context(OtherRuntime(python, file))
+        other = None if asked.python is None else stack.enter_context(OtherRuntime(asked.python, file))
 
         def make(examples: Any, plain: ExportOptions) -> Sequence[Plan]:
             labels = found.labels if found.task == "classify" and asked.image is not None else ()
