@@ -47,7 +47,8 @@ def page() -> None:
     """The page."""
     with show_errors():
         top = st.container()
-        left, right = st.columns([2, 5], vertical_alignment="bottom")
+        with st.container(key="choices"):
+            left, right = st.columns([2, 5], vertical_alignment="bottom")
         with left:
             name = choose(say("model"), MODELS, "model", default="digits", names={each: say(f"model.{each}") for each in MODELS})
         with top:

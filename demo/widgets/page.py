@@ -15,8 +15,9 @@ from onnxferry.runtime.errors import OnnxFerryError
 
 
 def heading(title: str, lead: str) -> None:
-    """A page's head."""
-    st.html(html.heading(title, lead))
+    """A page's head. Its height is kept free until it comes."""
+    with st.container(key="heading"):
+        st.html(html.heading(title, lead))
 
 
 def language_switch() -> None:
