@@ -35,8 +35,6 @@ class ExportKeywords(TypedDict, total=False):
     image: Any
     activation: str
     scores: str | None
-    python: str | os.PathLike[str] | None
-    signature: str | None
 
 
 class ModelKeywords(ExportKeywords, total=False):

@@ -10,7 +10,7 @@ import typer
 
 from onnxferry.export.cli.print_report import finish_report
 from onnxferry.export.graphs.writer import checked_target
-from onnxferry.export.options import ExportKeywords
+from onnxferry.export.options import ModelKeywords
 from onnxferry.export.parity.report import ParityReport
 from onnxferry.export.pipeline.convert import convert_file
 from onnxferry.export.sources.input_spec import samples_from_file
@@ -66,7 +66,7 @@ def convert(
     """
     checked_target(out)
     read = [samples_from_file(path) for path in samples or []]
-    options: ExportKeywords = {
+    options: ModelKeywords = {
         "opset": opset,
         "python": python,
         "samples": read[1:],

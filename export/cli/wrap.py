@@ -27,7 +27,7 @@ from onnxferry.export.cli.image_options import (
 )
 from onnxferry.export.cli.print_report import finish_report
 from onnxferry.export.graphs.writer import checked_target
-from onnxferry.export.options import ExportKeywords
+from onnxferry.export.options import ModelKeywords
 from onnxferry.export.parity.report import ParityReport
 from onnxferry.export.pipeline.wrap import wrap_file
 from onnxferry.export.sources.input_spec import parsed_inputs, samples_from_file
@@ -112,7 +112,7 @@ def wrap(
     checked_target(out)
     described = parsed_inputs(inputs or [])
     read = [samples_from_file(path) for path in samples or []]
-    options: ExportKeywords = {
+    options: ModelKeywords = {
         "dynamic_shapes": {d.name: d.axes for d in described if d.axes} or None,
         "samples": read[1:],
         "golden": golden == "auto" if golden in ("auto", "none") else [samples_from_file(golden)],

@@ -20,7 +20,7 @@ from onnx import defs
 from onnxferry.export.graphs.nodes import all_nodes
 from onnxferry.export.graphs.reading import load_onnx
 from onnxferry.export.graphs.writer import checked_target, write_artifact
-from onnxferry.export.options import ExportKeywords, ExportOptions, Feeds
+from onnxferry.export.options import ExportOptions, Feeds, ModelKeywords
 from onnxferry.export.parity.measures import magnitude
 from onnxferry.export.parity.report import ParityReport
 from onnxferry.export.parity.tolerances import default_tolerance
@@ -42,7 +42,7 @@ def convert_file(
     *,
     target: str | None = None,
     example_inputs: Feeds | None = None,
-    **options: Unpack[ExportKeywords],
+    **options: Unpack[ModelKeywords],
 ) -> ParityReport:
     """Write the .onnx file ``path`` in another operator set, up or down, if the new file does the same.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from onnxferry.export.graphs.writer import checked_target
-from onnxferry.export.options import ExportKeywords, ExportOptions, Feeds
+from onnxferry.export.options import ExportOptions, Feeds, ModelKeywords
 from onnxferry.export.parity.report import ParityReport
 from onnxferry.export.pipeline.export import LOCK, export_plans
 from onnxferry.export.pipeline.verify import plan_for_file
@@ -38,7 +38,7 @@ def wrap_file(
     example_inputs: Feeds | None = None,
     against: Any = None,
     preprocess: bool = False,
-    **options: Unpack[ExportKeywords],
+    **options: Unpack[ModelKeywords],
 ) -> ParityReport:
     """Write the .onnx file ``path``, of whatever tool, as the artifact ``out``, which is compared with its reference first.
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from onnxferry.export import ExportOptions, export_model
-from onnxferry.export.options import ExportKeywords
+from onnxferry.export.options import ModelKeywords
 from onnxferry.export.sources.choose import COMMON, FRAMEWORKS
 from onnxferry.runtime.errors import InputError
 
 
 def test_the_keywords_are_the_fields() -> None:
-    assert get_type_hints(ExportKeywords) == get_type_hints(ExportOptions)
+    assert get_type_hints(ModelKeywords) == get_type_hints(ExportOptions)
 
 
 def test_given_options_are_those_that_were_set() -> None:
