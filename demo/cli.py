@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from typing import Annotated
 
 import typer
 
-from onnxferry.runtime.cli.console import JsonOption, new_app, print_json, stdout
+from onnxferry.runtime.cli.console import JsonOption, new_app, plain, print_json, print_next, stdout
 from onnxferry.runtime.errors import InputError, MissingExtraError
+from onnxferry.runtime.formats import human_bytes
 
 app = new_app()
 
@@ -33,6 +35,19 @@ def demo(
         int | None, typer.Option("--port", min=1, max=65535, help="The first free one from 8501 if not given.", show_default=False)
     ] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
+    static: Annotated[
+        Path | None,
+        typer.Option("--static", metavar="DIR", help="Write the pages to a folder, for any web server, instead.", show_default=False),
+    ] = None,
+    ort_web: Annotated[
+        Path | None,
+        typer.Option(
+            "--ort-web",
+            metavar="DIR",
+            help="For --static: an unpacked npm package onnxruntime-web; npm fetches it if not given.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the shipped models, and one of your own, in the browser.
@@ -43,10 +58,21 @@ def demo(
     ```
     onnxferry demo
     onnxferry demo --port 8600 --no-browser
+    onnxferry demo --static site && python -m http.server -d site
     ```
 
-    With --json: url, port; written before the pages are served. The server then speaks on stderr.
+    With --static, four of the pages are written as files, with the models and onnxruntime-web: they run in the visitor's browser.
+
+    With --json: url, port; written before the pages are served. The server then speaks on stderr. With --static: folder, files, bytes,
+    gzip_bytes, onnxruntime_web.
     """
+    if static is not None:
+        if port is not None or no_browser:
+            raise InputError("--static writes files and serves nothing; leave out --port and --no-browser")
+        _write_site(static, ort_web, as_json=as_json)
+        return
+    if ort_web is not None:
+        raise InputError("--ort-web is for --static; give --static DIR too, or leave it out")
     for package, extra in (("streamlit", "demo"), ("onnxruntime", "cpu")):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, extra, "onnxferry demo")
@@ -62,6 +88,18 @@ def demo(
     code = _serve(serve_command(chosen, open_browser=not no_browser))
     if code:
         raise typer.Exit(code)
+
+
+def _write_site(folder: Path, ort_web: Path | None, *, as_json: bool) -> None:
+    from onnxferry.demo.static.build import build_site
+
+    site = build_site(folder, ort_web)
+    if as_json:
+        print_json(site.summary)
+        return
+    size, sent = (human_bytes(sum(each.values())) for each in (site.files, site.transferred))
+    stdout().print(f"{plain(str(folder))}: {len(site.files)} files, {size}, {sent} with gzip", soft_wrap=True)
+    print_next(f"python -m http.server -d {shlex.quote(str(folder))}")
 
 
 def serve_command(port: int, *, open_browser: bool = False) -> list[str]:

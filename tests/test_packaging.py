@@ -118,6 +118,8 @@ def test_wheel_holds_every_module_and_nothing_else(built: dict[str, Path]) -> No
     assert {f"onnxferry/runtime/zoo/{name}" for name in zoo_files()} <= names
     assets = {f"onnxferry/demo/assets/{path.name}" for path in (ROOT / "demo" / "assets").iterdir()}
     assert {"onnxferry/demo/.streamlit/config.toml", *assets} <= names
+    site = [path for path in (ROOT / "demo" / "static" / "site").rglob("*") if path.is_file()]
+    assert {f"onnxferry/demo/{path.relative_to(ROOT / 'demo').as_posix()}" for path in site} <= names
     assert [name for name in names if name.endswith(".png")] == [], "the README's images are for the repository"
     tops = {name.partition("/")[0] for name in names}
     info = f"onnxferry-{PROJECT['project']['version']}.dist-info"

@@ -5,23 +5,14 @@ The language is what was chosen on the page, else what the address says (``?lang
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from onnxferry.demo.words import chinese, english, families_chinese, families_english
+from onnxferry.demo.words.catalogue import LANGUAGES as LANGUAGES
+from onnxferry.demo.words.catalogue import NAMES as NAMES
 from onnxferry.demo.words.markdown import plain_markdown
-
-LANGUAGES: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {"en": {**english.WORDS, **families_english.WORDS}, "zh": {**chinese.WORDS, **families_chinese.WORDS}}
-)
-
-
-NAMES: Mapping[str, str] = MappingProxyType({"en": "English", "zh": "中文"})
-
 
 KEY = "lang"
 """Of the session and of the address."""

@@ -47,6 +47,12 @@ def used() -> tuple[set[str], list[re.Pattern[str]]]:
                 pattern = "".join(re.escape(part.value) if isinstance(part, ast.Constant) else ".*" for part in node.values)  # type: ignore[arg-type]
                 if re.match(r"[a-z]+\\\.", pattern):
                     parts.append(re.compile(pattern))
+    for path in (ROOT / "static" / "site").rglob("*.mjs"):
+        script = path.read_text(encoding="utf-8")
+        whole |= set(re.findall(r'"([^"\n]*)"', script))
+        parts += [
+            re.compile(".*".join(map(re.escape, re.split(r"\$\{[^}]*\}", text)))) for text in re.findall(r"`([a-z]+\.[^`\n]*)`", script)
+        ]
     return whole, parts
 
 

@@ -43,7 +43,7 @@ export function readMetadata(bytes) {
 }
 
 /** The length-delimited fields of a protobuf message, in order: [number, bytes]. Throws for what is cut off. */
-function* fields(bytes) {
+export function* fields(bytes) {
   let at = 0;
   const varint = () => {
     let value = 0;

