@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -97,19 +98,18 @@ def build_site(folder: Path, ort_web: Path | None = None) -> Site:
     """
     _check_folder(folder)
     files = _files(web_runtime(ort_web))
-    part = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}.tmp")
     try:
-        for name, data in files.items():
-            place = part / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(data)
-        if folder.is_dir():
-            shutil.rmtree(folder)
-        part.rename(folder)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.absolute().parent) as temporary:
+            made = Path(temporary) / "site"
+            for name, data in files.items():
+                place = made / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(data)
+            if folder.is_dir():
+                shutil.rmtree(folder)
+            made.rename(folder)
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error.strerror}): give another folder") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return Site(folder, {name: len(data) for name, data in files.items()})
 
 
