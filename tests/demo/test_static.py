@@ -287,6 +287,10 @@ def test_a_phone_reads_chinese_sees_every_page_and_asks_no_other_host(visitors) 
     assert len(titles) == len(PAGES)
     page.get_by_role("button", name="English").click()
     expect(page.locator("h1")).to_have_text("Compress")
+    for name in ("Recognise", "Write", "Imagine"):  # longer words
+        page.get_by_role("link", name=name).click()
+        expect(page.locator("h1")).to_have_text(name)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
     assert person.foreign == []
     assert person.complaints == []  # the Content-Security-Policy refuses nothing that the pages need
 
