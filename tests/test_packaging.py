@@ -116,11 +116,9 @@ def test_wheel_holds_every_module_and_nothing_else(built: dict[str, Path]) -> No
     assert {name for name in names if name.endswith(".py")} - wanted == set()
     assert {f"onnxferry/{folder}/py.typed" for folder in FOLDERS.values()} <= names
     assert {f"onnxferry/runtime/zoo/{name}" for name in zoo_files()} <= names
-    assets = {f"onnxferry/demo/assets/{path.name}" for path in (ROOT / "demo" / "assets").iterdir()}
-    assert {"onnxferry/demo/.streamlit/config.toml", *assets} <= names
-    site = [path for path in (ROOT / "demo" / "static" / "site").rglob("*") if path.is_file()]
-    assert {f"onnxferry/demo/{path.relative_to(ROOT / 'demo').as_posix()}" for path in site} <= names
-    assert [name for name in names if name.endswith(".png")] == [], "the README's images are for the repository"
+    shown = [path for folder in ("assets", "static/site") for path in (ROOT / "demo" / folder).rglob("*") if path.is_file()]
+    assert {"onnxferry/demo/.streamlit/config.toml", *(f"onnxferry/{path.relative_to(ROOT).as_posix()}" for path in shown)} <= names
+    assert [name for name in names if "/screenshots/" in name] == [], "the README's images are for the repository"
     tops = {name.partition("/")[0] for name in names}
     info = f"onnxferry-{PROJECT['project']['version']}.dist-info"
     assert tops == {"onnxferry", info}, "a top-level folder such as tests/ would land in everybody's site-packages"
