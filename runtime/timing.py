@@ -9,7 +9,6 @@ them, and the ratio of times from the same round stays.
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -67,10 +66,3 @@ def median_and_error(values: Sequence[float]) -> tuple[float, float]:
     deviation = 1.4826 * statistics.median(abs(each - median) for each in values)
     # The standard error of a median is 1.2533 times that of a mean.
     return median, 1.2533 * deviation / len(values) ** 0.5
-
-
-def median_bounds(values: Sequence[float]) -> tuple[float, float]:
-    """A 99% confidence interval of the median of what the values are drawn from, by order statistics; for few values, their range."""
-    ordered = sorted(values)
-    outside = max(0, math.floor((len(ordered) - 2.576 * math.sqrt(len(ordered))) / 2))
-    return ordered[outside], ordered[-1 - outside]

@@ -1,7 +1,8 @@
-"""The search for the fastest setting at one batch size: interleaved timing with successive halving, then a paired comparison.
+"""The search for the fastest setting at one batch size: interleaved timing of those that may still be fastest.
 
-Source of the halving: Jamieson and Talwalkar 2016, arXiv 1502.07943. The winner is compared with the default in new pairs, because
-the best of many noisy medians looks better than it is; the bounds are those of a median by order statistics.
+Candidates are timed in rounds; those that are clearly slower than the best so far drop out (as in Even-Dar, Mannor and Mansour 2006,
+"Action elimination and stopping conditions"), so that time goes where the decision is close. All rounds count
+(:mod:`onnxferry.runtime.tuning.evidence`), and the candidate that is expected to be fastest is chosen.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.ort import Sizes
 from onnxferry.runtime.engine.replay import replay
 from onnxferry.runtime.errors import OnnxFerryError
-from onnxferry.runtime.timing import alternating, clock, median_bounds, ratios
+from onnxferry.runtime.machine.cpu import cpu_name
+from onnxferry.runtime.timing import alternating, clock
 from onnxferry.runtime.tuning.bound_run import BoundRun, can_be_bound
+from onnxferry.runtime.tuning.evidence import Belief, Evidence, Prior, may_be_best
 from onnxferry.runtime.tuning.inputs import Feeds
 from onnxferry.runtime.tuning.plan import Plan, Setting, Trial
 
@@ -37,16 +40,24 @@ TURN_SECONDS = 1e-2  # of one turn of a fast model: after a pause, a core needs 
 MAX_RUNS = 64  # in one turn
 
 
-MIN_TURNS, MAX_TURNS = 4, 40  # per candidate before the slower half is dropped: as many as there is time for
+FEW = 3  # turns, with fewer of which a candidate's median may be a burst
 
 
-ROUND_SHARE = 0.08  # of the total time, for one round of halving
+MIN_ROUNDS, MAX_ROUNDS = 4, 150  # of one stage; all take part in the first ones
 
 
-MAX_PAIRS = 60
+DOUBT = 2.5  # standard deviations: a candidate further behind than this is not timed again
 
 
-MIN_PAIRS = 6  # with fewer, being faster every time may be chance
+EQUAL = 0.003  # a lead, as a share, that is none
+
+
+UNSURE = 0.01  # standard deviation of the best one's lead at which more rounds would change little
+
+
+CERTIFIED_HERE, CERTIFIED, THREADS, STEP = 0.1, 0.25, 0.4, 0.1
+"""Standard deviations of what is expected before timing: of a variant's certified speed, on this kind of CPU and elsewhere; of another
+number of threads; of a graph level, fixed sizes or bound buffers, beside the setting that they vary."""
 
 
 REST_SECONDS = 4e-3  # before a turn of a fast model: the previous candidate's threads keep spinning for a while, on the same CPUs
@@ -146,6 +157,7 @@ class Search:
         self.open_seconds = self.estimate = 0.0  # seconds to open and check the default, and to run it
         self.turns = 0
         self.tried: list[Candidate] = []
+        self.evidence: Evidence[Candidate] = Evidence()
 
     def plan(self, batch: int, default: Setting, others: Sequence[Setting], levels: Sequence[str], sizes: Sizes = ()) -> Plan:
         """``others``: files and threads, likeliest first; ``levels``, ``sizes`` and bindings are then tried for the best of them.
@@ -158,26 +170,56 @@ class Search:
         first.runs(self.feeds[0])
         self.open_seconds, self.estimate = opened - self.start, clock() - opened
         if self.estimate < SLOW:  # the first run of a fast model takes longer than the others
-            self.estimate = self.turn(first, 1)
-        best = self.halved(first, [first, *self.opened(others, first, 0.4)], 0.5)
+            self.estimate = statistics.median(self.turn(first, 1) for _ in range(3))  # the clock may jump
+        self.evidence.priors[first] = Prior(0.0, 0.0)
+        best = self.raced(first, self.opened(others, first, 0.4, lambda setting: self.expected(setting, first, batch)), 0.55)
         more = [replace(best.setting, graph_level=level) for level in levels if level != best.setting.graph_level]
-        best = self.halved(first, [first, best, *self.opened(more, best, 0.55)], 0.62)
+        best = self.raced(first, self.varied(more, best, 0.6), 0.67)
         if sizes:
-            best = self.halved(first, [first, best, *self.opened([replace(best.setting, sizes=sizes)], best, 0.66)], 0.72)
-        best = self.halved(first, [first, best, *self.opened([replace(best.setting, binding="run_into")], best, 0.75)], 0.8)
-        ratio = self.duel(best, first) if best is not first else 1.0
-        chosen = best if ratio > 1.0 else first
+            best = self.raced(first, self.varied([replace(best.setting, sizes=sizes)], best, 0.7), 0.76)
+        best = self.raced(first, self.varied([replace(best.setting, binding="run_into")], best, 0.78), 0.84)
+        best = self.raced(first, [], 1.0)  # all that may still be fastest, once more
+        beliefs = self.evidence.beliefs(first)
+        chosen = best if beliefs[best].mean < -math.log(MARGIN) else first
+        ratio = math.exp(-beliefs[chosen].measured)
         first.times = first.times or [max(self.estimate, 1e-9)]  # there was no time to measure it
+        for candidate in self.tried:
+            self.judge(candidate, beliefs, first, best)
         first.ratio, first.verdict = 1.0, "default"
         chosen.verdict = "chosen"
         trials = tuple(Trial(c.setting, c.median if c.times else None, c.ratio, c.verdict or NO_TIME) for c in self.tried)
         return Plan(batch, chosen.setting, chosen.median, first.median, ratio, trials)
 
+    def expected(self, setting: Setting, first: Candidate, batch: int) -> Prior:
+        """Of another file or number of threads, before it is timed: what its certificate says of the batch size nearest in ratio."""
+        speed, deviation = certified_speed(self.pool.certificate(setting), batch) if setting.variant else (1.0, 0.0)
+        more = THREADS if setting.threads != first.setting.threads else 0.0
+        return Prior(-math.log(speed), math.hypot(deviation, more) or STEP)
+
+    def varied(self, settings: Sequence[Setting], best: Candidate, share: float) -> list[Candidate]:
+        """Candidates that vary the best one in one thing: expected to be about as fast."""
+        around = self.evidence.beliefs(self.tried[0])[best]
+        return self.opened(settings, best, share, lambda _: Prior(around.mean, math.hypot(around.deviation, STEP)))
+
+    def judge(self, candidate: Candidate, beliefs: Mapping[Candidate, Belief], first: Candidate, best: Candidate) -> None:
+        """Its ratio and the reason why it was not chosen."""
+        if not candidate.times or candidate.verdict:
+            return
+        belief, leader = beliefs[candidate], beliefs[best]
+        candidate.ratio = math.exp(-belief.measured)
+        if belief.mean - DOUBT * belief.deviation > 0:
+            candidate.verdict = "slower"
+        elif candidate is best:  # and still not chosen
+            candidate.verdict = f"under {MARGIN - 1:.0%}" if belief.mean + DOUBT * belief.deviation < 0 else IN_NOISE
+        else:
+            behind = belief.mean - leader.mean > DOUBT * math.hypot(belief.deviation, leader.deviation)
+            candidate.verdict = "not fastest" if behind else IN_NOISE
+
     def left(self, share: float) -> float:
         """Seconds left until this share of the time limit is used."""
         return self.start + share * self.seconds - clock()
 
-    def opened(self, settings: Sequence[Setting], reference: Candidate, share: float) -> list[Candidate]:
+    def opened(self, settings: Sequence[Setting], reference: Candidate, share: float, prior: Callable[[Setting], Prior]) -> list[Candidate]:
         """The candidates that can be chosen: each has run and given the reference's outputs."""
         fit = []
         feeds = self.feeds if self.estimate < SLOW else self.feeds[:1]
@@ -205,70 +247,53 @@ class Search:
             except OnnxFerryError as error:
                 candidate.verdict = f"failed: {str(error).partition(chr(10))[0]}"
             else:
+                self.evidence.priors[candidate] = prior(setting)
                 fit.append(candidate)
         return fit
 
-    def halved(self, first: Candidate, field: list[Candidate], share: float) -> Candidate:
-        """The fastest of the field. The default is always part of it, and is timed in the same turns as the others."""
-        others = [candidate for candidate in field if candidate is not first]
-        # Times of another minute, when the machine was busier or less, would decide instead of what is compared.
-        earlier = {candidate: candidate.times for candidate in field}
-        for candidate in field:
-            candidate.times = []
-        while others:
-            whole = self.timed([first, *others], share)
-            others.sort(key=lambda candidate: candidate.median)
-            if not whole or len(others) == 1:
-                break
-            others = others[: len(others) // 2]
-        beside = {candidate: list(candidate.times) for candidate in field}
-        for candidate, times in earlier.items():
-            candidate.times = candidate.times or times
-        best = min([first, *others], key=lambda candidate: candidate.median)
-        for candidate, times in beside.items():
-            if times and beside[first] and beside[best]:
-                faster = ratios(beside[first], times)
-                candidate.ratio = statistics.median(faster)
-                beaten = median_bounds(ratios(times, beside[best]))[0] > 1
-                candidate.verdict = IN_NOISE if not beaten else "slower" if median_bounds(faster)[1] < 1 else "not fastest"
-        return best
+    def raced(self, first: Candidate, new: Sequence[Candidate], share: float) -> Candidate:
+        """Times the new ones beside those that may be fastest, and returns the one that is expected to be.
 
-    def timed(self, field: Sequence[Candidate], share: float) -> bool:
-        """Some turns for each candidate; False if the time was not enough for all of them."""
-        turns = int(ROUND_SHARE * self.seconds / sum(max(self.cost(candidate), 1e-9) for candidate in field))
-        for turn in range(min(max(turns, MIN_TURNS), MAX_TURNS)):
-            for candidate in alternating(field, turn):
-                if self.left(share) < self.cost(candidate):
-                    return False
-                candidate.times.append(self.turn(candidate))
-        return True
-
-    def duel(self, challenger: Candidate, default: Candidate) -> float:
-        """Times as fast as the default, from pairs of turns; 1 if the difference is within the noise."""
-        faster: list[float] = []
-        challenger.times, default.times, earlier = [], [], (challenger.times, default.times)
-        while len(faster) < MAX_PAIRS and self.left(1.0) > self.cost(challenger) + self.cost(default):
-            pair = {}
-            for candidate in alternating((challenger, default), len(faster)):
-                pair[candidate] = self.turn(candidate)
-                candidate.times.append(pair[candidate])
-            faster.append(pair[default] / pair[challenger])
-            low, high = median_bounds(faster)
-            if len(faster) >= MIN_PAIRS and (low > MARGIN or high < MARGIN):
+        Without new ones: all that may be. The default takes part in the first rounds of each stage, as everything is compared with it.
+        """
+        fit = list(self.evidence.priors)
+        field: list[Candidate] = []
+        look = 0  # the round before which the evidence is looked at next: more and more seldom, as that takes time too
+        for number in range(MAX_ROUNDS):
+            if number == look:
+                look += max(MIN_ROUNDS, number // 4)
+                beliefs = self.evidence.beliefs(first)
+                near = may_be_best(beliefs, fit, DOUBT)
+                field = [each for each in near if not new or each in new or each is near[0]]
+                if number == 0:
+                    field = list(dict.fromkeys([first, near[0], *new, *field]))
+                elif self.settled(field, beliefs, first):
+                    break
+                if len(field) < 2:
+                    field = [near[0], first] if near[0] is not first else [first, *near[1:2]]
+            if len(field) < 2 or self.left(share) < sum(map(self.cost, field)):
                 break
-        if not faster:
-            challenger.times, default.times = earlier
-        if len(faster) < MIN_PAIRS:
-            challenger.verdict = NO_TIME
-            return 1.0
-        low, high = median_bounds(faster)
-        challenger.ratio = statistics.median(faster)
-        challenger.verdict = f"under {MARGIN - 1:.0%}" if low > 1 and high < MARGIN else "slower" if high < 1 else IN_NOISE
-        return challenger.ratio if low > MARGIN else 1.0
+            times = {candidate: self.turn(candidate) for candidate in alternating(field, number)}
+            for candidate, seconds in times.items():
+                candidate.times.append(seconds)
+            self.evidence.add(times)
+        beliefs = self.evidence.beliefs(first)
+        timed = [candidate for candidate in fit if candidate is first or self.evidence.turns(candidate)]
+        # Among equals the one that was tried first, which is the simplest.
+        lead = min(beliefs[candidate].mean for candidate in timed)
+        return next(candidate for candidate in timed if beliefs[candidate].mean <= lead + EQUAL)
+
+    def settled(self, field: Sequence[Candidate], beliefs: Mapping[Candidate, Belief], first: Candidate) -> bool:
+        """Whether more rounds would hardly change which one is chosen."""
+        best = beliefs[field[0]]
+        if field[0] is not first and abs(best.mean + math.log(MARGIN)) < DOUBT * best.deviation:
+            return False  # it may be no faster than the default
+        return all(math.hypot(beliefs[each].deviation, best.deviation) < UNSURE for each in field[1:])
 
     def cost(self, candidate: Candidate) -> float:
         """Estimated seconds of its next turn."""
-        seconds = candidate.median if candidate.times else self.estimate
+        # One time that a burst or a jump of the clock made long is no reason to leave a candidate out.
+        seconds = candidate.median if len(candidate.times) >= FEW else max(min(candidate.times, default=0.0), self.estimate)
         return seconds * (self.repeats() + (self.estimate < SLOW)) + (REST_SECONDS if self.estimate < SLOW else 0)
 
     def repeats(self) -> int:
@@ -282,6 +307,24 @@ class Search:
         if self.estimate < SLOW:
             time.sleep(REST_SECONDS)
         return time_runs(candidate, feeds, warm=self.estimate < SLOW)
+
+
+def certified_speed(certificate: Mapping[str, Any], batch: int) -> tuple[float, float]:
+    """Times as fast as the original at the certified batch size nearest in ratio, and how far that may be off here, as a share."""
+    speeds = {size: ratio for text, ratio in dict(certificate.get("speed") or {}).items() if (size := _batch(text)) and _is_ratio(ratio)}
+    if not speeds:
+        return 1.0, CERTIFIED
+    nearest = min(speeds, key=lambda size: abs(math.log(size / batch)))
+    here = certificate.get("machine") == cpu_name()
+    return float(speeds[nearest]), CERTIFIED_HERE if here else CERTIFIED
+
+
+def _batch(text: object) -> int:
+    return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 9 else 0
+
+
+def _is_ratio(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0.01 < value < 100
 
 
 def check_same(outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:

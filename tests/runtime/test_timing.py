@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxferry.runtime import timing
-from onnxferry.runtime.timing import alternating, median_and_error, median_bounds, ratios, repeat_for, rotated, time_call, time_in_turns
+from onnxferry.runtime.timing import alternating, median_and_error, ratios, repeat_for, rotated, time_call, time_in_turns
 
 
 @pytest.fixture
@@ -49,12 +49,6 @@ def test_orders_of_rounds() -> None:
     assert [list(alternating("abc", number)) for number in range(3)] == [list("cba"), list("abc"), list("cba")]
     assert [rotated("abc", number) for number in range(4)] == [list("abc"), list("bca"), list("cab"), list("abc")]
     assert rotated([], 3) == []
-
-
-@pytest.mark.parametrize(("n", "outside"), [(1, 0), (6, 0), (10, 0), (20, 4), (60, 20)])
-def test_the_bounds_of_a_median(n: int, outside: int) -> None:
-    values = list(np.random.default_rng(0).permutation(n).astype(float))
-    assert median_bounds(values) == (outside, n - 1 - outside)
 
 
 def test_the_error_of_a_median_is_about_right() -> None:
