@@ -48,7 +48,12 @@ def verify(
     ],
     weights: Annotated[
         Path | None,
-        typer.Option("--weights", metavar="FILE", help="State dict for a named PyTorch model: .safetensors or .pt.", show_default=False),
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="For a named PyTorch model: .safetensors or .pt. For one of Keras: .weights.h5.",
+            show_default=False,
+        ),
     ] = None,
     samples: Annotated[
         list[Path] | None,

@@ -158,7 +158,7 @@ FRAMEWORKS = (
 
 
 HINTS = {
-    "weights": "it loads a state dict into a PyTorch model that is named as pkg.module:make_model",
+    "weights": "it loads weights into a PyTorch or Keras model that is named as pkg.module:make_model",
     "with_labels": "it adds the class names of a classifier that was trained with onnxferry",
     "strict_nonfinite": "NaN and infinity are compared for PyTorch, Keras, JAX, TensorFlow and .onnx models",
     "labels": "a run has its own",
@@ -289,7 +289,11 @@ def _named(name: str, weights: str | os.PathLike[str] | None) -> Chosen:
     framework = _framework(made)
     if framework is None:
         raise InputError(f"{name} gave {kind(made)}, expected {EXPECTED}{way_from(made)}{_state_dict_hint(made)}")
-    if weights is not None:
+    if weights is not None and framework.package == "keras":
+        from onnxferry.export.sources.keras import load_keras_weights
+
+        load_keras_weights(made, weights)
+    elif weights is not None:
         if framework.package != "torch":
             raise InputError(f"the option weights does not apply to {framework.name}: {HINTS['weights']}")
         from onnxferry.export.sources.pytorch.weights import load_weights

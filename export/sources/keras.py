@@ -163,6 +163,19 @@ def keras_from_file(path: str | os.PathLike[str]) -> Any:
         ) from error
 
 
+def load_keras_weights(model: Any, path: str | os.PathLike[str]) -> None:
+    """The weights of a ``.weights.h5`` or ``.keras`` file of any backend, into a model. Raises CheckpointError if they do not fit."""
+    file = Path(path)
+    if not file.is_file():
+        raise CheckpointNotFoundError(f"there is no file {file}", path)
+    if not file.name.endswith((".weights.h5", ".keras")):
+        raise InputError(f"{file.name} holds no weights of Keras: save them with model.save_weights('model.weights.h5')")
+    try:
+        model.load_weights(file)
+    except Exception as error:
+        raise CheckpointError(f"the weights in {file.name} do not fit the model: {first_line(error, 'no message')[:300]}") from error
+
+
 def _names(given: Sequence[str], kind: str) -> tuple[str, ...]:
     """The given names; ``input``, or ``input_0``, ``input_1``, for those that Keras numbered."""
     names = [f"{kind}_{place}" if len(given) > 1 else kind for place in range(len(given))]

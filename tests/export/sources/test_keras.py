@@ -220,6 +220,63 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert not (tmp_path / "no.onnx").exists()
 
 
+SAVED = """
+import sys
+import numpy as np
+sys.path.insert(0, {bench!r})
+from bench_keras import SAMPLE
+exec(SAMPLE)
+image = np.random.default_rng(0).random((3, 28, 28, 1), np.float32)
+model.save("sample.keras")
+model.save_weights("sample.weights.h5")
+np.savez("answers.npz", image=image, answer=np.asarray(model.predict(image, verbose=0)))
+"""
+
+NETWORK = """
+import os
+os.environ["KERAS_BACKEND"] = "torch"
+from bench_keras import SAMPLE
+
+def network():
+    made = {}
+    exec(SAMPLE, made)
+    return made["model"]
+"""
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_the_classic_sample_word_for_word_from_each_backend(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Conv2D, MaxPooling2D, Flatten, Dense: the whole file, and its weights alone."""
+    program = SAVED.format(bench=str(Path(__file__).parents[2] / "bench"))
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "KERAS_BACKEND": backend}, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-1000:]
+    known = np.load(tmp_path / "answers.npz")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / f"network_{backend}.py").write_text(NETWORK)
+    assert main(["export", "sample.keras", "-o", "m.onnx"]) == 0
+    assert main(["export", f"network_{backend}:network", "--weights", "sample.weights.h5", "-o", "w.onnx"]) == 0
+    for name in ("m.onnx", "w.onnx"):
+        with Engine(tmp_path / name, device="cpu") as engine:
+            for rows in (1, 3):
+                found = engine.run({engine.inputs[0].name: known["image"][:rows]})["output"]
+                np.testing.assert_allclose(found, known["answer"][:rows], rtol=1e-4, atol=1e-6)
+    capsys.readouterr()
+    (tmp_path / "other.weights.h5").write_bytes(b"no weights")
+    for weights, text in (
+        ("other.weights.h5", "do not fit the model"),
+        ("no.weights.h5", "there is no file"),
+        ("m.onnx", "holds no weights"),
+    ):
+        assert main(["export", f"network_{backend}:network", "--weights", weights, "-o", "n.onnx"]) == 1
+        assert text in " ".join(capsys.readouterr().err.split())
+        assert not (tmp_path / "n.onnx").exists()
+
+
 def test_the_backend_is_chosen_where_nobody_did(tmp_path: Path) -> None:
     sequential().save(tmp_path / "m.keras")
     command = [sys.executable, "-m", "onnxferry.runtime", "export", str(tmp_path / "m.keras"), "-o", str(tmp_path / "m.onnx")]
