@@ -47,7 +47,7 @@ def page() -> None:
             source = choose(say("input"), SOURCES, "crosses", default=SOURCES[0], names={each: say(f"crossing.{each}") for each in SOURCES})
         with st.container(key="live"):
             _live(source)
-        st.code(INSTALL, language="bash")
+        st.code(INSTALL, language=None)  # coloured, its contrast is too low
         st.caption(say("crossing.install"))
 
 

@@ -56,7 +56,12 @@ _ASSETS = Path(__file__).parents[1] / "assets"
 
 
 _PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"canvas": ("pace.js", "canvas.js"), "latents": ("pace.js", "latents.js"), "player": ("player.js",), "gallery": ("gallery.js",)}
+    {
+        "canvas": ("pace.js", "canvas.js"),
+        "latents": ("pace.js", "latents.js"),
+        "player": ("video.js", "player.js"),
+        "gallery": ("gallery.js",),
+    }
 )
 """Components that the pages share with those that Python serves."""
 

@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from onnxferry.export.bench.contenders.pytorch import Network, Weights, checked_network
 from onnxferry.export.families.rnn.graph import GATE_ORDER
 from onnxferry.export.families.rnn.source import TextSource
+from onnxferry.export.graphs.reading import load_onnx
 from onnxferry.export.graphs.weight_storage import stored_values
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.artifact.metadata import contract_from_metadata
@@ -36,7 +36,7 @@ def rebuild(path: str | os.PathLike[str]) -> Network:
 
     Raises ExportError where the file says too little, or where the network does not reproduce the file's golden samples.
     """
-    model = onnx.load(Path(path))
+    model = load_onnx(Path(path))
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     contract = contract_from_metadata({entry.key: entry.value for entry in model.metadata_props})
     if contract is None:
@@ -126,7 +126,7 @@ def rebuild_text(path: str | os.PathLike[str]) -> tuple[Rnn, Tensor]:
 
     Raises ExportError where the file tells too little, or where no network gives its golden samples.
     """
-    model = onnx.load(Path(path))
+    model = load_onnx(Path(path))
     stored = stored_values(model.graph.initializer)
     contract = contract_from_metadata({entry.key: entry.value for entry in model.metadata_props})
     if contract is None or contract.kind != TEXT_GENERATOR.name or not contract.goldens:

@@ -113,7 +113,9 @@ export async function show(root, { given, note, current, known }) {
 
   function walkView(artifact, reader) {
     const { labels, options } = artifact.contract;
-    const player = part("player", playerPart, [h("div", { class: "player" }, h("img", { alt: "" }), h("p"), h("div", {}, h("button", { type: "button" }), h("input", { type: "range", min: 0, step: 1 })))], () => {});
+    const player = part("player", playerPart, [h("div", { class: "player" }, h("img", { alt: "" }), h("p"),
+      h("div", {}, h("button", { type: "button", "data-do": "play" }), h("input", { type: "range", min: 0, step: 1 })),
+      h("div", {}, h("button", { type: "button", "data-do": "video" })))], () => {});
     const way = h("div");
     const took = h("p", { class: "note took" });
     const make = latest(async () => {
@@ -129,7 +131,8 @@ export async function show(root, { given, note, current, known }) {
       const frames = readings.map((_, i) => pngOf(made, i));
       const alts = frames.map((_, step) => say("imagine.step.alt", { label, step, last: STEPS - 1 }));
       const captions = readings.map(({ label: said, share }) => say("imagine.read", { said, share: percent(share) }));
-      player.show({ key: frames.join(), frames, alts, captions, words: { play: say("imagine.play"), pause: say("imagine.pause"), step: say("imagine.step") } });
+      player.show({ key: frames.join(), frames, alts, captions, file: `${state.maker}-${label}-${first}-${last}`,
+        words: { play: say("imagine.play"), pause: say("imagine.pause"), step: say("imagine.step"), video: say("imagine.video"), recording: say("imagine.recording") } });
       const stops = Array.from({ length: SHOWN }, (_, i) => Math.round((i * (STEPS - 1)) / (SHOWN - 1)));
       way.replaceChildren(strip(stops.map((step) => figure(frames[step], say("imagine.way.alt", { label, step }))), say("imagine.way")));
       took.textContent = say("static.took.image", { took: (performance.now() - started).toFixed(0), network: network.toFixed(0) });
