@@ -210,7 +210,7 @@ def model_of_rows(folder: Path) -> None:
 
 
 def commands_to_run() -> list[str]:
-    lines = [line for line in command_lines() if line.split()[1] not in ONLY_PARSED and "mypkg" not in line and "runs/" not in line]
+    lines = [line for line in command_lines() if line.split()[1] not in ONLY_PARSED and not re.search("mypkg|runs/|tf-env", line)]
     # What makes a file comes before what reads it: `wrap` before `convert`, `sign` before `verify-signature`.
     return sorted(lines, key=lambda line: ("verify-signature" in line, "onnxferry wrap" not in line))
 

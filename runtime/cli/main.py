@@ -23,7 +23,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "verify": ("onnxferry.export.cli.verify:app", "Compare a file with the model that it was exported from."),
     "evaluate": ("onnxferry.runtime.cli.tasks.evaluate:app", "Measure a classifier on images or rows, or a text generator."),
     "wrap": ("onnxferry.export.cli.wrap:app", "Give a file from elsewhere a contract and golden samples."),
-    "convert": ("onnxferry.export.cli.convert:app", "Write a file in another operator set, or for an older ONNX Runtime."),
+    "convert": ("onnxferry.export.cli.convert:app", "Write a file in another opset or for an older runtime."),
     "optimize": ("onnxferry.export.cli.optimize:app", "Make faster or smaller variants, each with its certificate."),
     "generate": ("onnxferry.runtime.cli.tasks.generate:app", "Generate text."),
     "predict": ("onnxferry.runtime.cli.tasks.predict:app", "Classify images, or rows of a table."),
