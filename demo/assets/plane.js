@@ -78,6 +78,10 @@ function start(box) {
     play.textContent = plane.timer ? data.words.pause : data.words.play;
     field.setAttribute("aria-label", data.words.field);
     field.setAttribute("aria-valuemin", 1);
+    if (plane.at < 0) {  // until the images are decoded
+      field.setAttribute("aria-valuenow", data.at + 1);
+      image.setAttribute("aria-label", data.captions[data.at] || data.words.step.replace("{}", data.at + 1));
+    }
     field.setAttribute("aria-valuemax", data.captions.length);
     videoButton(video, data.words, () => {
       const way = outline();
