@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from onnxferry.export.cli.common_options import AtolOption, RtolOption
 from onnxferry.export.cli.print_report import finish_report
 from onnxferry.export.graphs.writer import checked_target
 from onnxferry.export.options import ModelKeywords
@@ -43,12 +44,8 @@ def convert(
         list[Path] | None,
         typer.Option("--samples", metavar="FILE", help="An .npz with one array per input: compared too. Repeat.", show_default=False),
     ] = None,
-    rtol: Annotated[
-        float | None, typer.Option("--rtol", min=0.0, help="Relative tolerance; by dtype if not given.", show_default=False)
-    ] = None,
-    atol: Annotated[
-        float | None, typer.Option("--atol", min=0.0, help="Absolute tolerance; by dtype if not given.", show_default=False)
-    ] = None,
+    rtol: RtolOption = None,
+    atol: AtolOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write an .onnx file in another operator set, up or down, or for an older ONNX Runtime, if the new file does the same.

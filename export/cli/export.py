@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from onnxferry.export.cli.environment_options import PythonOption, SignatureOption
+from onnxferry.export.cli.common_options import AtolOption, PythonOption, RtolOption, SignatureOption
 from onnxferry.export.cli.image_options import (
     ActivationOption,
     ColorOption,
@@ -84,12 +84,8 @@ def export(
             show_default=False,
         ),
     ] = None,
-    rtol: Annotated[
-        float | None, typer.Option("--rtol", min=0.0, help="Relative tolerance; by dtype if not given.", show_default=False)
-    ] = None,
-    atol: Annotated[
-        float | None, typer.Option("--atol", min=0.0, help="Absolute tolerance; by dtype if not given.", show_default=False)
-    ] = None,
+    rtol: RtolOption = None,
+    atol: AtolOption = None,
     strict_nonfinite: Annotated[
         bool, typer.Option("--strict-nonfinite", help="Refuse a file that answers NaN or infinity otherwise than the model.")
     ] = False,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from onnxferry.export.cli.environment_options import PythonOption, SignatureOption
+from onnxferry.export.cli.common_options import PythonOption, SignatureOption
 from onnxferry.export.cli.print_report import check_report_name, print_report, write_report_file
 from onnxferry.export.parity.report import ParityReport
 from onnxferry.export.pipeline.verify import verify_file

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from onnxferry.export.cli.common_options import AtolOption, RtolOption
 from onnxferry.export.cli.export import example_from
 from onnxferry.export.cli.image_options import (
     ActivationOption,
@@ -69,12 +70,8 @@ def wrap(
     preprocess: Annotated[
         bool, typer.Option("--preprocess", help="Put the preprocessing in front that the file's own metadata (Ultralytics) says.")
     ] = False,
-    rtol: Annotated[
-        float | None, typer.Option("--rtol", min=0.0, help="Relative tolerance; by dtype if not given.", show_default=False)
-    ] = None,
-    atol: Annotated[
-        float | None, typer.Option("--atol", min=0.0, help="Absolute tolerance; by dtype if not given.", show_default=False)
-    ] = None,
+    rtol: RtolOption = None,
+    atol: AtolOption = None,
     golden: Annotated[str, typer.Option("--golden", help="Samples to store in the file: auto, none, or an .npz file.")] = "auto",
     labels: LabelsOption = None,
     image: ImageOption = None,

@@ -174,7 +174,7 @@ def _variant(tag: str, file: Description, original: Description) -> Variant:
         budget=_text(certificate, "budget"),
         data=_text(certificate, "data"),
         score=dict(score) if isinstance(score, Mapping) else {},
-        speed=_speed(certificate.get("speed")),
+        speed=certified_speeds(certificate.get("speed")),
         original_bytes=original_bytes,
         variant_bytes=file.summary.file_bytes,
         device=_text(certificate, "device") or "cpu",  # the first certificates did not say
@@ -214,7 +214,7 @@ def _text(certificate: Mapping[str, Any], key: str) -> str:
     return value[:_WORDS] if isinstance(value, str) else ""
 
 
-def _speed(value: object) -> dict[int, float]:
+def certified_speeds(value: object) -> dict[int, float]:
     """``{"1": 2.1, "64": 1.5}`` with numbers for keys; what is no batch size or no ratio is left out."""
     found = {}
     for batch, ratio in value.items() if isinstance(value, Mapping) else ():

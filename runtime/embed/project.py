@@ -20,13 +20,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from onnxferry.runtime.artifact.contract import Contract, kind_of
+from onnxferry.runtime.artifact.contract import GOLDEN_DTYPES, TEXT, Contract, kind_of
 from onnxferry.runtime.artifact.describe import Description, describe
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.kinds import Kind
 from onnxferry.runtime.onnx_file.reader import file_sha256
-from onnxferry.runtime.onnx_file.tensors import ELEMENT_TYPES
 
 _NEWEST_OPSET = 23
 """Of ONNX's own operators, in the oldest ONNX Runtime that the projects take."""
@@ -137,7 +136,7 @@ def _checked(model: Description, contract: Contract, language: Language) -> tupl
     if language.name == "python":
         return ()
     for spec in (*summary.inputs, *summary.optional_inputs, *summary.outputs):
-        if "(" in spec.dtype or spec.dtype in _NOT_IN_JAVASCRIPT:
+        if spec.dtype not in (*GOLDEN_DTYPES, TEXT):
             raise InputError(f"{where}: {spec.name!r} is {spec.dtype}, which its ONNX Runtime has no array for")
     if summary.opsets.get("ai.onnx", 0) > _NEWEST_OPSET:
         raise InputError(f"{where}: it has opset {summary.opsets['ai.onnx']}, and up to {_NEWEST_OPSET} runs there; export it with --opset")
@@ -146,11 +145,6 @@ def _checked(model: Description, contract: Contract, language: Language) -> tupl
     if language.name == "web" and _SLOW_IN_WEB in summary.operators:
         return (f"{_SLOW_IN_WEB.partition('::')[2]} (8-bit weights of text generators) is several times slower in a browser than float32",)
     return ()
-
-
-_NOT_IN_JAVASCRIPT = frozenset(element.numpy for element in ELEMENT_TYPES.values()) - {
-    *("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool", "str")
-}
 
 
 def _values(path: Path, model: Description, contract: Contract, language: Language) -> dict[str, str]:

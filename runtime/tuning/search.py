@@ -19,6 +19,7 @@ import numpy as np
 from onnxferry.runtime.artifact.comparison import compare_output, rms_share
 from onnxferry.runtime.artifact.describe import Description
 from onnxferry.runtime.artifact.tolerances import allowed_rms, certified_rms, setting_tolerance
+from onnxferry.runtime.artifact.variants import certified_speeds
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.ort import Sizes
 from onnxferry.runtime.engine.replay import replay
@@ -184,7 +185,7 @@ class Search:
         ratio = math.exp(-beliefs[chosen].measured)
         first.times = first.times or [max(self.estimate, 1e-9)]  # there was no time to measure it
         for candidate in self.tried:
-            self.judge(candidate, beliefs, first, best)
+            self.judge(candidate, beliefs, best)
         first.ratio, first.verdict = 1.0, "default"
         chosen.verdict = "chosen"
         trials = tuple(Trial(c.setting, c.median if c.times else None, c.ratio, c.verdict or NO_TIME) for c in self.tried)
@@ -201,7 +202,7 @@ class Search:
         around = self.evidence.beliefs(self.tried[0])[best]
         return self.opened(settings, best, share, lambda _: Prior(around.mean, math.hypot(around.deviation, STEP)))
 
-    def judge(self, candidate: Candidate, beliefs: Mapping[Candidate, Belief], first: Candidate, best: Candidate) -> None:
+    def judge(self, candidate: Candidate, beliefs: Mapping[Candidate, Belief], best: Candidate) -> None:
         """Its ratio and the reason why it was not chosen."""
         if not candidate.times or candidate.verdict:
             return
@@ -311,20 +312,11 @@ class Search:
 
 def certified_speed(certificate: Mapping[str, Any], batch: int) -> tuple[float, float]:
     """Times as fast as the original at the certified batch size nearest in ratio, and how far that may be off here, as a share."""
-    speeds = {size: ratio for text, ratio in dict(certificate.get("speed") or {}).items() if (size := _batch(text)) and _is_ratio(ratio)}
+    speeds = {size: ratio for size, ratio in certified_speeds(certificate.get("speed")).items() if 0.01 < ratio < 100}
     if not speeds:
         return 1.0, CERTIFIED
     nearest = min(speeds, key=lambda size: abs(math.log(size / batch)))
-    here = certificate.get("machine") == cpu_name()
-    return float(speeds[nearest]), CERTIFIED_HERE if here else CERTIFIED
-
-
-def _batch(text: object) -> int:
-    return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 9 else 0
-
-
-def _is_ratio(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0.01 < value < 100
+    return speeds[nearest], CERTIFIED_HERE if certificate.get("machine") == cpu_name() else CERTIFIED
 
 
 def check_same(outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:

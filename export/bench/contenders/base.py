@@ -82,7 +82,7 @@ class Untuned(Ours):
         super().__init__(model, threads, tune=False)
 
 
-def with_defaults(path: Path, feeds: Sequence[Feeds]) -> list[dict[str, np.ndarray]]:
+def completed(path: Path, feeds: Sequence[Feeds]) -> list[dict[str, np.ndarray]]:
     """The feeds with the contract's defaults for the inputs that they leave out: other runtimes do not read contracts."""
     contract = describe(path).contract
     defaults = contract.defaults if contract is not None else {}
@@ -106,7 +106,7 @@ class BareOrt:
         self.how = "session.run, default options"
 
     def ready(self, feeds: Sequence[Feeds]) -> Call:
-        complete = with_defaults(self.path, feeds)
+        complete = completed(self.path, feeds)
         return lambda i: self.session.run(self.outputs, complete[i])
 
     def named(self, result: Any) -> dict[str, np.ndarray]:
@@ -141,7 +141,7 @@ class OpenVino:
         return compiled.create_infer_request()
 
     def ready(self, feeds: Sequence[Feeds]) -> Call:
-        shared = with_defaults(self.path, feeds)
+        shared = completed(self.path, feeds)
 
         def call_of(request: Any) -> Call:
             return lambda i: request.infer(shared[i], share_inputs=True, share_outputs=True)

@@ -1,4 +1,4 @@
-"""Options of sources that run in an environment of their own, of several verbs."""
+"""Options of several verbs."""
 
 from __future__ import annotations
 
@@ -20,3 +20,7 @@ PythonOption = Annotated[
         "--python", metavar="FILE", help="The Python of the environment that has TensorFlow; this one if not given.", show_default=False
     ),
 ]
+
+RtolOption = Annotated[float | None, typer.Option("--rtol", min=0.0, help="Relative tolerance; by dtype if not given.", show_default=False)]
+
+AtolOption = Annotated[float | None, typer.Option("--atol", min=0.0, help="Absolute tolerance; by dtype if not given.", show_default=False)]
