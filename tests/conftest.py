@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -77,3 +78,37 @@ def scale_model(build_onnx: ModelMaker) -> bytes:
         [("y", TensorProto.FLOAT, ["batch", 3])],
         [helper.make_tensor("factor", TensorProto.FLOAT, [], [2.0])],
     ).SerializeToString()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where the system's Chromium lies. Tests that need it skip where there is none, except in CI."""
+    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail("no chromium on PATH, and in CI the end-to-end tests must run: apt-get install chromium")
+        pytest.skip("no chromium on PATH; apt-get install chromium")
+    return found
+
+
+CHROMIUM_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",  # containers give it 64 MB
+)
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str):
+    """One browser; a test opens a context of its own. For one module: while it lives, its event loop runs in this thread."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_FLAGS), timeout=120_000)
+        yield running
+        running.close()

@@ -7,7 +7,6 @@ import http.server
 import os
 import re
 import resource
-import shutil
 import subprocess
 import sys
 import threading
@@ -66,14 +65,6 @@ def address(site: Path) -> Iterator[str]:
         thread.join()
 
 
-def chromium() -> str:
-    path = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-    if path is None:
-        assert not os.environ.get("CI"), "in CI this must run: apt-get install chromium"
-        pytest.skip("no chromium on PATH; apt-get install chromium")
-    return path
-
-
 @pytest.mark.slow
 def test_every_page_is_there_in_both_languages(site: Path) -> None:
     pages = [path.relative_to(ROOT / "docs/en") for path in (ROOT / "docs/en").rglob("*.md")]
@@ -125,13 +116,12 @@ def test_the_options_come_from_the_commands(site: Path) -> None:
 @pytest.mark.parametrize(
     ("home", "words", "page"), [("/index.html", "parity tolerance", "tolerances"), ("/zh/index.html", "容差", "tolerances")]
 )
-def test_search_finds_pages_in_both_languages(address: str, home: str, words: str, page: str) -> None:
-    path = chromium()
+def test_search_finds_pages_in_both_languages(address: str, chromium: str, home: str, words: str, page: str) -> None:
     from playwright.sync_api import sync_playwright
 
     asked = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"], timeout=120_000)
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"], timeout=120_000)
         tab = browser.new_page()
         tab.on("request", lambda request: asked.append(request.url))
         tab.goto(address + home)
@@ -151,15 +141,14 @@ def test_the_site_is_small(site: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_finds_no_serious_fault(site: Path, scheme: str) -> None:
+def test_a_browser_finds_no_serious_fault(site: Path, chromium: str, scheme: str) -> None:
     """axe in Chromium on a page of each kind, opened from the folder; the browser asks no other host for anything."""
-    browser_path = chromium()
     from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import sync_playwright
 
     faults, asked, errors = [], [], []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"], timeout=120_000)
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"], timeout=120_000)
         tab = browser.new_page(color_scheme=scheme)  # type: ignore[arg-type]
         tab.on("request", lambda request: asked.append(request.url))
         tab.on("pageerror", lambda error: errors.append(str(error)))

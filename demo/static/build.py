@@ -135,8 +135,8 @@ def _files(web: Mapping[str, bytes]) -> dict[str, bytes]:
     # These carry the version, which is made of all the others, and so are not listed.
     templates = {name: sources.pop(name).decode("utf-8") for name in ("index.html", "sw.js")}
     files = dict(sources)
-    shared = Path(embed.__file__).parent / "templates" / "shared"
-    files |= {f"shared/{path.name}": path.read_bytes() for path in sorted(shared.glob("*.mjs"))}
+    modules = Path(embed.__file__).parent / "templates" / "modules"
+    files |= {f"modules/{path.name}": path.read_bytes() for path in sorted(modules.glob("*.mjs"))}
     for name, scripts in _PARTS.items():
         files[f"parts/{name}.mjs"] = "\n".join((_ASSETS / each).read_text(encoding="utf-8") for each in scripts).encode()
     files["style.css"] = (_ASSETS / "style.css").read_bytes()

@@ -66,13 +66,13 @@ LANGUAGES: Mapping[str, Language] = {
         Language(
             "javascript",
             "JavaScript for Node.js",
-            ("shared", "javascript"),
+            ("modules", "javascript"),
             "inputs.json",
             ',\n    "sharp": "^0.34.0"',
             "npm install --onnxruntime-node-install=skip",
             "node main.mjs{argument}",
         ),
-        Language("web", "a page for the browser", ("shared", "web"), "", "", "npm install", "npm start"),
+        Language("web", "a page for the browser", ("modules", "web"), "", "", "npm install", "npm start"),
     )
 }
 """By name."""

@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import statistics
 import subprocess
 import time
@@ -24,20 +23,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from browsing import FLAGS, PATIENCE, chromium, watch
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from onnxferry.demo.cli import free_port, serve_command
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE = 120_000  # milliseconds
 
 # From lifting the pen to the last change of the answer or its note.
 SETTLES = """
@@ -105,20 +94,7 @@ SHIFT = """
 })
 """
 
-# From the event that the hand causes to the first change of the answer after it.
-WATCH = """
-() => {
-  window.answers = [];
-  const text = () => document.querySelector(".of-answer strong")?.innerText ?? "";
-  let since = 0, before = "";
-  document.addEventListener("pointerdown", (event) => {
-    if (!event.composedPath().some((each) => each.tagName === "CANVAS")) return;
-    since = performance.now(); before = text(); }, true);
-  new MutationObserver(() => {
-    if (since && text() && text() !== before) { window.answers.push(performance.now() - since); since = 0; }
-  }).observe(document.body, { subtree: true, childList: true, characterData: true });
-}
-"""
+WATCH = watch("innerText")
 
 
 def main() -> None:
@@ -127,15 +103,12 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=20)
     arguments = parser.parse_args()
     rounds = arguments.rounds
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        raise SystemExit("no chromium on PATH; apt-get install chromium")
     port = free_port(None)
     url = f"http://localhost:{port}"
     drawn = f"{url}/recognise"
     figures: dict[str, Any] = {}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         started = time.perf_counter()
         with subprocess.Popen(serve_command(port), stdout=subprocess.DEVNULL) as server:
             try:
@@ -252,7 +225,7 @@ def spread(times: list[float]) -> dict[str, float]:
 def crowd(playwright: Playwright, chromium: str, url: str, people: int, server: int) -> tuple[list[float], float]:
     """Milliseconds of all while they draw at once, and megabytes of the server after it. A browser of their own, where no page sleeps."""
     awake = ["--disable-background-timer-throttling", "--disable-renderer-backgrounding", "--disable-backgrounding-occluded-windows"]
-    browser = playwright.chromium.launch(executable_path=chromium, args=[*FLAGS, *awake])
+    browser = playwright.chromium.launch(executable_path=chromium(), args=[*FLAGS, *awake])
     pages = [usable(browser, url) for _ in range(people)]
     for page in pages:
         page.evaluate(SETTLES)

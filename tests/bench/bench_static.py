@@ -17,7 +17,6 @@ import http.server
 import json
 import os
 import re
-import shutil
 import statistics
 import tempfile
 import threading
@@ -26,38 +25,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from browsing import FLAGS, PATIENCE, chromium, watch
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from onnxferry.demo.static.build import build_site
 from onnxferry.runtime import load
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE = 120_000  # milliseconds
 LETTERS = 2000
 ANSWERS = {"recognise": ".of-bars li", "write": ".of-sheet", "imagine": ".of-grid img", "compress": ".of-meter"}
 
-# From the event that the hand causes to the first change of the answer after it.
-WATCH = """
-() => {
-  window.answers = [];
-  const text = () => document.querySelector(".of-answer strong")?.textContent ?? "";
-  let since = 0, before = "";
-  document.addEventListener("pointerdown", (event) => {
-    if (!event.composedPath().some((each) => each.tagName === "CANVAS")) return;
-    since = performance.now(); before = text(); }, true);
-  new MutationObserver(() => {
-    if (since && text() && text() !== before) { window.answers.push(performance.now() - since); since = 0; }
-  }).observe(document.body, { subtree: true, childList: true, characterData: true });
-}
-"""
+WATCH = watch("textContent")
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -112,14 +89,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--ort-web", type=Path)
     arguments = parser.parse_args()
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        raise SystemExit("no chromium on PATH; apt-get install chromium")
     figures: dict[str, Any] = {"load of the machine at the start": round(os.getloadavg()[0], 1)}
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
         site = build_site(Path(temporary) / "site", arguments.ort_web)
         figures["MB of the site with gzip"] = round(sum(site.transferred.values()) / 1e6, 2)
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         with served(site.folder) as url:
             firsts, bytes_sent = {}, {}
             for name in ANSWERS:

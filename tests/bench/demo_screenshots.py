@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import io
-import shutil
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+from browsing import FLAGS, PATIENCE, chromium
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -23,16 +23,6 @@ from onnxferry.demo.cli import free_port, serve_command
 from onnxferry.demo.serving.head import CARD
 
 ROOT = Path(__file__).parents[2]
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE = 120_000  # milliseconds
 SEVEN = ((0.27, 0.26), (0.46, 0.24), (0.72, 0.25), (0.58, 0.5), (0.47, 0.8))
 PAGES = {
     "crossing": "",
@@ -54,16 +44,13 @@ def main() -> None:
     arguments = parser.parse_args()
     out = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        raise SystemExit("no chromium on PATH; apt-get install chromium")
     port = free_port(None)
     url = f"http://localhost:{port}"
     with subprocess.Popen(serve_command(port), stdout=subprocess.DEVNULL) as server:
         try:
             wait_for(url)
             with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+                browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
                 for scheme in ("light", "dark"):
                     for name in PAGES:
                         save(shot(browser, url, name, scheme, 1180), out / f"{name}-{scheme}.png")

@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ZOO = ROOT / "runtime" / "zoo"
 FILES = sorted(ZOO.rglob("*.onnx"))
-MODULES = ROOT / "runtime" / "embed" / "templates" / "shared"
+MODULES = ROOT / "runtime" / "embed" / "templates" / "modules"
 NODE, WEB = "onnxruntime-node@1.30.0", "onnxruntime-web@1.30.0"
 MARK = "<!-- made by tests/bench/table_runtimes.py -->"
 

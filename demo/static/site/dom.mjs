@@ -1,7 +1,7 @@
 // Elements: made from values, so that no text is ever read as markup.
 
 import catalogue from "./catalogue.mjs";
-import { rgbaFromImage } from "./shared/tasks.mjs";
+import { rgbaFromImage } from "./modules/tasks.mjs";
 import { openModel } from "./models.mjs";
 import { percent, say, Told } from "./words.mjs";
 

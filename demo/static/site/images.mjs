@@ -1,7 +1,7 @@
 // Images before a network is asked, as demo/images and runtime/images/photo.py have it in Python, from where each function comes.
 // An image is { data, height, width, channels }, uint8; a plane is a Float64Array of height × width, rows one after another.
 
-import { imageFromRgba } from "./shared/tasks.mjs";
+import { imageFromRgba } from "./modules/tasks.mjs";
 import { Told } from "./words.mjs";
 
 const DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";

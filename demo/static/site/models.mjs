@@ -1,4 +1,4 @@
-// The models, from the page's side: what the worker has opened and verified, as artifacts that shared/tasks.mjs can use.
+// The models, from the page's side: what the worker has opened and verified, as artifacts that modules/tasks.mjs can use.
 
 import { Told } from "./words.mjs";
 
@@ -31,7 +31,7 @@ function call(request, progress = () => {}) {
   });
 }
 
-/** An artifact that runs in the worker: contract and run() as those of shared/artifact.mjs, and the report of its golden samples. */
+/** An artifact that runs in the worker: contract and run() as those of modules/artifact.mjs, and the report of its golden samples. */
 class Remote {
   constructor(name) {
     this.name = name;

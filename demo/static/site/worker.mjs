@@ -2,7 +2,7 @@
 
 import catalogue from "./catalogue.mjs";
 import { load, storeAll } from "./files.mjs";
-import { fields, openArtifact } from "./shared/artifact.mjs";
+import { fields, openArtifact } from "./modules/artifact.mjs";
 import { Told } from "./words.mjs";
 
 const OVERWRITTEN = 2000; // bytes

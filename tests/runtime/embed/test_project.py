@@ -192,17 +192,10 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Iterator[object]:
-    from playwright.sync_api import sync_playwright
-
-    chromium = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-    if chromium is None:
-        pytest.skip("no chromium on PATH; apt-get install chromium")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=flags, timeout=120_000)
-        yield browser.new_page()
-        browser.close()
+def page(browser) -> Iterator[object]:
+    opened = browser.new_page()
+    yield opened
+    opened.close()
 
 
 def served(project: Path, web: Path) -> tuple[subprocess.Popen[str], str]:

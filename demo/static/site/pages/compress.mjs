@@ -5,7 +5,7 @@ import { choice, figure, h, meter, modelPanel, part, pngOf, strip, trouble } fro
 import { examplesOf } from "../examples.mjs";
 import { batch, framedLikeMnist, imageAt, painted, readUpload, withoutBackground } from "../images.mjs";
 import { drawingPad, gallery, upload } from "./recognise.mjs";
-import { classify, decode, reconstruct } from "../shared/tasks.mjs";
+import { classify, decode, reconstruct } from "../modules/tasks.mjs";
 import { percent, say } from "../words.mjs";
 
 const MODEL = "digits-ae", DECODER = "digits-ae.decoder", READER = "digits";

@@ -2,8 +2,8 @@
 
 import playerPart from "../parts/player.mjs";
 import { choice, field, figure, grid, h, linked, modelPanel, part, pngOf, strip, trouble, whole } from "../dom.mjs";
-import { Pcg64 } from "../shared/random.mjs";
-import { imagesFromNoise, sample } from "../shared/tasks.mjs";
+import { Pcg64 } from "../modules/random.mjs";
+import { imagesFromNoise, sample } from "../modules/tasks.mjs";
 import { percent, say } from "../words.mjs";
 
 const READERS = { "digits-gan": "digits", "fashion-gan": "fashion" };

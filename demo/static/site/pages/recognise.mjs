@@ -7,7 +7,7 @@ import galleryPart from "../parts/gallery.mjs";
 import { answer, bars, choice, figure, h, modelPanel, part, pngOf, trouble } from "../dom.mjs";
 import { batch, figures, imageAt, painted, readUpload, withoutBackground } from "../images.mjs";
 import { examplesOf } from "../examples.mjs";
-import { classify } from "../shared/tasks.mjs";
+import { classify } from "../modules/tasks.mjs";
 import { percent, say } from "../words.mjs";
 
 const SURE = 0.6; // below it the answer is shown as a guess

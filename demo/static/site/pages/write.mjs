@@ -1,7 +1,7 @@
 // Write: a prompt goes in, and text streams out as it is made.
 
 import { field, h, modelPanel, trouble, whole } from "../dom.mjs";
-import { write } from "../shared/tasks.mjs";
+import { write } from "../modules/tasks.mjs";
 import { say } from "../words.mjs";
 
 const MODEL = "shakespeare";

@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 
 import * as ort from "onnxruntime-node";
 
-import { openArtifact } from "./artifact.mjs";
+import { fromJson, openArtifact, toJson } from "./artifact.mjs";
 import * as tasks from "./tasks.mjs";
 
 const path = fileURLToPath(new URL("./{{FILE}}", import.meta.url));
@@ -53,7 +53,8 @@ async function answer(artifact) {
     await writeImage(image, "reconstruction.png");
   } else {
     if (!input) throw new Error("give a JSON file of the inputs: { name: { dtype, shape, data } }, data a list of numbers");
-    console.log(JSON.stringify(await runOnJson(artifact, JSON.parse(await readFile(input, "utf8"))), null, 1));
+    const outputs = await artifact.run(fromJson(JSON.parse(await readFile(input, "utf8"))));
+    console.log(JSON.stringify(toJson(outputs), null, 1));
   }
 }
 
@@ -70,22 +71,4 @@ async function writeImage(image, file) {
   const { rgba, width, height } = tasks.rgbaFromImage(image);
   await writeFile(file, await sharp(rgba, { raw: { width, height, channels: 4 } }).png().toBuffer());
   console.log(file);
-}
-
-async function runOnJson(artifact, inputs) {
-  const arrays = { float32: Float32Array, float64: Float64Array, uint8: Uint8Array, int8: Int8Array, int32: Int32Array, bool: Uint8Array };
-  const typed = ({ dtype, shape, data }) => {
-    if (dtype === "str") return { dtype, shape, data };
-    if (dtype === "int64") return { dtype, shape, data: BigInt64Array.from(data, BigInt) };
-    if (!arrays[dtype]) throw new Error(`this example does not read ${dtype} from JSON; see artifact.mjs`);
-    return { dtype, shape, data: arrays[dtype].from(data) };
-  };
-  const outputs = await artifact.run(Object.fromEntries(Object.entries(inputs).map(([name, value]) => [name, typed(value)])));
-  return Object.fromEntries(
-    Object.entries(outputs).map(([name, { dtype, shape, data }]) => [name, { dtype, shape, data: Array.from(data, plain) }]),
-  );
-}
-
-function plain(value) {
-  return typeof value === "bigint" ? Number(value) : value;
 }

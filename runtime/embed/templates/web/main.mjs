@@ -2,7 +2,7 @@
 
 import * as ort from "./ort/ort.wasm.min.mjs";
 
-import { openArtifact } from "./artifact.mjs";
+import { fromJson, openArtifact, toJson } from "./artifact.mjs";
 import * as tasks from "./tasks.mjs";
 
 const BYTES = {{BYTES}};
@@ -171,23 +171,13 @@ function showArrays(artifact) {
   for (const name of artifact.session.inputNames) {
     if (!artifact.contract.defaults[name]) example[name] = { dtype: "float32", shape: [1], data: [0] };
   }
-  const golden = artifact.contract.goldens[0];
-  const plain = ({ dtype, shape, data }) => ({ dtype, shape, data: Array.from(data, (value) => (typeof value === "bigint" ? Number(value) : value)) });
-  for (const [name, value] of Object.entries(golden?.inputs ?? {})) example[name] = plain(value);
+  Object.assign(example, toJson(artifact.contract.goldens[0]?.inputs ?? {}));
   const text = element("textarea", { value: JSON.stringify(example), ariaLabel: "Inputs as JSON" });
   form.append(text, element("button", { type: "submit", textContent: "Run" }));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     whileBusy(async () => {
-      const arrays = { float32: Float32Array, float64: Float64Array, uint8: Uint8Array, int32: Int32Array, bool: Uint8Array };
-      const typed = ({ dtype, shape, data }) => {
-        if (dtype === "str") return { dtype, shape, data };
-        if (dtype === "int64") return { dtype, shape, data: BigInt64Array.from(data, BigInt) };
-        if (!arrays[dtype]) throw new Error(`this page does not read ${dtype} from JSON`);
-        return { dtype, shape, data: arrays[dtype].from(data) };
-      };
-      const inputs = Object.fromEntries(Object.entries(JSON.parse(text.value)).map(([name, value]) => [name, typed(value)]));
-      const outputs = Object.fromEntries(Object.entries(await artifact.run(inputs)).map(([name, value]) => [name, plain(value)]));
+      const outputs = toJson(await artifact.run(fromJson(JSON.parse(text.value))));
       answer.replaceChildren(element("pre", { textContent: JSON.stringify(outputs, null, 1) }));
     });
   });

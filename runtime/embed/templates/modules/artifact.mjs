@@ -197,6 +197,22 @@ function compare(actual, expected, tolerance) {
   return { difference, passed: wrong === 0, problem, squares };
 }
 
+/** Arrays from parsed JSON, by name: { dtype, shape, data: a list of numbers or strings }. */
+export function fromJson(arrays) {
+  const typed = ({ dtype, shape, data }) => {
+    if (dtype === "str") return { dtype, shape, data };
+    if (!ARRAYS[dtype] || dtype === "float16") throw new Error(`${dtype} is not read from JSON`);
+    return { dtype, shape, data: dtype.endsWith("int64") ? ARRAYS[dtype].from(data, BigInt) : ARRAYS[dtype].from(data) };
+  };
+  return Object.fromEntries(Object.entries(arrays).map(([name, array]) => [name, typed(array)]));
+}
+
+/** Arrays as JSON.stringify takes them: plain lists. Whole numbers of 64 bits beyond 2^53 are rounded. */
+export function toJson(arrays) {
+  const plain = ({ dtype, shape, data }) => ({ dtype, shape, data: Array.from(data, (value) => (typeof value === "bigint" ? Number(value) : value)) });
+  return Object.fromEntries(Object.entries(arrays).map(([name, array]) => [name, plain(array)]));
+}
+
 function halfToNumber(bits) {
   const sign = bits & 0x8000 ? -1 : 1;
   const exponent = (bits >> 10) & 31;
