@@ -4,7 +4,7 @@ function videoType() {
   return typeof MediaRecorder === "undefined" ? "" : VIDEO.find((each) => MediaRecorder.isTypeSupported(each)) ?? "";
 }
 
-// `draw(pen, side, index)` paints frame `index` of `count`; each stands for `milliseconds`.
+// `draw(pen, side, index)` paints frame `index` of `count`; each is shown for `milliseconds`.
 async function saveVideo(file, count, milliseconds, draw) {
   const type = videoType(), canvas = document.createElement("canvas");
   canvas.width = canvas.height = 448;

@@ -1,4 +1,4 @@
-"""Points on a triangle: how much of each corner is at a point, and mixtures of what stands at the corners.
+"""Points on a triangle: how much of each corner is at a point, and mixtures of the corners.
 
 A latent space of Gaussian noise is mixed so that every mixture is as long as its corners are (T. White, "Sampling Generative Networks",
 2016, arXiv 1609.04468, for two of them); the latents of an autoencoder are mixed along straight lines.

@@ -133,7 +133,7 @@ def _card(name: str, how: str, leg: crossing.Leg, expected: np.ndarray, test: cr
 
 
 def _broken(image: np.ndarray, expected: np.ndarray, *, rests: bool) -> tuple[Card, bool]:
-    """The file with some of its weights overwritten: read and run in a process of its own, as anything that nobody has verified."""
+    """The file with some of its weights overwritten: read and run in a process of its own, as any file that is not verified."""
     name, how = say("crossing.float32"), say("crossing.float32.broken")
     if not rests:
         return Card(name, how, "", say("recognise.reading")), False

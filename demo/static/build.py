@@ -1,7 +1,7 @@
 """Writes the static site: its sources, the words, the shipped models with examples, and onnxruntime-web.
 
 Every file is listed in ``manifest.mjs`` with its size and SHA-256, which the pages check, so that a file that was cut off in transfer
-or belongs to another build is told and not run.
+or belongs to another build is reported and not run.
 """
 
 from __future__ import annotations

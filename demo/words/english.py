@@ -94,7 +94,7 @@ WORDS: Mapping[str, str] = MappingProxyType(
         "game.missed": "{digit}, read as {said}",
         "game.again": "Once more",
         "game.card": "Download the picture",
-        "game.share": "The link has the same ten digits for somebody else.",
+        "game.share": "The link opens the game with the same ten digits.",
         # Inputs
         "input": "Input",
         "input.Draw": "Draw",

@@ -81,7 +81,7 @@ class Watcher(Observer):
 
     def stepped(self, epoch: int, step: int, means: Mapping[str, float]) -> None:
         if os.getppid() != self.parent:
-            raise KeyboardInterrupt  # whoever watched has left
+            raise KeyboardInterrupt  # the page was closed
         now = time.monotonic() - self.begun
         if now - self.looked >= self.between:
             self.looked = now
@@ -147,7 +147,7 @@ def epochs_in(seconds: float, splits: ImageSplits) -> int:
 
 def train(folder: Path, seconds: float) -> None:
     """Raises OnnxFerryError where training or the comparison fails; the record says so then."""
-    # One CPU is left to whoever shows it; threads that wait for a busy one would slow all of them down.
+    # One CPU is left to the process that shows it; threads that wait for a busy one would slow all of them down.
     torch.set_num_threads(max(1, available_cpus() - 1))
     splits = load_images("digits-5k")
     record: dict[str, Any] = {

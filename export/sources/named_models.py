@@ -1,4 +1,4 @@
-"""``timm:resnet18``: the name of a model in a library of architectures. What it stands for is made by zoo_models.py."""
+"""``timm:resnet18``: the name of a model in a library of architectures. The model itself is made by zoo_models.py."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Scheduler:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, feeds: Arrays, outputs: Sequence[str]) -> dict[str, np.ndarray]:
-        """The outputs of that name. Cancelling takes the call back, or stops its run if nobody else is in it.
+        """The outputs of that name. Cancelling takes the call back, or stops its run if no other call is in it.
 
         Raises what the engine's ``arun`` raises.
         """

@@ -121,7 +121,7 @@ def load(
 def _in_folder(name_or_path: str | os.PathLike[str]) -> str | os.PathLike[str]:
     """The only .onnx file of a folder, for a model that lies there with its tokenizer; anything else as it is."""
     if not isinstance(name_or_path, str | os.PathLike):
-        return name_or_path  # told where models are found
+        return name_or_path  # find_model reports it
     folder = Path(name_or_path)
     if not os.fspath(name_or_path) or not folder.is_dir():
         return name_or_path

@@ -140,7 +140,7 @@ async def kills(soak: Soak, pid: int, until: float) -> None:
     while time.monotonic() + KILL_EVERY < until:
         await asyncio.sleep(KILL_EVERY)
         workers = workers_of(pid)
-        if len(workers) > 1:  # with one left, nobody would listen
+        if len(workers) > 1:  # the last one keeps listening
             soak.killed = time.monotonic()
             os.kill(soak.rng.choice(workers), signal.SIGKILL)
             soak.counts["kills"] += 1

@@ -138,7 +138,7 @@ def _script(name: str) -> None:
 
 @pytest.fixture
 def show(tiny_zoo: Path, show_zoo: Callable[[Path], None]) -> Callable[..., AppTest]:
-    """``show("write", seed="3")``: the page, run once; the names after the first are what stands in the address. ``zoo``: another."""
+    """``show("write", seed="3")``: the page, run once; the names after the first are the address's parameters. ``zoo``: another."""
 
     def open_page(name: str, *, zoo: Path = tiny_zoo, **query: str) -> AppTest:
         show_zoo(zoo)

@@ -16,7 +16,7 @@ const menu = h("nav", { class: "menu" });
 const main = h("main");
 const footer = h("footer");
 const stored = h("p", { class: "stored", role: "status" });
-let state = () => ""; // what stands in `stored`, in the language of the moment
+let state = () => ""; // the text of `stored`, in the current language
 let leave = () => {}; // what the page that is shown stops when another one comes
 let wanted = 0;
 

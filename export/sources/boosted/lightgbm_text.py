@@ -151,7 +151,7 @@ class _Joined:
         threshold = np.where(tiny, np.where(threshold < 0, np.nextafter(-ZERO, -np.inf), ZERO), threshold)
         default, missing_type = (kind & DEFAULT_LEFT) > 0, (kind >> 2) & 3
         zero_left = threshold >= 0.0
-        # A zero goes where it is told to; where that is where it goes anyway, zeros need no column of their own.
+        # A zero goes to the node's default side; where that is the side it goes to anyway, zeros need no column of their own.
         special = (missing_type == MISSING_ZERO) & (default != zero_left)
         missing = np.where(missing_type == 0, zero_left, default)
         chosen = np.where(special, feature + self.features, feature)

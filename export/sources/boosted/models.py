@@ -72,7 +72,7 @@ def boosted_answers(model: Any, final: Any) -> dict[str, Answer]:
 
 
 def places_of(classes: Any, predicted: Any) -> np.ndarray:
-    """int64 (rows,): where each predicted class stands among the classes."""
+    """int64 (rows,): the index of each predicted class among the classes."""
     known = np.asarray(classes)
     found = np.asarray(predicted).reshape(-1)
     order = np.argsort(known, kind="stable")

@@ -1,7 +1,7 @@
 """XGBoost's own model, as ``Booster.save_raw("json")`` and ``save_model("model.json")`` write it.
 
 Decisions as in XGBoost's CPU predictor: float32, ``value < threshold`` goes left, NaN where the split says. Of categories a set goes
-right; those that no number from 0 on stands for go left. Everything is added in float32. https://xgboost.readthedocs.io/en/stable/tutorials/saving_model.html
+right; those without a number from 0 on go left. Everything is added in float32. https://xgboost.readthedocs.io/en/stable/tutorials/saving_model.html
 """
 
 from __future__ import annotations

@@ -241,7 +241,7 @@ def _called(node: onnx.NodeProto, names: Mapping[str, str], prefix: str, given: 
 def _layer_normalization(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     """In two passes, as runtimes compute it; ONNX's own definition subtracts squares, which large values do not survive.
 
-    Empty where the axes to reduce cannot be told, or the statistics are outputs too.
+    Empty where the axes to reduce are not known, or the statistics are outputs too.
     """
     given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     axis = given.get("axis", -1)

@@ -1,6 +1,6 @@
 """tf.where in the graphs of tf2onnx: it multiplies both sides by a mask and adds them, and an infinity that was not chosen becomes NaN.
 
-mended = choose_instead_of_multiplying(model)     # how many were replaced by the operator Where
+replaced = choose_instead_of_multiplying(model)     # how many were replaced by the operator Where
 """
 
 from __future__ import annotations

@@ -135,8 +135,8 @@ class TensorflowSource:
             outputs = [outputs.get(value.name, value.name) for value in model.graph.output]
         new = dict(zip(self._own_names, self.output_names, strict=True))
         _rename(model, made["inputs"], [new[name] for name in outputs], [spec.name for spec in self.inputs])
-        mended = choose_instead_of_multiplying(model)
-        fixes = (f"tf2onnx multiplies by masks for tf.where: {mended} of them choose now",) if mended else ()
+        replaced = choose_instead_of_multiplying(model)
+        fixes = (f"tf2onnx multiplies by masks for tf.where: {replaced} of them choose now",) if replaced else ()
         return Candidate(model, converter="tf2onnx", fixes=fixes)
 
     def provenance(self) -> dict[str, Any]:

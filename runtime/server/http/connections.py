@@ -43,8 +43,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._done_waiting()
         super().connection_lost(exc)
-        for told in list(self._lost):
-            told()
+        for callback in list(self._lost):
+            callback()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():

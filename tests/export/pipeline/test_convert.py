@@ -68,7 +68,7 @@ def test_softmax_of_older_sets_means_another_axis(tmp_path: Path) -> None:
 
 
 def test_a_wrong_conversion_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if a step were wrong: the judge sees it, whoever made the graph."""
+    """As if a step were wrong: the comparison finds it, however the graph was made."""
     monkeypatch.setitem(STEPS, ("ReduceMean", 18, 17), lambda each, around: each.input.__delitem__(slice(1, None)))
     monkeypatch.setattr(versions.version_converter, "convert_version", lambda model, opset: model)
     with pytest.raises(ParityError, match="ReduceMean"):

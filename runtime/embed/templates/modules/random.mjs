@@ -1,4 +1,4 @@
-// numpy.random.Generator(numpy.random.PCG64(seed)): the numbers that a seed stands for, the same as in Python.
+// numpy.random.Generator(numpy.random.PCG64(seed)): the numbers of a seed, the same as in Python.
 //
 //     const random = new Pcg64(0);
 //     random.uniform(3);    // Float32Array, as generator.random(3, dtype=float32)

@@ -13,7 +13,7 @@ import torch
 from onnxferry.export import export_model
 from onnxferry.runtime.engine.engine import Engine
 
-# transformers brings neither torch nor an ONNX Runtime of its own, so it stands in [all] and CI has it.
+# transformers brings neither torch nor an ONNX Runtime of its own, so it is in [all] and CI has it.
 if os.environ.get("CI"):
     transformers = importlib.import_module("transformers")
 else:
