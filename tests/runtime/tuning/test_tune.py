@@ -342,7 +342,7 @@ def entry(cache: Path) -> Path:
         lambda text: "not JSON",
         lambda text: text[: len(text) // 2],
         lambda text: "[]",
-        lambda text: text.replace('"schema": 1', '"schema": 2'),
+        lambda text: text.replace('"schema": 2', '"schema": 1'),
         lambda text: text.replace('"machine": "', '"machine": "x'),
         lambda text: text.replace('"threads": 2', '"threads": 0'),
         lambda text: text.replace('"threads": 2', '"threads": 1024'),
