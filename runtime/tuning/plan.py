@@ -43,8 +43,8 @@ class Plan:
     batch: int
     setting: Setting
     seconds: float  # per run, median
-    default_seconds: float  # per run with the default setting, median, measured in the same minutes
-    ratio: float  # times as fast as the default, median of pairs; 1 if the default stays
+    default_seconds: float  # per run with the default setting, under the conditions of those runs
+    ratio: float  # times as fast as the default, from all rounds; 1 if the default stays
     trials: tuple[Trial, ...]
 
 

@@ -189,7 +189,8 @@ class Search:
         first.ratio, first.verdict = 1.0, "default"
         chosen.verdict = "chosen"
         trials = tuple(Trial(c.setting, c.median if c.times else None, c.ratio, c.verdict or NO_TIME) for c in self.tried)
-        return Plan(batch, chosen.setting, chosen.median, first.median, ratio, trials)
+        # Medians of the two alone would compare what the machine was doing in different rounds.
+        return Plan(batch, chosen.setting, chosen.median, chosen.median * ratio, ratio, trials)
 
     def expected(self, setting: Setting, first: Candidate, batch: int) -> Prior:
         """Of another file or number of threads, before it is timed: what its certificate says of the batch size nearest in ratio."""
