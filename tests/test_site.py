@@ -155,6 +155,10 @@ def test_a_browser_finds_no_serious_fault(site: Path, chromium: str, scheme: str
         for path in PAGES_OF_EACH_KIND:
             tab.goto((site / path).as_uri())
             tab.wait_for_timeout(300)
+            for width in (390, 1200):
+                tab.set_viewport_size({"width": width, "height": 900})
+                wide = tab.evaluate("document.documentElement.scrollWidth")
+                faults += [f"{path}: {wide} pixels wide in a window of {width}"] if wide > width else []
             for fault in Axe().run(tab).response["violations"]:
                 if fault["impact"] in ("serious", "critical"):
                     faults.append(
