@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from onnxferry.demo.widgets.html import png
+from onnxferry.demo.widgets.html import png, sprite
 from onnxferry.demo.words.language import say
 
 
@@ -24,13 +24,20 @@ class Inside(Protocol):
     def stages(self) -> tuple[np.ndarray, ...]: ...
 
 
-def coloured(values: np.ndarray) -> np.ndarray:
-    """float32 (side, side) from 0 → uint8 (side, side, 3): dark where nothing was found, over blue to yellow (as in "viridis")."""
+def _ramp() -> np.ndarray:
+    """uint8 (256, 3): dark over blue to yellow, as in "viridis"."""
     stops = np.array([[20, 24, 40], [38, 70, 130], [34, 145, 168], [110, 200, 120], [250, 225, 80]], np.float64)
-    share = np.clip(values / max(float(values.max()), 1e-6), 0, 1) * (len(stops) - 1)
-    low = np.minimum(share.astype(int), len(stops) - 2)
-    mixed: np.ndarray = stops[low] + (share - low)[..., None] * (stops[low + 1] - stops[low])
-    return mixed.round().astype(np.uint8)
+    places, share = np.arange(len(stops)), np.linspace(0, len(stops) - 1, 256)
+    return np.stack([np.interp(share, places, channel) for channel in stops.T], axis=1).round().astype(np.uint8)
+
+
+_RAMP = _ramp()
+
+
+def coloured(values: np.ndarray) -> np.ndarray:
+    """float32 (maps, side, side) from 0 → uint8 (maps, side, side, 3): dark where a map found nothing, yellow where it found most."""
+    largest = np.maximum(values.max(axis=(1, 2), keepdims=True), 1e-6)
+    return _RAMP[(np.clip(values / largest, 0, 1) * 255).astype(np.uint8)]
 
 
 def signed(values: np.ndarray) -> np.ndarray:
@@ -52,14 +59,17 @@ def strip(inside: Inside, before: Sequence[str], labels: Sequence[str], chosen: 
         f"<figcaption>{escape(say('recognise.seen'))}</figcaption></figure></div>"
     )
     for stage, maps in enumerate(inside.stages):
+        shown = chosen[stage]
+        # One image a stage, of which each tile shows a part: 24 small ones take longer to make, to send and to decode than the answer does.
+        sheet = _source(sprite(coloured(maps[list(shown)]), len(shown)))
         tiles = "".join(
-            f'<span class="of-tile" tabindex="-1"><img alt="{escape(say("recognise.live.map", number=index + 1, stage=stage + 1))}" '
-            f'src="{_source(coloured(maps[index]))}"><img class="of-over" alt="" src="{saw}"></span>'
-            for index in chosen[stage]
+            f'<span class="of-tile" tabindex="-1" role="img" style="--at:{at}" '
+            f'aria-label="{escape(say("recognise.live.map", number=index + 1, stage=stage + 1))}"></span>'
+            for at, index in enumerate(shown)
         )
-        words = say("recognise.live.maps", shown=len(chosen[stage]), count=len(maps), side=maps.shape[1])
+        words = say("recognise.live.maps", shown=len(shown), count=len(maps), side=maps.shape[1])
         parts.append(
-            f'<div class="of-stage of-maps"><div class="of-tiles">{tiles}</div>'
+            f'<div class="of-stage of-maps"><div class="of-tiles" style="--sheet:url({sheet});--tiles:{len(shown)}">{tiles}</div>'
             f"<p><b>{escape(say('recognise.live.stage', number=stage + 1))}</b> {escape(words)}</p></div>"
         )
     bars = "".join(
@@ -68,7 +78,8 @@ def strip(inside: Inside, before: Sequence[str], labels: Sequence[str], chosen: 
         for label, share in zip(labels, inside.probabilities.tolist(), strict=True)
     )
     parts.append(f'<div class="of-stage"><div class="of-columns" aria-hidden="true">{bars}</div></div>')
-    return f'<div class="of-network" role="group" aria-label="{escape(say("recognise.live"))}">{"".join(parts)}</div>'
+    group = f'class="of-network" role="group" aria-label="{escape(say("recognise.live"))}" style="--saw:url({saw})"'
+    return f"<div {group}>{''.join(parts)}</div>"
 
 
 def _source(image: np.ndarray) -> str:

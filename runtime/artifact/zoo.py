@@ -39,12 +39,12 @@ def zoo_names() -> tuple[str, ...]:
 
 def zoo_model(name: str) -> ZooModel:
     """The shipped model of that name. Raises ArtifactError with the nearest names where there is none."""
-    names = zoo_names()
-    if name not in names:
+    path = _zoo() / name / f"{name}.onnx"
+    if Path(name).name != name or not os.path.isfile(path):  # noqa: PTH113 (pathlib raises for names that no file can have)
+        names = zoo_names()
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"shipped are: {', '.join(names) or 'none'}"
         raise ArtifactError(f"no model named {name!r} is shipped, {hint}; a file's name ends in .onnx")
-    path = _zoo() / name / f"{name}.onnx"
     size = sum(file.stat().st_size for file in path.parent.glob("*.onnx"))
     return ZooModel(name, path, size, _card(path.with_name("card.json")))
 
