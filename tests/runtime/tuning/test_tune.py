@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def rest_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between made-up times no core has to calm down."""
+    monkeypatch.setattr(tune_search, "time", SimpleNamespace(sleep=lambda seconds: None))
+
+
 class Timings:
     """Stands in for the clock: every setting takes what it is told, times a little noise that is the same each time."""
 
@@ -53,6 +59,7 @@ class Timings:
         self.asked: list[Setting] = []
         self.rng = np.random.default_rng(0)
         monkeypatch.setattr(tune_search, "time_runs", self)
+        rest_for_nothing(monkeypatch)
 
     def __call__(self, candidate: Candidate, feeds: Sequence[Any], warm: bool) -> float:
         self.asked.append(candidate.setting)
@@ -173,6 +180,7 @@ def test_each_batch_size_has_its_own_winner(recogniser: Path, certify: Make, mon
         return 1e-3 if (candidate.setting.variant == "int8") is small else 2e-3
 
     monkeypatch.setattr(tune_search, "time_runs", seconds)
+    rest_for_nothing(monkeypatch)
     plans = tune(recogniser).plans
     assert {size: plan.setting.variant for size, plan in plans.items()} == {1: "int8", 64: ""}
 
@@ -279,6 +287,7 @@ def test_the_time_is_kept(recogniser: Path, certify: Make, monkeypatch: pytest.M
         return 0.7 if candidate.setting.variant else 0.9
 
     monkeypatch.setattr(tune_search, "time_runs", slow)
+    rest_for_nothing(monkeypatch)
     monkeypatch.setattr(tune_search, "clock", lambda: now[0])
     plan = tune(recogniser, [64], seconds=20).plans[64]
     assert now[0] <= 20
