@@ -13,7 +13,7 @@ from onnxferry.demo.shipped import models
 from onnxferry.demo.shipped.figures import parity_sentence
 from onnxferry.demo.training.frames import FILE, RECORDED, Frames, read_frames
 from onnxferry.demo.training.run import SECONDS, Run, can_train
-from onnxferry.demo.widgets import html, pad
+from onnxferry.demo.widgets import components, html, pad
 from onnxferry.demo.widgets.network import signed
 from onnxferry.demo.widgets.page import heading, show_errors
 from onnxferry.demo.words.language import marked, say
@@ -49,6 +49,8 @@ def page() -> None:
             if _running() is not None and st.button(say("yours.stop"), key="stop training"):
                 st.session_state.pop("run").stop()
         moving = _running() is not None or "played" in st.session_state
+        if not moving and "trained" not in st.session_state and st.query_params.get("drawing"):
+            st.session_state["trained"] = RECORDED  # a link to what somebody drew on the recorded network
         st.fragment(_progress, run_every=_EVERY if moving else None)()
         folder = st.session_state.get("trained")
         if folder is not None and not moving:
@@ -151,16 +153,19 @@ def _finished(folder: Path) -> None:
     st.download_button(say("train.download"), file.read_bytes(), FILE, "application/octet-stream", on_click="ignore", key="trained file")
     st.header(say("train.try"))
     with st.container(key="live"):
-        _draw(str(file))
+        _draw(str(file), linked=folder == RECORDED)
 
 
 @st.fragment
-def _draw(file: str) -> None:
+def _draw(file: str, *, linked: bool) -> None:
+    """``linked``: a link to the page leads to this network too, as it does not to one that was trained in this session."""
     with show_errors():
         left, right = st.columns([2, 3], gap="medium")
         with left, st.container(key="pad"):
             text, _ = pad.drawing_pad("pad_train", st.query_params.get("drawing", ""))
             strokes = read_strokes(text)
+            if linked:
+                components.share_button("share", {"drawing": text if strokes else ""})
         with right:
             answer = st.container(key="answer")
             if not strokes:

@@ -30,6 +30,13 @@ def test_without_pytorch_the_record_is_played_and_its_file_can_be_drawn_on(show:
     assert "<strong>1</strong>" in html(page)
 
 
+def test_a_link_to_a_drawing_shows_it_read_by_the_recorded_network(show: Show, well, html) -> None:
+    page = show("train", drawing=crossing.recorded().strokes[7])
+    well(page)
+    assert "<strong>7</strong>" in html(page)
+    assert show("train").header == []
+
+
 def test_with_pytorch_it_can_be_trained(show: Show, well, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
 
