@@ -153,9 +153,12 @@ def trace_of(traceparent: str | None) -> tuple[str, str]:
     return found[1], f"00-{found[1]}-{_random.getrandbits(64):016x}-{found[3]}"
 
 
+_ASKED_FOR = "OTEL_SERVICE_NAME" in os.environ  # looked up once: it takes a tenth of what the server adds to a request
+
+
 def tracing() -> bool:
     """Whether OpenTelemetry may be there."""
-    return "opentelemetry" in sys.modules or "OTEL_SERVICE_NAME" in os.environ
+    return _ASKED_FOR or "opentelemetry" in sys.modules
 
 
 def span(method: str, path: str, headers: Mapping[bytes, bytes]) -> AbstractContextManager[Any]:

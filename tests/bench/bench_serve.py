@@ -5,7 +5,7 @@
 
 ``requests``: requests a second of ``clients`` connections that each wait for their answer (keep-alive), the median of rounds in turns, for
 an image of 28 x 28 as JSON and as raw bytes; ``p99_ms`` and ``server_cpu_ms``, the server's CPU time for a request, of the same rounds.
-CPU time depends less on what else the machine does. ``own_cost``: milliseconds of one client's request in raw bytes beyond ``Model.run``.
+CPU time depends less on what else the machine does. ``own_cost``: milliseconds of one client's request in raw bytes beyond ``Engine.run``.
 ``text``: bytes a second that 32 clients get from ``shakespeare``, with and without merging. ``memory``: resident megabytes (proportional
 set size, so that shared pages count once) of 1, 2 and 4 workers. The client runs on the same machine and takes its share of the CPU.
 """
@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -172,19 +173,40 @@ def peers(python: str, model: str, port: int) -> dict[str, list[str]]:
 
 
 def own_cost(seconds: float) -> dict[str, float]:
-    """Of one client: the request, the bare run, and their difference, in milliseconds."""
-    with started(serve(8300, "digits", "--batch", "off"), 8300):
-        _, median, _ = drive(8300, requests_of("onnxferry")["raw"], 1, seconds)
-    with load("digits") as model:
-        model.run({"image": IMAGE})
-        runs = []
-        until = time.perf_counter() + seconds
-        while time.perf_counter() < until:
-            begun = time.perf_counter()
-            model.engine.run({"image": IMAGE}, ["probabilities", "class_index"])
-            runs.append(time.perf_counter() - begun)
-    bare = statistics.median(runs)
-    return {"request_ms": median * 1e3, "run_ms": bare * 1e3, "own_ms": (median - bare) * 1e3}
+    """Of one client: the request, the bare run, and their difference, in milliseconds.
+
+    Both in turns and with one thread, as a run with two would be compared with one without; the client is a bare socket.
+    """
+    port, data, answers, runs = 8300, requests_of("onnxferry")["raw"], [], []
+    with started(serve(port, "digits", "--batch", "off", "--threads", "1"), port), load("digits", threads=1) as model:
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            until = time.perf_counter() + 2 * seconds
+            while time.perf_counter() < until:
+                for _ in range(50):
+                    begun = time.perf_counter()
+                    connection.sendall(data)
+                    read_answer(connection)
+                    answers.append(time.perf_counter() - begun)
+                for _ in range(50):
+                    begun = time.perf_counter()
+                    model.engine.run({"image": IMAGE}, ["probabilities", "class_index"])
+                    runs.append(time.perf_counter() - begun)
+    asked, bare = statistics.median(answers), statistics.median(runs)
+    return {"request_ms": asked * 1e3, "run_ms": bare * 1e3, "own_ms": (asked - bare) * 1e3}
+
+
+def read_answer(connection: socket.socket) -> None:
+    """One response, whole."""
+    got = b""
+    while b"\r\n\r\n" not in got:
+        got += connection.recv(65536)
+    head, _, body = got.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise SystemExit(f"{head[:200]!r}")
+    length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    while len(body) < length:
+        body += connection.recv(65536)
 
 
 def text(clients: int, seconds: float) -> dict[str, float]:

@@ -60,7 +60,7 @@ def main() -> None:
                     with browser.new_context(viewport={"width": 1200, "height": 630}) as context:
                         page = context.new_page()
                         page.goto(f"{url}/?shown=7")
-                        expect(page.get_by_text("The same answer by every way.")).to_be_visible(timeout=PATIENCE)
+                        expect(page.get_by_text("The same answer each way.")).to_be_visible(timeout=PATIENCE)
                         settle(page)
                         save(page.screenshot(animations="disabled"), ROOT / "demo" / "assets" / CARD)
                 browser.close()

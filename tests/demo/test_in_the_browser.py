@@ -326,7 +326,7 @@ def test_the_dot_of_a_plane_moves_and_is_in_the_link_and_a_video_is_saved(visito
 def test_a_broken_copy_is_found_by_the_self_test(visitor: Visitor) -> None:
     visitor.open("")
     page = visitor.page
-    expect(page.get_by_text("The same answer by every way.")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("The same answer each way.")).to_be_visible(timeout=PATIENCE)
     page.get_by_text("Break the file").click()
     expect(page.get_by_text("The self-test has found the damage.")).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_text("Self-test: 0 of 8 as in PyTorch")).to_be_visible(timeout=PATIENCE)

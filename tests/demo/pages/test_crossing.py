@@ -46,7 +46,7 @@ def test_a_recorded_drawing_is_answered_by_three_ways(show: Show, well, html) ->
     page = show("crossing", shown="7")
     well(page)
     body = html(page)
-    assert "The same answer by every way." in body
+    assert "The same answer each way." in body
     assert body.count("<strong>7</strong>") == 3
     assert body.count("Self-test: 8 of 8 as in PyTorch") == 2
 
@@ -70,7 +70,7 @@ def test_a_broken_file_fails_its_self_test_and_nothing_else_changes(show: Show, 
     assert body.count("<strong>7</strong>") == 2
     page.toggle[0].set_value(False).run()
     well(page)
-    assert "The same answer by every way." in html(page)
+    assert "The same answer each way." in html(page)
 
 
 @pytest.mark.parametrize("query", [{"shown": "999"}, {"shown": "x"}, {"broken": "maybe"}, {"crosses": "swims"}, {"drawing": "!"}])

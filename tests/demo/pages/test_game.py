@@ -26,7 +26,7 @@ def test_all_passed_over_is_nothing_read(show: Show, well, html) -> None:
     for digit in range(10):
         well(page)
         assert f"Draw a {digit}." in html(page)
-        press(page, "Pass over")
+        press(page, "Skip")
     well(page)
     assert "0 of 10 read" in html(page)
     press(page, "Once more")
