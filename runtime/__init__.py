@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from onnxferry.runtime.tasks.text_models import TextDecoder as TextDecoder
     from onnxferry.runtime.tasks.text_models import TextEmbedder as TextEmbedder
     from onnxferry.runtime.tasks.text_models import TextTagger as TextTagger
+    from onnxferry.runtime.tasks.translator import Translation as Translation
+    from onnxferry.runtime.tasks.translator import Translator as Translator
     from onnxferry.runtime.tuning.tune import tune as tune
 
     __version__: str
@@ -65,6 +67,8 @@ _MODULES = {
     "TensorSpec": "engine.engine",
     "TextGenerator": "tasks.text_generator",
     "Tolerance": "artifact.contract",
+    "Translation": "tasks.translator",
+    "Translator": "tasks.translator",
     "check_file": "sandbox.jobs",
     "load": "tasks.loading",
     "run_file": "sandbox.jobs",
@@ -99,6 +103,8 @@ __all__ = [
     "TextGenerator",
     "TextTagger",
     "Tolerance",
+    "Translation",
+    "Translator",
     "__version__",
     "check_file",
     "errors",

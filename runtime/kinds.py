@@ -13,8 +13,9 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Value = Literal["image", "class", "text", "noise", "latent", "arrays"]
-"""What a kind takes or returns. ``arrays`` is anything: a model about which only its inputs and outputs are known."""
+Value = Literal["image", "class", "text", "translation", "noise", "latent", "arrays"]
+"""What a kind takes or returns. ``text`` that is returned continues the one that was given. ``arrays`` is anything: a model about which
+only its inputs and outputs are known."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,16 @@ ENCODER = Kind(
     arguments=("IMAGE.png",),
 )
 DECODER = Kind(name="decoder", noun="an autoencoder's decoder", takes="latent", returns="image", budget="psnr 35")
+TRANSLATOR = Kind(
+    name="translator",
+    noun="a translator",
+    takes="text",
+    returns="translation",
+    budget="rtol 1e-3",
+    task="onnxferry.runtime.tasks.translator:Translator",
+    verb="translate",
+    arguments=('"TEXT"',),
+)
 # Models of text that was cut into tokens: the tokenizer lies beside the file.
 TEXT_CLASSIFIER = Kind(
     name="text-classifier", noun="a model", takes="text", returns="class", budget="top1 -0.1pt",
@@ -105,6 +116,7 @@ KINDS = {
         IMAGE_GENERATOR,
         ENCODER,
         DECODER,
+        TRANSLATOR,
         TEXT_CLASSIFIER,
         TEXT_TAGGER,
         TEXT_EMBEDDER,
@@ -132,8 +144,11 @@ AUTOENCODER = Family(
     "ae", ENCODER, "onnxferry.train.families.autoencoder", "onnxferry.export.families.autoencoder:autoencoder_plans", "compress"
 )
 GAN = Family("gan", IMAGE_GENERATOR, "onnxferry.train.families.gan", "onnxferry.export.families.gan:generator_plans", "imagine")
+SEQ2SEQ = Family(
+    "seq2seq", TRANSLATOR, "onnxferry.train.families.seq2seq", "onnxferry.export.families.seq2seq.export:translator_plans", "translate"
+)
 
-FAMILIES = {family.name: family for family in (CNN, RNN, AUTOENCODER, GAN)}
+FAMILIES = {family.name: family for family in (CNN, RNN, AUTOENCODER, GAN, SEQ2SEQ)}
 """By name."""
 
 

@@ -8,15 +8,17 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.kinds import AUTOENCODER, CNN, GAN, RNN
+from onnxferry.runtime.kinds import AUTOENCODER, CNN, GAN, RNN, SEQ2SEQ
 from onnxferry.train.data.augment import AugmentConfig
 from onnxferry.train.data.images import ImageSplits
+from onnxferry.train.data.pairs.tsv import PairSplits
 from onnxferry.train.data.text import TextSplits
 from onnxferry.train.families.autoencoder import AutoencoderConfig, AutoencoderLearner, AutoencoderOptions
 from onnxferry.train.families.cnn import CnnConfig, CnnLearner, CnnOptions
 from onnxferry.train.families.gan import GanConfig, GanLearner, GanOptions
 from onnxferry.train.families.gan_quality import Judge
 from onnxferry.train.families.rnn import RnnConfig, RnnLearner, RnnOptions
+from onnxferry.train.families.seq2seq import Seq2SeqConfig, Seq2SeqLearner, Seq2SeqOptions
 from onnxferry.train.families.start import Start
 from onnxferry.train.loop.schedule import pace
 from onnxferry.train.options import options_of
@@ -40,6 +42,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     AUTOENCODER.name: {"quick": {"epochs": 15, "batch": 50, "average": 0.99}, "full": {}},
     GAN.name: {"quick": {"batch": 50, "average": 0.99, "discriminator_width": 24}, "full": {}},
+    SEQ2SEQ.name: {"quick": {"epochs": 8, "encoder": 96, "decoder": 128, "learning_rate": 6e-3, "average": 0.99}, "full": {}},
 }
 """Family → preset → the fields of its configuration and its training options that differ from their defaults.
 
@@ -47,8 +50,12 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 """
 
 
-LEAST_UPDATES: Mapping[str, int] = {CNN.name: 1200, RNN.name: 300, AUTOENCODER.name: 600, GAN.name: 2000}
+LEAST_UPDATES: Mapping[str, int] = {CNN.name: 1200, RNN.name: 300, AUTOENCODER.name: 600, GAN.name: 2000, SEQ2SEQ.name: 600}
 """Family → updates that a run makes at least, where the user sets no epochs: small sets get smaller batches and more epochs."""
+
+
+PAIRS: Mapping[str, int] = {"quick": 30_000, "full": 250_000}
+"""Preset → dates that a translator is trained on where the user has no pairs."""
 
 
 FIGURES = ("digits-5k", "mnist")
@@ -108,6 +115,13 @@ def rnn_learner(splits: TextSplits, preset: str, *, seed: int = 0, **given: Any)
     steps = int(values.get("steps", RnnOptions.steps))
     values = _paced(RNN.name, len(splits.train) // steps, values, given, RnnOptions)
     return RnnLearner(splits, _filled(RnnConfig, values), _filled(RnnOptions, values), seed=seed)
+
+
+def seq2seq_learner(splits: PairSplits, preset: str, *, seed: int = 0, **given: Any) -> Seq2SeqLearner:
+    """The learner for ``preset``, with the fields of Seq2SeqConfig and Seq2SeqOptions in ``given`` instead (None: the preset's)."""
+    values = _values(SEQ2SEQ.name, preset, given, Seq2SeqConfig, Seq2SeqOptions)
+    values = _paced(SEQ2SEQ.name, len(splits.train), values, given, Seq2SeqOptions)
+    return Seq2SeqLearner(splits, _filled(Seq2SeqConfig, values), _filled(Seq2SeqOptions, values), seed=seed)
 
 
 def ae_learner(splits: ImageSplits, preset: str, *, seed: int = 0, **given: Any) -> AutoencoderLearner:

@@ -9,16 +9,17 @@ import base64
 
 import streamlit as st
 
-from onnxferry.demo.pages import compress, crossing, game, imagine, recognise, train, under_the_hood, write, your_model
+from onnxferry.demo.pages import compress, crossing, game, imagine, recognise, train, translate, under_the_hood, write, your_model
 from onnxferry.demo.widgets.components import ASSETS
 from onnxferry.demo.widgets.page import footer, language_switch
 from onnxferry.demo.words.language import say
-from onnxferry.runtime.kinds import AUTOENCODER, CNN, GAN, RNN
+from onnxferry.runtime.kinds import AUTOENCODER, CNN, GAN, RNN, SEQ2SEQ
 
 PAGES = (
     ("crossing", crossing.page, "crossing"),
     ("recognise", recognise.page, CNN.page),
     ("write", write.page, RNN.page),
+    ("translate", translate.page, SEQ2SEQ.page),
     ("imagine", imagine.page, GAN.page),
     ("compress", compress.page, AUTOENCODER.page),
     ("train", train.page, "train"),

@@ -1,4 +1,4 @@
-"""The four families in plain words: what each is, how it learns, its formula, and the Python that puts it into an app."""
+"""The families in plain words: what each is, how it learns, its formula, and the Python that puts it into an app."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from onnxferry.demo.words.language import say
-from onnxferry.runtime.kinds import AUTOENCODER, CNN, GAN, RNN
+from onnxferry.runtime.kinds import AUTOENCODER, CNN, GAN, RNN, SEQ2SEQ
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,14 @@ FAMILIES: Mapping[str, tuple[str, tuple[tuple[str, str], ...]]] = MappingProxyTy
             (
                 ("Hochreiter & Schmidhuber 1997, long short-term memory", "https://doi.org/10.1162/neco.1997.9.8.1735"),
                 ("Merity et al. 2017, weight-dropped LSTM", "https://arxiv.org/abs/1708.02182"),
+            ),
+        ),
+        SEQ2SEQ.name: (
+            r"\alpha_{ti} = \frac{e^{e_{ti}}}{\sum_j e^{e_{tj}}}, \quad e_{ti} = v^\top \tanh(W s_{t-1} + U h_i), "
+            r"\quad c_t = \sum_i \alpha_{ti} h_i",
+            (
+                ("Cho et al. 2014, encoder and decoder", "https://arxiv.org/abs/1406.1078"),
+                ("Bahdanau et al. 2015, attention", "https://arxiv.org/abs/1409.0473"),
             ),
         ),
         GAN.name: (
@@ -80,6 +88,13 @@ for prediction in model.predict(["one.png", "another.jpg"]):  # paths, bytes, PI
 model = load("{name}")
 for piece in model.stream("To be, ", max_bytes=300, temperature=0.8, seed=0):
     print(piece, end="", flush=True)
+""",
+    SEQ2SEQ.name: """from onnxferry.runtime import load
+
+model = load("{name}")
+print(model.translate(["le 3 mars 2019", "Mar 3, '19"]))  # a text gives a text, a list a list
+best, *others = model.explain("2 marzo 2019", beam=3)
+print(best.text, f"{{best.probability:.3f}}", best.attention.shape)
 """,
     GAN.name: """from onnxferry.runtime import load
 

@@ -153,6 +153,21 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, name: str
     )
 
 
+def heat_table(columns: Sequence[str], rows: Sequence[str], shares: Sequence[Sequence[float]], *, name: str) -> str:
+    """A table of shares 0 to 1, each cell the darker the larger its share; from 5 % on its number stands there. It scrolls sideways."""
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    body = []
+    for row, values in zip(rows, shares, strict=True):
+        cells = "".join(
+            f'<td style="--heat:{min(max(value, 0.0), 1.0):.2f}">{round(100 * value) if value >= 0.05 else ""}</td>' for value in values
+        )
+        body.append(f'<tr><th scope="row">{escape(row)}</th>{cells}</tr>')
+    return (
+        f'<div class="of-scroll" tabindex="0" role="region" aria-label="{escape(name)}"><table class="of-heat">'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
 def heading(title: str, lead: str) -> str:
     """A page's title and the one sentence under it."""
     return f'<header class="of-heading"><h1>{escape(title)}</h1><p>{escape(lead)}</p></header>'

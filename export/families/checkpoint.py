@@ -27,8 +27,8 @@ def export_checkpoint(checkpoint: str | os.PathLike[str], path: str | os.PathLik
     ``name``, ``description``, ``license``, ``command``: for the contract.
     ``golden``: True stores held-out inputs from the checkpoint in the file, False none, or the inputs to store instead.
     ``with_labels``: a classifier also has the output ``label``, the class's name as a string, (batch,).
-    ``bits``: store a text generator's weights in 8 bits (matrices, with a scale per row), 16 or 32; they are rounded before the
-    comparison. By default as the checkpoint was trained to ship: float16 unless it says otherwise.
+    ``bits``: store a text generator's or translator's weights in 8 bits (matrices, with a scale per row), 16 or 32; they are rounded
+    before the comparison. By default as the checkpoint was trained to ship: float16 unless it says otherwise.
 
     Runs one at a time, as :func:`export_model` does. Raises CheckpointError for a file that is no checkpoint, ParityError (and writes
     no file) if the graph does something else, InputError for an option that the family does not take.
@@ -40,9 +40,10 @@ def plans(checkpoint: Path, example_inputs: None, options: ExportOptions, target
     """As the table of ``sources/choose.py`` calls it. An autoencoder is two files."""
     read = load_checkpoint(checkpoint)
     family = FAMILIES[read.family]
-    if options.bits is not None and family.kind.returns != "text":
+    if options.bits is not None and family.kind.returns not in ("text", "translation"):
         raise InputError(
-            f"the option bits is for text generators, and this run's family is {read.family!r}; for 8 bits, see onnxferry optimize"
+            f"the option bits is for text generators and translators, and this run's family is {read.family!r}; "
+            "for 8 bits, see onnxferry optimize"
         )
     found: Sequence[Plan] = imported(family.exporter)(read, options.name or target.stem, options)
     return found

@@ -165,7 +165,7 @@ HINTS = {
     "image": "a run prepares its images itself",
     "signature": "it chooses one of the signatures of a TensorFlow model",
     "python": "it names the environment in which a TensorFlow model is run",
-    "bits": "it is for text generators that were trained with onnxferry; for other models, see onnxferry optimize",
+    "bits": "it is for text generators and translators that were trained with onnxferry; for other models, see onnxferry optimize",
 }
 
 

@@ -7,6 +7,7 @@ from onnxferry.train.cli.ae import ae
 from onnxferry.train.cli.cnn import cnn
 from onnxferry.train.cli.gan import gan
 from onnxferry.train.cli.rnn import rnn
+from onnxferry.train.cli.seq2seq import seq2seq
 from onnxferry.train.cli.unknown import unknown
 
 app = App(no_args_is_help=True)
@@ -25,8 +26,10 @@ def _train() -> None:
       onnxferry train ae --preset quick --out runs/latents
 
       onnxferry train gan --preset quick --out runs/images
+
+      onnxferry train seq2seq --preset quick --out runs/dates
     """
 
 
-for family in (cnn, rnn, ae, gan, unknown):
+for family in (cnn, rnn, ae, gan, seq2seq, unknown):
     app.command()(family)

@@ -151,16 +151,17 @@ _WORDS = {
     "floor_coverage": "coverage by real images",
     "majority": "most frequent class",
     "logistic_regression": "logistic regression on small grey images",
+    "exact": "exact translations",
 }
 """Metric to how a line of progress calls it, where that is another word. metrics.jsonl and --json have the short ones."""
 
 
-_SHARES = ("accuracy", "majority", "logistic_regression", "agreement", "precision", "recall", "coverage", "floor_coverage")
+_SHARES = ("accuracy", "majority", "logistic_regression", "agreement", "precision", "recall", "coverage", "floor_coverage", "exact")
 
 
 def _field(name: str, value: float) -> str:
-    word = _WORDS.get(name, name)
-    return f"{word} {100 * value:.2f} %" if name in _SHARES else f"{word} {value:.4f}"
+    word = _WORDS.get(name, name.replace("exact_", ""))
+    return f"{word} {100 * value:.2f} %" if name in _SHARES or name.startswith("exact_") else f"{word} {value:.4f}"
 
 
 def _wrapped(head: str, groups: Sequence[Sequence[str]], width: int) -> str:

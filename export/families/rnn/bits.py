@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from onnxferry.export.graphs.weight_storage import row_rounded
 from onnxferry.runtime.errors import InputError
-from onnxferry.train.families.rnn import Rnn
+
+N = TypeVar("N", bound=nn.Module)
 
 BITS = (8, 16, 32)
 
 
-def rounded(network: Rnn, bits: int | None) -> Rnn:
+def rounded(network: N, bits: int | None) -> N:
     """The network with its weights as ``bits`` hold them: a copy, or itself for 32 and None.
 
     8: matrices in 8 bits with a scale a row, biases as they are; 16: all in half precision. Raises InputError for other

@@ -30,46 +30,18 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxferry.export.families.nodes import Nodes
 from onnxferry.export.graphs.nodes import OPSET, ir_version
-from onnxferry.export.graphs.weight_storage import stored
 from onnxferry.train.families.rnn import HIGHEST_UNIFORM, SHARPEST, START, VOCABULARY, Rnn, RnnConfig, state_after
 
 # Gates of a layer as PyTorch stores them and as ONNX wants them: i f g o -> i o f g, r z n -> z r n.
 GATE_ORDER = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 
 
-class _Nodes:
-    """The nodes of one (sub)graph, with names that no other graph of the file has."""
-
-    def __init__(self, prefix: str = "") -> None:
-        self.prefix = prefix
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
-
-    def add(self, operator: str, *inputs: str, to: str | Sequence[str] = "", **attributes: Any) -> str:
-        """Append a node; returns its first output's name."""
-        index = len(self.nodes)
-        name = f"{self.prefix}{operator.lower()}_{index}"
-        outputs = [to] if isinstance(to, str) else list(to)
-        outputs = [name if output == "" and position == 0 else output for position, output in enumerate(outputs)]
-        self.nodes.append(helper.make_node(operator, list(inputs), outputs, name=name, **attributes))
-        return outputs[0]
-
-    def split(self, value: str, names: Sequence[str], sizes: str, axis: int) -> list[str]:
-        names = [f"{self.prefix}{name}_{len(self.nodes)}" for name in names]
-        self.add("Split", value, sizes, to=names, axis=axis)
-        return names
-
-    def constant(self, name: str, value: Any, dtype: Any = np.int64) -> str:
-        """A constant of the outer graph, which every subgraph sees."""
-        self.initializers.append(numpy_helper.from_array(np.asarray(value, dtype=dtype), name))
-        return name
-
-
 def text_graph(network: Rnn) -> onnx.ModelProto:
     """The whole-task graph of ``network``, in standard ONNX operators of opset 18."""
     config = network.config
-    outer = _Nodes()
+    outer = Nodes()
     _constants(outer, config)
     _weights(outer, network)
     start = state_after(network, START).numpy()
@@ -117,7 +89,7 @@ def text_graph(network: Rnn) -> onnx.ModelProto:
     return model
 
 
-def _constants(outer: _Nodes, config: RnnConfig) -> None:
+def _constants(outer: Nodes, config: RnnConfig) -> None:
     width = config.width
     for axis in (0, 1, 2):
         outer.constant(f"axis_{axis}", [axis])
@@ -142,14 +114,7 @@ def _constants(outer: _Nodes, config: RnnConfig) -> None:
         outer.constant("part_sizes", [width] * 2)
 
 
-def _stored(outer: _Nodes, name: str, array: np.ndarray) -> None:
-    """A weight as float32 ``name``; kept in half precision or in 8 bits where that loses nothing."""
-    tensors, nodes = stored(name, array)
-    outer.initializers.extend(tensors)
-    outer.nodes.extend(nodes)
-
-
-def _weights(outer: _Nodes, network: Rnn) -> None:
+def _weights(outer: Nodes, network: Rnn) -> None:
     config = network.config
     weights = {name: w.detach().cpu().numpy() for name, w in network.state_dict().items()}
     order = GATE_ORDER[config.cell]
@@ -158,12 +123,12 @@ def _weights(outer: _Nodes, network: Rnn) -> None:
         blocks = np.split(weights[name], len(order), axis=0)
         return np.concatenate([blocks[gate] for gate in order])
 
-    _stored(outer, "embedding", weights["embed.weight"])
+    outer.stored("embedding", weights["embed.weight"])
     for layer in range(config.depth):
-        _stored(outer, f"w_{layer}", gates(f"layers.{layer}.weight_ih_l0")[None])  # (1, gates x width, inputs)
-        _stored(outer, f"r_{layer}", gates(f"layers.{layer}.weight_hh_l0")[None])  # (1, gates x width, width)
-        _stored(outer, f"wb_{layer}", gates(f"layers.{layer}.bias_ih_l0"))
-        _stored(outer, f"rb_{layer}", gates(f"layers.{layer}.bias_hh_l0"))
+        outer.stored(f"w_{layer}", gates(f"layers.{layer}.weight_ih_l0")[None])  # (1, gates x width, inputs)
+        outer.stored(f"r_{layer}", gates(f"layers.{layer}.weight_hh_l0")[None])  # (1, gates x width, width)
+        outer.stored(f"wb_{layer}", gates(f"layers.{layer}.bias_ih_l0"))
+        outer.stored(f"rb_{layer}", gates(f"layers.{layer}.bias_hh_l0"))
         # For the operator, and for the loop.
         outer.add("Concat", f"wb_{layer}", f"rb_{layer}", to=f"b_flat_{layer}", axis=0)
         outer.add("Unsqueeze", f"b_flat_{layer}", "axis_0", to=f"b_{layer}")
@@ -176,14 +141,14 @@ def _weights(outer: _Nodes, network: Rnn) -> None:
         if layer == 0:
             outer.add("Gemm", "embedding", "w2_0", bias, to="table", transB=1)  # (256, gates x width): a byte's share of the gates
     if config.tied:
-        _stored(outer, "projection", weights["head.weight"])
+        outer.stored("projection", weights["head.weight"])
         outer.add("MatMul", "embedding", "projection", to="head")
     else:
-        _stored(outer, "head", weights["head.weight"])
-    _stored(outer, "head_bias", weights["bias"])
+        outer.stored("head", weights["head.weight"])
+    outer.stored("head_bias", weights["bias"])
 
 
-def _read_prompt(outer: _Nodes, config: RnnConfig) -> list[str]:
+def _read_prompt(outer: Nodes, config: RnnConfig) -> list[str]:
     """Nodes that read the prompt. Returns the names of the state's slots after it, each (batch, width)."""
     shape = outer.add("Shape", "prompt")
     batch = outer.add("Gather", shape, "zeros", axis=0)  # (1,)
@@ -191,7 +156,7 @@ def _read_prompt(outer: _Nodes, config: RnnConfig) -> list[str]:
     all_of_it = outer.add("Less", "prompt_length", "zeros")
     lengths = outer.add("Where", all_of_it, length, "prompt_length")
     lengths = outer.add("Expand", lengths, batch)  # (batch,)
-    lengths32 = _cast(outer, lengths, TensorProto.INT32)
+    lengths32 = outer.cast(lengths, TensorProto.INT32)
     empty = outer.add("Equal", outer.add("Unsqueeze", lengths, "axis_1"), "zeros")  # (batch, 1)
     rows = outer.add("Concat", batch, "axis_1", "axis_1", axis=0)  # (batch, 1, 1)
     state = outer.add("Expand", "state", rows)  # (batch, slots, width)
@@ -199,7 +164,7 @@ def _read_prompt(outer: _Nodes, config: RnnConfig) -> list[str]:
         outer.add("Squeeze", column, "axis_1", to=f"before_{slot}")
         for slot, column in enumerate(outer.split(state, [f"column_{s}" for s in range(config.slots)], "state_slots", 1))
     ]
-    bytes_ = _cast(outer, outer.add("Transpose", "prompt", perm=[1, 0]), TensorProto.INT64)  # (length, batch)
+    bytes_ = outer.cast(outer.add("Transpose", "prompt", perm=[1, 0]), TensorProto.INT64)  # (length, batch)
     inputs = outer.add("Gather", "embedding", bytes_, axis=0)
     total = ""
     after: list[str] = []
@@ -241,7 +206,7 @@ def _read_prompt(outer: _Nodes, config: RnnConfig) -> list[str]:
     return after
 
 
-def _sampling(outer: _Nodes) -> None:
+def _sampling(outer: Nodes) -> None:
     """What the loop needs of temperature, top_k and top_p, computed once."""
     greedy = outer.add("LessOrEqual", "temperature", "none")
     outer.add("Where", greedy, "sharpest", outer.add("Min", outer.add("Reciprocal", "temperature"), "sharpest"), to="sharpness")
@@ -259,7 +224,7 @@ def _sampling(outer: _Nodes) -> None:
     outer.add("Equal", steps, "zero", to="silent")
 
 
-def _writing(outer: _Nodes, config: RnnConfig, read: Sequence[str]) -> list[str]:
+def _writing(outer: Nodes, config: RnnConfig, read: Sequence[str]) -> list[str]:
     """The loop, and the names of the state's slots after it.
 
     It stands in the outer graph itself: ONNX Runtime lays out weights for its kernels beforehand only where they are one
@@ -268,7 +233,7 @@ def _writing(outer: _Nodes, config: RnnConfig, read: Sequence[str]) -> list[str]
     """
     shape = outer.add("Shape", "uniforms")
     batch, steps = outer.add("Gather", shape, "zeros", axis=0), outer.add("Gather", shape, "axis_1", axis=0)  # (1,) each
-    missing = outer.add("Unsqueeze", _cast(outer, "silent", TensorProto.INT64), "axis_0")
+    missing = outer.add("Unsqueeze", outer.cast("silent", TensorProto.INT64), "axis_0")
     nothing = outer.add("ConstantOfShape", outer.add("Concat", batch, missing, axis=0))  # float32 zeros
     draws = outer.add("Concat", "draws", nothing, axis=1)
     outputs = [*(f"written_{slot}" for slot in range(config.slots)), "written_bytes"]
@@ -288,7 +253,7 @@ def _writing(outer: _Nodes, config: RnnConfig, read: Sequence[str]) -> list[str]
 
 def _choice(prefix: str, weights: str, filtered: bool) -> onnx.GraphProto:
     """A branch: the weights as top_k and top_p leave them, or as they are."""
-    branch = _Nodes(f"{prefix}{'filtered' if filtered else 'plain'}_")
+    branch = Nodes(f"{prefix}{'filtered' if filtered else 'plain'}_")
     chosen = _filtered(branch, weights) if filtered else branch.add("Identity", weights)
     value = helper.make_tensor_value_info(chosen, TensorProto.FLOAT, ["batch", VOCABULARY])
     return helper.make_graph(branch.nodes, f"{branch.prefix}branch", [], [value])
@@ -297,7 +262,7 @@ def _choice(prefix: str, weights: str, filtered: bool) -> onnx.GraphProto:
 def _step(config: RnnConfig) -> onnx.GraphProto:
     """One byte: from the state's slots, each (batch, width), and a uniform number a row, to the slots after it, and the byte."""
     prefix = "step_"
-    body = _Nodes(prefix)
+    body = Nodes(prefix)
     slots = [f"{prefix}slot_{slot}" for slot in range(config.slots)]
     draw = f"{prefix}draw"
     logits = _head(body, _heard(body, slots, config), "Gemm")
@@ -313,7 +278,7 @@ def _step(config: RnnConfig) -> onnx.GraphProto:
     weights = chosen
     running = body.add("CumSum", weights, "unit")
     threshold = body.add("Mul", body.add("Unsqueeze", draw, "axis_1"), body.add("Gather", running, "last_byte", axis=1))
-    beyond = _cast(body, body.add("Greater", running, threshold), TensorProto.INT32)
+    beyond = body.cast(body.add("Greater", running, threshold), TensorProto.INT32)
     byte = body.add("ArgMax", beyond, axis=1, keepdims=0)  # the first beyond
     after = []
     total = ""
@@ -324,7 +289,7 @@ def _step(config: RnnConfig) -> onnx.GraphProto:
         parts = _lstm(body, layer, inputs, *mine) if config.cell == "lstm" else _gru(body, layer, inputs, *mine)
         after += parts
         total = body.add("Add", total, parts[0]) if total and config.skip else parts[0]
-    written = _cast(body, byte, TensorProto.UINT8)
+    written = body.cast(byte, TensorProto.UINT8)
     float_info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", config.width]) for name in slots]
     inputs_info = [*float_info, helper.make_tensor_value_info(draw, TensorProto.FLOAT, ["batch"])]
     outputs_info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", config.width]) for name in after]
@@ -332,7 +297,7 @@ def _step(config: RnnConfig) -> onnx.GraphProto:
     return helper.make_graph(body.nodes, f"{prefix}body", inputs_info, outputs_info)
 
 
-def _filtered(body: _Nodes, weights: str) -> str:
+def _filtered(body: Nodes, weights: str) -> str:
     """Weights with what top_k and then top_p leave out set to 0."""
     ordered = f"{body.prefix}ordered"
     body.add("TopK", weights, "vocabulary", to=[ordered, f"{body.prefix}ordered_bytes"], axis=1)
@@ -345,7 +310,7 @@ def _filtered(body: _Nodes, weights: str) -> str:
     return body.add("Where", body.add("Less", weights, body.add("Max", by_k, by_p)), "none", weights)
 
 
-def _lstm(body: _Nodes, layer: int, inputs: str, h: str, c: str) -> list[str]:
+def _lstm(body: Nodes, layer: int, inputs: str, h: str, c: str) -> list[str]:
     """``inputs`` (batch, 4 width): the inputs' share of the gates i o f g, bias included."""
     gates = body.add("Gemm", h, f"r2_{layer}", inputs, transB=1)
     open_, new = body.split(gates, ["open", "new"], "gate_sizes", 1)
@@ -354,7 +319,7 @@ def _lstm(body: _Nodes, layer: int, inputs: str, h: str, c: str) -> list[str]:
     return [body.add("Mul", o, body.add("Tanh", cell)), cell]
 
 
-def _gru(body: _Nodes, layer: int, inputs: str, h: str) -> list[str]:
+def _gru(body: Nodes, layer: int, inputs: str, h: str) -> list[str]:
     """``inputs`` (batch, 3 width): the inputs' share of the gates z r n, bias included."""
     recurrent = body.add("Gemm", h, f"r2_{layer}", f"rb_{layer}", transB=1)
     open_in, new_in = body.split(inputs, ["open_in", "new_in"], "gate_sizes", 1)
@@ -364,7 +329,7 @@ def _gru(body: _Nodes, layer: int, inputs: str, h: str) -> list[str]:
     return [body.add("Add", new, body.add("Mul", z, body.add("Sub", h, new)))]
 
 
-def _heard(nodes: _Nodes, state: Sequence[str], config: RnnConfig) -> str:
+def _heard(nodes: Nodes, state: Sequence[str], config: RnnConfig) -> str:
     """What the head reads of a state's slots: the last layer's h, or with skip connections the sum of every layer's."""
     hidden = state[:: config.parts]
     if not config.skip:
@@ -375,16 +340,9 @@ def _heard(nodes: _Nodes, state: Sequence[str], config: RnnConfig) -> str:
     return total
 
 
-def _head(nodes: _Nodes, value: str, operator: str, to: str = "") -> str:
+def _head(nodes: Nodes, value: str, operator: str, to: str = "") -> str:
     """Logits (…, 256) of what the head reads (…, width)."""
     if operator == "Gemm":
         return nodes.add("Gemm", value, "head", "head_bias", to=to, transB=1)
     product = nodes.add("MatMul", value, nodes.add("Transpose", "head", perm=[1, 0]))
     return nodes.add("Add", product, "head_bias", to=to)
-
-
-def _cast(nodes: _Nodes, value: str, kind: int, to: str = "") -> str:
-    """Cast, whose attribute is called ``to``, as our own argument is."""
-    name = f"{nodes.prefix}cast_{len(nodes.nodes)}"
-    nodes.nodes.append(helper.make_node("Cast", [value], [to or name], name=name, to=kind))
-    return to or name

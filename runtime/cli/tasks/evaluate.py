@@ -26,6 +26,7 @@ from onnxferry.runtime.cli.console import (
     progress_bar,
     stdout,
 )
+from onnxferry.runtime.cli.tasks.evaluate_pairs import print_pair_score, scored_pairs
 from onnxferry.runtime.cli.tasks.evaluate_text import print_text_score, scored_text
 from onnxferry.runtime.cli.tasks.row_arguments import scored_rows
 from onnxferry.runtime.errors import DataError, InputError
@@ -38,6 +39,7 @@ from onnxferry.runtime.tasks.classifier import Classifier
 from onnxferry.runtime.tasks.loading import load, wrong_kind
 from onnxferry.runtime.tasks.row_classifier import RowClassifier
 from onnxferry.runtime.tasks.text_generator import TextGenerator
+from onnxferry.runtime.tasks.translator import Translator
 
 app = new_app()
 
@@ -53,7 +55,7 @@ def evaluate(
         typer.Option(
             metavar="DIR|FILE",
             help="Sub-folders of images named by label, or MNIST's IDX files; for a model of rows a .csv or .npz; for a text generator a "
-            "text, or - for stdin.",
+            "text, or - for stdin; for a translator pairs: source, tab, target.",
             show_default=False,
         ),
     ],
@@ -69,24 +71,26 @@ def evaluate(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Measure a classifier on labelled images or on rows of a table, or a text generator on a text.
+    """Measure a classifier on labelled images or on rows of a table, a text generator on a text, or a translator on pairs.
 
     Accuracy with its 95% interval (Wilson), recall and precision of each class, the confusion matrix, and the expected
     calibration error (15 bins, Guo et al. 2017). Images that cannot be read are named and not counted; the exit code is then 1.
-    Of a text: nats a byte, the mean negative log-likelihood of each byte after those before it.
+    Of a text: nats a byte, the mean negative log-likelihood of each byte after those before it. Of pairs (a line each, gzip or not): how
+    many translations are exactly the target.
 
     ```
     onnxferry evaluate digits --data mnist/
     onnxferry evaluate photos.onnx --data photos/ --plot confusion.png
     onnxferry evaluate wine.onnx --data test.csv --target kind
     onnxferry evaluate shakespeare --data held-out.txt
+    onnxferry evaluate dates --data pairs.tsv.gz
     ```
 
     With --json: model, device, data, passed_over (files there that were not read, by suffix), trained_on (whether the file says that
     the model was trained on these images), images, correct, accuracy, interval95, calibration_error, mean_probability, bins, labels,
     classes, confusion (a row for each true class), errors, plot; and unknown, how many images are taken to be of no class, of a model that
     tells. Of a text: model, device, data, bytes, nats_per_byte, bits_per_byte,
-    perplexity.
+    perplexity. Of pairs: model, device, data, pairs, exact, exact_match, interval95, wrong.
     """
     plot = plot or picture
     if plot:
@@ -97,6 +101,8 @@ def evaluate(
             return _report_rows(model, classifier.engine.device, scores, source, notes, plot, as_json)
         if isinstance(classifier, TextGenerator):
             return _report_text(model, classifier, data, {"--target": target, "--plot": plot}, as_json)
+        if isinstance(classifier, Translator):
+            return _report_pairs(model, classifier, data, {"--target": target, "--plot": plot}, as_json)
         if not isinstance(classifier, Classifier):
             raise wrong_kind(classifier.contract, Classifier, model)
         if target is not None:
@@ -147,6 +153,19 @@ def _report_text(model: str, generator: TextGenerator, data: Path, others: Mappi
         print_json({"model": model, "device": device, **found})
     else:
         print_text_score(model, device, found, command("generate", model), command("inspect", model))
+    return 0
+
+
+def _report_pairs(model: str, translator: Translator, data: Path, others: Mapping[str, object], as_json: bool) -> int:
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise InputError(f"{given[0]} does not apply to a translator, whose --data are pairs of texts")
+    found = scored_pairs(translator, data)
+    device = translator.engine.device
+    if as_json:
+        print_json({"model": model, "device": device, **found})
+    else:
+        print_pair_score(model, device, found, command("translate", model, "TEXT"), command("inspect", model))
     return 0
 
 

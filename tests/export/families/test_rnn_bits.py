@@ -156,7 +156,7 @@ def test_a_checkpoint_in_8_bits_is_proved_and_rebuilt(run_folder: Path, tmp_path
 
 def test_bits_are_for_text_runs(tmp_path: Path, scale_model: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     Checkpoint(family="gan", config={}, weights={}).save(tmp_path / "best.pt")
-    with pytest.raises(InputError, match="the option bits is for text generators, and this run's family is 'gan'"):
+    with pytest.raises(InputError, match="the option bits is for text generators and translators, and this run's family is 'gan'"):
         export_checkpoint(tmp_path / "best.pt", tmp_path / "gan.onnx", bits=8)
     (tmp_path / "scale.onnx").write_bytes(scale_model)
     assert main(["export", str(tmp_path / "scale.onnx"), "-o", str(tmp_path / "out.onnx"), "--bits", "8"]) == 1

@@ -1,0 +1,1 @@
+"""The translator's graph, with the decoding loop inside."""

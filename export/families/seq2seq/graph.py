@@ -1,0 +1,351 @@
+"""A translator as one graph: reads texts, then writes a translation of each, byte by byte, by greedy or beam search.
+
+Built node by node, as the text generator's is. There are two loops, of which one makes no step: greedy search needs no order of
+beams, and takes half the operators. Both stand in the outer graph itself, because ONNX Runtime lays out weights for its kernels
+beforehand only where they are one subgraph away.
+
+Inputs ("= …": optional, with that default)
+    text              uint8    (batch, length)         UTF-8; the length may be 0
+    text_length       int64    (batch,)          = -1  bytes of each row that count, from its start; -1: all
+    beam              int64    ()                = 1   translations that are followed at once, 1 … 256; 1: greedy search
+    max_bytes         int64    ()                      of a translation; by default what the training data needs
+    length_penalty    float32  ()                = 1   beams are ordered by their log-probability / length ** this (Wu et al. 2016)
+Outputs, the best beam first; steps is the length of the longest translation and 1, for the 0 that ends it, or max_bytes
+    bytes             uint8    (batch, beam, steps)    the translations; 0 from their end on
+    log_probability   float32  (batch, beam)           of each translation's bytes and its end together: nats
+    attention         float32  (batch, beam, steps, length + 1)  what each byte was read from, the last place being the text's end
+                                                       for a row without padding; 0 after a translation's end
+
+The axis of text_length may also be 1, for all rows. The network is ``onnxferry.train.families.seq2seq``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxferry.export.families.nodes import Nodes
+from onnxferry.export.graphs.nodes import OPSET, ir_version
+from onnxferry.train.families.seq2seq import NO_WEIGHT, VOCABULARY, Seq2Seq, Seq2SeqConfig
+
+MAX_BEAM = VOCABULARY
+"""More beams than there are bytes would begin with ones that hold nothing."""
+
+
+IMPOSSIBLE = -1e30
+"""Log-probability of what a finished translation must not write, and of the beams that do not exist before the first step."""
+
+
+FLOAT, INT64, UINT8, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8, TensorProto.BOOL
+
+
+def translator_graph(network: Seq2Seq) -> onnx.ModelProto:
+    """The whole-task graph of ``network``, in standard ONNX operators of opset 18."""
+    config = network.config
+    outer = Nodes()
+    _constants(outer, config)
+    _weights(outer, network)
+    for name, value in (
+        ("text_length", np.array([-1], np.int64)),
+        ("beam", np.array(1, np.int64)),
+        ("max_bytes", np.array(config.max_bytes, np.int64)),
+        ("length_penalty", np.array(1.0, np.float32)),
+    ):
+        outer.initializers.append(numpy_helper.from_array(value, name))
+    _read(outer, config)
+    _options(outer)
+    greedy = _greedy(outer, config)
+    beams = _beam_search(outer, config)
+    chosen = ["chosen_bytes", "chosen_score", "chosen_attention"]
+    outer.add("If", "is_greedy", to=chosen, then_branch=greedy, else_branch=beams)
+    # (batch, beam, steps): 1 up to and including the 0 that ends a translation.
+    writing = _writing(outer, chosen[0], axis=2)
+    outer.cast(chosen[0], UINT8, to="bytes")
+    outer.add("Identity", chosen[1], to="log_probability")
+    outer.add("Mul", chosen[2], outer.add("Unsqueeze", writing, "axis_3"), to="attention")
+
+    def info(name: str, kind: int, *shape: int | str) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, list(shape))
+
+    graph = helper.make_graph(
+        outer.nodes,
+        "translation",
+        [
+            info("text", UINT8, "batch", "length"),
+            info("text_length", INT64, "batch_or_1"),
+            info("beam", INT64),
+            info("max_bytes", INT64),
+            info("length_penalty", FLOAT),
+        ],
+        [
+            info("bytes", UINT8, "batch", "beams", "steps"),
+            info("log_probability", FLOAT, "batch", "beams"),
+            info("attention", FLOAT, "batch", "beams", "steps", "places"),
+        ],
+        outer.initializers,
+    )
+    opset = helper.make_opsetid("", OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=ir_version(OPSET), producer_name="onnxferry")
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _constants(outer: Nodes, config: Seq2SeqConfig) -> None:
+    for axis in (0, 1, 2, 3):
+        outer.constant(f"axis_{axis}", [axis])
+    outer.constant("zero", 0)
+    outer.constant("unit", 1)
+    outer.constant("most_beams", MAX_BEAM)
+    outer.constant("minus_one", [-1])
+    outer.constant("vocabulary", VOCABULARY)
+    outer.constant("vocabulary_1", [VOCABULARY])
+    outer.constant("both", [2 * config.encoder])
+    outer.constant("none", 0.0, np.float32)
+    outer.constant("no_weight", NO_WEIGHT, np.float32)
+    outer.constant("impossible", IMPOSSIBLE, np.float32)
+    outer.constant("only_end", [[0.0] + [IMPOSSIBLE] * (VOCABULARY - 1)], np.float32)
+    outer.constant("true", True, np.bool_)
+    width, both = config.decoder, 2 * config.encoder
+    outer.constant("gate_sizes", [width, width])
+    outer.constant("state_sizes", [2 * width, width, config.attention])
+    outer.constant("input_sizes", [2 * width, width, VOCABULARY])
+    outer.constant("cell_sizes", [config.embedding, both])
+    outer.constant("head_sizes", [width, both, config.embedding])
+
+
+def _weights(outer: Nodes, network: Seq2Seq) -> None:
+    weights = {name: w.detach().cpu().numpy() for name, w in network.state_dict().items()}
+
+    def gates(name: str) -> np.ndarray:
+        """PyTorch's r z n as ONNX wants them: z r n."""
+        r, z, n = np.split(weights[name], 3, axis=0)
+        return np.concatenate([z, r, n])
+
+    for direction in ("forwards", "backwards"):
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            outer.stored(f"{direction}_{name}", gates(f"{direction}.{name}_l0"))
+        outer.add("Concat", f"{direction}_bias_ih", f"{direction}_bias_hh", to=f"{direction}_bias", axis=0)
+    for part in ("weight_ih", "weight_hh", "bias"):
+        both = [outer.add("Unsqueeze", f"{direction}_{part}", "axis_0") for direction in ("forwards", "backwards")]
+        outer.add("Concat", *both, to=f"encoder_{part}", axis=0)
+    for name in ("embed.weight", "written.weight", "bridge.weight", "bridge.bias", "key.weight", "key.bias", "query.weight", "head.weight"):
+        outer.stored(name.replace(".", "_"), weights[name])
+    outer.stored("head_bias", weights["head.bias"])
+    outer.stored("energy", weights["energy"][None])
+    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        outer.stored(f"cell_{name}", gates(f"cell.{name}"))
+    # What a step computes from the same vector is one product: of the state the recurrent gates and the query; of the context the other
+    # half of the gates and its share of the output. The byte before gives a row of a table, which holds the biases too.
+    outer.add("Concat", "cell_weight_hh", "query_weight", to="of_state", axis=0)
+    silence = outer.constant("query_bias", np.zeros(network.config.attention), np.float32)
+    outer.add("Concat", "cell_bias_hh", silence, to="of_state_bias", axis=0)
+    outer.add("Split", "cell_weight_ih", "cell_sizes", to=["cell_of_byte", "cell_of_context"], axis=1)
+    outer.add("Split", "head_weight", "head_sizes", to=["head_of_state", "head_of_context", "head_of_byte"], axis=1)
+    outer.add("Concat", "cell_of_context", "head_of_context", to="of_context", axis=0)
+    of_byte = outer.add("Concat", "cell_of_byte", "head_of_byte", axis=0)
+    bias = outer.add("Concat", "cell_bias_ih", "head_bias", axis=0)
+    outer.add("Gemm", "written_weight", of_byte, bias, to="table", transB=1)  # (256, 3 x decoder + 256)
+
+
+def _read(outer: Nodes, config: Seq2SeqConfig) -> None:
+    """The encoder: ``values`` (batch, places, 2 x encoder), ``keys`` (batch, attention, places), ``mask`` (batch, 1, places), ``first``."""
+    shape = outer.add("Shape", "text")
+    outer.add("Gather", shape, "axis_0", to="batch_size", axis=0)  # (1,)
+    length = outer.add("Gather", shape, "axis_1", axis=0)
+    lengths = outer.add("Where", outer.add("Less", "text_length", "zero"), length, outer.add("Min", "text_length", length))
+    lengths = outer.add("Expand", lengths, "batch_size")  # (batch,)
+    end = outer.add("Add", length, "unit")
+    places = outer.add("Range", "zero", outer.add("Squeeze", end, "axis_0"), "unit")  # 0 … length
+    column = outer.add("Unsqueeze", lengths, "axis_1")
+    row = outer.add("Unsqueeze", places, "axis_0")
+    nothing = outer.add("ConstantOfShape", outer.add("Concat", "batch_size", "axis_1", axis=0), value=_of_int64(0))
+    bytes_ = outer.add("Concat", outer.cast("text", INT64), nothing, axis=1)
+    bytes_ = outer.add("Where", outer.add("Less", row, column), bytes_, "zero")  # a text, its 0, and padding, which is not read
+    inputs = outer.add("Gather", "embed_weight", outer.add("Transpose", bytes_, perm=[1, 0]), axis=0)
+    counts = outer.cast(outer.add("Add", lengths, "unit"), TensorProto.INT32)
+    outer.add(
+        "GRU", inputs, "encoder_weight_ih", "encoder_weight_hh", "encoder_bias", counts, to=["read", "last"],
+        hidden_size=config.encoder, direction="bidirectional", linear_before_reset=1,
+    )  # fmt: skip
+    by_row = outer.add("Transpose", "read", perm=[2, 0, 1, 3])  # (batch, places, 2, encoder)
+    outer.add("Reshape", by_row, outer.add("Concat", "batch_size", end, "both", axis=0), to="values")
+    keys = outer.add("Add", outer.add("MatMul", "values", outer.add("Transpose", "key_weight", perm=[1, 0])), "key_bias")
+    outer.add("Transpose", keys, to="keys", perm=[0, 2, 1])
+    within = outer.add("LessOrEqual", row, column)
+    outer.add("Unsqueeze", outer.add("Where", within, "none", "no_weight"), "axis_1", to="mask")
+    backwards = outer.add("Gather", "last", "unit", axis=0)
+    outer.add("Tanh", outer.add("Gemm", backwards, "bridge_weight", "bridge_bias", transB=1), to="first")
+
+
+def _of_int64(value: int) -> onnx.TensorProto:
+    return helper.make_tensor("value", INT64, [1], [value])
+
+
+def _options(outer: Nodes) -> None:
+    """Which loop makes steps, and how many at most."""
+    steps = outer.add("Max", "max_bytes", "unit")
+    outer.add("Max", outer.add("Min", "beam", "most_beams"), "unit", to="width")
+    outer.add("Equal", "width", "unit", to="is_greedy")
+    outer.add("Where", "is_greedy", steps, "zero", to="greedy_steps")
+    outer.add("Where", "is_greedy", "zero", steps, to="beam_steps")
+
+
+def _step(body: Nodes, byte: str, state: str, of: str = "") -> tuple[str, str, str]:
+    """One byte: the byte before (rows,), the state (rows, decoder) → logits, state, attention (rows, 1, places).
+
+    ``of``: before the names of the encoder's outputs.
+    """
+    from_state = body.add("Gemm", state, "of_state", "of_state_bias", transB=1)
+    open_h, new_h, query = body.split(from_state, ["open_h", "new_h", "query"], "state_sizes", 1)
+    compared = body.add("Tanh", body.add("Add", f"{of}keys", body.add("Unsqueeze", query, "axis_2")))
+    energies = body.add("Add", body.add("MatMul", "energy", compared), f"{of}mask")  # (rows, 1, places)
+    attention = body.add("Softmax", energies, axis=2)
+    context = body.add("Squeeze", body.add("MatMul", attention, f"{of}values"), "axis_1")
+    from_context = body.add("Gemm", context, "of_context", body.add("Gather", "table", byte, axis=0), transB=1)
+    open_in, new_in, heard = body.split(from_context, ["open_in", "new_in", "heard"], "input_sizes", 1)
+    z, r = body.split(body.add("Sigmoid", body.add("Add", open_in, open_h)), ["z", "r"], "gate_sizes", 1)
+    new = body.add("Tanh", body.add("Add", new_in, body.add("Mul", r, new_h)))
+    after = body.add("Add", new, body.add("Mul", z, body.add("Sub", state, new)))
+    return body.add("Gemm", after, "head_of_state", heard, transB=1), after, attention
+
+
+def _going_on(body: Nodes, alive: str) -> str:
+    """True while a translation has no end yet."""
+    return body.cast(body.add("ReduceSum", alive, keepdims=0), BOOL)
+
+
+def _infos(*values: tuple[str, int, list[int | str]]) -> list[onnx.ValueInfoProto]:
+    return [helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in values]
+
+
+def _branch(nodes: Nodes, bytes_: str, score: str, attention: str) -> onnx.GraphProto:
+    """The end of a search, as a branch: with no steps its shapes would not fit. Its outputs: bytes as int64, score, attention."""
+    values = _infos(
+        (bytes_, INT64, ["batch", "beams", "steps"]),
+        (score, FLOAT, ["batch", "beams"]),
+        (attention, FLOAT, ["batch", "beams", "steps", "places"]),
+    )
+    return helper.make_graph(nodes.nodes, f"{nodes.prefix}branch", [], values)
+
+
+def _greedy(outer: Nodes, config: Seq2SeqConfig) -> onnx.GraphProto:
+    """The loop that takes the likeliest byte, and what is made of its steps."""
+    body = Nodes("greedy_")
+    byte, alive, state = "greedy_byte", "greedy_alive", "greedy_state"
+    logits, after, attention = _step(body, byte, state)
+    chosen = body.add("Mul", body.add("ArgMax", logits, axis=1, keepdims=0), alive)  # 0 from the end on
+    still = body.add("Sign", chosen)
+    on = _going_on(body, still)
+    written = body.add("Identity", chosen)
+    rows: list[int | str] = ["batch"]
+    graph = helper.make_graph(
+        body.nodes,
+        "greedy_body",
+        _infos(
+            ("greedy_number", INT64, []), ("greedy_on", BOOL, []), (byte, INT64, rows), (alive, INT64, rows),
+            (state, FLOAT, ["batch", config.decoder]),
+        ),
+        _infos(
+            (on, BOOL, []), (chosen, INT64, rows), (still, INT64, rows), (after, FLOAT, ["batch", config.decoder]),
+            (written, INT64, rows), (logits, FLOAT, ["batch", VOCABULARY]), (attention, FLOAT, ["batch", 1, "places"]),
+        ),
+    )  # fmt: skip
+    start = outer.add("ConstantOfShape", "batch_size", value=_of_int64(0))
+    ones = outer.add("ConstantOfShape", "batch_size", value=_of_int64(1))
+    outputs = ["greedy_last", "greedy_left", "greedy_after", "greedy_bytes", "greedy_logits", "greedy_attention"]
+    outer.add("Loop", "greedy_steps", "true", start, ones, "first", to=outputs, body=graph)
+    tail = Nodes("greedy_end_")
+    scores = tail.add("LogSoftmax", "greedy_logits", axis=2)  # (steps, batch, 256)
+    picked = tail.add("Squeeze", tail.add("GatherElements", scores, tail.add("Unsqueeze", "greedy_bytes", "axis_2"), axis=2), "axis_2")
+    counted = tail.add("Mul", picked, _writing(tail, "greedy_bytes", axis=0))
+    score = tail.add("ReduceSum", counted, "axis_0", keepdims=0)
+    return _branch(
+        tail,
+        tail.add("Unsqueeze", tail.add("Transpose", "greedy_bytes", perm=[1, 0]), "axis_1"),
+        tail.add("Unsqueeze", score, "axis_1"),
+        tail.add("Transpose", "greedy_attention", perm=[1, 2, 0, 3]),
+    )
+
+
+def _writing(nodes: Nodes, bytes_: str, axis: int) -> str:
+    """float32 as bytes int64: 1 up to and including the 0 that ends a translation, along ``axis``; then 0."""
+    before = nodes.add("Slice", bytes_, "axis_0", "minus_one", f"axis_{axis}")
+    first = nodes.add("Slice", bytes_, "axis_0", "axis_1", f"axis_{axis}")
+    one = nodes.add("Add", nodes.add("Mul", first, "zero"), "unit")
+    return nodes.cast(nodes.add("Concat", one, nodes.add("Sign", before), axis=axis), FLOAT)
+
+
+def _beam_search(outer: Nodes, config: Seq2SeqConfig) -> onnx.GraphProto:
+    """The loop that follows ``width`` translations of each text, and their order at its end.
+
+    A row is a beam of a text. What a beam was at earlier steps is kept as a path: at each step the rows that its bytes stand in.
+    """
+    body = Nodes("beam_")
+    byte, alive, state, total, path = "beam_byte", "beam_alive", "beam_state", "beam_total", "beam_path"
+    logits, after, attention = _step(body, byte, state, of="beam_")
+    finished = body.add("Unsqueeze", body.add("Equal", alive, "zero"), "axis_1")
+    scores = body.add("Where", finished, "only_end", body.add("LogSoftmax", logits, axis=1))
+    candidates = body.add("Reshape", body.add("Add", scores, body.add("Reshape", total, "column_shape")), "candidate_shape")
+    best, places = "beam_best", "beam_places"
+    body.add("TopK", candidates, "width_1", to=[best, places], axis=1)  # (batch, beams)
+    parent = body.add("Div", places, "vocabulary")
+    rows = body.add("Reshape", body.add("Add", parent, "first_rows"), "minus_one")
+    chosen = body.add("Reshape", body.add("Sub", places, body.add("Mul", parent, "vocabulary")), "minus_one")
+    kept = body.add("Gather", after, rows, axis=0)
+    seen = body.add("Gather", attention, rows, axis=0)
+    came = body.add("Concat", body.add("Gather", path, rows, axis=0), "own_rows", axis=1)
+    still = body.add("Sign", chosen)
+    on = _going_on(body, still)
+    written = body.add("Identity", chosen)
+    row: list[int | str] = ["rows"]
+    graph = helper.make_graph(
+        body.nodes,
+        "beam_body",
+        _infos(
+            ("beam_number", INT64, []), ("beam_on", BOOL, []), (byte, INT64, row), (alive, INT64, row),
+            (state, FLOAT, ["rows", config.decoder]), (total, FLOAT, ["batch", "beams"]), (path, INT64, ["rows", "done"]),
+        ),
+        _infos(
+            (on, BOOL, []), (chosen, INT64, row), (still, INT64, row), (kept, FLOAT, ["rows", config.decoder]),
+            (best, FLOAT, ["batch", "beams"]), (came, INT64, ["rows", "done_and_one"]),
+            (written, INT64, row), (seen, FLOAT, ["rows", 1, "places"]),
+        ),
+    )  # fmt: skip
+    outer.add("Unsqueeze", "width", "axis_0", to="width_1")
+    by_beam = outer.add("Concat", "batch_size", "width_1", axis=0)  # (batch, beams)
+    outer.add("Mul", "batch_size", "width_1", to="row_count")
+    every = outer.add("Range", "zero", outer.add("Squeeze", "row_count", "axis_0"), "unit")
+    outer.add("Unsqueeze", every, "axis_1", to="own_rows")
+    owners = outer.add("Div", every, "width")  # the text of each row
+    first_rows = outer.add("Mul", outer.add("Range", "zero", outer.add("Squeeze", "batch_size", "axis_0"), "unit"), "width")
+    outer.add("Unsqueeze", first_rows, "axis_1", to="first_rows")  # of each text, (batch, 1)
+    outer.add("Concat", "row_count", "axis_1", to="column_shape", axis=0)
+    outer.add("Concat", "batch_size", outer.add("Mul", "width_1", "vocabulary_1"), to="candidate_shape", axis=0)
+    # Where the other loop is the one that runs, nothing is copied for this one: it has no rows.
+    used = outer.add("Slice", owners, "axis_0", outer.add("Where", "is_greedy", "axis_0", "row_count"), "axis_0")
+    for name in ("keys", "mask", "values"):
+        outer.add("Gather", name, used, to=f"beam_{name}", axis=0)
+    begin = outer.add("Gather", "first", owners, axis=0)
+    alone = outer.add("Equal", outer.add("Range", "zero", "width", "unit"), "zero")  # of all beams, only the first exists
+    totals = outer.add("Expand", outer.add("Where", alone, "none", "impossible"), by_beam)
+    start = outer.add("ConstantOfShape", "row_count", value=_of_int64(0))
+    ones = outer.add("ConstantOfShape", "row_count", value=_of_int64(1))
+    nowhere = outer.add("ConstantOfShape", outer.add("Concat", "row_count", "axis_0", axis=0), value=_of_int64(0))
+    outputs = ["beam_last", "beam_left", "beam_after", "beam_totals", "beam_paths", "beam_bytes", "beam_attention"]
+    outer.add("Loop", "beam_steps", "true", start, ones, begin, totals, nowhere, to=outputs, body=graph)
+    tail = Nodes("beam_end_")
+    came = tail.add("Transpose", "beam_paths", perm=[1, 0])  # (steps, rows)
+    bytes_ = tail.add("GatherElements", "beam_bytes", came, axis=1)
+    by_beam = tail.add("Shape", "beam_totals")
+    length = tail.add("Reshape", tail.add("ReduceSum", _writing(tail, bytes_, axis=0), "axis_0", keepdims=0), by_beam)
+    mean = tail.add("Div", "beam_totals", tail.add("Pow", length, "length_penalty"))
+    order = "beam_end_order"
+    tail.add("TopK", mean, "width_1", to=["beam_end_means", order], axis=1)
+    rows = tail.add("Reshape", tail.add("Add", order, "first_rows"), "minus_one")
+    shape = tail.add("Concat", by_beam, "minus_one", axis=0)
+    ordered = tail.add("Reshape", tail.add("Transpose", tail.add("Gather", bytes_, rows, axis=1), perm=[1, 0]), shape)
+    seen = tail.add("GatherND", "beam_attention", tail.add("Unsqueeze", came, "axis_2"), batch_dims=1)  # (steps, rows, 1, places)
+    seen = tail.add("Squeeze", tail.add("Transpose", tail.add("Gather", seen, rows, axis=1), perm=[1, 2, 0, 3]), "axis_1")
+    seen = tail.add("Reshape", seen, tail.add("Concat", by_beam, tail.add("Shape", seen, start=1), axis=0))
+    return _branch(tail, ordered, tail.add("GatherElements", "beam_totals", order, axis=1), seen)
