@@ -178,20 +178,20 @@ def own_cost(seconds: float) -> dict[str, float]:
     Both in turns and with one thread, as a run with two would be compared with one without; the client is a bare socket.
     """
     port, data, answers, runs = 8300, requests_of("onnxferry")["raw"], [], []
-    with started(serve(port, "digits", "--batch", "off", "--threads", "1"), port), load("digits", threads=1) as model:
-        with socket.create_connection(("127.0.0.1", port)) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            until = time.perf_counter() + 2 * seconds
-            while time.perf_counter() < until:
-                for _ in range(50):
-                    begun = time.perf_counter()
-                    connection.sendall(data)
-                    read_answer(connection)
-                    answers.append(time.perf_counter() - begun)
-                for _ in range(50):
-                    begun = time.perf_counter()
-                    model.engine.run({"image": IMAGE}, ["probabilities", "class_index"])
-                    runs.append(time.perf_counter() - begun)
+    opened = started(serve(port, "digits", "--batch", "off", "--threads", "1"), port)
+    with opened, load("digits", threads=1) as model, socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        until = time.perf_counter() + 2 * seconds
+        while time.perf_counter() < until:
+            for _ in range(50):
+                begun = time.perf_counter()
+                connection.sendall(data)
+                read_answer(connection)
+                answers.append(time.perf_counter() - begun)
+            for _ in range(50):
+                begun = time.perf_counter()
+                model.engine.run({"image": IMAGE}, ["probabilities", "class_index"])
+                runs.append(time.perf_counter() - begun)
     asked, bare = statistics.median(answers), statistics.median(runs)
     return {"request_ms": asked * 1e3, "run_ms": bare * 1e3, "own_ms": (asked - bare) * 1e3}
 
