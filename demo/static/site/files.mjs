@@ -8,6 +8,7 @@ const CACHE = `onnxferry-${manifest.version}`;
 const BASE = new URL("./", import.meta.url);
 const TYPES = { mjs: "text/javascript", js: "text/javascript", wasm: "application/wasm", json: "application/json", css: "text/css", svg: "image/svg+xml", html: "text/html" };
 
+const storing = new Map(); // by path: a promise
 let storage = typeof caches === "undefined" ? "insecure" : "open"; // or what closed it
 
 /**
@@ -24,7 +25,7 @@ export async function load(path, progress = () => {}) {
     if (wrong === null) break;
   }
   if (wrong !== null) throw wrong;
-  await store(path, bytes);
+  storing.set(path, store(path, bytes).finally(() => storing.delete(path))); // the first answer does not wait for it
   return bytes;
 }
 
@@ -93,6 +94,7 @@ export async function storeAll(progress = () => {}) {
   for (const [done, path] of paths.entries()) {
     if (storage !== "open") break;
     progress(done, paths.length);
+    await storing.get(path);
     try {
       if (await (await caches.open(CACHE)).match(new URL(path, BASE))) continue;
     } catch (error) {
@@ -100,6 +102,7 @@ export async function storeAll(progress = () => {}) {
       break;
     }
     await load(path);
+    await storing.get(path);
   }
   for (const path of ["index.html", "manifest.mjs"]) {
     if (storage === "open") await store(path, new Uint8Array(await (await fetch(new URL(path, BASE), { cache: "no-cache" })).arrayBuffer()));
