@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from onnxferry.runtime.tasks.autoencoder import Autoencoder as Autoencoder
     from onnxferry.runtime.tasks.classifier import Classifier as Classifier
     from onnxferry.runtime.tasks.classifier import Prediction as Prediction
+    from onnxferry.runtime.tasks.detector import Detection as Detection
+    from onnxferry.runtime.tasks.detector import Detections as Detections
+    from onnxferry.runtime.tasks.detector import Detector as Detector
     from onnxferry.runtime.tasks.image_generator import ImageGenerator as ImageGenerator
     from onnxferry.runtime.tasks.loading import load as load
     from onnxferry.runtime.tasks.model import Model as Model
@@ -54,6 +57,9 @@ _MODULES = {
     "Batcher": "batcher",
     "Classifier": "tasks.classifier",
     "Contract": "artifact.contract",
+    "Detection": "tasks.detector",
+    "Detections": "tasks.detector",
+    "Detector": "tasks.detector",
     "DeviceArray": "engine.cuda.dlpack",
     "Engine": "engine.engine",
     "Golden": "artifact.contract",
@@ -86,6 +92,9 @@ __all__ = [
     "Batcher",
     "Classifier",
     "Contract",
+    "Detection",
+    "Detections",
+    "Detector",
     "DeviceArray",
     "Engine",
     "Golden",

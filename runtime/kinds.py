@@ -13,7 +13,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Value = Literal["image", "class", "text", "translation", "noise", "latent", "arrays"]
+Value = Literal["image", "class", "boxes", "text", "translation", "noise", "latent", "arrays"]
 """What a kind takes or returns. ``text`` that is returned continues the one that was given. ``arrays`` is anything: a model about which
 only its inputs and outputs are known."""
 
@@ -47,6 +47,16 @@ RECOGNISER = Kind(
     task="onnxferry.runtime.tasks.classifier:Classifier",
     verb="predict",
     arguments=("IMAGE.png",),
+)
+DETECTOR = Kind(
+    name="detector",
+    noun="a detector",
+    takes="image",
+    returns="boxes",
+    budget="rtol 1e-3",
+    task="onnxferry.runtime.tasks.detector:Detector",
+    verb="detect",
+    arguments=("IMAGE.png", "--picture", "boxes.png"),
 )
 TEXT_GENERATOR = Kind(
     name="text-generator",
@@ -112,6 +122,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         RECOGNISER,
+        DETECTOR,
         TEXT_GENERATOR,
         IMAGE_GENERATOR,
         ENCODER,
@@ -147,8 +158,11 @@ GAN = Family("gan", IMAGE_GENERATOR, "onnxferry.train.families.gan", "onnxferry.
 SEQ2SEQ = Family(
     "seq2seq", TRANSLATOR, "onnxferry.train.families.seq2seq", "onnxferry.export.families.seq2seq.export:translator_plans", "translate"
 )
+DETECTOR_FAMILY = Family(
+    "detector", DETECTOR, "onnxferry.train.families.detector", "onnxferry.export.families.detector:detector_plans", "find"
+)
 
-FAMILIES = {family.name: family for family in (CNN, RNN, AUTOENCODER, GAN, SEQ2SEQ)}
+FAMILIES = {family.name: family for family in (CNN, RNN, AUTOENCODER, GAN, SEQ2SEQ, DETECTOR_FAMILY)}
 """By name."""
 
 

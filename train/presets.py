@@ -8,13 +8,15 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.kinds import AUTOENCODER, CNN, GAN, RNN, SEQ2SEQ
+from onnxferry.runtime.kinds import AUTOENCODER, CNN, DETECTOR_FAMILY, GAN, RNN, SEQ2SEQ
 from onnxferry.train.data.augment import AugmentConfig
+from onnxferry.train.data.detection import DetectionSplits
 from onnxferry.train.data.images import ImageSplits
 from onnxferry.train.data.pairs.tsv import PairSplits
 from onnxferry.train.data.text import TextSplits
 from onnxferry.train.families.autoencoder import AutoencoderConfig, AutoencoderLearner, AutoencoderOptions
 from onnxferry.train.families.cnn import CnnConfig, CnnLearner, CnnOptions
+from onnxferry.train.families.detector import DetectorConfig, DetectorLearner, DetectorOptions
 from onnxferry.train.families.gan import GanConfig, GanLearner, GanOptions
 from onnxferry.train.families.gan_quality import Judge
 from onnxferry.train.families.rnn import RnnConfig, RnnLearner, RnnOptions
@@ -43,6 +45,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     AUTOENCODER.name: {"quick": {"epochs": 15, "batch": 50, "average": 0.99}, "full": {}},
     GAN.name: {"quick": {"batch": 50, "average": 0.99, "discriminator_width": 24}, "full": {}},
     SEQ2SEQ.name: {"quick": {"epochs": 8, "encoder": 96, "decoder": 128, "learning_rate": 6e-3, "average": 0.99}, "full": {}},
+    DETECTOR_FAMILY.name: {"quick": {"epochs": 12, "side": 128, "average": 0.99}, "full": {}},
 }
 """Family → preset → the fields of its configuration and its training options that differ from their defaults.
 
@@ -50,7 +53,14 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 """
 
 
-LEAST_UPDATES: Mapping[str, int] = {CNN.name: 1200, RNN.name: 300, AUTOENCODER.name: 600, GAN.name: 2000, SEQ2SEQ.name: 600}
+LEAST_UPDATES: Mapping[str, int] = {
+    CNN.name: 1200,
+    RNN.name: 300,
+    AUTOENCODER.name: 600,
+    GAN.name: 2000,
+    SEQ2SEQ.name: 600,
+    DETECTOR_FAMILY.name: 600,
+}
 """Family → updates that a run makes at least, where the user sets no epochs: small sets get smaller batches and more epochs."""
 
 
@@ -106,6 +116,14 @@ def cnn_learner(
         raise InputError(f"--width {given['width']} contradicts --init: {init.name} has the width {init.width}; leave out one of them")
     options = _filled(CnnOptions, values)
     return CnnLearner(splits, options, framing="ink" if figures else "fit", seed=seed, init=init, **_network(CnnConfig, values))
+
+
+def detector_learner(splits: DetectionSplits, preset: str, *, framing: str, seed: int = 0, **given: Any) -> DetectorLearner:
+    """The learner for ``preset``, with fields of DetectorConfig and DetectorOptions in ``given`` instead (None: the preset's)."""
+    values = _values(DETECTOR_FAMILY.name, preset, given, DetectorConfig, DetectorOptions)
+    values = _paced(DETECTOR_FAMILY.name, len(splits.train), values, given, DetectorOptions)
+    options = _filled(DetectorOptions, values)
+    return DetectorLearner(splits, options, framing=framing, seed=seed, **_network(DetectorConfig, values))
 
 
 def rnn_learner(splits: TextSplits, preset: str, *, seed: int = 0, **given: Any) -> RnnLearner:

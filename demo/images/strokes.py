@@ -61,8 +61,8 @@ def write_strokes(strokes: list[Stroke]) -> str:
     return ".".join(DIGITS[min(each.width, 63)] + "".join(digits(x) + digits(y) for x, y in each.points) for each in strokes)
 
 
-def painted(strokes: list[Stroke]) -> np.ndarray:
-    """Dark strokes on white, uint8 (PAINTED, PAINTED, 1), with round ends and corners."""
+def painted(strokes: list[Stroke], side: int = PAINTED) -> np.ndarray:
+    """Dark strokes on white, uint8 (side, side, 1), with round ends and corners."""
     large = 2 * SIDE
     canvas = Image.new("L", (large, large), 255)
     draw = ImageDraw.Draw(canvas)
@@ -73,4 +73,4 @@ def painted(strokes: list[Stroke]) -> np.ndarray:
             draw.line(points, fill=17, width=2 * stroke.width)
         for x, y in points:
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=17)
-    return np.asarray(canvas.resize((PAINTED, PAINTED), Image.Resampling.BOX))[..., None]
+    return np.asarray(canvas.resize((side, side), Image.Resampling.BOX))[..., None]

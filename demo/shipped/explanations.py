@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from onnxferry.demo.words.language import say
-from onnxferry.runtime.kinds import AUTOENCODER, CNN, GAN, RNN, SEQ2SEQ
+from onnxferry.runtime.kinds import AUTOENCODER, CNN, DETECTOR_FAMILY, GAN, RNN, SEQ2SEQ
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,14 @@ FAMILIES: Mapping[str, tuple[str, tuple[tuple[str, str], ...]]] = MappingProxyTy
             (
                 ("He et al. 2015, residual learning", "https://arxiv.org/abs/1512.03385"),
                 ("Loshchilov & Hutter 2017, AdamW", "https://arxiv.org/abs/1711.05101"),
+            ),
+        ),
+        DETECTOR_FAMILY.name: (
+            r"\mathcal{L} = -\frac{1}{n} \sum \begin{cases} (1-p)^2 \log p & y = 1 \\ (1-y)^4 p^2 \log(1-p) & y < 1 \end{cases}"
+            r" \;+\; 2\,(1 - \mathrm{GIoU}(b, \hat{b}))",
+            (
+                ("Zhou et al. 2019, objects as points", "https://arxiv.org/abs/1904.07850"),
+                ("Tian et al. 2019, FCOS", "https://arxiv.org/abs/1904.01355"),
             ),
         ),
         RNN.name: (
@@ -82,6 +90,12 @@ _SNIPPETS = {
 model = load("{name}")
 for prediction in model.predict(["one.png", "another.jpg"]):  # paths, bytes, PIL images, arrays
     print(prediction.label, f"{{prediction.probability:.3f}}")
+""",
+    DETECTOR_FAMILY.name: """from onnxferry.runtime import load
+
+model = load("{name}")
+found = model.detect("number.png")  # a path, bytes, a PIL image, an array
+print(found.text, [(each.label, each.score, each.box) for each in found])
 """,
     RNN.name: """from onnxferry.runtime import load
 

@@ -144,6 +144,8 @@ FLOATS = Tolerance(rtol=1e-4, atol=1e-4)
 SCORES = Tolerance(rtol=1e-4, atol=1e-6)
 # Softmax of logits that agree to about 1e-5. A probability that is off by more is a fault.
 PROBABILITIES = Tolerance(rtol=0.0, atol=1e-5)
+# Pixels of an image, of an edge that is a sum of a place and of half an exponential, both up to a few thousand: float32 keeps 1e-4 there.
+BOXES = Tolerance(rtol=1e-5, atol=5e-3)
 # Recurrence feeds its own rounding back: after hundreds of steps states differ by about 1e-6, and logits by ten times that.
 # An LSTM's cell is a running sum without bound, and one that counts reaches hundreds within a few hundred bytes: its last bits
 # weigh more as it grows. After 300 bytes file and PyTorch were 23 units in the last place apart (2.7e-6 of the value), and

@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnxferry.runtime.cli.console import App
 from onnxferry.train.cli.ae import ae
 from onnxferry.train.cli.cnn import cnn
+from onnxferry.train.cli.detector import detector
 from onnxferry.train.cli.gan import gan
 from onnxferry.train.cli.rnn import rnn
 from onnxferry.train.cli.seq2seq import seq2seq
@@ -31,5 +32,5 @@ def _train() -> None:
     """
 
 
-for family in (cnn, rnn, ae, gan, seq2seq, unknown):
+for family in (cnn, rnn, ae, gan, seq2seq, detector, unknown):
     app.command()(family)

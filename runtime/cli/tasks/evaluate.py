@@ -26,6 +26,7 @@ from onnxferry.runtime.cli.console import (
     progress_bar,
     stdout,
 )
+from onnxferry.runtime.cli.tasks.evaluate_boxes import print_boxes_score, scored_boxes
 from onnxferry.runtime.cli.tasks.evaluate_pairs import print_pair_score, scored_pairs
 from onnxferry.runtime.cli.tasks.evaluate_text import print_text_score, scored_text
 from onnxferry.runtime.cli.tasks.row_arguments import scored_rows
@@ -36,6 +37,7 @@ from onnxferry.runtime.evaluation.test_set import LabelledImages, find_labelled_
 from onnxferry.runtime.files import check_place
 from onnxferry.runtime.images.folders import passed_over_words
 from onnxferry.runtime.tasks.classifier import Classifier
+from onnxferry.runtime.tasks.detector import Detector
 from onnxferry.runtime.tasks.loading import load, wrong_kind
 from onnxferry.runtime.tasks.row_classifier import RowClassifier
 from onnxferry.runtime.tasks.text_generator import TextGenerator
@@ -54,8 +56,8 @@ def evaluate(
         Path,
         typer.Option(
             metavar="DIR|FILE",
-            help="Sub-folders of images named by label, or MNIST's IDX files; for a model of rows a .csv or .npz; for a text generator a "
-            "text, or - for stdin; for a translator pairs: source, tab, target.",
+            help="Sub-folders of images named by label, or MNIST's IDX files; for a detector COCO's .json or YOLO's folders; for a "
+            "model of rows a .csv or .npz; for a text generator a text, or - for stdin; for a translator pairs: source, tab, target.",
             show_default=False,
         ),
     ],
@@ -71,10 +73,11 @@ def evaluate(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Measure a classifier on labelled images or on rows of a table, a text generator on a text, or a translator on pairs.
+    """Measure a classifier on labelled images or rows of a table, a detector on boxes, a text generator on a text, a translator on pairs.
 
     Accuracy with its 95% interval (Wilson), recall and precision of each class, the confusion matrix, and the expected
     calibration error (15 bins, Guo et al. 2017). Images that cannot be read are named and not counted; the exit code is then 1.
+    Of a detector: mean average precision as COCO defines it, and in how many images all labels are right from left to right.
     Of a text: nats a byte, the mean negative log-likelihood of each byte after those before it. Of pairs (a line each, gzip or not): how
     many translations are exactly the target.
 
@@ -82,6 +85,7 @@ def evaluate(
     onnxferry evaluate digits --data mnist/
     onnxferry evaluate photos.onnx --data photos/ --plot confusion.png
     onnxferry evaluate wine.onnx --data test.csv --target kind
+    onnxferry evaluate digit-scenes --data street/
     onnxferry evaluate shakespeare --data held-out.txt
     onnxferry evaluate dates --data pairs.tsv.gz
     ```
@@ -89,7 +93,8 @@ def evaluate(
     With --json: model, device, data, passed_over (files there that were not read, by suffix), trained_on (whether the file says that
     the model was trained on these images), images, correct, accuracy, interval95, calibration_error, mean_probability, bins, labels,
     classes, confusion (a row for each true class), errors, plot; and unknown, how many images are taken to be of no class, of a model that
-    tells. Of a text: model, device, data, bytes, nats_per_byte, bits_per_byte,
+    tells. Of a detector: model, device, data, map, map50, map75, classes (average precision by label), images, boxes, read, read_share.
+    Of a text: model, device, data, bytes, nats_per_byte, bits_per_byte,
     perplexity. Of pairs: model, device, data, pairs, exact, exact_match, interval95, wrong.
     """
     plot = plot or picture
@@ -103,6 +108,8 @@ def evaluate(
             return _report_text(model, classifier, data, {"--target": target, "--plot": plot}, as_json)
         if isinstance(classifier, Translator):
             return _report_pairs(model, classifier, data, {"--target": target, "--plot": plot}, as_json)
+        if isinstance(classifier, Detector):
+            return _report_boxes(model, classifier, data, split, {"--target": target, "--plot": plot}, as_json)
         if not isinstance(classifier, Classifier):
             raise wrong_kind(classifier.contract, Classifier, model)
         if target is not None:
@@ -166,6 +173,19 @@ def _report_pairs(model: str, translator: Translator, data: Path, others: Mappin
         print_json({"model": model, "device": device, **found})
     else:
         print_pair_score(model, device, found, command("translate", model, "TEXT"), command("inspect", model))
+    return 0
+
+
+def _report_boxes(model: str, detector: Detector, data: Path, split: str, others: Mapping[str, object], as_json: bool) -> int:
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise InputError(f"{given[0]} does not apply to a detector, whose --data are images with boxes")
+    found = scored_boxes(detector, data, split)
+    device = detector.engine.device
+    if as_json:
+        print_json({"model": model, "device": device, **found})
+    else:
+        print_boxes_score(model, device, found, command("check", model), command("inspect", model))
     return 0
 
 

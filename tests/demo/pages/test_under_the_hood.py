@@ -33,11 +33,11 @@ def test_every_model_is_explained(show: Show, well, html, name: str, line: str) 
     assert "allowed" in html(page)
 
 
-@pytest.mark.parametrize("name", ["digits", "shakespeare", "digits-gan", "digits-ae"])
+@pytest.mark.parametrize("name", ["digits", "digit-scenes", "shakespeare", "digits-gan", "digits-ae"])
 def test_the_python_to_copy_is_python(name: str) -> None:
     from onnxferry.demo.shipped.explanations import FAMILIES, snippet
 
-    family = {"digits": "cnn", "shakespeare": "rnn", "digits-gan": "gan", "digits-ae": "ae"}[name]
+    family = {"digits": "cnn", "digit-scenes": "detector", "shakespeare": "rnn", "digits-gan": "gan", "digits-ae": "ae"}[name]
     assert family in FAMILIES
     compile(snippet(family, name, "9"), name, "exec")
     assert snippet("unheard of", name) == ""
