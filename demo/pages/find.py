@@ -73,7 +73,8 @@ def _given(source: str) -> np.ndarray | None:
             return None
         names = [say("find.example", number=number + 1) for number in range(len(images))]
         chosen = components.gallery("found", say("find.examples"), list(images), names, whole_from_address("example", len(images) - 1))
-        return images[chosen]
+        example: np.ndarray = images[chosen]
+        return example
     if source == "Upload":
         file = st.file_uploader(
             say("input.an image"), type=["png", "jpg", "jpeg", "gif", "bmp", "webp", "tif", "tiff"], max_upload_size=32, key="image"

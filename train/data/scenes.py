@@ -232,7 +232,7 @@ class _Page:
         background, ink = (light, dark) if rng.random() < 0.5 else (dark, light)
         pixels = background + paper + (ink - background - paper) * self.ink
         if rng.random() < 0.5:
-            pixels += rng.normal(0, rng.uniform(0, 0.05), pixels.shape).astype(np.float32)
+            pixels += np.asarray(rng.normal(0, rng.uniform(0, 0.05), pixels.shape), np.float32)
         image = Image.fromarray((np.clip(pixels, 0, 1) * 255).round().astype(np.uint8))
         if rng.random() < 0.15:
             image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.0))))

@@ -165,7 +165,7 @@ def test_lines_are_read_from_top_to_bottom() -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda path: write_detector(path, classes=np.array([3, 1, 77])), "gives class_index 3 to 77, expected 0 to 9"),
+        (lambda path: write_detector(path, classes=np.array([3, 1, 77])), "gives class_index 1 to 77, expected 0 to 9"),
         (lambda path: write_detector(path, top=float("nan")), "not finite"),
     ],
 )
