@@ -49,6 +49,7 @@ class Variant:
     device: str  # "cpu" or "cuda": where that was measured, and what the certificate holds for
     machine: str  # CPU or GPU on which its speed was measured
     onnxruntime: str  # version with which its speed was measured
+    backend: str  # what it was scored and measured on, and what the certificate holds for: "onnxruntime", "openvino"
 
     @property
     def path(self) -> Path:
@@ -64,6 +65,7 @@ class Variant:
         parts = [f"within {self.budget}"] if self.budget else []
         parts += [f"{ratio:.2g} × {'as fast at batch ' if i == 0 else 'at '}{batch}" for i, (batch, ratio) in enumerate(self.speed.items())]
         parts += [f"on {self.device.upper()}"] if self.device != "cpu" else []
+        parts += [f"on {self.backend}"] if self.backend != "onnxruntime" else []
         parts += [f"{self.variant_bytes / self.original_bytes:.0%} of the bytes"] if self.original_bytes else []
         return ", ".join(parts) or "certified"
 
@@ -180,6 +182,7 @@ def _variant(tag: str, file: Description, original: Description) -> Variant:
         device=_text(certificate, "device") or "cpu",  # the first certificates did not say
         machine=_text(certificate, "machine"),
         onnxruntime=_text(certificate, "onnxruntime"),
+        backend=certified_backend(certificate),
     )
 
 
@@ -212,6 +215,12 @@ def _listed(specs: tuple[TensorSpec, ...]) -> str:
 def _text(certificate: Mapping[str, Any], key: str) -> str:
     value = certificate.get(key)
     return value[:_WORDS] if isinstance(value, str) else ""
+
+
+def certified_backend(certificate: Mapping[str, Any]) -> str:
+    """Which back end a variant was scored on; the first certificates did not say, and were of ONNX Runtime."""
+    name = certificate.get("backend", "onnxruntime")
+    return name if isinstance(name, str) and re.fullmatch(r"[a-z0-9-]{1,64}", name) else "onnxruntime"
 
 
 def certified_speeds(value: object) -> dict[int, float]:

@@ -25,6 +25,7 @@ from onnxferry.runtime.cli.console import (
     stderr,
     stdout,
 )
+from onnxferry.runtime.engine.ort import ONNXRUNTIME
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.files import UNREADABLE, read_npz
 from onnxferry.runtime.onnx_file.summary import raised_limits
@@ -60,10 +61,10 @@ def tune_model(
 ) -> None:
     """Find the fastest way to run a model on this machine.
 
-    Measures, for each batch size and in turns with the default setting: certified variants, numbers of threads, graph
-    optimization levels, a graph for fixed sizes, and ways of binding. A setting wins only if it reproduces the model's golden
-    samples within their tolerances and is faster by more than the noise; otherwise the default stays. The result is remembered for
-    this machine, and `load(..., tune=True)` runs the model that way.
+    Measures, for each batch size and in turns with the default setting: certified variants, installed back ends (OpenVINO),
+    numbers of threads, graph optimization levels, a graph for fixed sizes, and ways of binding. A setting wins only if it
+    reproduces the model's golden samples within their tolerances and is faster by more than the noise; otherwise the default
+    stays. The result is remembered for this machine, and `load(..., tune=True)` runs the model that way.
 
     The table shows how many times (×) as fast as the default each setting was in the same turns. "not fastest": another setting
     was faster; "slower": the default was faster too; "within noise": it could not be distinguished from the fastest.
@@ -76,7 +77,7 @@ def tune_model(
     ```
 
     With --json: model, machine, seconds, remembered, not_kept (why the result could not be remembered), files: path and plans, of
-    each: batch, setting (variant, threads, graph_level, binding, sizes), seconds and default_seconds a run, ratio (times as fast),
+    each: batch, setting (variant, backend, threads, graph_level, binding, sizes), seconds and default_seconds a run, ratio (times as fast),
     trials: setting, seconds, ratio (beside the default in the same turns), verdict.
     """
     path = find_model(model)
@@ -117,15 +118,17 @@ def _read_feeds(path: Path) -> dict[str, np.ndarray]:
 
 def _print_tuning(tuning: Tuning) -> None:
     right = ("batch", "threads", "×")
-    table = new_table(
-        "batch", "variant", "threads", "graph", "sizes", "binding", "×", "verdict", right=right, title=plain(tuning.path.name)
-    )
+    others = any(trial.setting.backend != ONNXRUNTIME for plan in tuning.plans.values() for trial in plan.trials)
+    ways = ("variant", *(["back end"] if others else []), "threads", "graph", "sizes", "binding")
+    table = new_table("batch", *ways, "×", "verdict", right=right, title=plain(tuning.path.name))
     reasons = []  # below the table, which they would make unreadable
     for plan in tuning.plans.values():
         for trial in plan.trials:
             setting = trial.setting
             sizes = "fixed" if setting.sizes else "any"
-            row = (setting.variant or "-", setting.threads, setting.graph_level, sizes, setting.binding)
+            own = setting.backend == ONNXRUNTIME
+            how = (setting.threads, setting.graph_level if own else "-", sizes, setting.binding if own else "-")
+            row = (setting.variant or "-", *([setting.backend] if others else []), *how)
             word, _, reason = trial.verdict.partition(": ")
             if reason:
                 reasons.append(f"batch {plan.batch}, {', '.join(map(str, row))}: {reason}")

@@ -22,7 +22,7 @@ from typing import Any, NoReturn, Self
 import numpy as np
 
 from onnxferry.runtime import interruption
-from onnxferry.runtime.arguments import given, instead
+from onnxferry.runtime.arguments import given
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.artifact.describe import Description, describe
 from onnxferry.runtime.engine import ort
@@ -30,7 +30,7 @@ from onnxferry.runtime.engine.async_pool import AsyncPool
 from onnxferry.runtime.engine.cuda.dlpack import DeviceArray, run_on_device, values_of
 from onnxferry.runtime.engine.cuda.graphs import GraphRunner, refuse_control_flow
 from onnxferry.runtime.engine.cuda.pinned import pinned_like
-from onnxferry.runtime.engine.inputs import TensorCheck, as_dict, check_inner_sizes, never_empty, open_sizes, specs_of, uneven_axis
+from onnxferry.runtime.engine.inputs import ArgumentChecks, TensorCheck, as_dict, never_empty, open_sizes, specs_of, uneven_axis
 from onnxferry.runtime.engine.io_binding import Binding, Spares, bound_arrays, output_arrays
 from onnxferry.runtime.engine.open import CudaChoices, copy_of, open_captured, open_for_graphs, open_on, runs_on
 from onnxferry.runtime.engine.placement import Placement, fallback_message, placements
@@ -47,14 +47,11 @@ MAX_THREADS = 1024
 _SHOWN_INPUTS = 12  # that an error describes
 
 
-_MAX_SHOWN = 20  # inputs that an error lists
-
-
 GPU_FAILED = ("CUDA", "CUDNN", "CUBLAS", "GPU memory", "Failed to allocate memory", "smaller than requested bytes")
 """Parts of ONNX Runtime's messages for errors of the GPU; the last two mean out of memory (core/framework/bfc_arena.cc)."""
 
 
-class Engine:
+class Engine(ArgumentChecks):
     """An open model. Any number of threads can use one engine at a time. A process that was forked from one with an open engine must
     open its own: :meth:`arun` of an inherited one raises InputError, and closing it does nothing to the parent's.
 
@@ -147,21 +144,18 @@ class Engine:
         # ONNX Runtime knows more shapes than the file (it infers them), but has () both for a scalar and for an unknown rank.
         unranked = {spec.name for spec in (*summary.inputs, *summary.optional_inputs, *summary.outputs) if not spec.ranked}
         declared = specs_of(self._session.get_inputs(), unranked)
-        self._defaults: dict[str, np.ndarray] = dict(self.contract.defaults) if self.contract is not None else {}
-        self.inputs: tuple[TensorSpec, ...] = tuple(spec for spec in declared if spec.name not in self._defaults)
+        defaults = dict(self.contract.defaults) if self.contract is not None else {}
+        self.inputs: tuple[TensorSpec, ...] = tuple(spec for spec in declared if spec.name not in defaults)
         self.optional_inputs: tuple[TensorSpec, ...] = (
-            *(spec for spec in declared if spec.name in self._defaults),
+            *(spec for spec in declared if spec.name in defaults),
             *specs_of(self._session.get_overridable_initializers(), unranked),
         )
         self.outputs: tuple[TensorSpec, ...] = specs_of(self._session.get_outputs(), unranked)
         # A graph made here that is not verified yet, or was just rewritten, has no contract.
         ours = self.contract is not None or summary.producer == "onnxferry"
         fed = (*self.inputs, *self.optional_inputs)
-        self._input_checks = {spec.name: TensorCheck(spec, never_empty=never_empty(spec, summary.operators, ours)) for spec in fed}
-        self._never_zero = summary.never_zero
-        self._output_checks = {spec.name: TensorCheck(spec, "output") for spec in self.outputs}
-        self._required = tuple(spec.name for spec in self.inputs if not spec.dtype.startswith("optional("))
-        self._output_names = [spec.name for spec in self.outputs]
+        checks = {spec.name: TensorCheck(spec, never_empty=never_empty(spec, summary.operators, ours)) for spec in fed}
+        self._hold(checks, self.inputs, self.outputs, defaults, summary.never_zero)
         self._given_back = frozenset(self._output_names) & frozenset(self._input_checks)  # outputs that are inputs
         self._errors = ort.error_classes()
         self._graphs: GraphRunner | None = None
@@ -332,26 +326,6 @@ class Engine:
             raise InputError("a captured CUDA graph cannot be stopped: leave timeout or cuda_graph=True out")
         return interruption.checked_seconds(timeout)
 
-    def _checked(self, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The inputs as ONNX Runtime takes them."""
-        ready: Mapping[str, Any] = feeds if type(feeds) is dict else as_dict(feeds)
-        for name, array in ready.items():
-            check = self._input_checks.get(name)
-            if check is None:
-                raise InputError(f"the model has no input {name!r}{instead(name, list(self._input_checks))}")
-            if not check.accepts(array):
-                converted = check.convert(array)
-                if converted is not array:
-                    ready = {**ready, name: converted}  # a copy: the loop goes on over the caller's dict
-        for name in self._required:
-            if name not in ready:
-                raise self._missing(name)
-        if self._defaults:
-            ready = {**self._defaults, **ready}
-        if self._never_zero:
-            check_inner_sizes(self._never_zero, ready)
-        return ready
-
     def _named(self, names: Sequence[str], results: Sequence[Any]) -> dict[str, Any]:
         """Results by name. An output that is an input is copied: ONNX Runtime before 1.26 returns the caller's own memory for it."""
         named = dict(zip(names, results, strict=True))
@@ -359,34 +333,11 @@ class Engine:
             named[name] = named[name].copy() if isinstance(named[name], np.ndarray) else named[name]
         return named
 
-    def _check_names(self, feeds: Mapping[str, Any]) -> None:
-        for name in feeds:
-            if name not in self._input_checks:
-                raise InputError(f"the model has no input {name!r}{instead(name, list(self._input_checks))}")
-        for name in self._required:
-            if name not in feeds:
-                raise self._missing(name)
-        if self._never_zero:
-            check_inner_sizes(self._never_zero, {**self._defaults, **feeds})
-
     def _defaults_on_device(self) -> dict[str, Any]:
         if self._device_defaults is None:
             value_of = ort.onnxruntime().OrtValue.ortvalue_from_numpy
             self._device_defaults = {name: value_of(array, *self._at) for name, array in self._defaults.items()}
         return self._device_defaults
-
-    def _missing(self, name: str) -> InputError:
-        shown = [str(spec) for spec in self.inputs[:_MAX_SHOWN]]
-        more = len(self.inputs) - len(shown)
-        return InputError(f"input {name!r} is missing; expected {'; '.join(shown)}{f' and {more} more' if more else ''}")
-
-    @staticmethod
-    def _copy_into(outputs: Mapping[str, np.ndarray], results: Mapping[str, np.ndarray]) -> None:
-        for name, array in outputs.items():
-            if array.shape != results[name].shape:
-                raise InputError(f"output {name!r} must have the shape that comes out, {results[name].shape}, got {array.shape}")
-        for name, array in outputs.items():
-            np.copyto(array, results[name])
 
     def _warn_of_fallback(self) -> None:
         try:
@@ -405,14 +356,6 @@ class Engine:
             return Binding(session, arrays, outputs, left_out)
         except self._errors as error:
             raise self._run_error(error, feeds, outputs) from error
-
-    def _chosen(self, outputs: Sequence[str]) -> list[str]:
-        if isinstance(outputs, str) or not outputs:
-            raise InputError(f"outputs must be a list of names, some of {self._output_names}, or None for all; got {outputs!r}")
-        for name in outputs:
-            if name not in self._output_names:
-                raise InputError(f"the model has no output {name!r}{instead(name, self._output_names)}")
-        return list(outputs)
 
     def _run_error(self, error: Exception, feeds: Mapping[str, Any], outputs: Mapping[str, Any] | None = None) -> InputError | DeviceError:
         text = ort.message_of(error)

@@ -17,6 +17,9 @@ from onnxferry.runtime.onnx_file.values import TensorSpec, shape_words
 _NUMPY_NAMES = {element.onnx: element.numpy for element in ELEMENT_TYPES.values()}
 
 
+_MAX_SHOWN = 20  # inputs that an error lists
+
+
 _ABORT_ON_EMPTY = frozenset({"ai.onnx::LSTM", "ai.onnx::GRU", "com.microsoft::DynamicQuantizeLSTM"})
 """Operators whose kernels call std::terminate for an empty batch, the GRU also for no steps (ONNX Runtime 1.31.1)."""
 
@@ -99,6 +102,79 @@ class TensorCheck:
                     f"{self.role} {spec.name!r} must not be empty, got {shape}: ONNX Runtime's recurrent operators "
                     "end the whole process on an empty batch; leave the call out"
                 )
+
+
+class ArgumentChecks:
+    """What every engine checks of a call before it runs: names, arrays, and which outputs are asked for."""
+
+    inputs: tuple[TensorSpec, ...]
+
+    def _hold(
+        self,
+        checks: dict[str, TensorCheck],
+        required: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        defaults: dict[str, np.ndarray],
+        never_zero: Sequence[NeverZero],
+    ) -> None:
+        """``checks``: of all inputs, by name; ``defaults``: of those that the contract has one for."""
+        self._input_checks = checks
+        self._output_checks = {spec.name: TensorCheck(spec, "output") for spec in outputs}
+        self._required = tuple(spec.name for spec in required if not spec.dtype.startswith("optional("))
+        self._output_names = [spec.name for spec in outputs]
+        self._defaults = defaults
+        self._never_zero = never_zero
+
+    def _checked(self, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The inputs as ONNX Runtime takes them."""
+        ready: Mapping[str, Any] = feeds if type(feeds) is dict else as_dict(feeds)
+        for name, array in ready.items():
+            check = self._input_checks.get(name)
+            if check is None:
+                raise InputError(f"the model has no input {name!r}{instead(name, list(self._input_checks))}")
+            if not check.accepts(array):
+                converted = check.convert(array)
+                if converted is not array:
+                    ready = {**ready, name: converted}  # a copy: the loop goes on over the caller's dict
+        for name in self._required:
+            if name not in ready:
+                raise self._missing(name)
+        if self._defaults:
+            ready = {**self._defaults, **ready}
+        if self._never_zero:
+            check_inner_sizes(self._never_zero, ready)
+        return ready
+
+    def _chosen(self, outputs: Sequence[str]) -> list[str]:
+        if isinstance(outputs, str) or not outputs:
+            raise InputError(f"outputs must be a list of names, some of {self._output_names}, or None for all; got {outputs!r}")
+        for name in outputs:
+            if name not in self._output_names:
+                raise InputError(f"the model has no output {name!r}{instead(name, self._output_names)}")
+        return list(outputs)
+
+    def _check_names(self, feeds: Mapping[str, Any]) -> None:
+        for name in feeds:
+            if name not in self._input_checks:
+                raise InputError(f"the model has no input {name!r}{instead(name, list(self._input_checks))}")
+        for name in self._required:
+            if name not in feeds:
+                raise self._missing(name)
+        if self._never_zero:
+            check_inner_sizes(self._never_zero, {**self._defaults, **feeds})
+
+    def _missing(self, name: str) -> InputError:
+        shown = [str(spec) for spec in self.inputs[:_MAX_SHOWN]]
+        more = len(self.inputs) - len(shown)
+        return InputError(f"input {name!r} is missing; expected {'; '.join(shown)}{f' and {more} more' if more else ''}")
+
+    @staticmethod
+    def _copy_into(outputs: Mapping[str, np.ndarray], results: Mapping[str, np.ndarray]) -> None:
+        for name, array in outputs.items():
+            if array.shape != results[name].shape:
+                raise InputError(f"output {name!r} must have the shape that comes out, {results[name].shape}, got {array.shape}")
+        for name, array in outputs.items():
+            np.copyto(array, results[name])
 
 
 def check_inner_sizes(sizes: Sequence[NeverZero], feeds: Mapping[str, Any]) -> None:

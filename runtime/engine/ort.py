@@ -35,6 +35,14 @@ TENSORRT = "TensorrtExecutionProvider"
 CPU = "CPUExecutionProvider"
 
 
+ONNXRUNTIME = "onnxruntime"
+"""The name of the back end that this module is the door to."""
+
+
+PLUGIN = "onnxruntime-ep-"
+"""What the names of wheels with a plugin provider begin with."""
+
+
 CUDA_OPTIONS: Mapping[str, str] = {
     # TensorFloat-32 keeps 10 bits of the mantissa: far less precise than the tolerances that artifacts are verified with.
     "use_tf32": "0",
@@ -152,6 +160,8 @@ def short_name(provider: str) -> str:
 def device_of(providers: Sequence[str]) -> str:
     """Where a session with these active providers runs: ``cpu``, ``cuda``, or another provider's short name."""
     first = short_name(providers[0]) if providers else "cpu"
+    if first.startswith(PLUGIN):
+        return "cpu"  # of a plugin, its CPU device is taken
     return {"tensorrt": "cuda", "nvtensorrtrtx": "cuda", "openvino": "cpu", "xnnpack": "cpu", "dnnl": "cpu"}.get(first, first)
 
 
@@ -174,7 +184,7 @@ def provider_list(providers: Sequence[Provider]) -> list[Requested]:
         name, options = (entry, {}) if isinstance(entry, str) else entry if _is_pair(entry) else (None, {})
         if name is None:
             raise InputError(f"a provider must be a name or (name, options), got {entry!r}")
-        full = by_name.get(name.lower())
+        full = by_name.get(name.lower()) or (name.lower() if name.lower().startswith(PLUGIN) else None)
         if full is None:
             offered = ", ".join(sorted(short_name(each) for each in available))
             raise DeviceError(
@@ -247,13 +257,19 @@ def open_session(model: str | bytes, name: str, settings: SessionSettings, provi
     # Fatal only: every error is raised as an exception, and a library should not write to stderr.
     options.log_severity_level = 4
 
+    plugged = any(full.startswith(PLUGIN) for full, _ in providers)
+    if plugged:
+        from onnxferry.runtime.engine.backends import plugins  # few ask for one
+
+        providers = plugins.add_all(options, providers, settings.threads, runtime)
+
     def opened() -> Any:
         with _files_set_no_options():
             return runtime.InferenceSession(
                 model,
                 options,
-                providers=[full for full, _ in providers],
-                provider_options=[dict(settings) for _, settings in providers],
+                providers=None if plugged else [full for full, _ in providers],
+                provider_options=None if plugged else [dict(settings) for _, settings in providers],
                 enable_fallback=0,  # else a provider that fails is replaced by the CPU, with a line on stdout
                 read_config_from_model=0,
             )

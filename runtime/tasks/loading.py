@@ -39,6 +39,7 @@ def load(
     device: str = "auto",
     threads: int | None = None,
     providers: Sequence[str | tuple[str, Mapping[str, Any]]] | None = None,
+    backend: str | None = None,
     tune: bool = False,
     limits: Limits | None = None,
     variant: str | None = None,
@@ -56,10 +57,12 @@ def load(
     name of a shipped model.
     ``device``: ``"auto"``, ``"cpu"`` or ``"cuda"``. ``threads``: None for as many as this process may use.
     ``providers``: ONNX Runtime's execution providers in order, instead of ``device``.
+    ``backend``: what runs the model on the CPU: None for ONNX Runtime, ``"openvino"`` for OpenVINO's own runtime, or the name of an
+    installed wheel with a plugin provider, such as ``"onnxruntime-ep-openvino"``. It computes in float32.
     ``tune``: run the model with the fastest verified settings on this machine (see :mod:`onnxferry.runtime.tuning.tune`): those that were
     measured before, for whatever batch sizes; if there are none, they are measured now, in up to 20 seconds, and kept.
     ``variant``: the tag of a certified variant beside the file, such as ``"int8"`` (see :mod:`onnxferry.runtime.artifact.variants`), to
-    open instead, on the device that it is certified for. Of an autoencoder's two files, each that has such a variant.
+    open instead, on the device and the back end that it is certified for. Of an autoencoder's two files, each that has such a variant.
     ``isolated``: run the model in a confined child process, for a file that you do not trust (see
     :mod:`onnxferry.runtime.sandbox.isolated`); on the CPU, without ``tune``, ``variant`` and ``providers``. True, or what the child
     may use: ``SandboxLimits(seconds=10, memory_bytes=2**31)``.
@@ -88,9 +91,11 @@ def load(
         raise InputError("give either variant=..., to choose one, or tune=True, to have it chosen")
     if tune and timeout is not None:
         raise InputError("tune=True has a time limit of its own: leave timeout out")
+    if backend is not None:
+        _check_backend(backend, device, providers, tune)
     if isolated:
-        if tune or variant is not None or providers is not None or device not in ("auto", "cpu"):
-            raise InputError("isolated=True runs the file as it is on the CPU: leave device, providers, tune and variant out")
+        if tune or variant is not None or providers is not None or device not in ("auto", "cpu") or backend is not None:
+            raise InputError("isolated=True runs the file as it is on the CPU: leave device, providers, backend, tune and variant out")
         from onnxferry.runtime.sandbox.child import SandboxLimits
 
         if not isinstance(isolated, bool | SandboxLimits):
@@ -113,9 +118,26 @@ def load(
         model = certified.file if certified else described(file)
         if verify and certified:
             check_shipped(certified.path, model.digest)
+        runs = backend or (certified.backend if certified and providers is None else ort.ONNXRUNTIME)
+        if runs != ort.ONNXRUNTIME:
+            from onnxferry.runtime.engine.backends.choose import open_backend
+
+            return open_backend(runs, model, threads=threads, timeout=timeout)
         return Engine(model, device=where, threads=threads, providers=providers, timeout=timeout)
 
     return _model_from_runner(open_file(path), open_file)
+
+
+def _check_backend(backend: str, device: str, providers: object, tune: bool) -> None:
+    from onnxferry.runtime.engine.backends.choose import check_name
+
+    check_name(backend)
+    if tune:
+        raise InputError("give either backend=..., to choose one, or tune=True, to have it chosen")
+    if providers is not None:
+        raise InputError("give either backend=... or providers=[...], which are ONNX Runtime's, not both")
+    if device not in ("auto", "cpu") and backend != ort.ONNXRUNTIME:
+        raise InputError(f"backend={backend!r} runs on the CPU: leave device={device!r} out")
 
 
 def _in_folder(name_or_path: str | os.PathLike[str]) -> str | os.PathLike[str]:

@@ -21,7 +21,7 @@ from onnxferry.runtime.files import cache_folder, only_this_user_writes, written
 _MAX_BYTES = 4 * 2**20
 
 
-_SCHEMA = 2  # 1: chosen by proof at 99 %, which kept the default too often
+_SCHEMA = 3  # 1: chosen by proof at 99 %, which kept the default too often; 2: knew no other back ends
 
 
 def read_entry(key: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -39,6 +39,32 @@ def read_entry(key: Mapping[str, Any]) -> dict[str, Any] | None:
         if isinstance(document, dict) and document.get("schema") == _SCHEMA and document.get("key") == json.loads(json.dumps(key)):
             return document
     return None
+
+
+def problem_of(key: Mapping[str, Any]) -> str:
+    """Why :func:`read_entry` gives nothing although the model was tuned before, in a line; "" where nothing is kept of it."""
+    path = _path(key)
+    if path is None:
+        return ""
+    if path.is_file():
+        return f"{path} is torn, of another version of onnxferry, or could be written by other users; it is replaced"
+    for other in sorted(path.parent.glob(f"{path.name.rpartition('-')[0]}-*.json")):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            if other.stat().st_size > _MAX_BYTES:
+                continue
+            known = json.loads(other.read_bytes()).get("key")
+            changed = [name for name in key if known.get(name) != json.loads(json.dumps(key[name]))]
+            if changed and set(changed) <= set(_CHANGES):
+                return "; ".join(_CHANGES[name] for name in changed) + " since it was tuned"
+    return ""
+
+
+_CHANGES = {
+    "machine": "the CPU or what it can do has changed",
+    "onnxruntime": "the version of ONNX Runtime has changed",
+    "backends": "the installed back ends or their versions have changed",
+    "variants": "the variants beside the file have changed",
+}
 
 
 def write_entry(key: Mapping[str, Any], document: Mapping[str, Any]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from onnxferry.runtime.artifact.describe import Description
-from onnxferry.runtime.engine.ort import GRAPH_LEVELS, Sizes
+from onnxferry.runtime.engine.ort import GRAPH_LEVELS, ONNXRUNTIME, Sizes
 
 BINDINGS = ("run", "run_into")
 """``run``: the session allocates new outputs; ``run_into``: it uses bound buffers, and inputs and outputs are copied."""
@@ -24,6 +25,7 @@ class Setting:
     graph_level: str = "all"  # one of ort.GRAPH_LEVELS
     binding: str = "run"  # one of BINDINGS
     sizes: Sizes = ()  # of dynamic axes that its graph is optimized for; inputs of other sizes run without
+    backend: str = ONNXRUNTIME  # a name of engine.backends.choose; graph level and binding are ONNX Runtime's alone
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,14 @@ def _trial(value: Any) -> Trial:
 
 def _setting(value: Any) -> Setting:
     sizes = tuple((_text(axis), size) for axis, size in value["sizes"])
-    setting = Setting(_text(value["variant"]), value["threads"], _text(value["graph_level"]), _text(value["binding"]), sizes)
+    variant, level, binding, backend = (_text(value[key]) for key in ("variant", "graph_level", "binding", "backend"))
+    setting = Setting(variant, value["threads"], level, binding, sizes, backend)
     if type(setting.threads) is not int or not 1 <= setting.threads <= 1024:
         raise ValueError("threads")
     if setting.graph_level not in GRAPH_LEVELS or setting.binding not in BINDINGS:
         raise ValueError("names")
+    if not re.fullmatch(r"[a-z0-9-]{1,64}", backend):
+        raise ValueError("backend")
     if not all(type(size) is int and size > 0 for _, size in sizes):
         raise ValueError("sizes")
     return setting

@@ -20,8 +20,8 @@ from onnxferry.runtime.artifact.comparison import compare_output, rms_share
 from onnxferry.runtime.artifact.describe import Description
 from onnxferry.runtime.artifact.tolerances import allowed_rms, certified_rms, setting_tolerance
 from onnxferry.runtime.artifact.variants import certified_speeds
-from onnxferry.runtime.engine.engine import Engine
-from onnxferry.runtime.engine.ort import Sizes
+from onnxferry.runtime.engine.backends.choose import AnyEngine
+from onnxferry.runtime.engine.ort import ONNXRUNTIME, Sizes
 from onnxferry.runtime.engine.replay import replay
 from onnxferry.runtime.errors import OnnxFerryError
 from onnxferry.runtime.machine.cpu import cpu_name
@@ -56,15 +56,18 @@ EQUAL = 0.003  # a lead, as a share, that is none
 UNSURE = 0.01  # standard deviation of the best one's lead at which more rounds would change little
 
 
-CERTIFIED_HERE, CERTIFIED, THREADS, STEP = 0.1, 0.25, 0.4, 0.1
+CERTIFIED_HERE, CERTIFIED, THREADS, BACKEND, STEP = 0.1, 0.25, 0.4, 0.5, 0.1
 """Standard deviations of what is expected before timing: of a variant's certified speed, on this kind of CPU and elsewhere; of another
-number of threads; of a graph level, fixed sizes or bound buffers, beside the setting that they vary."""
+number of threads; of another back end; of a graph level, fixed sizes or bound buffers, beside the setting that they vary."""
 
 
 REST_SECONDS = 4e-3  # before a turn of a fast model: the previous candidate's threads keep spinning for a while, on the same CPUs
 
 
 SLOW = 0.1  # seconds: runs that take longer need no run to warm up before each turn
+
+
+NEAR = 0.4  # logarithm of how much a back end may gain from a graph for fixed sizes
 
 
 MAX_OPEN_BYTES = 2**30  # of model files that are open at a time
@@ -81,7 +84,7 @@ class Unfit(Exception):  # noqa: N818 (not an error: a verdict that stays within
 
 
 class Opener(Protocol):
-    def __call__(self, file: Description, setting: Setting, /) -> Engine: ...
+    def __call__(self, file: Description, setting: Setting, /) -> AnyEngine: ...
 
 
 class Pool:
@@ -91,7 +94,7 @@ class Pool:
         """``files``: by the variant's tag; the model itself under ""."""
         self.files, self.open_engine = files, open_engine
         self.sizes = {tag: file.summary.file_bytes for tag, file in files.items()}
-        self.engines: dict[Setting, Engine] = {}
+        self.engines: dict[Setting, AnyEngine] = {}
         self.refused: dict[Setting, OnnxFerryError] = {}  # settings that failed their golden samples
 
     def runs(self, setting: Setting) -> Runs:
@@ -103,7 +106,7 @@ class Pool:
             raise Unfit("not bound: its outputs' shapes are known only after a run")
         return BoundRun(engine).run
 
-    def engine(self, setting: Setting) -> Engine:
+    def engine(self, setting: Setting) -> AnyEngine:
         if setting in self.refused:
             raise self.refused[setting]
         if setting not in self.engines:
@@ -119,7 +122,7 @@ class Pool:
             self.engines[setting] = engine
         return self.engines[setting]
 
-    def check(self, engine: Engine, setting: Setting) -> None:
+    def check(self, engine: AnyEngine, setting: Setting) -> None:
         if setting.sizes:  # golden samples seldom have these sizes: the outputs are compared with those of the same file at dynamic sizes
             return
         report = replay(engine)
@@ -174,11 +177,15 @@ class Search:
             self.estimate = statistics.median(self.turn(first, 1) for _ in range(3))  # the clock may jump
         self.evidence.priors[first] = Prior(0.0, 0.0)
         best = self.raced(first, self.opened(others, first, 0.4, lambda setting: self.expected(setting, first, batch)), 0.55)
-        more = [replace(best.setting, graph_level=level) for level in levels if level != best.setting.graph_level]
+        of_ort = best.setting.backend == ONNXRUNTIME  # graph levels and bound buffers are its own
+        more = [replace(best.setting, graph_level=level) for level in levels if of_ort and level != best.setting.graph_level]
         best = self.raced(first, self.varied(more, best, 0.6), 0.67)
-        if sizes:
-            best = self.raced(first, self.varied([replace(best.setting, sizes=sizes)], best, 0.7), 0.76)
-        best = self.raced(first, self.varied([replace(best.setting, binding="run_into")], best, 0.78), 0.84)
+        if sizes:  # also for the best of the other back ends: which one is faster may depend on it
+            near = [best, *self.best_elsewhere(first, best)]
+            fixed = [each for one in near for each in self.varied([replace(one.setting, sizes=sizes)], one, 0.7)]
+            best = self.raced(first, fixed, 0.76)
+        if best.setting.backend == ONNXRUNTIME:
+            best = self.raced(first, self.varied([replace(best.setting, binding="run_into")], best, 0.78), 0.84)
         best = self.raced(first, [], 1.0)  # all that may still be fastest, once more
         beliefs = self.evidence.beliefs(first)
         chosen = best if beliefs[best].mean < -math.log(MARGIN) else first
@@ -196,7 +203,15 @@ class Search:
         """Of another file or number of threads, before it is timed: what its certificate says of the batch size nearest in ratio."""
         speed, deviation = certified_speed(self.pool.certificate(setting), batch) if setting.variant else (1.0, 0.0)
         more = THREADS if setting.threads != first.setting.threads else 0.0
-        return Prior(-math.log(speed), math.hypot(deviation, more) or STEP)
+        elsewhere = BACKEND if setting.backend != ONNXRUNTIME and not setting.variant else 0.0
+        return Prior(-math.log(speed), math.hypot(deviation, more, elsewhere) or STEP)
+
+    def best_elsewhere(self, first: Candidate, best: Candidate) -> list[Candidate]:
+        """The one that is expected to be fastest among those of other back ends than the best one's, if it may still win."""
+        beliefs = self.evidence.beliefs(first)
+        others = [each for each in self.evidence.priors if each.setting.backend != best.setting.backend]
+        found = min(others, key=lambda each: beliefs[each].mean, default=None)
+        return [] if found is None or beliefs[found].mean - beliefs[best].mean > NEAR else [found]
 
     def varied(self, settings: Sequence[Setting], best: Candidate, share: float) -> list[Candidate]:
         """Candidates that vary the best one in one thing: expected to be about as fast."""

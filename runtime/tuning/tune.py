@@ -1,4 +1,4 @@
-"""Finds the fastest way to run a model on this machine by measuring: certified variant, threads, graph level, fixed sizes and binding.
+"""Finds the fastest way to run a model on this machine by measuring: variant, back end, threads, graph level, fixed sizes and binding.
 
     tuning = tune("digits.onnx")                # at most 20 seconds; the result is kept for the next time
     tuning.plans[64].setting, tuning.plans[64].ratio
@@ -28,6 +28,7 @@ from onnxferry.runtime.artifact.describe import Description, describe
 from onnxferry.runtime.artifact.variants import Variant, certified_variants
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.engine import ort
+from onnxferry.runtime.engine.backends.choose import AnyEngine, installed_backends, open_backend
 from onnxferry.runtime.engine.batches import batch_axis
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.open import runs_on
@@ -72,7 +73,8 @@ def tune(
     ``seconds``: the time limit; a setting that there is no time left to measure keeps its default. ``feeds``: inputs to time with, of any
     batch size; if empty, the file's first golden sample, or random arrays of its shapes. With them, earlier results of these batch sizes
     do not count.
-    Variants are tried on the device that they are certified for.
+    Variants are tried on the device that they are certified for; on the CPU, the file itself is also tried on every installed back end
+    of :mod:`onnxferry.runtime.engine.backends.choose`.
     ``remember``: False neither reads earlier results nor keeps the new ones.
 
     Raises InputError for invalid batch sizes and for inputs that cannot be generated, CheckFailedError if the file fails its golden
@@ -100,6 +102,9 @@ def tuning_for(
     known = situation.known_plans()
     if known:
         return situation.tuning(known, remembered=True)
+    reason = situation.why_unknown()
+    if reason:
+        warnings.warn(f"{model.name} is tuned again: {reason}", RuntimeWarning, stacklevel=5)
     tuning = _tune(situation, _batch_sizes(None, model.summary), seconds)
     if tuning.not_kept:
         warnings.warn(
@@ -121,6 +126,7 @@ class Situation:
     where: str  # the device that this is on this machine
     providers: Sequence[ort.Provider] | None
     threads: tuple[int, ...]  # to try; the first is the default
+    backends: Mapping[str, str]  # other ones that are tried: versions by name
 
     @property
     def files(self) -> dict[str, Description]:
@@ -145,7 +151,12 @@ class Situation:
             "device": self.where,
             "providers": None if self.providers is None else repr(list(self.providers)),
             "threads": list(self.threads),
+            "backends": dict(self.backends),
         }
+
+    def why_unknown(self) -> str:
+        """Why nothing is known of this model although it was tuned before, in a line; "" where it was not."""
+        return cache.problem_of(self.key())
 
     def known_plans(self) -> dict[int, Plan]:
         """Plans that were kept, by the batch size they were measured for."""
@@ -183,7 +194,11 @@ def situation_of(model: Description, device: str, threads: int | None, providers
     where = runs_on(device, providers)
     most = cpu.default_threads() if threads is None else threads
     counts = _thread_counts(most) if threads is None and where != "cuda" else [most]  # threads are the CPU's
-    return Situation(model, certified_variants(model, device=where), device, where, providers, tuple(counts))
+    # The others have neither a GPU nor inputs with a default inside the graph, and a list of providers says what is to be tried.
+    defaults = model.contract.defaults if model.contract is not None else {}
+    apart = where != "cpu" or providers is not None or any(spec.name not in defaults for spec in model.summary.optional_inputs)
+    backends = {} if apart else installed_backends()
+    return Situation(model, certified_variants(model, device=where), device, where, providers, tuple(counts), backends)
 
 
 def _tune(
@@ -206,7 +221,7 @@ def _measured(situation: Situation, sizes: Sequence[int], feeds: Sequence[Mappin
     contract, summary = situation.model.contract, situation.model.summary
     default = Setting(threads=situation.threads[0])
 
-    def open_engine(file: Description, setting: Setting) -> Engine:
+    def open_engine(file: Description, setting: Setting) -> AnyEngine:
         return open_as(setting, file, device=situation.device, providers=situation.providers)
 
     pool = Pool(situation.files, open_engine)
@@ -215,7 +230,8 @@ def _measured(situation: Situation, sizes: Sequence[int], feeds: Sequence[Mappin
         for position, size in enumerate(sizes):
             left = (deadline - time.perf_counter()) / (len(sizes) - position)
             made = make_feeds(contract, summary.inputs, size, samples=feeds, optional=[spec.name for spec in summary.optional_inputs])
-            others = _settings([v for v in situation.variants if size == 1 or not v.per_row], situation.threads, default)
+            variants = [variant for variant in situation.variants if size == 1 or not variant.per_row]
+            others = _settings(variants, situation.threads, default, list(situation.backends))
             fixed = () if situation.writes_text else fixed_sizes(summary.inputs, made)  # prompts are of any length
             plans[size] = Search(pool, made, left).plan(size, default, others, LEVELS, fixed)
     finally:
@@ -223,8 +239,10 @@ def _measured(situation: Situation, sizes: Sequence[int], feeds: Sequence[Mappin
     return plans
 
 
-def open_as(setting: Setting, file: Description, *, device: str, providers: Sequence[ort.Provider] | None = None) -> Engine:
+def open_as(setting: Setting, file: Description, *, device: str, providers: Sequence[ort.Provider] | None = None) -> AnyEngine:
     """``file``: that of the setting's variant."""
+    if setting.backend != ort.ONNXRUNTIME:
+        return open_backend(setting.backend, file, threads=setting.threads, sizes=dict(setting.sizes))
     return Engine(
         file,
         device=device,
@@ -271,8 +289,13 @@ def _thread_counts(most: int) -> list[int]:
     return list(dict.fromkeys([most, 1, *reversed(between)]))
 
 
-def _settings(variants: Sequence[Variant], counts: Sequence[int], default: Setting) -> list[Setting]:
-    """Variants and numbers of threads to try, likeliest first: the variants with the highest certified speed."""
+def _settings(variants: Sequence[Variant], counts: Sequence[int], default: Setting, backends: Sequence[str]) -> list[Setting]:
+    """Variants, back ends and numbers of threads to try, likeliest first: the variants with the highest certified speed.
+
+    A variant runs on the back end that it is certified for; on the others, the file itself.
+    """
     promised = sorted(variants, key=lambda variant: -max(variant.speed.values(), default=1.0))
-    settings = [Setting(tag, count) for count in counts for tag in (*(variant.tag for variant in promised), "")]
+    ways = [(variant.tag, variant.backend) for variant in promised]
+    ways += [("", backend) for backend in (ort.ONNXRUNTIME, *backends)]
+    settings = [Setting(tag, count, backend=backend) for count in counts for tag, backend in ways]
     return [setting for setting in settings if setting != default]

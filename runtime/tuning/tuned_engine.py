@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,12 @@ from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.artifact.describe import Description, describe
 from onnxferry.runtime.artifact.variants import certified_variants
 from onnxferry.runtime.engine import ort
+from onnxferry.runtime.engine.backends.choose import AnyEngine
 from onnxferry.runtime.engine.batches import batch_axis
 from onnxferry.runtime.engine.cuda.dlpack import DeviceArray
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.placement import Placement
-from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.errors import InputError, OnnxFerryError, first_line
 from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.onnx_file.values import TensorSpec
 from onnxferry.runtime.tuning.bound_run import BoundRun
@@ -49,7 +51,7 @@ class TunedEngine:
         self.tuning = tuning if tuning.files else replace(tuning, files=_files(tuning.path, limits))
         self._asked_device, self._asked_providers = device, providers
         self._switch = threading.Lock()
-        self._sessions: dict[Setting, Engine] = {}
+        self._sessions: dict[Setting, AnyEngine] = {}
         self._buffered: dict[Setting, BoundRun] = {}
         self._setting_of_rows: dict[int, Setting] = {}
         self._fixed: dict[Setting, _Fixed] = {}
@@ -119,7 +121,13 @@ class TunedEngine:
         array: Any = feeds.get(self._axis.inputs[0]) if self._axis is not None and isinstance(feeds, Mapping) else None
         shape = tuple(getattr(array, "shape", ()))  # of any framework's array
         setting = self.setting(int(shape[0]) if shape else 1)
-        return self._engine(self._fixed_of(setting).otherwise if setting.sizes else setting).run_dlpack(feeds, outputs)
+        setting = self._fixed_of(setting).otherwise if setting.sizes else setting
+        engine = self._engine(setting)
+        if not isinstance(engine, Engine):  # arrays of other frameworks are ONNX Runtime's alone
+            engine = self._engine(self._plain(setting))
+        if not isinstance(engine, Engine):
+            raise TypeError("the default setting is not of ONNX Runtime")
+        return engine.run_dlpack(feeds, outputs)
 
     def close(self) -> None:
         with self._switch:
@@ -147,6 +155,8 @@ class TunedEngine:
         """The setting for these feeds: by their number of rows; one with fixed sizes only if the feeds have them."""
         # Invalid feeds, whose rows cannot be counted, go to the session for one row, which reports the error.
         setting = self.setting(self._axis.rows(feeds) if self._axis is not None and isinstance(feeds, Mapping) else 1)
+        if setting.backend != ort.ONNXRUNTIME and not all(getattr(array, "size", 1) for array in feeds.values()):
+            return self._plain(setting)  # for inputs without elements, OpenVINO gives outputs of other shapes
         if not setting.sizes:
             return setting
         fixed = self._fixed_of(setting)
@@ -156,9 +166,9 @@ class TunedEngine:
         return self._fixed.get(setting) or self._fixed.setdefault(setting, _Fixed(setting, self.inputs))
 
     def _plain(self, setting: Setting) -> Setting:
-        return replace(setting, variant="", graph_level="all", binding="run", sizes=())
+        return replace(setting, variant="", graph_level="all", binding="run", sizes=(), backend=ort.ONNXRUNTIME)
 
-    def _engine(self, setting: Setting) -> Engine:
+    def _engine(self, setting: Setting) -> AnyEngine:
         engine = self._sessions.get(setting)
         if engine is not None:
             return engine
@@ -171,12 +181,23 @@ class TunedEngine:
                 self._buffered[setting] = BoundRun(engine)
         return engine
 
-    def _opened(self, setting: Setting) -> Engine:
-        """Settings that differ only in their binding share a session."""
+    def _opened(self, setting: Setting) -> AnyEngine:
+        """Settings that differ only in their binding share a session. The default runs, with a warning, where a back end or a variant is
+        not what it was when it was tuned."""
         for other, engine in self._sessions.items():
             if replace(other, binding=setting.binding) == setting:
                 return engine
-        return open_as(setting, self.tuning.files[setting.variant], device=self._asked_device, providers=self._asked_providers)
+        try:
+            return open_as(setting, self.tuning.files[setting.variant], device=self._asked_device, providers=self._asked_providers)
+        except OnnxFerryError as error:
+            plain = self._plain(setting)
+            if plain == setting:
+                raise
+            words = f"{self.path} runs with its default setting, as the tuned one cannot be opened: {first_line(error)}"
+            warnings.warn(words, RuntimeWarning, stacklevel=4)
+            return self._sessions.get(plain) or open_as(
+                plain, self.tuning.files[""], device=self._asked_device, providers=self._asked_providers
+            )
 
 
 class _Fixed:

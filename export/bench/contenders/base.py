@@ -65,7 +65,7 @@ class Ours:
             setting = engine.setting(len(next(iter(feeds[0].values()))))
             self.precision = setting.variant or "float32"
             self.how = (
-                f"load(tune=True): {setting.variant or 'the file itself'}, {setting.threads} threads, "
+                f"load(tune=True): {setting.variant or 'the file itself'} on {setting.backend}, {setting.threads} threads, "
                 f"graph level {setting.graph_level}, {'a graph for these sizes, ' if setting.sizes else ''}{setting.binding}"
             )
         if self.outputs is None:

@@ -11,6 +11,7 @@ import json
 import shutil
 import statistics
 import tempfile
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -93,7 +94,13 @@ def open_as_tuned(path: Path, feeds: Mapping[str, np.ndarray], threads: int | No
     """The engine that a tuned model runs such feeds on. Raises as :func:`onnxferry.runtime.tuning.tune.tune`."""
     with open_tuned(describe(path), device="cpu", threads=threads) as tuned:
         setting, files = tuned.setting_for(feeds), tuned.tuning.files
-    return open_as(setting, files[setting.variant], device="cpu")
+    engine = open_as(setting, files[setting.variant], device="cpu")
+    if isinstance(engine, Engine):
+        return engine
+    engine.close()
+    words = f"{path.name} runs fastest on {setting.backend}, which has no profiler here: this is the profile of the default setting"
+    warnings.warn(words, RuntimeWarning, stacklevel=2)
+    return Engine(files[""], device="cpu", threads=setting.threads)
 
 
 def _profiled_session(engine: Engine, folder: Path) -> Any:

@@ -42,6 +42,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("ONNXFERRY_CACHE", str(folder))
     monkeypatch.setattr(cpu, "default_threads", lambda: 2)
+    monkeypatch.setattr(tune_module, "installed_backends", dict)  # those have tests of their own
     return folder
 
 
@@ -351,7 +352,7 @@ def entry(cache: Path) -> Path:
         lambda text: "not JSON",
         lambda text: text[: len(text) // 2],
         lambda text: "[]",
-        lambda text: text.replace('"schema": 2', '"schema": 1'),
+        lambda text: text.replace('"schema": 3', '"schema": 1'),
         lambda text: text.replace('"machine": "', '"machine": "x'),
         lambda text: text.replace('"threads": 2', '"threads": 0'),
         lambda text: text.replace('"threads": 2', '"threads": 1024'),
@@ -359,6 +360,7 @@ def entry(cache: Path) -> Path:
         lambda text: text.replace('"graph_level": "all"', '"graph_level": "most"'),
         lambda text: text.replace('"binding": "run"', '"binding": "fly"'),
         lambda text: text.replace('"variant": ""', '"variant": "../../evil"'),
+        lambda text: text.replace('"backend": "onnxruntime"', '"backend": "../evil"'),
         lambda text: text.replace('"batch": 1', '"batch": 2'),
         lambda text: text.replace('"ratio": 1.0', '"ratio": -1.0'),
         lambda text: text.replace('"ratio": 1.0', '"ratio": NaN'),
@@ -879,7 +881,14 @@ def test_the_verb_shows_a_table_and_remembers(
     assert document["remembered"] is True
     (file,) = document["files"]
     (found,) = file["plans"]
-    assert found["setting"] == {"variant": "int8", "threads": 2, "graph_level": "all", "binding": "run", "sizes": []}
+    assert found["setting"] == {
+        "variant": "int8",
+        "threads": 2,
+        "graph_level": "all",
+        "binding": "run",
+        "sizes": [],
+        "backend": "onnxruntime",
+    }
     assert found["ratio"] == pytest.approx(3, rel=1e-3)
     assert main(["tune", str(recogniser), "--forget", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"model": str(recogniser), "forgotten": 1}
