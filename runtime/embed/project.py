@@ -23,8 +23,8 @@ from pathlib import Path
 from onnxferry.runtime.artifact.contract import GOLDEN_DTYPES, TEXT, Contract, kind_of
 from onnxferry.runtime.artifact.describe import Description, describe
 from onnxferry.runtime.artifact.zoo import find_model
+from onnxferry.runtime.embed.examples import example
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.kinds import Kind
 from onnxferry.runtime.onnx_file.reader import file_sha256
 
 _NEWEST_OPSET = 23
@@ -46,9 +46,11 @@ class Language:
     title: str
     folders: tuple[str, ...]  # of templates, copied in this order
     inputs: str  # the file of arrays that a model of no known kind is run on
+    commands: tuple[str, ...]  # that install what the project needs, and run it; "{argument}" is what follows
     image_dependency: str = ""  # what reads and writes images, as a line of the list of dependencies
-    first: str = ""  # the command that installs what the project needs
-    then: str = ""  # the command that runs it; "{argument}" is what follows
+    image: str = "image.png"  # in an example: a format that it reads
+    sources: str = ""  # the folder of its source files, where that is not the project's own
+    suffixes: tuple[str, ...] = ()  # of its source files
 
 
 LANGUAGES: Mapping[str, Language] = {
@@ -59,20 +61,28 @@ LANGUAGES: Mapping[str, Language] = {
             "Python, without onnxferry",
             ("python",),
             "inputs.npz",
-            "\npillow>=11",
-            "pip install -r requirements.txt",
-            "python main.py{argument}",
+            ("pip install -r requirements.txt", "python main.py{argument}"),
+            image_dependency="\npillow>=11",
         ),
         Language(
             "javascript",
             "JavaScript for Node.js",
             ("modules", "javascript"),
             "inputs.json",
-            ',\n    "sharp": "^0.34.0"',
-            "npm install --onnxruntime-node-install=skip",
-            "node main.mjs{argument}",
+            ("npm install --onnxruntime-node-install=skip", "node main.mjs{argument}"),
+            image_dependency=',\n    "sharp": "^0.34.0"',
         ),
-        Language("web", "a page for the browser", ("modules", "web"), "", "", "npm install", "npm start"),
+        Language("web", "a page for the browser", ("modules", "web"), "", ("npm install", "npm start")),
+        Language(
+            "cpp",
+            "C++",
+            ("cpp",),
+            "inputs.json",
+            ("cmake -B build -DONNXRUNTIME_ROOT=/path/to/onnxruntime", "cmake --build build --config Release", "build/main{argument}"),
+            image="image.ppm",
+            sources="src",
+            suffixes=(".cpp", ".hpp"),
+        ),
     )
 }
 """By name."""
@@ -115,6 +125,9 @@ def write_project(model: str | os.PathLike[str], language: str, folder: str | os
             for template in sorted(files(__package__).joinpath("templates", name).iterdir(), key=lambda each: each.name):
                 text = template.read_text(encoding="utf-8")
                 file = made / template.name.removesuffix(_NOT_OURS)
+                if file.suffix in chosen.suffixes:
+                    file = made / chosen.sources / file.name
+                    file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(_filled(text, values, file.suffix), encoding="utf-8")
         shutil.copyfile(path, made / values["FILE"])
         for weights in described.weights:  # found by their own names, from where the model is
@@ -125,7 +138,7 @@ def write_project(model: str | os.PathLike[str], language: str, folder: str | os
             target.rmdir()
         made.rename(target)
     written = tuple(sorted(file.relative_to(target) for file in target.rglob("*") if file.is_file()))
-    return Project(target, written, notes, (chosen.first, chosen.then.format(argument=values["ARGUMENT"])))
+    return Project(target, written, notes, tuple(each.format(argument=values["ARGUMENT"]) for each in chosen.commands))
 
 
 def _checked(model: Description, contract: Contract, language: Language) -> tuple[str, ...]:
@@ -153,10 +166,10 @@ def _values(path: Path, model: Description, contract: Contract, language: Langua
     file = f"{re.sub(r'[^A-Za-z0-9._-]+', '_', path.stem).strip('.') or 'model'}.onnx"
     kind = kind_of(contract)
     argument = {
-        "image": " image.png",
+        "image": f" {language.image}",
         "text": ' "To be"',
         "noise": f" {_plain(contract.labels[0])} 0" if contract.labels else " 0 0",
-    }.get(kind.takes, f" {language.inputs}")
+    }.get(kind.takes if kind.verb else "", f" {language.inputs}")
     return {
         "NAME": name,
         "PACKAGE": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "model",
@@ -166,7 +179,7 @@ def _values(path: Path, model: Description, contract: Contract, language: Langua
         "BYTES": str(model.summary.file_bytes),
         "SHA256": file_sha256(path),
         "IMAGE_DEPENDENCY": language.image_dependency if kind.takes in ("image", "noise") else "",
-        "USE": _use(kind, language, file),
+        "USE": example(kind, language.name, file),
     }
 
 
@@ -182,25 +195,6 @@ def _filled(text: str, values: Mapping[str, str], suffix: str) -> str:
         value = values[match[1]]
         if match[1] not in ("NAME", "DESCRIPTION"):
             return value
-        return html.escape(value) if suffix in (".html", ".md") else json.dumps(value, ensure_ascii=False)[1:-1]
+        return html.escape(value) if suffix in (".html", ".md", ".xml") else json.dumps(value, ensure_ascii=False)[1:-1]
 
     return re.sub(r"\{\{([A-Z0-9_]+)\}\}", shown, text)
-
-
-def _use(kind: Kind, language: Language, file: str) -> str:
-    """Lines of a README that use the project's modules."""
-    if language.name == "python":
-        return ""
-    node = language.name == "javascript"
-    runtime = "onnxruntime-node" if node else "./ort/ort.wasm.min.mjs"
-    read = f'await readFile("{file}")' if node else f'new Uint8Array(await (await fetch("{file}")).arrayBuffer())'
-    lines = [f'import * as ort from "{runtime}";', 'import { openArtifact } from "./artifact.mjs";']
-    lines += ['import { readFile } from "node:fs/promises";'] if node else []
-    call = {
-        "class": "const { classes, known } = await tasks.classify(artifact, { data, height, width, channels: 1 });",
-        "latent": "const { image, score } = await tasks.reconstruct(artifact, { data, height, width, channels: 1 });",
-        "text": 'for await (const piece of tasks.write(artifact, "To be", { seed: 0 })) show(piece);',
-        "image": "const image = await tasks.sample(artifact, 1, [0], 0);",
-    }.get(kind.returns if kind.verb else "", "const outputs = await artifact.run({ x: { dtype, shape, data } });")
-    lines += ['import * as tasks from "./tasks.mjs";'] if "tasks." in call else []
-    return "\n".join([*lines, "", f"const artifact = await openArtifact(ort, {read});", call])

@@ -1,0 +1,39 @@
+"""The lines of a project's README that use its modules in a program of one's own, by language and kind of model."""
+
+from __future__ import annotations
+
+from onnxferry.runtime.kinds import Kind
+
+
+def example(kind: Kind, language: str, file: str) -> str:
+    """Code of ``language`` that opens ``file`` and does what ``kind`` is for; "" for a language whose README has no such lines."""
+    write = {"javascript": _javascript, "web": _javascript, "cpp": _cpp}.get(language)
+    returns = kind.returns if kind.verb else ""  # a kind without a verb of its own runs on arrays
+    return "\n".join(write(returns, file, language)) if write else ""
+
+
+def _javascript(returns: str, file: str, language: str) -> list[str]:
+    node = language == "javascript"
+    runtime = "onnxruntime-node" if node else "./ort/ort.wasm.min.mjs"
+    read = f'await readFile("{file}")' if node else f'new Uint8Array(await (await fetch("{file}")).arrayBuffer())'
+    lines = [f'import * as ort from "{runtime}";', 'import { openArtifact } from "./artifact.mjs";']
+    lines += ['import { readFile } from "node:fs/promises";'] if node else []
+    call = {
+        "class": "const { classes, known } = await tasks.classify(artifact, { data, height, width, channels: 1 });",
+        "latent": "const { image, score } = await tasks.reconstruct(artifact, { data, height, width, channels: 1 });",
+        "text": 'for await (const piece of tasks.write(artifact, "To be", { seed: 0 })) show(piece);',
+        "image": "const image = await tasks.sample(artifact, 1, [0], 0);",
+    }.get(returns, "const outputs = await artifact.run({ x: { dtype, shape, data } });")
+    lines += ['import * as tasks from "./tasks.mjs";'] if "tasks." in call else []
+    return [*lines, "", f"const artifact = await openArtifact(ort, {read});", call]
+
+
+def _cpp(returns: str, file: str, language: str) -> list[str]:
+    call = {
+        "class": "const Classified answer = classify(artifact, Image{height, width, 1, pixels});",
+        "latent": "const Reconstructed answer = reconstruct(artifact, Image{height, width, 1, pixels});",
+        "text": 'write(artifact, "To be", Writing{}, [](std::string_view piece) { std::cout << piece; });',
+        "image": "const Image image = sample(artifact, 1, {0}, 0)[0];",
+    }.get(returns, 'const Arrays outputs = artifact.run({{"x", array_of<float>("float32", {2}, {1, 2.5})}});')
+    lines = ['#include "tasks.hpp"', "", f'Artifact artifact("{file}");']
+    return [*lines, 'if (!artifact.check().passed()) throw std::runtime_error("wrong answers on this machine");', call]
