@@ -72,9 +72,13 @@ def optimize_command(
     int8 (inner)     all of these but the first and the last convolution
     int8 (lstm)      LSTM in 8 bits, scaled as it runs
     int8             a text generator's weights in 8 bits
+    bf16             on CPUs with AMX: bfloat16 on OpenVINO, which then has to be installed
     float16          on CUDA: the network in float16 (plain, or after exact)
     float16-storage  for --goal smaller: weights stored in float16
     ```
+
+    A kept int8 is also scored and timed on OpenVINO, if it is installed. Its certificate then holds for that version, and for CPUs with
+    the same instruction sets.
 
     The columns × say how many times as fast as the original a candidate is, at that batch size, ± the noise of the measurement.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import onnx
 
+from onnxferry.export.optimize.backends import bfloat16_pays
 from onnxferry.export.optimize.rewrites.float16 import float16
 from onnxferry.export.optimize.rewrites.gptq import layer_moments
 from onnxferry.export.optimize.rewrites.layout import channels_last
@@ -32,6 +33,7 @@ class Candidate:
     build: Callable[[], onnx.ModelProto | None]  # None if it changes nothing in this model
     rows_alone: bool = False  # its rows would share a scale
     rung: str = ""  # how much of the model it takes, where a tag has several; the best one is written
+    precision: str = ""  # that the same graph runs with, on OpenVINO; "" for ONNX Runtime, in the graph's own
 
 
 def candidates_for(model: onnx.ModelProto, kind: Kind, goal: str, calibration: Samples, device: str = "cpu") -> list[Candidate]:
@@ -47,6 +49,8 @@ def candidates_for(model: onnx.ModelProto, kind: Kind, goal: str, calibration: S
     ]
     if goal == "smaller":
         found.append(Candidate("float16-storage", "weights stored in float16", lambda: float16_storage(model)))
+    if goal == "faster" and device == "cpu" and kind.returns != "text" and bfloat16_pays():
+        found.append(Candidate("bf16", "bfloat16 on OpenVINO", lambda: model, precision="bfloat16"))
     operators = {node.op_type for node in model.graph.node}
     if kind.returns == "text":
         found.append(Candidate("int8", "the loop's weights in 8 bits, a scale a block", lambda: eight_bit_loop(model)))

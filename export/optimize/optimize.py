@@ -22,15 +22,18 @@ import onnx
 
 from onnxferry.export.graphs.reading import load_onnx
 from onnxferry.export.graphs.writer import checked_target, write_artifact
+from onnxferry.export.optimize.backends import entry, golden_rms, larger, on_openvino, rms_of
 from onnxferry.export.optimize.budget import Budget, Judge, parse_budget
 from onnxferry.export.optimize.candidates import Candidate, candidates_for
 from onnxferry.export.optimize.samples import SCORED, Samples, samples_for
 from onnxferry.export.optimize.score import Score, needed_budget, outputs_of, score, written_score
 from onnxferry.export.optimize.timing import Speed, compare_speed, machine_name, ort_version, rotating
-from onnxferry.runtime.artifact.comparison import absolute_difference, rms_share
+from onnxferry.runtime.artifact.comparison import absolute_difference
 from onnxferry.runtime.artifact.contract import Contract, Golden, kind_of
 from onnxferry.runtime.artifact.tolerances import Tolerance, golden_tolerance
 from onnxferry.runtime.artifact.zoo import find_model
+from onnxferry.runtime.engine.backends.choose import OPENVINO, AnyEngine
+from onnxferry.runtime.engine.backends.openvino import OpenVINOEngine
 from onnxferry.runtime.engine.engine import Engine, PlacementWarning
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import InputError, OnnxFerryError, first_line
@@ -66,6 +69,7 @@ class Verdict:
     rows_alone: bool = False
     file: str = ""  # name of what was written
     rung: str = ""  # how much of the model it takes, where several share a tag
+    precision: str = ""  # of the same graph on OpenVINO; "" for ONNX Runtime
     rms: Mapping[str, float] = field(default_factory=dict)  # by output, of the differences where it was scored, as a share of it
 
     @property
@@ -249,11 +253,11 @@ def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
         payload = model.SerializeToString(deterministic=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PlacementWarning)  # how fast it is shows what falls to the CPU
-            engine = Engine(payload, device=bench.device)
+            engine = _opened(payload, candidate, bench)
         with engine:
             variant = outputs_of(engine, bench.samples.feeds, candidate.rows_alone)
             scored = score(bench.budget, bench.expected, variant, bench.samples.labels)
-            facts: dict[str, Any] = {"bytes": len(payload), "score": scored, "rms": _rms(bench.expected, variant)}
+            facts: dict[str, Any] = {"bytes": len(payload), "score": scored, "rms": rms_of(bench.expected, variant)}
             if not scored.inside:
                 return no(f"outside the budget: {scored.words}", **facts)
             if bench.text():
@@ -263,7 +267,7 @@ def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
             samples = _goldens(engine, contract, bench.expected, variant)
             if isinstance(samples, str):
                 return no(samples, **facts)
-            facts["rms"] = _larger(facts["rms"], _golden_rms(engine, samples[0]))
+            facts["rms"] = larger(facts["rms"], golden_rms(engine, samples[0]))
             speed = {batch: _speed(bench, engine, batch, candidate.rows_alone) for batch in bench.batches}
     except OnnxFerryError as error:
         return no(str(error).splitlines()[0])
@@ -275,33 +279,18 @@ def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
             return no(f"not smaller: {len(payload)} bytes, the original {bench.size}", **facts)
     elif not any(each.faster for each in speed.values()):
         return no("not faster than the original by more than the noise", **facts)
-    verdict = Verdict(candidate.tag, candidate.what, True, scored.words, rows_alone=candidate.rows_alone, rung=candidate.rung, **facts)
+    named: dict[str, Any] = {"rows_alone": candidate.rows_alone, "rung": candidate.rung, "precision": candidate.precision}
+    verdict = Verdict(candidate.tag, candidate.what, True, scored.words, **named, **facts)
     return verdict, model, samples
 
 
-def _rms(expected: Mapping[str, np.ndarray], variant: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Of outputs that are numbers or images: a decision has no distance."""
-    compared = [name for name, a in expected.items() if name in variant and (a.dtype.kind == "f" or (a.dtype == np.uint8 and a.ndim >= 3))]
-    return {name: float(f"{share:.3g}") for name in compared if (share := rms_share([expected[name]], [variant[name]])) < math.inf}
+def _opened(payload: bytes, candidate: Candidate, bench: _Bench) -> AnyEngine:
+    if candidate.precision:
+        return OpenVINOEngine(payload, threads=bench.original.threads, precision=candidate.precision)
+    return Engine(payload, device=bench.device)
 
 
-def _golden_rms(engine: Engine, goldens: Sequence[Golden]) -> dict[str, float]:
-    """As :func:`_rms`, of the golden samples: they are few, and may be harder than what it was scored on."""
-    pairs = [(golden.outputs, engine.run(golden.inputs)) for golden in goldens]
-    found: dict[str, float] = {}
-    for name in {name for outputs, _ in pairs for name in outputs}:
-        both = [(outputs[name], actual[name]) for outputs, actual in pairs if name in outputs]
-        share = rms_share([one for one, _ in both], [other for _, other in both])
-        if share < math.inf:
-            found[name] = float(f"{share:.3g}")
-    return found
-
-
-def _larger(scored: Mapping[str, float], goldens: Mapping[str, float]) -> dict[str, float]:
-    return {name: max(share, goldens.get(name, 0.0)) for name, share in scored.items()}
-
-
-def _speed(bench: _Bench, engine: Engine, batch: int, rows_alone: bool) -> Speed:
+def _speed(bench: _Bench, engine: AnyEngine, batch: int, rows_alone: bool) -> Speed:
     if not bench.text():
         return compare_speed(bench.original, engine, rotating(bench.samples.feeds, batch), rows_alone=rows_alone, seconds=bench.seconds)
     prompts = rotating({"prompt": bench.samples.feeds["prompt"][:, :16]}, batch, count=4)
@@ -311,7 +300,7 @@ def _speed(bench: _Bench, engine: Engine, batch: int, rows_alone: bool) -> Speed
 
 
 def _goldens(
-    engine: Engine, contract: Contract, expected: Mapping[str, np.ndarray], variant: Mapping[str, np.ndarray]
+    engine: AnyEngine, contract: Contract, expected: Mapping[str, np.ndarray], variant: Mapping[str, np.ndarray]
 ) -> tuple[tuple[Golden, ...], dict[str, Tolerance]] | str:
     """The source's golden samples and the tolerances that the variant is held to from now on; or why they do not hold.
 
@@ -358,10 +347,16 @@ def _written(
             verdicts.append(dataclasses.replace(verdict, kept=False, words=f"inside, but {better.name} beats it: {verdict.words}"))
             continue
         target = folder / f"{path.stem}.{verdict.tag}.onnx"
-        certified = contract.replace(goldens=goldens, tolerances=tolerances, certificate=_certificate(verdict, bench, digest))
+        elsewhere = {}
+        if verdict.tag == "int8" and not verdict.rows_alone and not bench.text():
+            payload, facts = model.SerializeToString(deterministic=True), (bench.expected, goldens, bench.batches, bench.seconds)
+            elsewhere = on_openvino(payload, bench.original, bench.budget, bench.samples, *facts)
+        certificate = _certificate(verdict, bench, digest, elsewhere)
+        certified = contract.replace(goldens=goldens, tolerances=tolerances, certificate=certificate)
 
-        def replay(file: Path, certified: Contract = certified) -> None:
-            with Engine(file, device=bench.device) as engine:
+        def replay(file: Path, certified: Contract = certified, precision: str = verdict.precision) -> None:
+            opened = OpenVINOEngine(file, precision=precision) if precision else Engine(file, device=bench.device)
+            with opened as engine:
                 if certified.goldens:
                     replay_goldens(engine.run, certified).raise_if_failed(file.name)
 
@@ -393,16 +388,20 @@ def _sure(verdict: Verdict) -> float:
     return math.exp(statistics.fmean(math.log(max(s.ratio - 2 * s.noise, 0.01)) for s in verdict.speed.values()))
 
 
-def _certificate(verdict: Verdict, bench: _Bench, digest: str) -> dict[str, Any]:
-    """The certificate, as the runtime reads it."""
+def _certificate(verdict: Verdict, bench: _Bench, digest: str, backends: Mapping[str, Any]) -> dict[str, Any]:
+    """The certificate, as the runtime reads it. ``backends``: what it says of others than the one that it was made for."""
     made = verdict.score
+    scored = {} if made is None else {"metric": made.metric, "source": made.source, "variant": made.variant, "n": made.n}
+    own = {"backend": OPENVINO} if verdict.precision else {}
+    if verdict.precision:
+        backends = {OPENVINO: entry(verdict.precision, scored, verdict.rms, verdict.speed)}
     certificate: dict[str, Any] = {
         "variant": verdict.tag,
         **({"rung": verdict.rung} if verdict.rung else {}),
         "of": digest,
         "goal": bench.goal,
         "budget": bench.budget.words,
-        "score": {} if made is None else {"metric": made.metric, "source": made.source, "variant": made.variant, "n": made.n},
+        "score": scored,
         # So that another machine, whose kernels may round otherwise, can tell (runtime/tune_search.py).
         **({} if bench.text() else {"rms": dict(verdict.rms)}),
         "data": bench.samples.words,
@@ -411,5 +410,7 @@ def _certificate(verdict: Verdict, bench: _Bench, digest: str) -> dict[str, Any]
         "device": bench.device,
         "machine": machine_name(bench.device),
         "onnxruntime": ort_version(),
+        **own,
+        **({"backends": dict(backends)} if backends else {}),
     }
     return {**certificate, "rows_alone": True} if verdict.rows_alone else certificate

@@ -13,7 +13,7 @@ from onnxferry.export.optimize.samples import Samples, count_rows, rows_of
 from onnxferry.export.parity.measures import psnr
 from onnxferry.export.parity.tolerances import BUDGET_ROUNDING, WRITTEN_NATS
 from onnxferry.runtime.artifact.comparison import absolute_difference
-from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.errors import InputError
 
 SAME_PSNR = 150.0
@@ -59,7 +59,7 @@ def needed_budget(score: Score) -> tuple[str, float]:
     return "", math.inf
 
 
-def outputs_of(engine: Engine, feeds: Mapping[str, np.ndarray], rows_alone: bool = False) -> dict[str, np.ndarray]:
+def outputs_of(engine: Runner, feeds: Mapping[str, np.ndarray], rows_alone: bool = False) -> dict[str, np.ndarray]:
     """All rows' outputs, run in batches, or row by row."""
     step = 1 if rows_alone else SCORE_BATCH_SIZE
     parts = [engine.run(rows_of(feeds, slice(i, i + step))) for i in range(0, count_rows(feeds), step)]
@@ -149,7 +149,7 @@ def _rtol(budget: Budget, original: Mapping[str, np.ndarray], variant: Mapping[s
     return Score("rtol", None, worst, n, worst <= budget.limit, f"largest relative difference {worst:.2g}, of the output {where!r}")
 
 
-def written_score(original: Engine, variant: Engine, samples: Samples, rows_alone: bool) -> tuple[bool, str]:
+def written_score(original: Runner, variant: Runner, samples: Samples, rows_alone: bool) -> tuple[bool, str]:
     """Whether what a text variant writes is as likely to the original as what that writes itself: log_probabilities only read."""
     rng = np.random.default_rng(5)
     prompts = samples.feeds["prompt"][:WRITTEN_ROWS, :32]

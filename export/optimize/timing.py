@@ -11,7 +11,7 @@ from itertools import chain
 import numpy as np
 
 from onnxferry.export.optimize.samples import count_rows, rows_of
-from onnxferry.runtime.engine.engine import Engine
+from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.machine.cpu import cpu_name
 from onnxferry.runtime.machine.nvidia import device_names
 from onnxferry.runtime.timing import median_and_error, ratios, repeat_for, time_in_turns
@@ -44,7 +44,7 @@ class Speed:
         return self.ratio - 2 * self.noise > 1.02
 
 
-def compare_speed(original: Engine, variant: Engine, feeds: Sequence[Feeds], *, rows_alone: bool = False, seconds: float = 1.0) -> Speed:
+def compare_speed(original: Runner, variant: Runner, feeds: Sequence[Feeds], *, rows_alone: bool = False, seconds: float = 1.0) -> Speed:
     """Medians of rounds in which each side runs all of ``feeds`` once, in turns; ``rows_alone``: the variant runs one row at a time."""
     sides = {"original": (original, [[each] for each in feeds]), "variant": (variant, [[each] for each in feeds])}
     if rows_alone:
@@ -59,7 +59,7 @@ def compare_speed(original: Engine, variant: Engine, feeds: Sequence[Feeds], *, 
     return Speed(ratio, error, medians["original"], medians["variant"])
 
 
-def _run_each(engine: Engine, feeds: Sequence[Feeds]) -> None:
+def _run_each(engine: Runner, feeds: Sequence[Feeds]) -> None:
     for each in feeds:
         engine.run(each)
 

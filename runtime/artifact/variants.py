@@ -30,6 +30,10 @@ DECODER = "decoder"
 _TAG = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 
+ORT = "onnxruntime"
+"""The back end that a variant is made for, if its certificate names no other."""
+
+
 _WORDS = 200  # characters of a certificate's text that are kept
 
 
@@ -49,7 +53,7 @@ class Variant:
     device: str  # "cpu" or "cuda": where that was measured, and what the certificate holds for
     machine: str  # CPU or GPU on which its speed was measured
     onnxruntime: str  # version with which its speed was measured
-    backend: str  # what it was scored and measured on, and what the certificate holds for: "onnxruntime", "openvino"
+    backends: Mapping[str, Mapping[str, Any]]  # what it was scored on and is certified for, that which it was made for first
 
     @property
     def path(self) -> Path:
@@ -65,7 +69,7 @@ class Variant:
         parts = [f"within {self.budget}"] if self.budget else []
         parts += [f"{ratio:.2g} × {'as fast at batch ' if i == 0 else 'at '}{batch}" for i, (batch, ratio) in enumerate(self.speed.items())]
         parts += [f"on {self.device.upper()}"] if self.device != "cpu" else []
-        parts += [f"on {self.backend}"] if self.backend != "onnxruntime" else []
+        parts += [f"on {', '.join(self.backends)}"] if list(self.backends) != [ORT] else []
         parts += [f"{self.variant_bytes / self.original_bytes:.0%} of the bytes"] if self.original_bytes else []
         return ", ".join(parts) or "certified"
 
@@ -182,7 +186,7 @@ def _variant(tag: str, file: Description, original: Description) -> Variant:
         device=_text(certificate, "device") or "cpu",  # the first certificates did not say
         machine=_text(certificate, "machine"),
         onnxruntime=_text(certificate, "onnxruntime"),
-        backend=certified_backend(certificate),
+        backends=certified_backends(certificate),
     )
 
 
@@ -217,10 +221,14 @@ def _text(certificate: Mapping[str, Any], key: str) -> str:
     return value[:_WORDS] if isinstance(value, str) else ""
 
 
-def certified_backend(certificate: Mapping[str, Any]) -> str:
-    """Which back end a variant was scored on; the first certificates did not say, and were of ONNX Runtime."""
-    name = certificate.get("backend", "onnxruntime")
-    return name if isinstance(name, str) and re.fullmatch(r"[a-z0-9-]{1,64}", name) else "onnxruntime"
+def certified_backends(certificate: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Which back ends a variant is certified for, and what the certificate says of each: rms, speed and, of others than ONNX Runtime,
+    version, precision and CPU features. The one that it was made for comes first; the first certificates did not say, and were of
+    ONNX Runtime."""
+    listed = certificate.get("backends")
+    others = listed.items() if isinstance(listed, Mapping) else ()
+    found = {name: entry for name, entry in others if re.fullmatch(r"[a-z0-9-]{1,64}", str(name)) and isinstance(entry, Mapping)}
+    return found if certificate.get("backend", ORT) != ORT else {ORT: certificate, **found}
 
 
 def certified_speeds(value: object) -> dict[int, float]:

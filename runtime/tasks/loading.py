@@ -102,6 +102,9 @@ def load(
             raise InputError(f"isolated must be True, False or SandboxLimits(...), got {isolated!r}")
         return _load_isolated(path, threads, None if isinstance(isolated, bool) else isolated, limits, timeout, verify)
     chosen = {} if variant is None else _chosen_variants(path, variant, device, providers, limits)
+    for certified in chosen.values() if backend is not None else ():
+        if backend not in certified.backends:
+            raise ArtifactError(f"{certified.path.name} is certified for {', '.join(certified.backends)} alone, not for {backend}")
 
     def described(file: Path) -> Description:
         model = describe(file, limits)
@@ -118,7 +121,7 @@ def load(
         model = certified.file if certified else described(file)
         if verify and certified:
             check_shipped(certified.path, model.digest)
-        runs = backend or (certified.backend if certified and providers is None else ort.ONNXRUNTIME)
+        runs = backend or (next(iter(certified.backends)) if certified and providers is None else ort.ONNXRUNTIME)
         if runs != ort.ONNXRUNTIME:
             from onnxferry.runtime.engine.backends.choose import open_backend
 

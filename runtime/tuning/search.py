@@ -19,7 +19,7 @@ import numpy as np
 from onnxferry.runtime.artifact.comparison import compare_output, rms_share
 from onnxferry.runtime.artifact.describe import Description
 from onnxferry.runtime.artifact.tolerances import allowed_rms, certified_rms, setting_tolerance
-from onnxferry.runtime.artifact.variants import certified_speeds
+from onnxferry.runtime.artifact.variants import certified_backends, certified_speeds
 from onnxferry.runtime.engine.backends.choose import AnyEngine
 from onnxferry.runtime.engine.ort import ONNXRUNTIME, Sizes
 from onnxferry.runtime.engine.replay import replay
@@ -131,7 +131,7 @@ class Pool:
 
     def certificate(self, setting: Setting) -> Mapping[str, Any]:
         contract = self.engine(replace(setting, binding="run")).contract
-        return contract.certificate if contract else {}
+        return certified_backends(contract.certificate).get(setting.backend, {}) if contract else {}
 
     def close(self) -> None:
         for engine in self.engines.values():

@@ -295,7 +295,7 @@ def _settings(variants: Sequence[Variant], counts: Sequence[int], default: Setti
     A variant runs on the back end that it is certified for; on the others, the file itself.
     """
     promised = sorted(variants, key=lambda variant: -max(variant.speed.values(), default=1.0))
-    ways = [(variant.tag, variant.backend) for variant in promised]
+    ways = [(variant.tag, name) for variant in promised for name in variant.backends if name == ort.ONNXRUNTIME or name in backends]
     ways += [("", backend) for backend in (ort.ONNXRUNTIME, *backends)]
     settings = [Setting(tag, count, backend=backend) for count in counts for tag, backend in ways]
     return [setting for setting in settings if setting != default]

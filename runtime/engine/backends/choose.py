@@ -12,7 +12,7 @@ from typing import Any
 
 from onnxferry.runtime.arguments import instead
 from onnxferry.runtime.artifact.describe import Description
-from onnxferry.runtime.artifact.variants import certified_backend
+from onnxferry.runtime.artifact.variants import certified_backends
 from onnxferry.runtime.engine.backends import plugins
 from onnxferry.runtime.engine.backends.openvino import OpenVINOEngine
 from onnxferry.runtime.engine.engine import Engine
@@ -27,8 +27,8 @@ BACKENDS = (ONNXRUNTIME, OPENVINO, *plugins.KNOWN)
 """All that :func:`open_backend` takes, and every other wheel that is named like a plugin provider's."""
 
 
-PRECISIONS = {"float32": (), "bfloat16": ("amx_bf16",)}
-"""Arithmetic that a back end can be asked for, and what a CPU needs to have for it to be faster than float32."""
+PRECISIONS = ("float32", "bfloat16")
+"""Arithmetic that a back end can be asked for."""
 
 
 AnyEngine = Engine | OpenVINOEngine
@@ -88,21 +88,22 @@ def certified_precision(model: Description, backend: str) -> str:
     certificate = model.contract.certificate if model.contract is not None else {}
     if not certificate:
         return "float32"
-    made_for = certified_backend(certificate)
-    if made_for != backend:
+    backends = certified_backends(certificate)
+    if backend not in backends:
+        made_for = ", ".join(backends) or "another back end"
         raise ArtifactError(f"{model.name} is certified for {made_for} alone, not for {backend}; `onnxferry optimize` certifies it here")
-    if made_for == ONNXRUNTIME:
+    if backend == ONNXRUNTIME:
         return "float32"
-    version = version_of(backend)
-    if certificate.get("backend_version") != version:
+    entry, version = backends[backend], version_of(backend)
+    if entry.get("version") != version:
         raise ArtifactError(
-            f"{model.name} is certified for {backend} {str(certificate.get('backend_version'))[:40]}, and "
+            f"{model.name} is certified for {backend} {str(entry.get('version'))[:40]}, and "
             f"{version or 'none'} is installed; `onnxferry optimize` certifies it here"
         )
-    precision = certificate.get("precision", "float32")
+    precision = entry.get("precision", "float32")
     if precision not in PRECISIONS:
         raise ArtifactError(f"{model.name} is certified for the precision {str(precision)[:40]!r}, which this version does not know")
-    wanted = certificate.get("cpu_features", ())
+    wanted = entry.get("cpu_features", ())
     missing = missing_features(wanted if isinstance(wanted, list) else ())
     if missing:
         raise ArtifactError(f"{model.name} is certified for CPUs with {', '.join(missing)}, which this one lacks: its results would differ")

@@ -13,16 +13,26 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxferry.export.optimize import backends as backends_module
 from onnxferry.export.optimize import optimize as module
 from onnxferry.export.optimize.budget import parse_budget
 from onnxferry.export.optimize.optimize import Verdict, optimize
 from onnxferry.export.optimize.rewrites.quantize import count_int8, dynamic_lstm, float16_storage, static_int8
 from onnxferry.export.optimize.score import Score, needed_budget, score
 from onnxferry.export.optimize.timing import Speed
+from onnxferry.runtime import load
+from onnxferry.runtime.artifact.comparison import rms_share
 from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.artifact.describe import describe
+from onnxferry.runtime.artifact.variants import certified_variants
 from onnxferry.runtime.cli.main import main
+from onnxferry.runtime.engine.backends.choose import version_of
+from onnxferry.runtime.engine.backends.openvino import OpenVINOEngine
 from onnxferry.runtime.engine.engine import Engine
-from onnxferry.runtime.errors import DataError, ExportError, InputError
+from onnxferry.runtime.engine.replay import replay
+from onnxferry.runtime.errors import ArtifactError, DataError, ExportError, InputError
+from onnxferry.runtime.tuning.plan import Setting
+from onnxferry.runtime.tuning.tune import tune
 
 RNG = np.random.default_rng(0)
 
@@ -155,6 +165,54 @@ def test_a_kept_variant_carries_its_certificate(network: Path, twice_as_fast: No
         optimize(eight, data=network.with_name("data.npz"))
 
 
+@pytest.mark.skipif(not version_of("openvino"), reason="OpenVINO is not installed")
+def test_eight_bits_are_certified_for_openvino_too(network: Path, twice_as_fast: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the same budget, for the installed version and this CPU alone; what is outside of it there is not said to be inside."""
+    monkeypatch.setattr(backends_module, "compare_speed", lambda *a, **k: Speed(3.0, 0.01, 3e-3, 1e-3))
+    data, eight = network.with_name("data.npz"), network.with_name("net.int8.onnx")
+    optimize(network, data=data, budget="psnr 20", batches=(1,), seconds=0.01)
+    (variant,) = [each for each in certified_variants(network) if each.tag == "int8"]
+    assert list(variant.backends) == ["onnxruntime", "openvino"]
+    entry = variant.backends["openvino"]
+    assert (entry["version"], entry["precision"]) == (version_of("openvino"), "float32")
+    assert entry["cpu_features"] == backends_module.features_here()
+    assert entry["speed"] == {"1": 3.0}
+    assert entry["score"]["metric"] == "psnr"
+    assert entry["score"]["variant"] >= 20
+    assert 0 < entry["rms"]["y"] < 0.1
+    with load(network, variant="int8", backend="openvino", threads=1) as model, Engine(network, device="cpu") as original:
+        x = np.load(data)["x"][:5]
+        assert model.engine.providers == ("OpenVINO",)
+        assert rms_share([original.run({"x": x})["y"]], [model.run({"x": x})["y"]]) < 0.1
+    assert ("int8", "openvino") in {(setting.variant, setting.backend) for setting in tried_settings(network)}
+    monkeypatch.setattr(backends_module, "score", lambda *a: Score("psnr", None, 3.0, 8, False, ""))
+    optimize(network, data=data, budget="psnr 20", batches=(1,), seconds=0.01)
+    contract = describe(eight).contract
+    assert contract is not None
+    assert "backends" not in contract.certificate
+
+
+def tried_settings(path: Path) -> list[Setting]:
+    plan = tune(path, [1], threads=1, seconds=5, remember=False).plans[1]
+    return [trial.setting for trial in plan.trials]
+
+
+@pytest.mark.skipif(not backends_module.bfloat16_pays(), reason="this CPU has no AMX, or OpenVINO is not installed")
+def test_bfloat16_is_certified_for_openvino_alone(network: Path, twice_as_fast: None) -> None:
+    optimize(network, data=network.with_name("data.npz"), budget="psnr 20", batches=(1,), seconds=0.01)
+    (variant,) = [each for each in certified_variants(network) if each.tag == "bf16"]
+    assert list(variant.backends) == ["openvino"]
+    assert variant.backends["openvino"]["precision"] == "bfloat16"
+    with load(network, variant="bf16", threads=1) as model:
+        assert isinstance(model.engine, OpenVINOEngine)
+        assert model.engine.precision == "bfloat16"
+        assert replay(model.engine).passed or not model.engine.contract.goldens
+    with pytest.raises(ArtifactError, match="certified for openvino alone, not for onnxruntime"):
+        load(network, variant="bf16", backend="onnxruntime")
+    with load(network, backend="openvino", threads=1) as model:
+        assert model.engine.precision == "float32"
+
+
 def test_the_folder_is_made_and_where_it_cannot_be_it_is_said(network: Path, twice_as_fast: None) -> None:
     far = network.parent / "made" / "for it"
     result = optimize(network, data=network.with_name("data.npz"), budget="psnr 20", batches=(1,), seconds=0.01, folder=far)
@@ -192,7 +250,7 @@ def test_what_is_tried_and_what_it_would_need_is_shown(network: Path, capsys: py
     assert "int8 (between): outside the budget" in err  # line by line, also where stderr is no terminal
     assert "× batch 1" in out
     last = out.strip().splitlines()[-1]
-    assert re.fullmatch(r'nothing was kept; int8 \(\w+\) needs --budget "rtol 0\.\d+"', last), last
+    assert re.fullmatch(r'nothing was kept; (int8 \(\w+\)|bf16) needs --budget "rtol 0\.\d+"', last), last
     assert list(network.parent.glob("net.*.onnx")) == []
 
 

@@ -230,18 +230,17 @@ def test_a_plugin_without_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def certificate(**changes: Any) -> dict[str, Any]:
-    version = choose.version_of("openvino")
-    return {"backend": "openvino", "backend_version": version, "precision": "bfloat16", "cpu_features": [], **changes}
+    entry = {"version": choose.version_of("openvino"), "precision": "bfloat16", "cpu_features": [], **changes}
+    return {"backend": "openvino", "backends": {"openvino": entry}}
 
 
 @needs_openvino
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backend_version": "2020.1"}, "is certified for openvino 2020.1, and .* is installed"),
+        ({"version": "2020.1"}, "is certified for openvino 2020.1, and .* is installed"),
         ({"cpu_features": ["amx_from_the_future"]}, "certified for CPUs with amx_from_the_future, which this one lacks"),
         ({"precision": "float8"}, "precision 'float8', which this version does not know"),
-        ({"backend": "onnxruntime"}, "is certified for onnxruntime alone, not for openvino"),
     ],
 )
 def test_reduced_precision_needs_a_certificate_that_holds_here(
@@ -252,6 +251,15 @@ def test_reduced_precision_needs_a_certificate_that_holds_here(
         choose.open_backend("openvino", describe(file))
     with pytest.raises(ArtifactError, match=message):
         load(recogniser, variant="bf16", backend="openvino")
+
+
+def test_eight_bits_need_a_certificate_of_the_back_end(recogniser: Path, certify: Make) -> None:
+    """That of ONNX Runtime says nothing of another one's kernels."""
+    file = certify(recogniser, "int8")
+    with pytest.raises(ArtifactError, match="is certified for onnxruntime alone, not for openvino"):
+        choose.open_backend("openvino", describe(file))
+    with pytest.raises(ArtifactError, match="is certified for onnxruntime alone"):
+        load(recogniser, variant="int8", backend="openvino")
 
 
 @needs_openvino
