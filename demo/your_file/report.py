@@ -61,6 +61,8 @@ def check_rows(comparisons: Sequence[Mapping[str, Any]]) -> list[tuple[str, str,
         found = "-" if each["max_abs"] is None else f"{each['max_abs']:.3g}"
         none = say("yours.allowed none")
         allowed = f"{each['atol']:g} + {each['rtol']:g} |x|" if each["rtol"] else f"{each['atol']:g}" if each["atol"] else none
+        if each["rms_allowed"] is not None:  # of a variant: all elements together
+            allowed = f"rms {each['rms_allowed']:.1%}"
         result = say("yours.test.passed") if each["passed"] else say("yours.test.failed", problem=each["problem"])
         rows.append((str(each["sample"]), each["output"], found, allowed, result))
     return rows

@@ -143,6 +143,7 @@ def _check(path: str) -> dict[str, Any]:
             "max_abs": json_safe(c.max_abs),
             "rtol": c.tolerance.rtol,
             "atol": c.tolerance.atol,
+            "rms_allowed": c.rms_allowed,
         }
         for c in report.comparisons
     ]

@@ -27,6 +27,8 @@ class Comparison:
     worst: tuple[int, ...] | None  # index of the element that is furthest outside its tolerance, or nearest to it
     actual: float | None  # that element
     expected: float | None
+    rms: float | None = None  # root mean square of the differences of all samples, as a share of that of what is expected
+    rms_allowed: float | None = None  # of an output that is held to its certificate by that; the tolerance then says nothing
 
 
 def absolute_difference(actual: np.ndarray, expected: np.ndarray, equal_nan: bool = False) -> np.ndarray:

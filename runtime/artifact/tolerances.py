@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,10 @@ class Tolerance:
 
 EXACT = Tolerance(rtol=0.0, atol=0.0)
 """For integers and booleans, where the contract names no tolerance: decisions and bytes are right or wrong."""
+
+
+ANY_NUMBER = Tolerance(rtol=0.0, atol=sys.float_info.max)
+"""Of an output that is judged as a whole, by the root mean square of its differences: its elements have to be numbers."""
 
 
 def golden_tolerance(dtype: np.dtype[Any]) -> Tolerance:
@@ -68,6 +73,11 @@ def certified_rms(certificate: Mapping[str, Any]) -> dict[str, float]:
 def allowed_rms(share: float) -> float:
     """How far it may be here, by the same measure."""
     return VARIANT_FACTOR * share + VARIANT_SHARE
+
+
+def rms_limits(certificate: Mapping[str, Any]) -> dict[str, float]:
+    """By output, the root mean square that a certified variant is held to (:func:`allowed_rms`); one that would allow anything is none."""
+    return {name: limit for name, share in certified_rms(certificate).items() if (limit := allowed_rms(share)) < 1}
 
 
 # A certified variant may be this many times as far from its original as where it was certified, plus this share of the output's size.

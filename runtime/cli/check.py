@@ -239,8 +239,10 @@ def _json(comparison: Comparison) -> dict[str, Any]:
         "passed": comparison.passed,
         "problem": comparison.problem,
         "max_abs": comparison.max_abs,
-        "rtol": comparison.tolerance.rtol,
-        "atol": comparison.tolerance.atol,
+        "rtol": comparison.tolerance.rtol if comparison.rms_allowed is None else None,
+        "atol": comparison.tolerance.atol if comparison.rms_allowed is None else None,
+        "rms": comparison.rms,
+        "rms_allowed": comparison.rms_allowed,
         "worst": comparison.worst,
         "actual": comparison.actual,
         "expected": comparison.expected,
@@ -251,6 +253,8 @@ def _print_table(report: GoldenReport) -> None:
     table = new_table("sample", "output", "max difference", "allowed", "verdict", right=("sample", "max difference"))
     for c in report.comparisons:
         allowed = allowed_words(c.tolerance.rtol, c.tolerance.atol)
+        if c.rms is not None and c.rms_allowed is not None:
+            allowed = f"rms {c.rms_allowed:.1%}, is {c.rms:.1%}"
         verdict = Text("passed", "green") if c.passed else Text("failed", "bold red")
         table.add_row(str(c.sample), plain(c.output), "-" if c.max_abs is None else f"{c.max_abs:.3g}", allowed, verdict)
     console = stdout()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnxferry.runtime.artifact.comparison import Comparison, allowed_difference, compare_output, rms_share
 from onnxferry.runtime.artifact.contract import Contract
-from onnxferry.runtime.artifact.tolerances import LOOSE_SHARE, allowed_rms, certified_rms, golden_tolerance
+from onnxferry.runtime.artifact.tolerances import ANY_NUMBER, LOOSE_SHARE, golden_tolerance, rms_limits
 from onnxferry.runtime.engine.batches import per_row_run
 from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.errors import CheckFailedError
@@ -46,43 +46,40 @@ def replay_goldens(run: Run, contract: Contract, allow_loose: bool = True) -> Go
     """Runs every golden sample and compares every output by the contract's tolerance for it.
 
     Floating-point outputs without a tolerance in the contract are held to that of float32 (rtol 1e-4, atol 1e-5); others must be equal.
-    The outputs of a certified variant are also held to what its certificate measured (:func:`tolerances.allowed_rms`, over all samples):
-    one pixel of an 8-bit image may be far off, and its tolerance is as wide, but not all of them.
-    ``allow_loose``: False to fail where a tolerance is of the output's own size (:data:`tolerances.LOOSE_SHARE`); of a variant, what its
-    certificate measured decides.
+    The outputs of a certified variant that its certificate measured are held to that instead (:func:`tolerances.rms_limits`, over all
+    samples): one pixel of an 8-bit image may be far off, so a tolerance for each pixel would pass any image.
+    ``allow_loose``: False to fail where a tolerance is of the output's own size (:data:`tolerances.LOOSE_SHARE`).
     """
-    measured = {name: allowed_rms(share) for name, share in certified_rms(contract.certificate).items() if allowed_rms(share) < 1}
+    limits = rms_limits(contract.certificate)
     comparisons = []
-    compared: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in measured}
+    compared: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in limits}
     for sample, golden in enumerate(contract.goldens):
         actual = run(golden.inputs)
         for output, expected in golden.outputs.items():
             tolerance = contract.tolerances.get(output) or golden_tolerance(expected.dtype)
-            comparison = compare_output(sample, output, actual.get(output), expected, tolerance)
-            if output in measured and comparison.max_abs is not None:
+            comparison = compare_output(sample, output, actual.get(output), expected, ANY_NUMBER if output in limits else tolerance)
+            if output in limits and comparison.max_abs is not None:
                 compared[output].append((expected, actual[output]))
             if expected.size or not comparison.passed:  # a comparison of no elements is none
-                if output not in measured:
+                if output not in limits:
                     comparison = _unless_vacuous(comparison, expected)
                     if not allow_loose and not contract.certificate:
                         comparison = _unless_loose(comparison, expected)
                 comparisons.append(comparison)
-    problems = {name: problem for name, pairs in compared.items() if (problem := _too_far(pairs, measured[name]))}
-    return GoldenReport(tuple(_unless_too_far(comparison, problems) for comparison in comparisons))
+    found = {name: rms_share([one for one, _ in pairs], [other for _, other in pairs]) for name, pairs in compared.items() if pairs}
+    return GoldenReport(tuple(_with_rms(comparison, found, limits) for comparison in comparisons))
 
 
-def _too_far(pairs: Sequence[tuple[np.ndarray, np.ndarray]], allowed: float) -> str:
-    """What is wrong with an output that is certified to be near the expected one; "" if nothing."""
-    found = rms_share([expected for expected, _ in pairs], [actual for _, actual in pairs])
-    if found <= allowed:
-        return ""
-    return f"it is {found:.1%} off (root mean square of all samples), and its certificate allows {allowed:.1%}"
-
-
-def _unless_too_far(comparison: Comparison, problems: Mapping[str, str]) -> Comparison:
-    if not comparison.passed or comparison.output not in problems:
+def _with_rms(comparison: Comparison, found: Mapping[str, float], limits: Mapping[str, float]) -> Comparison:
+    """Failed where the output as a whole is further off than its certificate allows."""
+    name = comparison.output
+    if name not in found:
         return comparison
-    return dataclasses.replace(comparison, passed=False, problem=problems[comparison.output])
+    measured = dataclasses.replace(comparison, rms=found[name], rms_allowed=limits[name])
+    if not comparison.passed or found[name] <= limits[name]:
+        return measured
+    problem = f"it is {found[name]:.1%} off (root mean square of all samples), and its certificate allows {limits[name]:.1%}"
+    return dataclasses.replace(measured, passed=False, problem=problem)
 
 
 def _unless_vacuous(comparison: Comparison, expected: np.ndarray) -> Comparison:

@@ -121,6 +121,8 @@ def _comparison(fields: Mapping[str, Any]) -> Comparison:
         worst=None if fields["worst"] is None else tuple(int(i) for i in fields["worst"]),
         actual=number("actual"),
         expected=number("expected"),
+        rms=number("rms"),
+        rms_allowed=number("rms_allowed"),
     )
 
 

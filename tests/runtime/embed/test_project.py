@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 import shutil
@@ -361,3 +362,20 @@ def test_a_text_generator_in_8_bits_gets_a_note_for_the_web(tmp_path: Path) -> N
     assert write_project(path, "web", tmp_path / "float32").notes == ()
     (note,) = write_project(path.with_name("shakespeare.int8.onnx"), "web", tmp_path / "int8").notes
     assert "is several times slower in a browser than float32" in note
+
+
+@pytest.mark.parametrize("wrong", [lambda a: np.roll(a, 1, axis=2), np.zeros_like, lambda a: 255 - a])
+def test_a_wrong_picture_of_8_bits_is_caught(wrong, tmp_path: Path) -> None:
+    """By the root mean square that the certificate measured: a single pixel may be off by half of all levels."""
+    write_project(zoo_model("digits-gan").path.with_name("digits-gan.int8.onnx"), "python", tmp_path / "p")
+    spec = importlib.util.spec_from_file_location("embedded_artifact", tmp_path / "p" / "artifact.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    artifact = module.Artifact(str(next((tmp_path / "p").glob("*.onnx"))))
+    assert artifact.check() > 0
+    right = artifact.run
+    artifact.run = lambda **inputs: {name: wrong(array) for name, array in right(**inputs).items()}
+    with pytest.raises(RuntimeError, match="further from the original than its certificate allows"):
+        artifact.check()

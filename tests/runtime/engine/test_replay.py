@@ -10,6 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from onnxferry.runtime.artifact.contract import Contract, Golden
+from onnxferry.runtime.artifact.describe import describe
 from onnxferry.runtime.artifact.tolerances import Tolerance
 from onnxferry.runtime.artifact.zoo import zoo_model
 from onnxferry.runtime.engine.engine import Engine
@@ -66,6 +67,24 @@ def test_a_variant_with_a_layer_of_zeros_is_caught(path: Path) -> None:
         report = replay(engine)
         with pytest.raises(CheckFailedError):
             report.raise_if_failed(path.name)
+
+
+@pytest.mark.parametrize("path", [path for path in VARIANTS if "gan" in path.stem or "decoder" in path.stem], ids=lambda path: path.stem)
+def test_a_wrong_picture_is_caught(path: Path) -> None:
+    """Another sample's picture, and one that is shifted by a pixel: within the difference that a single pixel may have, and wrong."""
+    contract = describe(path).contract
+    assert contract is not None
+    pictures = [golden.outputs["image"] for golden in contract.goldens]
+    assert "image" not in contract.tolerances, "each pixel's tolerance would pass any picture"
+    answers = iter(contract.goldens)
+    assert replay_goldens(lambda _: next(answers).outputs, contract).passed
+    for wrong in (lambda a: np.roll(a, 1, axis=0), lambda a: np.roll(a, 1, axis=2), np.zeros_like, lambda a: 255 - a):
+        shown = iter(pictures)
+        report = replay_goldens(lambda _, wrong=wrong, shown=shown: {"image": wrong(next(shown))}, contract)  # type: ignore[misc]
+        assert not report.passed
+        assert "its certificate allows" in report.comparisons[0].problem
+        assert report.comparisons[0].rms is not None
+        assert report.comparisons[0].rms > (report.comparisons[0].rms_allowed or 1)
 
 
 def test_what_an_image_is_off_by_is_named() -> None:
