@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from onnxferry.runtime.tasks.loading import load as load
     from onnxferry.runtime.tasks.model import Model as Model
     from onnxferry.runtime.tasks.row_classifier import RowClassifier as RowClassifier
+    from onnxferry.runtime.tasks.text_classifier import TextClassifier as TextClassifier
     from onnxferry.runtime.tasks.text_generator import TextGenerator as TextGenerator
-    from onnxferry.runtime.tasks.text_models import TextClassifier as TextClassifier
     from onnxferry.runtime.tasks.text_models import TextDecoder as TextDecoder
     from onnxferry.runtime.tasks.text_models import TextEmbedder as TextEmbedder
     from onnxferry.runtime.tasks.text_models import TextTagger as TextTagger
@@ -80,7 +80,7 @@ _MODULES = {
     "run_file": "sandbox.jobs",
     "tune": "tuning.tune",
     "zoo_names": "artifact.zoo",
-    "TextClassifier": "tasks.text_models",
+    "TextClassifier": "tasks.text_classifier",
     "TextDecoder": "tasks.text_models",
     "TextEmbedder": "tasks.text_models",
     "TextTagger": "tasks.text_models",

@@ -99,11 +99,18 @@ TRANSLATOR = Kind(
     verb="translate",
     arguments=('"TEXT"',),
 )
-# Models of text that was cut into tokens: the tokenizer lies beside the file.
+# Bytes of text, or text that a tokenizer beside the file cuts into tokens.
 TEXT_CLASSIFIER = Kind(
-    name="text-classifier", noun="a model", takes="text", returns="class", budget="top1 -0.1pt",
-    task="onnxferry.runtime.tasks.text_models:TextClassifier",
-)  # fmt: skip
+    name="text-classifier",
+    noun="a text classifier",
+    takes="text",
+    returns="class",
+    budget="top1 -0.1pt",
+    task="onnxferry.runtime.tasks.text_classifier:TextClassifier",
+    verb="predict",
+    arguments=("TEXT",),
+)
+# Models of text that was cut into tokens: the tokenizer lies beside the file.
 TEXT_TAGGER = Kind(
     name="text-tagger", noun="a model", takes="text", returns="class", budget="rtol 1e-3",
     task="onnxferry.runtime.tasks.text_models:TextTagger",
@@ -162,7 +169,15 @@ DETECTOR_FAMILY = Family(
     "detector", DETECTOR, "onnxferry.train.families.detector", "onnxferry.export.families.detector:detector_plans", "find"
 )
 
-FAMILIES = {family.name: family for family in (CNN, RNN, AUTOENCODER, GAN, SEQ2SEQ, DETECTOR_FAMILY)}
+TEXT_FAMILY = Family(
+    "text-classifier",
+    TEXT_CLASSIFIER,
+    "onnxferry.train.families.text_classifier",
+    "onnxferry.export.families.text_classifier.export:text_classifier_plans",
+    "review",
+)
+
+FAMILIES = {family.name: family for family in (CNN, RNN, AUTOENCODER, GAN, SEQ2SEQ, DETECTOR_FAMILY, TEXT_FAMILY)}
 """By name."""
 
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from onnxferry.runtime.errors import InputError
-from onnxferry.runtime.kinds import AUTOENCODER, CNN, DETECTOR_FAMILY, GAN, RNN, SEQ2SEQ
+from onnxferry.runtime.kinds import AUTOENCODER, CNN, DETECTOR_FAMILY, GAN, RNN, SEQ2SEQ, TEXT_FAMILY
 from onnxferry.train.data.augment import AugmentConfig
 from onnxferry.train.data.detection import DetectionSplits
 from onnxferry.train.data.images import ImageSplits
 from onnxferry.train.data.pairs.tsv import PairSplits
 from onnxferry.train.data.text import TextSplits
+from onnxferry.train.data.text_sets import TextClassSplits
 from onnxferry.train.families.autoencoder import AutoencoderConfig, AutoencoderLearner, AutoencoderOptions
 from onnxferry.train.families.cnn import CnnConfig, CnnLearner, CnnOptions
 from onnxferry.train.families.detector import DetectorConfig, DetectorLearner, DetectorOptions
@@ -22,6 +23,7 @@ from onnxferry.train.families.gan_quality import Judge
 from onnxferry.train.families.rnn import RnnConfig, RnnLearner, RnnOptions
 from onnxferry.train.families.seq2seq import Seq2SeqConfig, Seq2SeqLearner, Seq2SeqOptions
 from onnxferry.train.families.start import Start
+from onnxferry.train.families.text_classifier import TextClassifierConfig, TextClassifierLearner, TextClassifierOptions
 from onnxferry.train.loop.schedule import pace
 from onnxferry.train.options import options_of
 
@@ -46,6 +48,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     GAN.name: {"quick": {"batch": 50, "average": 0.99, "discriminator_width": 24}, "full": {}},
     SEQ2SEQ.name: {"quick": {"epochs": 8, "encoder": 96, "decoder": 128, "learning_rate": 6e-3, "average": 0.99}, "full": {}},
     DETECTOR_FAMILY.name: {"quick": {"epochs": 12, "side": 128, "average": 0.99}, "full": {}},
+    TEXT_FAMILY.name: {"quick": {"epochs": 2, "width": 24, "embedding": 16, "most_tokens": 64}, "full": {}},
 }
 """Family → preset → the fields of its configuration and its training options that differ from their defaults.
 
@@ -60,6 +63,7 @@ LEAST_UPDATES: Mapping[str, int] = {
     GAN.name: 2000,
     SEQ2SEQ.name: 600,
     DETECTOR_FAMILY.name: 600,
+    TEXT_FAMILY.name: 200,
 }
 """Family → updates that a run makes at least, where the user sets no epochs: small sets get smaller batches and more epochs."""
 
@@ -157,6 +161,13 @@ def gan_learner(splits: ImageSplits, preset: str, judge: Judge, *, seed: int = 0
     values = _values(GAN.name, preset, given, GanConfig, GanOptions)
     values = _paced(GAN.name, len(splits.train), values, given, GanOptions)
     return GanLearner(splits, _filled(GanOptions, values), judge, seed=seed, **_network(GanConfig, values))
+
+
+def text_classifier_learner(splits: TextClassSplits, preset: str, *, seed: int = 0, **given: Any) -> TextClassifierLearner:
+    """The learner for ``preset``, with the fields of TextClassifierConfig and TextClassifierOptions in ``given`` instead."""
+    values = _values(TEXT_FAMILY.name, preset, given, TextClassifierConfig, TextClassifierOptions)
+    values = _paced(TEXT_FAMILY.name, len(splits.train), values, given, TextClassifierOptions)
+    return TextClassifierLearner(splits, _filled(TextClassifierOptions, values), seed=seed, **_network(TextClassifierConfig, values))
 
 
 def _values(family: str, preset: str, given: Mapping[str, Any], config: type, options: type) -> dict[str, Any]:

@@ -17,7 +17,18 @@ from onnxferry.runtime.artifact.zoo import ZooModel, zoo_names
 from onnxferry.runtime.formats import human_bytes
 from onnxferry.runtime.onnx_file.reader import read_model
 
-MODELS = ("digits", "fashion", "digit-scenes", "shakespeare", "dates", "digits-gan", "fashion-gan", "digits-ae")
+MODELS = (
+    "digits",
+    "fashion",
+    "digit-scenes",
+    "shakespeare",
+    "sentiment-en",
+    "sentiment-zh",
+    "dates",
+    "digits-gan",
+    "fashion-gan",
+    "digits-ae",
+)
 
 
 def page() -> None:

@@ -9,17 +9,31 @@ import base64
 
 import streamlit as st
 
-from onnxferry.demo.pages import compress, crossing, find, game, imagine, recognise, train, translate, under_the_hood, write, your_model
+from onnxferry.demo.pages import (
+    compress,
+    crossing,
+    find,
+    game,
+    imagine,
+    recognise,
+    review,
+    train,
+    translate,
+    under_the_hood,
+    write,
+    your_model,
+)
 from onnxferry.demo.widgets.components import ASSETS
 from onnxferry.demo.widgets.page import footer, language_switch
 from onnxferry.demo.words.language import say
-from onnxferry.runtime.kinds import AUTOENCODER, CNN, DETECTOR_FAMILY, GAN, RNN, SEQ2SEQ
+from onnxferry.runtime.kinds import AUTOENCODER, CNN, DETECTOR_FAMILY, GAN, RNN, SEQ2SEQ, TEXT_FAMILY
 
 PAGES = (
     ("crossing", crossing.page, "crossing"),
     ("recognise", recognise.page, CNN.page),
     ("find", find.page, DETECTOR_FAMILY.page),
     ("write", write.page, RNN.page),
+    ("review", review.page, TEXT_FAMILY.page),
     ("translate", translate.page, SEQ2SEQ.page),
     ("imagine", imagine.page, GAN.page),
     ("compress", compress.page, AUTOENCODER.page),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from onnxferry.demo.words.language import say
-from onnxferry.runtime.kinds import AUTOENCODER, CNN, DETECTOR_FAMILY, GAN, RNN, SEQ2SEQ
+from onnxferry.runtime.kinds import AUTOENCODER, CNN, DETECTOR_FAMILY, GAN, RNN, SEQ2SEQ, TEXT_FAMILY
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,15 @@ FAMILIES: Mapping[str, tuple[str, tuple[tuple[str, str], ...]]] = MappingProxyTy
             (
                 ("Hochreiter & Schmidhuber 1997, long short-term memory", "https://doi.org/10.1162/neco.1997.9.8.1735"),
                 ("Merity et al. 2017, weight-dropped LSTM", "https://arxiv.org/abs/1708.02182"),
+            ),
+        ),
+        TEXT_FAMILY.name: (
+            r"z = \tfrac{1}{2} \sum_i \Big( a_i W h_i + \tfrac{1}{\sqrt{n}} \sum_{g \in G_i} w_g \Big) + b, \quad "
+            r"a_i = \frac{e^{s_i}}{\sum_j e^{s_j}}, \quad s_i = v^\top \tanh(U h_i), \quad p = \mathrm{softmax}(z)",
+            (
+                ("Yang et al. 2016, attention over words", "https://aclanthology.org/N16-1174/"),
+                ("Joulin et al. 2016, bags of n-grams", "https://arxiv.org/abs/1607.01759"),
+                ("Weinberger et al. 2009, feature hashing", "https://arxiv.org/abs/0902.2206"),
             ),
         ),
         SEQ2SEQ.name: (
@@ -102,6 +111,13 @@ print(found.text, [(each.label, each.score, each.box) for each in found])
 model = load("{name}")
 for piece in model.stream("To be, ", max_bytes=300, temperature=0.8, seed=0):
     print(piece, end="", flush=True)
+""",
+    TEXT_FAMILY.name: """from onnxferry.runtime import load
+
+model = load("{name}")
+print(model.classify("a lovely film").label)  # a text gives a prediction, a list a list
+for word in model.explain("a lovely film").deciding(3):
+    print(word.text, word.evidence, word.attention)
 """,
     SEQ2SEQ.name: """from onnxferry.runtime import load
 

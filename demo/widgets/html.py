@@ -168,6 +168,17 @@ def heat_table(columns: Sequence[str], rows: Sequence[str], shares: Sequence[Seq
     )
 
 
+def leaning_words(pieces: Sequence[str], leans: Sequence[float], *, name: str) -> str:
+    """A text in pieces, each coloured by how it leans, -1 to 1, the more the farther from 0; 0 for none."""
+    spans = [
+        f'<span class="{"for" if lean > 0 else "against"}" style="--heat:{min(abs(lean), 1.0):.2f}">{escape(piece)}</span>'
+        if lean
+        else escape(piece)
+        for piece, lean in zip(pieces, leans, strict=True)
+    ]
+    return f'<p class="of-leaning" role="group" aria-label="{escape(name)}">{"".join(spans)}</p>'
+
+
 def heading(title: str, lead: str) -> str:
     """A page's title and the one sentence under it."""
     return f'<header class="of-heading"><h1>{escape(title)}</h1><p>{escape(lead)}</p></header>'

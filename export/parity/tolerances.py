@@ -155,6 +155,12 @@ TEXT = {
     "next_logits": Tolerance(rtol=0.0, atol=2e-4),
     "state_after": Tolerance(rtol=1e-5, atol=5e-5),
 }
+# A text classifier is recurrent too, and sums its evidence over hundreds of tokens.
+TEXT_CLASSES = {
+    "probabilities": PROBABILITIES,
+    "attention": PROBABILITIES,
+    "evidence": Tolerance(rtol=1e-5, atol=5e-5),
+}
 # A draw nearer than this (a share of the total) to the border between two bytes is a tie: float32 may tip it either way.
 CLEAR_DRAW = 2e-5
 # At temperature 0, two logits nearer than this are a tie: ten times what the file's may be off by.

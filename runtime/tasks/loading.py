@@ -74,8 +74,9 @@ def load(
     :class:`~onnxferry.runtime.tasks.text_generator.TextGenerator`, an
     :class:`~onnxferry.runtime.tasks.image_generator.ImageGenerator`, an
     :class:`~onnxferry.runtime.tasks.autoencoder.Autoencoder` (its decoder's file is found beside it), a
-    :class:`~onnxferry.runtime.tasks.text_models.TextClassifier` (or ``TextTagger``, ``TextEmbedder``, ``TextDecoder``) for a model of text
-    whose tokenizer lies beside it, a
+    :class:`~onnxferry.runtime.tasks.text_classifier.TextClassifier`, a
+    :class:`~onnxferry.runtime.tasks.text_models.TextTagger` (or ``TextEmbedder``, ``TextDecoder``) for a model of text whose tokenizer
+    lies beside it, a
     :class:`~onnxferry.runtime.tasks.row_classifier.RowClassifier` for a model with labels and their probabilities, or a plain
     :class:`Model` for any other file.
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxferry.runtime.arguments import whole_number
 from onnxferry.runtime.errors import ArtifactError, InputError
-from onnxferry.runtime.tasks.classifier import Prediction, Predictions
 from onnxferry.runtime.tasks.model import MOST_NUMBERS, Model, promised
+from onnxferry.runtime.tasks.text_classifier import TextClassifier
 from onnxferry.runtime.tasks.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
@@ -52,36 +52,13 @@ class TextModel(Model):
         return self.engine.run(feeds), encodings
 
 
-class TextClassifier(TextModel):
-    """Texts in, a class with its probability for each out."""
+class TokenizedTextClassifier(TextModel, TextClassifier):
+    """A text classifier whose graph takes ids of tokens. A text that is longer than the model takes is cut."""
 
-    @overload
-    def classify(self, texts: str) -> Prediction: ...
-
-    @overload
-    def classify(self, texts: list[str] | tuple[str, ...]) -> Predictions: ...
-
-    def classify(self, texts: str | list[str] | tuple[str, ...]) -> Prediction | Predictions:
-        """One :class:`~onnxferry.runtime.tasks.classifier.Prediction` for a text, a list of them for a list.
-
-            model.classify("a lovely film").label
-            model.classify(["a lovely film", "a waste of time"])
-
-        A text that is longer than the model takes is cut. Raises InputError for what is no text.
-        """
-        if not isinstance(texts, str) and not len(texts):
-            return Predictions()
-        outputs, _ = self._outputs([texts] if isinstance(texts, str) else texts)
-        count = 1 if isinstance(texts, str) else len(texts)
-        probabilities = promised(self.engine, outputs, "probabilities", "float32", (count, len(self.labels)))
-        indices = promised(self.engine, outputs, "class_index", "int64", (count,))
-        if not np.isfinite(probabilities).all() or indices.min() < 0 or indices.max() >= len(self.labels):
-            raise ArtifactError(f"{self.engine.path} gives probabilities that are not finite, or a class that it has not")
-        found = Predictions(
-            Prediction(self.labels[index], index, float(row[index]), row, self.labels)
-            for index, row in zip(indices.tolist(), probabilities, strict=True)
-        )
-        return found[0] if isinstance(texts, str) else found
+    def _answers(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        outputs, _ = self._outputs(texts)
+        probabilities = promised(self.engine, outputs, "probabilities", "float32", (len(texts), len(self.labels)))
+        return probabilities, promised(self.engine, outputs, "class_index", "int64", (len(texts),))
 
 
 class TextEmbedder(TextModel):

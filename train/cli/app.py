@@ -9,6 +9,7 @@ from onnxferry.train.cli.detector import detector
 from onnxferry.train.cli.gan import gan
 from onnxferry.train.cli.rnn import rnn
 from onnxferry.train.cli.seq2seq import seq2seq
+from onnxferry.train.cli.text_classifier import text_classifier
 from onnxferry.train.cli.unknown import unknown
 
 app = App(no_args_is_help=True)
@@ -29,8 +30,10 @@ def _train() -> None:
       onnxferry train gan --preset quick --out runs/images
 
       onnxferry train seq2seq --preset quick --out runs/dates
+
+      onnxferry train text-classifier --out runs/reviews
     """
 
 
-for family in (cnn, rnn, ae, gan, seq2seq, detector, unknown):
+for family in (cnn, rnn, ae, gan, seq2seq, detector, text_classifier, unknown):
     app.command()(family)

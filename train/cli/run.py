@@ -152,11 +152,25 @@ _WORDS = {
     "majority": "most frequent class",
     "logistic_regression": "logistic regression on small grey images",
     "exact": "exact translations",
+    "bag_of_words": "logistic regression on a bag of words",
 }
 """Metric to how a line of progress calls it, where that is another word. metrics.jsonl and --json have the short ones."""
 
 
-_SHARES = ("accuracy", "majority", "logistic_regression", "agreement", "precision", "recall", "coverage", "floor_coverage", "exact")
+_SHARES = (
+    "accuracy",
+    "majority",
+    "logistic_regression",
+    "bag_of_words",
+    "recurrent",
+    "linear",
+    "agreement",
+    "precision",
+    "recall",
+    "coverage",
+    "floor_coverage",
+    "exact",
+)
 
 
 def _field(name: str, value: float) -> str:

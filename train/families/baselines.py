@@ -6,12 +6,15 @@ Each is trained in seconds beside the network, on the same training part, and me
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from onnxferry.train.data.images import ImageSet, ImageSplits
+from onnxferry.train.data.text_tokens import tokens
+from onnxferry.train.families.bag import fit_bag
 from onnxferry.train.preprocessing import center_square
 
 SIDE = 20
@@ -71,6 +74,26 @@ def _small_grey(images: np.ndarray) -> torch.Tensor:
         grey = torch.from_numpy(images[start : start + 500].mean(axis=3, dtype=np.float32))[:, None]
         parts.append(center_square(grey, SIDE).flatten(1).double() / 255)
     return torch.cat(parts)
+
+
+BAG_BUCKETS = 2**18
+"""Columns that tokens and pairs of tokens share, by their hashes."""
+
+
+BAG_STRENGTH = 16.0
+"""scikit-learn's C."""
+
+
+def bag_of_words(train: Sequence[bytes], labels: np.ndarray, test: Sequence[bytes], expected: np.ndarray, classes: int) -> float:
+    """Accuracy on ``test`` of multinomial logistic regression on a bag of words: tokens and pairs of tokens, tf-idf.
+
+    ``labels`` int64 (len(train),), ``expected`` int64 (len(test),).
+    """
+    if not len(test):
+        return 0.0
+    bags, others = ([tokens(text).hashes[:, [0, 2]] for text in texts] for texts in (train, test))
+    bag = fit_bag(bags, labels, classes, buckets=BAG_BUCKETS, strength=BAG_STRENGTH)
+    return float((bag.logits(others).argmax(dim=1).numpy() == expected).mean())
 
 
 def letter_counts(train: np.ndarray, test: np.ndarray) -> dict[str, float]:

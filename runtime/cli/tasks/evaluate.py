@@ -1,4 +1,4 @@
-"""``onnxferry evaluate``: measure a recogniser on labelled images."""
+"""``onnxferry evaluate``: measure a classifier on labelled images, rows or texts."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from onnxferry.runtime.cli.console import (
 )
 from onnxferry.runtime.cli.tasks.evaluate_boxes import print_boxes_score, scored_boxes
 from onnxferry.runtime.cli.tasks.evaluate_pairs import print_pair_score, scored_pairs
-from onnxferry.runtime.cli.tasks.evaluate_text import print_text_score, scored_text
 from onnxferry.runtime.cli.tasks.row_arguments import scored_rows
+from onnxferry.runtime.cli.tasks.text_arguments import print_text_score, scored_text, scored_texts
 from onnxferry.runtime.errors import DataError, InputError
 from onnxferry.runtime.evaluation.confusion_plot import numbered_labels, write_confusion_plot
 from onnxferry.runtime.evaluation.scores import BINS, Scores
@@ -40,6 +40,7 @@ from onnxferry.runtime.tasks.classifier import Classifier
 from onnxferry.runtime.tasks.detector import Detector
 from onnxferry.runtime.tasks.loading import load, wrong_kind
 from onnxferry.runtime.tasks.row_classifier import RowClassifier
+from onnxferry.runtime.tasks.text_classifier import TextClassifier
 from onnxferry.runtime.tasks.text_generator import TextGenerator
 from onnxferry.runtime.tasks.translator import Translator
 
@@ -57,13 +58,18 @@ def evaluate(
         typer.Option(
             metavar="DIR|FILE",
             help="Sub-folders of images named by label, or MNIST's IDX files; for a detector COCO's .json or YOLO's folders; for a "
-            "model of rows a .csv or .npz; for a text generator a text, or - for stdin; for a translator pairs: source, tab, target.",
+            "model of rows a .csv or .npz; for a text classifier sub-folders of texts, or a .csv, .tsv or .jsonl; for a text generator a "
+            "text, or - for stdin; for a translator pairs: source, tab, target.",
             show_default=False,
         ),
     ],
     target: Annotated[
         str | None, typer.Option("--target", metavar="COLUMN", help="Of a table: the column with the labels.", show_default=False)
     ] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", metavar="COLUMN", help="Of a table of texts: the column with them.", show_default=False)
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="Of files of texts: utf-8, gbk, big5, …")] = "utf-8",
     split: Annotated[str, typer.Option(help="Which IDX files, or which of the folders DIR/test and DIR/train: test or train.")] = "test",
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="PNG", help="Write the confusion matrix as an image.", show_default=False)
@@ -73,7 +79,7 @@ def evaluate(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Measure a classifier on labelled images or rows of a table, a detector on boxes, a text generator on a text, a translator on pairs.
+    """Measure a classifier on labelled images, texts or rows, a detector on boxes, a text generator on a text, a translator on pairs.
 
     Accuracy with its 95% interval (Wilson), recall and precision of each class, the confusion matrix, and the expected
     calibration error (15 bins, Guo et al. 2017). Images that cannot be read are named and not counted; the exit code is then 1.
@@ -86,6 +92,7 @@ def evaluate(
     onnxferry evaluate photos.onnx --data photos/ --plot confusion.png
     onnxferry evaluate wine.onnx --data test.csv --target kind
     onnxferry evaluate digit-scenes --data street/
+    onnxferry evaluate mail.onnx --data mail.csv.gz --text body --target folder
     onnxferry evaluate shakespeare --data held-out.txt
     onnxferry evaluate dates --data pairs.tsv.gz
     ```
@@ -104,6 +111,11 @@ def evaluate(
         if isinstance(classifier, RowClassifier):
             scores, source, notes = scored_rows(classifier, data, target)
             return _report_rows(model, classifier.engine.device, scores, source, notes, plot, as_json)
+        if isinstance(classifier, TextClassifier):
+            scores, source, notes = scored_texts(classifier, data, text, target, encoding, split)
+            return _report_rows(model, classifier.engine.device, scores, source, notes, plot, as_json, "texts")
+        if text is not None:
+            raise InputError("--text names a column of a table of texts, and this model does not classify texts; leave it out")
         if isinstance(classifier, TextGenerator):
             return _report_text(model, classifier, data, {"--target": target, "--plot": plot}, as_json)
         if isinstance(classifier, Translator):
@@ -189,16 +201,18 @@ def _report_boxes(model: str, detector: Detector, data: Path, split: str, others
     return 0
 
 
-def _report_rows(model: str, device: str, scores: Scores, source: str, notes: Sequence[str], plot: Path | None, as_json: bool) -> int:
+def _report_rows(
+    model: str, device: str, scores: Scores, source: str, notes: Sequence[str], plot: Path | None, as_json: bool, counted: str = "rows"
+) -> int:
     if plot:
         write_confusion_plot(scores, plot)
     if as_json:
         found = _json(scores, [])
-        found["rows"] = found.pop("images")
+        found[counted] = found.pop("images")
         print_json({"model": model, "device": device, "data": source, "notes": notes, **found, "plot": plot and str(plot)})
         return 0
     about: dict[str, str | Text] = {"model": f"{model} on {device}", "data": source, "left out": "; ".join(notes)}
-    _print_scores(scores, about, plot, "rows")
+    _print_scores(scores, about, plot, counted)
     print_next(command("check", model), command("inspect", model))
     return 0
 

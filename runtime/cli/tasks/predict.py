@@ -1,4 +1,4 @@
-"""``onnxferry predict``: classify images."""
+"""``onnxferry predict``: classify images, rows of a table or texts."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ from onnxferry.runtime.cli.console import (
 )
 from onnxferry.runtime.cli.tasks.image_arguments import Unreadable, image_names, key_of, opened_images, shown_names
 from onnxferry.runtime.cli.tasks.row_arguments import predicted_rows
+from onnxferry.runtime.cli.tasks.text_arguments import predicted_texts
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.images.inputs import decode_each
 from onnxferry.runtime.images.photo import without_background
 from onnxferry.runtime.tasks.classifier import Classifier, Prediction
 from onnxferry.runtime.tasks.loading import load, wrong_kind
 from onnxferry.runtime.tasks.row_classifier import RowClassifier
+from onnxferry.runtime.tasks.text_classifier import TextClassifier
 
 if TYPE_CHECKING:
     from onnxferry.runtime.bulk.job import BulkOptions
@@ -50,7 +52,10 @@ def predict(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE...", help="Images, folders of images, or - for one on stdin; for a model of rows .csv files.", show_default=False
+            metavar="IMAGE...",
+            help="Images, folders of images, or - for one on stdin; for a model of rows .csv files; for a text classifier texts, files "
+            "with one a line, or - for stdin.",
+            show_default=False,
         ),
     ],
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Below this probability the answer is: not sure.")] = 0.0,
@@ -75,7 +80,7 @@ def predict(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Classify images, or rows of a table.
+    """Classify images, rows of a table, or texts.
 
     An image that cannot be read is reported by name and the others are still predicted; the exit code is then 1.
 
@@ -85,6 +90,8 @@ def predict(
     onnxferry predict digits.onnx - --json < three.png
     onnxferry predict digits.onnx phone.jpg --photo
     onnxferry predict wine.onnx rows.csv
+    onnxferry predict sentiment-en "a lovely film" "a waste of time"
+    onnxferry predict sentiment-en reviews.txt
     onnxferry predict digits.onnx 'photos/**/*.jpg' --out results.parquet
     ```
 
@@ -103,6 +110,8 @@ def predict(
      "errors": [{"image": "x.png", "error": "x.png: broken ..."}]}
     ```
 
+    Of texts `text` instead of `image`. A text is a file's content if there is such a file: a .txt file has one text a line.
+
     With --out and --json: path, rows, errors (rows with one), reused (rows of an interrupted run).
     """
     if out is not None:
@@ -118,16 +127,20 @@ def predict(
         raise InputError("--on goes with --out FILE")
     if processes is not None:
         raise InputError("--processes goes with --out FILE")
-    names = image_names(images)
     errors: list[tuple[str, InputError]] = []
     notes: list[str] = []
     with load(model, device=device, threads=threads) as classifier:
-        of_rows = isinstance(classifier, RowClassifier)
+        what = "image"
+        if isinstance(classifier, RowClassifier | TextClassifier) and photo:
+            raise InputError("--photo is for models of images; leave it out")
         if isinstance(classifier, RowClassifier):
-            if photo:
-                raise InputError("--photo is for models of images; leave it out")
-            rows, notes = predicted_rows(classifier, names)
+            what = "row"
+            rows, notes = predicted_rows(classifier, image_names(images))
+        elif isinstance(classifier, TextClassifier):
+            what = "text"
+            rows = predicted_texts(classifier, images)
         elif isinstance(classifier, Classifier):
+            names = image_names(images)
             predictions, errors = _predict_all(classifier, names, photo)
             rows = [(name, predictions[key_of(name)]) for name in names if key_of(name) in predictions]
         else:
@@ -139,20 +152,19 @@ def predict(
                     "device": classifier.engine.device,
                     "threshold": threshold,
                     "predictions": [
-                        {"row" if of_rows else "image": name, **prediction.to_dict(top), "sure": is_sure(prediction, threshold)}
-                        for name, prediction in rows
+                        {what: name, **prediction.to_dict(top), "sure": is_sure(prediction, threshold)} for name, prediction in rows
                     ],
                     "errors": [{"image": name, "error": str(error)} for name, error in errors],
                 }
             )
         elif rows:
-            _print_table(rows, threshold, top, "row" if of_rows else "image")
+            _print_table(rows, threshold, top, what)
     for note in notes if not as_json else ():
         stderr().print(f"note: {plain(note)}", soft_wrap=True)
     for _, error in errors:
         print_error(str(error))
     if not errors and not as_json:
-        labelled = ("--data", "FILE.csv", "--target", "COLUMN") if of_rows else ("--data", "FOLDER")
+        labelled = ("--data", "FOLDER") if what == "image" else ("--data", "FILE.csv", "--target", "COLUMN")
         print_next(command("inspect", model), command("evaluate", model, *labelled))
     return 1 if errors else 0
 
