@@ -7,7 +7,7 @@ from onnxferry.runtime.kinds import Kind
 
 def example(kind: Kind, language: str, file: str) -> str:
     """Code of ``language`` that opens ``file`` and does what ``kind`` is for; "" for a language whose README has no such lines."""
-    write = {"javascript": _javascript, "web": _javascript, "cpp": _cpp}.get(language)
+    write = {"javascript": _javascript, "web": _javascript, "cpp": _cpp, "java": _java}.get(language)
     returns = kind.returns if kind.verb else ""  # a kind without a verb of its own runs on arrays
     return "\n".join(write(returns, file, language)) if write else ""
 
@@ -37,3 +37,21 @@ def _cpp(returns: str, file: str, language: str) -> list[str]:
     }.get(returns, 'const Arrays outputs = artifact.run({{"x", array_of<float>("float32", {2}, {1, 2.5})}});')
     lines = ['#include "tasks.hpp"', "", f'Artifact artifact("{file}");']
     return [*lines, 'if (!artifact.check().passed()) throw std::runtime_error("wrong answers on this machine");', call]
+
+
+def _java(returns: str, file: str, language: str) -> list[str]:
+    call = {
+        "class": "Tasks.Classes answer = Tasks.classify(artifact, new Image(height, width, 1, pixels));",
+        "latent": "Tasks.Reconstruction answer = Tasks.reconstruct(artifact, new Image(height, width, 1, pixels));",
+        "text": 'Tasks.write(artifact, "To be", Tasks.Writing.ofSeed(0), System.out::print);',
+        "image": "Image image = Tasks.sample(artifact, 1, new long[] {0}, 0).get(0);",
+    }.get(returns, 'Map<String, Array> outputs = artifact.run(Map.of("x", Array.of(new float[] {1, 2.5f}, 2)));')
+    return [
+        f'try (Artifact artifact = new Artifact(Path.of("{file}"))) {{',
+        "  List<Artifact.Row> rows = artifact.check();",
+        "  if (rows.isEmpty() || !rows.stream().allMatch(Artifact.Row::passed)) {",
+        '    throw new IllegalStateException("wrong answers on this machine");',
+        "  }",
+        f"  {call}",
+        "}",
+    ]

@@ -51,6 +51,7 @@ class Language:
     image: str = "image.png"  # in an example: a format that it reads
     sources: str = ""  # the folder of its source files, where that is not the project's own
     suffixes: tuple[str, ...] = ()  # of its source files
+    lacks: tuple[str, ...] = ()  # dtypes of a contract that its ONNX Runtime has no array for
 
 
 LANGUAGES: Mapping[str, Language] = {
@@ -82,6 +83,16 @@ LANGUAGES: Mapping[str, Language] = {
             image="image.ppm",
             sources="src",
             suffixes=(".cpp", ".hpp"),
+        ),
+        Language(
+            "java",
+            "Java",
+            ("java",),
+            "inputs.json",
+            ('mvn -q compile exec:java "-Dexec.args={argument}"',),
+            sources="src/main/java/onnxferry",
+            suffixes=(".java",),
+            lacks=("uint16", "uint32", "uint64"),
         ),
     )
 }
@@ -149,7 +160,7 @@ def _checked(model: Description, contract: Contract, language: Language) -> tupl
     if language.name == "python":
         return ()
     for spec in (*summary.inputs, *summary.optional_inputs, *summary.outputs):
-        if spec.dtype not in (*GOLDEN_DTYPES, TEXT):
+        if spec.dtype not in (*GOLDEN_DTYPES, TEXT) or spec.dtype in language.lacks:
             raise InputError(f"{where}: {spec.name!r} is {spec.dtype}, which its ONNX Runtime has no array for")
     if summary.opsets.get("ai.onnx", 0) > _NEWEST_OPSET:
         raise InputError(f"{where}: it has opset {summary.opsets['ai.onnx']}, and up to {_NEWEST_OPSET} runs there; export it with --opset")
@@ -170,6 +181,8 @@ def _values(path: Path, model: Description, contract: Contract, language: Langua
         "text": ' "To be"',
         "noise": f" {_plain(contract.labels[0])} 0" if contract.labels else " 0 0",
     }.get(kind.takes if kind.verb else "", f" {language.inputs}")
+    if language.name == "java":  # Maven takes all arguments in one option, which is in double quotes
+        argument = argument.strip().replace('"', "'")
     return {
         "NAME": name,
         "PACKAGE": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "model",

@@ -1,7 +1,8 @@
 """Projects of ``onnxferry embed`` in languages that are compiled, run as their reader would run them.
 
 C++ is compiled where ONNX Runtime's public headers are: the folder that the environment variable ONNXRUNTIME_INCLUDE names, or
-/usr/include/onnxruntime (Debian's libonnxruntime-dev). The library is the one inside the Python package.
+/usr/include/onnxruntime (Debian's libonnxruntime-dev). The library is the one inside the Python package. Java is compiled where
+ONNXRUNTIME_JAR names the file of com.microsoft.onnxruntime:onnxruntime.
 """
 
 from __future__ import annotations
@@ -11,16 +12,21 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import TensorProto
 from PIL import Image
 
 from onnxferry.runtime.artifact.zoo import zoo_model
 from onnxferry.runtime.embed.examples import example
 from onnxferry.runtime.embed.project import write_project
+from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.kinds import KINDS
 from onnxferry.runtime.tasks.loading import load
 from tests.runtime.embed.test_project import DOUBLES, doubler
@@ -28,6 +34,7 @@ from tests.runtime.embed.test_project import DOUBLES, doubler
 ROOT = Path(__file__).parents[3]
 SHIPPED = sorted((ROOT / "runtime" / "zoo").rglob("*.onnx"))
 HEADERS = Path(os.environ.get("ONNXRUNTIME_INCLUDE", "/usr/include/onnxruntime"))
+JAR = Path(os.environ.get("ONNXRUNTIME_JAR", "onnxruntime.jar"))
 SEEDS = [0, 3, 2**32, 2**53 - 1]
 COUNT = 300_000  # random numbers, so that the rare branches of the ziggurat are taken
 
@@ -39,50 +46,24 @@ def run(*command: str | Path, cwd: Path, fails: bool = False) -> str:
     return errors if fails else out
 
 
-@pytest.fixture(scope="module")
-def digit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn 1 on white, in colour."""
-    pixels = np.full((90, 60, 3), 255, np.uint8)
-    pixels[15:75, 27:34] = (40, 60, 90)
-    path = tmp_path_factory.mktemp("images") / "one.ppm"
-    Image.fromarray(pixels).save(path)
-    return path
+@dataclass(frozen=True)
+class Built:
+    """A project of one language that was compiled. Between two models only the file and words in comments differ, so it runs others too."""
+
+    folder: Path
+    main: tuple[str | Path, ...]  # the command that runs it
+    check: tuple[str | Path, ...]  # the command of CHECK
+    syntax: Callable[[list[str]], None]  # compiles pieces of code, each as a function
+    suffix: str  # of images that it writes
+    images: tuple[Path, Path]  # that it reads: of a classifier, of an autoencoder
+    model: Path  # the file that it runs, relative to the folder that it runs in
+
+    def run(self, model: bytes, *arguments: str | Path, cwd: Path, fails: bool = False) -> str:
+        (cwd / self.model).write_bytes(model)
+        return run(*self.main, *arguments, cwd=cwd, fails=fails)
 
 
-def library() -> Path:
-    """ONNX Runtime's shared library inside the Python package. Skips the test where the package has none of its own."""
-    found = sorted((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*"))
-    if not found:
-        pytest.skip("the package onnxruntime has no libonnxruntime.so here")
-    return found[0]
-
-
-def check_answer(name: str, answer: list[str], digit: Path, folder: Path, image: str) -> None:
-    """The same as of our runtime: the class and its probability, the text, the image."""
-    with load(name, device="cpu") as model:
-        if name == "digits":
-            best = model.predict_one(digit)
-            label, probability = answer[0].rstrip(" %").split()
-            assert label == best.label
-            assert float(probability) == pytest.approx(100 * best.probability, abs=0.06)  # one decimal is shown
-        elif name == "shakespeare":
-            assert "\n".join(answer).rstrip("\n") == model.generate("ROMEO:", 200, seed=3).rstrip("\n")
-        elif name == "digits-gan":
-            assert answer == [f"sample.{image}"]
-            np.testing.assert_array_equal(np.asarray(Image.open(folder / answer[0])), model.sample(1, "7", seed=5)[0])
-        else:
-            assert answer[0].startswith("anomaly score 0.")
-            made = np.asarray(Image.open(folder / f"reconstruction.{image}")).astype(int)
-            assert np.abs(made - model.reconstruct(digit).astype(int).reshape(made.shape)).max() <= 1  # rounding of a float to a pixel
-
-
-ARGUMENTS = {"digits": ["IMAGE"], "digits-ae": ["IMAGE"], "shakespeare": ["ROMEO:", "3"], "digits-gan": ["7", "5"]}
-
-
-# C++
-
-
-CHECK = """
+CHECK_CPP = """
 #include <fstream>
 #include <iostream>
 #include "artifact.hpp"
@@ -93,7 +74,6 @@ int main(int count, char** arguments) {
     Artifact artifact(arguments[i]);
     const Report report = artifact.check();
     std::cout << arguments[i] << ' ' << report.rows.size() << ' ' << report.failed() << '\\n';
-    for (const Row& row : report.rows) std::cerr << row.problem;
   }
   for (const std::uint64_t seed : {SEEDS}) {
     const std::vector<float> uniform = Pcg64(seed).uniform(NUMBERS), normal = Pcg64(seed).normal(NUMBERS);
@@ -104,49 +84,140 @@ int main(int count, char** arguments) {
 """
 
 
-@pytest.fixture(scope="module")
-def cpp(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in C++ that is built. What differs between two models is the file and words in comments, so it runs others too."""
+def built_cpp(folder: Path) -> Built:
     if not (HEADERS / "onnxruntime_cxx_api.h").exists():
         pytest.skip(f"no onnxruntime_cxx_api.h in {HEADERS}: name the folder of ONNX Runtime's headers in ONNXRUNTIME_INCLUDE")
     if shutil.which("cmake") is None:
         pytest.skip("no cmake on PATH; apt-get install cmake g++")
-    root = tmp_path_factory.mktemp("onnxruntime")
-    (root / "lib").mkdir()
+    libraries = sorted((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*"))
+    if not libraries:
+        pytest.skip("the package onnxruntime has no libonnxruntime.so here")
+    root = folder / "onnxruntime"
+    (root / "lib").mkdir(parents=True)
     (root / "include").symlink_to(HEADERS.resolve())
     for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
-        (root / "lib" / name).symlink_to(library())
-    project = write_project("digits", "cpp", tmp_path_factory.mktemp("cpp") / "p").folder
-    program = CHECK.replace("SEEDS", ", ".join(f"{seed}ull" for seed in SEEDS)).replace("NUMBERS", str(COUNT))
+        (root / "lib" / name).symlink_to(libraries[0])
+    project = write_project("digits", "cpp", folder / "p").folder
+    program = CHECK_CPP.replace("SEEDS", ", ".join(f"{seed}ull" for seed in SEEDS)).replace("NUMBERS", str(COUNT))
     (project / "src" / "check.cpp").write_text(program)
-    own = (project / "CMakeLists.txt").read_text()
-    listed = own + "\n".join(
-        [
-            "add_executable(check src/check.cpp src/artifact.cpp src/json.cpp)",
-            "target_include_directories(check SYSTEM PRIVATE ${ONNXRUNTIME_INCLUDE})",
-            "target_link_libraries(check PRIVATE ${ONNXRUNTIME_LIBRARY})",
-            "target_compile_features(check PRIVATE cxx_std_17)",
-            "target_compile_options(check PRIVATE -ffp-contract=off)",
-            "target_compile_options(main PRIVATE -Werror)",
-        ]
-    )
-    (project / "CMakeLists.txt").write_text(listed)
+    with (project / "CMakeLists.txt").open("a") as listed:
+        listed.write("add_executable(check src/check.cpp src/artifact.cpp src/json.cpp)\n")
+        listed.write("target_include_directories(check SYSTEM PRIVATE ${ONNXRUNTIME_INCLUDE})\n")
+        listed.write("target_link_libraries(check PRIVATE ${ONNXRUNTIME_LIBRARY})\n")
+        listed.write("target_compile_features(check PRIVATE cxx_std_17)\n")
+        listed.write("target_compile_options(check PRIVATE -ffp-contract=off)\n")
+        listed.write("target_compile_options(main PRIVATE -Werror)\n")
     run("cmake", "-B", "build", f"-DONNXRUNTIME_ROOT={root}", cwd=project)
     run("cmake", "--build", "build", "--config", "Release", "-j2", cwd=project)
-    return project
+
+    def syntax(pieces: list[str]) -> None:
+        lines = ["#include <iostream>", "#include <stdexcept>", '#include "tasks.hpp"']
+        for i, piece in enumerate(pieces):
+            own = [line for line in piece.splitlines() if not line.startswith("#include")]
+            lines += [f"void f{i}() {{ std::int64_t height = 1, width = 1; std::vector<std::uint8_t> pixels(1);", *own, "}"]
+        (project / "src" / "own.cpp").write_text("\n".join(lines))
+        run(os.environ.get("CXX", "c++"), "-std=c++17", "-fsyntax-only", f"-I{HEADERS}", "src/own.cpp", cwd=project)
+
+    pixels = np.full((90, 60, 3), 255, np.uint8)
+    pixels[15:75, 27:34] = (40, 60, 90)
+    image = folder / "one.ppm"
+    Image.fromarray(pixels).save(image)
+    commands = ((project / "build" / "main",), (project / "build" / "check",))
+    return Built(project, *commands, syntax, "pgm", (image, image), project / "digits.onnx")
 
 
-@pytest.mark.parametrize("name", list(ARGUMENTS))
-def test_a_project_in_cpp_answers_as_the_runtime_does(name: str, digit: Path, cpp: Path, tmp_path: Path) -> None:
-    shutil.copyfile(zoo_model(name).path, cpp / "digits.onnx")
-    arguments = [digit if each == "IMAGE" else each for each in ARGUMENTS[name]]
-    first, *answer = run(cpp / "build" / "main", *arguments, cwd=tmp_path).splitlines()
+CHECK_JAVA = """
+package onnxferry;
+
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+
+public final class Check {
+  public static void main(String[] arguments) throws Exception {
+    for (String path : arguments) {
+      try (Artifact artifact = new Artifact(Path.of(path))) {
+        List<Artifact.Row> rows = artifact.check();
+        System.out.println(path + " " + rows.size() + " " + rows.stream().filter(row -> !row.passed()).count());
+      }
+    }
+    for (long seed : new long[] {SEEDS}) {
+      save("uniform" + seed, new Pcg64(seed).uniform(NUMBERS));
+      save("normal" + seed, new Pcg64(seed).normal(NUMBERS));
+    }
+  }
+
+  private static void save(String name, float[] values) throws Exception {
+    ByteBuffer bytes = ByteBuffer.allocate(4 * values.length).order(ByteOrder.LITTLE_ENDIAN);
+    bytes.asFloatBuffer().put(values);
+    Files.write(Path.of(name), bytes.array());
+  }
+}
+"""
+
+
+def built_java(folder: Path) -> Built:
+    if not JAR.is_file():
+        pytest.skip("name the file of com.microsoft.onnxruntime:onnxruntime, onnxruntime-1.27.0.jar or another, in ONNXRUNTIME_JAR")
+    if shutil.which("javac") is None:
+        pytest.skip("no javac on PATH; apt-get install openjdk-17-jdk-headless")
+    project = write_project("digits", "java", folder / "p").folder
+    sources = project / "src" / "main" / "java" / "onnxferry"
+    program = CHECK_JAVA.replace("SEEDS", ", ".join(f"{seed}L" for seed in SEEDS)).replace("NUMBERS", str(COUNT))
+    (sources / "Check.java").write_text(program)
+    compiler = ("javac", "--release", "17", "-encoding", "UTF-8", "-Xlint:all", "-Werror", "-cp", JAR.resolve())
+    run(*compiler, "-d", "out", *sorted(sources.glob("*.java")), cwd=project)
+    java = ("java", "-cp", f"{project / 'out'}{os.pathsep}{JAR.resolve()}")
+
+    def syntax(pieces: list[str]) -> None:
+        lines = ["package onnxferry;", "import java.nio.file.Path;", "import java.util.List;", "import java.util.Map;", "class Own {"]
+        for i, piece in enumerate(pieces):
+            lines += [f"void f{i}() throws Exception {{ int height = 1, width = 1; byte[] pixels = new byte[1];", piece, "}"]
+        (folder / "Own.java").write_text("\n".join([*lines, "}"]))
+        run("javac", "-cp", f"out{os.pathsep}{JAR.resolve()}", "-d", folder / "own", folder / "Own.java", cwd=project)
+
+    clear = np.zeros((90, 60, 4), np.uint8)  # a drawn 1 on a transparent background
+    clear[15:75, 27:34] = (40, 60, 90, 255)
+    Image.fromarray(clear).save(folder / "clear.png")
+    grey = np.full((90, 60), 255, np.uint8)
+    grey[15:75, 27:34] = 60
+    Image.fromarray(grey).save(folder / "grey.png")
+    commands = ((*java, "onnxferry.Main"), (*java, "onnxferry.Check"))
+    return Built(project, *commands, syntax, "png", (folder / "clear.png", folder / "grey.png"), Path("digits.onnx"))
+
+
+@pytest.fixture(scope="module", params=["cpp", "java"])
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return {"cpp": built_cpp, "java": built_java}[request.param](tmp_path_factory.mktemp(request.param))
+
+
+@pytest.mark.parametrize("name", ["digits", "shakespeare", "digits-gan", "digits-ae"])
+def test_a_project_answers_as_the_runtime_does(name: str, built: Built, tmp_path: Path) -> None:
+    drawn, other = built.images
+    arguments = {"digits": [drawn], "digits-ae": [other], "shakespeare": ["ROMEO:", "3"], "digits-gan": ["7", "5"]}[name]
+    first, *answer = built.run(zoo_model(name).path.read_bytes(), *arguments, cwd=tmp_path).splitlines()
     assert re.fullmatch(r"verified: (\d+) of \1 outputs of the golden samples are as expected", first)
-    check_answer(name, answer, digit, tmp_path, "pgm")
+    with load(name, device="cpu") as model:
+        if name == "digits":
+            best = model.predict_one(drawn)
+            label, probability = answer[0].rstrip(" %").split()
+            assert label == best.label
+            assert float(probability) == pytest.approx(100 * best.probability, abs=0.06)  # one decimal is shown
+        elif name == "shakespeare":
+            assert "\n".join(answer).rstrip("\n") == model.generate("ROMEO:", 200, seed=3).rstrip("\n")
+        elif name == "digits-gan":
+            assert answer == [f"sample.{built.suffix}"]
+            np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / answer[0])), model.sample(1, "7", seed=5)[0])
+        else:
+            assert answer[0].startswith("anomaly score 0.")
+            made = np.asarray(Image.open(tmp_path / f"reconstruction.{built.suffix}")).astype(int)
+            assert np.abs(made - model.reconstruct(other).astype(int).reshape(made.shape)).max() <= 1  # rounding of a float to a pixel
 
 
-def test_every_shipped_file_gives_its_golden_samples_and_numpys_random_numbers_in_cpp(cpp: Path, tmp_path: Path) -> None:
-    lines = run(cpp / "build" / "check", *SHIPPED, cwd=tmp_path).splitlines()
+def test_every_shipped_file_gives_its_golden_samples_and_a_seed_gives_numpys_numbers(built: Built, tmp_path: Path) -> None:
+    lines = run(*built.check, *SHIPPED, cwd=tmp_path).splitlines()
     assert len(lines) == len(SHIPPED) > 10
     for line in lines:
         assert re.search(r" [1-9]\d* 0$", line), line
@@ -158,14 +229,14 @@ def test_every_shipped_file_gives_its_golden_samples_and_numpys_random_numbers_i
         np.testing.assert_allclose(normal, expected, rtol=2e-7, atol=0)
 
 
-def test_a_model_of_ones_own_runs_on_a_file_of_arrays_in_cpp(cpp: Path, tmp_path: Path) -> None:
-    doubler(cpp / "digits.onnx", DOUBLES)
+def test_a_model_of_ones_own_runs_on_a_file_of_arrays(built: Built, tmp_path: Path) -> None:
+    model = doubler(tmp_path / "m.onnx", DOUBLES).read_bytes()
     inputs = tmp_path / "inputs.json"
     inputs.write_text(json.dumps({"x": {"dtype": "float32", "shape": [3], "data": [1, 2.5, -1e-3]}}))
-    answer = run(cpp / "build" / "main", inputs, cwd=tmp_path)
+    answer = built.run(model, inputs, cwd=tmp_path)
     assert json.loads(answer.partition("\n")[2]) == {"y": {"dtype": "float32", "shape": [3], "data": [2, 5, pytest.approx(-2e-3)]}}
     for document, says in (
-        ('{"x": {"dtype": "float32", "shape": [3], "data": [1]}}', r"an array of shape \(3\) does not have as many elements in its data"),
+        ('{"x": {"dtype": "float32", "shape": [3], "data": [1]}}', r"an array of shape .3.* elements in its data"),
         ('{"x": {"dtype": "int64", "shape": [1], "data": [1]}}', r"Unexpected input data type"),
         ('{"z": {"dtype": "float32", "shape": [1], "data": [1]}}', r"the model has no input z"),
         ("{}", r"the input x is missing"),
@@ -175,25 +246,25 @@ def test_a_model_of_ones_own_runs_on_a_file_of_arrays_in_cpp(cpp: Path, tmp_path
         ('{"x": {"dtype": "bfloat16", "shape": [1], "data": [1]}}', r"'bfloat16' is not an array type"),
     ):
         inputs.write_text(document)
-        assert re.search(f"^error: .*{says}", run(cpp / "build" / "main", inputs, cwd=tmp_path, fails=True), re.MULTILINE), document
+        assert re.search(f"^error: .*{says}", built.run(model, inputs, cwd=tmp_path, fails=True), re.MULTILINE), document
 
 
 def damaged(data: bytes, start: int, stop: int) -> bytes:
     return data[:start] + bytes(byte ^ 64 for byte in data[start:stop]) + data[stop:]
 
 
-def test_what_is_wrong_is_one_clear_line_in_cpp(cpp: Path, digit: Path, tmp_path: Path) -> None:
-    whole, file, main = zoo_model("digits").path.read_bytes(), cpp / "digits.onnx", cpp / "build" / "main"
+def test_what_is_wrong_is_one_clear_line(built: Built, tmp_path: Path) -> None:
+    whole = zoo_model("digits").path.read_bytes()
     for content, says in (
         (whole[: len(whole) // 2], "Protobuf parsing failed|ModelProto"),
         (damaged(whole, 400_000, 460_000), "the model does not give what it should on this machine"),
         (doubler(tmp_path / "m.onnx").read_bytes(), "the model has no onnxferry contract"),
         (doubler(tmp_path / "m.onnx", DOUBLES.replace(goldens=())).read_bytes(), "no golden samples, so it cannot be verified"),
     ):
-        file.write_bytes(content)
-        assert re.search(f"^error: .*({says})", run(main, digit, cwd=tmp_path, fails=True), re.MULTILINE), says
-    file.write_bytes(whole)
-    pixels = digit.read_bytes()
+        assert re.search(f"^error: .*({says})", built.run(content, built.images[0], cwd=tmp_path, fails=True), re.MULTILINE), says
+    assert "error: there is no file gone" in built.run(whole, "gone", cwd=tmp_path, fails=True)
+    assert "error: give an image file" in built.run(whole, cwd=tmp_path, fails=True)
+    pixels = built.images[0].read_bytes()
     for content, says in (
         (pixels[:100], "is cut off"),
         (b"P6 0 3 255\n", "is not an image of 1 to 65536 pixels a side"),
@@ -201,21 +272,17 @@ def test_what_is_wrong_is_one_clear_line_in_cpp(cpp: Path, digit: Path, tmp_path
         (b"\x89PNG\r\n", "is not a binary PGM or PPM image"),
     ):
         (tmp_path / "image").write_bytes(content)
-        assert re.search(f"^error: image {says}", run(main, "image", cwd=tmp_path, fails=True)), says
-    assert "error: there is no file gone.ppm" in run(main, "gone.ppm", cwd=tmp_path, fails=True)
+        if built.suffix == "png":
+            says = "is damaged|is not an image that Java reads"
+        assert re.search(f"^error: image ({says})", built.run(whole, "image", cwd=tmp_path, fails=True)), says
 
 
-def test_the_lines_for_ones_own_program_compile_in_cpp(cpp: Path) -> None:
-    functions: list[str] = []
+def test_the_lines_for_ones_own_program_compile(built: Built) -> None:
+    language = "cpp" if built.suffix == "pgm" else "java"
     page = (ROOT / "docs" / "en" / "how-to" / "other-languages.md").read_text(encoding="utf-8")
-    for code in [*(example(kind, "cpp", "m.onnx") for kind in KINDS.values()), *re.findall(r"```cpp\n(.*?)```", page, re.DOTALL)]:
-        lines = code.splitlines()
-        own = [line for line in lines if not line.startswith("#include")]
-        functions.append(f"void f{len(functions)}() {{ std::int64_t height = 1, width = 1; std::vector<std::uint8_t> pixels(1);")
-        functions.append("\n".join([*own, "}"]))
-    program = "\n".join(["#include <iostream>", "#include <stdexcept>", '#include "tasks.hpp"', *functions])
-    (cpp / "src" / "own.cpp").write_text(program)
-    run(os.environ.get("CXX", "c++"), "-std=c++17", "-fsyntax-only", f"-I{HEADERS}", "src/own.cpp", cwd=cpp)
+    shown = re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+    assert shown
+    built.syntax([*(example(kind, language, "m.onnx") for kind in KINDS.values()), *shown])
 
 
 # Without a compiler
@@ -224,14 +291,36 @@ def test_the_lines_for_ones_own_program_compile_in_cpp(cpp: Path) -> None:
 def test_a_project_in_cpp_is_laid_out_as_cmake_projects_are(tmp_path: Path) -> None:
     project = write_project("shakespeare", "cpp", tmp_path / "p")
     sources = ["artifact.cpp", "artifact.hpp", "json.cpp", "json.hpp", "main.cpp", "random.hpp", "tasks.cpp", "tasks.hpp"]
-    assert [str(file) for file in project.files] == [
-        "CMakeLists.txt",
-        "README.md",
-        "shakespeare.onnx",
-        *(f"src/{name}" for name in sources),
-    ]
+    expected = ["CMakeLists.txt", "README.md", "shakespeare.onnx", *(f"src/{name}" for name in sources)]
+    assert [str(file) for file in project.files] == expected
     assert project.commands[-1] == 'build/main "To be"'
     listed = (project.folder / "CMakeLists.txt").read_text()
     assert all(f"src/{name}" in listed for name in sources if name.endswith(".cpp"))
     assert "project(shakespeare " in listed
     assert 'write(artifact, "To be"' in (project.folder / "README.md").read_text()
+
+
+def test_a_project_in_java_is_laid_out_as_maven_projects_are(tmp_path: Path) -> None:
+    model = doubler(tmp_path / "m.onnx", DOUBLES.replace(name="a & b", description="1 < 2 & 'x'"))
+    project = write_project(model, "java", tmp_path / "p")
+    sources = ["Array", "Artifact", "Image", "Json", "Main", "Pcg64", "Tasks"]
+    assert [str(file) for file in project.files] == [
+        "README.md",
+        "m.onnx",
+        "pom.xml",
+        *(f"src/main/java/onnxferry/{name}.java" for name in sources),
+    ]
+    assert project.commands == ('mvn -q compile exec:java "-Dexec.args=inputs.json"',)
+    assert write_project("shakespeare", "java", tmp_path / "q").commands == ("mvn -q compile exec:java \"-Dexec.args='To be'\"",)
+    pom = ElementTree.parse(project.folder / "pom.xml").getroot()
+    space = {"m": "http://maven.apache.org/POM/4.0.0"}
+    assert pom.findtext("m:artifactId", namespaces=space) == "a-b"
+    assert pom.findtext("m:description", namespaces=space) == "1 < 2 & 'x'"
+    assert pom.findtext("m:properties/m:exec.mainClass", namespaces=space) == "onnxferry.Main"
+
+
+def test_arrays_that_java_does_not_have_are_refused(tmp_path: Path) -> None:
+    model = doubler(tmp_path / "m.onnx", DOUBLES.replace(goldens=()), dtype=TensorProto.UINT32)
+    with pytest.raises(InputError, match=r"Java cannot run m\.onnx: 'x' is uint32, which its ONNX Runtime has no array for"):
+        write_project(model, "java", tmp_path / "p")
+    assert write_project(model, "cpp", tmp_path / "p").folder.exists()

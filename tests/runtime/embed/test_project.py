@@ -304,7 +304,7 @@ def test_names_and_descriptions_are_escaped(tmp_path: Path) -> None:
     ("model", "language", "says"),
     [
         (lambda p: doubler(p), "web", r"has no contract, so a project could not verify it"),
-        (lambda p: doubler(p, DOUBLES), "cobol", r"unknown language 'cobol'; expected one of python, javascript, web, cpp"),
+        (lambda p: doubler(p, DOUBLES), "cobol", r"unknown language 'cobol'; expected one of python, javascript, web, cpp, java"),
         (lambda p: doubler(p, DOUBLES, opset=24), "javascript", r"it has opset 24, and up to 23 runs there; export it with --opset"),
         (lambda p: doubler(p, DOUBLES.replace(goldens=()), dtype=TensorProto.BFLOAT16), "web", r"'x' is bfloat16, which its ONNX Runtime"),
         (lambda p: doubler(p, DOUBLES.replace(options={"rows_alone": True})), "python", r"its rows must run one by one"),

@@ -310,8 +310,12 @@ std::size_t Report::failed() const {
 Artifact::Artifact(const std::filesystem::path& path, const Ort::SessionOptions& options)
     : session_(environment(), path.c_str(), options), contract_(read_contract(session_)) {
   const Ort::AllocatorWithDefaultOptions allocator;
-  for (std::size_t i = 0; i < session_.GetInputCount(); ++i) input_names_.emplace_back(session_.GetInputNameAllocated(i, allocator).get());
-  for (std::size_t i = 0; i < session_.GetOutputCount(); ++i) output_names_.emplace_back(session_.GetOutputNameAllocated(i, allocator).get());
+  for (std::size_t i = 0; i < session_.GetInputCount(); ++i) {
+    input_names_.emplace_back(session_.GetInputNameAllocated(i, allocator).get());
+  }
+  for (std::size_t i = 0; i < session_.GetOutputCount(); ++i) {
+    output_names_.emplace_back(session_.GetOutputNameAllocated(i, allocator).get());
+  }
 }
 
 Arrays Artifact::run(const Arrays& inputs) {
@@ -362,7 +366,8 @@ Report Artifact::check() {
     if (off <= allowed) continue;
     for (Row& row : report.rows) {
       if (row.output == name && row.problem.empty()) {
-        row.problem = json_number(100 * off, 3) + " % off (root mean square), its certificate allows " + json_number(100 * allowed, 3) + " %";
+        row.problem = json_number(100 * off, 3) + " % off (root mean square), ";
+        row.problem += "its certificate allows " + json_number(100 * allowed, 3) + " %";
       }
     }
   }

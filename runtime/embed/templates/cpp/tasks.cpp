@@ -107,7 +107,8 @@ std::string write_image(const Image& image, const std::string& name) {
 Image with_channels(const Image& image, std::int64_t channels) {
   if (image.channels == channels) return image;
   if (channels != 1 && channels != 3) throw std::runtime_error("an image has 1 or 3 channels, not " + std::to_string(channels));
-  Image made{image.height, image.width, channels, std::vector<std::uint8_t>(static_cast<std::size_t>(image.height * image.width * channels))};
+  Image made{image.height, image.width, channels, {}};
+  made.data.resize(static_cast<std::size_t>(image.height * image.width * channels));
   for (std::size_t i = 0; i < static_cast<std::size_t>(image.height * image.width); ++i) {
     if (channels == 3) {
       std::fill_n(&made.data[3 * i], 3, image.data[i]);
@@ -156,7 +157,8 @@ std::vector<Image> sample(Artifact& artifact, std::size_t count, const std::vect
   std::vector<std::int64_t> wanted(count);
   for (std::size_t i = 0; i < count; ++i) wanted[i] = labels[i % labels.size()];
   const std::vector<float> noise = Pcg64(seed).normal(count * static_cast<std::size_t>(length));
-  const Arrays outputs = artifact.run({{"noise", array_of("float32", {rows, length}, noise)}, {"label", array_of("int64", {rows}, wanted)}});
+  const Arrays outputs =
+      artifact.run({{"noise", array_of("float32", {rows, length}, noise)}, {"label", array_of("int64", {rows}, wanted)}});
   std::vector<Image> images;
   for (std::size_t i = 0; i < count; ++i) images.push_back(image_of(output(outputs, "image"), i));
   return images;
