@@ -47,6 +47,7 @@ PAGES_WITH_PYTHON = [
     "docs/en/reference/artifact.md",
     "docs/en/learn/compression.md",
     "docs/en/learn/explaining.md",
+    "docs/en/learn/translation.md",
     "docs/en/how-to/jax.md",
     "docs/en/how-to/files.md",
     "docs/en/how-to/keras.md",
@@ -130,6 +131,7 @@ def test_python_examples_run_in_order(after_quickstart: Path) -> None:
     nearest, compensated = (float(line.partition(": ")[2]) for line in rounding.splitlines())
     assert compensated < nearest / 3
     assert printed["docs/en/learn/explaining.md"] == ["ink under the most important patch: True\n"]
+    assert printed["docs/en/learn/translation.md"] == ["['2019-03-03', '2019-03-03']\n2019-03-03 (11, 12)\n"]
     assert printed["docs/en/reference/artifact.md"] == ["True\n"]
     assert printed["docs/en/how-to/jax.md"] == ["True\n"]
     assert printed["docs/en/how-to/files.md"] == ["True\n"]
@@ -185,6 +187,7 @@ def readers_files(after_quickstart: Path, tmp_path_factory: pytest.TempPathFacto
         shutil.copyfile(source, folder / name)
     photo_classifier(folder / "theirs.onnx", [None, 3, 32, 32])
     photo_classifier(folder / "yolo-cls.onnx", [1, 3, 32, 32], metadata=ULTRALYTICS)
+    (folder / "pairs.tsv").write_text("le 3 mars 2019\t2019-03-03\n")
     (folder / "labels.txt").write_text("cat\ndog\nowl\n")
     (folder / "other-letters.txt").write_text("Dear Ann,\nthank you for the letter of the third of May.\n")
     private = ec.generate_private_key(ec.SECP256R1())

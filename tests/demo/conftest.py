@@ -29,13 +29,14 @@ def our_own_main() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """digits and shakespeare as shipped; fashion, digits-gan and digits-ae as networks that have learnt nothing. No fashion-gan."""
+    """digits and shakespeare as shipped; fashion, dates, digits-gan and digits-ae as networks that have learnt nothing. No fashion-gan."""
     import torch
 
     from onnxferry.export import export_checkpoint
     from onnxferry.train.data.images import load_images
     from onnxferry.train.families.cnn import Cnn, CnnConfig
     from onnxferry.train.families.gan import GanConfig, Generator
+    from onnxferry.train.families.seq2seq import Seq2Seq, Seq2SeqConfig, padded
     from onnxferry.train.loop.checkpoint import Checkpoint
 
     zoo = tmp_path_factory.mktemp("zoo")
@@ -73,6 +74,9 @@ def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         (folder / "card.json").write_text(json.dumps(card))
 
+    translator = Seq2SeqConfig(embedding=4, encoder=6, decoder=6, attention=4, half=False, max_bytes=5)
+    text, lengths = padded([b"3 mars 2019"])
+    ship("dates", "seq2seq", Seq2Seq(translator), translator, {"text": text, "lengths": lengths})
     recogniser = CnnConfig(labels=CLOTHES, framing="fit", width=4, blocks=(1, 1, 1))
     tensors = torch.from_numpy(images.copy())
     ship(

@@ -133,6 +133,11 @@ class Seq2Seq(nn.Module):
         self.written = nn.Embedding(VOCABULARY, config.embedding)
         self.cell = nn.GRUCell(config.embedding + both, config.decoder)
         self.head = nn.Linear(config.decoder + both + config.embedding, VOCABULARY)
+        if not self.energy.is_meta:  # else its weights come from a checkpoint, and this would import half of torch
+            self._start()
+
+    def _start(self) -> None:
+        """Orthogonal recurrent weights, per gate (Saxe et al. 2013)."""
         for layer in (self.forwards, self.backwards, self.cell):
             for name, parameter in layer.named_parameters():
                 if name.startswith("weight_hh"):

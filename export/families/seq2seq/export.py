@@ -24,6 +24,13 @@ TEXTS = 6
 """Held-out texts that the comparisons need."""
 
 
+ATTEMPTS = 10
+"""To find inputs that hold no tie."""
+
+
+LETTERS = np.frombuffer(b"0123456789abcdefghijklmnopqrstuvwxyz .", np.uint8)
+
+
 def translator_plans(checkpoint: Checkpoint, name: str, options: ExportOptions) -> Sequence[Plan]:
     """The search as one graph; its inputs and outputs stand in :mod:`onnxferry.export.families.seq2seq.graph`."""
     if options.with_labels:
@@ -102,23 +109,29 @@ def translator_cases(texts: Sequence[bytes]) -> dict[str, Feeds]:
 
 
 def clear(network: Seq2Seq, feeds: Feeds, seed: int) -> Feeds:
-    """``feeds`` without decisions that rounding could tip: rows that have one get another text, of the same length."""
+    """``feeds`` without decisions that rounding could tip: rows that have one get other letters and digits, as many.
+
+    A network that has learnt little is never sure: after some tries fewer beams are followed, and then fewer bytes written.
+    """
     feeds = dict(feeds)
     generator = np.random.default_rng(seed)
-    for _ in range(40):
+    for attempt in range(ATTEMPTS):
         tied = [row for row, each in enumerate(searched(network, feeds)) if each.margin < CLEAR_BEAM]
         if not tied:
-            return feeds
-        text = feeds["text"].copy()
+            break
         sources = texts_of(feeds)
+        if not any(sources[row] for row in tied) or attempt >= ATTEMPTS // 2:
+            if int(feeds.get("beam", 1)) > 1:
+                feeds["beam"] = np.array(int(feeds["beam"]) // 2, np.int64)
+            else:
+                most = int(feeds.get("max_bytes", network.config.max_bytes))
+                feeds["max_bytes"] = np.array(max(1, most // 2), np.int64)
+        text = feeds["text"].copy()
         for row in tied:
-            # Other digits and letters in some places: of any bytes, all might be unclear.
-            places = generator.integers(0, max(1, len(sources[row])), size=max(1, len(sources[row]) // 4))
             if sources[row]:
-                text[row, places] = generator.choice(np.frombuffer(b"0123456789abcdefghijklmnopqrstuvwxyz .", np.uint8), size=len(places))
+                count = max(1, len(sources[row]) // 4)  # not all: of bytes that no text has, all decisions might be unclear
+                text[row, generator.integers(0, len(sources[row]), size=count)] = generator.choice(LETTERS, size=count)
         feeds["text"] = text
-        if not any(sources[row] for row in tied):  # empty texts: fewer steps and beams are left
-            feeds["max_bytes"] = np.array(max(1, int(feeds.get("max_bytes", network.config.max_bytes)) // 2), np.int64)
     return feeds
 
 
