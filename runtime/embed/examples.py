@@ -7,7 +7,7 @@ from onnxferry.runtime.kinds import Kind
 
 def example(kind: Kind, language: str, file: str) -> str:
     """Code of ``language`` that opens ``file`` and does what ``kind`` is for; "" for a language whose README has no such lines."""
-    write = {"javascript": _javascript, "web": _javascript, "cpp": _cpp, "java": _java}.get(language)
+    write = {"javascript": _javascript, "web": _javascript, "cpp": _cpp, "java": _java, "rust": _rust}.get(language)
     returns = kind.returns if kind.verb else ""  # a kind without a verb of its own runs on arrays
     return "\n".join(write(returns, file, language)) if write else ""
 
@@ -54,4 +54,20 @@ def _java(returns: str, file: str, language: str) -> list[str]:
         "  }",
         f"  {call}",
         "}",
+    ]
+
+
+def _rust(returns: str, file: str, language: str) -> list[str]:
+    call = {
+        "class": "let answer = tasks::classify(&mut artifact, Image { height, width, channels: 1, data: pixels })?;",
+        "latent": "let answer = tasks::reconstruct(&mut artifact, Image { height, width, channels: 1, data: pixels })?;",
+        "text": 'tasks::write(&mut artifact, "To be", &tasks::Writing::default(), |piece| print!("{piece}"))?;',
+        "image": "let images = tasks::sample(&mut artifact, 1, &[0], 0)?;",
+    }.get(returns)
+    call = call or 'let outputs = artifact.run(&Arrays::from([("x".to_owned(), Array::new(vec![2], Data::Float32(vec![1.0, 2.5]))?)]))?;'
+    return [
+        f'let mut artifact = Artifact::open("{file}")?;',
+        "let rows = artifact.check()?;",
+        'assert!(!rows.is_empty() && rows.iter().all(|row| row.problem.is_none()), "wrong answers on this machine");',
+        call,
     ]

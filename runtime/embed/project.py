@@ -94,6 +94,17 @@ LANGUAGES: Mapping[str, Language] = {
             suffixes=(".java",),
             lacks=("uint16", "uint32", "uint64"),
         ),
+        Language(
+            "rust",
+            "Rust",
+            ("rust",),
+            "inputs.json",
+            ("export ORT_DYLIB_PATH=/path/to/onnxruntime/lib/libonnxruntime.so", "cargo run --release -q --{argument}"),
+            image="image.ppm",
+            sources="src",
+            suffixes=(".rs",),
+            lacks=("float16",),  # as an array it needs one more crate
+        ),
     )
 }
 """By name."""
