@@ -28,6 +28,10 @@ ATTEMPTS = 10
 """To find inputs that hold no tie."""
 
 
+UNSURE = 100 * TRANSLATION["log_probability"].atol
+"""Nats that a greedy golden sample's least likely translation has at least, if one is found."""
+
+
 LETTERS = np.frombuffer(b"0123456789abcdefghijklmnopqrstuvwxyz .", np.uint8)
 
 
@@ -145,11 +149,22 @@ def _golden_samples(network: Seq2Seq, texts: Sequence[bytes], golden: bool | Seq
         return [dict(feeds) for feeds in golden]
     some = [texts[at % len(texts)] for at in range(TEXTS)]
     made: list[Feeds] = [
-        batch_of(some[:1]),
-        batch_of([*some, b""]),
-        {**batch_of(some[:3]), "beam": np.array(3, np.int64)},
+        _unsure(network, [*some, b""]),
+        {**batch_of(some[:1]), "beam": np.array(3, np.int64)},
+        {**batch_of(some[1:4]), "beam": np.array(4, np.int64)},
     ]
     return [clear(network, feeds, 100 + seed) for seed, feeds in enumerate(made)]
+
+
+def _unsure(network: Seq2Seq, texts: list[bytes]) -> Feeds:
+    """``texts`` and some that are none, so that a log-probability is far from 0: a tolerance says nothing of one that is smaller itself."""
+    generator = np.random.default_rng(0)
+    for _ in range(8):
+        feeds = batch_of(texts)
+        if min(each.beams[0].score for each in searched(network, feeds)) < -UNSURE:
+            break
+        texts = [*texts, generator.choice(LETTERS, size=int(generator.integers(3, 20))).tobytes()]
+    return feeds
 
 
 def _check_golden(feeds: Feeds) -> None:
