@@ -111,7 +111,7 @@ def test_top_level_holds_what_it_should() -> None:
 def test_no_file_is_large() -> None:
     sizes = {path.relative_to(ROOT).as_posix(): path.stat().st_size for path in project_files()}
     assert {name: size for name, size in sizes.items() if size > 9_000_000} == {}
-    assert sum(size for name, size in sizes.items() if name.startswith("runtime/zoo/")) <= 20_000_000, "the zoo travels in the wheel"
+    assert sum(size for name, size in sizes.items() if name.startswith("runtime/zoo/")) <= 30_000_000, "the zoo travels in the wheel"
 
 
 def test_no_local_path_is_left_in_a_file() -> None:
