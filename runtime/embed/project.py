@@ -189,7 +189,7 @@ def _values(path: Path, model: Description, contract: Contract, language: Langua
     kind = kind_of(contract)
     argument = {
         "image": f" {language.image}",
-        "text": ' "To be"',
+        "text": ' "To be"' if kind.returns == "text" else f" {language.inputs}",
         "noise": f" {_plain(contract.labels[0])} 0" if contract.labels else " 0 0",
     }.get(kind.takes if kind.verb else "", f" {language.inputs}")
     if language.name == "java":  # Maven takes all arguments in one option, which is in double quotes
