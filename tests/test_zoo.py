@@ -11,6 +11,7 @@ import pytest
 from onnxferry.runtime import Autoencoder, Classifier, ImageGenerator, TextGenerator, load
 from onnxferry.runtime.artifact.zoo import zoo_model, zoo_names
 from onnxferry.runtime.engine.replay import replay_goldens
+from onnxferry.runtime.tasks.text_classifier import ByteTextClassifier
 
 ZOO = Path(__file__).parents[1] / "runtime" / "zoo"
 
@@ -122,3 +123,19 @@ def test_shakespeare_writes_as_its_card_says() -> None:
             assert model.score(sample["text"].encode()) < 2.5
         written = model.generate("ROMEO:\n", 400, temperature=0.8, seed=1)
     assert "".join(load("shakespeare", device="cpu").stream("ROMEO:\n", max_bytes=400, temperature=0.8, seed=1)) == written
+
+
+@pytest.mark.parametrize(("name", "better_by"), [("sentiment-zh", 0.01), ("sentiment-en", 0.0)])
+def test_sentiment_judges_its_samples_as_its_card_says(name: str, better_by: float) -> None:
+    shipped = zoo_model(name)
+    assert shipped.path.stat().st_size <= 1_500_000
+    figures = shipped.card["figures"]
+    assert figures["accuracy"] >= figures["bag of words, logistic regression"] + better_by
+    assert figures["decisions that differ from PyTorch's"] == 0
+    samples = json.loads(shipped.path.with_name("card.json").read_text())["samples"]
+    with load(name, device="cpu") as model:
+        assert isinstance(model, ByteTextClassifier)
+        for sample, found in zip(samples, model.classify([each["text"] for each in samples]), strict=True):
+            assert (found.label, round(found.probability, 2)) == (sample["predicted"], round(sample["probability"], 2))
+            words = [word.text for word in model.explain(sample["text"]).deciding(3)]
+            assert words == sample["words that decided"]

@@ -162,7 +162,6 @@ _SHARES = (
     "majority",
     "logistic_regression",
     "bag_of_words",
-    "recurrent",
     "linear",
     "agreement",
     "precision",

@@ -1,9 +1,12 @@
-"""Text classification (family ``text-classifier``): two networks over the same tokens, whose answers are averaged.
+"""Text classification (family ``text-classifier``): two networks over the same tokens, whose answers are added.
 
 One is linear: logistic regression on a bag of n-grams of tokens (``bag.py``). The other is a bidirectional GRU (Cho et al. 2014, arXiv
-1406.1078) or LSTM over the tokens' embeddings, each the sum of those of its n-grams (as fastText's, Bojanowski et al. 2017, arXiv
-1607.04606), and attention pooling (Yang et al. 2016, Hierarchical Attention Networks): a softmax over the tokens weighs their states. They
-make different mistakes. How much each counts is fitted on the validation part, two numbers, after every epoch.
+1406.1078) or LSTM. It reads of each token an embedding, the sum of those of the token and of its first bytes (as fastText's, Bojanowski
+et al. 2017, arXiv 1607.04606), and what the linear network says of it; attention pooling (Yang et al. 2016, Hierarchical Attention
+Networks) follows: a softmax over the tokens weighs their states. It learns to correct the linear one: its loss is that of both together.
+For training, what the linear one says of a text comes from one that was fitted without that text, on the other FOLDS - 1 of FOLDS parts
+(stacked generalization, Wolpert 1992), because it knows the texts that it was fitted on by heart. How much each network counts is fitted
+on the validation part, two numbers, after every epoch.
 
 Both are linear in what they take from each token, so that the logits are a sum over the tokens: what each word says for each class is
 part of the answer (``evidence``), not an estimate made afterwards.
@@ -29,7 +32,7 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.kinds import TEXT_FAMILY
 from onnxferry.train.data.text_sets import TextClassSplits, TextSet
 from onnxferry.train.data.text_tokens import FEATURES, tokens
-from onnxferry.train.families.bag import fit_bag
+from onnxferry.train.families.bag import Bag, fit_bag
 from onnxferry.train.families.baselines import bag_of_words, majority
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.ema import WeightAverage
@@ -50,8 +53,15 @@ OFF = -1e9
 """The attention's score of what is no token: its share becomes exactly 0."""
 
 
-MIX = (0.5, 1.0)
-"""What the recurrent and the linear network count without a validation part: the second's logits are small, as a penalty makes them."""
+MIX = (1.0, 1.0)
+"""What the recurrent and the linear network count in training, and without a validation part."""
+
+
+FOLDS = 4
+
+
+EMBEDDED = 2
+"""Of a token's hashes, those that have an embedding: of itself and of its first bytes."""
 
 
 MOST_MIX = 10.0
@@ -67,9 +77,9 @@ class TextClassifierConfig:
 
     labels: tuple[str, ...]
     cell: str = option("gru", "gru or lstm")
-    width: int = option(48, "numbers in each direction's state", min=4, max=1024)
-    embedding: int = option(32, "numbers in an n-gram's embedding", min=2, max=512)
-    buckets: int = option(2**15, "embeddings that the n-grams share, by their hashes", min=64, max=2**20)
+    width: int = option(32, "numbers in each direction's state", min=4, max=1024)
+    embedding: int = option(16, "numbers in a token's embedding", min=2, max=512)
+    buckets: int = option(2**15, "embeddings that the tokens share, by their hashes", min=64, max=2**20)
     linear_buckets: int = option(2**17, "numbers a class that the n-grams share in the linear network", min=64, max=2**22)
     small: bool = option(True, "round the deployed tables to 8 bits: a quarter of the file size, and no loss at export")
 
@@ -87,7 +97,7 @@ class TextClassifierConfig:
 class TextClassifierOptions:
     """How it is trained."""
 
-    epochs: int = option(5, "passes over the texts", min=1)
+    epochs: int = option(4, "passes over the texts", min=1)
     batch: int = option(64, "texts per update, over all devices together", min=2)
     learning_rate: float = option(4e-3, "highest learning rate of the cycle", min=0.0)
     strength: float = option(16.0, "of the linear network's fit: the inverse of its penalty on squared weights", min=0.0)
@@ -126,6 +136,7 @@ class TextNetwork(nn.Module):
     linear_bias: Tensor
     rarity: Tensor
     mix: Tensor
+    loudness: Tensor
 
     def __init__(self, config: TextClassifierConfig, dropout: float = 0.0, ngram_dropout: float = 0.0) -> None:
         super().__init__()
@@ -140,30 +151,38 @@ class TextNetwork(nn.Module):
         self.register_buffer("linear_bias", torch.zeros(classes))
         self.register_buffer("rarity", torch.ones(1, config.linear_buckets))
         self.register_buffer("mix", torch.tensor(MIX))
+        self.register_buffer("loudness", torch.ones(1))  # of what the recurrent network is told by the linear one
         recurrent = nn.LSTM if config.cell == "lstm" else nn.GRU
-        self.recurrent = recurrent(config.embedding, config.width, bidirectional=True, batch_first=True)
+        self.recurrent = recurrent(config.embedding + classes, config.width, bidirectional=True, batch_first=True)
         self.attend = nn.Linear(2 * config.width, config.width)
         self.score = nn.Linear(config.width, 1, bias=False)
         self.head = nn.Linear(2 * config.width, classes)
 
-    def forward(self, hashes: Tensor, counts: Tensor) -> Answer:
+    def forward(self, hashes: Tensor, counts: Tensor, linear: tuple[Tensor, Tensor] | None = None) -> Answer:
+        """``linear``: another linear network's words, float (batch, tokens, classes), not divided yet, and its bias (batch, classes)."""
         there = torch.arange(hashes.shape[1], device=hashes.device)[None] < counts[:, None]  # (batch, tokens)
         keep = there[..., None].expand(hashes.shape).to(self.embed.dtype)
         places = hashes % self.config.linear_buckets
         rarity = F.embedding(places, self.rarity.T)[..., 0] * keep  # (batch, tokens, FEATURES)
         root = (rarity**2).sum(dim=(1, 2)).sqrt()
-        linear = (F.embedding(places, self.linear.T) * keep[..., None]).sum(dim=2) / root[:, None, None]
+        words, linear_bias = (self._words(places, keep), self.linear_bias) if linear is None else linear
+        said = words / root[:, None, None]  # (batch, tokens, classes)
         if self.training and self.ngram_dropout:
             keep = F.dropout(keep, self.ngram_dropout)
-        inputs = (F.embedding(hashes % self.config.buckets, self.embed.T) * keep[..., None]).sum(dim=2)
+        keep = keep[..., :EMBEDDED, None]
+        inputs = (F.embedding(hashes[..., :EMBEDDED] % self.config.buckets, self.embed.T) * keep).sum(dim=2)
+        inputs = torch.cat([inputs, words * self.loudness], dim=2)
         states = self._drop(self._states(self._drop(inputs, 0.5), counts))
         scores = self.score(torch.tanh(self.attend(states)))[..., 0].masked_fill(~there, OFF)
         attention = scores.softmax(dim=1)
         pooled = attention[..., None] * states  # (batch, tokens, 2 width)
         recurrent = self.head(self._drop(pooled.sum(dim=1)))
-        evidence = self.mix[0] * F.linear(pooled, self.head.weight) + self.mix[1] * linear  # (batch, tokens, classes)
+        evidence = self.mix[0] * F.linear(pooled, self.head.weight) + self.mix[1] * said  # (batch, tokens, classes)
         logits = evidence.sum(dim=1) + self.bias
-        return Answer(logits, recurrent, linear.sum(dim=1) + self.linear_bias, attention, evidence)
+        return Answer(logits, recurrent, said.sum(dim=1) + linear_bias, attention, evidence)
+
+    def _words(self, places: Tensor, keep: Tensor) -> Tensor:
+        return (F.embedding(places, self.linear.T) * keep[..., None]).sum(dim=2)
 
     @property
     def bias(self) -> Tensor:
@@ -213,7 +232,8 @@ class TextClassifierLearner(Learner):
         self.data = data
         self.options = options
         self.config = TextClassifierConfig(labels=data.classes, **network)
-        self.train = [_cut(tokens(text).hashes, options.most_tokens) for text in data.train.texts]
+        self.whole = [tokens(text).hashes for text in data.train.texts]
+        self.train = [_cut(each, options.most_tokens) for each in self.whole]
         self.labels = torch.from_numpy(data.train.labels)
 
     def setup(self, fabric: Fabric, total_steps: int) -> None:
@@ -221,19 +241,38 @@ class TextClassifierLearner(Learner):
         options = self.options
         network = TextNetwork(self.config, options.dropout, options.ngram_dropout)
         weights = self._class_weights()
-        bag = fit_bag(
-            [tokens(text).hashes for text in self.data.train.texts], self.labels.numpy(), len(self.config.labels),
-            buckets=self.config.linear_buckets, strength=options.strength, class_weights=weights,
-        )  # fmt: skip
+        bag = self._fitted(np.arange(len(self.train)), weights)
         network.linear.copy_(bag.weights)
         network.linear_bias.copy_(bag.bias)
         network.rarity.copy_(bag.rarity[None])
+        self._ask_others(weights)
+        network.loudness.fill_(self.loudness)
         optimizer = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
         self.average = WeightAverage(network, options.average)
         self.network, self.optimizer = fabric.setup(network, optimizer)
         self.average.to(fabric.device)
         self.class_weights = None if weights is None else weights.to(fabric.device)
         self.schedule = one_cycle_schedule(optimizer, total_steps, warm_up=0.15)
+
+    def _fitted(self, index: np.ndarray, weights: Tensor | None) -> Bag:
+        """The linear network that is fitted on the training texts at ``index``."""
+        return fit_bag(
+            [self.whole[i] for i in index.tolist()], self.labels.numpy()[index], len(self.config.labels),
+            buckets=self.config.linear_buckets, strength=self.options.strength, class_weights=weights,
+        )  # fmt: skip
+
+    def _ask_others(self, weights: Tensor | None) -> None:
+        """Sets ``others``: of each training text what a linear network that was not fitted on it says of its tokens, and its bias."""
+        fold = np.random.default_rng(self.seed).permutation(len(self.train)) % FOLDS
+        self.others: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0), np.zeros(0))] * len(self.train)
+        for number in range(FOLDS):
+            bag = self._fitted(np.flatnonzero(fold != number), weights)
+            table, bias = bag.weights.T.contiguous(), bag.bias.numpy()
+            for i in np.flatnonzero(fold == number).tolist():
+                words = F.embedding(torch.from_numpy(self.train[i] % self.config.linear_buckets), table).sum(dim=1)
+                self.others[i] = words.numpy(), bias
+        total = np.concatenate([words for words, _ in self.others])
+        self.loudness = 1 / max(float(total.std()), 1e-6)
 
     def _class_weights(self) -> Tensor | None:
         if self.options.class_weights == "none":
@@ -244,8 +283,11 @@ class TextClassifierLearner(Learner):
     def steps_per_epoch(self) -> int:
         return updates_per_epoch(len(self.train), self.options.batch)
 
-    def batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Hashes, numbers of tokens and labels. Texts of a batch are of about one length; which they are changes every epoch."""
+    def batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, ...]]:
+        """Hashes, numbers of tokens, labels, and the other linear networks' words and bias.
+
+        Texts of a batch are of about one length; which they are changes every epoch.
+        """
         generator = np.random.default_rng((self.seed, epoch))
         order, steps = generator.permutation(len(self.train)), self.steps_per_epoch()
         lengths = np.array([len(each) for each in self.train])
@@ -256,20 +298,24 @@ class TextClassifierLearner(Learner):
         turns = generator.permutation(steps)
         for step in range(start, steps):
             index = part_of(torch.from_numpy(order), int(turns[step]), steps, self.fabric.global_rank, self.fabric.world_size)
-            hashes, counts = padded([self.train[i] for i in index.tolist()])
-            yield tuple(each.to(self.fabric.device) for each in (hashes, counts, self.labels[index]))  # type: ignore[misc]
+            chosen = index.tolist()
+            hashes, counts = padded([self.train[i] for i in chosen])
+            words = nn.utils.rnn.pad_sequence([torch.from_numpy(self.others[i][0]) for i in chosen], batch_first=True)
+            bias = torch.from_numpy(np.stack([self.others[i][1] for i in chosen]))
+            yield tuple(each.to(self.fabric.device) for each in (hashes, counts, self.labels[index], words, bias))
 
-    def step(self, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
-        hashes, counts, labels = batch
-        answer: Answer = self.network(hashes, counts)
-        loss = F.cross_entropy(answer.recurrent.float(), labels, self.class_weights, label_smoothing=self.options.label_smoothing)
+    def step(self, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        hashes, counts, labels, words, bias = batch
+        answer: Answer = self.network(hashes, counts, (words, bias))
+        logits = answer.recurrent.float() + answer.linear
+        loss = F.cross_entropy(logits, labels, self.class_weights, label_smoothing=self.options.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.fabric.clip_gradients(self.network, self.optimizer, max_norm=self.options.clip, error_if_nonfinite=False)
         self.optimizer.step()
         self.schedule.step()
         self.average.update_parameters(self.network)
-        return {"loss": loss.detach(), "accuracy": (answer.recurrent.detach().argmax(dim=1) == labels).float().mean()}
+        return {"loss": loss.detach(), "accuracy": (logits.detach().argmax(dim=1) == labels).float().mean()}
 
     def _deployed(self) -> TextNetwork:
         """The averaged network as it is deployed."""

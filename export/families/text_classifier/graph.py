@@ -43,7 +43,7 @@ from onnxferry.train.data.text_tokens import (
     TWO_BYTES,
     WORD,
 )
-from onnxferry.train.families.text_classifier import OFF, TextClassifierConfig, TextNetwork
+from onnxferry.train.families.text_classifier import EMBEDDED, OFF, TextClassifierConfig, TextNetwork
 
 
 def text_classifier_graph(network: TextNetwork) -> onnx.ModelProto:
@@ -139,6 +139,7 @@ def _weights(graph: _Graph, network: TextNetwork) -> None:
     mix, bias = weights["mix"], network.bias.detach().cpu().numpy()
     graph.stored("head", weights["head.weight"].T * mix[0])
     graph.constant("linear_share", mix[1:], np.float32)
+    graph.constant("loudness", weights["loudness"], np.float32)
     graph.stored("bias", bias)
     graph.constant("byte_classes", CLASSES)
     graph.constant("folded_bytes", FOLDED)
@@ -240,9 +241,11 @@ def _answer(graph: _Graph, config: TextClassifierConfig) -> None:
     rarity = g.add("Squeeze", g.add("Gather", "rarity", lookup["linear"]), whole(3))  # (batch, tokens, FEATURES)
     rarity = g.add("Where", there, rarity, real(0.0))
     root = g.add("Sqrt", g.add("ReduceSumSquare", rarity, whole(1, 2), keepdims=1))  # (batch, 1, 1)
-    linear = g.add("ReduceSum", g.add("Gather", "linear", lookup["linear"]), whole(2), keepdims=0)
-    linear = g.add("Mul", g.add("Div", linear, root), "linear_share")  # (batch, tokens, classes)
-    inputs = g.add("ReduceSum", g.add("Gather", "embed", lookup["embed"]), whole(2), keepdims=0)
+    words = g.add("ReduceSum", g.add("Gather", "linear", lookup["linear"]), whole(2), keepdims=0)
+    linear = g.add("Mul", g.add("Div", words, root), "linear_share")  # (batch, tokens, classes)
+    embedded = g.add("Slice", lookup["embed"], whole(0), whole(EMBEDDED), whole(2))
+    inputs = g.add("ReduceSum", g.add("Gather", "embed", embedded), whole(2), keepdims=0)
+    inputs = g.add("Concat", inputs, g.add("Mul", words, "loudness"), axis=2)
     inputs = g.add("Transpose", inputs, perm=[1, 0, 2])  # (tokens, batch, embedding)
     attributes: dict[str, Any] = {"hidden_size": config.width, "direction": "bidirectional"}
     if config.cell == "gru":

@@ -160,12 +160,12 @@ def test_every_epoch_reads_every_text_once_in_another_order() -> None:
     learner.setup(Fabric(accelerator="cpu", devices=1), total_steps=1)
     orders = []
     for epoch in (0, 1):
-        read = [tuple(row[:count].flatten().tolist()) for h, c, _ in learner.batches(epoch, 0) for row, count in zip(h, c, strict=True)]
+        read = [tuple(row[:count].flatten().tolist()) for h, c, *_ in learner.batches(epoch, 0) for row, count in zip(h, c, strict=True)]
         assert len(set(read)) == len(learner.train) == len(read)
         orders.append(read)
     assert orders[0] != orders[1]
-    later = [labels.tolist() for _, _, labels in learner.batches(1, 3)]
-    assert later == [labels.tolist() for _, _, labels in learner.batches(1, 0)][3:]
+    later = [labels.tolist() for _, _, labels, *_ in learner.batches(1, 3)]
+    assert later == [labels.tolist() for _, _, labels, *_ in learner.batches(1, 0)][3:]
 
 
 def test_long_texts_are_cut_in_the_middle_for_training() -> None:
