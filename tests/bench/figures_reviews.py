@@ -43,16 +43,17 @@ def main() -> None:
     arguments = parser.parse_args()
     name = Path(arguments.model).stem
     splits = load_text_set(SETS[name])
-    figures: dict[str, Any] = {"model": arguments.model, **baselines(splits, chinese=SETS[name] == REVIEWS)}
+    figures: dict[str, Any] = {"model": arguments.model}
     with load(arguments.model, device="cpu", threads=1) as model:
         if not isinstance(model, ByteTextClassifier):
             raise SystemExit(f"{arguments.model} does not classify texts by their bytes")
         found = model.classify([text.decode() for text in splits.test.texts])
         right = int((np.array([each.index for each in found]) == splits.test.labels).sum())
         figures |= {
-            "test texts": len(splits.test),
             "accuracy": round(right / len(splits.test), 4),
+            "test texts": len(splits.test),
             "95% interval": [round(each, 4) for each in wilson_interval(right, len(splits.test))],
+            **baselines(splits, chinese=SETS[name] == REVIEWS),
             "bytes of the file": find_model(arguments.model).stat().st_size,
         }
         if arguments.checkpoint:
