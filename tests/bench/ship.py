@@ -230,14 +230,14 @@ MODELS = {
         "Apache-2.0; the licence of the locale data stands in NOTICE",
     ),
     "sentiment-zh": Shipped(
-        "Says whether a Chinese review of a book, a hotel or a computer is positive or negative, and which words decided",
+        "Judges Chinese reviews, of books, hotels and computers: positive or negative, and which words decided",
         "text-classifier",
         "without copies, split by the texts: 8 tenths to learn from, 1 to choose the epoch by, 1 for the test",
         "figures_reviews.py",
         review_samples("reviews-zh"),
     ),
     "sentiment-en": Shipped(
-        "Says whether an English sentence of a review, an editorial or a tweet is positive or negative, and which words decided",
+        "Judges English sentences, of reviews, editorials and tweets: positive or negative, and which words decided",
         "text-classifier",
         "without those rated -0.5 to 0.5, and copies, split by the texts: 8 tenths to learn from, 1 to choose the epoch by, 1 for the test",
         "figures_reviews.py",
