@@ -188,6 +188,8 @@ def readers_files(after_quickstart: Path, tmp_path_factory: pytest.TempPathFacto
     photo_classifier(folder / "theirs.onnx", [None, 3, 32, 32])
     photo_classifier(folder / "yolo-cls.onnx", [1, 3, 32, 32], metadata=ULTRALYTICS)
     (folder / "pairs.tsv").write_text("le 3 mars 2019\t2019-03-03\n")
+    shutil.copyfile(zoo / "sentiment-en/sentiment-en.onnx", folder / "mail.onnx")
+    (folder / "other-mail.csv").write_text("body,folder\na lovely parcel,positive\nbroken and late,negative\n")
     (folder / "labelled.csv").write_text("text,label\na lovely film,positive\na waste of time,negative\n")
     (folder / "labels.txt").write_text("cat\ndog\nowl\n")
     (folder / "other-letters.txt").write_text("Dear Ann,\nthank you for the letter of the third of May.\n")

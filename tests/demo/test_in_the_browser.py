@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 PATIENCE = 120_000  # milliseconds: two cores may be busy with other tests
 
-PAGES = ("", "recognise", "write", "translate", "imagine", "compress", "train", "game", "your-model", "under-the-hood")
+PAGES = ("", "recognise", "write", "review", "translate", "imagine", "compress", "train", "game", "your-model", "under-the-hood")
 
 # Streamlit's own, by what they say: its client looks for its server beside the page's address before it looks at the root.
 NOT_OURS = (
