@@ -7,7 +7,7 @@ from onnxferry.runtime.kinds import Kind
 
 def example(kind: Kind, language: str, file: str) -> str:
     """Code of ``language`` that opens ``file`` and does what ``kind`` is for; "" for a language whose README has no such lines."""
-    write = {"javascript": _javascript, "web": _javascript, "cpp": _cpp, "java": _java, "rust": _rust}.get(language)
+    write = {"javascript": _javascript, "web": _javascript, "cpp": _cpp, "java": _java, "rust": _rust, "csharp": _csharp}.get(language)
     returns = kind.returns if kind.verb else ""  # a kind without a verb of its own runs on arrays
     return "\n".join(write(returns, file, language)) if write else ""
 
@@ -70,4 +70,23 @@ def _rust(returns: str, file: str, language: str) -> list[str]:
         "let rows = artifact.check()?;",
         'assert!(!rows.is_empty() && rows.iter().all(|row| row.problem.is_none()), "wrong answers on this machine");',
         call,
+    ]
+
+
+def _csharp(returns: str, file: str, language: str) -> list[str]:
+    call = {
+        "class": "var classes = Tasks.Classify(artifact, new Image(height, width, 1, pixels), out var known);",
+        "latent": "var image = Tasks.Reconstruct(artifact, new Image(height, width, 1, pixels), out var score, out var unusual);",
+        "text": 'Tasks.Write(artifact, "To be", Console.Write);',
+        "image": "var images = Tasks.Sample(artifact, 1, new long[] { 0 }, 0);",
+    }.get(returns)
+    array = "new NDArray(new[] { 1f, 2.5f }, 2)"
+    call = call or f'var outputs = artifact.Run(new Dictionary<string, NDArray> {{ ["x"] = {array} }});'
+    return [
+        f'using (var artifact = new Artifact("{file}"))',
+        "{",
+        "    var rows = artifact.Check();",
+        '    if (rows.Count == 0 || rows.Any(row => row.Problem != null)) throw new Exception("wrong answers on this machine");',
+        f"    {call}",
+        "}",
     ]

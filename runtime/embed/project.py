@@ -105,6 +105,15 @@ LANGUAGES: Mapping[str, Language] = {
             suffixes=(".rs",),
             lacks=("float16",),  # as an array it needs one more crate
         ),
+        Language(
+            "csharp",
+            "C#",
+            ("csharp",),
+            "inputs.json",
+            ("dotnet run --{argument}",),
+            image="image.ppm",
+            lacks=("float16",),  # its type moved from one namespace to another
+        ),
     )
 }
 """By name."""
@@ -219,6 +228,6 @@ def _filled(text: str, values: Mapping[str, str], suffix: str) -> str:
         value = values[match[1]]
         if match[1] not in ("NAME", "DESCRIPTION"):
             return value
-        return html.escape(value) if suffix in (".html", ".md", ".xml") else json.dumps(value, ensure_ascii=False)[1:-1]
+        return html.escape(value) if suffix in (".html", ".md", ".xml", ".csproj") else json.dumps(value, ensure_ascii=False)[1:-1]
 
     return re.sub(r"\{\{([A-Z0-9_]+)\}\}", shown, text)

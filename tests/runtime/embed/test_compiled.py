@@ -3,6 +3,7 @@
 C++ is compiled where ONNX Runtime's public headers are: the folder that the environment variable ONNXRUNTIME_INCLUDE names, or
 /usr/include/onnxruntime (Debian's libonnxruntime-dev). The library is the one inside the Python package. Java is compiled where
 ONNXRUNTIME_JAR names the file of com.microsoft.onnxruntime:onnxruntime, and Rust where EMBED_CARGO=1 says that cargo can fetch crates.
+C# is compiled by Mono where ONNXRUNTIME_DLL names Microsoft.ML.OnnxRuntime.dll.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from tests.runtime.embed.test_project import DOUBLES, doubler
 ROOT = Path(__file__).parents[3]
 SHIPPED = sorted((ROOT / "runtime" / "zoo").rglob("*.onnx"))
 HEADERS = Path(os.environ.get("ONNXRUNTIME_INCLUDE", "/usr/include/onnxruntime"))
+DLL = Path(os.environ.get("ONNXRUNTIME_DLL", "Microsoft.ML.OnnxRuntime.dll"))
 JAR = Path(os.environ.get("ONNXRUNTIME_JAR", "onnxruntime.jar"))
 SEEDS = [0, 3, 2**32, 2**53 - 1]
 COUNT = 300_000  # random numbers, so that the rare branches of the ziggurat are taken
@@ -262,9 +264,83 @@ def built_rust(folder: Path) -> Built:
     return Built("rust", project, *commands, syntax, "pgm", (image, image), project / "digits.onnx")
 
 
-@pytest.fixture(scope="module", params=["cpp", "java", "rust"])
+CHECK_CSHARP = """
+using System;
+using System.IO;
+using System.Linq;
+
+namespace Onnxferry
+{
+    public static class CheckProgram
+    {
+        public static void Main(string[] arguments)
+        {
+            foreach (var path in arguments)
+            {
+                using (var artifact = new Artifact(path))
+                {
+                    var rows = artifact.Check();
+                    Console.WriteLine(path + " " + rows.Count + " " + rows.Count(row => row.Problem != null));
+                }
+            }
+            foreach (var seed in new ulong[] { SEEDS })
+            {
+                Save("uniform" + seed, new Pcg64(seed).Uniform(NUMBERS));
+                Save("normal" + seed, new Pcg64(seed).Normal(NUMBERS));
+            }
+        }
+
+        private static void Save(string name, float[] values)
+        {
+            var bytes = new byte[4 * values.Length];
+            Buffer.BlockCopy(values, 0, bytes, 0, bytes.Length);
+            File.WriteAllBytes(name, bytes);
+        }
+    }
+}
+"""
+
+
+def built_csharp(folder: Path) -> Built:
+    if not DLL.is_file() or shutil.which("mcs") is None:
+        pytest.skip("name Microsoft.ML.OnnxRuntime.dll in ONNXRUNTIME_DLL, and install Mono: apt-get install mono-mcs")
+    project = write_project("digits", "csharp", folder / "p").folder
+    (folder / "lib").mkdir()
+    (folder / "lib" / "libonnxruntime.so").symlink_to(library())
+    shutil.copyfile(DLL, project / "Microsoft.ML.OnnxRuntime.dll")
+    program = CHECK_CSHARP.replace("SEEDS", ", ".join(map(str, SEEDS))).replace("NUMBERS", str(COUNT))
+    (project / "Check.cs").write_text(program)
+    compiler = ("mcs", "-langversion:7.2", "-warn:4", "-warnaserror", "-r:Microsoft.ML.OnnxRuntime.dll")
+    shared = sorted(file.name for file in project.glob("*.cs") if file.name not in ("Program.cs", "Check.cs"))
+    for name in ("Program", "Check"):
+        run(*compiler, f"-out:{name}.exe", f"{name}.cs", *shared, cwd=project)
+
+    def syntax(pieces: list[str]) -> None:
+        lines = [*(f"using System{part};" for part in ("", ".Collections.Generic", ".Linq")), "namespace Onnxferry {", "class Own {"]
+        for i, piece in enumerate(pieces):
+            lines += [f"void F{i}() {{ int height = 1, width = 1; var pixels = new byte[height * width];", piece, "}"]
+        (folder / "Own.cs").write_text("\n".join([*lines, "}}"]))
+        run(
+            "mcs",
+            "-r:Microsoft.ML.OnnxRuntime.dll",
+            "-target:library",
+            f"-out:{folder / 'own.dll'}",
+            folder / "Own.cs",
+            *shared,
+            cwd=project,
+        )
+
+    image = drawn_ppm(folder)
+    mono = ("env", f"LD_LIBRARY_PATH={folder / 'lib'}", "mono")
+    commands = tuple((*mono, project / f"{name}.exe") for name in ("Program", "Check"))
+    return Built("csharp", project, *commands, syntax, "pgm", (image, image), Path("digits.onnx"))
+
+
+@pytest.fixture(scope="module", params=["cpp", "java", "rust", "csharp"])
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return {"cpp": built_cpp, "java": built_java, "rust": built_rust}[request.param](tmp_path_factory.mktemp(request.param))
+    return {"cpp": built_cpp, "java": built_java, "rust": built_rust, "csharp": built_csharp}[request.param](
+        tmp_path_factory.mktemp(request.param)
+    )
 
 
 @pytest.mark.parametrize("name", ["digits", "shakespeare", "digits-gan", "digits-ae"])
@@ -390,7 +466,7 @@ def test_a_project_in_cpp_is_laid_out_as_cmake_projects_are(tmp_path: Path) -> N
 
 
 def test_a_project_in_java_is_laid_out_as_maven_projects_are(tmp_path: Path) -> None:
-    model = doubler(tmp_path / "m.onnx", DOUBLES.replace(name="a & b", description="1 < 2 & 'x'"))
+    model = doubler(tmp_path / "m.onnx", DOUBLES.replace(name="a & -- b", description="1 < 2 & 'x' -->"))
     project = write_project(model, "java", tmp_path / "p")
     sources = ["Array", "Artifact", "Image", "Json", "Main", "Pcg64", "Tasks"]
     assert [str(file) for file in project.files] == [
@@ -404,7 +480,7 @@ def test_a_project_in_java_is_laid_out_as_maven_projects_are(tmp_path: Path) -> 
     pom = ElementTree.parse(project.folder / "pom.xml").getroot()
     space = {"m": "http://maven.apache.org/POM/4.0.0"}
     assert pom.findtext("m:artifactId", namespaces=space) == "a-b"
-    assert pom.findtext("m:description", namespaces=space) == "1 < 2 & 'x'"
+    assert pom.findtext("m:description", namespaces=space) == "1 < 2 & 'x' -->"
     assert pom.findtext("m:properties/m:exec.mainClass", namespaces=space) == "onnxferry.Main"
 
 
@@ -418,6 +494,19 @@ def test_a_project_in_rust_is_laid_out_as_crates_are(tmp_path: Path) -> None:
     assert crate["package"]["name"] == "a-b"
     assert crate["package"]["description"] == '1 < 2 \\ "x"'
     assert set(crate["dependencies"]) == {"ort", "serde_json"}
+
+
+def test_a_project_in_csharp_is_laid_out_as_dotnet_projects_are(tmp_path: Path) -> None:
+    model = doubler(tmp_path / "m.onnx", DOUBLES.replace(name="a & -- b", description="1 < 2 & 'x' -->"))
+    project = write_project(model, "csharp", tmp_path / "p")
+    sources = ["Artifact", "Image", "Json", "NDArray", "Pcg64", "Program", "Tasks"]
+    assert sorted(map(str, project.files)) == sorted(["README.md", "m.onnx", "main.csproj", *(f"{name}.cs" for name in sources)])
+    assert project.commands == ("dotnet run -- inputs.json",)
+    settings = ElementTree.parse(project.folder / "main.csproj").getroot()
+    assert settings.findtext("PropertyGroup/Description") == "1 < 2 & 'x' -->"
+    package = settings.find("ItemGroup/PackageReference")
+    assert package is not None
+    assert package.get("Include") == "Microsoft.ML.OnnxRuntime"
 
 
 def test_arrays_that_java_does_not_have_are_refused(tmp_path: Path) -> None:
