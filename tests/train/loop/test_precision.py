@@ -18,14 +18,17 @@ import numpy as np
 import pytest
 import torch
 
+from onnxferry.runtime.tables.labelled_text import LabelledTexts
 from onnxferry.train.data.augment import AugmentConfig
 from onnxferry.train.data.images import ImageSplits, load_images
 from onnxferry.train.data.text import load_text
+from onnxferry.train.data.text_sets import split_texts
 from onnxferry.train.families.autoencoder import AutoencoderLearner, AutoencoderOptions
 from onnxferry.train.families.cnn import CnnLearner, CnnOptions
 from onnxferry.train.families.gan import GanLearner, GanOptions
 from onnxferry.train.families.gan_quality import judge_from_model
 from onnxferry.train.families.rnn import RnnConfig, RnnLearner, RnnOptions
+from onnxferry.train.families.text_classifier import TextClassifierLearner, TextClassifierOptions
 from onnxferry.train.loop.learner import Learner
 from onnxferry.train.loop.loop import PRECISIONS, LoopConfig, fit
 
@@ -62,17 +65,28 @@ def autoencoder(seed: int) -> AutoencoderLearner:
     return AutoencoderLearner(images(600), options, latent=8, width=4, variational=False, seed=seed)
 
 
+def text_classifier(seed: int) -> TextClassifierLearner:
+    generator = np.random.default_rng(0)
+    words = ("not good", "very good")
+    texts = [(f"{' '.join(f'w{n}' for n in generator.integers(0, 300, 9))} {words[i % 2 ^ (i % 10 == 0)]}", str(i % 2)) for i in range(300)]
+    splits = split_texts("made", LabelledTexts([text for text, _ in texts], [label for _, label in texts], ""), "made")
+    options = TextClassifierOptions(epochs=3, batch=30, average=0.9)
+    return TextClassifierLearner(splits, options, width=8, embedding=4, buckets=512, linear_buckets=2048, seed=seed)
+
+
 FAMILIES: dict[str, tuple[Callable[[int], Learner], str]] = {
     "cnn": (recogniser, "accuracy"),
     "rnn": (text_generator, "loss"),
     "gan": (image_generator, "agreement"),
     "ae": (autoencoder, "mse"),
+    "text-classifier": (text_classifier, "loss"),
 }
 CPU = {  # mean, standard deviation
     "cnn": (0.9628, 0.0044),
     "rnn": (2.594, 0.0298),
     "gan": (0.6465, 0.1392),
     "ae": (0.0597, 0.00209),
+    "text-classifier": (0.2904, 0.0602),
 }
 MEASURED = 8
 """Seeds behind CPU."""
