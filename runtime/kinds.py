@@ -97,7 +97,7 @@ TRANSLATOR = Kind(
     budget="rtol 1e-3",
     task="onnxferry.runtime.tasks.translator:Translator",
     verb="translate",
-    arguments=('"TEXT"',),
+    arguments=("TEXT",),
 )
 # Bytes of text, or text that a tokenizer beside the file cuts into tokens.
 TEXT_CLASSIFIER = Kind(

@@ -149,7 +149,9 @@ def search_feeds(beam: int = 1, max_bytes: int | None = None, length_penalty: fl
     real = isinstance(length_penalty, int | float | np.integer | np.floating) and not isinstance(length_penalty, bool)
     if not real or not 0 <= length_penalty <= 10:
         raise InputError(f"length_penalty must be a number from 0 (none) to 10, got {length_penalty!r}")
-    feeds: dict[str, np.ndarray] = {"beam": np.array(beam, np.int64), "length_penalty": np.array(length_penalty, np.float32)}
+    feeds: dict[str, np.ndarray] = {}  # what is as it is by default is left out: a short text takes less time than checking arrays
+    if beam != 1:
+        feeds = {"beam": np.array(beam, np.int64), "length_penalty": np.array(length_penalty, np.float32)}
     if max_bytes is not None:
         if whole_number("max_bytes", max_bytes) > MAX_WRITTEN:
             raise InputError(f"max_bytes must be 1 … {MAX_WRITTEN:,}, got {max_bytes}")
@@ -169,6 +171,8 @@ def _source(text: Any, number: int | None) -> np.ndarray:
 
 
 def _padded(sources: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    if len(sources) == 1:
+        return {"text": sources[0][None]}
     text = np.zeros((len(sources), max(len(source) for source in sources)), np.uint8)
     for row, source in zip(text, sources, strict=True):
         row[: len(source)] = source

@@ -1,8 +1,8 @@
 """A translator as one graph: reads texts, then writes a translation of each, byte by byte, by greedy or beam search.
 
 Built node by node, as the text generator's is. There are two loops, of which one makes no step: greedy search needs no order of
-beams, and takes half the operators. Both stand in the outer graph itself, because ONNX Runtime lays out weights for its kernels
-beforehand only where they are one subgraph away.
+beams, and takes half the operators. Its loop stands in the outer graph itself, because ONNX Runtime lays out weights for its kernels
+beforehand only where they are one subgraph away; that of the beams is in a branch, so that it costs nothing where there is one beam.
 
 Inputs ("= …": optional, with that default)
     text              uint8    (batch, length)         UTF-8; the length may be 0
@@ -56,7 +56,7 @@ def translator_graph(network: Seq2Seq) -> onnx.ModelProto:
     _read(outer, config)
     _options(outer)
     greedy = _greedy(outer, config)
-    beams = _beam_search(outer, config)
+    beams = _beam_search(config)
     chosen = ["chosen_bytes", "chosen_score", "chosen_attention"]
     outer.add("If", "is_greedy", to=chosen, then_branch=greedy, else_branch=beams)
     # (batch, beam, steps): 1 up to and including the 0 that ends a translation.
@@ -135,8 +135,8 @@ def _weights(outer: Nodes, network: Seq2Seq) -> None:
     outer.stored("energy", weights["energy"][None])
     for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
         outer.stored(f"cell_{name}", gates(f"cell.{name}"))
-    # What a step computes from the same vector is one product: of the state the recurrent gates and the query; of the context the other
-    # half of the gates and its share of the output. The byte before gives a row of a table, which holds the biases too.
+    # What is computed from the same vector is one product: of the state the recurrent gates and the query; of the encoder's outputs the
+    # other half of the gates and their share of the output. The byte before gives a row of a table, which holds the biases too.
     outer.add("Concat", "cell_weight_hh", "query_weight", to="of_state", axis=0)
     silence = outer.constant("query_bias", np.zeros(network.config.attention), np.float32)
     outer.add("Concat", "cell_bias_hh", silence, to="of_state_bias", axis=0)
@@ -149,7 +149,10 @@ def _weights(outer: Nodes, network: Seq2Seq) -> None:
 
 
 def _read(outer: Nodes, config: Seq2SeqConfig) -> None:
-    """The encoder: ``values`` (batch, places, 2 x encoder), ``keys`` (batch, attention, places), ``mask`` (batch, 1, places), ``first``."""
+    """The encoder: ``values`` (batch, places, n), ``keys`` (batch, attention, places), ``mask`` (batch, 1, places), ``first``.
+
+    ``values`` are the encoder's outputs times what a step does with their mean, which is the same and needs no product at each step.
+    """
     shape = outer.add("Shape", "text")
     outer.add("Gather", shape, "axis_0", to="batch_size", axis=0)  # (1,)
     length = outer.add("Gather", shape, "axis_1", axis=0)
@@ -169,8 +172,9 @@ def _read(outer: Nodes, config: Seq2SeqConfig) -> None:
         hidden_size=config.encoder, direction="bidirectional", linear_before_reset=1,
     )  # fmt: skip
     by_row = outer.add("Transpose", "read", perm=[2, 0, 1, 3])  # (batch, places, 2, encoder)
-    outer.add("Reshape", by_row, outer.add("Concat", "batch_size", end, "both", axis=0), to="values")
-    keys = outer.add("Add", outer.add("MatMul", "values", outer.add("Transpose", "key_weight", perm=[1, 0])), "key_bias")
+    read = outer.add("Reshape", by_row, outer.add("Concat", "batch_size", end, "both", axis=0))
+    outer.add("MatMul", read, outer.add("Transpose", "of_context", perm=[1, 0]), to="values")
+    keys = outer.add("Add", outer.add("MatMul", read, outer.add("Transpose", "key_weight", perm=[1, 0])), "key_bias")
     outer.add("Transpose", keys, to="keys", perm=[0, 2, 1])
     within = outer.add("LessOrEqual", row, column)
     outer.add("Unsqueeze", outer.add("Where", within, "none", "no_weight"), "axis_1", to="mask")
@@ -183,12 +187,11 @@ def _of_int64(value: int) -> onnx.TensorProto:
 
 
 def _options(outer: Nodes) -> None:
-    """Which loop makes steps, and how many at most."""
-    steps = outer.add("Max", "max_bytes", "unit")
+    """How many steps are made at most, and none by the loop of greedy search where beams are asked for."""
+    outer.add("Max", "max_bytes", "unit", to="most_steps")
     outer.add("Max", outer.add("Min", "beam", "most_beams"), "unit", to="width")
     outer.add("Equal", "width", "unit", to="is_greedy")
-    outer.add("Where", "is_greedy", steps, "zero", to="greedy_steps")
-    outer.add("Where", "is_greedy", "zero", steps, to="beam_steps")
+    outer.add("Where", "is_greedy", "most_steps", "zero", to="greedy_steps")
 
 
 def _step(body: Nodes, byte: str, state: str, of: str = "") -> tuple[str, str, str]:
@@ -202,7 +205,7 @@ def _step(body: Nodes, byte: str, state: str, of: str = "") -> tuple[str, str, s
     energies = body.add("Add", body.add("MatMul", "energy", compared), f"{of}mask")  # (rows, 1, places)
     attention = body.add("Softmax", energies, axis=2)
     context = body.add("Squeeze", body.add("MatMul", attention, f"{of}values"), "axis_1")
-    from_context = body.add("Gemm", context, "of_context", body.add("Gather", "table", byte, axis=0), transB=1)
+    from_context = body.add("Add", context, body.add("Gather", "table", byte, axis=0))
     open_in, new_in, heard = body.split(from_context, ["open_in", "new_in", "heard"], "input_sizes", 1)
     z, r = body.split(body.add("Sigmoid", body.add("Add", open_in, open_h)), ["z", "r"], "gate_sizes", 1)
     new = body.add("Tanh", body.add("Add", new_in, body.add("Mul", r, new_h)))
@@ -276,7 +279,7 @@ def _writing(nodes: Nodes, bytes_: str, axis: int) -> str:
     return nodes.cast(nodes.add("Concat", one, nodes.add("Sign", before), axis=axis), FLOAT)
 
 
-def _beam_search(outer: Nodes, config: Seq2SeqConfig) -> onnx.GraphProto:
+def _beam_search(config: Seq2SeqConfig) -> onnx.GraphProto:
     """The loop that follows ``width`` translations of each text, and their order at its end.
 
     A row is a beam of a text. What a beam was at earlier steps is kept as a path: at each step the rows that its bytes stand in.
@@ -312,29 +315,27 @@ def _beam_search(outer: Nodes, config: Seq2SeqConfig) -> onnx.GraphProto:
             (written, INT64, row), (seen, FLOAT, ["rows", 1, "places"]),
         ),
     )  # fmt: skip
-    outer.add("Unsqueeze", "width", "axis_0", to="width_1")
-    by_beam = outer.add("Concat", "batch_size", "width_1", axis=0)  # (batch, beams)
-    outer.add("Mul", "batch_size", "width_1", to="row_count")
-    every = outer.add("Range", "zero", outer.add("Squeeze", "row_count", "axis_0"), "unit")
-    outer.add("Unsqueeze", every, "axis_1", to="own_rows")
-    owners = outer.add("Div", every, "width")  # the text of each row
-    first_rows = outer.add("Mul", outer.add("Range", "zero", outer.add("Squeeze", "batch_size", "axis_0"), "unit"), "width")
-    outer.add("Unsqueeze", first_rows, "axis_1", to="first_rows")  # of each text, (batch, 1)
-    outer.add("Concat", "row_count", "axis_1", to="column_shape", axis=0)
-    outer.add("Concat", "batch_size", outer.add("Mul", "width_1", "vocabulary_1"), to="candidate_shape", axis=0)
-    # Where the other loop is the one that runs, nothing is copied for this one: it has no rows.
-    used = outer.add("Slice", owners, "axis_0", outer.add("Where", "is_greedy", "axis_0", "row_count"), "axis_0")
-    for name in ("keys", "mask", "values"):
-        outer.add("Gather", name, used, to=f"beam_{name}", axis=0)
-    begin = outer.add("Gather", "first", owners, axis=0)
-    alone = outer.add("Equal", outer.add("Range", "zero", "width", "unit"), "zero")  # of all beams, only the first exists
-    totals = outer.add("Expand", outer.add("Where", alone, "none", "impossible"), by_beam)
-    start = outer.add("ConstantOfShape", "row_count", value=_of_int64(0))
-    ones = outer.add("ConstantOfShape", "row_count", value=_of_int64(1))
-    nowhere = outer.add("ConstantOfShape", outer.add("Concat", "row_count", "axis_0", axis=0), value=_of_int64(0))
-    outputs = ["beam_last", "beam_left", "beam_after", "beam_totals", "beam_paths", "beam_bytes", "beam_attention"]
-    outer.add("Loop", "beam_steps", "true", start, ones, begin, totals, nowhere, to=outputs, body=graph)
     tail = Nodes("beam_end_")
+    tail.add("Unsqueeze", "width", "axis_0", to="width_1")
+    by_beam = tail.add("Concat", "batch_size", "width_1", axis=0)  # (batch, beams)
+    tail.add("Mul", "batch_size", "width_1", to="row_count")
+    every = tail.add("Range", "zero", tail.add("Squeeze", "row_count", "axis_0"), "unit")
+    tail.add("Unsqueeze", every, "axis_1", to="own_rows")
+    owners = tail.add("Div", every, "width")  # the text of each row
+    first_rows = tail.add("Mul", tail.add("Range", "zero", tail.add("Squeeze", "batch_size", "axis_0"), "unit"), "width")
+    tail.add("Unsqueeze", first_rows, "axis_1", to="first_rows")  # of each text, (batch, 1)
+    tail.add("Concat", "row_count", "axis_1", to="column_shape", axis=0)
+    tail.add("Concat", "batch_size", tail.add("Mul", "width_1", "vocabulary_1"), to="candidate_shape", axis=0)
+    for name in ("keys", "mask", "values"):
+        tail.add("Gather", name, owners, to=f"beam_{name}", axis=0)
+    begin = tail.add("Gather", "first", owners, axis=0)
+    alone = tail.add("Equal", tail.add("Range", "zero", "width", "unit"), "zero")  # of all beams, only the first exists
+    totals = tail.add("Expand", tail.add("Where", alone, "none", "impossible"), by_beam)
+    start = tail.add("ConstantOfShape", "row_count", value=_of_int64(0))
+    ones = tail.add("ConstantOfShape", "row_count", value=_of_int64(1))
+    nowhere = tail.add("ConstantOfShape", tail.add("Concat", "row_count", "axis_0", axis=0), value=_of_int64(0))
+    outputs = ["beam_last", "beam_left", "beam_after", "beam_totals", "beam_paths", "beam_bytes", "beam_attention"]
+    tail.add("Loop", "most_steps", "true", start, ones, begin, totals, nowhere, to=outputs, body=graph)
     came = tail.add("Transpose", "beam_paths", perm=[1, 0])  # (steps, rows)
     bytes_ = tail.add("GatherElements", "beam_bytes", came, axis=1)
     by_beam = tail.add("Shape", "beam_totals")

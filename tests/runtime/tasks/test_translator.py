@@ -120,6 +120,7 @@ def test_a_penalty_is_a_number() -> None:
         with pytest.raises(InputError, match="length_penalty"):
             search_feeds(length_penalty=bad)  # type: ignore[arg-type]
     assert search_feeds(4, 20, 0.5)["length_penalty"].dtype == np.float32
+    assert search_feeds() == {}
 
 
 @pytest.mark.parametrize("without", ["attention", "beam", "bytes"])
