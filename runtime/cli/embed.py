@@ -28,6 +28,7 @@ def embed(
     ```
     onnxferry embed digits --lang web -o digits-web
     onnxferry embed shakespeare --lang javascript -o writer
+    onnxferry embed digits --lang cpp -o digits-cpp
     ```
 
     With --json: folder, files, notes, commands.

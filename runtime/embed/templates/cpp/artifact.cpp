@@ -47,6 +47,7 @@ const Dtype& dtype_of(ONNXTensorElementDataType type) {
 
 template <class T>
 T element(const Array& array, std::size_t index) {
+  if ((index + 1) * sizeof(T) > array.bytes.size()) throw std::runtime_error("an array has fewer elements than are read from it");
   T value;
   std::memcpy(&value, array.bytes.data() + index * sizeof(T), sizeof(T));
   return value;
