@@ -88,7 +88,7 @@ def samples_for(
 
 def _read(engine: Engine, kind: Kind, data: str | os.PathLike[str]) -> tuple[Samples, Samples]:
     path = Path(data)
-    if path.suffix.lower() in (".npz", *CSV_SUFFIXES) and kind.takes != "text":
+    if path.suffix.lower() in (".npz", *CSV_SUFFIXES):
         whole = _npz(engine, path) if path.suffix.lower() == ".npz" else _csv(engine, path)
         half = max(1, len(whole) // 2)
         pair = (whole.take(slice(0, half)), whole.take(slice(half, None))) if len(whole) > 1 else (whole, whole)

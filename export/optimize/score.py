@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +63,14 @@ def outputs_of(engine: Runner, feeds: Mapping[str, np.ndarray], rows_alone: bool
     """All rows' outputs, run in batches, or row by row."""
     step = 1 if rows_alone else SCORE_BATCH_SIZE
     parts = [engine.run(rows_of(feeds, slice(i, i + step))) for i in range(0, count_rows(feeds), step)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if parts[0][name].ndim}
+    return {name: _joined([part[name] for part in parts]) for name in parts[0] if parts[0][name].ndim}
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows of several runs, one behind the other. An axis whose size follows from the data (a text's tokens) is filled with zeros."""
+    shape = [max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays), strict=True)]
+    fills = [[(0, 0), *((0, most - size) for most, size in zip(shape, array.shape[1:], strict=True))] for array in arrays]
+    return np.concatenate([np.pad(array, fill) if any(map(any, fill)) else array for array, fill in zip(arrays, fills, strict=True)])
 
 
 def score(budget: Budget, original: Mapping[str, np.ndarray], variant: Mapping[str, np.ndarray], labels: np.ndarray | None) -> Score:

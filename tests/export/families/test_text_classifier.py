@@ -13,6 +13,7 @@ from onnxferry.export import export_checkpoint
 from onnxferry.export.families.text_classifier.export import text_cases
 from onnxferry.export.families.text_classifier.graph import text_classifier_graph
 from onnxferry.export.families.text_classifier.source import TextClassifierSource
+from onnxferry.export.optimize.score import outputs_of
 from onnxferry.export.parity.tolerances import TEXT_CLASSES
 from onnxferry.runtime.artifact.metadata import contract_from_metadata
 from onnxferry.runtime.engine.engine import Engine
@@ -127,6 +128,16 @@ def test_what_is_no_checkpoint_of_one_is_refused(tmp_path: Path) -> None:
     checkpoint(network()).save(tmp_path / "best.pt")
     with pytest.raises(InputError, match="bits"):
         export_checkpoint(tmp_path / "best.pt", tmp_path / "m.onnx", bits=8)
+
+
+def test_outputs_of_batches_with_other_numbers_of_tokens_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `optimize` scores them: the second batch has longer texts than the first."""
+    monkeypatch.setattr("onnxferry.export.optimize.score.SCORE_BATCH_SIZE", 1)
+    feeds = text_feeds([b"a", TEXTS[1]])
+    with Engine(text_classifier_graph(network()).SerializeToString(), device="cpu", threads=1) as engine:
+        whole, joined = engine.run(feeds), outputs_of(engine, feeds)
+    assert {name: array.shape for name, array in joined.items()} == {name: array.shape for name, array in whole.items()}
+    assert joined["class_index"].tolist() == whole["class_index"].tolist()
 
 
 def test_the_contract_says_what_it_is(tmp_path: Path) -> None:
