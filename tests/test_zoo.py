@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxferry.runtime import Autoencoder, Classifier, ImageGenerator, TextGenerator, load
+from onnxferry.runtime import Autoencoder, Classifier, Detector, ImageGenerator, TextGenerator, load
 from onnxferry.runtime.artifact.zoo import zoo_model, zoo_names
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.tasks.text_classifier import ByteTextClassifier
@@ -50,6 +50,23 @@ def test_digits_reads_its_examples_as_its_card_says() -> None:
         right = images[predicted == labels]
         inverted = [p.index for p in model.predict(list(255 - right))]
     assert inverted == labels[predicted == labels].tolist()
+
+
+def test_digit_scenes_finds_what_its_card_says() -> None:
+    shipped = zoo_model("digit-scenes")
+    assert shipped.path.stat().st_size <= 3_000_000
+    figures = shipped.card["figures"]
+    assert figures["mAP 50-95"] >= 0.75
+    assert figures["read whole"] >= 0.93
+    assert figures["scenes whose objects differ from PyTorch"] == 0
+    with np.load(shipped.path.with_name("examples.npz"), allow_pickle=False) as examples:
+        images = examples["images"]
+    with load("digit-scenes", device="cpu") as model:
+        assert isinstance(model, Detector)
+        light, dark = [dict(model.detect_each(enumerate(given))) for given in (images, 255 - images)]
+        assert model.detect(np.full((60, 90), 255, np.uint8)) == []
+    assert sum(map(len, light.values())) >= 3 * len(images)
+    assert {number: found.text for number, found in light.items()} == {number: found.text for number, found in dark.items()}
 
 
 def test_fashion_reads_its_examples_as_its_card_says() -> None:

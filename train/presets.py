@@ -24,6 +24,7 @@ from onnxferry.train.families.rnn import RnnConfig, RnnLearner, RnnOptions
 from onnxferry.train.families.seq2seq import Seq2SeqConfig, Seq2SeqLearner, Seq2SeqOptions
 from onnxferry.train.families.start import Start
 from onnxferry.train.families.text_classifier import TextClassifierConfig, TextClassifierLearner, TextClassifierOptions
+from onnxferry.train.loop.checkpoint import Checkpoint
 from onnxferry.train.loop.schedule import pace
 from onnxferry.train.options import options_of
 
@@ -122,12 +123,17 @@ def cnn_learner(
     return CnnLearner(splits, options, framing="ink" if figures else "fit", seed=seed, init=init, **_network(CnnConfig, values))
 
 
-def detector_learner(splits: DetectionSplits, preset: str, *, framing: str, seed: int = 0, **given: Any) -> DetectorLearner:
-    """The learner for ``preset``, with fields of DetectorConfig and DetectorOptions in ``given`` instead (None: the preset's)."""
+def detector_learner(
+    splits: DetectionSplits, preset: str, *, framing: str, seed: int = 0, init: Checkpoint | None = None, **given: Any
+) -> DetectorLearner:
+    """The learner for ``preset``, with fields of DetectorConfig and DetectorOptions in ``given`` instead (None: the preset's).
+
+    ``init``: see DetectorLearner.
+    """
     values = _values(DETECTOR_FAMILY.name, preset, given, DetectorConfig, DetectorOptions)
     values = _paced(DETECTOR_FAMILY.name, len(splits.train), values, given, DetectorOptions)
     options = _filled(DetectorOptions, values)
-    return DetectorLearner(splits, options, framing=framing, seed=seed, **_network(DetectorConfig, values))
+    return DetectorLearner(splits, options, framing=framing, seed=seed, init=init, **_network(DetectorConfig, values))
 
 
 def rnn_learner(splits: TextSplits, preset: str, *, seed: int = 0, **given: Any) -> RnnLearner:

@@ -2,6 +2,7 @@
 
 ==================  ==================================================================================================
 ``top1 -0.1pt``     of 100 answers, at most 0.1 fewer right; without labels, at most so many that differ from the original's
+``map -0.5pt``      boxes: of 100 points of mean average precision (COCO's, 0.50 to 0.95), at most 0.5 fewer
 ``psnr 40``         images differ from the original's by no more than a peak signal-to-noise ratio of 40 dB
 ``nats +0.005``     a text is predicted by at most 0.005 nats a byte worse
 ``rtol 1e-3``       every number within 1e-3 of the original's, relative to the largest of its output; ``rtol 1e-3 atol 1e-5``: of
@@ -32,27 +33,27 @@ Outputs = Mapping[str, np.ndarray]
 Judge = Callable[[Outputs, Outputs], bool]
 
 
-EXAMPLES = '"top1 -0.1pt", "psnr 40", "nats +0.005", "rtol 1e-3", or "package.module:function"'
+EXAMPLES = '"top1 -0.1pt", "map -0.5pt", "psnr 40", "nats +0.005", "rtol 1e-3", or "package.module:function"'
 
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
 
 
-_WORDS = re.compile(rf"\s*(top1|psnr|nats|rtol)\s+({_NUMBER})\s*(pt|points?|%|db|nats)?(?:\s+atol\s+({_NUMBER}))?\s*", re.IGNORECASE)
+_WORDS = re.compile(rf"\s*(top1|map|psnr|nats|rtol)\s+({_NUMBER})\s*(pt|points?|%|db|nats)?(?:\s+atol\s+({_NUMBER}))?\s*", re.IGNORECASE)
 
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
-_UNITS = {"top1": ("pt", "point", "points", "%"), "psnr": ("db",), "nats": ("nats",), "rtol": ()}
+_UNITS = {"top1": ("pt", "point", "points", "%"), "map": ("pt", "point", "points", "%"), "psnr": ("db",), "nats": ("nats",), "rtol": ()}
 
 
 @dataclass(frozen=True)
 class Budget:
     """What a variant is held to."""
 
-    metric: str  # top1, psnr, nats, rtol or function
-    limit: float = 0.0  # top1: points that may be lost; psnr: dB at least; nats: a byte, at most more; rtol: at most
+    metric: str  # top1, map, psnr, nats, rtol or function
+    limit: float = 0.0  # top1, map: points that may be lost; psnr: dB at least; nats: a byte, at most more; rtol: at most
     atol: float | None = None  # of rtol; None: a number's size is that of its output's largest
     function: Judge | None = None
     words: str = ""  # as it was given
@@ -91,6 +92,7 @@ def parse_budget(budget: str | Judge | Budget) -> Budget:
 def _limit(metric: str, number: float, budget: str) -> float:
     ranges = {
         "top1": (-100.0, 0.0, "a loss from -100 to 0 points (0: none at all)"),
+        "map": (-100.0, 0.0, "a loss from -100 to 0 points (0: none at all)"),
         "psnr": (1.0, 150.0, "1 to 150 dB"),
         "nats": (0.0, 8.0, "0 to 8 nats a byte more"),
         "rtol": (0.0, 1.0, "0 to 1"),

@@ -7,20 +7,26 @@ file. What is given is cut in two where it has no test part of its own: the firs
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import DataError, DataNotFoundError, InputError
+from onnxferry.runtime.evaluation.labelled_boxes import find_labelled_boxes
 from onnxferry.runtime.files import UNREADABLE, read_npz
 from onnxferry.runtime.kinds import Kind
 from onnxferry.runtime.onnx_file.made_inputs import noise_inputs
 from onnxferry.runtime.tables.csv_file import CSV_SUFFIXES, read_table
 from onnxferry.runtime.tables.feeds import as_feeds, check_text, chosen_columns
 from onnxferry.runtime.tasks.autoencoder import decoder_path
+
+if TYPE_CHECKING:
+    from onnxferry.train.data.scenes import Scene
+
 
 CALIBRATED = 256
 """Samples that ranges are taken from at most; more do not change them."""
@@ -36,13 +42,17 @@ TEXT_ROWS, TEXT_BYTES = 64, 256
 LABELS = ("label", "labels")
 
 
+SCENES, SCENE_SIZE = 400, (160, 224)
+"""Composed scenes that a detector of digits is scored on, and their height and width, pixels."""
+
+
 @dataclass(frozen=True, eq=False)
 class Samples:
     """Rows by input name, and what they are."""
 
     feeds: Mapping[str, np.ndarray]  # a single number is for all rows
     words: str  # without local paths
-    labels: np.ndarray | None = None  # int64 (rows,)
+    labels: np.ndarray | None = None  # int64 (rows,); of boxes float32 (rows, objects, 5), see score.py
 
     def __len__(self) -> int:
         return count_rows(self.feeds)
@@ -92,6 +102,8 @@ def _read(engine: Engine, kind: Kind, data: str | os.PathLike[str]) -> tuple[Sam
         whole = _npz(engine, path) if path.suffix.lower() == ".npz" else _csv(engine, path)
         half = max(1, len(whole) // 2)
         pair = (whole.take(slice(0, half)), whole.take(slice(half, None))) if len(whole) > 1 else (whole, whole)
+    elif kind.returns == "boxes":
+        pair = _scenes(engine, str(data))
     elif kind.takes in ("image", "latent"):
         pair = _images(engine, kind, str(data))
     else:
@@ -119,6 +131,49 @@ def _images(engine: Engine, kind: Kind, data: str) -> tuple[Samples, Samples]:
     if kind.takes == "latent":
         return _latents(engine, made[0].take(slice(0, 4 * CALIBRATED))), _farther(_latents(engine, made[1].take(slice(0, SCORED))))
     return made[0], made[1]
+
+
+def _scenes(engine: Engine, data: str) -> tuple[Samples, Samples]:
+    """Scenes composed of a named set's digits, or images with boxes; all of one size, smaller ones on the ground of their edges."""
+    from onnxferry.train.data.idx_sets import has_idx_files
+    from onnxferry.train.data.images import NAMES, load_images
+    from onnxferry.train.data.scenes import Scene, compose_scene
+
+    color = engine.inputs[0].shape[-1] == 3
+    if not color and (data in NAMES or (Path(data).is_dir() and has_idx_files(Path(data)))):
+        splits = load_images(data) if data in NAMES else load_images(None, data)
+        digits = [(splits.train, CALIBRATED), (splits.test, SCENES)]
+        parts = [
+            [compose_scene(np.random.default_rng((29, part, number)), images, *SCENE_SIZE) for number in range(count)]
+            for part, (images, count) in enumerate(digits)
+        ]
+        words = f"scenes composed of single digits: {splits.source}"
+    else:
+        found = find_labelled_boxes(data)
+        scenes = {part: [Scene(*each[1:]) for each in labelled.decoded(3 if color else 1)] for part, labelled in found.items()}
+        whole = [scene for each in scenes.values() for scene in each]
+        tested = scenes.get("test") or whole[len(whole) // 2 :]
+        parts = [scenes.get("train") or whole[: max(1, len(whole) // 2)], tested]
+        words = "images of one's own with boxes"
+    first, second = (_one_size(part) for part in parts)
+    low = {"score_threshold": np.array(0.05, np.float32)}
+    return Samples({"image": first[0]}, words), Samples({"image": second[0], **low}, words, second[1])
+
+
+def _one_size(scenes: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (n, height, width, channels), and truth as score.py's mAP takes it."""
+    height, width = (max(scene.image.shape[axis] for scene in scenes) for axis in (0, 1))
+    most = max(1, *(len(scene.labels) for scene in scenes))
+    images = np.zeros((len(scenes), height, width, scenes[0].image.shape[2]), np.uint8)
+    truth = np.full((len(scenes), most, 5), -1, np.float32)
+    for number, scene in enumerate(scenes):
+        image = scene.image
+        edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+        images[number] = np.median(edge, axis=0).astype(np.uint8)
+        images[number, : image.shape[0], : image.shape[1]] = image
+        truth[number, : len(scene.labels), 0] = scene.labels
+        truth[number, : len(scene.labels), 1:] = scene.boxes
+    return images, truth
 
 
 def _side(engine: Engine) -> int:

@@ -15,12 +15,17 @@ from onnxferry.export.parity.tolerances import BUDGET_ROUNDING, WRITTEN_NATS
 from onnxferry.runtime.artifact.comparison import absolute_difference
 from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.evaluation.average_precision import average_precision
 
 SAME_PSNR = 150.0
 """dB said of equal images, whose ratio is infinite."""
 
 
 SCORE_BATCH_SIZE = 64
+
+
+IMAGE_INDEX = "image_index"
+"""A detector's output: which image of the batch an object is in."""
 
 
 WRITTEN_BYTES = 128
@@ -47,6 +52,9 @@ def needed_budget(score: Score) -> tuple[str, float]:
     if score.metric in ("top1", "agreement"):
         lost = math.ceil(100 * ((100.0 if score.source is None else score.source) - value)) / 100
         return (f"top1 -{lost:g}pt", lost) if math.isfinite(lost) and lost <= 100 else ("", math.inf)
+    if score.metric == "map":
+        lost = math.ceil(100 * ((score.source or 0.0) - value)) / 100
+        return (f"map -{max(lost, 0.0):g}pt", lost) if math.isfinite(lost) and lost <= 100 else ("", math.inf)
     if score.metric == "psnr":
         return (f"psnr {math.floor(value)}", -value) if math.isfinite(value) and value >= 1 else ("", math.inf)
     if score.metric == "nats":
@@ -63,6 +71,9 @@ def outputs_of(engine: Runner, feeds: Mapping[str, np.ndarray], rows_alone: bool
     """All rows' outputs, run in batches, or row by row."""
     step = 1 if rows_alone else SCORE_BATCH_SIZE
     parts = [engine.run(rows_of(feeds, slice(i, i + step))) for i in range(0, count_rows(feeds), step)]
+    for number, part in enumerate(parts):
+        if IMAGE_INDEX in part:  # of a detector, whose outputs have a row an object, not an image
+            part[IMAGE_INDEX] = part[IMAGE_INDEX] + number * step
     return {name: _joined([part[name] for part in parts]) for name in parts[0] if parts[0][name].ndim}
 
 
@@ -81,6 +92,8 @@ def score(budget: Budget, original: Mapping[str, np.ndarray], variant: Mapping[s
             return Score(budget.metric, None, math.nan, n, False, f"its output {name!r} holds numbers that are not finite")
     if budget.metric == "top1":
         return _top1(budget, original, variant, labels, n)
+    if budget.metric == "map":
+        return _map(budget, original, variant, labels)
     if budget.metric == "psnr":
         return _psnr(budget, original, variant, n)
     if budget.metric == "nats":
@@ -115,6 +128,21 @@ def _top1(
     source, made = 100 * float((a == labels).mean()), 100 * float((b == labels).mean())
     inside = source - made <= budget.limit + BUDGET_ROUNDING
     return Score("top1", source, made, n, inside, f"{made:.2f} % of {n} right, the original {source:.2f} %")
+
+
+def _map(budget: Budget, original: Mapping[str, np.ndarray], variant: Mapping[str, np.ndarray], truth: np.ndarray | None) -> Score:
+    """``truth``: float32 (images, objects, 5), class, left, top, right, bottom; class -1 where an image has fewer objects."""
+    if truth is None or IMAGE_INDEX not in original:
+        raise InputError("mean average precision needs a detector, and images with boxes; give another --budget")
+    true = [(rows[rows[:, 0] >= 0, 1:], rows[rows[:, 0] >= 0, 0].astype(np.int64)) for rows in truth]
+    source, made = (100 * average_precision(_by_image(outputs, len(truth)), true).mean for outputs in (original, variant))
+    inside = source - made <= budget.limit + BUDGET_ROUNDING
+    return Score("map", source, made, len(truth), inside, f"mAP {made:.2f} on {len(truth)} images, the original {source:.2f}")
+
+
+def _by_image(outputs: Mapping[str, np.ndarray], count: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    places = [np.flatnonzero(outputs[IMAGE_INDEX] == image) for image in range(count)]
+    return [(outputs["boxes"][at], outputs["scores"][at], outputs["class_index"][at]) for at in places]
 
 
 def _psnr(budget: Budget, original: Mapping[str, np.ndarray], variant: Mapping[str, np.ndarray], n: int) -> Score:

@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--fashion", type=Path)
+    parser.add_argument("--start", type=Path, help="the run that this one was started from, by --init")
     parser.add_argument("--bits", type=int, choices=(8, 16, 32), help="of a text generator's or translator's weights")
     places = parser.parse_args()
     shipped = MODELS[places.name]
@@ -75,6 +76,7 @@ def main() -> None:
     )
     extras = shipped.extras(model, places)
     commands = [
+        *([load_checkpoint(places.start).provenance["command"]] if places.start else []),
         checkpoint.provenance["command"],
         *([checkpoint.provenance["unknown"]["command"]] if "unknown" in checkpoint.provenance else []),
     ]
@@ -218,8 +220,8 @@ MODELS = {
     "digit-scenes": Shipped(
         "Finds handwritten digits, however many, and reads a telephone number written by hand",
         "detector",
-        "scenes are composed of 55,000 training digits, those to choose the epoch by of 5,000 others; tested on 1,000 scenes and 1,000 numbers "
-        "of the 10,000 test digits",
+        "scenes are composed of 55,000 training digits, those to choose the epoch by of 5,000 others; tested on 1,000 scenes and 1,000 "
+        "numbers of the 10,000 test digits",
         "figures_scenes.py",
         scene_examples,
     ),

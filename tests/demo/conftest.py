@@ -29,7 +29,7 @@ def our_own_main() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """digits and shakespeare as shipped; fashion, dates, digits-gan and digits-ae as networks that have learnt nothing. No fashion-gan."""
+    """digits, digit-scenes and shakespeare as shipped; the others as networks that have learnt nothing. No fashion-gan."""
     import torch
 
     from onnxferry.export import export_checkpoint
@@ -41,7 +41,7 @@ def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     zoo = tmp_path_factory.mktemp("zoo")
     runs = tmp_path_factory.mktemp("runs")
-    for name in ("digits", "shakespeare"):
+    for name in ("digits", "digit-scenes", "shakespeare"):
         shutil.copytree(ZOO / name, zoo / name)
     torch.manual_seed(0)
     # One thread: on a machine that is busy, threads that wait for one another take minutes for what takes one a second.

@@ -11,12 +11,13 @@ import typer
 from onnxferry.runtime.cli.console import plain
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.kinds import DETECTOR_FAMILY
-from onnxferry.train.cli.options import DATA, AsJson, Color, Data, Given, Limit, Out, Preset, Seed, Validation, with_options
+from onnxferry.train.cli.options import DATA, MODEL, AsJson, Color, Data, Given, Limit, Out, Preset, Seed, Validation, with_options
 from onnxferry.train.cli.run import data_progress, is_first, train
 from onnxferry.train.data.detection import DetectionSplits, load_scenes
 from onnxferry.train.data.idx_sets import has_idx_files
 from onnxferry.train.data.own_boxes import load_own_boxes
 from onnxferry.train.families.detector import DetectorConfig, DetectorOptions
+from onnxferry.train.loop.checkpoint import load_checkpoint
 from onnxferry.train.loop.loop import LoopConfig
 from onnxferry.train.presets import detector_learner
 
@@ -39,6 +40,9 @@ def detector(
     scenes: Annotated[int, typer.Option(min=1, help="composed scenes that are an epoch", rich_help_panel=DATA)] = 4096,
     validation: Validation = None,
     limit: Limit = None,
+    init: Annotated[
+        str, typer.Option(help="a run of train detector, whose weights are the start; its classes may be others", rich_help_panel=MODEL)
+    ] = "",
     preset: Preset = "full",
     seed: Seed = 0,
     out: Out = Path("runs/detector"),
@@ -58,6 +62,8 @@ def detector(
       onnxferry train detector --dataset mnist --out runs/scenes
 
       onnxferry train detector --data street/ --color --epochs 200 --out runs/street
+
+      onnxferry train detector --dataset mnist --init runs/scenes --box-weight 6 --out runs/finer
     """
     if framing not in ("auto", "ink", "fit"):
         raise InputError(f"unknown framing {framing!r}; expected auto, ink or fit")
@@ -74,5 +80,6 @@ def detector(
     if is_first():
         sys.stderr.writelines(f"note: {plain(note)}\n" for note in splits.notes)
     chosen = ("ink" if splits.channels == 1 else "fit") if framing == "auto" else framing
-    learner = detector_learner(splits, preset, framing=chosen, seed=seed, **given)
+    start = load_checkpoint(init) if init else None
+    learner = detector_learner(splits, preset, framing=chosen, seed=seed, init=start, **given)
     train(learner, run, as_json=as_json, then="onnxferry detect model.onnx IMAGE.png --picture boxes.png")

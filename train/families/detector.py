@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.evaluation.average_precision import average_precision
 from onnxferry.runtime.kinds import DETECTOR_FAMILY
 from onnxferry.train.data.detection import DetectionSplits, batch_size_of_images
@@ -197,7 +198,7 @@ class Candidates(nn.Module):
 def agreed(boxes: Tensor, scores: Tensor) -> Tensor:
     """Each cell's box as the mean of those of the 3 × 3 cells around it, weighted by the square of their scores.
 
-    Several cells near the middle of an object have learnt its box; their errors differ. ``boxes``: (batch, 4, h, w), ``scores``: (batch, h, w).
+    Several cells near the middle of an object have learnt its box; their errors differ. Boxes (batch, 4, h, w), scores (batch, h, w).
     """
     weight = (scores**2)[:, None]
     return F.avg_pool2d(boxes * weight, 3, 1, 1) / F.avg_pool2d(weight, 3, 1, 1).clamp(min=LEAST_WEIGHT)
@@ -241,11 +242,22 @@ class DetectorLearner(Learner):
     higher_is_better = True
     tie_breaker = "loss"
 
-    def __init__(self, data: DetectionSplits, options: DetectorOptions, *, framing: str, seed: int = 0, **network: Any) -> None:
-        """``network``: fields of DetectorConfig, those that a user chooses."""
+    def __init__(
+        self,
+        data: DetectionSplits,
+        options: DetectorOptions,
+        *,
+        framing: str,
+        seed: int = 0,
+        init: Checkpoint | None = None,
+        **network: Any,
+    ) -> None:
+        """``network``: fields of DetectorConfig, those that a user chooses. ``init``: a trained detector, from whose weights this one
+        starts; of other classes, without the last layer's."""
         super().__init__(epochs=options.epochs, seed=seed)
         self.data = data
         self.options = options
+        self.init = init
         self.config = DetectorConfig(labels=data.classes, channels=data.channels, framing=framing, **network)
 
     def setup(self, fabric: Fabric, total_steps: int) -> None:
@@ -253,7 +265,10 @@ class DetectorLearner(Learner):
         # On a CPU with 16-bit matrix units channels last is three times as fast; without them it is slower.
         mixed = getattr(fabric.strategy.precision, "precision", "") != "32-true"
         self.memory_format = torch.channels_last if mixed and self.config.width >= 16 else torch.contiguous_format
-        network = Network(self.config).to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        network = Network(self.config)
+        if self.init is not None:
+            start_from(network, self.init)
+        network = network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         decayed = [p for p in network.parameters() if p.ndim > 1]
         others = [p for p in network.parameters() if p.ndim <= 1]
         optimizer = torch.optim.AdamW(
@@ -333,6 +348,8 @@ class DetectorLearner(Learner):
 
     def described(self) -> dict[str, Any]:
         data = {"name": self.data.name, "sha256": self.data.sha256, "source": self.data.source}
+        if self.init is not None:
+            data["started from"] = f"a detector trained on {self.init.data.get('name', 'other data')}"
         return {"config": dataclasses.asdict(self.config), "data": data}
 
     def parts(self) -> dict[str, int]:
@@ -352,6 +369,21 @@ class DetectorLearner(Learner):
         for number, scene in enumerate(self.data.test[:6]):
             examples[f"image{number}"] = torch.from_numpy(scene.image)[None].clone()
         return Checkpoint(family=self.family, weights=weights, examples=examples, **self.described())
+
+
+def start_from(network: Network, start: Checkpoint) -> None:
+    """Copies a trained detector's weights. Raises InputError for a run of another family or width."""
+    if start.family != DETECTOR_FAMILY.name:
+        raise InputError(f"--init takes a run of train detector, and this is one of train {start.family}")
+    own = network.state_dict()
+    same = start.config.get("labels") == network.config.labels or list(start.config.get("labels", ())) == list(network.config.labels)
+    given = {name: weight for name, weight in start.weights.items() if same or not name.startswith("head.")}
+    for name, weight in given.items():
+        if name not in own or own[name].shape != weight.shape:
+            raise InputError(
+                f"--init is a detector of another shape ({name} differs): give the same --width, and images of as many channels"
+            )
+    network.load_state_dict({**own, **given})
 
 
 def _padded(scenes: Sequence[Scene]) -> tuple[Tensor, Tensor]:

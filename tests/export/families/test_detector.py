@@ -158,3 +158,32 @@ def test_what_does_not_apply(tmp_path: Path) -> None:
     dataclasses.replace(made, examples={}).save(tmp_path / "best.pt")
     with pytest.raises(CheckpointError, match="no example images"):
         export_checkpoint(tmp_path / "best.pt", tmp_path / "found.onnx")
+
+
+def test_variants_are_scored_by_their_boxes(artifact: Path) -> None:
+    from onnxferry.export.optimize.budget import parse_budget
+    from onnxferry.export.optimize.samples import samples_for
+    from onnxferry.export.optimize.score import needed_budget, outputs_of, score
+    from onnxferry.runtime.engine.engine import Engine
+    from onnxferry.runtime.kinds import DETECTOR
+
+    with Engine(artifact, device="cpu") as engine:
+        first, second = samples_for(engine, DETECTOR, None, None, limit=70)
+        assert set(first.feeds) == {"image"}
+        outputs = outputs_of(engine, second.feeds)
+        assert outputs["image_index"].max() >= 64  # of the second batch
+    assert second.labels is not None
+    assert second.labels.shape[::2] == (70, 5)
+    rows = [(image, row) for image, rows in enumerate(second.labels) for row in rows if row[0] >= 0]
+    right = {
+        "image_index": np.array([image for image, _ in rows]),
+        "boxes": np.array([row[1:] for _, row in rows]),
+        "scores": np.ones(len(rows), np.float32),
+        "class_index": np.array([int(row[0]) for _, row in rows]),
+    }
+    some = {name: array[: len(rows) * 9 // 10] for name, array in right.items()}
+    found = score(parse_budget("map -20pt"), right, some, second.labels)
+    assert (found.metric, found.source, found.n, found.inside) == ("map", 100.0, 70, True)
+    assert 80 < found.variant < 100
+    assert needed_budget(found)[0].startswith("map -")
+    assert not score(parse_budget(DETECTOR.budget), right, some, second.labels).inside

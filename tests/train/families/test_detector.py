@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from onnxferry.runtime.errors import DataError, InputError
 from onnxferry.train.data import detection
 from onnxferry.train.data.own_boxes import OwnScenes, load_own_boxes
 from onnxferry.train.data.scenes import Scene
-from onnxferry.train.families.detector import Candidates, Canvas, Detector, DetectorConfig, Network
+from onnxferry.train.families.detector import Candidates, Canvas, Detector, DetectorConfig, Network, start_from
 from onnxferry.train.families.detector_boxes import box_loss, heat_loss, non_maximum_suppression, targets
 from onnxferry.train.loop.checkpoint import load_checkpoint
 
@@ -216,3 +217,26 @@ def test_one_class_and_one_part_are_fine(squares: Path) -> None:
 def test_unknown_fields_of_the_network() -> None:
     with pytest.raises(InputError, match="unknown framing"):
         DetectorConfig(labels=("a",), framing="round")
+
+
+def test_a_start_from_another_run(squares: Path) -> None:
+    """Of other classes: the last layer is new, the others are those of the start before the first update."""
+    from lightning_fabric import Fabric
+
+    from onnxferry.train.families.detector import DetectorLearner, DetectorOptions
+
+    own = load_own_boxes(squares, size=64, color=False)
+    first = DetectorLearner(own, DetectorOptions(epochs=1), framing="ink", width=4)
+    first.setup(Fabric(accelerator="cpu"), 1)
+    start = first.checkpoint()
+    other = DetectorLearner(dataclasses.replace(own, classes=("a", "b", "c")), DetectorOptions(), framing="ink", width=4, init=start)
+    other.setup(Fabric(accelerator="cpu"), 1)
+    weights = other.checkpoint().weights
+    assert torch.equal(weights["stem.0.0.weight"], start.weights["stem.0.0.weight"])
+    assert weights["head.weight"].shape[0] == 7
+    assert other.described()["data"]["started from"] == "a detector trained on shapes"
+    wide = DetectorLearner(own, DetectorOptions(), framing="ink", width=8, init=start)
+    with pytest.raises(InputError, match="of another shape"):
+        wide.setup(Fabric(accelerator="cpu"), 1)
+    with pytest.raises(InputError, match="takes a run of train detector"):
+        start_from(Network(first.config), dataclasses.replace(start, family="cnn"))
