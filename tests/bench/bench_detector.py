@@ -57,7 +57,9 @@ def ways(network: Network, image: np.ndarray, compiled: bool) -> dict[str, Find]
     moved = Candidates(network).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing is deprecated; it is measured all the same
-        traced = torch.jit.freeze(torch.jit.trace(candidates, (torch.from_numpy(image),)))
+        seen, _ = candidates.canvas(torch.from_numpy(image))
+        traced = Candidates(network).eval()
+        traced.network = torch.jit.freeze(torch.jit.trace(network, (seen,)))  # the canvas computes with sizes, which a trace would fix
     found = {"eager": with_candidates(candidates), "channels last": with_candidates(moved), "traced": with_candidates(traced)}
     if compiled:
         torch._dynamo.reset()

@@ -56,7 +56,7 @@ LEAST_WEIGHT = 1e-12
 """So that nothing divides by zero where every score is 0."""
 
 
-SCORE_THRESHOLD, IOU_THRESHOLD = 0.35, 0.6
+SCORE_THRESHOLD, IOU_THRESHOLD = 0.3, 0.6
 """Defaults of the exported file's inputs."""
 
 

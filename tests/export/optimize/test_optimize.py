@@ -76,6 +76,7 @@ def twice_as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     ("text", "metric", "limit"),
     [
         ("top1 -0.1pt", "top1", 0.1),
+        ("map -0.5pt", "map", 0.5),
         ("psnr 40", "psnr", 40.0),
         ("PSNR 40 dB", "psnr", 40.0),
         ("nats +0.005", "nats", 0.005),
