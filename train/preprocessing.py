@@ -7,15 +7,17 @@ contract, and ``--framing`` of ``onnxferry train cnn``.
 
 ``fit``  the largest centred square of the image, averaged down (or interpolated up) to ``size``.
 ``ink``  for single figures on a plain background, as MNIST was made (LeCun et al. 1998, "Gradient-based learning applied to
-         document recognition", section III.A): find the foreground, whatever its colour and the background's; scale the
-         longer side of its bounding box to 20/28 of the square; put its centre of mass in the middle. An image that is already
-         placed so passes unchanged.
+         document recognition", section III.A): find the foreground, whatever its colour and the background's; scale its
+         longer side (the rows, or the columns, that hold some of it) to 20/28 of the square; put its centre of mass in the
+         middle. An image that is already placed so passes unchanged.
 
 Resampling is by area: an output pixel is the mean of the source it covers, and where it covers less than a source pixel
 it is the linear interpolation. Both are one formula, the overlap of two intervals, and one matrix product per axis.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +27,13 @@ from onnxferry.runtime.errors import InputError
 FRAMINGS = ("fit", "ink")
 
 
-BOX_THRESHOLD = 0.3  # of the strongest foreground: fainter pixels do not widen the bounding box (JPEG noise, soft shadows)
+BOX_THRESHOLD = 0.3001  # of the strongest foreground: fainter pixels do not widen the bounding box (JPEG noise, soft shadows)
 
 
-MASS_THRESHOLD = 0.1  # of the strongest foreground: fainter pixels do not move the centre of mass (paper, sensor noise)
+MASS_THRESHOLD = 0.1001  # of the strongest foreground: fainter pixels do not move the centre of mass (paper, sensor noise)
+
+
+# Strengths are quotients of whole numbers up to 255: none lies so near to these that rounding decides.
 
 
 MIN_CONTRAST = 0.1  # of the full range: an image with less is taken as blank and not amplified
@@ -99,38 +104,40 @@ def foreground(image: Tensor) -> Tensor:
 
 
 def crop_foreground(image: Tensor, size: int) -> Tensor:
-    """The foreground of ``image`` float32 (batch, channels, height, width) in 0 … 1, scaled and centred: (batch, 1, size, size)."""
+    """The foreground of ``image`` float32 (batch, channels, height, width) in 0 … 1, scaled and centred: (batch, 1, size, size).
+
+    export/families/framing.py computes the same in fewer operators, and is verified against this.
+    """
     strength = foreground(image)  # (batch, height, width)
     rows = torch.arange(image.shape[2], dtype=torch.float32, device=image.device)
     columns = torch.arange(image.shape[3], dtype=torch.float32, device=image.device)
     inside = strength > BOX_THRESHOLD
-    longest = torch.maximum(_extent(inside.any(dim=2), rows), _extent(inside.any(dim=1), columns))
-    blank = longest <= 0
-    # A blank image is taken whole, so that nothing divides by zero.
-    longest = torch.where(blank, torch.zeros_like(longest) + min_dim(image.shape[2], image.shape[3], image) * BOX, longest)
-    scale = longest / (BOX * size)
+    longest = torch.maximum(inside.any(dim=2).float().sum(dim=1), inside.any(dim=1).float().sum(dim=1))
+    least, most = placed_extents(size)
+    placed = (longest >= least) & (longest <= most)
+    scale = torch.where(placed, torch.ones_like(longest), longest / (BOX * size))
     mass = strength * (strength > MASS_THRESHOLD)
-    mass_y, mass_x = _centre(mass.sum(dim=2), rows, blank), _centre(mass.sum(dim=1), columns, blank)
-    placed = (scale > SNAP[0]) & (scale < SNAP[1])
-    scale = torch.where(placed, torch.ones_like(scale), scale)
-    half = size % 2 / 2  # the middle of an even size is between two pixels, that of an odd size on one
+    mass_y, mass_x = _centre(mass.sum(dim=2), rows), _centre(mass.sum(dim=1), columns)
     offset = MIDDLE * size * scale
-    centre_y = torch.where(placed, torch.floor(mass_y - half) + half, mass_y - offset)
-    centre_x = torch.where(placed, torch.floor(mass_x - half) + half, mass_x - offset)
+    centre_y = torch.where(placed, _snapped(mass_y, size), mass_y + 0.5 - offset)
+    centre_x = torch.where(placed, _snapped(mass_x, size), mass_x + 0.5 - offset)
     return resample(strength[:, None], centre_y, centre_x, scale, size)
 
 
-def _extent(has: Tensor, index: Tensor) -> Tensor:
-    """Pixels from the first to the last that is True, 0 where none is: bool (batch, n) → (batch,)."""
-    last = torch.where(has, index, -torch.ones_like(index)).amax(dim=1)
-    first = torch.where(has, index, torch.zeros_like(index) + 1e9).amin(dim=1)
-    return (last - first + 1).clamp(min=0.0)
+def placed_extents(size: int) -> tuple[int, int]:
+    """The longer side, in pixels, of figures that are placed already: from and to, by :data:`SNAP`."""
+    low, high = (limit * BOX * size for limit in SNAP)
+    return math.floor(low + 1e-6) + 1, math.ceil(high - 1e-6) - 1
 
 
-def _centre(mass: Tensor, index: Tensor, blank: Tensor) -> Tensor:
-    """Centre of mass in pixels, (batch, n) → (batch,); the middle where ``blank``."""
-    weight = torch.where(blank[:, None], torch.ones_like(mass), mass)
-    return (weight * (index + 0.5)).sum(dim=1) / weight.sum(dim=1)
+def _centre(mass: Tensor, index: Tensor) -> Tensor:
+    """Centre of mass in pixels, (batch, n) → (batch,); the first pixel where there is none."""
+    return (mass * index).sum(dim=1) / mass.sum(dim=1).clamp(min=1e-12)
+
+
+def _snapped(centre: Tensor, size: int) -> Tensor:
+    """The middle of the output, so that it takes whole pixels: that of an even size is between two pixels, that of an odd one on one."""
+    return centre.round() if size % 2 == 0 else centre.floor() + 0.5
 
 
 def check_images(framing: str, channels: int, size: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from onnxferry.export.families.framing import task_source
 from onnxferry.export.families.image_probes import image_probes, traced_image
 from onnxferry.export.options import ExportOptions, Feeds
 from onnxferry.export.parity.tolerances import FLOATS, PIXELS, SCORES
@@ -60,7 +61,7 @@ def autoencoder_plans(checkpoint: Checkpoint, name: str, options: ExportOptions)
     side = max(config.size // 2 + 3, 5)
     goldens = [{"image": examples[:2]}, {"image": np.ascontiguousarray(examples[-1:, :, -side:])}]
     encoder = Plan(
-        TorchSource(
+        task_source(
             EncoderTask(network).eval(),
             {"image": torch.from_numpy(traced_image(config.channels))},
             dynamic_shapes={"image": {0: "batch", 1: "height", 2: "width"}},

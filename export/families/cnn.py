@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import torch
 
+from onnxferry.export.families.framing import task_source
 from onnxferry.export.families.image_probes import image_probes, traced_image
 from onnxferry.export.options import ExportOptions
 from onnxferry.export.parity.tolerances import PROBABILITIES
 from onnxferry.export.pipeline.provenance import without_paths
 from onnxferry.export.source import Plan
-from onnxferry.export.sources.pytorch.module import TorchSource
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.errors import ExportError
 from onnxferry.runtime.kinds import CNN, RECOGNISER
@@ -53,7 +53,7 @@ def classifier_plans(checkpoint: Checkpoint, name: str, options: ExportOptions) 
     goldens = [{"image": examples[:2]}, {"image": np.ascontiguousarray(examples[-1:, :, -side:])}]
     return [
         Plan(
-            TorchSource(
+            task_source(
                 Recogniser(network).eval(),
                 {"image": torch.from_numpy(traced_image(config.channels))},
                 dynamic_shapes={"image": {0: "batch", 1: "height", 2: "width"}},

@@ -135,7 +135,7 @@ def _with_weights(module: nn.Module, weights: Weights) -> nn.Module:
         if isinstance(part, nn.BatchNorm2d) and f"{name}.running_mean" not in weights:
             parent, _, attribute = name.rpartition(".")
             setattr(module.get_submodule(parent), attribute, nn.Identity())
-        elif isinstance(part, nn.Conv2d | nn.Linear) and f"{name}.weight_bias" in weights:
+        elif isinstance(part, nn.Conv2d | nn.Linear) and part.bias is None and {f"{name}.weight_bias", f"{name}.bias"} & set(weights):
             part.bias = nn.Parameter(torch.zeros(part.weight.shape[0]))
     state: dict[str, Tensor] = {}
     for name, value in module.state_dict().items():
