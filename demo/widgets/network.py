@@ -28,7 +28,8 @@ def _ramp() -> np.ndarray:
     """uint8 (256, 3): dark over blue to yellow, as in "viridis"."""
     stops = np.array([[20, 24, 40], [38, 70, 130], [34, 145, 168], [110, 200, 120], [250, 225, 80]], np.float64)
     places, share = np.arange(len(stops)), np.linspace(0, len(stops) - 1, 256)
-    return np.stack([np.interp(share, places, channel) for channel in stops.T], axis=1).round().astype(np.uint8)
+    mixed: np.ndarray = np.stack([np.interp(share, places, channel) for channel in stops.T], axis=1)
+    return mixed.round().astype(np.uint8)
 
 
 _RAMP = _ramp()
@@ -37,7 +38,8 @@ _RAMP = _ramp()
 def coloured(values: np.ndarray) -> np.ndarray:
     """float32 (maps, side, side) from 0 → uint8 (maps, side, side, 3): dark where a map found nothing, yellow where it found most."""
     largest = np.maximum(values.max(axis=(1, 2), keepdims=True), 1e-6)
-    return _RAMP[(np.clip(values / largest, 0, 1) * 255).astype(np.uint8)]
+    made: np.ndarray = _RAMP[(np.clip(values / largest, 0, 1) * 255).astype(np.uint8)]
+    return made
 
 
 def signed(values: np.ndarray) -> np.ndarray:
