@@ -182,6 +182,8 @@ def readers_files(after_quickstart: Path, tmp_path_factory: pytest.TempPathFacto
     copies |= {"letters.onnx": zoo / "shakespeare/shakespeare.onnx", "holiday.jpg": sample, "7.png": sample, "photos/7/one.jpg": sample}
     for data in ("mnist", "other-photos"):
         copies |= {f"{data}/7/one.png": sample}
+    copies |= dict.fromkeys(("street.onnx", "scenes.onnx"), zoo / "digit-scenes/digit-scenes.onnx")
+    copies |= dict.fromkeys(("number.png", "other-streets/images/one.png"), sample)
     for name, source in copies.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, folder / name)
@@ -192,6 +194,9 @@ def readers_files(after_quickstart: Path, tmp_path_factory: pytest.TempPathFacto
     (folder / "other-mail.csv").write_text("body,folder\na lovely parcel,positive\nbroken and late,negative\n")
     (folder / "labelled.csv").write_text("text,label\na lovely film,positive\na waste of time,negative\n")
     (folder / "labels.txt").write_text("cat\ndog\nowl\n")
+    (folder / "other-streets/labels").mkdir()
+    (folder / "other-streets/labels/one.txt").write_text("7 0.5 0.5 0.6 0.8\n")
+    (folder / "other-streets/classes.txt").write_text("\n".join("0123456789"))
     (folder / "other-letters.txt").write_text("Dear Ann,\nthank you for the letter of the third of May.\n")
     private = ec.generate_private_key(ec.SECP256R1())
     encoding, public = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo

@@ -19,11 +19,11 @@ from onnxferry.runtime.errors import CheckFailedError, ExportError, InputError
 from scoreboard import models, synthetic
 from scoreboard.contenders import TABLE
 from scoreboard.footprint import installed_size
-from scoreboard.models import scoreboard_model, shipped_rows
+from scoreboard.models import image_rows, scoreboard_model, shipped_rows
 from scoreboard.rebuilt import rebuild, rebuild_text
 from scoreboard.verdicts import verdicts
 
-IMAGES = [name for name in shipped_rows() if name != "shakespeare"]
+IMAGES = image_rows()
 
 
 @pytest.mark.parametrize("name", IMAGES)

@@ -124,7 +124,8 @@ def load_start(network: nn.Module, start: Start, images: Tensor) -> None:
     network.load_state_dict({**network.state_dict(), **convolutions})
     handles = []
     for convolution, norm in _pairs(network):
-        bias = weights.get(f"{convolution}.weight_bias")
+        # As the exporter calls it that folds, or as a network does that was built again from a file.
+        bias = weights.get(f"{convolution}.weight_bias", weights.get(f"{convolution}.bias"))
         handles.append(norm.register_forward_pre_hook(_neutral(torch.zeros(norm.num_features) if bias is None else bias)))
     network.train()
     with torch.no_grad():

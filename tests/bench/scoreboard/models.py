@@ -23,6 +23,12 @@ def shipped_rows() -> tuple[str, ...]:
     return tuple(sorted((*names, *(f"{name}.decoder" for name in names if name.endswith("-ae")))))
 
 
+def image_rows() -> tuple[str, ...]:
+    """Those that are one network of convolutions, which can be built again from the file."""
+    others = ("dates", "digit-scenes", "sentiment-en", "sentiment-zh", "shakespeare")
+    return tuple(name for name in shipped_rows() if name not in others)
+
+
 def scoreboard_model(name: str) -> BenchModel:
     """A shipped model, or one that is made. Raises ExportError where making it fails."""
     if name not in MADE:

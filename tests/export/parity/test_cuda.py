@@ -28,7 +28,7 @@ from onnxferry.runtime.artifact.contract import Tolerance
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.machine import nvidia
-from scoreboard.models import shipped_rows
+from scoreboard.models import image_rows
 from scoreboard.rebuilt import rebuild, rebuild_text
 
 MISSING = "no NVIDIA GPU here" if nvidia.cuda_devices() == 0 else ort.cuda_problem()
@@ -46,7 +46,7 @@ FLOAT = Tolerance(rtol=1e-3, atol=1e-4)
 HALF = 3e-3
 BATCH = 64
 DEVICE = "cuda"
-IMAGES = [name for name in shipped_rows() if name != "shakespeare"]
+IMAGES = image_rows()
 
 Arrays = Mapping[str, np.ndarray]
 

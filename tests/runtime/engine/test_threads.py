@@ -51,9 +51,10 @@ def test_tiny_recurrent_models_get_one(build_onnx, operator, width, extra, threa
 
 
 @pytest.mark.parametrize("name", zoo_names())
-def test_shipped_models_get_all(name):
+def test_shipped_models_get_all_but_the_small_recurrent_ones(name):
     """Convolutions, and an LSTM of 2 x 512, which two threads run faster."""
-    assert Engine(find_model(name), device="cpu").threads == 5
+    small = name in ("dates", "sentiment-en", "sentiment-zh")
+    assert Engine(find_model(name), device="cpu").threads == (1 if small else 5)
 
 
 def test_threads_spin_but_a_short_while_after_a_run(scale_model, monkeypatch):

@@ -16,8 +16,11 @@ import torch
 from onnxferry.runtime.errors import CheckpointError
 from onnxferry.train.families.autoencoder import Autoencoder, AutoencoderConfig
 from onnxferry.train.families.cnn import Cnn, CnnConfig
+from onnxferry.train.families.detector import DetectorConfig, Network
 from onnxferry.train.families.gan import GanConfig, Generator
 from onnxferry.train.families.rnn import Rnn, RnnConfig
+from onnxferry.train.families.seq2seq import Seq2Seq, Seq2SeqConfig
+from onnxferry.train.families.text_classifier import TextClassifierConfig, TextNetwork
 from onnxferry.train.loop import checkpoint as module
 from onnxferry.train.loop.checkpoint import Checkpoint, load_checkpoint
 
@@ -48,13 +51,16 @@ def test_networks_are_rebuilt_without_what_only_training_needs(tmp_path: Path) -
         "rnn": (Rnn, RnnConfig(depth=1, width=4, embedding=2)),
         "ae": (Autoencoder, AutoencoderConfig(width=4, latent=2)),
         "gan": (Generator, GanConfig(labels=("a", "b"), width=4, noise=2)),
+        "detector": (Network, DetectorConfig(labels=("a", "b"), width=4, blocks=(1, 1))),
+        "seq2seq": (Seq2Seq, Seq2SeqConfig(embedding=2, encoder=4, decoder=4, attention=2)),
+        "text-classifier": (TextNetwork, TextClassifierConfig(labels=("a", "b"), width=4, embedding=2, buckets=64, linear_buckets=64)),
     }
     for family, (network, config) in small.items():
         Checkpoint(family, dataclasses.asdict(config), network(config).state_dict()).save(tmp_path / f"{family}.pt")
     assert set(small) == set(module.FAMILIES)
     child = subprocess.run([sys.executable, "-c", REBUILD, *map(str, tmp_path.iterdir())], capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
-    assert sorted(child.stdout.split()) == ["Autoencoder", "Cnn", "Generator", "Rnn"]
+    assert sorted(child.stdout.split()) == ["Autoencoder", "Cnn", "Generator", "Network", "Rnn", "Seq2Seq", "TextNetwork"]
 
 
 REBUILD = """
