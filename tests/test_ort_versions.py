@@ -23,6 +23,7 @@ from foreign_files import block
 
 from onnxferry.export import ExportError, convert_file, export_checkpoint, export_model, wrap_file
 from onnxferry.runtime import Contract, Engine
+from onnxferry.runtime.artifact.describe import describe
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.train.families.cnn import Cnn, CnnConfig
 from onnxferry.train.families.rnn import Rnn, RnnConfig
@@ -53,11 +54,11 @@ print(json.dumps({"onnxruntime": onnxruntime.__version__, "inputs": [i.name for 
 """
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+def run(*command: str | Path, cwd: Path, may_fail: bool = False) -> str:
     # Without PYTHON* variables of this environment, which could show the other one our packages.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     result = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    assert result.returncode in ((0, 1) if may_fail else (0,)), f"{command}\n{result.stdout}\n{result.stderr}"
     return result.stdout
 
 
@@ -213,9 +214,14 @@ def test_a_converted_file_runs_there_before_it_is_written(bare: Path, tmp_path: 
 
 
 def test_our_runtime_checks_every_artifact_there(old: Path, artifacts: Mapping[str, Path], tmp_path: Path) -> None:
+    """An 8-bit variant is certified for a newer ONNX Runtime. Its kernels for some CPUs are less exact here, which a check has to say."""
     for path in artifacts.values():
-        document = json.loads(run(old, "-m", "onnxferry.runtime", "check", path, "--device", "cpu", "--json", cwd=tmp_path))
-        assert document["passed"] is True
+        certified = describe(path).contract.certificate  # type: ignore[union-attr]
+        command = (old, "-m", "onnxferry.runtime", "check", path, "--device", "cpu", "--json")
+        document = json.loads(run(*command, cwd=tmp_path, may_fail=bool(certified)))
+        failed = [row for row in document["comparisons"] if not row["passed"]]
+        assert document["passed"] is not bool(failed)
+        assert not failed or (certified and any("its certificate allows" in row["problem"] for row in failed))
 
 
 def test_our_runtime_predicts_there_without_torch(old: Path, artifacts: Mapping[str, Path], tmp_path: Path) -> None:

@@ -81,10 +81,10 @@ def rms_limits(certificate: Mapping[str, Any]) -> dict[str, float]:
 
 
 # A certified variant may be this many times as far from its original as where it was certified, plus this share of the output's size.
-# Kernels differ between CPUs; it was certified on thousands of samples, and the few that are timed may be harder ones. ONNX Runtime 1.24
-# gives the probabilities of digits.int8 5.0 % off where 1.31 gives 0.9 % (4 x 0.9 % + 0.02 = 5.8 %); a wrong image is off by 100 %.
+# Kernels differ between CPUs; it was certified on thousands of samples, and the few that are timed may be harder ones. Beyond
+# that it is not what was certified: on a CPU with AMX, ONNX Runtime 1.24 gives fashion.int8 17.8 % off, where 1.31 gives 1.9 %.
 VARIANT_FACTOR = 4.0
-VARIANT_SHARE = 0.02
+VARIANT_SHARE = 0.01
 
 
 # `onnxferry check` fails a tolerance of floats beyond this share of the output's largest value, unless --allow-loose is given: an export's

@@ -90,7 +90,7 @@ for path in paths:
                 passed &= name in rms or bool((difference <= atol + rtol * np.abs(expected)).all())
                 off[name] = off.get(name, 0) + np.array([np.square(difference).sum(), np.square(expected).sum()])
         for name, share in rms.items():
-            passed &= bool(np.sqrt(off[name][0] / (off[name][1] or 1)) <= 4 * share + 0.02)
+            passed &= bool(np.sqrt(off[name][0] / (off[name][1] or 1)) <= 4 * share + 0.01)
         times = []
         first = read("goldens")[0]["inputs"]
         feeds = {**defaults, **{name: array(value) for name, value in first.items()}}

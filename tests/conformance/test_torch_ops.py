@@ -21,6 +21,8 @@ from types import ModuleType
 import pytest
 
 HERE = Path(__file__).parent
+# Their samples include singular systems, whose solutions are what a CPU's LAPACK rounds to: right on one CPU, refused on another.
+DEPENDS_ON_THE_CPU = {"linalg.tensorsolve"}
 SECONDS = float(os.environ.get("ONNXFERRY_CONFORMANCE_SECONDS", "60"))
 
 
@@ -42,7 +44,7 @@ def test_a_draw_of_operators(database):
 
     by_name = {database.full_name(op): op for op in op_db}
     recorded = [json.loads(line) for line in (HERE / "torch_ops.jsonl").read_text().splitlines()]
-    rows = [row for row in recorded if row["operator"] in by_name and row["status"] != "outside"]
+    rows = [row for row in recorded if row["operator"] in by_name.keys() - DEPENDS_ON_THE_CPU and row["status"] != "outside"]
     seed = int(os.environ.get("ONNXFERRY_CONFORMANCE_SEED") or secrets.randbelow(10**6))
     drawn = random.Random(seed).sample(rows, math.ceil(len(rows) / 10))
     end = time.monotonic() + SECONDS

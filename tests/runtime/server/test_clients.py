@@ -76,8 +76,8 @@ def free_port() -> int:
 def served() -> Iterator[tuple[str, int]]:
     port = free_port()
     models = ("digits", "shakespeare", "digits-ae", "digits-gan")
-    # A text may be asked to be long: it is cut off, which is an answer too.
-    with server(*models, "--batch", "off", "--grpc-port", str(port), "--quiet", "--timeout", "1") as (url, _):
+    # A text may be asked to be long: it is cut off, which is an answer too. A second was too short for any request on a busy machine.
+    with server(*models, "--batch", "off", "--grpc-port", str(port), "--quiet", "--timeout", "3") as (url, _):
         yield url, port
 
 

@@ -12,7 +12,7 @@ constexpr double newest_schema = 2;
 
 // Of a certified variant: how much further it may be from the expected output than where it was certified.
 constexpr double variant_factor = 4.0;
-constexpr double variant_share = 0.02;
+constexpr double variant_share = 0.01;
 
 struct Dtype {
   const char* name;

@@ -21,7 +21,7 @@ namespace Onnxferry
 
         // Of a certified variant: how much further it may be from the expected output than where it was certified.
         private const double VariantFactor = 4.0;
-        private const double VariantShare = 0.02;
+        private const double VariantShare = 0.01;
 
         private readonly InferenceSession session;
         private readonly Dictionary<string, object> contract;

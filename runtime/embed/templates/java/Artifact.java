@@ -31,7 +31,7 @@ public final class Artifact implements AutoCloseable {
 
   // Of a certified variant: how much further it may be from the expected output than where it was certified.
   private static final double VARIANT_FACTOR = 4.0;
-  private static final double VARIANT_SHARE = 0.02;
+  private static final double VARIANT_SHARE = 0.01;
   private static final List<Object> ANY_NUMBER = List.of(0, Double.POSITIVE_INFINITY);
 
   private final OrtEnvironment environment = OrtEnvironment.getEnvironment();

@@ -12,7 +12,7 @@ const NEWEST_SCHEMA = 2;
 
 // Of a certified variant: how much further it may be from the expected output than where it was certified.
 const VARIANT_FACTOR = 4.0;
-const VARIANT_SHARE = 0.02;
+const VARIANT_SHARE = 0.01;
 
 const ARRAYS = {
   float32: Float32Array,

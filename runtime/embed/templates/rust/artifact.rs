@@ -14,7 +14,7 @@ const NEWEST_SCHEMA: u64 = 2;
 
 // Of a certified variant: how much further it may be from the expected output than where it was certified.
 const VARIANT_FACTOR: f64 = 4.0;
-const VARIANT_SHARE: f64 = 0.02;
+const VARIANT_SHARE: f64 = 0.01;
 const ANY_NUMBER: [f64; 2] = [0.0, f64::INFINITY];
 
 pub struct Artifact {
