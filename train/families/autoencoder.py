@@ -30,10 +30,9 @@ from onnxferry.train.data.augment import AugmentConfig, augment
 from onnxferry.train.data.images import ImageSplits
 from onnxferry.train.families.cnn import Block, fast_layout, preprocess_all, start_convolutions, trunk
 from onnxferry.train.families.pca import Pca, fit_pca
+from onnxferry.train.loop.averaged import AveragedLearner
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
-from onnxferry.train.loop.ema import WeightAverage
-from onnxferry.train.loop.learner import Learner
-from onnxferry.train.loop.schedule import one_cycle_schedule, part_of, updates_per_epoch
+from onnxferry.train.loop.schedule import part_of, updates_per_epoch
 from onnxferry.train.options import check_positive, option
 from onnxferry.train.preprocessing import Preprocessing, check_images
 
@@ -250,7 +249,7 @@ def model_from_config(config: Mapping[str, Any]) -> Autoencoder:
     return Autoencoder(config_from(AutoencoderConfig, config))
 
 
-class AutoencoderLearner(Learner):
+class AutoencoderLearner(AveragedLearner):
     family = AUTOENCODER.name
     criterion = "mse"
 
@@ -282,16 +281,12 @@ class AutoencoderLearner(Learner):
         self.pca: Pca = fit_pca(self.images, latent)
 
     def setup(self, fabric: Fabric, total_steps: int) -> None:
-        self.fabric = fabric
         network = Autoencoder(self.config)
         if self.config.linear:
             start_from_pca(network, self.pca, self.images)
         network = network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(network.parameters(), lr=self.options.learning_rate, weight_decay=self.options.weight_decay)
-        self.average = WeightAverage(network, self.options.average)
-        self.network, self.optimizer = fabric.setup(network, optimizer)
-        self.average.to(fabric.device)
-        self.schedule = one_cycle_schedule(optimizer, total_steps, warm_up=0.2)
+        self.prepare(fabric, network, optimizer, average=self.options.average, total_steps=total_steps, warm_up=0.2)
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -348,18 +343,6 @@ class AutoencoderLearner(Learner):
 
     def test(self) -> dict[str, float]:
         return self._score(self.tested)
-
-    def deploy(self, weights: Mapping[str, Tensor]) -> None:
-        self.average.module.load_state_dict(dict(weights))
-
-    def modules(self) -> dict[str, nn.Module]:
-        return {"network": self.network, "average": self.average}
-
-    def optimizers(self) -> dict[str, Any]:
-        return {"adamw": self.optimizer}
-
-    def schedulers(self) -> dict[str, Any]:
-        return {"one_cycle": self.schedule}
 
     def show(self, epoch: int, folder: Path) -> str:
         """reconstructions.png: originals, each above its reconstruction."""

@@ -26,10 +26,9 @@ from onnxferry.train.data.images import ImageSet, ImageSplits
 from onnxferry.train.families.baselines import few_a_class, logistic_regression, majority
 from onnxferry.train.families.start import Start, load_start, start_of
 from onnxferry.train.families.unknown import UnknownHead
+from onnxferry.train.loop.averaged import AveragedLearner, matrices_decayed
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
-from onnxferry.train.loop.ema import WeightAverage
-from onnxferry.train.loop.learner import Learner
-from onnxferry.train.loop.schedule import one_cycle_schedule, part_of, updates_per_epoch
+from onnxferry.train.loop.schedule import part_of, updates_per_epoch
 from onnxferry.train.options import check_positive, option
 from onnxferry.train.preprocessing import Preprocessing, check_images
 
@@ -210,7 +209,7 @@ def preprocess_all(images: np.ndarray, preprocess: Preprocessing, chunk: int = 1
     return torch.cat(pieces).clone()
 
 
-class CnnLearner(Learner):
+class CnnLearner(AveragedLearner):
     family = CNN.name
     criterion = "accuracy"
     higher_is_better = True
@@ -260,24 +259,15 @@ class CnnLearner(Learner):
             self.config = dataclasses.replace(self.config, mean=tuple(same["mean"]), std=tuple(same["std"]))
 
     def setup(self, fabric: Fabric, total_steps: int) -> None:
-        self.fabric = fabric
         network = Cnn(self.config).to(memory_format=self.memory_format)  # type: ignore[call-overload]
         if self.init is not None:
             load_start(network, self.init, self.images[:: max(1, len(self.images) // 256)][:256].float() / 255)
-        decayed = [p for p in network.parameters() if p.ndim > 1]
-        others = [p for p in network.parameters() if p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": self.options.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=self.options.learning_rate,
-        )
-        self.average = WeightAverage(network, self.options.average)
-        self.network, self.optimizer = fabric.setup(network, optimizer)
-        self.average.to(fabric.device)
+        optimizer = torch.optim.AdamW(matrices_decayed(network, self.options.weight_decay), lr=self.options.learning_rate)
+        self.prepare(fabric, network, optimizer, average=self.options.average, total_steps=total_steps, warm_up=0.2)
         self.class_weights = None
         if self.options.class_weights == "balanced":  # as scikit-learn's: n / (classes x images of the class)
             counts = torch.bincount(self.labels, minlength=len(self.config.labels)).clamp(min=1)
             self.class_weights = (len(self.labels) / (len(counts) * counts.float())).to(fabric.device)
-        self.schedule = one_cycle_schedule(optimizer, total_steps, warm_up=0.2)
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -323,18 +313,6 @@ class CnnLearner(Learner):
 
     def test(self) -> dict[str, float]:
         return self._score(self.data.test)
-
-    def deploy(self, weights: Mapping[str, Tensor]) -> None:
-        self.average.module.load_state_dict(dict(weights))
-
-    def modules(self) -> dict[str, nn.Module]:
-        return {"network": self.network, "average": self.average}
-
-    def optimizers(self) -> dict[str, Any]:
-        return {"adamw": self.optimizer}
-
-    def schedulers(self) -> dict[str, Any]:
-        return {"one_cycle": self.schedule}
 
     def described(self) -> dict[str, Any]:
         data = {"name": self.data.name, "sha256": self.data.sha256, "source": self.data.source}

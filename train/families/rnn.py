@@ -34,10 +34,8 @@ from onnxferry.runtime.kinds import RNN
 from onnxferry.train.data.speaker_names import rename_speakers, speaker_names
 from onnxferry.train.data.text import TextSplits
 from onnxferry.train.families.baselines import letter_counts
+from onnxferry.train.loop.averaged import AveragedLearner, matrices_decayed
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
-from onnxferry.train.loop.ema import WeightAverage
-from onnxferry.train.loop.learner import Learner
-from onnxferry.train.loop.schedule import one_cycle_schedule
 from onnxferry.train.options import check_positive, option
 
 if TYPE_CHECKING:
@@ -265,7 +263,7 @@ def nats_per_byte(network: Rnn, text: np.ndarray, chunk: int = 4096) -> float:
     return total / len(text)
 
 
-class RnnLearner(Learner):
+class RnnLearner(AveragedLearner):
     """``state`` is the carried state of the streams that this process reads: float32 (batch, slots, width)."""
 
     family = RNN.name
@@ -284,22 +282,12 @@ class RnnLearner(Learner):
         self.state = torch.empty(0)
 
     def setup(self, fabric: Fabric, total_steps: int) -> None:
-        self.fabric = fabric
         options = self.options
         if options.batch % fabric.world_size:
             raise InputError(f"--batch {options.batch} cannot be shared by {fabric.world_size} devices; give a multiple of it")
         network = Rnn(self.config, options.dropout, options.weight_dropout, options.variational)
-        decayed = [p for p in network.parameters() if p.ndim > 1]
-        others = [p for p in network.parameters() if p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=options.learning_rate,
-            betas=(0.9, 0.98),
-        )
-        self.average = WeightAverage(network, options.average)
-        self.network, self.optimizer = fabric.setup(network, optimizer)
-        self.average.to(fabric.device)
-        self.schedule = one_cycle_schedule(optimizer, total_steps, warm_up=0.05)
+        optimizer = torch.optim.AdamW(matrices_decayed(network, options.weight_decay), lr=options.learning_rate, betas=(0.9, 0.98))
+        self.prepare(fabric, network, optimizer, average=options.average, total_steps=total_steps, warm_up=0.05)
         shape = (options.batch // fabric.world_size, self.config.slots, self.config.width)
         self.state = torch.zeros(shape, device=fabric.device)
 
@@ -351,18 +339,6 @@ class RnnLearner(Learner):
 
     def test(self) -> dict[str, float]:
         return self._score(self.data.test)
-
-    def deploy(self, weights: Mapping[str, Tensor]) -> None:
-        self.average.module.load_state_dict(dict(weights))
-
-    def modules(self) -> dict[str, nn.Module]:
-        return {"network": self.network, "average": self.average}
-
-    def optimizers(self) -> dict[str, Any]:
-        return {"adamw": self.optimizer}
-
-    def schedulers(self) -> dict[str, Any]:
-        return {"one_cycle": self.schedule}
 
     def extra_state(self) -> dict[str, Any]:
         if self.fabric.world_size == 1:

@@ -29,10 +29,9 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.files import write_text_whole
 from onnxferry.runtime.kinds import SEQ2SEQ
 from onnxferry.train.data.pairs.tsv import Pair, PairSplits
+from onnxferry.train.loop.averaged import AveragedLearner, matrices_decayed
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
-from onnxferry.train.loop.ema import WeightAverage
-from onnxferry.train.loop.learner import Learner
-from onnxferry.train.loop.schedule import one_cycle_schedule, updates_per_epoch
+from onnxferry.train.loop.schedule import updates_per_epoch
 from onnxferry.train.options import check_positive, option
 
 if TYPE_CHECKING:
@@ -232,7 +231,7 @@ def translate(network: Seq2Seq, texts: Sequence[bytes], max_bytes: int | None = 
     return [written[row] for row in range(len(texts))]
 
 
-class Seq2SeqLearner(Learner):
+class Seq2SeqLearner(AveragedLearner):
     """Trains a translator on pairs; the epoch with the most exact translations of the validation pairs is kept."""
 
     family = SEQ2SEQ.name
@@ -247,22 +246,12 @@ class Seq2SeqLearner(Learner):
         self.options = options
 
     def setup(self, fabric: Fabric, total_steps: int) -> None:
-        self.fabric = fabric
         options = self.options
         if options.batch % fabric.world_size:
             raise InputError(f"--batch {options.batch} cannot be shared by {fabric.world_size} devices; give a multiple of it")
         network = Seq2Seq(self.config, options.dropout)
-        decayed = [p for p in network.parameters() if p.ndim > 1]
-        others = [p for p in network.parameters() if p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=options.learning_rate,
-            betas=(0.9, 0.98),
-        )
-        self.average = WeightAverage(network, options.average)
-        self.network, self.optimizer = fabric.setup(network, optimizer)
-        self.average.to(fabric.device)
-        self.schedule = one_cycle_schedule(optimizer, total_steps, warm_up=0.05)
+        optimizer = torch.optim.AdamW(matrices_decayed(network, options.weight_decay), lr=options.learning_rate, betas=(0.9, 0.98))
+        self.prepare(fabric, network, optimizer, average=options.average, total_steps=total_steps, warm_up=0.05)
 
     def steps_per_epoch(self) -> int:
         return updates_per_epoch(len(self.data.train), self.options.batch)
@@ -312,18 +301,6 @@ class Seq2SeqLearner(Learner):
 
     def test(self) -> dict[str, float]:
         return self._score(self.data.test, self.data.groups)
-
-    def deploy(self, weights: Mapping[str, Tensor]) -> None:
-        self.average.module.load_state_dict(dict(weights))
-
-    def modules(self) -> dict[str, nn.Module]:
-        return {"network": self.network, "average": self.average}
-
-    def optimizers(self) -> dict[str, Any]:
-        return {"adamw": self.optimizer}
-
-    def schedulers(self) -> dict[str, Any]:
-        return {"one_cycle": self.schedule}
 
     def described(self) -> dict[str, Any]:
         data = {"name": self.data.name, "sha256": self.data.sha256, "source": self.data.source}

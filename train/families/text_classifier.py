@@ -34,10 +34,9 @@ from onnxferry.train.data.text_sets import TextClassSplits, TextSet
 from onnxferry.train.data.text_tokens import FEATURES, tokens
 from onnxferry.train.families.bag import Bag, fit_bag
 from onnxferry.train.families.baselines import bag_of_words, majority
+from onnxferry.train.loop.averaged import AveragedLearner
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
-from onnxferry.train.loop.ema import WeightAverage
-from onnxferry.train.loop.learner import Learner
-from onnxferry.train.loop.schedule import one_cycle_schedule, part_of, updates_per_epoch
+from onnxferry.train.loop.schedule import part_of, updates_per_epoch
 from onnxferry.train.options import check_positive, option
 
 if TYPE_CHECKING:
@@ -151,7 +150,7 @@ class TextNetwork(nn.Module):
         self.register_buffer("linear_bias", torch.zeros(classes))
         self.register_buffer("rarity", torch.ones(1, config.linear_buckets))
         self.register_buffer("mix", torch.tensor(MIX))
-        self.register_buffer("loudness", torch.ones(1))  # of what the recurrent network is told by the linear one
+        self.register_buffer("loudness", torch.ones(1))  # scale of the linear network's evidence, an input of the recurrent one
         recurrent = nn.LSTM if config.cell == "lstm" else nn.GRU
         self.recurrent = recurrent(config.embedding + classes, config.width, bidirectional=True, batch_first=True)
         self.attend = nn.Linear(2 * config.width, config.width)
@@ -219,7 +218,7 @@ def padded(texts: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(hashes), torch.tensor(counts, dtype=torch.int64)
 
 
-class TextClassifierLearner(Learner):
+class TextClassifierLearner(AveragedLearner):
     """``train`` holds the hashes of the training texts, each int64 (tokens, FEATURES), cut to ``most_tokens``."""
 
     family = TEXT_FAMILY.name
@@ -237,7 +236,6 @@ class TextClassifierLearner(Learner):
         self.labels = torch.from_numpy(data.train.labels)
 
     def setup(self, fabric: Fabric, total_steps: int) -> None:
-        self.fabric = fabric
         options = self.options
         network = TextNetwork(self.config, options.dropout, options.ngram_dropout)
         weights = self._class_weights()
@@ -248,11 +246,8 @@ class TextClassifierLearner(Learner):
         self._ask_others(weights)
         network.loudness.fill_(self.loudness)
         optimizer = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-        self.average = WeightAverage(network, options.average)
-        self.network, self.optimizer = fabric.setup(network, optimizer)
-        self.average.to(fabric.device)
+        self.prepare(fabric, network, optimizer, average=options.average, total_steps=total_steps, warm_up=0.15)
         self.class_weights = None if weights is None else weights.to(fabric.device)
-        self.schedule = one_cycle_schedule(optimizer, total_steps, warm_up=0.15)
 
     def _fitted(self, index: np.ndarray, weights: Tensor | None) -> Bag:
         """The linear network that is fitted on the training texts at ``index``."""
@@ -357,18 +352,6 @@ class TextClassifierLearner(Learner):
 
     def test(self) -> dict[str, float]:
         return _scores(self._answers(self.data.test)[0], torch.from_numpy(self.data.test.labels))
-
-    def deploy(self, weights: Mapping[str, Tensor]) -> None:
-        self.average.module.load_state_dict(dict(weights))
-
-    def modules(self) -> dict[str, nn.Module]:
-        return {"network": self.network, "average": self.average}
-
-    def optimizers(self) -> dict[str, Any]:
-        return {"adamw": self.optimizer}
-
-    def schedulers(self) -> dict[str, Any]:
-        return {"one_cycle": self.schedule}
 
     def described(self) -> dict[str, Any]:
         data = {"name": self.data.name, "sha256": self.data.sha256, "source": self.data.source}

@@ -5,61 +5,36 @@ Reads prompts row by row, without padding, so that nothing of how the graph trea
 
 from __future__ import annotations
 
-import copy
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor
 
+from onnxferry.export.families.handmade import HandmadeSource
 from onnxferry.export.families.rnn.graph import text_graph
 from onnxferry.export.parity.tolerances import CLEAR_DRAW, CLEAR_LOGITS
-from onnxferry.export.source import NUDGE, Candidate, Feeds, InputSpec, Strategy
+from onnxferry.export.source import Feeds
 from onnxferry.runtime.errors import InputError
 from onnxferry.train.families.rnn import START, Rnn, choose, running_weights, sample, state_after
 
 
-class TextSource:
-    """``network``: on the CPU, in eval mode. See :class:`onnxferry.export.source.Source`."""
+class TextSource(HandmadeSource[Rnn]):
+    output_names = ("bytes", "log_probabilities", "next_logits", "state_after")
+    axes: Mapping[str, tuple[int | str, ...]] = {"prompt": ("batch", "length"), "uniforms": ("batch", "steps")}
 
     def __init__(self, network: Rnn, examples: Feeds) -> None:
-        self.network = network
+        super().__init__(network, examples)
         self.start = state_after(network, START)
-        self.examples = dict(examples)
-        self.notes: Sequence[str] = ()
-        self.output_names = ("bytes", "log_probabilities", "next_logits", "state_after")
-        shapes: dict[str, tuple[int | str, ...]] = {"prompt": ("batch", "length"), "uniforms": ("batch", "steps")}
-        self.inputs = tuple(
-            InputSpec(name, dtype, shapes[name], examples[name].shape) for name, dtype in (("prompt", "uint8"), ("uniforms", "float32"))
-        )
 
-    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        return _run(self.network, self.start, feeds)
+    def answer(self, network: Rnn, feeds: Feeds) -> dict[str, np.ndarray]:
+        # The state after the first byte is a constant of the graph: a copy with other weights begins there too.
+        return _run(network, self.start.to(next(network.parameters()).dtype), feeds)
 
-    def run_float64(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        outputs = _run(copy.deepcopy(self.network).double(), self.start.double(), feeds)
-        return {name: array if array.dtype == np.uint8 else array.astype(np.float64) for name, array in outputs.items()}
-
-    def run_nudged(self, feeds: Feeds, seed: int) -> dict[str, np.ndarray]:
-        network = copy.deepcopy(self.network)
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.mul_(1 + NUDGE * torch.randn(parameter.shape, generator=generator))
-        return _run(network, self.start, feeds)
-
-    def strategies(self, opset: int) -> Sequence[Strategy]:
-        return (Strategy("made by hand", lambda: Candidate(text_graph(self.network))),)
-
-    def provenance(self) -> dict[str, Any]:
-        digest = hashlib.sha256()
-        for name, weight in sorted(self.network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
-        model = type(self.network).__name__
-        return {"framework": "torch", "torch": torch.__version__, "model": model, "weights_sha256": digest.hexdigest()}
+    def graph(self) -> onnx.ModelProto:
+        return text_graph(self.network)
 
 
 @torch.inference_mode()

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from onnxferry.export.families.handmade import texts_of
 from onnxferry.export.families.rnn.bits import rounded
-from onnxferry.export.families.seq2seq.source import TranslatorSource, searched, texts_of
+from onnxferry.export.families.seq2seq.source import TranslatorSource, searched
 from onnxferry.export.options import ExportOptions
 from onnxferry.export.parity.tolerances import CLEAR_BEAM, TRANSLATION
 from onnxferry.export.pipeline.provenance import without_paths

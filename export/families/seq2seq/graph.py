@@ -1,7 +1,7 @@
 """A translator as one graph: reads texts, then writes a translation of each, byte by byte, by greedy or beam search.
 
 Built node by node, as the text generator's is. There are two loops, of which one makes no step: greedy search needs no order of
-beams, and takes half the operators. Its loop stands in the outer graph itself, because ONNX Runtime lays out weights for its kernels
+beams, and takes half the operators. Its loop is in the outer graph itself, because ONNX Runtime lays out weights for its kernels
 beforehand only where they are one subgraph away; that of the beams is in a branch, so that it costs nothing where there is one beam.
 
 Inputs ("= …": optional, with that default)

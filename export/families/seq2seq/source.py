@@ -6,19 +6,18 @@ beams come from, is shared.
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor
 
+from onnxferry.export.families.handmade import HandmadeSource, texts_of
 from onnxferry.export.families.seq2seq.graph import MAX_BEAM, translator_graph
-from onnxferry.export.source import NUDGE, Candidate, Feeds, InputSpec, Strategy
+from onnxferry.export.source import Feeds
 from onnxferry.train.families.seq2seq import END, Seq2Seq
 
 
@@ -81,48 +80,15 @@ def search(network: Seq2Seq, text: bytes, beam: int, max_bytes: int, penalty: fl
     return Searched(sorted(beams, key=lambda each: -each.mean(penalty)), margin)
 
 
-class TranslatorSource:
-    """``network``: on the CPU, in eval mode. See :class:`onnxferry.export.source.Source`."""
+class TranslatorSource(HandmadeSource[Seq2Seq]):
+    output_names = ("bytes", "log_probability", "attention")
+    axes: Mapping[str, tuple[int | str, ...]] = {"text": ("batch", "length")}
 
-    def __init__(self, network: Seq2Seq, examples: Feeds) -> None:
-        self.network = network
-        self.examples = dict(examples)
-        self.notes: Sequence[str] = ()
-        self.output_names = ("bytes", "log_probability", "attention")
-        self.inputs = (InputSpec("text", "uint8", ("batch", "length"), examples["text"].shape),)
-
-    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        return _run(self.network, feeds)
-
-    def run_float64(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        outputs = _run(copy.deepcopy(self.network).double(), feeds)
-        return {name: array if array.dtype == np.uint8 else array.astype(np.float64) for name, array in outputs.items()}
-
-    def run_nudged(self, feeds: Feeds, seed: int) -> dict[str, np.ndarray]:
-        network = copy.deepcopy(self.network)
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.mul_(1 + NUDGE * torch.randn(parameter.shape, generator=generator))
+    def answer(self, network: Seq2Seq, feeds: Feeds) -> dict[str, np.ndarray]:
         return _run(network, feeds)
 
-    def strategies(self, opset: int) -> Sequence[Strategy]:
-        return (Strategy("made by hand", lambda: Candidate(translator_graph(self.network))),)
-
-    def provenance(self) -> dict[str, Any]:
-        digest = hashlib.sha256()
-        for name, weight in sorted(self.network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
-        model = type(self.network).__name__
-        return {"framework": "torch", "torch": torch.__version__, "model": model, "weights_sha256": digest.hexdigest()}
-
-
-def texts_of(feeds: Feeds) -> list[bytes]:
-    """The rows of ``text``, each up to its length."""
-    text = feeds["text"]
-    lengths = np.broadcast_to(feeds.get("text_length", np.array([-1])), (len(text),))
-    return [row.tobytes() if length < 0 else row[:length].tobytes() for row, length in zip(text, lengths, strict=True)]
+    def graph(self) -> onnx.ModelProto:
+        return translator_graph(self.network)
 
 
 def searched(network: Seq2Seq, feeds: Feeds) -> list[Searched]:
