@@ -19,7 +19,7 @@ MODELS = ("sentiment-en", "sentiment-zh")
 
 EXAMPLES = (
     "A slow start, but the last hour is wonderful.",
-    "The battery died after a week and nobody answered my mail.",
+    "The battery died after a week and no one answered my mail.",
     "房间很干净，服务员也热情，下次还住这里。",
     "看了一半就看不下去了，不值这个价钱。",
 )

@@ -50,7 +50,7 @@ def page() -> None:
                 st.session_state.pop("run").stop()
         moving = _running() is not None or "played" in st.session_state
         if not moving and "trained" not in st.session_state and st.query_params.get("drawing"):
-            st.session_state["trained"] = RECORDED  # a link to what somebody drew on the recorded network
+            st.session_state["trained"] = RECORDED  # a link to a drawing on the recorded network
         st.fragment(_progress, run_every=_EVERY if moving else None)()
         folder = st.session_state.get("trained")
         if folder is not None and not moving:

@@ -66,7 +66,7 @@ def by_character(text: str, translation: Translation) -> tuple[list[str], list[s
     written = [*translation.text, *([end] if translation.finished else [])]
     weights = _joined(translation.attention, [*text, "\0"], axis=1)
     counts = np.array([len(character.encode()) for character in translation.text] + [1] * translation.finished, np.float32)
-    if int(counts.sum()) != len(weights):  # bytes that are no UTF-8 were replaced: the rows cannot be told apart
+    if int(counts.sum()) != len(weights):  # bytes that are no UTF-8 were replaced: the rows cannot be assigned to its characters
         return [*text, end], [str(row + 1) for row in range(len(weights))], weights
     return [*text, end], written, _joined(weights, [*translation.text, *("\0" * translation.finished)], axis=0) / counts[:, None]
 

@@ -154,7 +154,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, name: str
 
 
 def heat_table(columns: Sequence[str], rows: Sequence[str], shares: Sequence[Sequence[float]], *, name: str) -> str:
-    """A table of shares 0 to 1, each cell the darker the larger its share; from 5 % on its number stands there. It scrolls sideways."""
+    """A table of shares 0 to 1, each cell the darker the larger its share; from 5 % on its number is written in it. It scrolls sideways."""
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     body = []
     for row, values in zip(rows, shares, strict=True):

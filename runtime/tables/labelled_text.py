@@ -126,7 +126,7 @@ def _from_table(name: str, content: str, text: str, label: str, kind: str) -> It
             if len(cells) != len(names):
                 raise DataError(
                     f"{name}, line {lines.line_num}: has {len(cells)} cells, and the first line names {len(names)} columns"
-                    " (a text with a separator in it stands in quotation marks)"
+                    " (a text with a separator in it is put in quotation marks)"
                 )
             yield cells[places[0]], cells[places[1]].strip()
     except csv.Error as error:

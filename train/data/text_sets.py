@@ -9,8 +9,8 @@
 a path           a folder with a sub-folder for each class, or a .csv, .tsv or .jsonl file, gzipped or not.
 ===============  ====================================================================================================
 
-Two texts are the same if their letters and digits are (NFKC, without case). A text that stands there twice is kept once, and one that
-stands there with two labels is left out. The split is by a hash of those letters, each class by itself: of its texts in the order of their
+Two texts are the same if their letters and digits are (NFKC, without case). A text that occurs twice is kept once, and one that
+occurs with two labels is left out. The split is by a hash of those letters, each class by itself: of its texts in the order of their
 hashes, the first tenth is the test, the next ``validation`` of them chooses the epoch, the rest is trained on. So it does not depend on
 the order of a file, and no text of the test is in training with other signs or spaces.
 """

@@ -3,7 +3,7 @@
     with OpenVINOEngine(describe("model.onnx")) as engine:
         outputs = engine.run({"x": x})
 
-It computes in float32 unless it is told otherwise: left alone, OpenVINO computes in bfloat16 where the CPU has it, which is less precise
+It computes in float32 unless another precision is asked for: OpenVINO's default is bfloat16 where the CPU has it, which is less precise
 than the tolerances that artifacts are verified with. Source: https://docs.openvino.ai/ (InferRequest, inference_precision, reshape).
 """
 

@@ -42,7 +42,7 @@ def network(cell: str = "gru", classes: int = 3) -> TextNetwork:
 
 
 def splits(count: int = 60, rare: int = 0) -> TextClassSplits:
-    """Two classes that one word tells apart: whether it stands before or behind another one, which a bag of words cannot see."""
+    """Two classes that one word distinguishes: whether it comes before or after another one, which a bag of words cannot see."""
     generator = np.random.default_rng(0)
     pairs = []
     for label in ("no", "yes"):

@@ -10,7 +10,7 @@ change it: lower and upper case, missing accents, commas, dots and spaces, more 
 - numbers alone: the year first is year, month, day; with dots the day is first; with / or - (3/4/2019 is April in London and March
   in Boston) only where the day is above 12 or equal to the month;
 - English is written in both orders, so a day of the week does not help there;
-- a year of two digits stands beside a name, a sign such as 年 or an apostrophe, or is above 31. It is 1969 to 2068, as POSIX reads it;
+- a year of two digits appears beside a name, a sign such as 年 or an apostrophe, or is above 31. It is 1969 to 2068, as POSIX reads it;
 - a year from 2443 on is one of the Buddhist era.
 
 **What is held out.** Of the days from 1900 to 2099 a tenth is for the test and a twentieth for choosing the epoch; neither is ever trained

@@ -1,7 +1,7 @@
 """Pairs of texts to train on, split into train, validation and test.
 
-How a file holds them stands in :mod:`onnxferry.runtime.evaluation.pairs`. The split follows from the source's bytes alone, so that a
-sentence that stands in the file twice is in one part only, and a file that grows keeps its test.
+How a file holds them is described in :mod:`onnxferry.runtime.evaluation.pairs`. The split follows from the source's bytes alone, so that a
+sentence that occurs twice in the file is in one part only, and a file that grows keeps its test.
 """
 
 from __future__ import annotations
