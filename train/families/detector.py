@@ -55,7 +55,7 @@ LEAST_WEIGHT = 1e-12
 """So that nothing divides by zero where every score is 0."""
 
 
-SCORE_THRESHOLD, IOU_THRESHOLD = 0.3, 0.6
+SCORE_THRESHOLD, IOU_THRESHOLD = 0.3, 0.45
 """Defaults of the exported file's inputs."""
 
 
@@ -185,22 +185,23 @@ class Candidates(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         seen, scale = self.canvas(image)
         logits, boxes = self.network(seen)
-        best, index = logits.max(dim=1)
-        scores = torch.sigmoid(best)
-        boxes = agreed(boxes, scores)
+        scores = torch.sigmoid(logits.max(dim=1).values)
+        boxes, logits = agreed(torch.cat([boxes, logits], dim=1), scores).split([4, logits.shape[1]], dim=1)
+        index = logits.argmax(dim=1)
         one = scale.new_ones(())
         edge = torch.stack([one * image.shape[2], one * image.shape[1], one * image.shape[2], one * image.shape[1]])
         corners = (boxes.flatten(2).transpose(1, 2) * scale).clamp(min=0.0)
         return torch.minimum(corners, edge), scores.flatten(1), index.flatten(1)
 
 
-def agreed(boxes: Tensor, scores: Tensor) -> Tensor:
-    """Each cell's box as the mean of those of the 3 × 3 cells around it, weighted by the square of their scores.
+def agreed(said: Tensor, scores: Tensor) -> Tensor:
+    """What each cell says as the mean of what the 3 × 3 cells around it say, weighted by the square of their scores.
 
-    Several cells near the middle of an object have learnt its box; their errors differ. Boxes (batch, 4, h, w), scores (batch, h, w).
+    Several cells near the middle of an object have learnt its box and its class; their errors differ. ``said`` (batch, channels, h, w),
+    scores (batch, h, w).
     """
     weight = (scores**2)[:, None]
-    return F.avg_pool2d(boxes * weight, 3, 1, 1) / F.avg_pool2d(weight, 3, 1, 1).clamp(min=LEAST_WEIGHT)
+    return F.avg_pool2d(said * weight, 3, 1, 1) / F.avg_pool2d(weight, 3, 1, 1).clamp(min=LEAST_WEIGHT)
 
 
 class Detector(nn.Module):
