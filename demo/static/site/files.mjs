@@ -12,15 +12,16 @@ const storing = new Map(); // by path: a promise
 let storage = typeof caches === "undefined" ? "insecure" : "open"; // or what closed it
 
 /**
- * The bytes of a file of the site. progress(got, size): as they arrive. Throws Told for a file that cannot be reached, is cut off, or is
- * not the one in the manifest; what the browser kept from before is passed over then, once.
+ * The bytes of a file of the site. progress(got, size): as they arrive. began(response): with a copy of each response that they are read
+ * from. Throws Told for a file that cannot be reached, is cut off, or is not the one in the manifest; what the browser kept from before
+ * is passed over then, once.
  */
-export async function load(path, progress = () => {}) {
-  const kept = await fromStorage(path);
+export async function load(path, progress = () => {}, began = () => {}) {
+  const kept = await fromStorage(path, began);
   if (kept && (await problem(path, kept)) === null) return kept;
   let bytes, wrong;
   for (const cache of ["default", "reload"]) {
-    bytes = await download(path, cache, progress);
+    bytes = await download(path, cache, progress, began);
     wrong = await problem(path, bytes);
     if (wrong === null) break;
   }
@@ -29,11 +30,22 @@ export async function load(path, progress = () => {}) {
   return bytes;
 }
 
-async function download(path, cache, progress) {
+/** WebAssembly of the site, compiled while it arrives. It is given once all of it is known to be what the manifest has. */
+export async function loadCompiled(path, progress) {
+  let compiling;
+  await load(path, progress, (response) => {
+    compiling = WebAssembly.compileStreaming(new Response(response.body, { headers: { "Content-Type": TYPES.wasm } }));
+    compiling.catch(() => {}); // of a file that is cut off, load says more
+  });
+  return compiling;
+}
+
+async function download(path, cache, progress, began) {
   const { bytes: size } = manifest.files[path];
   try {
     const response = await fetch(new URL(path, BASE), { cache });
     if (!response.ok) throw new Error(`HTTP ${response.status}`);
+    began(response.clone());
     const reader = response.body.getReader();
     const parts = [];
     let got = 0;
@@ -66,11 +78,13 @@ async function problem(path, bytes) {
   return bytes.length === size && (await sha256(bytes)) === wanted ? null : new Told("static.changed", { file: path });
 }
 
-async function fromStorage(path) {
+async function fromStorage(path, began) {
   if (storage !== "open") return null;
   try {
     const kept = await (await caches.open(CACHE)).match(new URL(path, BASE));
-    return kept ? new Uint8Array(await kept.arrayBuffer()) : null;
+    if (!kept) return null;
+    began(kept.clone());
+    return new Uint8Array(await kept.arrayBuffer());
   } catch (error) {
     storage = error.name;
     return null;

@@ -5,8 +5,9 @@ import manifest from "./manifest.mjs";
 import * as compress from "./pages/compress.mjs";
 import { h, trouble } from "./dom.mjs";
 import * as imagine from "./pages/imagine.mjs";
-import { obstacle, storeAll } from "./models.mjs";
+import { storeAll } from "./models.mjs";
 import * as recognise from "./pages/recognise.mjs";
+import { obstacle } from "./start.mjs";
 import { chooseLanguage, NAMES, say, setLanguage, Told } from "./words.mjs";
 import * as write from "./pages/write.mjs";
 
@@ -51,9 +52,8 @@ async function show() {
   stored.textContent = state();
   main.replaceChildren();
   main.setAttribute("aria-label", say(`menu.${name}`));
-  const missing = obstacle();
-  if (missing) {
-    main.append(h("header", { class: "of-heading" }, h("h1", {}, say(`menu.${name}`))), trouble(new Told(missing)));
+  if (obstacle) {
+    main.append(h("header", { class: "of-heading" }, h("h1", {}, say(`menu.${name}`))), trouble(new Told(obstacle)));
     return;
   }
   try {

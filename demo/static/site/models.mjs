@@ -1,29 +1,29 @@
 // The models, from the page's side: what the worker has opened and verified, as artifacts that modules/tasks.mjs can use.
 
+import { death, worker } from "./start.mjs";
 import { Told } from "./words.mjs";
 
-let worker = null;
 let counter = 0;
+let dead = null; // why nothing is answered any more
 const waiting = new Map(); // by id: { resolve, reject, progress }
 const opened = new Map(); // by name: a promise of an artifact
 
+worker?.addEventListener("message", ({ data }) => {
+  const asked = waiting.get(data.id);
+  if (data.progress) return asked.progress(data.progress);
+  waiting.delete(data.id);
+  if (data.told) return asked.reject(new Told(data.told.key, data.told.values));
+  return asked.resolve(data.result);
+});
+
+death.then((reason) => {
+  dead = new Told("static.cannot run", { reason });
+  for (const { reject } of waiting.values()) reject(dead);
+  waiting.clear();
+});
+
 function call(request, progress = () => {}) {
-  if (!worker) {
-    worker = new Worker(new URL("./worker.mjs", import.meta.url), { type: "module" });
-    worker.addEventListener("message", ({ data }) => {
-      const asked = waiting.get(data.id);
-      if (data.progress) return asked.progress(data.progress);
-      waiting.delete(data.id);
-      if (data.told) return asked.reject(new Told(data.told.key, data.told.values));
-      return asked.resolve(data.result);
-    });
-    worker.addEventListener("error", (event) => {
-      event.preventDefault();
-      const error = new Told("static.cannot run", { reason: event.message || "worker.mjs" });
-      for (const { reject } of waiting.values()) reject(error);
-      waiting.clear();
-    });
-  }
+  if (dead) return Promise.reject(dead);
   return new Promise((resolve, reject) => {
     const id = ++counter;
     waiting.set(id, { resolve, reject, progress });
@@ -73,11 +73,3 @@ export function openModel(name, progress) {
 
 /** Stores the site for use without a connection: "open" where that is done, else what closed the storage. */
 export const storeAll = (progress) => call({ call: "store" }, progress);
-
-/** Why no model can run in this browser, as a key of the catalogue; null where one can. */
-export function obstacle() {
-  if (typeof WebAssembly !== "object" || typeof WebAssembly.validate !== "function") return "static.no wasm";
-  // A module with one function, i8x16.popcnt of a splat (WebAssembly SIMD, "vector instructions").
-  const simd = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11);
-  return WebAssembly.validate(simd) ? null : "static.no simd";
-}

@@ -1,6 +1,7 @@
 // Runs the models, beside the page, so that the page never waits: loads and verifies a file, replays its golden samples, answers.
 
 import catalogue from "./catalogue.mjs";
+import { loadEngine } from "./engine.mjs";
 import { load, storeAll } from "./files.mjs";
 import { fields, openArtifact } from "./modules/artifact.mjs";
 import { Told } from "./words.mjs";
@@ -8,14 +9,19 @@ import { Told } from "./words.mjs";
 const OVERWRITTEN = 2000; // bytes
 
 const open = new Map(); // by name: { artifact, bytes }
-let web = null; // onnxruntime-web, a promise
 let before = Promise.resolve(); // models run one after another
+let telling = () => {}; // hears how onnxruntime-web arrives, once a model is asked for
+
+const web = start(); // a promise
+web.catch(() => {}); // whoever opens a model is told
 
 addEventListener("message", ({ data }) => {
   const { id, call, ...rest } = data;
+  const progress = (made) => postMessage({ id, progress: made });
+  const bytes = call === "open" ? arrival(rest.name, progress) : null; // beside the others
   const work = async () => {
     try {
-      postMessage({ id, result: await CALLS[call]({ ...rest, progress: (progress) => postMessage({ id, progress }) }) });
+      postMessage({ id, result: await CALLS[call]({ ...rest, bytes, progress }) });
     } catch (error) {
       const { key, values } = error instanceof Told ? error : new Told("static.cannot run", { reason: error?.message ?? String(error) });
       postMessage({ id, told: { key, values } });
@@ -26,10 +32,10 @@ addEventListener("message", ({ data }) => {
 });
 
 const CALLS = {
-  async open({ name, progress }) {
-    const path = catalogue.models[name];
-    const [ort, bytes] = await Promise.all([(web ??= start(progress)), load(path, (got, size) => progress({ stage: "loading", file: path, got, size }))]);
-    return verified(ort, name, bytes, bytes, progress);
+  async open({ name, bytes, progress }) {
+    telling = progress;
+    const [ort, file] = await Promise.all([web, bytes]);
+    return verified(ort, name, file, file, progress);
   },
 
   /** The same model with some of its weights overwritten, or as it was. */
@@ -48,16 +54,23 @@ const CALLS = {
   store: ({ progress }) => storeAll((done, count) => progress({ stage: "storing", done, count })),
 };
 
-async function start(progress) {
+async function start() {
   const threads = globalThis.crossOriginIsolated ? Math.min(2, navigator.hardwareConcurrency || 1) : 1;
-  const [ort, binary] = await Promise.all([
+  const [ort] = await Promise.all([
     module("ort/ort.wasm.min.mjs"),
-    load("ort/ort-wasm-simd-threaded.wasm", (got, size) => progress({ stage: "loading", file: "onnxruntime-web", got, size })),
-    load("ort/ort-wasm-simd-threaded.mjs"),
+    loadEngine((got, size) => telling({ stage: "loading", file: "onnxruntime-web", got, size })),
   ]);
   ort.env.logLevel = "error";
-  Object.assign(ort.env.wasm, { numThreads: threads, wasmPaths: new URL("./ort/", import.meta.url).href, wasmBinary: binary.buffer });
+  Object.assign(ort.env.wasm, { numThreads: threads, wasmPaths: { mjs: new URL("./engine.mjs", import.meta.url).href } });
   return ort;
+}
+
+/** The bytes of a model's file, a promise. */
+function arrival(name, progress) {
+  const path = catalogue.models[name];
+  const bytes = load(path, (got, size) => progress({ stage: "loading", file: path, got, size }));
+  bytes.catch(() => {}); // told once it is this model's turn
+  return bytes;
 }
 
 /** Imports a module of the site. One that is cut off would say no more than that it cannot be read. */

@@ -29,11 +29,9 @@ export async function show(root, { given, note, current, known }) {
   root.append(h("header", { class: "of-heading" }, h("h1", {}, say("compress.title")), lead), h("div", { class: "controls" }, sources),
     h("div", { class: "compress" }, input, h("div", { class: "result" }, figures, verdict, ratio, bank)), panel.element);
 
-  const model = await panel.open(MODEL);
-  const decoder = await panel.open(DECODER);
+  const [model, decoder, examples] = await Promise.all([panel.open(MODEL), panel.open(DECODER), examplesOf(MODEL)]);
   if (!current()) return;
   known(model);
-  const examples = await examplesOf(MODEL);
   const count = model.contract.options.latent;
   const threshold = model.contract.options.anomaly_threshold;
   lead.textContent = say("compress.lead", { count });
