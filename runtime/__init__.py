@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onnxferry.runtime.engine.cuda.dlpack import DeviceArray as DeviceArray
     from onnxferry.runtime.engine.engine import Engine as Engine
     from onnxferry.runtime.engine.engine import TensorSpec as TensorSpec
+    from onnxferry.runtime.engine.open import share_weights as share_weights
     from onnxferry.runtime.engine.placement import PlacementWarning as PlacementWarning
     from onnxferry.runtime.onnx_file.summary import Limits as Limits
     from onnxferry.runtime.sandbox.child import SandboxLimits as SandboxLimits
@@ -78,6 +79,7 @@ _MODULES = {
     "check_file": "sandbox.jobs",
     "load": "tasks.loading",
     "run_file": "sandbox.jobs",
+    "share_weights": "engine.open",
     "tune": "tuning.tune",
     "zoo_names": "artifact.zoo",
     "TextClassifier": "tasks.text_classifier",
@@ -119,6 +121,7 @@ __all__ = [
     "errors",
     "load",
     "run_file",
+    "share_weights",
     "tune",
     "zoo_names",
 ]

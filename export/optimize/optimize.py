@@ -193,6 +193,7 @@ def optimize(
         expected = outputs_of(engine, second.feeds)
         bench = _Bench(engine, kind, goal, asked, first, second, expected, tuple(sorted(set(batches))), seconds, _size(path), device)
         source = load_onnx(path)
+        del source.metadata_props[:]  # the contract's defaults stand in the graph again, and a candidate has no contract yet
         found = []
         for candidate in candidates_for(source, kind, goal, first, device):
             if progress is not None:

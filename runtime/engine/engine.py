@@ -32,7 +32,18 @@ from onnxferry.runtime.engine.cuda.graphs import GraphRunner, refuse_control_flo
 from onnxferry.runtime.engine.cuda.pinned import pinned_like
 from onnxferry.runtime.engine.inputs import ArgumentChecks, TensorCheck, as_dict, never_empty, open_sizes, specs_of, uneven_axis
 from onnxferry.runtime.engine.io_binding import Binding, Spares, bound_arrays, output_arrays
-from onnxferry.runtime.engine.open import CudaChoices, copy_of, open_captured, open_for_graphs, open_on, runs_on
+from onnxferry.runtime.engine.open import (
+    SHARED_FROM,
+    CudaChoices,
+    Opened,
+    copy_of,
+    give_memory_back,
+    open_captured,
+    open_for_graphs,
+    open_on,
+    open_shared,
+    runs_on,
+)
 from onnxferry.runtime.engine.placement import Placement, fallback_message, placements
 from onnxferry.runtime.engine.placement import PlacementWarning as PlacementWarning
 from onnxferry.runtime.engine.threads import threads_for
@@ -123,13 +134,23 @@ class Engine(ArgumentChecks):
         self._session: Any
         capturable = True
         copy = None if providers is not None or sizes or graph_level != "all" or device == "cuda" else copy_of(model)
-        with model.opened() as source:
-            if copy is not None and runs_on(device, None) == "cpu":  # optimized already
-                opened = open_on(copy, self._name, dataclasses.replace(settings, graph_level="off"), "cpu", None)
-            elif cuda.graph:
+        on_copy = copy is not None and runs_on(device, None) == "cpu"
+        if on_copy:  # optimized already
+            settings = dataclasses.replace(settings, graph_level="off", from_copy=True)
+
+        def open_session() -> Opened:
+            with model.opened() as source:
+                return open_on(copy if on_copy and copy else source, self._name, settings, "cpu" if on_copy else device, providers, cuda)
+
+        if cuda.graph:
+            with model.opened() as source:
                 opened, capturable = open_for_graphs(source, self._name, settings, device, cuda)
-            else:
-                opened = open_on(source, self._name, settings, device, providers, cuda)
+        elif providers is None and not cuda.tf32 and cuda.stream is None:
+            opened = open_shared(model, device, settings, open_session)
+        else:
+            opened = open_session()
+        self._opened: Opened | None = opened
+        self._large = summary.weight_bytes >= SHARED_FROM
         self._session = opened.session
         self.device_reason: str = opened.reason
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
@@ -297,12 +318,15 @@ class Engine(ArgumentChecks):
             raise self._run_error(error, ready) from error
 
     def close(self) -> None:
-        """Frees the model's memory once the runs in progress have ended. Closing twice is fine."""
-        self._session = None
+        """Frees the model's memory once the runs in progress have ended, and engines that share its session are closed. Closing twice is
+        fine."""
+        self._session = self._opened = None
         self._call = None
         self._graphs = None
         self._spares = Spares()
         self._async_pool.close()
+        if self._large:
+            give_memory_back()
 
     def __enter__(self) -> Self:
         return self

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
+import functools
 import os
-from collections.abc import Mapping, Sequence
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxferry.runtime.artifact.describe import Description
-from onnxferry.runtime.engine import ort
+from onnxferry.runtime.artifact.describe import Description, describe
+from onnxferry.runtime.engine import forks, ort
 from onnxferry.runtime.errors import DeviceError, InputError
+from onnxferry.runtime.files import only_this_user_writes
+from onnxferry.runtime.machine import cpu
+from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.onnx_file.values import TensorSpec
 
 
@@ -56,6 +65,10 @@ class CudaChoices:
 
 Identity = tuple[object, ...]
 
+COPY = "model.onnx"
+"""A copy's name; its weights lie beside it."""
+
+
 copies: dict[Identity, str] = {}
 """Of this process: which file, as it was read, is opened from which copy (:func:`write_copy`). One that has changed is opened itself."""
 
@@ -71,6 +84,61 @@ def copy_of(model: Description) -> str | None:
     return copies.get(identity) if identity is not None else None
 
 
+SHARED_FROM = 32 * 2**20
+"""Bytes of weights from which on engines of one file share a session, and memory is given back after a file was opened."""
+
+
+_shared: weakref.WeakValueDictionary[Hashable, Opened] = weakref.WeakValueDictionary()
+
+
+_opening = threading.Lock()  # held while a large file is opened: two engines that open one at once would each have its weights
+forks.reset_lock(_opening)
+
+
+def open_shared(model: Description, device: str, settings: ort.SessionSettings, open_session: Callable[[], Opened]) -> Opened:
+    """The session that another engine of the same large file and the same settings has open, or a new one.
+
+    ONNX Runtime lays out the weights of matrix products and convolutions anew for each session, in that session's own memory. (Its
+    container for sharing them, CreatePrepackedWeightsContainer, is of the C API alone, and takes no weights of a file.) A session, though,
+    can be run by any number of threads and holds nothing of a run: so engines share it, and weights are laid out once a process. It is
+    closed with the last of them, for which they hold the :class:`Opened`.
+    """
+    identity = identity_of(model)
+    if model.summary.weight_bytes < SHARED_FROM:
+        return open_session()
+    # A child that was forked has none of its parent's threads.
+    key = os.getpid(), identity, device, dataclasses.replace(settings, seconds=None)
+    waited = _opening.acquire(timeout=-1 if settings.seconds is None else settings.seconds)
+    try:
+        opened = None if identity is None else _shared.get(key)
+        if opened is None:
+            opened = open_session()
+            give_memory_back()
+            if identity is not None:
+                _shared[key] = opened
+        return opened
+    finally:
+        if waited:
+            _opening.release()
+
+
+def give_memory_back() -> None:
+    """Returns freed memory to the system: opening a large file frees as much as its weights, which the C library may keep."""
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """Of glibc; None for other C libraries. Source: malloc_trim(3)."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+            return trim
+    return None
+
+
 def write_copy(model: Description, folder: Path) -> str:
     """Writes a model as ONNX Runtime runs it on this machine's CPU, with its weights in a file beside it; the copy's path.
 
@@ -80,10 +148,53 @@ def write_copy(model: Description, folder: Path) -> str:
 
     Raises what opening the file raises.
     """
-    target = folder / "model.onnx"
+    target = folder / COPY
     with model.opened() as source:
         ort.open_session(source, model.name, ort.SessionSettings(prepared=str(target)), [(ort.CPU, {})])
     return str(target)
+
+
+def share_weights(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, limits: Limits | None = None) -> Path:
+    """Lays out a model's weights for this machine's CPU in a file, which every process that calls this maps: all of them hold it once.
+
+    The first call writes the file, into a folder of ``folder``: up to twice the size of the weights. Later ones, of any process, find it.
+    Every engine that this process opens for the model from then on, on the CPU and with the default graph level, runs from it, with the
+    same results. It is made anew where the model's file has changed, or ONNX Runtime or the CPU is another one; remove older ones as you
+    like, while nobody uses them. Returns its path.
+
+    ``folder``: an existing one, on a disk (or in /dev/shm, in memory) of this machine. ``limits``: as of :class:`Engine`.
+    Raises InputError for a folder that is none or where others may change what lies in it, ArtifactError for a file that cannot be loaded.
+
+        share_weights("model.onnx", "/var/tmp/weights")     # in each process, before
+        model = load("model.onnx", device="cpu")
+    """
+    import hashlib  # only here: these three take longer to import than a small model to open
+    import shutil
+    import tempfile
+
+    place, model = Path(folder), describe(path, limits)
+    identity = identity_of(model)
+    if not place.is_dir():
+        raise InputError(f"weights cannot be shared in {place}: there is no such folder; make it, or give another one")
+    facts = repr((identity, str(ort.onnxruntime().__version__), cpu.machine_name()))
+    target = place / f"{Path(path).stem}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
+    if not target.exists():
+        made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=place))  # nobody else may enter it
+        try:
+            write_copy(model, made)
+            made.rename(target)
+        except OSError as error:
+            if not target.exists():  # else another process was faster
+                raise InputError(f"weights cannot be shared in {place}: {error.strerror or error}; give another folder") from error
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    own = not hasattr(os, "geteuid") or target.lstat().st_uid == os.geteuid()
+    if not own or not all(only_this_user_writes(file.lstat()) for file in target.iterdir()):
+        raise InputError(f"{target} may be changed by other users, or is not this user's; share weights in another folder")
+    copy = target / COPY
+    if identity is not None:
+        copies[identity] = str(copy)
+    return copy
 
 
 def runs_on(device: str, providers: Sequence[ort.Provider] | None) -> str:

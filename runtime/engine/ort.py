@@ -226,6 +226,7 @@ class SessionSettings:
     record_placement: bool = False  # so that the session can report which node runs where
     seconds: float | None = None  # that opening may take
     prepared: str = ""  # where to write the optimized graph, with its weights beside it as the kernels want them
+    from_copy: bool = False  # what is opened was written that way: its weights are mapped as they are
 
 
 def open_session(model: str | bytes, name: str, settings: SessionSettings, providers: Sequence[Requested]) -> Any:
@@ -252,6 +253,9 @@ def open_session(model: str | bytes, name: str, settings: SessionSettings, provi
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", name_of_weights)
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
         options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
+    if settings.from_copy:
+        # The kernels lay the weights out once more before they find them in the file: not in the arena, which would keep that memory.
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     # A file's name or first bytes must not select another parser than the one that checked it.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     # Fatal only: every error is raised as an exception, and a library should not write to stderr.

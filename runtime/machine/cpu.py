@@ -85,7 +85,7 @@ def startable_threads(root: Path = Path("/")) -> int | None:
     Where a pool cannot start its threads, ONNX Runtime may wait for them for ever.
     """
     rooms = []
-    for folder in _own_folders(root, "pids"):
+    for folder in own_folders(root, "pids"):
         with contextlib.suppress(OSError, ValueError):  # no such files at this level, or "max"
             rooms.append(int((folder / "pids.max").read_text()) - int((folder / "pids.current").read_text()))
     limit = _process_limit()
@@ -130,11 +130,11 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
     Every ancestor's limit holds too, so the smallest on the way up counts. ``root`` stands in for ``/`` in tests.
     Source: Linux kernel documentation, admin-guide/cgroup-v2 (cpu.max) and scheduler/sched-bwc (cpu.cfs_quota_us).
     """
-    quotas = (_quota_in(folder) for folder in _own_folders(root, "cpu"))
+    quotas = (_quota_in(folder) for folder in own_folders(root, "cpu"))
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
-def _own_folders(root: Path, controller: str) -> list[Path]:
+def own_folders(root: Path, controller: str) -> list[Path]:
     """Folders of the process's control groups and their ancestors, in the v2 tree and in v1's tree of the controller."""
     try:
         groups = _own_groups((root / "proc/self/cgroup").read_text(), controller)

@@ -119,6 +119,11 @@ class ModelSummary:
     locations: frozenset[str] = frozenset()  # files beside the model that any of its tensors lies in, those in attributes included
     never_zero: tuple[NeverZero, ...] = ()  # looked at before each run
 
+    @property
+    def weight_bytes(self) -> int:
+        """Of all initializers, those in other files included."""
+        return sum(tensor.nbytes for tensor in self.initializers)
+
     def weight_files(self, path: Path) -> list[Path]:
         """The files that hold weights beside the model at ``path``, each once."""
         return sorted({path.parent / location for location in self.locations})

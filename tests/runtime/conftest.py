@@ -34,6 +34,36 @@ def brightness(images: np.ndarray, classes: int = len(LABELS), sharpness: float 
     return {"probabilities": probabilities, "class_index": probabilities.argmax(axis=1), "features": features.astype(np.float32)}
 
 
+WIDTH, LAYERS = 2048, 3
+
+LARGE = 4 * LAYERS * WIDTH**2
+"""Bytes of weights of :func:`write_large`: 50 MB."""
+
+
+def write_large(path: Path, seed: int = 0) -> Path:
+    """x float32 (batch, WIDTH) → y, by LAYERS matrices with ReLU between; its weights lie in a file beside it."""
+    rng = np.random.default_rng(seed)
+    nodes, weights = [], []
+    for layer in range(LAYERS):
+        scale = np.float32(np.sqrt(2 / WIDTH))
+        weights.append(numpy_helper.from_array(scale * rng.standard_normal((WIDTH, WIDTH), dtype=np.float32), f"w{layer}"))
+        nodes += [
+            helper.make_node("MatMul", [f"x{layer}" if layer else "x", f"w{layer}"], [f"m{layer}"]),
+            helper.make_node("Relu", [f"m{layer}"], [f"x{layer + 1}" if layer + 1 < LAYERS else "y"]),
+        ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", WIDTH]) for name in "xy"]
+    graph = helper.make_graph(nodes, "large", values[:1], values[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # onnx would write behind what is there
+    onnx.save_model(model, path, save_as_external_data=True, location=f"{path.name}.data")
+    return path
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_large(tmp_path_factory.mktemp("large") / "large.onnx")
+
+
 def recogniser_contract(labels: Sequence[str] = LABELS, channels: int = 1, goldens: int = 2) -> Contract:
     rng = np.random.default_rng(0)
     samples = []

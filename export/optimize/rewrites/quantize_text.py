@@ -61,6 +61,7 @@ def _values(model: onnx.ModelProto, names: list[str]) -> dict[str, np.ndarray]:
     del asked.graph.output[:]
     asked.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
     del asked.graph.input[:]
+    del asked.metadata_props[:]  # the contract speaks of inputs that are gone
     drop_unused(asked)
     if not names:
         return {}

@@ -18,6 +18,7 @@ from onnxferry.export.families.rnn.graph import text_graph
 from onnxferry.export.families.rnn.source import TextSource, prompt_batch
 from onnxferry.export.graphs.nodes import RUNTIME_DOMAIN, all_nodes
 from onnxferry.export.graphs.weight_storage import exact_rows, row_rounded, stored, stored_values
+from onnxferry.export.optimize.optimize import optimize
 from onnxferry.export.optimize.rewrites.quantize_text import eight_bit_loop
 from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.engine.engine import Engine
@@ -200,6 +201,16 @@ def test_a_loop_s_rows_do_not_touch_each_other() -> None:
     whole = run(variant, {"prompt": np.zeros((3, 0), np.uint8), "uniforms": uniforms})
     alone = run(variant, {"prompt": np.zeros((1, 0), np.uint8), "uniforms": uniforms[1:2]})
     assert np.array_equal(alone["bytes"][0], whole["bytes"][1])
+
+
+def test_a_text_generator_s_file_is_optimized(run_folder: Path, tmp_path: Path) -> None:
+    path, text = tmp_path / "mercy.onnx", tmp_path / "text.txt"
+    assert export_checkpoint(run_folder, path, bits=8).passed
+    text.write_bytes(TEXT)
+    found = optimize(path, data=text, budget="nats +0.5", batches=(1,), seconds=0.01)
+    eight = next(verdict for verdict in found.verdicts if verdict.tag == "int8")
+    assert eight.score is not None  # its contract's defaults are inputs of the graph while it is made
+    assert eight.score.inside
 
 
 def test_what_has_no_loop_to_quantise_is_refused(scale_model: bytes) -> None:

@@ -19,6 +19,8 @@ from typing import Any
 import httpx
 import pytest
 
+from onnxferry.runtime.machine.memory import Resident, resident_memory
+from tests.runtime.conftest import LARGE, WIDTH
 from tests.runtime.server.conftest import write_echo
 
 TEXT = {"text_input": "To be", "parameters": {"max_tokens": 400}}
@@ -129,6 +131,21 @@ def test_workers_share_a_port_and_a_killed_one_comes_back() -> None:
         assert httpx.post(f"{url}/v2/repository/models/digits/load").status_code == 403
         text = httpx.get(f"{url}/metrics").text
         assert 'route="model_metadata"' in text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what processes share")
+def test_workers_hold_the_weights_once(large: Path) -> None:
+    with server(f"large={large}", "--workers", "2", "--batch", "off", "--device", "cpu") as (url, process):
+        x = {"name": "x", "datatype": "FP32", "shape": [1, WIDTH], "data": [0.5] * WIDTH}
+        deadline = time.monotonic() + 60
+        held: list[Resident] = []
+        while len(held) < 2 and time.monotonic() < deadline:  # until both have run: a page is read when it is first needed
+            assert httpx.post(f"{url}/v2/models/large/infer", json={"inputs": [x]}, timeout=60).status_code == 200
+            found = [resident_memory(child) for child in _children(process.pid)]
+            held = [each for each in found if each is not None and each.rss - each.uss > LARGE]
+        assert len(held) == 2
+        for each in held:  # of a page that both have, each counts a half
+            assert each.pss < each.rss - 0.4 * LARGE
 
 
 def _children(pid: int) -> list[int]:
