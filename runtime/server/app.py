@@ -39,7 +39,8 @@ class Application:
         self.metrics = Metrics()
         self.repository = Repository(options)
         self.access = read_access(options.tokens, options.environment_token)
-        routes = [*Protocol(self.repository, __version__).routes(), *Friendly(self.repository, self.metrics).routes()]
+        # In the order of how often they are asked for: the router tries one after the other.
+        routes = [*Friendly(self.repository, self.metrics).routes(), *Protocol(self.repository, __version__).routes()]
         router = Router(routes, redirect_slashes=False)
 
         async def routed(scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,7 +50,7 @@ class Application:
                 raise RequestError(error.status_code, _words(error.status_code, scope)) from error
 
         observer = Observer(self.metrics, self.log, options.log)
-        self.gate = Gate(routed, self.repository, self.access, observer)
+        self.gate = Gate(routed, options, self.access, observer, self.repository)
         self.grpc_service = GrpcService(self.repository, self.access, observer, __version__)
         self.grpc_server: Any = None
         self.grpc_port = 0

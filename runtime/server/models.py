@@ -64,9 +64,12 @@ class ServedModel:
             raise InputError(f"input {name!r} is given twice")
         return spec
 
-    async def infer(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    async def infer(
+        self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None, lone: bool = False
+    ) -> dict[str, np.ndarray]:
         """The outputs by name, all that the protocol can carry if None. Cancelling takes the call back, or stops its run.
 
+        ``lone``: no other request is under way, so that a quick run may hold up the event loop.
         Raises InputError for inputs and names that do not fit, BusyError where ``max_queue`` requests wait already.
         """
         for name in outputs or ():
@@ -75,7 +78,7 @@ class ServedModel:
         wanted = list(outputs or self.outputs)
         with self.counted():
             try:
-                return await self.scheduler.run(feeds, wanted)
+                return await self.scheduler.run(feeds, wanted, lone and self.waiting == 1)
             except InputError as error:
                 if self.broken:  # by a request before this one
                     raise opened_again(self.name) from error

@@ -50,16 +50,21 @@ class Metrics:
         self.rows = Histogram("rows", "Rows of a request", model, buckets=ROWS, **place)
         self.waiting = Gauge("waiting", "Requests that run or wait", model, multiprocess_mode="livesum", **place)
         self.text_bytes = Counter("text_bytes", "Bytes of text written", model, **place)
-        self._known: dict[tuple[str, ...], tuple[Any, Any]] = {}  # finding a metric by its labels takes longer than counting
+        self._known: dict[tuple[str, ...], tuple[Any, Any, Any]] = {}  # finding a metric by its labels takes longer than counting
 
-    def count(self, protocol: str, route: str, status: str, seconds: float, model: str = "", version: str = "") -> None:
+    def count(
+        self, protocol: str, route: str, status: str, seconds: float, model: str = "", version: str = "", rows: int | None = None
+    ) -> None:
         """One request that has been answered."""
         labels = protocol, route, model, version, status
         found = self._known.get(labels)
         if found is None:
-            found = self._known[labels] = self.requests.labels(*labels), self.seconds.labels(route, model, version)
+            counted = self.rows.labels(model, version) if rows is not None else None
+            found = self._known[labels] = self.requests.labels(*labels), self.seconds.labels(route, model, version), counted
         found[0].inc()
         found[1].observe(seconds)
+        if rows is not None:
+            (found[2] or self.rows.labels(model, version)).observe(rows)
 
     def page(self) -> tuple[bytes, str]:
         """The metrics in Prometheus' text format, and their content type."""
@@ -121,9 +126,7 @@ class Observer:
         for served in request.held:
             served.release()
         seconds = time.perf_counter() - request.begun
-        self.metrics.count(request.protocol, request.route, str(status), seconds, request.model, request.version)
-        if request.rows is not None:
-            self.metrics.rows.labels(request.model, request.version).observe(request.rows)
+        self.metrics.count(request.protocol, request.route, str(status), seconds, request.model, request.version, request.rows)
         if self.log_all or failed:
             self.log.write(
                 "request",

@@ -93,14 +93,15 @@ def _scheduled(path: Path, model: Model, options: ServeOptions) -> Opened:
     if speed is not None and _chooses_threads(model.engine, options):
         model, speed = _best_threads(path, model, speed, options)
     engine = model.engine
-    at_once = 1 if options.isolated or engine.device != "cpu" else max(1, cpus // engine.threads)
+    in_loop = not options.isolated and engine.device == "cpu"  # a child process, or a GPU that fails, may keep a run waiting
+    at_once = max(1, cpus // engine.threads) if in_loop else 1
     if options.batch == "auto":
         gain = speed.gain if speed is not None else 0.0
         if gain < MIN_GAIN:
-            return Opened(model, Scheduler(engine, at_once), gain)
-        return Opened(model, Scheduler(engine, at_once, MAX_BATCH, options.max_wait if gain >= PATIENT_GAIN else 0.0), gain)
+            return Opened(model, Scheduler(engine, at_once, in_loop=in_loop), gain)
+        return Opened(model, Scheduler(engine, at_once, MAX_BATCH, options.max_wait if gain >= PATIENT_GAIN else 0.0, in_loop), gain)
     rows = 1 if options.batch == "off" else int(options.batch)
-    return Opened(model, Scheduler(engine, at_once, rows, options.max_wait))
+    return Opened(model, Scheduler(engine, at_once, rows, options.max_wait, in_loop))
 
 
 def _chooses_threads(engine: Runner, options: ServeOptions) -> bool:

@@ -36,58 +36,80 @@ def serve(options: ServeOptions, started: Callable[[str, Any], None] | None = No
     MissingExtraError where the packages of the extra ``serve`` are missing.
     """
     options.check()
-    try:
-        import grpc  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import uvicorn  # noqa: F401
+    _check_packages()
+    from onnxferry.runtime.server.app import ApplicationFactory
 
-        from onnxferry.runtime.server.app import ApplicationFactory
-        from onnxferry.runtime.server.http.connections import BoundedConfig
-    except ImportError as error:
-        raise MissingExtraError(str(error.name or "uvicorn").partition(".")[0], "serve", "serving models") from error
-    _check_certificate(options)
-    listener = _listen(options.host, options.port)
-    port = listener.getsockname()[1]
-    scheme = "https" if options.certificate else "http"
-    url = f"{scheme}://{f'[{options.host}]' if ':' in options.host else options.host}:{port}"
     several = options.workers > 1
-    with listener, tempfile.TemporaryDirectory(prefix="onnxferry-metrics-") as folder:
+    with listening(options) as (listener, url), tempfile.TemporaryDirectory(prefix="onnxferry-metrics-") as folder:
         if several:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
             for source in options.models:  # an error is one line here, and no worker has to fail for it
                 describe(find_model(source.source))
-        application: Any = ApplicationFactory(options, shared_copies(options, Path(folder))) if several else ApplicationFactory(options)()
-        config = BoundedConfig(
-            application,
-            factory=several,
-            host=options.host,
-            port=port,
-            workers=options.workers,
-            bounds=options,
-            ws="none",
-            lifespan="on",
-            access_log=False,
-            log_config=None,  # it would close the handlers of every other library
-            log_level="error",
-            server_header=False,
-            date_header=False,
-            timeout_graceful_shutdown=max(1, round(options.drain)),
-            timeout_keep_alive=30,
-            # After uvicorn's own 5 s a worker that opens a large model, or has a busy machine, would be taken for one that hangs.
-            timeout_worker_healthcheck=30,
-            ssl_certfile=options.certificate or None,
-            ssl_keyfile=options.key or None,
-        )
-        if several:
+            factory = ApplicationFactory(options, shared_copies(options, Path(folder)))
+            config = _configuration(factory, options, listener, factory=True)
             if started is not None:
                 started(url, options.models)
             _workers(config, [listener]).run()
             return
+        application = ApplicationFactory(options)()
         application.repository.open_all()
         if started is not None:
             started(url, list(application.repository.open.values()))
         _reload_on_hangup(application)
-        _server(config).run(sockets=[listener])
+        serve_application(application, options, listener)
+
+
+def serve_application(application: Any, options: ServeOptions, listener: socket.socket) -> None:
+    """Serves an ASGI application on a socket until a signal, within the bounds of the options."""
+    _server(_configuration(application, options, listener)).run(sockets=[listener])
+
+
+@contextmanager
+def listening(options: ServeOptions) -> Iterator[tuple[socket.socket, str]]:
+    """A socket that listens where the options say, and its URL. Raises InputError for a port in use, and a certificate without its key."""
+    _check_certificate(options)
+    with _listen(options.host, options.port) as listener:
+        scheme = "https" if options.certificate else "http"
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        yield listener, f"{scheme}://{host}:{listener.getsockname()[1]}"
+
+
+def _check_packages() -> None:
+    try:
+        import grpc  # noqa: F401
+        import httptools  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(str(error.name or "uvicorn").partition(".")[0], "serve", "serving models") from error
+
+
+def _configuration(application: Any, options: ServeOptions, listener: socket.socket, factory: bool = False) -> Any:
+    """uvicorn's. ``factory``: ``application`` makes it, in a process of its own."""
+    from onnxferry.runtime.server.http.connections import BoundedConfig
+
+    return BoundedConfig(
+        application,
+        factory=factory,
+        host=options.host,
+        port=listener.getsockname()[1],
+        workers=options.workers,
+        bounds=options,
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,  # it would close the handlers of every other library
+        log_level="error",
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=max(1, round(options.drain)),
+        timeout_keep_alive=30,
+        # After uvicorn's own 5 s a worker that opens a large model, or has a busy machine, would be taken for one that hangs.
+        timeout_worker_healthcheck=30,
+        ssl_certfile=options.certificate or None,
+        ssl_keyfile=options.key or None,
+    )
 
 
 def shared_copies(options: ServeOptions, folder: Path) -> dict[Identity, str]:

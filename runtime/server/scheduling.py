@@ -6,6 +6,7 @@ Requests that come while all places are taken gather, and leave together. Everyt
 from __future__ import annotations
 
 import asyncio
+import time
 import warnings
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
@@ -19,6 +20,17 @@ from onnxferry.runtime.engine.runner import Runner
 LULL = 0.1
 """A run that nothing joined for this share of ``max_wait`` leaves early."""
 
+QUICK = 0.005
+"""Seconds: what runs in less is run in the event loop where nothing else is there to do. Going to a thread and back would take as long."""
+
+_TRIED, _TRIED_AGAIN = 2, 16
+"""Quick runs in succession before a call is run in the event loop: at first, and after one that was not quick."""
+
+_MOST_KINDS = 256
+
+_SMALL = 64
+"""Bytes: the values of inputs up to that may be sizes or counts, on which the time of a run depends."""
+
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -28,12 +40,14 @@ class Scheduler:
     ``at_once``: runs at a time. ``rows``: rows that share a run at most; 1: each request runs by itself, and the engine has them wait.
     ``max_wait``: seconds that a request waits for others at most while a place is free; 0: not at all. A run leaves when it is as large as
     the one before (who waits for an answer comes back with the next question), or when nothing has joined it for a tenth of that.
+    ``in_loop``: the engine's ``run`` may be called in the event loop, for a lone call that is known to be quick.
 
     Raises InputError for a model whose requests cannot be merged, where ``rows`` is above 1.
     """
 
-    def __init__(self, engine: Runner, at_once: int = 1, rows: int = 1, max_wait: float = 0.0) -> None:
+    def __init__(self, engine: Runner, at_once: int = 1, rows: int = 1, max_wait: float = 0.0, in_loop: bool = False) -> None:
         self.engine, self.at_once, self.rows, self.max_wait = engine, at_once, rows, max_wait
+        self._quick = _QuickCalls() if in_loop else None
         self._merging = Merging(engine) if rows > 1 else None
         self._compared = bool(engine.contract and engine.contract.family)  # those trained here mix no rows
         self._groups: dict[Hashable, deque[_Call]] = {}  # none of them empty; in the order in which they began to wait
@@ -42,18 +56,18 @@ class Scheduler:
         self._dispatch: asyncio.Handle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def run(self, feeds: Arrays, outputs: Sequence[str]) -> dict[str, np.ndarray]:
+    async def run(self, feeds: Arrays, outputs: Sequence[str], lone: bool = False) -> dict[str, np.ndarray]:
         """The outputs of that name. Cancelling takes the call back, or stops its run if no other call is in it.
 
-        Raises what the engine's ``arun`` raises.
+        ``lone``: nothing else is under way in this event loop, and nothing is expected. Raises what the engine's ``arun`` raises.
         """
         merging = self._merging
         if merging is None:
-            return await self.engine.arun(feeds, outputs)
+            return await self._now(feeds, outputs, lone)
         key, rows = merging.place(feeds)
         loop = asyncio.get_running_loop()
         if self._free and not self._groups and (not self.max_wait or rows >= min(self.rows, self._last)):  # no company, and none expected
-            return await self._alone(feeds, outputs, rows, loop)
+            return await self._alone(feeds, outputs, rows, loop, lone)
         call = _Call(feeds, outputs, rows, loop)
         group = self._groups.get(key)
         if group is None:
@@ -68,15 +82,33 @@ class Scheduler:
                 call.task.cancel()
             raise
 
-    async def _alone(self, feeds: Arrays, outputs: Sequence[str], rows: int, loop: asyncio.AbstractEventLoop) -> dict[str, np.ndarray]:
+    async def _alone(
+        self, feeds: Arrays, outputs: Sequence[str], rows: int, loop: asyncio.AbstractEventLoop, lone: bool
+    ) -> dict[str, np.ndarray]:
         self._free -= 1
         self._last = rows
         try:
-            return await self.engine.arun(feeds, outputs)
+            return await self._now(feeds, outputs, lone)
         finally:
             self._free += 1
             if self._groups:
                 self._dispatch_at(loop, 0.0)
+
+    async def _now(self, feeds: Arrays, outputs: Sequence[str], lone: bool) -> dict[str, np.ndarray]:
+        """A run of one call, in a thread of the engine or, where it is lone and quick, here."""
+        if not lone or self._quick is None:
+            return await self.engine.arun(feeds, outputs)
+        kind = _QuickCalls.kind_of(feeds)
+        if self._quick.has(kind):
+            begun = time.thread_time()  # a machine that is busy with other things does not make a call slow
+            found = self.engine.run(feeds, outputs)
+            seconds = time.thread_time() - begun
+        else:
+            begun = time.perf_counter()
+            found = await self.engine.arun(feeds, outputs)
+            seconds = time.perf_counter() - begun
+        self._quick.note(kind, seconds)
+        return found
 
     def _dispatch_at(self, loop: asyncio.AbstractEventLoop, delay: float) -> None:
         if self._dispatch is not None:
@@ -172,6 +204,38 @@ class Scheduler:
         except Exception:  # noqa: BLE001 (whose fault it is shows where each runs alone and gets its own error)
             return None
         return [{name: result[name] for name in call.outputs} for call, result in zip(calls, results, strict=True)]
+
+
+class _QuickCalls:
+    """Kinds of calls that have been seen to take less than ``QUICK``."""
+
+    def __init__(self) -> None:
+        self._left: dict[Hashable, int] = {}  # quick runs that are still to be seen, by kind
+
+    @staticmethod
+    def kind_of(feeds: Arrays) -> Hashable:
+        """Equal for calls that can be expected to take equally long; None for calls whose time nothing is known of beforehand."""
+        kind = []
+        for name, array in feeds.items():
+            if array.dtype.hasobject:
+                return None
+            kind.append((name, array.shape, array.tobytes() if array.nbytes <= _SMALL else b""))
+        return tuple(kind)
+
+    def has(self, kind: Hashable) -> bool:
+        """Whether calls of that kind may run in the event loop."""
+        return self._left.get(kind) == 0
+
+    def note(self, kind: Hashable, seconds: float) -> None:
+        """A call has run."""
+        if kind is None:
+            return
+        if seconds > QUICK:
+            self._left[kind] = _TRIED_AGAIN
+        else:
+            self._left[kind] = max(0, self._left.get(kind, _TRIED) - 1)
+        if len(self._left) > _MOST_KINDS:
+            del self._left[next(iter(self._left))]
 
 
 class _Call:

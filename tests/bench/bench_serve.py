@@ -5,9 +5,11 @@
 
 ``requests``: requests a second of ``clients`` connections that each wait for their answer (keep-alive), the median of rounds in turns, for
 an image of 28 x 28 as JSON and as raw bytes; ``p99_ms`` and ``server_cpu_ms``, the server's CPU time for a request, of the same rounds.
-CPU time depends less on what else the machine does. ``own_cost``: milliseconds of one client's request in raw bytes beyond ``Engine.run``.
-``text``: bytes a second that 32 clients get from ``shakespeare``, with and without merging. ``memory``: resident megabytes (proportional
-set size, so that shared pages count once) of 1, 2 and 4 workers. The client runs on the same machine and takes its share of the CPU.
+CPU time depends less on what else the machine does. ``own_cost``: milliseconds of one client's request in raw bytes beyond ``Engine.run``;
+``run_share``: of that request's time, the run's. ``bare``: requests a second of one process whose model is next to nothing, so that parsing
+and writing is what is left; ``start_s``: seconds from the command to the first answer. ``text``: bytes a second that 32 clients get from
+``shakespeare``, with and without merging. ``memory``: resident megabytes (proportional set size, so that shared pages count once) of 1, 2
+and 4 workers, and of each one more. The client runs on the same machine and takes its share of the CPU.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -84,12 +86,12 @@ def request(path: str, body: bytes, headers: str = "") -> bytes:
     return head.encode() + body
 
 
-def requests_of(kind: str) -> dict[str, bytes]:
+def requests_of(kind: str, wanted: Sequence[str] = ("probabilities", "class_index")) -> dict[str, bytes]:
     """What is sent, by form."""
     if kind != "onnxferry":
         made = {"json": request("/json", json.dumps({"image": IMAGE.reshape(-1).tolist()}).encode())}
         return made | ({"raw": request("/raw", IMAGE.tobytes())} if kind == "fastapi" else {})
-    outputs = [{"name": "probabilities"}, {"name": "class_index"}]
+    outputs = [{"name": name} for name in wanted]
     tensor = {"name": "image", "datatype": "UINT8", "shape": list(IMAGE.shape)}
     plain = json.dumps({"inputs": [{**tensor, "data": IMAGE.reshape(-1).tolist()}], "outputs": outputs}).encode()
     head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": IMAGE.size}}], "outputs": outputs}).encode()
@@ -193,7 +195,7 @@ def own_cost(seconds: float) -> dict[str, float]:
                 model.engine.run({"image": IMAGE}, ["probabilities", "class_index"])
                 runs.append(time.perf_counter() - begun)
     asked, bare = statistics.median(answers), statistics.median(runs)
-    return {"request_ms": asked * 1e3, "run_ms": bare * 1e3, "own_ms": (asked - bare) * 1e3}
+    return {"request_ms": asked * 1e3, "run_ms": bare * 1e3, "own_ms": (asked - bare) * 1e3, "run_share": bare / asked}
 
 
 def read_answer(connection: socket.socket) -> None:
@@ -207,6 +209,25 @@ def read_answer(connection: socket.socket) -> None:
     length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
     while len(body) < length:
         body += connection.recv(65536)
+
+
+def without_a_model(clients: int, seconds: float) -> dict[str, float]:
+    """Requests a second, by form, where the model is one small operator; and how long a server takes to start."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 28, 28, 1])
+    largest = helper.make_tensor_value_info("largest", TensorProto.UINT8, ["n"])
+    axes = helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3])
+    node = helper.make_node("ReduceMax", ["image", "axes"], ["largest"], keepdims=0)
+    graph = helper.make_graph([node], "nothing", [image], [largest], [axes])
+    file = Path(os.environ.get("TMPDIR", "/tmp")) / "onnxferry_bench_nothing.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), file)
+    begun = time.perf_counter()
+    with started(serve(8303, f"digits={file}", "--batch", "off", "--threads", "1"), 8303):
+        start = time.perf_counter() - begun - 1  # which started() waits after the first answer
+        forms = requests_of("onnxferry", ["largest"])
+        return {form: drive(8303, data, clients, seconds)[0] for form, data in forms.items()} | {"start_s": start}
 
 
 def text(clients: int, seconds: float) -> dict[str, float]:
@@ -229,7 +250,7 @@ def memory() -> dict[str, float]:
                 time.sleep(8)
                 before, now = now, shared_megabytes(pid)
             found[str(workers)] = now
-    return found
+    return {**found, "one_more": (found["4"] - found["1"]) / 3}
 
 
 def shared_megabytes(pid: int) -> float:
@@ -282,6 +303,7 @@ def main() -> None:
         "server_cpu_ms": {name: statistics.median(values) for name, values in costs.items()},
         "ratios": ratios,
         "own_cost": own_cost(asked.seconds),
+        "bare": without_a_model(asked.clients, asked.seconds),
         "text": text(asked.clients, asked.seconds),
         "memory": memory(),
     }

@@ -22,6 +22,7 @@ class BoundedConfig(Config):
         settings["http"] = BoundedProtocol
         super().__init__(*arguments, **settings)
         self.bounds = bounds
+        self.latest: Any = None  # the connection that a request came by last
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -31,8 +32,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._head: int | None = 0  # bytes of the head that is being read; None: no head is
-        self._raw = 0
+        self._head: int | None = 0  # bytes of the headers that have been read of a head; None: no head is being read
+        self._raw = self._counted = 0
+        self.url = b""
+        self._again = False  # whether the request before this one came by this connection too
         self._lost: list[Callable[[], None]] = []  # called when the connection is lost
         self._timer: asyncio.TimerHandle | None = None
         if len(self.connections) > self.config.bounds.max_connections:
@@ -52,34 +55,29 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head is not None:
             self._raw += len(data)
         super().data_received(data)
-        if (
-            self._head is not None
-            and max(self._head, self._raw - _SLACK) > self.config.bounds.header_bytes
-            and not self.transport.is_closing()
-        ):
-            self._refuse(431, "Request Header Fields Too Large", f"the request's head is beyond {self.config.bounds.header_bytes} bytes")
+        if self.transport.is_closing():
+            return
+        if self._head is None:
+            if self.cycle is not None and self.cycle.response_complete:  # these bytes begin no request
+                self._wait()
+        elif max(self._head_bytes(), self._raw - _SLACK) > self.config.bounds.header_bytes:
+            self._refuse_head()
+        else:  # it has begun, and has not ended
+            self._wait()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._head = self._raw = 0
-        self._wait()
+        self._head = self._raw = self._counted = 0
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
-        scope["onnxferry.abort"], scope["onnxferry.lost"] = self.transport.abort, self._lost
-
-    def on_url(self, url: bytes) -> None:
-        super().on_url(url)
-        self._head = (self._head or 0) + len(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
-        self._head = (self._head or 0) + len(name) + len(value)
+        scope["onnxferry.abort"], scope["onnxferry.lost"], scope["onnxferry.lone"] = self.transport.abort, self._lost, self._is_lone
+        self._again, self.config.latest = self.config.latest is self, self
 
     def on_headers_complete(self) -> None:
         self._done_waiting()
-        too_large = (self._head or 0) > self.config.bounds.header_bytes
+        size = self._head_bytes()
         self._head = None
-        if too_large:
-            self._refuse(431, "Request Header Fields Too Large", f"the request's head is beyond {self.config.bounds.header_bytes} bytes")
+        if size > self.config.bounds.header_bytes:
+            self._refuse_head()
         else:
             super().on_headers_complete()
 
@@ -90,6 +88,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if not self.transport.is_closing():
             super().on_message_complete()
+
+    def _is_lone(self) -> bool:
+        """Whether this connection's request is the only one, and so was the one before it: two clients in turns are not alone."""
+        return self._again and len(self.tasks) == 1
+
+    def _head_bytes(self) -> int:
+        """Of the head so far: the URL, and names and values."""
+        new = (self.headers or [])[self._counted :]
+        self._counted += len(new)
+        self._head = (self._head or 0) + sum([len(name) + len(value) for name, value in new])
+        return self._head + len(self.url)
 
     def _wait(self) -> None:
         if self._timer is None:
@@ -102,10 +111,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _late(self) -> None:
         self._timer = None
-        if self._raw or self._head:
+        if self._head is not None and (self._raw or self._head_bytes()):
             self._refuse(408, "Request Timeout", "the request's head did not come in time")
         else:
             self.transport.close()
+
+    def _refuse_head(self) -> None:
+        self._refuse(431, "Request Header Fields Too Large", f"the request's head is beyond {self.config.bounds.header_bytes} bytes")
 
     def _refuse(self, status: int, words: str, message: str) -> None:
         self._done_waiting()

@@ -21,7 +21,7 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.images.decode import decode_image, with_channels
 from onnxferry.runtime.images.grid import image_grid
 from onnxferry.runtime.server.errors import RequestError
-from onnxferry.runtime.server.http.gate import while_connected
+from onnxferry.runtime.server.http.gate import is_lone, while_connected
 from onnxferry.runtime.server.http.infer import read_json
 from onnxferry.runtime.server.http.openapi import description, page
 from onnxferry.runtime.server.http.rest import events, find, text_options, text_queue
@@ -63,12 +63,16 @@ class Friendly:
         if isinstance(model, Classifier):
             image = await _decoded(data, model.channels)
             top = _number(request.query_params.get("top"), "top")
-            outputs = await while_connected(request.scope, request.receive, served.infer({"image": image[None]}, model.needed_outputs))
+            outputs = await while_connected(
+                request.scope, request.receive, served.infer({"image": image[None]}, model.needed_outputs, is_lone(request.scope))
+            )
             (found,) = model.predictions(outputs, 1)
             return JSONResponse({"model": served.name, **found.to_dict(top)})
         if isinstance(model, Autoencoder):
             image = await _decoded(data, model.channels)
-            outputs = await while_connected(request.scope, request.receive, served.infer({"image": image[None]}, ["anomaly_score"]))
+            outputs = await while_connected(
+                request.scope, request.receive, served.infer({"image": image[None]}, ["anomaly_score"], is_lone(request.scope))
+            )
             score = float(outputs["anomaly_score"][0])
             answer = {"anomaly_score": score, "threshold": model.threshold, "unusual": score > model.threshold}
             return JSONResponse({"model": served.name, **answer})
@@ -126,7 +130,7 @@ class Friendly:
         asked = read_json(await request.body())
         served = find(self.repository, request, "run")
         feeds = {name: _array(served, name, value) for name, value in asked.items()}
-        outputs = await while_connected(request.scope, request.receive, served.infer(feeds))
+        outputs = await while_connected(request.scope, request.receive, served.infer(feeds, lone=is_lone(request.scope)))
         answer = {name: _nested(array) for name, array in outputs.items()}
         return JSONResponse({"model": served.name, "outputs": answer})
 

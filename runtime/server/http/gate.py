@@ -14,6 +14,7 @@ from onnxferry.runtime.server.errors import RequestError, answered
 from onnxferry.runtime.server.http.infer import HEADER, read_call, write_answer
 from onnxferry.runtime.server.models import Repository
 from onnxferry.runtime.server.observe import Observer, Request, request_id, span, trace_of, tracing
+from onnxferry.runtime.server.options import ServeOptions
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -30,20 +31,22 @@ Headers = Mapping[bytes, bytes]
 
 
 class Gate:
-    """The ASGI application around the routes. Infer requests, most of a server's, are answered without passing through them."""
+    """The ASGI application around the routes. With a ``repository`` infer requests, most of a server's, are answered without them."""
 
-    def __init__(self, routes: App, repository: Repository, access: Access, observer: Observer) -> None:
-        self.routes, self.repository, self.access, self.observer = routes, repository, access, observer
+    def __init__(
+        self, routes: App, options: ServeOptions, access: Access, observer: Observer, repository: Repository | None = None
+    ) -> None:
+        self.routes, self.options, self.access, self.observer, self.repository = routes, options, access, observer, repository
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: Headers = dict(scope["headers"])
         trace, traceparent = trace_of(_text(headers, b"traceparent"))
         request = Request("http", request_id(_text(headers, b"x-request-id")), trace)
-        exchange = _Exchange(scope, receive, send, self.repository.options.max_body)
+        exchange = _Exchange(scope, receive, send, self.options.max_body)
         exchange.extra = [(b"x-request-id", request.identity.encode())]
         if traceparent:
             exchange.extra.append((b"traceparent", traceparent.encode()))
-        stop = _Stop()
+        stop = Stop()
         scope["onnxferry"], scope["onnxferry.stop"] = request, stop
         try:
             if scope["path"] not in OPEN_PATHS:
@@ -51,15 +54,16 @@ class Gate:
                 request.caller.admit()
             _refuse_encoding(_text(headers, b"content-encoding"))
             exchange.check_length(_text(headers, b"content-length"))
-            stop.after(_deadline(_text(headers, b"x-request-timeout"), self.repository.options.timeout))
+            stop.after(_deadline(_text(headers, b"x-request-timeout"), self.options.timeout))
             with span(scope["method"], scope["path"], headers) if tracing() else _NOTHING:
-                if infer := _INFER.fullmatch(scope["path"]):
-                    await self._infer(infer[1], infer[2], headers, request, exchange)
+                if self.repository is not None and (infer := _INFER.fullmatch(scope["path"])):
+                    await self._infer(self.repository, infer[1], infer[2], headers, request, exchange)
                 else:
                     await self.routes(scope, exchange.receive, exchange.send)
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 (every error is answered; a bug goes to the log with its traceback)
             error = stop.reason_of(raised)
-            answer, request.traceback = answered(error, self.repository.private_names, request.identity)
+            names = self.repository.private_names if self.repository is not None else []
+            answer, request.traceback = answered(error, names, request.identity)
             request.error = str(answer)
             await exchange.fail(answer)
         finally:
@@ -73,17 +77,19 @@ class Gate:
                 bytes_in=exchange.taken,
             )
 
-    async def _infer(self, name: str, version: str | None, headers: Headers, request: Request, exchange: _Exchange) -> None:
+    async def _infer(
+        self, repository: Repository, name: str, version: str | None, headers: Headers, request: Request, exchange: _Exchange
+    ) -> None:
         if exchange.scope["method"] != "POST":
             raise RequestError(405, f"{exchange.scope['path'][:200]} does not take {exchange.scope['method'][:20]}")
         body = await exchange.body()
         request.route = "infer"
-        served = self.repository.find_for(request, name, version)
+        served = repository.find_for(request, name, version)
         call = read_call(served, body, _text(headers, HEADER))
         request.rows = call.rows
         if call.timeout is not None:
             exchange.scope["onnxferry.stop"].after(call.timeout)
-        answer = await while_connected(exchange.scope, exchange.receive, served.infer(call.feeds, call.outputs))
+        answer = await while_connected(exchange.scope, exchange.receive, served.infer(call.feeds, call.outputs, is_lone(exchange.scope)))
         await exchange.answer(200, *write_answer(served, call, answer))
 
 
@@ -183,7 +189,7 @@ def _deadline(given: str | None, longest: float) -> float:
     return min(seconds, longest)
 
 
-class _Stop:
+class Stop:
     """Ends a request before its answer: cancels its task, and knows why. (``asyncio.timeout`` does one half, at several times the cost.)"""
 
     def __init__(self) -> None:
@@ -199,6 +205,11 @@ class _Stop:
     def after(self, seconds: float) -> None:
         """At a deadline; the earliest of several counts."""
         self._timers.append(asyncio.get_running_loop().call_later(seconds, self, TimeoutError()))
+
+    @property
+    def left(self) -> float:
+        """Seconds until the earliest deadline."""
+        return min(timer.when() for timer in self._timers) - asyncio.get_running_loop().time()
 
     def gone(self) -> None:
         """The client has closed the connection."""
@@ -220,9 +231,15 @@ class _Stop:
             timer.cancel()
 
 
+def is_lone(scope: Scope) -> bool:
+    """Whether this request is known to be the only one that is under way."""
+    lone: Callable[[], bool] | None = scope.get("onnxferry.lone")
+    return lone is not None and lone()
+
+
 async def while_connected(scope: Scope, receive: Receive, work: Awaitable[Any]) -> Any:
     """The result of ``work``, which is cancelled when the client goes. The body must have been read."""
-    stop: _Stop = scope["onnxferry.stop"]
+    stop: Stop = scope["onnxferry.stop"]
     lost: list[Callable[[], None]] | None = scope.get("onnxferry.lost")
     if lost is not None:  # our own protocol says when the connection is lost
         lost.append(stop.gone)
@@ -237,7 +254,7 @@ async def while_connected(scope: Scope, receive: Receive, work: Awaitable[Any]) 
         watch.cancel()
 
 
-async def _gone(receive: Receive, stop: _Stop) -> None:
+async def _gone(receive: Receive, stop: Stop) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     stop.gone()

@@ -6,10 +6,11 @@ With the header ``Inference-Header-Content-Length: N`` the first N bytes of a bo
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from onnxferry.runtime.server.tensors import described_json, from_bytes, from_li
 HEADER = b"inference-header-content-length"
 
 MAX_INPUTS = 1000
+
+_SHORT = 4096
+"""Bytes of JSON before raw tensors up to which it is kept: a client that sends tensors of one shape sends the same JSON each time."""
 
 
 @dataclass(frozen=True)
@@ -66,20 +70,19 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 def read_call(served: ServedModel, body: bytes, header_length: str | None = None) -> InferCall:
     """Parses the body of an infer request. Raises InputError for what is wrong with it."""
-    head, rest = body, memoryview(b"")
-    if header_length is not None:
+    if header_length is None:
+        head, rest = _read_head(body), memoryview(b"")
+    else:
         if not header_length.isdecimal() or int(header_length) > len(body):
             raise InputError(
                 f"Inference-Header-Content-Length must be a number of bytes up to the body's {len(body)}, got {header_length[:40]!r}"
             )
-        head, rest = body[: int(header_length)], memoryview(body)[int(header_length) :]
-    document = read_json(head)
-    inputs = document.get("inputs")
-    if not isinstance(inputs, list) or len(inputs) > MAX_INPUTS:
-        raise InputError(f"inputs must be a list of at most {MAX_INPUTS} tensors")
+        length = int(header_length)
+        head = _known_head(body[:length]) if length <= _SHORT else _read_head(body[:length])
+        rest = memoryview(body)[length:]
     feeds: dict[str, np.ndarray] = {}
     place = 0
-    for tensor in inputs:
+    for tensor in head.inputs:
         name = _name(tensor, "input")
         spec = served.input(name, feeds)
         size = _parameters(tensor).get("binary_data_size")
@@ -92,13 +95,35 @@ def read_call(served: ServedModel, body: bytes, header_length: str | None = None
         place += size
     if place != len(rest):
         raise InputError(f"the body has {len(rest) - place} bytes more than its tensors")
+    return InferCall(feeds, head.outputs, head.binary, head.binary_default, head.identity, head.timeout)
+
+
+class _Head(NamedTuple):
+    """What the JSON of a request says; its tensors are checked against the model later."""
+
+    inputs: list[Any]
+    outputs: tuple[str, ...] | None
+    binary: frozenset[str]
+    binary_default: bool
+    identity: str
+    timeout: float | None
+
+
+def _read_head(data: bytes) -> _Head:
+    document = read_json(data)
+    inputs = document.get("inputs")
+    if not isinstance(inputs, list) or len(inputs) > MAX_INPUTS:
+        raise InputError(f"inputs must be a list of at most {MAX_INPUTS} tensors")
     outputs, binary = _wanted(document.get("outputs"))
     parameters = _parameters(document)
     identity = document.get("id", "")
     if not isinstance(identity, str):
         raise InputError("id must be a text")
     default = bool(parameters.get("binary_data_output", False))
-    return InferCall(feeds, outputs, binary, default, identity, _timeout(parameters.get("timeout")))
+    return _Head(inputs, outputs, binary, default, identity, _timeout(parameters.get("timeout")))
+
+
+_known_head = functools.lru_cache(256)(_read_head)
 
 
 def write_answer(served: ServedModel, call: InferCall, answer: Mapping[str, np.ndarray]) -> tuple[bytes, list[tuple[bytes, bytes]]]:

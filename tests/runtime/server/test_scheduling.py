@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import InputError
+from onnxferry.runtime.server import scheduling
 from onnxferry.runtime.server.scheduling import Scheduler
 
 FLOAT = TensorProto.FLOAT
@@ -196,3 +197,55 @@ def test_a_model_without_a_batch_is_refused() -> None:
         with pytest.raises(InputError, match="no open batch axis"):
             Scheduler(engine, rows=4)
         assert asyncio.run(Scheduler(engine).run({"x": np.ones((2, 3), np.float32)}, ["y"]))["y"].sum() == -6
+
+
+class Noted:
+    """An engine that notes how it is run: in the caller's thread, or in one of its own."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.ways = engine, []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+    def run(self, *arguments: Any) -> Any:
+        self.ways.append("here")
+        return self.engine.run(*arguments)
+
+    async def arun(self, *arguments: Any) -> Any:
+        self.ways.append("there")
+        return await self.engine.arun(*arguments)
+
+
+@pytest.mark.parametrize("most", [1, 8])
+def test_a_lone_call_that_is_known_to_be_quick_runs_in_the_event_loop(engine: Engine, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        noted = Noted(engine)
+        scheduler = Scheduler(noted, rows=most, in_loop=True)  # type: ignore[arg-type]
+
+        async def ways(n: int, count: int, lone: bool = True) -> list[str]:
+            noted.ways.clear()
+            for _ in range(count):
+                assert (await scheduler.run(rows(n), ["y"], lone))["y"].tolist() == (2 * rows(n)["x"]).tolist()
+            return noted.ways[:]
+
+        monkeypatch.setattr(scheduling, "QUICK", 60.0)
+        assert await ways(20, 4) == ["there", "there", "here", "here"]
+        assert await ways(20, 1, lone=False) == ["there"]
+        assert await ways(21, 1) == ["there"]  # of another size, which may take longer
+        monkeypatch.setattr(scheduling, "QUICK", -1.0)
+        assert await ways(20, 2) == ["here", "there"]  # the first was slow
+        monkeypatch.setattr(scheduling, "QUICK", 60.0)
+        assert "here" not in await ways(20, 10)  # and is not trusted for a while
+        assert (await ways(20, 10))[-1] == "here"
+        with pytest.raises(InputError, match="must be float32"):
+            await scheduler.run({"x": np.zeros((1, 3), np.int64)}, ["y"], True)
+
+    asyncio.run(main())
+
+
+def test_small_values_count_for_what_a_call_takes_and_texts_say_nothing() -> None:
+    kind_of = scheduling._QuickCalls.kind_of
+    assert kind_of({"n": np.array(2)}) != kind_of({"n": np.array(3)})  # a count, perhaps
+    assert kind_of(rows(20)) == kind_of(rows(20, 1.0))
+    assert kind_of({"text": np.array(["a"], object)}) is None
