@@ -11,6 +11,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxferry.export.families.canvas import LEAST_OPSET, replace_canvas
 from onnxferry.export.options import ExportOptions
 from onnxferry.export.parity.tolerances import BOXES, PROBABILITIES
 from onnxferry.export.pipeline.provenance import without_paths
@@ -22,7 +23,7 @@ from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.errors import CheckpointError, ExportError, InputError
 from onnxferry.runtime.kinds import DETECTOR, DETECTOR_FAMILY
 from onnxferry.runtime.tasks.detector import OPTIONAL
-from onnxferry.train.families.detector import IOU_THRESHOLD, MAX_BOXES, SCORE_THRESHOLD, Candidates, Network, suppressed
+from onnxferry.train.families.detector import IOU_THRESHOLD, MAX_BOXES, SCORE_THRESHOLD, Candidates, DetectorConfig, Network, suppressed
 from onnxferry.train.loop.checkpoint import Checkpoint
 
 OUTPUTS = ("boxes", "scores", "class_index", "image_index")
@@ -67,7 +68,7 @@ def detector_plans(checkpoint: Checkpoint, name: str, options: ExportOptions) ->
     smallest = sorted(examples, key=lambda image: image.size)[:3]
     return [
         Plan(
-            DetectorSource(inner),
+            DetectorSource(inner, config),
             contract,
             samples=probes(examples, config.size),
             goldens=options.chosen_goldens([{"image": image} for image in smallest]),
@@ -109,8 +110,9 @@ def probes(examples: Sequence[np.ndarray], size: int) -> dict[str, Feeds]:
 class DetectorSource:
     """``inner``: gives the candidates of each image; the objects among them are chosen here, in PyTorch and as ONNX nodes."""
 
-    def __init__(self, inner: TorchSource) -> None:
+    def __init__(self, inner: TorchSource, config: DetectorConfig) -> None:
         self.inner = inner
+        self.config = config
         self.inputs: tuple[InputSpec, ...] = inner.inputs
         self.examples = inner.examples
         self.output_names = OUTPUTS
@@ -128,7 +130,16 @@ class DetectorSource:
         return None if found is None else _chosen(found, feeds)
 
     def strategies(self, opset: int) -> Sequence[Strategy]:
-        return [Strategy(each.name, lambda each=each: _with_suppression(each.build())) for each in self.inner.strategies(opset)]  # type: ignore[misc]
+        def whole(strategy: Strategy) -> Strategy:
+            def build() -> Candidate:
+                candidate = strategy.build()
+                if opset >= LEAST_OPSET:
+                    replace_canvas(candidate.model, self.config.framing, self.config.channels, self.config.size)
+                return _with_suppression(candidate)
+
+            return dataclasses.replace(strategy, build=build)
+
+        return [whole(strategy) for strategy in self.inner.strategies(opset)]
 
     def provenance(self) -> dict[str, Any]:
         return self.inner.provenance()

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import torch
 
+from onnxferry.export.graphs.nodes import subgraphs
 from onnxferry.export.source import Candidate, Strategy
 from onnxferry.export.sources.pytorch.module import TorchSource
 from onnxferry.export.tasks.image_graph import Nodes
@@ -69,18 +70,20 @@ def replace_framing(model: onnx.ModelProto, channels: int, size: int) -> bool:
     framed = normalizing[0].input[0]  # whose name stays
     nodes = framing_nodes("image", framed, channels, size)
     others = [node for node in graph.node if framed not in node.output]
-    kept = _needed([*nodes, *others], [output.name for output in graph.output])
+    kept = needed_nodes([*nodes, *others], [output.name for output in graph.output])
     del graph.node[:]
     graph.node.extend(kept)
     return True
 
 
-def _needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
-    """The nodes that the outputs depend on, in their order."""
+def needed_nodes(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
+    """The nodes that the outputs depend on, in their order. Names in subgraphs count as the outer graph's: none is used twice."""
     wanted, kept = set(outputs), []
     for node in reversed(nodes):
         if wanted.intersection(node.output):
             wanted.update(node.input)
+            inner = [each for attribute in node.attribute for graph in subgraphs(attribute) for each in graph.node]
+            wanted.update(name for each in inner for name in each.input)
             kept.append(node)
     return kept[::-1]
 

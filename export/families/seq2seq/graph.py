@@ -27,14 +27,22 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.export.families.nodes import Nodes
 from onnxferry.export.graphs.nodes import OPSET, ir_version
-from onnxferry.train.families.seq2seq import NO_WEIGHT, VOCABULARY, Seq2Seq, Seq2SeqConfig
+from onnxferry.train.families.seq2seq import END, NO_WEIGHT, VOCABULARY, Seq2Seq, Seq2SeqConfig
+
+START = VOCABULARY
+"""What stands for the byte before the first one: a row of the table. The network's own is END, whose row is a finished translation's."""
+
+
+CERTAIN = 1e30
+"""Logit of END after END, so that a finished translation goes on with zeros, at no cost."""
+
 
 MAX_BEAM = VOCABULARY
 """More beams than there are bytes would begin with ones that hold nothing."""
 
 
 IMPOSSIBLE = -1e30
-"""Log-probability of what a finished translation must not write, and of the beams that do not exist before the first step."""
+"""Log-probability of the beams that do not exist before the first step."""
 
 
 FLOAT, INT64, UINT8, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8, TensorProto.BOOL
@@ -57,13 +65,11 @@ def translator_graph(network: Seq2Seq) -> onnx.ModelProto:
     _options(outer)
     greedy = _greedy(outer, config)
     beams = _beam_search(config)
-    chosen = ["chosen_bytes", "chosen_score", "chosen_attention"]
-    outer.add("If", "is_greedy", to=chosen, then_branch=greedy, else_branch=beams)
-    # (batch, beam, steps): 1 up to and including the 0 that ends a translation.
-    writing = _writing(outer, chosen[0], axis=2)
+    chosen = ["chosen_bytes", "chosen_attention"]
+    outer.add("If", "is_greedy", to=[chosen[0], "log_probability", chosen[1]], then_branch=greedy, else_branch=beams)
     outer.cast(chosen[0], UINT8, to="bytes")
-    outer.add("Identity", chosen[1], to="log_probability")
-    outer.add("Mul", chosen[2], outer.add("Unsqueeze", writing, "axis_3"), to="attention")
+    writing = outer.add("Unsqueeze", _writing(outer, chosen[0], axis=2), "axis_3")
+    outer.add("Where", writing, chosen[1], "none", to="attention")
 
     def info(name: str, kind: int, *shape: int | str) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, kind, list(shape))
@@ -100,15 +106,18 @@ def _constants(outer: Nodes, config: Seq2SeqConfig) -> None:
     outer.constant("minus_one", [-1])
     outer.constant("vocabulary", VOCABULARY)
     outer.constant("vocabulary_1", [VOCABULARY])
-    outer.constant("both", [2 * config.encoder])
+    outer.constant("start", START)
+    outer.constant("one_place_more", [0, 1])
+    outer.constant("one_step_later", [1, -1])
+    outer.constant("both", [0, 0, 2 * config.encoder])
+    outer.constant("no_byte", 0, np.uint8)
     outer.constant("none", 0.0, np.float32)
     outer.constant("no_weight", NO_WEIGHT, np.float32)
     outer.constant("impossible", IMPOSSIBLE, np.float32)
-    outer.constant("only_end", [[0.0] + [IMPOSSIBLE] * (VOCABULARY - 1)], np.float32)
     outer.constant("true", True, np.bool_)
     width, both = config.decoder, 2 * config.encoder
     outer.constant("gate_sizes", [width, width])
-    outer.constant("state_sizes", [2 * width, width, config.attention])
+    outer.constant("state_sizes", [2 * width, width, config.attention + 1])
     outer.constant("input_sizes", [2 * width, width, VOCABULARY])
     outer.constant("cell_sizes", [config.embedding, both])
     outer.constant("head_sizes", [width, both, config.embedding])
@@ -137,34 +146,37 @@ def _weights(outer: Nodes, network: Seq2Seq) -> None:
         outer.stored(f"cell_{name}", gates(f"cell.{name}"))
     # What is computed from the same vector is one product: of the state the recurrent gates and the query; of the encoder's outputs the
     # other half of the gates and their share of the output. The byte before gives a row of a table, which holds the biases too.
-    outer.add("Concat", "cell_weight_hh", "query_weight", to="of_state", axis=0)
-    silence = outer.constant("query_bias", np.zeros(network.config.attention), np.float32)
-    outer.add("Concat", "cell_bias_hh", silence, to="of_state_bias", axis=0)
+    # The last number that state and text are compared in is the mask: 0 in the query, and beyond a text far below 0 in its keys.
+    outer.add("Concat", "energy", outer.constant("energy_of_mask", [[-NO_WEIGHT]], np.float32), to="energies", axis=1)
+    unasked = outer.constant("no_query", np.zeros((1, network.config.decoder)), np.float32)
+    outer.add("Concat", "cell_weight_hh", "query_weight", unasked, to="of_state", axis=0)
+    outer.add("Concat", "cell_bias_hh", "key_bias", outer.constant("no_bias", [0], np.float32), to="of_state_bias", axis=0)
     outer.add("Split", "cell_weight_ih", "cell_sizes", to=["cell_of_byte", "cell_of_context"], axis=1)
     outer.add("Split", "head_weight", "head_sizes", to=["head_of_state", "head_of_context", "head_of_byte"], axis=1)
     outer.add("Concat", "cell_of_context", "head_of_context", to="of_context", axis=0)
     of_byte = outer.add("Concat", "cell_of_byte", "head_of_byte", axis=0)
     bias = outer.add("Concat", "cell_bias_ih", "head_bias", axis=0)
-    outer.add("Gemm", "written_weight", of_byte, bias, to="table", transB=1)  # (256, 3 x decoder + 256)
+    after = outer.add("Gemm", "written_weight", of_byte, bias, transB=1)  # (256, 3 x decoder + 256)
+    ending = np.zeros((1, 3 * network.config.decoder + VOCABULARY), np.float32)
+    ending[0, 3 * network.config.decoder + END] = CERTAIN
+    rows = [outer.constant("after_end", ending, np.float32), outer.add("Slice", after, "axis_1", "vocabulary_1", "axis_0")]
+    outer.add("Concat", *rows, outer.add("Gather", after, outer.constant("end_row", [END]), axis=0), to="table", axis=0)
 
 
 def _read(outer: Nodes, config: Seq2SeqConfig) -> None:
-    """The encoder: ``values`` (batch, places, n), ``keys`` (batch, attention, places), ``mask`` (batch, 1, places), ``first``.
+    """The encoder: ``values`` (batch, places, n), ``keys`` (batch, attention + 1, places), ``first``.
 
     ``values`` are the encoder's outputs times what a step does with their mean, which is the same and needs no product at each step.
     """
-    shape = outer.add("Shape", "text")
-    outer.add("Gather", shape, "axis_0", to="batch_size", axis=0)  # (1,)
-    length = outer.add("Gather", shape, "axis_1", axis=0)
+    outer.add("Shape", "text", to="batch_size", start=0, end=1)  # (1,)
+    length = outer.add("Shape", "text", start=1, end=2)
     lengths = outer.add("Where", outer.add("Less", "text_length", "zero"), length, outer.add("Min", "text_length", length))
     lengths = outer.add("Expand", lengths, "batch_size")  # (batch,)
-    end = outer.add("Add", length, "unit")
-    places = outer.add("Range", "zero", outer.add("Squeeze", end, "axis_0"), "unit")  # 0 … length
+    end = outer.add("Squeeze", outer.add("Add", length, "unit"), "axis_0")
+    places = outer.add("Range", "zero", end, "unit")  # 0 … length
     column = outer.add("Unsqueeze", lengths, "axis_1")
-    row = outer.add("Unsqueeze", places, "axis_0")
-    nothing = outer.add("ConstantOfShape", outer.add("Concat", "batch_size", "axis_1", axis=0), value=_of_int64(0))
-    bytes_ = outer.add("Concat", outer.cast("text", INT64), nothing, axis=1)
-    bytes_ = outer.add("Where", outer.add("Less", row, column), bytes_, "zero")  # a text, its 0, and padding, which is not read
+    bytes_ = outer.cast(outer.add("Pad", "text", "one_place_more", "no_byte", "axis_1"), INT64)
+    bytes_ = outer.add("Where", outer.add("Less", places, column), bytes_, "zero")  # a text, its 0, and padding, which is not read
     inputs = outer.add("Gather", "embed_weight", outer.add("Transpose", bytes_, perm=[1, 0]), axis=0)
     counts = outer.cast(outer.add("Add", lengths, "unit"), TensorProto.INT32)
     outer.add(
@@ -172,12 +184,12 @@ def _read(outer: Nodes, config: Seq2SeqConfig) -> None:
         hidden_size=config.encoder, direction="bidirectional", linear_before_reset=1,
     )  # fmt: skip
     by_row = outer.add("Transpose", "read", perm=[2, 0, 1, 3])  # (batch, places, 2, encoder)
-    read = outer.add("Reshape", by_row, outer.add("Concat", "batch_size", end, "both", axis=0))
+    read = outer.add("Reshape", by_row, "both")
     outer.add("MatMul", read, outer.add("Transpose", "of_context", perm=[1, 0]), to="values")
-    keys = outer.add("Add", outer.add("MatMul", read, outer.add("Transpose", "key_weight", perm=[1, 0])), "key_bias")
-    outer.add("Transpose", keys, to="keys", perm=[0, 2, 1])
-    within = outer.add("LessOrEqual", row, column)
-    outer.add("Unsqueeze", outer.add("Where", within, "none", "no_weight"), "axis_1", to="mask")
+    keys = outer.add("Transpose", outer.add("MatMul", read, outer.add("Transpose", "key_weight", perm=[1, 0])), perm=[0, 2, 1])
+    within = outer.add("LessOrEqual", places, column)
+    mask = outer.add("Unsqueeze", outer.add("Where", within, "none", "no_weight"), "axis_1")
+    outer.add("Concat", keys, mask, to="keys", axis=1)
     backwards = outer.add("Gather", "last", "unit", axis=0)
     outer.add("Tanh", outer.add("Gemm", backwards, "bridge_weight", "bridge_bias", transB=1), to="first")
 
@@ -187,11 +199,9 @@ def _of_int64(value: int) -> onnx.TensorProto:
 
 
 def _options(outer: Nodes) -> None:
-    """How many steps are made at most, and none by the loop of greedy search where beams are asked for."""
+    """How many steps are made at most, and whether the loop of greedy search makes any."""
     outer.add("Max", "max_bytes", "unit", to="most_steps")
-    outer.add("Max", outer.add("Min", "beam", "most_beams"), "unit", to="width")
-    outer.add("Equal", "width", "unit", to="is_greedy")
-    outer.add("Where", "is_greedy", "most_steps", "zero", to="greedy_steps")
+    outer.add("LessOrEqual", "beam", "unit", to="is_greedy")
 
 
 def _step(body: Nodes, byte: str, state: str, of: str = "") -> tuple[str, str, str]:
@@ -202,8 +212,7 @@ def _step(body: Nodes, byte: str, state: str, of: str = "") -> tuple[str, str, s
     from_state = body.add("Gemm", state, "of_state", "of_state_bias", transB=1)
     open_h, new_h, query = body.split(from_state, ["open_h", "new_h", "query"], "state_sizes", 1)
     compared = body.add("Tanh", body.add("Add", f"{of}keys", body.add("Unsqueeze", query, "axis_2")))
-    energies = body.add("Add", body.add("MatMul", "energy", compared), f"{of}mask")  # (rows, 1, places)
-    attention = body.add("Softmax", energies, axis=2)
+    attention = body.add("Softmax", body.add("MatMul", "energies", compared), axis=2)  # (rows, 1, places)
     context = body.add("Squeeze", body.add("MatMul", attention, f"{of}values"), "axis_1")
     from_context = body.add("Add", context, body.add("Gather", "table", byte, axis=0))
     open_in, new_in, heard = body.split(from_context, ["open_in", "new_in", "heard"], "input_sizes", 1)
@@ -213,9 +222,9 @@ def _step(body: Nodes, byte: str, state: str, of: str = "") -> tuple[str, str, s
     return body.add("Gemm", after, "head_of_state", heard, transB=1), after, attention
 
 
-def _going_on(body: Nodes, alive: str) -> str:
+def _going_on(body: Nodes, bytes_: str) -> str:
     """True while a translation has no end yet."""
-    return body.cast(body.add("ReduceSum", alive, keepdims=0), BOOL)
+    return body.cast(body.add("ReduceMax", bytes_, keepdims=0), BOOL)
 
 
 def _infos(*values: tuple[str, int, list[int | str]]) -> list[onnx.ValueInfoProto]:
@@ -235,48 +244,37 @@ def _branch(nodes: Nodes, bytes_: str, score: str, attention: str) -> onnx.Graph
 def _greedy(outer: Nodes, config: Seq2SeqConfig) -> onnx.GraphProto:
     """The loop that takes the likeliest byte, and what is made of its steps."""
     body = Nodes("greedy_")
-    byte, alive, state = "greedy_byte", "greedy_alive", "greedy_state"
+    byte, state = "greedy_byte", "greedy_state"
     logits, after, attention = _step(body, byte, state)
-    chosen = body.add("Mul", body.add("ArgMax", logits, axis=1, keepdims=0), alive)  # 0 from the end on
-    still = body.add("Sign", chosen)
-    on = _going_on(body, still)
-    written = body.add("Identity", chosen)
+    chosen = body.add("ArgMax", logits, axis=1, keepdims=0)
+    on = _going_on(body, chosen)
     rows: list[int | str] = ["batch"]
     graph = helper.make_graph(
         body.nodes,
         "greedy_body",
+        _infos(("greedy_number", INT64, []), ("greedy_on", BOOL, []), (byte, INT64, rows), (state, FLOAT, ["batch", config.decoder])),
         _infos(
-            ("greedy_number", INT64, []), ("greedy_on", BOOL, []), (byte, INT64, rows), (alive, INT64, rows),
-            (state, FLOAT, ["batch", config.decoder]),
-        ),
-        _infos(
-            (on, BOOL, []), (chosen, INT64, rows), (still, INT64, rows), (after, FLOAT, ["batch", config.decoder]),
-            (written, INT64, rows), (logits, FLOAT, ["batch", VOCABULARY]), (attention, FLOAT, ["batch", 1, "places"]),
+            (on, BOOL, []), (chosen, INT64, rows), (after, FLOAT, ["batch", config.decoder]),
+            (logits, FLOAT, ["batch", VOCABULARY]), (attention, FLOAT, ["batch", 1, "places"]),
         ),
     )  # fmt: skip
-    start = outer.add("ConstantOfShape", "batch_size", value=_of_int64(0))
-    ones = outer.add("ConstantOfShape", "batch_size", value=_of_int64(1))
-    outputs = ["greedy_last", "greedy_left", "greedy_after", "greedy_bytes", "greedy_logits", "greedy_attention"]
-    outer.add("Loop", "greedy_steps", "true", start, ones, "first", to=outputs, body=graph)
+    start = outer.add("ConstantOfShape", "batch_size", value=_of_int64(START))
+    outputs = ["greedy_last", "greedy_after", "greedy_logits", "greedy_attention"]
+    outer.add("Loop", "most_steps", "is_greedy", start, "first", to=outputs, body=graph)
     tail = Nodes("greedy_end_")
-    scores = tail.add("LogSoftmax", "greedy_logits", axis=2)  # (steps, batch, 256)
-    picked = tail.add("Squeeze", tail.add("GatherElements", scores, tail.add("Unsqueeze", "greedy_bytes", "axis_2"), axis=2), "axis_2")
-    counted = tail.add("Mul", picked, _writing(tail, "greedy_bytes", axis=0))
-    score = tail.add("ReduceSum", counted, "axis_0", keepdims=0)
+    bytes_ = tail.add("ArgMax", "greedy_logits", axis=2)  # (steps, batch, 1)
+    likeliest = tail.add("ReduceMax", tail.add("LogSoftmax", "greedy_logits", axis=2), "axis_2")  # 0 beyond a translation's end
     return _branch(
         tail,
-        tail.add("Unsqueeze", tail.add("Transpose", "greedy_bytes", perm=[1, 0]), "axis_1"),
-        tail.add("Unsqueeze", score, "axis_1"),
+        tail.add("Transpose", bytes_, perm=[1, 2, 0]),
+        tail.add("ReduceSum", likeliest, "axis_0", keepdims=0),
         tail.add("Transpose", "greedy_attention", perm=[1, 2, 0, 3]),
     )
 
 
 def _writing(nodes: Nodes, bytes_: str, axis: int) -> str:
-    """float32 as bytes int64: 1 up to and including the 0 that ends a translation, along ``axis``; then 0."""
-    before = nodes.add("Slice", bytes_, "axis_0", "minus_one", f"axis_{axis}")
-    first = nodes.add("Slice", bytes_, "axis_0", "axis_1", f"axis_{axis}")
-    one = nodes.add("Add", nodes.add("Mul", first, "zero"), "unit")
-    return nodes.cast(nodes.add("Concat", one, nodes.add("Sign", before), axis=axis), FLOAT)
+    """True as bytes int64: up to and including the 0 that ends a translation, along ``axis``, which are those that no 0 is before."""
+    return nodes.cast(nodes.add("Pad", bytes_, "one_step_later", "start", f"axis_{axis}"), BOOL)
 
 
 def _beam_search(config: Seq2SeqConfig) -> onnx.GraphProto:
@@ -285,11 +283,10 @@ def _beam_search(config: Seq2SeqConfig) -> onnx.GraphProto:
     A row is a beam of a text. What a beam was at earlier steps is kept as a path: at each step the rows that its bytes stand in.
     """
     body = Nodes("beam_")
-    byte, alive, state, total, path = "beam_byte", "beam_alive", "beam_state", "beam_total", "beam_path"
+    byte, state, total, path = "beam_byte", "beam_state", "beam_total", "beam_path"
     logits, after, attention = _step(body, byte, state, of="beam_")
-    finished = body.add("Unsqueeze", body.add("Equal", alive, "zero"), "axis_1")
-    scores = body.add("Where", finished, "only_end", body.add("LogSoftmax", logits, axis=1))
-    candidates = body.add("Reshape", body.add("Add", scores, body.add("Reshape", total, "column_shape")), "candidate_shape")
+    scores = body.add("Add", body.add("LogSoftmax", logits, axis=1), body.add("Reshape", total, "column_shape"))
+    candidates = body.add("Reshape", scores, "candidate_shape")
     best, places = "beam_best", "beam_places"
     body.add("TopK", candidates, "width_1", to=[best, places], axis=1)  # (batch, beams)
     parent = body.add("Div", places, "vocabulary")
@@ -298,24 +295,24 @@ def _beam_search(config: Seq2SeqConfig) -> onnx.GraphProto:
     kept = body.add("Gather", after, rows, axis=0)
     seen = body.add("Gather", attention, rows, axis=0)
     came = body.add("Concat", body.add("Gather", path, rows, axis=0), "own_rows", axis=1)
-    still = body.add("Sign", chosen)
-    on = _going_on(body, still)
+    on = _going_on(body, chosen)
     written = body.add("Identity", chosen)
     row: list[int | str] = ["rows"]
     graph = helper.make_graph(
         body.nodes,
         "beam_body",
         _infos(
-            ("beam_number", INT64, []), ("beam_on", BOOL, []), (byte, INT64, row), (alive, INT64, row),
+            ("beam_number", INT64, []), ("beam_on", BOOL, []), (byte, INT64, row),
             (state, FLOAT, ["rows", config.decoder]), (total, FLOAT, ["batch", "beams"]), (path, INT64, ["rows", "done"]),
         ),
         _infos(
-            (on, BOOL, []), (chosen, INT64, row), (still, INT64, row), (kept, FLOAT, ["rows", config.decoder]),
+            (on, BOOL, []), (chosen, INT64, row), (kept, FLOAT, ["rows", config.decoder]),
             (best, FLOAT, ["batch", "beams"]), (came, INT64, ["rows", "done_and_one"]),
             (written, INT64, row), (seen, FLOAT, ["rows", 1, "places"]),
         ),
     )  # fmt: skip
     tail = Nodes("beam_end_")
+    tail.add("Min", "beam", "most_beams", to="width")
     tail.add("Unsqueeze", "width", "axis_0", to="width_1")
     by_beam = tail.add("Concat", "batch_size", "width_1", axis=0)  # (batch, beams)
     tail.add("Mul", "batch_size", "width_1", to="row_count")
@@ -326,20 +323,19 @@ def _beam_search(config: Seq2SeqConfig) -> onnx.GraphProto:
     tail.add("Unsqueeze", first_rows, "axis_1", to="first_rows")  # of each text, (batch, 1)
     tail.add("Concat", "row_count", "axis_1", to="column_shape", axis=0)
     tail.add("Concat", "batch_size", tail.add("Mul", "width_1", "vocabulary_1"), to="candidate_shape", axis=0)
-    for name in ("keys", "mask", "values"):
+    for name in ("keys", "values"):
         tail.add("Gather", name, owners, to=f"beam_{name}", axis=0)
     begin = tail.add("Gather", "first", owners, axis=0)
     alone = tail.add("Equal", tail.add("Range", "zero", "width", "unit"), "zero")  # of all beams, only the first exists
     totals = tail.add("Expand", tail.add("Where", alone, "none", "impossible"), by_beam)
-    start = tail.add("ConstantOfShape", "row_count", value=_of_int64(0))
-    ones = tail.add("ConstantOfShape", "row_count", value=_of_int64(1))
+    start = tail.add("ConstantOfShape", "row_count", value=_of_int64(START))
     nowhere = tail.add("ConstantOfShape", tail.add("Concat", "row_count", "axis_0", axis=0), value=_of_int64(0))
-    outputs = ["beam_last", "beam_left", "beam_after", "beam_totals", "beam_paths", "beam_bytes", "beam_attention"]
-    tail.add("Loop", "most_steps", "true", start, ones, begin, totals, nowhere, to=outputs, body=graph)
+    outputs = ["beam_last", "beam_after", "beam_totals", "beam_paths", "beam_bytes", "beam_attention"]
+    tail.add("Loop", "most_steps", "true", start, begin, totals, nowhere, to=outputs, body=graph)
     came = tail.add("Transpose", "beam_paths", perm=[1, 0])  # (steps, rows)
     bytes_ = tail.add("GatherElements", "beam_bytes", came, axis=1)
     by_beam = tail.add("Shape", "beam_totals")
-    length = tail.add("Reshape", tail.add("ReduceSum", _writing(tail, bytes_, axis=0), "axis_0", keepdims=0), by_beam)
+    length = tail.add("Reshape", tail.add("ReduceSum", tail.cast(_writing(tail, bytes_, axis=0), FLOAT), "axis_0", keepdims=0), by_beam)
     mean = tail.add("Div", "beam_totals", tail.add("Pow", length, "length_penalty"))
     order = "beam_end_order"
     tail.add("TopK", mean, "width_1", to=["beam_end_means", order], axis=1)

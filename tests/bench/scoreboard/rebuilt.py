@@ -18,17 +18,19 @@ from torch import Tensor, nn
 from onnxferry.export.bench.contenders.pytorch import Network, Weights, checked_network
 from onnxferry.export.families.rnn.graph import GATE_ORDER
 from onnxferry.export.families.rnn.source import TextSource
+from onnxferry.export.families.seq2seq.source import TranslatorSource
 from onnxferry.export.graphs.reading import load_onnx
 from onnxferry.export.graphs.weight_storage import stored_values
 from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.artifact.metadata import contract_from_metadata
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import CheckFailedError, ExportError
-from onnxferry.runtime.kinds import DECODER, ENCODER, IMAGE_GENERATOR, RECOGNISER, TEXT_GENERATOR
+from onnxferry.runtime.kinds import DECODER, ENCODER, IMAGE_GENERATOR, RECOGNISER, TEXT_GENERATOR, TRANSLATOR
 from onnxferry.train.families.autoencoder import Autoencoder, AutoencoderConfig, DecoderTask, EncoderTask
 from onnxferry.train.families.cnn import Cnn, CnnConfig, Recogniser
 from onnxferry.train.families.gan import GanConfig, Generator, GeneratorTask
 from onnxferry.train.families.rnn import Rnn, RnnConfig
+from onnxferry.train.families.seq2seq import Seq2Seq, Seq2SeqConfig
 
 
 def rebuild(path: str | os.PathLike[str]) -> Network:
@@ -147,6 +149,36 @@ def rebuild_text(path: str | os.PathLike[str]) -> tuple[Rnn, Tensor]:
         else:
             return network, start
     raise ExportError(f"no network can be rebuilt from this file: {problem}")
+
+
+def rebuild_translator(path: str | os.PathLike[str]) -> Seq2Seq:
+    """The network of a translator's file. Raises ExportError where it does not give the file's golden samples."""
+    model = load_onnx(Path(path))
+    stored = stored_values(model.graph.initializer)
+    contract = contract_from_metadata({entry.key: entry.value for entry in model.metadata_props})
+    if contract is None or contract.kind != TRANSLATOR.name or not contract.goldens:
+        raise ExportError(f"{Path(path).name} is no translator with golden samples")
+    embedding = _first(stored, "embed_weight").shape[1]
+    decoder, encoder = _first(stored, "bridge_weight").shape
+    half = contract.provenance.get("weight_bits") != 32
+    config = Seq2SeqConfig(
+        embedding, encoder, decoder, _first(stored, "key_weight").shape[0], half, max_bytes=int(contract.options["max_bytes"])
+    )
+    network = Seq2Seq(config).eval().requires_grad_(False)
+    state = {}
+    for name, parameter in network.state_dict().items():
+        weight = _first(stored, name.replace(".", "_").removesuffix("_l0"))
+        if name.startswith(("forwards", "backwards", "cell")):
+            blocks = np.split(weight, 3)
+            weight = np.concatenate([blocks[GATE_ORDER["gru"].index(gate)] for gate in range(3)])
+        state[name] = torch.from_numpy(np.array(weight, np.float32).reshape(parameter.shape))
+    network.load_state_dict(state)
+    source = TranslatorSource(network, contract.goldens[0].inputs)
+    try:
+        replay_goldens(source.run, contract).raise_if_failed(f"the PyTorch network rebuilt from {Path(path).name}")
+    except CheckFailedError as error:
+        raise ExportError(f"no network can be rebuilt from this file: {error}") from error
+    return network
 
 
 def _text_state(config: RnnConfig, stored: Weights) -> dict[str, Tensor]:
