@@ -36,10 +36,15 @@ def optimize_command(
     goal: Annotated[str, typer.Option("--goal", help="faster or smaller.")] = "faster",
     budget: Annotated[
         str | None,
-        typer.Option(help='How much worse a variant may be: "top1 -0.1pt", "psnr 40", "nats +0.005", "rtol 1e-3", module:function.'),
+        typer.Option(
+            help='How much worse a variant may be: "top1 -0.1pt", "map -0.5pt", "psnr 40", "nats +0.005", "rtol 1e-3", module:function.'
+        ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="What is scored on: a named set, a folder of images, an .npz, for text a file.", show_default=False)
+        str | None,
+        typer.Option(
+            help="What is scored on: a named set, a folder of images, texts or pairs, an .npz, for text a file.", show_default=False
+        ),
     ] = None,
     calibration: Annotated[
         str | None, typer.Option(help="What ranges are taken from; the data's training part if not given.", show_default=False)
@@ -70,8 +75,11 @@ def optimize_command(
     int8 (all)       convolutions and dense layers in 8 bits
     int8 (rest)      all of these but the first convolution
     int8 (inner)     all of these but the first and the last convolution
+    int8 (last)      of a detector, all but the last convolution
     int8 (lstm)      LSTM in 8 bits, scaled as it runs
     int8             a text generator's weights in 8 bits
+    int8 (step)      a translator's weights in 8 bits, those of a step
+    int8 (text)      and those of what it computes once of its text
     bf16             on CPUs with AMX: bfloat16 on OpenVINO, which then has to be installed
     float16          on CUDA: the network in float16 (plain, or after exact)
     float16-storage  for --goal smaller: weights stored in float16
@@ -86,6 +94,8 @@ def optimize_command(
     onnxferry optimize digits --data mnist -o variants --plot speeds.png
     onnxferry optimize model.onnx --data samples.npz --budget "rtol 1e-2" --batch 1 --batch 16
     onnxferry optimize writer.onnx --data held-out.txt --goal smaller
+    onnxferry optimize dates --data dates -o variants
+    onnxferry optimize sentiment-zh --data reviews-zh -o variants
     onnxferry optimize digits --data mnist --device cuda -o variants
     ```
 

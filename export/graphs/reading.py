@@ -18,7 +18,7 @@ from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_t
 
 from onnxferry.runtime.arguments import is_text
 from onnxferry.runtime.artifact.contract import DEFAULT_BYTES, GOLDEN_DTYPES
-from onnxferry.runtime.artifact.metadata import contract_of
+from onnxferry.runtime.artifact.metadata import DEFAULTS_KEY, contract_of
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
@@ -37,8 +37,11 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
     contract = contract_of({entry.key: entry.value for entry in model.metadata_props}, path.name)
-    if contract is not None:
+    if contract is not None and contract.defaults:
         put_back(model, contract.defaults)
+        kept = [entry for entry in model.metadata_props if entry.key != DEFAULTS_KEY]  # they stand in one place only
+        del model.metadata_props[:]
+        model.metadata_props.extend(kept)
     return model
 
 

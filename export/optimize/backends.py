@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxferry.export.optimize.budget import Budget
 from onnxferry.export.optimize.samples import Samples
-from onnxferry.export.optimize.score import outputs_of, score
+from onnxferry.export.optimize.score import outputs_of, score, translations
 from onnxferry.export.optimize.timing import Speed, compare_speed, machine_name, rotating
 from onnxferry.runtime.artifact.comparison import rms_share
 from onnxferry.runtime.artifact.contract import Golden
@@ -36,8 +36,11 @@ def bfloat16_pays() -> bool:
 
 
 def rms_of(expected: Mapping[str, np.ndarray], variant: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Of outputs that are numbers or images: a decision has no distance."""
-    compared = [name for name, a in expected.items() if name in variant and (a.dtype.kind == "f" or (a.dtype == np.uint8 and a.ndim >= 3))]
+    """Of outputs that are numbers or images: a decision has no distance, nor has a translation."""
+    decided = {name for name, a in expected.items() if a.dtype.kind != "f" and not (a.dtype == np.uint8 and a.ndim >= 3)}
+    if translations(expected) is not None:
+        decided.add("bytes")
+    compared = [name for name in expected if name in variant and name not in decided]
     return {name: float(f"{share:.3g}") for name in compared if (share := rms_share([expected[name]], [variant[name]])) < float("inf")}
 
 

@@ -18,7 +18,7 @@ from onnxferry.export.optimize.rewrites.float16 import float16
 from onnxferry.export.optimize.rewrites.gptq import layer_moments
 from onnxferry.export.optimize.rewrites.layout import channels_last
 from onnxferry.export.optimize.rewrites.quantize import convolutional_layers, dynamic_lstm, float16_storage, static_int8, with_names
-from onnxferry.export.optimize.rewrites.quantize_text import eight_bit_loop
+from onnxferry.export.optimize.rewrites.quantize_text import eight_bit_loop, eight_bit_reading
 from onnxferry.export.optimize.rewrites.upsampling import join_upsampling, split_transposed_convolutions
 from onnxferry.export.optimize.samples import Samples
 from onnxferry.runtime.kinds import Kind
@@ -54,6 +54,9 @@ def candidates_for(model: onnx.ModelProto, kind: Kind, goal: str, calibration: S
     operators = {node.op_type for node in model.graph.node}
     if kind.returns == "text":
         found.append(Candidate("int8", "the loop's weights in 8 bits, a scale a block", lambda: eight_bit_loop(model)))
+    if kind.returns == "translation":
+        found.append(Candidate("int8", "the step's weights in 8 bits", lambda: eight_bit_loop(model), rung="step"))
+        found.append(Candidate("int8", "what the text gives in 8 bits too", lambda: eight_bit_reading(eight_bit_loop(model)), rung="text"))
     if "LSTM" in operators and kind.returns != "text":
         found.append(Candidate("int8", "LSTM in 8 bits as it runs", lambda: dynamic_lstm(model), rows_alone=True, rung="lstm"))
     base = with_names(arranged(model))
@@ -71,6 +74,9 @@ def candidates_for(model: onnx.ModelProto, kind: Kind, goal: str, calibration: S
             steps.append(("rest", "8 bits but in the first convolution", {"skip": layers[:1], "gemm": True}))
         if len(layers) > 2:
             steps.append(("inner", "8 bits but in the first and the last convolution", {"skip": (layers[0], layers[-1]), "gemm": True}))
+        if len(layers) > 1 and kind.returns == "boxes":
+            # What the last one says is where a box lies: a step of 8 bits is some tenths of a pixel there.
+            steps.append(("last", "8 bits but in the last convolution", {"skip": layers[-1:]}))
 
         def quantising(options: dict[str, Any]) -> Callable[[], onnx.ModelProto]:
             return lambda: static_int8(base, feeds, moments=moments(), **options)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxferry.export.optimize.text_samples import labelled_texts, padded_feeds
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import DataError, DataNotFoundError, InputError
 from onnxferry.runtime.evaluation.labelled_boxes import find_labelled_boxes
@@ -52,7 +53,7 @@ class Samples:
 
     feeds: Mapping[str, np.ndarray]  # a single number is for all rows
     words: str  # without local paths
-    labels: np.ndarray | None = None  # int64 (rows,); of boxes float32 (rows, objects, 5), see score.py
+    labels: np.ndarray | None = None  # int64 (rows,); of boxes float32 (rows, objects, 5), of translations bytes objects: see score.py
 
     def __len__(self) -> int:
         return count_rows(self.feeds)
@@ -67,8 +68,11 @@ def count_rows(feeds: Mapping[str, np.ndarray]) -> int:
 
 
 def rows_of(feeds: Mapping[str, np.ndarray], rows: slice | np.ndarray) -> dict[str, np.ndarray]:
-    """Some of the rows; a single number goes with any."""
-    return {name: array[rows] if array.ndim else array for name, array in feeds.items()}
+    """Some of the rows; a single number goes with any. Of texts with their lengths, the padding that no row needs is left out."""
+    chosen = {name: array[rows] if array.ndim else array for name, array in feeds.items()}
+    if {"text", "text_length"} <= chosen.keys() and chosen["text"].ndim == 2:
+        chosen["text"] = chosen["text"][:, : int(chosen["text_length"].max(initial=0))]
+    return chosen
 
 
 def samples_for(
@@ -80,6 +84,9 @@ def samples_for(
         return scored, scored  # nothing is calibrated: its ranges are taken as it runs
     if kind.takes == "noise":
         return _noise(engine, seed=1, count=CALIBRATED), _noise(engine, seed=2, count=min(limit, 512))
+    if kind.takes == "text" and _reads_bytes(engine) and not _is_npz(data):
+        first, second = _labelled(engine, kind, data)
+        return first, second.take(slice(0, limit))
     if data is None and kind.takes in ("image", "latent"):
         data = "digits-5k"
     if data is None:
@@ -94,6 +101,22 @@ def samples_for(
     if len(second) > limit:
         second = second.take(np.sort(rng.permutation(len(second))[:limit]))
     return first, second
+
+
+def _reads_bytes(engine: Engine) -> bool:
+    """Whether text goes in as it is; a model whose tokenizer lies beside it takes arrays."""
+    return [spec.name for spec in engine.inputs] == ["text"] and any(spec.name == "text_length" for spec in engine.optional_inputs)
+
+
+def _is_npz(data: str | os.PathLike[str] | None) -> bool:
+    return data is not None and Path(data).suffix.lower() == ".npz"
+
+
+def _labelled(engine: Engine, kind: Kind, data: str | os.PathLike[str] | None) -> tuple[Samples, Samples]:
+    """Texts with their classes or translations: those that were trained on, and those of the test."""
+    first, second, words = labelled_texts(kind, data, engine.contract.labels if engine.contract else ())
+    made = [Samples(padded_feeds(texts), words, answers) for texts, answers in (first, second)]
+    return made[0], made[1]
 
 
 def _read(engine: Engine, kind: Kind, data: str | os.PathLike[str]) -> tuple[Samples, Samples]:

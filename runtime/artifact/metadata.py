@@ -15,6 +15,10 @@ from onnxferry.runtime.arguments import is_text
 from onnxferry.runtime.artifact.contract import GOLDEN_BYTES, GOLDEN_DTYPES, MAX_VALUE_BYTES, SCHEMA, TEXT, Contract, Golden, Tolerance
 from onnxferry.runtime.errors import ArtifactError
 
+DEFAULTS_KEY = "onnxferry.defaults"
+"""Where the inputs' defaults stand."""
+
+
 MAX_NESTING = 64
 """Lists and objects in each other, in one value: what prints or copies them calls itself for each level."""
 
@@ -40,7 +44,7 @@ def metadata_from_contract(contract: Contract) -> dict[str, str]:
         "onnxferry.schema": str(contract.schema),
         "onnxferry.contract": _dumps("labels and options", about),
         "onnxferry.goldens": _dumps("goldens", goldens),
-        "onnxferry.defaults": _dumps("defaults", {name: _json_from_array(array) for name, array in contract.defaults.items()}),
+        DEFAULTS_KEY: _dumps("defaults", {name: _json_from_array(array) for name, array in contract.defaults.items()}),
         "onnxferry.provenance": _dumps("provenance", dict(contract.provenance)),
         "onnxferry.metrics": _dumps("metrics", dict(contract.metrics)),
         "onnxferry.parity": _dumps("parity", dict(contract.parity)),
@@ -80,7 +84,7 @@ def contract_from_metadata(metadata: Mapping[str, str]) -> Contract | None:
         options=_mapping(about, "options"),
         tolerances=_tolerances(_mapping(about, "tolerances")),
         goldens=_goldens(metadata),
-        defaults={name: _array_from_json(value, "onnxferry.defaults") for name, value in _object(metadata, "onnxferry.defaults").items()},
+        defaults={name: _array_from_json(value, DEFAULTS_KEY) for name, value in _object(metadata, DEFAULTS_KEY).items()},
         provenance=_object(metadata, "onnxferry.provenance"),
         metrics=_object(metadata, "onnxferry.metrics"),
         parity=_object(metadata, "onnxferry.parity"),

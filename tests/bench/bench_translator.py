@@ -1,6 +1,8 @@
 """Seconds to translate one text: the exported graph against the ways to do it in PyTorch, in one run.
 
     python tests/bench/bench_translator.py --checkpoint runs/dates
+    python tests/bench/bench_translator.py --model dates          # the weights of a file, which need no run
+    python tests/bench/bench_translator.py --model dates --variant int8
     python tests/bench/bench_translator.py                        # untrained weights of the shipped shape, 11 bytes written
 
 All write the same bytes, greedily, with the same weights:
@@ -36,8 +38,10 @@ from torch import Tensor, nn
 
 from onnxferry.export import export_checkpoint
 from onnxferry.runtime import Translator, load
+from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.train.families.seq2seq import Encoded, Seq2Seq, Seq2SeqConfig, padded
 from onnxferry.train.loop.checkpoint import Checkpoint, load_checkpoint
+from scoreboard.rebuilt import rebuild_translator
 
 TEXTS = ("le 3 mars 2019", "Mar 3, '19", "2019年3月3日", "Sonntag, 3. März 2019", "3 มีนาคม 2562")
 WAYS = ("network", "compiled network", "cells", "compiled cells", "traced cells")
@@ -147,12 +151,19 @@ def ways(network: Seq2Seq, most: int) -> dict[str, Translate]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--model", help="a translator's file, or a shipped name, instead of a run")
+    parser.add_argument("--variant", help="of that model: int8")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS, help="of PyTorch; all by default")
     parser.add_argument("--threads", type=int, nargs="*", help="by default one, and as many as there are cores")
     arguments = parser.parse_args()
     texts = [text.encode() for text in TEXTS]
     with tempfile.TemporaryDirectory() as folder:
+        if arguments.model:
+            model = find_model(arguments.model)
+            network = rebuild_translator(model)
+            print(json.dumps(measure(model, network, texts, arguments), indent=2))
+            return
         source = arguments.checkpoint
         if source is None:
             torch.manual_seed(0)
@@ -178,7 +189,7 @@ def measure(path: Path, network: Seq2Seq, texts: list[bytes], arguments: argpars
     threads = arguments.threads or sorted({1, cores})
     runs: dict[str, Callable[[], list[str]]] = {}
     for count in threads:
-        model = load(path, device="cpu", threads=count)
+        model = load(path, device="cpu", threads=count, variant=arguments.variant)
         assert isinstance(model, Translator)
         runs[f"runtime, {count} threads"] = lambda model=model: [model.translate(text) for text in texts]  # type: ignore[misc]
     of_torch = {name: way for name, way in ways(network, network.config.max_bytes).items() if name in arguments.ways}
@@ -211,6 +222,7 @@ def measure(path: Path, network: Seq2Seq, texts: list[bytes], arguments: argpars
     best = min((value, name) for name, value in medians.items() if not name.startswith("runtime"))
     return {
         "processor": platform.processor() or platform.machine(),
+        "variant": arguments.variant or "float32",
         "cores": cores,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "texts": TEXTS,

@@ -1,11 +1,16 @@
-"""A text generator's loop in 8 bits: every weight matrix that a byte is multiplied by, stored and read once in a quarter of the bytes.
+"""A text generator's or translator's loop in 8 bits: every weight matrix that a byte is multiplied by, in a quarter of the bytes.
 
 Writing a byte is bound by the memory that its weights stream through. MatMulNBits (ONNX Runtime's own operator) keeps blocks of
 weights with a scale each and quantises its inputs block by block too, so that rows of a batch do not touch each other. The
 prompt is read by the LSTM and GRU operators, whose float32 weights are made of the same 8-bit numbers when the file is opened.
+
+What a translator computes once of every place of its text is bound by arithmetic instead: there, integers are multiplied that have one
+scale for all rows, which is known beforehand, because what a recurrent layer gives is between -1 and 1.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -27,11 +32,14 @@ SMALL_BLOCK = 32
 ZERO = 128  # of an unsigned 8-bit weight
 
 
+SEVEN_BITS = 64
+
+
 def eight_bit_loop(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the matrices of its Scan's Gemm nodes in 8 bits. Raises ExportError where there is none."""
+    """The model with the matrices of its loops' Gemm nodes in 8 bits. Raises ExportError where there is none."""
     quantised = onnx.ModelProto()
     quantised.CopyFrom(model)
-    bodies = [g for node in quantised.graph.node if node.op_type == "Scan" for a in node.attribute for g in subgraphs(a)]
+    bodies = list(_bodies(quantised.graph))
     gemms = [n for body in bodies for n in body.node if n.op_type == "Gemm" and any(a.name == "transB" and a.i for a in n.attribute)]
     values = _values(model, sorted({node.input[1] for node in gemms}))
     if not values:
@@ -39,8 +47,7 @@ def eight_bit_loop(model: onnx.ModelProto) -> onnx.ModelProto:
     for name, weight in values.items():
         _store(quantised, name, weight)
     made = 0
-    bodies = [g for node in quantised.graph.node if node.op_type == "Scan" for a in node.attribute for g in subgraphs(a)]
-    for body in bodies:
+    for body in _bodies(quantised.graph):
         nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in body.node]
         del body.node[:]
         for node in nodes:
@@ -52,6 +59,79 @@ def eight_bit_loop(model: onnx.ModelProto) -> onnx.ModelProto:
     quantised.opset_import.append(helper.make_opsetid(RUNTIME_DOMAIN, 1))
     drop_unused(quantised)
     return quantised
+
+
+def _bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Of all loops, those in branches too."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in subgraphs(attribute):
+                if node.op_type in ("Scan", "Loop"):
+                    yield inner
+                yield from _bodies(inner)
+
+
+def eight_bit_reading(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the products of what a recurrent layer gives in 8 bits, in standard operators that ONNX Runtime joins to one.
+
+    Raises ExportError where there is none. Weights have a scale each output and 7 bits, for the reason of :func:`quantize.static_int8`.
+    """
+    quantised = onnx.ModelProto()
+    quantised.CopyFrom(model)
+    graph = quantised.graph
+    transposed = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Transpose"}
+    producers = {name: node for node in graph.node for name in node.output}
+    chosen = [
+        node
+        for node in graph.node
+        if node.op_type == "MatMul" and node.input[1] in transposed and _is_recurrent(producers.get(node.input[0]), producers)
+    ]
+    values = _values(model, sorted({transposed[node.input[1]] for node in chosen}))
+    made: list[onnx.NodeProto] = []
+    read: set[str] = set()
+    for node in graph.node:
+        weight = values.get(transposed.get(node.input[1], "")) if node in chosen else None
+        made.extend([node] if weight is None else _integers(node, weight, graph, read))
+    if not read:
+        raise ExportError("nothing that the model computes of its text could be quantised; export it again")
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in made]
+    del graph.node[:]
+    graph.node.extend(copies)
+    drop_unused(quantised)
+    return quantised
+
+
+def _is_recurrent(node: onnx.NodeProto | None, producers: Mapping[str, onnx.NodeProto]) -> bool:
+    """Whether a node passes on what a recurrent layer with its usual activations gives."""
+    while node is not None and node.op_type in ("Transpose", "Reshape", "Squeeze", "Unsqueeze"):
+        node = producers.get(node.input[0])
+    return node is not None and node.op_type in ("LSTM", "GRU") and not any(a.name == "activations" for a in node.attribute)
+
+
+def _integers(node: onnx.NodeProto, weight: np.ndarray, graph: onnx.GraphProto, read: set[str]) -> list[onnx.NodeProto]:
+    """MatMul(x, weight transposed) of x in -1 … 1. ``read``: what stands in 8 bits already."""
+    x, out = node.input[0], node.output[0]
+    scales = (np.abs(weight).max(axis=1) / SEVEN_BITS).astype(np.float32)
+    scales[scales == 0] = 1
+    numbers = np.rint(weight / scales[:, None]).astype(np.int8)
+    step = np.float32(1 / (ZERO - 1))
+    tensors = {
+        f"{out}_weights": np.ascontiguousarray(numbers.T),
+        f"{out}_scales": scales * step,
+        f"{out}_step": np.array(step, np.float32),
+        f"{out}_middle": np.array(ZERO, np.uint8),
+    }
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in tensors.items())
+    made = []
+    if x not in read:
+        read.add(x)
+        made.append(helper.make_node("QuantizeLinear", [x, f"{out}_step", f"{out}_middle"], [f"{x}_unsigned"], name=f"{x}_quantize"))
+    return [
+        *made,
+        helper.make_node("MatMulInteger", [f"{x}_unsigned", f"{out}_weights", f"{out}_middle"], [f"{out}_sums"], name=f"{out}_integers"),
+        helper.make_node("Cast", [f"{out}_sums"], [f"{out}_whole"], to=TensorProto.FLOAT, name=f"{out}_cast"),
+        helper.make_node("Mul", [f"{out}_whole", f"{out}_scales"], [out], name=f"{out}_scaled"),
+    ]
 
 
 def _values(model: onnx.ModelProto, names: list[str]) -> dict[str, np.ndarray]:
@@ -97,6 +177,9 @@ def _store(model: onnx.ModelProto, name: str, weight: np.ndarray) -> None:
     ]
     producer = next((node for node in graph.node if name in node.output), None)
     gone = {name}
+    if producer is not None and len(producer.output) > 1:  # a part of a larger matrix, whose others stay
+        place = list(producer.output).index(name)
+        producer.output[place] = f"{name}_float"
     if producer is not None and producer.op_type == "Squeeze":
         # The layer's operator reads the same matrix with an axis more.
         layered = producer.input[0]
