@@ -48,6 +48,15 @@ def demo(
             show_default=False,
         ),
     ] = None,
+    variants: Annotated[
+        Path | None,
+        typer.Option(
+            "--variants",
+            metavar="DIR",
+            help="For --static: a folder with NAME.web.onnx, as `optimize --target web` makes them; each is taken for the included file.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the shipped models, and one of your own, in the browser.
@@ -69,10 +78,11 @@ def demo(
     if static is not None:
         if port is not None or no_browser:
             raise InputError("--static writes files and serves nothing; leave out --port and --no-browser")
-        _write_site(static, ort_web, as_json=as_json)
+        _write_site(static, ort_web, variants, as_json=as_json)
         return
-    if ort_web is not None:
-        raise InputError("--ort-web is for --static; give --static DIR too, or leave it out")
+    for name, value in (("--ort-web", ort_web), ("--variants", variants)):
+        if value is not None:
+            raise InputError(f"{name} is for --static; give --static DIR too, or leave it out")
     for package, extra in (("streamlit", "demo"), ("onnxruntime", "cpu")):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, extra, "onnxferry demo")
@@ -90,10 +100,10 @@ def demo(
         raise typer.Exit(code)
 
 
-def _write_site(folder: Path, ort_web: Path | None, *, as_json: bool) -> None:
+def _write_site(folder: Path, ort_web: Path | None, variants: Path | None, *, as_json: bool) -> None:
     from onnxferry.demo.static.build import build_site
 
-    site = build_site(folder, ort_web)
+    site = build_site(folder, ort_web, variants)
     if as_json:
         print_json(site.summary)
         return

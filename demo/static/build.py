@@ -23,12 +23,14 @@ from types import MappingProxyType
 
 import numpy as np
 
-from onnxferry.demo.static.web_runtime import LICENSE, VERSION, web_runtime
 from onnxferry.demo.words.catalogue import LANGUAGES, NAMES
 from onnxferry.runtime import embed
+from onnxferry.runtime.artifact.variants import WEB, certified_variant
 from onnxferry.runtime.artifact.zoo import check_shipped, zoo_model
-from onnxferry.runtime.errors import InputError, InputNotFoundError
+from onnxferry.runtime.embed.web_runtime import LICENSE, VERSION, web_runtime
+from onnxferry.runtime.errors import ArtifactError, InputError, InputNotFoundError
 from onnxferry.runtime.files import read_npz
+from onnxferry.runtime.onnx_file.reader import file_sha256
 
 MODELS: Mapping[str, str] = MappingProxyType(
     {
@@ -95,16 +97,19 @@ class Site:
         }
 
 
-def build_site(folder: Path, ort_web: Path | None = None) -> Site:
+def build_site(folder: Path, ort_web: Path | None = None, variants: Path | None = None) -> Site:
     """Writes the site to ``folder``, which is made; one that holds such a site already is replaced as a whole.
 
-    ``ort_web``: an unpacked npm package onnxruntime-web, see :func:`~onnxferry.demo.static.web_runtime.web_runtime`.
-    Raises InputError for a folder with anything else in it, ArtifactError where a shipped model is missing or was changed.
+    ``ort_web``: an unpacked npm package onnxruntime-web, see :func:`~onnxferry.runtime.embed.web_runtime.web_runtime`.
+    ``variants``: a folder with variants of the included models for the browser, as ``onnxferry optimize --target web`` makes them; each
+    is taken in place of the included file.
+    Raises InputError for a folder with anything else in it and for a file that is no such variant, ArtifactError where a shipped model
+    is missing or was changed.
 
         build_site(Path("site"))
     """
     _check_folder(folder)
-    files = _files(web_runtime(ort_web))
+    files = _files(web_runtime(ort_web), _models(variants))
     try:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.absolute().parent) as temporary:
             made = Path(temporary) / "site"
@@ -131,7 +136,31 @@ def _check_folder(folder: Path) -> None:
         raise InputError(f"{folder} cannot be written: it is not a folder; give a folder's name")
 
 
-def _files(web: Mapping[str, bytes]) -> dict[str, bytes]:
+def _models(variants: Path | None) -> dict[str, Path]:
+    """The file of each model, by the name that the pages use."""
+    found = {}
+    for name, shipped in MODELS.items():
+        folder, _, file = shipped.partition("/")
+        found[name] = path = zoo_model(folder).path.with_name(file)
+        check_shipped(path, file_sha256(path))
+    if variants is None:
+        return found
+    made = {name: variants / f"{name}.{WEB}.onnx" for name in MODELS}
+    made = {name: path for name, path in made.items() if path.is_file()}
+    if not made:
+        expected = ", ".join(f"{name}.{WEB}.onnx" for name in MODELS)
+        raise InputNotFoundError(
+            f"--variants {variants}: none of {expected} is there; `onnxferry optimize --target web` makes them", variants
+        )
+    for name, path in made.items():
+        try:
+            certified_variant(path, found[name].with_name(f"{name}.onnx"), WEB)
+        except ArtifactError as error:
+            raise InputError(f"--variants {variants}: {path.name} is no variant of the included model: {error}") from error
+    return found | made
+
+
+def _files(web: Mapping[str, bytes], paths: Mapping[str, Path]) -> dict[str, bytes]:
     """All files of the site by their path in it."""
     sources = {path.relative_to(_SITE).as_posix(): path.read_bytes() for path in sorted(_SITE.rglob("*")) if path.is_file()}
     # These carry the version, which is made of all the others, and so are not listed.
@@ -143,14 +172,10 @@ def _files(web: Mapping[str, bytes]) -> dict[str, bytes]:
         files[f"parts/{name}.mjs"] = "\n".join((_ASSETS / each).read_text(encoding="utf-8") for each in scripts).encode()
     files["style.css"] = (_ASSETS / "style.css").read_bytes()
     files |= {f"ort/{name}": data for name, data in web.items()} | {"ort/LICENSE": LICENSE.encode()}
-    for shipped in MODELS.values():
-        folder, _, file = shipped.partition("/")
-        path = zoo_model(folder).path.with_name(file)
-        files[f"models/{file}"] = data = path.read_bytes()
-        check_shipped(path, hashlib.sha256(data).hexdigest())
+    files |= {f"models/{path.name}": path.read_bytes() for path in paths.values()}
     for name in EXAMPLES:
         files[f"examples/{name}.json"] = _json(_examples(zoo_model(name).path.with_name("examples.npz")))
-    files["catalogue.mjs"] = b"export default " + _json(_catalogue())
+    files["catalogue.mjs"] = b"export default " + _json(_catalogue(paths))
     listed = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in sorted(files.items())}
     version = hashlib.sha256(_json([listed, templates])).hexdigest()[:16]
     files["manifest.mjs"] = b"export default " + _json({"version": version, "files": listed})
@@ -171,13 +196,13 @@ def _modules(files: Mapping[str, bytes]) -> list[str]:
     return found
 
 
-def _catalogue() -> dict[str, object]:
+def _catalogue(paths: Mapping[str, Path]) -> dict[str, object]:
     """The words in all languages, the styles of the components, and the models' files."""
     words = {
         language: {key: text for key, text in catalogue.items() if key.startswith(_WORDS)} for language, catalogue in LANGUAGES.items()
     }
     styles = {name: (_ASSETS / f"{name}.css").read_text(encoding="utf-8") for name in _PARTS}
-    models = {name: f"models/{shipped.partition('/')[2]}" for name, shipped in MODELS.items()}
+    models = {name: f"models/{path.name}" for name, path in paths.items()}
     return {"names": dict(NAMES), "words": words, "styles": styles, "models": models, "ort": VERSION}
 
 

@@ -9,8 +9,9 @@ import typer
 
 from onnxferry.export.cli.plots import check_plot
 from onnxferry.export.optimize.chart import save_chart
-from onnxferry.export.optimize.optimize import Optimized, Verdict, optimize
+from onnxferry.export.optimize.optimize import Optimized, optimize
 from onnxferry.export.optimize.samples import SCORED
+from onnxferry.export.optimize.verdict import Verdict
 from onnxferry.runtime.cli.console import (
     JsonOption,
     ModelArgument,
@@ -33,7 +34,7 @@ app = new_app()
 @app.command()
 def optimize_command(
     model: ModelArgument,
-    goal: Annotated[str, typer.Option("--goal", help="faster or smaller.")] = "faster",
+    goal: Annotated[str | None, typer.Option("--goal", help="faster or smaller; faster if not given.", show_default=False)] = None,
     budget: Annotated[
         str | None,
         typer.Option(
@@ -49,7 +50,9 @@ def optimize_command(
     calibration: Annotated[
         str | None, typer.Option(help="What ranges are taken from; the data's training part if not given.", show_default=False)
     ] = None,
-    batch: Annotated[list[int] | None, typer.Option("--batch", min=1, help="Batch sizes to time; repeat for more. 1 and 64.")] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option("--batch", min=1, help="Batch sizes to time; repeat for more. 1 and 64; for the browser 1.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder for the variants, made if need be; the model's own if not given.")
     ] = None,
@@ -57,6 +60,21 @@ def optimize_command(
     plot: Annotated[Path | None, typer.Option(help="Draw the speeds as a bar chart, .png or .svg.", show_default=False)] = None,
     samples: Annotated[int, typer.Option(min=1, help="Samples that are scored at most.")] = SCORED,
     device: Annotated[str, typer.Option(help="cpu or cuda: where all is scored and timed, and what the certificates hold for.")] = "cpu",
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target", metavar="web", help="For the browser: the smallest download that is not slower there.", show_default=False
+        ),
+    ] = None,
+    ort_web: Annotated[
+        Path | None,
+        typer.Option(
+            "--ort-web",
+            metavar="DIR",
+            help="For --target web: an unpacked npm package onnxruntime-web; npm fetches it if not given.",
+            show_default=False,
+        ),
+    ] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="Of timing, a candidate and batch size.")] = 1.0,
     as_json: JsonOption = False,
 ) -> None:
@@ -97,10 +115,16 @@ def optimize_command(
     onnxferry optimize dates --data dates -o variants
     onnxferry optimize sentiment-zh --data reviews-zh -o variants
     onnxferry optimize digits --data mnist --device cuda -o variants
+    onnxferry optimize digits --data mnist --target web -o variants
     ```
 
-    With --json: model, kind, goal, budget, data, batches, bytes, device, machine, onnxruntime, files, verdicts (tag, rung, what, kept,
-    words, bytes, score, speed by batch size: ratio, noise, original, variant; rows_alone, file).
+    --target web makes one variant for the browser, NAME.web.onnx: the smallest download (with gzip) that is inside the budget and not
+    slower than the original in onnxruntime-web, where its golden samples are replayed too. It is timed in Node.js on one thread; where
+    there is no Node.js or no package, it is not timed, a line says so, and what is known to be slow there is refused. `embed --lang web`
+    takes it where it lies beside its original, and `demo --static` takes those of the included models with --variants.
+
+    With --json: model, kind, goal, budget, data, batches, bytes, device, machine, onnxruntime, target, web, files, verdicts (tag, rung,
+    what, kept, words, bytes, transferred, score, speed by batch size: ratio, noise, original, variant; rows_alone, file).
     """
     if report is not None and not report.parent.is_dir():
         raise InputError(f"the folder {report.parent} does not exist: make it, or give another --report")
@@ -118,20 +142,23 @@ def optimize_command(
             budget=budget,
             data=data,
             calibration=calibration,
-            batches=tuple(batch or (1, 64)),
+            batches=tuple(batch) if batch else None,
             folder=out,
             seconds=seconds,
             samples=samples,
             device=device,
+            target=target or "",
+            ort_web=ort_web,
             progress=lambda tag: status.update(f"trying {tag}"),
             tried=tried,
         )
     folder = result.files[0].parent if result.files else out
     stem = result.model.removesuffix(".onnx")
-    name = f"{stem}.optimize.json" if device == "cpu" else f"{stem}.optimize-{device}.json"
-    target = report or (folder / name if folder is not None else None)
-    if target is not None:
-        write_json(target, result.to_json())
+    where = target or ("" if device == "cpu" else device)
+    name = f"{stem}.optimize-{where}.json" if where else f"{stem}.optimize.json"
+    place = report or (folder / name if folder is not None else None)
+    if place is not None:
+        write_json(place, result.to_json())
     if plot is not None:
         save_chart(result, plot)
     if as_json:
@@ -139,7 +166,10 @@ def optimize_command(
         return
     _print(result)
     if result.files:
-        print_next(command("check", str(result.files[0])), command("tune", model))
+        made = str(result.files[0])
+        print_next(
+            command("check", made), command("embed", made, "--lang", "web", "-o", f"{stem}-web") if target else command("tune", model)
+        )
         return
     stdout().print(plain(f"nothing was kept{_nearest(result)}"), soft_wrap=True)
 
@@ -155,13 +185,17 @@ def _nearest(result: Optimized) -> str:
 
 def _print(result: Optimized) -> None:
     speeds = tuple(f"× batch {batch}" for batch in result.batches)
-    table = new_table("candidate", *speeds, "size", "verdict", right=(*speeds, "size"), title=f"{plain(result.model)}: {result.goal}")
+    size = "with gzip" if result.target else "size"
+    table = new_table("candidate", *speeds, size, "verdict", right=(*speeds, size), title=f"{plain(result.model)}: {result.goal}")
     for verdict in result.verdicts:
-        size = "" if verdict.bytes is None else human_bytes(verdict.bytes)
-        table.add_row(plain(verdict.name), *(_ratio(verdict, batch) for batch in result.batches), size, plain(_words(verdict)))
+        count = verdict.transferred if result.target else verdict.bytes
+        bytes_ = "" if count is None else human_bytes(count)
+        table.add_row(plain(verdict.name), *(_ratio(verdict, batch) for batch in result.batches), bytes_, plain(_words(verdict)))
     console = stdout()
     console.print(table)
     console.print(plain(f"budget {result.budget}; {result.data}; {result.machine}, ONNX Runtime {result.onnxruntime}"), soft_wrap=True)
+    if result.web:
+        console.print(plain(result.web), soft_wrap=True)
 
 
 def _ratio(verdict: Verdict, batch: int) -> str:

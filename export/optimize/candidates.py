@@ -6,7 +6,7 @@ import contextlib
 import functools
 import io
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from onnxferry.export.optimize.rewrites.quantize import convolutional_layers, dy
 from onnxferry.export.optimize.rewrites.quantize_text import eight_bit_loop, eight_bit_reading
 from onnxferry.export.optimize.rewrites.upsampling import join_upsampling, split_transposed_convolutions
 from onnxferry.export.optimize.samples import Samples
+from onnxferry.runtime.artifact.variants import WEB
 from onnxferry.runtime.kinds import Kind
 
 
@@ -92,6 +93,11 @@ def candidates_for(model: onnx.ModelProto, kind: Kind, goal: str, calibration: S
         if exact is not None:
             found.append(Candidate("float16", "float16 after exact rewrites", lambda: float16(exact), rung="exact"))
     return found
+
+
+def for_web(found: Sequence[Candidate]) -> list[Candidate]:
+    """The same as candidates of one file, for the browser. Code there runs no rows one by one."""
+    return [replace(each, tag=WEB, rung=f"{each.tag} {each.rung}".strip()) for each in found if not each.rows_alone]
 
 
 def rewritten(model: onnx.ModelProto) -> onnx.ModelProto | None:

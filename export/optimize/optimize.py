@@ -7,13 +7,12 @@ for verdict in result.verdicts:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import math
 import os
-import statistics
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +23,30 @@ from onnxferry.export.graphs.reading import load_onnx
 from onnxferry.export.graphs.writer import checked_target, write_artifact
 from onnxferry.export.optimize.backends import entry, golden_rms, larger, on_openvino, rms_of
 from onnxferry.export.optimize.budget import Budget, Judge, parse_budget
-from onnxferry.export.optimize.candidates import Candidate, candidates_for
+from onnxferry.export.optimize.candidates import Candidate, candidates_for, for_web
 from onnxferry.export.optimize.samples import SCORED, Samples, samples_for
-from onnxferry.export.optimize.score import Score, needed_budget, outputs_of, score, written_score
+from onnxferry.export.optimize.score import outputs_of, score, written_score
 from onnxferry.export.optimize.timing import Speed, compare_speed, machine_name, ort_version, rotating
+from onnxferry.export.optimize.verdict import Verdict, better
+from onnxferry.export.optimize.web import WebBench, web_bench
 from onnxferry.runtime.artifact.comparison import absolute_difference
 from onnxferry.runtime.artifact.contract import Contract, Golden, kind_of
 from onnxferry.runtime.artifact.tolerances import Tolerance, golden_tolerance, rms_limits
+from onnxferry.runtime.artifact.variants import WEB
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.engine.backends.choose import OPENVINO, AnyEngine
 from onnxferry.runtime.engine.backends.openvino import OpenVINOEngine
 from onnxferry.runtime.engine.engine import Engine, PlacementWarning
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import InputError, OnnxFerryError, first_line
-from onnxferry.runtime.formats import json_safe
 from onnxferry.runtime.kinds import MODEL, Kind
 from onnxferry.runtime.onnx_file.reader import file_sha256, read_model
 
 GOALS = ("faster", "smaller")
+
+
+TARGETS = ("", WEB)
+"""Where a variant is to run: "" for here, or the browser."""
 
 
 DEVICES = ("cpu", "cuda")
@@ -53,45 +58,6 @@ MIN_SMALLER = 0.95
 
 WRITTEN = 32
 """Bytes that a text generator writes a run when it is timed."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The result of one candidate, and why it was kept or not."""
-
-    tag: str
-    what: str
-    kept: bool
-    words: str
-    bytes: int | None = None
-    score: Score | None = None
-    speed: Mapping[int, Speed] = field(default_factory=dict)  # by batch size
-    rows_alone: bool = False
-    file: str = ""  # name of what was written
-    rung: str = ""  # how much of the model it takes, where several share a tag
-    precision: str = ""  # of the same graph on OpenVINO; "" for ONNX Runtime
-    rms: Mapping[str, float] = field(default_factory=dict)  # by output, of the differences where it was scored, as a share of it
-
-    @property
-    def name(self) -> str:
-        """Tag and rung, for display."""
-        return f"{self.tag} ({self.rung})" if self.rung else self.tag
-
-    @property
-    def needs(self) -> str:
-        """The budget that it would be inside of, where it is outside of the given one: ``rtol 2e-3``; "" for any other."""
-        return "" if self.score is None or self.score.inside else needed_budget(self.score)[0]
-
-    @property
-    def needs_size(self) -> float:
-        """To compare what candidates need: the smaller, the less."""
-        return math.inf if self.score is None else needed_budget(self.score)[1]
-
-    def to_json(self) -> dict[str, Any]:
-        """As strict JSON: a score that is not finite is null."""
-        speed = {str(b): dataclasses.asdict(s) for b, s in self.speed.items()}
-        score = None if self.score is None else dataclasses.asdict(self.score)
-        return dataclasses.asdict(self) | {"speed": speed, "score": json_safe(score)}
 
 
 @dataclass(frozen=True)
@@ -108,6 +74,8 @@ class Optimized:
     device: str
     machine: str
     onnxruntime: str
+    target: str
+    web: str  # where variants for the browser were timed, or why not; "" for others
     verdicts: tuple[Verdict, ...]
     files: tuple[Path, ...]
 
@@ -132,6 +100,7 @@ class _Bench:
     seconds: float
     size: int
     device: str
+    web: WebBench | None
 
     def text(self) -> bool:
         return self.kind.returns == "text"
@@ -140,15 +109,17 @@ class _Bench:
 def optimize(
     model: str | os.PathLike[str],
     *,
-    goal: str = "faster",
+    goal: str | None = None,
     budget: str | Judge | Budget | None = None,
     data: str | os.PathLike[str] | None = None,
     calibration: str | os.PathLike[str] | None = None,
-    batches: Sequence[int] = (1, 64),
+    batches: Sequence[int] | None = None,
     folder: str | os.PathLike[str] | None = None,
     seconds: float = 1.0,
     samples: int = SCORED,
     device: str = "cpu",
+    target: str = "",
+    ort_web: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] | None = None,
     tried: Callable[[Verdict], None] | None = None,
 ) -> Optimized:
@@ -158,7 +129,12 @@ def optimize(
     ``data``: what is scored on: a named set, a folder of images, an .npz, for text a file; its training part (or first half)
     calibrates unless ``calibration`` is given. ``folder``: made if need be; None for the model's own. ``seconds``: of timing, a
     candidate and batch size. ``samples``: scored at most.
+    ``goal``: ``"faster"`` (the default) or ``"smaller"``. ``batches``: 1 and 64 if not given.
     ``device``: ``"cpu"`` or ``"cuda"``, where everything is scored and timed; a certificate holds for that device alone.
+    ``target``: ``"web"`` for the browser, which has a goal of its own: the smallest download (with gzip) that is not slower there. It is
+    scored here; its golden samples are replayed and it is timed, at batch size 1 if no others are given, in onnxruntime-web in Node.js.
+    ``ort_web``: an unpacked npm package onnxruntime-web; npm fetches it if not given. Without it or Node.js nothing is timed, and what
+    is known to be slow there is refused. The smallest is written as ``NAME.web.onnx``.
     ``progress``: called with the name of each candidate before it is tried, ``tried`` with its verdict after, which a better candidate
     may still change to one that is not kept.
     Kept is what is inside the budget and faster by more than the noise at one of ``batches`` at least (goal ``smaller``: smaller
@@ -167,6 +143,14 @@ def optimize(
     Raises InputError, DataError, ArtifactError for what makes no sense, DeviceError where the device cannot be used; a candidate
     that fails is a verdict, no error.
     """
+    if target not in TARGETS:
+        raise InputError(f"the target must be {WEB}, got {target!r}")
+    if target == WEB and (goal is not None or device != "cpu"):
+        raise InputError("the target web has a goal of its own, and all else runs on the CPU; leave out the goal and the device")
+    if target != WEB and ort_web is not None:
+        raise InputError("onnxruntime-web is for the target web; give that target too, or leave it out")
+    goal = goal or "faster"
+    batches = batches if batches is not None else (1,) if target else (1, 64)
     if goal not in GOALS:
         raise InputError(f"the goal must be {' or '.join(GOALS)}, got {goal!r}")
     if not batches or any(isinstance(b, bool) or not isinstance(b, int) or not 1 <= b <= 65536 for b in batches):
@@ -175,7 +159,8 @@ def optimize(
         raise InputError(f"the device must be {' or '.join(DEVICES)}, got {device!r}")
     path = find_model(model)
     asked = parse_budget(budget) if budget is not None else None
-    with Engine(path, device=device) as engine:
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(Engine(path, device=device))
         contract = engine.contract or Contract(kind=MODEL.name, name=path.stem)
         if contract.certificate:
             raise InputError(f"{path.name} is a variant itself; optimize the original, {contract.name}.onnx")
@@ -186,27 +171,30 @@ def optimize(
         asked = asked or parse_budget(kind.budget)
         asked.check_kind(kind)
         first, second = samples_for(engine, kind, data, calibration, samples)
-        target = _made(path.parent if folder is None else Path(folder))
+        beside = _made(path.parent if folder is None else Path(folder))
         if kind.returns == "text":
             second = Samples({**second.feeds, "uniforms": np.zeros((len(second), 0), np.float32)}, second.words)
         # Rows longer than one take the original's own batches: its answers do not depend on them.
         expected = outputs_of(engine, second.feeds)
-        bench = _Bench(engine, kind, goal, asked, first, second, expected, tuple(sorted(set(batches))), seconds, _size(path), device)
         source = load_onnx(path)
         del source.metadata_props[:]  # the contract's defaults stand in the graph again, and a candidate has no contract yet
+        web = stack.enter_context(web_bench(path, source, contract, None if ort_web is None else Path(ort_web))) if target else None
+        sizes = tuple(sorted(set(batches)))
+        bench = _Bench(engine, kind, target or goal, asked, first, second, expected, sizes, seconds, _size(path), device, web)
         found = []
-        for candidate in candidates_for(source, kind, goal, first, device):
+        candidates = candidates_for(source, kind, "smaller" if target else goal, first, device)
+        for candidate in for_web(candidates) if target else candidates:
             if progress is not None:
                 progress(f"{candidate.tag} {candidate.rung}".strip())
             found.append(_tried(candidate, bench, contract))
             if tried is not None:
                 tried(found[-1][0])
         digest = file_sha256(path)
-        verdicts, files = _written(found, bench, contract, digest, path, target)
+        verdicts, files = _written(found, bench, contract, digest, path, beside)
     return Optimized(
         model=path.name,
         kind=contract.kind,
-        goal=goal,
+        goal=bench.goal,
         budget=asked.words,
         data=second.words,
         batches=bench.batches,
@@ -214,6 +202,8 @@ def optimize(
         device=device,
         machine=machine_name(device),
         onnxruntime=ort_version(),
+        target=target,
+        web="" if bench.web is None else bench.web.words,
         verdicts=verdicts,
         files=files,
     )
@@ -269,16 +259,23 @@ def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
             if isinstance(samples, str):
                 return no(samples, **facts)
             facts["rms"] = larger(facts["rms"], golden_rms(engine, samples[0]))
-            speed = {batch: _speed(bench, engine, batch, candidate.rows_alone) for batch in bench.batches}
+            if bench.web is None:
+                facts["speed"] = {batch: _speed(bench, engine, batch, candidate.rows_alone) for batch in bench.batches}
+            else:
+                certificate = {} if bench.text() else {"rms": facts["rms"]}
+                certified = contract.replace(goldens=samples[0], tolerances=samples[1], certificate=certificate)
+                refused, found = bench.web.judged(model, certified, {batch: _feeds(bench, batch) for batch in bench.batches}, bench.seconds)
+                facts |= found
+                if refused:
+                    return no(refused, **facts)
     except OnnxFerryError as error:
         return no(str(error).splitlines()[0])
     except Exception as error:  # noqa: BLE001 (a tool that fails on this model is the verdict of that candidate)
         return no(f"could not be made: {type(error).__name__}: {first_line(error, 'no reason given')}")
-    facts["speed"] = speed
     if bench.goal == "smaller":
         if len(payload) > MIN_SMALLER * bench.size:
             return no(f"not smaller: {len(payload)} bytes, the original {bench.size}", **facts)
-    elif not any(each.faster for each in speed.values()):
+    elif bench.goal == "faster" and not any(each.faster for each in facts["speed"].values()):
         return no("not faster than the original by more than the noise", **facts)
     named: dict[str, Any] = {"rows_alone": candidate.rows_alone, "rung": candidate.rung, "precision": candidate.precision}
     verdict = Verdict(candidate.tag, candidate.what, True, scored.words, **named, **facts)
@@ -292,12 +289,16 @@ def _opened(payload: bytes, candidate: Candidate, bench: _Bench) -> AnyEngine:
 
 
 def _speed(bench: _Bench, engine: AnyEngine, batch: int, rows_alone: bool) -> Speed:
+    return compare_speed(bench.original, engine, _feeds(bench, batch), rows_alone=rows_alone, seconds=bench.seconds)
+
+
+def _feeds(bench: _Bench, batch: int) -> list[dict[str, np.ndarray]]:
+    """What is timed at that batch size."""
     if not bench.text():
-        return compare_speed(bench.original, engine, rotating(bench.samples.feeds, batch), rows_alone=rows_alone, seconds=bench.seconds)
+        return rotating(bench.samples.feeds, batch)
     prompts = rotating({"prompt": bench.samples.feeds["prompt"][:, :16]}, batch, count=4)
     rng = np.random.default_rng(batch)
-    feeds = [{**each, "uniforms": rng.random((batch, WRITTEN), dtype=np.float32)} for each in prompts]
-    return compare_speed(bench.original, engine, feeds, rows_alone=rows_alone, seconds=bench.seconds)
+    return [{**each, "uniforms": rng.random((batch, WRITTEN), dtype=np.float32)} for each in prompts]
 
 
 def _goldens(
@@ -344,9 +345,9 @@ def _written(
         if not verdict.kept or model is None:
             verdicts.append(verdict)
             continue
-        better = _better(verdict, alive, bench.goal)
-        if better is not None:
-            verdicts.append(dataclasses.replace(verdict, kept=False, words=f"inside, but {better.name} beats it: {verdict.words}"))
+        winner = better(verdict, alive, bench.goal)
+        if winner is not None:
+            verdicts.append(dataclasses.replace(verdict, kept=False, words=f"inside, but {winner.name} beats it: {verdict.words}"))
             continue
         target = folder / f"{path.stem}.{verdict.tag}.onnx"
         elsewhere = {}
@@ -370,28 +371,6 @@ def _written(
     return tuple(verdicts), tuple(files)
 
 
-def _better(verdict: Verdict, alive: Sequence[Verdict], goal: str) -> Verdict | None:
-    """Who beats it, among all that may be kept; never everybody is beaten.
-
-    Of a tag's rungs one is enough: the one that is surely the fastest over all batch sizes. Between the best of each tag only what is
-    faster at every batch size beats: 8 bits may win with one image and lose with many. The smallest is one alone.
-    """
-    if goal == "smaller":
-        best = min(alive, key=lambda other: (other.bytes or 0, other.name))
-        return None if best is verdict else best
-    ranks = {tag: max((v for v in alive if v.tag == tag), key=lambda v: (_sure(v), v.name)) for tag in {v.tag for v in alive}}
-    best = ranks[verdict.tag]
-    if best is not verdict:
-        return best
-    others = (other for other in ranks.values() if all(other.speed[batch].ratio > verdict.speed[batch].ratio for batch in verdict.speed))
-    return next(others, None)
-
-
-def _sure(verdict: Verdict) -> float:
-    """Geometric mean of the ratios, each less twice its noise."""
-    return math.exp(statistics.fmean(math.log(max(s.ratio - 2 * s.noise, 0.01)) for s in verdict.speed.values()))
-
-
 def _certificate(verdict: Verdict, bench: _Bench, digest: str, backends: Mapping[str, Any]) -> dict[str, Any]:
     """The certificate, as the runtime reads it. ``backends``: what it says of others than the one that it was made for."""
     made = verdict.score
@@ -411,10 +390,11 @@ def _certificate(verdict: Verdict, bench: _Bench, digest: str, backends: Mapping
         "data": bench.samples.words,
         "speed": {str(batch): round(speed.ratio, 3) for batch, speed in verdict.speed.items()},
         "bytes": [bench.size, verdict.bytes],
-        "device": bench.device,
+        "device": WEB if bench.web is not None else bench.device,
         "machine": machine_name(bench.device),
         "onnxruntime": ort_version(),
         **own,
+        **({} if bench.web is None else {"web": bench.web.words, "transferred": [bench.web.original_bytes, verdict.transferred]}),
         **({"backends": dict(backends)} if backends else {}),
     }
     return {**certificate, "rows_alone": True} if verdict.rows_alone else certificate

@@ -37,14 +37,14 @@ def metadata_from_contract(contract: Contract) -> dict[str, str]:
         "tolerances": {name: [t.rtol, t.atol] for name, t in contract.tolerances.items()},
     }
     goldens = [
-        {"inputs": {k: _json_from_array(v) for k, v in g.inputs.items()}, "outputs": {k: _json_from_array(v) for k, v in g.outputs.items()}}
+        {"inputs": {k: json_from_array(v) for k, v in g.inputs.items()}, "outputs": {k: json_from_array(v) for k, v in g.outputs.items()}}
         for g in contract.goldens
     ]
     metadata = {
         "onnxferry.schema": str(contract.schema),
         "onnxferry.contract": _dumps("labels and options", about),
         "onnxferry.goldens": _dumps("goldens", goldens),
-        DEFAULTS_KEY: _dumps("defaults", {name: _json_from_array(array) for name, array in contract.defaults.items()}),
+        DEFAULTS_KEY: _dumps("defaults", {name: json_from_array(array) for name, array in contract.defaults.items()}),
         "onnxferry.provenance": _dumps("provenance", dict(contract.provenance)),
         "onnxferry.metrics": _dumps("metrics", dict(contract.metrics)),
         "onnxferry.parity": _dumps("parity", dict(contract.parity)),
@@ -209,7 +209,8 @@ def _goldens(metadata: Mapping[str, str]) -> tuple[Golden, ...]:
     return tuple(goldens)
 
 
-def _json_from_array(array: np.ndarray) -> dict[str, Any]:
+def json_from_array(array: np.ndarray) -> dict[str, Any]:
+    """As an array stands in a contract. Raises ArtifactError for a dtype that none has."""
     array = np.asarray(array, order="C")  # ascontiguousarray would give a scalar an axis
     if is_text(array):
         return {"dtype": TEXT, "shape": list(array.shape), "data": array.ravel().tolist()}

@@ -27,6 +27,10 @@ DECODER = "decoder"
 """Never a variant's tag: ``NAME.decoder.onnx`` is the other half of an autoencoder."""
 
 
+WEB = "web"
+"""Tag, and device, of the variant for the browser: ``onnxferry optimize NAME --target web``."""
+
+
 _TAG = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 
@@ -108,6 +112,11 @@ def variants_beside(model: Path | Description, limits: Limits | None = None) -> 
         except OnnxFerryError as error:
             ignored.append(Ignored(tag, file, str(error).partition("\n")[0]))
     return tuple(variants), tuple(ignored)
+
+
+def certified_variant(file: Path, original: Path, tag: str, limits: Limits | None = None) -> Variant:
+    """A file as a variant of an original that may lie elsewhere. Raises ArtifactError with the reason where it is none."""
+    return _variant(tag, describe(file, limits), describe(original, limits))
 
 
 def variants_of(path: Path, tag: str, limits: Limits | None = None) -> dict[Path, Variant]:

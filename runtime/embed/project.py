@@ -22,16 +22,15 @@ from pathlib import Path
 
 from onnxferry.runtime.artifact.contract import GOLDEN_DTYPES, TEXT, Contract, kind_of
 from onnxferry.runtime.artifact.describe import Description, describe
+from onnxferry.runtime.artifact.variants import WEB, certified_variants
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.embed.examples import example
+from onnxferry.runtime.embed.web_runtime import SLOW, VERSION, lacking
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.onnx_file.reader import file_sha256
 
 _NEWEST_OPSET = 23
 """Of ONNX's own operators, in the oldest ONNX Runtime that the projects take."""
-
-
-_SLOW_IN_WEB = "com.microsoft::MatMulNBits"
 
 
 _NOT_OURS = ".template"
@@ -132,7 +131,8 @@ class Project:
 def write_project(model: str | os.PathLike[str], language: str, folder: str | os.PathLike[str]) -> Project:
     """Writes a project for ``language``, a name of :data:`LANGUAGES`, into ``folder``, which is made and must be empty.
 
-    ``model``: an artifact's file or the name of a shipped one. Raises InputError for a file without a contract, for one that the
+    ``model``: an artifact's file or the name of a shipped one; for ``web``, its variant for the browser where one lies
+    beside it. Raises InputError for a file without a contract, for one that the
     language's ONNX Runtime cannot run, and for a folder that holds something; nothing is left behind then.
     """
     chosen = LANGUAGES.get(language)
@@ -146,7 +146,12 @@ def write_project(model: str | os.PathLike[str], language: str, folder: str | os
     contract = described.contract
     if contract is None:
         raise InputError(f"{path.name} has no contract, so a project could not verify it; `onnxferry export {path.name}` gives it one")
-    notes = _checked(described, contract, chosen)
+    notes: tuple[str, ...] = ()
+    if chosen.name == "web" and (variants := certified_variants(described, device=WEB)):
+        described = variants[0].file
+        notes = (f"{variants[0].path.name} is taken, which `onnxferry optimize --target web` made of {path.name}",)
+        path, contract = variants[0].path, described.contract or contract
+    notes += _checked(described, contract, chosen)
     values = _values(path, described, contract, chosen)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
@@ -186,9 +191,11 @@ def _checked(model: Description, contract: Contract, language: Language) -> tupl
         raise InputError(f"{where}: it has opset {summary.opsets['ai.onnx']}, and up to {_NEWEST_OPSET} runs there; export it with --opset")
     if language.name == "web" and model.weights:
         raise InputError(f"{where}: its weights lie in files of their own ({next(iter(model.weights)).name}), and a page loads one file")
-    if language.name == "web" and _SLOW_IN_WEB in summary.operators:
-        return (f"{_SLOW_IN_WEB.partition('::')[2]} (8-bit weights of text generators) is several times slower in a browser than float32",)
-    return ()
+    if language.name != "web":
+        return ()
+    if missing := lacking(summary.operators):
+        raise InputError(f"{where}: onnxruntime-web {VERSION} has no kernel for {', '.join(missing[:5])}; export the model without it")
+    return tuple(words for name, words in SLOW.items() if name in summary.operators)
 
 
 def _values(path: Path, model: Description, contract: Contract, language: Language) -> dict[str, str]:

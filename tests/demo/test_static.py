@@ -21,9 +21,9 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 from onnxferry.demo.images.content import figures
 from onnxferry.demo.images.uploads import framed_like_mnist
 from onnxferry.demo.static.build import MODELS, build_site
-from onnxferry.demo.static.web_runtime import VERSION
 from onnxferry.runtime import load
 from onnxferry.runtime.artifact.zoo import zoo_model
+from onnxferry.runtime.embed.web_runtime import VERSION
 from onnxferry.runtime.images.photo import without_background
 from tests.npm import node_modules
 

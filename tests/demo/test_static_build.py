@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import onnx
 import pytest
 
-from onnxferry.demo.static import build, web_runtime
+from onnxferry.demo.static import build
 from onnxferry.demo.words.catalogue import LANGUAGES
+from onnxferry.runtime.artifact.zoo import zoo_model
 from onnxferry.runtime.cli.main import main
+from onnxferry.runtime.embed import web_runtime
+from onnxferry.runtime.onnx_file.reader import read_model
 
 
 @pytest.fixture
@@ -54,6 +59,9 @@ def test_every_file_is_listed_with_its_hash_and_no_other_host_is_named(
     assert f'data-version="{manifest["version"]}"' in files["index.html"].decode()
     assert str(manifest["version"]) in files["sw.js"].decode()
     assert "MIT License" in files["ort/LICENSE"].decode()
+    preloaded = re.findall(r'rel="modulepreload" href="(.+?)"', files["index.html"].decode())
+    workers = {"worker.mjs", "files.mjs", "engine.mjs", "modules/artifact.mjs"}
+    assert set(preloaded) == {name for name in files if name.endswith(".mjs") and not name.startswith("ort/")} - workers
     ours = {
         name: data.decode() for name, data in files.items() if name.endswith((".mjs", ".js", ".html", ".css")) and "catalogue" not in name
     }
@@ -107,11 +115,43 @@ def test_what_cannot_be_written_or_had_is_one_line(
     assert "does not exist" in says("--static", str(tmp_path / "none" / "site"), *ort)
     assert "no such folder" in says("--static", str(tmp_path / "site"), "--ort-web", str(tmp_path / "none"))
     assert "--ort-web is for --static" in says(*ort)
+    assert "--variants is for --static" in says("--variants", str(tmp_path))
     assert "leave out --port" in says("--static", str(tmp_path / "site"), "--port", "8600")
     assert "--static is empty" in says("--static", "")
     monkeypatch.setattr(web_runtime.shutil, "which", lambda _: None)
     assert "npm is not installed: install Node.js, or give an unpacked package: --ort-web" in says("--static", str(tmp_path / "site"))
     assert not (tmp_path / "site").exists()
+
+
+def test_variants_for_the_browser_take_the_place_of_the_included_files(
+    stand_in: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site, variants = tmp_path / "site", tmp_path / "variants"
+    variants.mkdir()
+    arguments = ["demo", "--static", str(site), "--ort-web", str(stand_in), "--variants", str(variants)]
+    assert main(arguments) == 1
+    assert "none of digits.web.onnx, fashion.web.onnx" in capsys.readouterr().err
+    original = zoo_model("digits").path
+    certified = read_model(original.with_name("digits.int8.onnx")).metadata
+    certificate = json.loads(certified["onnxferry.certificate"])
+    place = variants / "digits.web.onnx"
+    shutil.copy(original.with_name("digits.int8.onnx"), place)
+    assert main(arguments) == 1  # certified, and for another use
+    assert (
+        "digits.web.onnx is no variant of the included model: its certificate is for a variant 'int8', not 'web'" in capsys.readouterr().err
+    )
+    assert not site.exists()
+    model = onnx.load(place)
+    for pair in model.metadata_props:
+        if pair.key == "onnxferry.certificate":
+            pair.value = json.dumps(certificate | {"variant": "web", "device": "web"})
+    onnx.save(model, place)
+    assert main(arguments) == 0
+    assert (site / "models" / "digits.web.onnx").read_bytes() == place.read_bytes()
+    assert not (site / "models" / "digits.int8.onnx").exists()
+    models = document(site / "catalogue.mjs")["models"]
+    assert isinstance(models, dict)
+    assert (models["digits"], models["fashion"]) == ("models/digits.web.onnx", "models/fashion.int8.onnx")
 
 
 def npm(folder: Path, script: str) -> str:

@@ -16,10 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxferry.export.optimize import backends as backends_module
 from onnxferry.export.optimize import optimize as module
 from onnxferry.export.optimize.budget import parse_budget
-from onnxferry.export.optimize.optimize import Verdict, optimize
+from onnxferry.export.optimize.optimize import optimize
 from onnxferry.export.optimize.rewrites.quantize import count_int8, dynamic_lstm, float16_storage, static_int8
 from onnxferry.export.optimize.score import Score, needed_budget, score
 from onnxferry.export.optimize.timing import Speed
+from onnxferry.export.optimize.verdict import Verdict, better
 from onnxferry.runtime import load
 from onnxferry.runtime.artifact.comparison import rms_share
 from onnxferry.runtime.artifact.contract import Contract
@@ -346,10 +347,10 @@ def kept(name: str, ratio: float, noise: float, size: int = 100) -> Verdict:
 def test_somebody_is_never_beaten() -> None:
     """int8/conv is surer than int8/all, which is faster than exact, which is faster than int8/conv."""
     alive = [kept("int8/conv", 1.40, 0.01), kept("int8/all", 1.50, 0.10), kept("exact", 1.45, 0.01)]
-    assert [v.name for v in alive if module._better(v, alive, "faster") is None] == ["exact"]
+    assert [v.name for v in alive if better(v, alive, "faster") is None] == ["exact"]
     alive = [kept("int8/conv", 1.60, 0.01, 60), kept("int8/all", 1.50, 0.01, 50), kept("exact", 1.45, 0.01, 50)]
-    assert [v.name for v in alive if module._better(v, alive, "faster") is None] == ["int8 (conv)"]
-    assert [v.name for v in alive if module._better(v, alive, "smaller") is None] == ["exact"]
+    assert [v.name for v in alive if better(v, alive, "faster") is None] == ["int8 (conv)"]
+    assert [v.name for v in alive if better(v, alive, "smaller") is None] == ["exact"]
 
 
 def test_the_weights_beside_a_file_count(network: Path) -> None:

@@ -92,7 +92,8 @@ export function readContract(bytes) {
   };
 }
 
-function decode({ dtype, shape, data }) {
+/** An array as a contract has it, its data in base64. */
+export function decode({ dtype, shape, data }) {
   if (dtype === "str") return { dtype, shape, data };
   const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
   return { dtype, shape, data: new ARRAYS[dtype](bytes.buffer) }; // little-endian, as every machine that runs JavaScript today

@@ -1,4 +1,4 @@
-"""The three files of onnxruntime-web that a page needs, from its npm package: pinned by version and by SHA-256.
+"""onnxruntime-web: the three files that a page needs, from its npm package, pinned by version and by SHA-256; what it lacks and is slow at.
 
 They are fetched once with npm and kept in the user's cache folder. onnxruntime-web is Microsoft's, under the MIT License.
 """
@@ -11,12 +11,13 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from onnxferry.runtime.errors import DataError, InputError, InputNotFoundError
 from onnxferry.runtime.files import cache_folder, written_whole
+from onnxferry.runtime.onnx_file.summary import OPERATOR_DOMAINS
 
 PACKAGE = "onnxruntime-web"
 
@@ -60,6 +61,39 @@ OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
 SOFTWARE.
 """
 """The npm package has no licence file of its own: this is the repository's."""
+
+
+SLOW: Mapping[str, str] = MappingProxyType(
+    {"com.microsoft::MatMulNBits": "MatMulNBits (8-bit weights of text generators) is several times slower in a browser than float32"}
+)
+"""Operators that have no fast kernel for WebAssembly, with the words for it. Source: tests/bench/table_runtimes.py."""
+
+
+_DOMAINS = ("ai.onnx", "ai.onnx.ml", "com.microsoft")
+
+
+_NEWER = frozenset(
+    {
+        *("BranchwiseRMSNorm", "DynamicSparseAttention", "HyperConnectionPostMix", "HyperConnectionPreMix", "PackedSparseAttentionIndexer"),
+        *("ScaledSiLU", "SparseAttentionIndexer", "SparsePagedAttention", "VarlenNGramHashMapping"),
+    }
+)
+"""Operators of com.microsoft that ONNX Runtime 1.31 knows and onnxruntime-web 1.30 does not: one graph of each was opened in both. Of
+ai.onnx and ai.onnx.ml it runs what ONNX Runtime's CPU provider runs; of ONNX Runtime's other domains nothing."""
+
+
+def lacking(operators: Iterable[str]) -> list[str]:
+    """Those of ``operators``, "domain::operator", that onnxruntime-web has no kernel for.
+
+    lacking(["ai.onnx::Conv", "com.microsoft.nchwc::Conv"])    # ["com.microsoft.nchwc::Conv"]
+    """
+    return [name for name in operators if _lacks(*name.split("::", 1))]
+
+
+def _lacks(domain: str, operator: str) -> bool:
+    if domain in _DOMAINS:
+        return domain == "com.microsoft" and operator in _NEWER
+    return domain.startswith(OPERATOR_DOMAINS)  # the other domains are of the file's own functions
 
 
 _NPM_SECONDS = 600  # for 33 MB
@@ -123,9 +157,7 @@ def _fetched() -> dict[str, bytes]:
     otherwise = f"or give an unpacked package: --ort-web node_modules/{PACKAGE}"
     npm = shutil.which("npm")
     if npm is None:
-        raise DataError(
-            f"the static demo needs the npm package {PACKAGE}@{VERSION}, and npm is not installed: install Node.js, {otherwise}"
-        )
+        raise DataError(f"the npm package {PACKAGE}@{VERSION} is needed, and npm is not installed: install Node.js, {otherwise}")
     with tempfile.TemporaryDirectory(prefix="onnxferry-") as folder:
         command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--ignore-scripts", "--silent", "--pack-destination", folder]
         try:
