@@ -379,6 +379,11 @@ def test_files_that_do_not_arrive_whole_are_told(visitors) -> None:
     other.context.route("**/ort/ort.wasm.min.mjs", answered_with(lambda body: body[:20_000]))
     other.open()
     other.trouble("ort/ort.wasm.min.mjs arrived cut off: 20,000 of 50,126 bytes")
+    third = visitors()  # it is compiled while it arrives, and not run
+    third.context.route("**/ort/*.wasm", answered_with(lambda body: body[:5_000_000]))
+    third.open()
+    third.trouble("ort/ort-wasm-simd-threaded.wasm arrived cut off: 5,000,000 of 14,239,897 bytes")
+    assert [each for each in third.complaints if "uncaught" in each] == []
 
 
 @pytest.mark.parametrize(
