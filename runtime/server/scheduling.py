@@ -24,7 +24,7 @@ QUICK = 0.005
 """Seconds: what runs in less is run in the event loop where nothing else is there to do. Going to a thread and back would take as long."""
 
 _TRIED, _TRIED_AGAIN = 2, 16
-"""Quick runs in succession before a call is run in the event loop: at first, and after one that was not quick."""
+"""Quick runs before a call is run in the event loop: at first, and after one there that was not quick."""
 
 _MOST_KINDS = 256
 
@@ -102,12 +102,13 @@ class Scheduler:
         if self._quick.has(kind):
             begun = time.thread_time()  # a machine that is busy with other things does not make a call slow
             found = self.engine.run(feeds, outputs)
-            seconds = time.thread_time() - begun
+            if time.thread_time() - begun > QUICK:
+                self._quick.was_slow(kind)
         else:
             begun = time.perf_counter()
             found = await self.engine.arun(feeds, outputs)
-            seconds = time.perf_counter() - begun
-        self._quick.note(kind, seconds)
+            if time.perf_counter() - begun <= QUICK:  # longer says nothing: it may have waited
+                self._quick.was_quick(kind)
         return found
 
     def _dispatch_at(self, loop: asyncio.AbstractEventLoop, delay: float) -> None:
@@ -226,16 +227,17 @@ class _QuickCalls:
         """Whether calls of that kind may run in the event loop."""
         return self._left.get(kind) == 0
 
-    def note(self, kind: Hashable, seconds: float) -> None:
-        """A call has run."""
+    def was_quick(self, kind: Hashable) -> None:
+        """A call of that kind was, in a thread of the engine."""
         if kind is None:
             return
-        if seconds > QUICK:
-            self._left[kind] = _TRIED_AGAIN
-        else:
-            self._left[kind] = max(0, self._left.get(kind, _TRIED) - 1)
+        self._left[kind] = max(0, self._left.get(kind, _TRIED) - 1)
         if len(self._left) > _MOST_KINDS:
             del self._left[next(iter(self._left))]
+
+    def was_slow(self, kind: Hashable) -> None:
+        """A call of that kind held up the event loop."""
+        self._left[kind] = _TRIED_AGAIN
 
 
 class _Call:

@@ -6,10 +6,11 @@
 ``requests``: requests a second of ``clients`` connections that each wait for their answer (keep-alive), the median of rounds in turns, for
 an image of 28 x 28 as JSON and as raw bytes; ``p99_ms`` and ``server_cpu_ms``, the server's CPU time for a request, of the same rounds.
 CPU time depends less on what else the machine does. ``own_cost``: milliseconds of one client's request in raw bytes beyond ``Engine.run``;
-``run_share``: of that request's time, the run's. ``bare``: requests a second of one process whose model is next to nothing, so that parsing
-and writing is what is left; ``start_s``: seconds from the command to the first answer. ``text``: bytes a second that 32 clients get from
-``shakespeare``, with and without merging. ``memory``: resident megabytes (proportional set size, so that shared pages count once) of 1, 2
-and 4 workers, and of each one more. The client runs on the same machine and takes its share of the CPU.
+``cpu_ms`` and ``run_cpu_ms``: the CPU time of that request in the server, and of the bare run. ``bare``: CPU time of a request, by form,
+where the model is next to nothing, so that parsing and writing is what is left; ``start_s``: seconds from the command to the first answer.
+``text``: bytes a second that 32 clients get from ``shakespeare``, with and without merging. ``memory``: resident megabytes (proportional
+set size, so that shared pages count once) of 1, 2 and 4 workers, and of each one more. The client runs on the same machine and takes its
+share of the CPU.
 """
 
 from __future__ import annotations
@@ -181,21 +182,26 @@ def own_cost(seconds: float) -> dict[str, float]:
     """
     port, data, answers, runs = 8300, requests_of("onnxferry")["raw"], [], []
     opened = started(serve(port, "digits", "--batch", "off", "--threads", "1"), port)
-    with opened, load("digits", threads=1) as model, socket.create_connection(("127.0.0.1", port)) as connection:
+    with opened as pid, load("digits", threads=1) as model, socket.create_connection(("127.0.0.1", port)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         until = time.perf_counter() + 2 * seconds
+        before, run_cpu = cpu_seconds(pid), 0.0
         while time.perf_counter() < until:
             for _ in range(50):
                 begun = time.perf_counter()
                 connection.sendall(data)
                 read_answer(connection)
                 answers.append(time.perf_counter() - begun)
+            run_cpu -= time.thread_time()
             for _ in range(50):
                 begun = time.perf_counter()
                 model.engine.run({"image": IMAGE}, ["probabilities", "class_index"])
                 runs.append(time.perf_counter() - begun)
+            run_cpu += time.thread_time()
+        cpu = cpu_seconds(pid) - before
     asked, bare = statistics.median(answers), statistics.median(runs)
-    return {"request_ms": asked * 1e3, "run_ms": bare * 1e3, "own_ms": (asked - bare) * 1e3, "run_share": bare / asked}
+    times = {"request_ms": asked, "run_ms": bare, "own_ms": asked - bare, "cpu_ms": cpu / len(answers), "run_cpu_ms": run_cpu / len(runs)}
+    return {name: seconds * 1e3 for name, seconds in times.items()}
 
 
 def read_answer(connection: socket.socket) -> None:
@@ -212,7 +218,7 @@ def read_answer(connection: socket.socket) -> None:
 
 
 def without_a_model(clients: int, seconds: float) -> dict[str, float]:
-    """Requests a second, by form, where the model is one small operator; and how long a server takes to start."""
+    """Milliseconds of CPU time for a request, by form, where the model is one small operator; and how long a server takes to start."""
     import onnx
     from onnx import TensorProto, helper
 
@@ -224,10 +230,14 @@ def without_a_model(clients: int, seconds: float) -> dict[str, float]:
     file = Path(os.environ.get("TMPDIR", "/tmp")) / "onnxferry_bench_nothing.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), file)
     begun = time.perf_counter()
-    with started(serve(8303, f"digits={file}", "--batch", "off", "--threads", "1"), 8303):
-        start = time.perf_counter() - begun - 1  # which started() waits after the first answer
-        forms = requests_of("onnxferry", ["largest"])
-        return {form: drive(8303, data, clients, seconds)[0] for form, data in forms.items()} | {"start_s": start}
+    with started(serve(8303, f"digits={file}", "--batch", "off", "--threads", "1"), 8303) as pid:
+        found = {"start_s": time.perf_counter() - begun - 1}  # started() waits a second after the first answer
+        for form, data in requests_of("onnxferry", ["largest"]).items():
+            drive(8303, data, clients, 1)
+            before = cpu_seconds(pid)
+            rate, _, _ = drive(8303, data, clients, seconds)
+            found |= {f"{form} cpu_ms": (cpu_seconds(pid) - before) / (rate * seconds) * 1e3}
+        return found
 
 
 def text(clients: int, seconds: float) -> dict[str, float]:
