@@ -270,6 +270,28 @@ def test_a_page_says_what_is_wrong_with_its_file(web: Path, page, tmp_path: Path
         process.kill()
 
 
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--jitless", "this browser has no WebAssembly, or it is switched off"),
+        ("--no-enable-sse4-1", "this browser or processor has no WebAssembly SIMD"),
+    ],
+)
+def test_a_page_says_what_the_browser_lacks(web: Path, browser, chromium: str, flag: str, words: str, tmp_path: Path) -> None:
+    process, url = served(write_project("digits", "web", tmp_path / "p").folder, web)
+    running = browser.browser_type.launch(
+        executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--js-flags={flag}"]
+    )
+    try:
+        page = running.new_page()
+        page.goto(url)
+        page.wait_for_selector("#state.error", timeout=60_000)
+        assert page.text_content("#state") == f"Error: {words}, so no model can run here"
+    finally:
+        running.close()
+        process.kill()
+
+
 # Words that are a file's own
 
 

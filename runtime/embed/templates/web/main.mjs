@@ -28,7 +28,10 @@ try {
 }
 
 async function fetchModel(url) {
-  if (typeof WebAssembly !== "object") throw new Error("this browser has no WebAssembly");
+  if (typeof WebAssembly !== "object") throw new Error("this browser has no WebAssembly, or it is switched off, so no model can run here");
+  // A module with one function, i8x16.popcnt of a splat.
+  const simd = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11);
+  if (!WebAssembly.validate(simd)) throw new Error("this browser or processor has no WebAssembly SIMD, so no model can run here");
   const response = await fetch(url);
   if (!response.ok) throw new Error(`the model cannot be loaded: ${response.status} ${response.statusText}`);
   const bytes = new Uint8Array(await response.arrayBuffer());
