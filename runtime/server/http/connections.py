@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with bounds: connections, bytes of a request's head, and the time that a head may take."""
+"""uvicorn's HTTP protocol with bounds: connections, bytes of a head, the time that a head takes, and how slowly a client reads."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from onnxferry.runtime.server.options import ServeOptions
 
 _SLACK = 256 * 1024
 """Bytes that may come in one read beside a head: the body's, or the next request's."""
+
+
+_LEAST_READ = 16 * 1024
+"""Bytes of an answer that a client must take in ``header_timeout`` seconds."""
 
 
 class BoundedConfig(Config):
@@ -38,6 +42,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._again = False  # whether the request before this one came by this connection too
         self._lost: list[Callable[[], None]] = []  # called when the connection is lost
         self._timer: asyncio.TimerHandle | None = None
+        self._reading: asyncio.TimerHandle | None = None  # until the client must have taken some of an answer
         if len(self.connections) > self.config.bounds.max_connections:
             self._refuse(503, "Service Unavailable", "too many connections")
         else:
@@ -45,6 +50,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._done_waiting()
+        self._has_read()
         super().connection_lost(exc)
         for callback in list(self._lost):
             callback()
@@ -88,6 +94,30 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if not self.transport.is_closing():
             super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._must_read()
+
+    def resume_writing(self) -> None:
+        self._has_read()
+        super().resume_writing()
+
+    def _must_read(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._reading = self.loop.call_later(self.config.bounds.header_timeout, self._look_at_reader, left)
+
+    def _has_read(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
+    def _look_at_reader(self, before: int) -> None:
+        """Cuts the connection of a client that takes next to nothing: its answer would stay in memory."""
+        if before - self.transport.get_write_buffer_size() < _LEAST_READ:
+            self.transport.abort()
+        else:
+            self._must_read()
 
     def _is_lone(self) -> bool:
         """Whether this connection's request is the only one, and so was the one before it: two clients in turns are not alone."""

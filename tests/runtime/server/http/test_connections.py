@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -83,5 +83,33 @@ def test_a_connection_whose_bytes_become_no_request_is_closed(bytes_sent: bytes)
                     left = await reader.read()
                 assert left == b"" or left.startswith(b"HTTP/1.1 408 ")
                 writer.close()
+
+    asyncio.run(main())
+
+
+def test_a_client_that_never_reads_is_cut_off_and_one_that_reads_slowly_is_not() -> None:
+    size = 32 * 2**20
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    async def main() -> None:
+        async with listening(app, header_timeout=1.0) as port:
+            never, slow = [await asyncio.open_connection("127.0.0.1", port, limit=2**16) for _ in range(2)]
+            for _, writer in (never, slow):
+                writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            await slow[0].readuntil(b"\r\n\r\n")
+            left = size
+            for _ in range(10):  # longer than the time that a client may take nothing
+                left -= len(await slow[0].readexactly(2**20))
+                await asyncio.sleep(0.3)
+            left -= len(await slow[0].readexactly(left))
+            assert left == 0
+            got = 0
+            with suppress(ConnectionResetError):
+                while piece := await never[0].read(2**20):
+                    got += len(piece)
+            assert got < size
 
     asyncio.run(main())

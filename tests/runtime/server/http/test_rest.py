@@ -294,3 +294,20 @@ def test_parameters_of_a_text_beside_it_count_too(client: TestClient) -> None:
     assert client.post(url, json={"text_input": "To be", "seed": 3, "parameters": {"max_tokens": 5}}).json()["text_output"] == expected
     assert "give it once" in client.post(url, json={**asked, "seed": 4}).json()["error"]
     assert "unknown parameter 'max_new_tokens'" in client.post(url, json={"text_input": "a", "max_new_tokens": 5}).json()["error"]
+
+
+def test_a_request_is_a_span_of_the_callers_trace(client: TestClient) -> None:
+    pytest.importorskip("opentelemetry.sdk.trace", reason="OpenTelemetry is not installed")
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    client.get("/v2/models/digits", headers={"traceparent": f"00-{'1' * 32}-{'2' * 16}-01"})
+    (span,) = exporter.get_finished_spans()
+    assert (span.name, span.kind) == ("GET /v2/models/digits", trace.SpanKind.SERVER)
+    assert (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}") == ("1" * 32, "2" * 16)
