@@ -179,14 +179,17 @@ def _plan(
         plan = next((plan for plan in plans if set(plan.source.output_names) <= set(names)), plans[0])
         return plan, given_cases(plan)
     task = _task(engine)
-    if task is not None:
+    if task is not None and task.image is not None:
         (plan,) = chosen.plans(None, dataclasses.replace(task, signature=asked.signature, python=asked.python), path)
         return plan, given_cases(plan)[:1]
     example = next(iter(samples), None) or example_inputs(engine.inputs)
     axes = {name: {**places, **(named or {}).get(name, {})} for name, places in _dynamic_axes(engine).items()}
     (plan,) = chosen.plans(example, dataclasses.replace(asked, dynamic_shapes=axes), path)
     own = plan.source.output_names
-    if set(own) != set(names) and len(own) == len(names) and chosen.takes("output_names"):
+    if task is not None and set(own) != set(names) and task.scores in own:  # the classes are the file's
+        task = dataclasses.replace(task, signature=asked.signature, python=asked.python, dynamic_shapes=axes)
+        (plan,) = chosen.plans(example, task, path)
+    elif set(own) != set(names) and len(own) == len(names) and chosen.takes("output_names"):
         (plan,) = chosen.plans(example, dataclasses.replace(asked, dynamic_shapes=axes, output_names=names), path)
     unknown = sorted({spec.name for spec in plan.source.inputs} - {spec.name for spec in (*engine.inputs, *engine.optional_inputs)})
     if unknown:
@@ -201,11 +204,11 @@ def _task(engine: Engine) -> ExportOptions | None:
     """The image in front of the model and the classes behind it, as the contract says that the export put them; None if there are none."""
     contract = engine.contract
     found = contract.options.get("image_input") if contract else None
-    if contract is None or not isinstance(found, Mapping):
+    if contract is None or not (isinstance(found, Mapping) or (contract.labels and "activation" in contract.options)):
         return None
     activation, scores = contract.options.get("activation"), contract.options.get("scores")
     return ExportOptions(
-        image=ImageInput.from_json(found),
+        image=ImageInput.from_json(found) if isinstance(found, Mapping) else None,
         labels=contract.labels or None,
         activation=activation if isinstance(activation, str) else "auto",
         scores=scores if isinstance(scores, str) else None,

@@ -133,7 +133,7 @@ FRAMEWORKS = (
         "keras",
         (".keras",),
         "onnxferry.export.sources.keras:plans",
-        COMPARED | {"opset", "strict_nonfinite"},
+        COMPARED | {"opset", "strict_nonfinite", "python"},
         "keras",
     ),
     # After Keras: the models of its TensorFlow backend have TensorFlow's classes too.
@@ -164,7 +164,7 @@ HINTS = {
     "labels": "a run has its own",
     "image": "a run prepares its images itself",
     "signature": "it chooses one of the signatures of a TensorFlow model",
-    "python": "it names the environment in which a TensorFlow model is run",
+    "python": "it names the environment in which TensorFlow runs a model of its own, or a Keras file with tables for text",
     "bits": "it is for text generators and translators that were trained with onnxferry; for other models, see onnxferry optimize",
 }
 

@@ -40,9 +40,17 @@ STEPS = 7
 
 
 def plans(model: Any, example_inputs: Any, options: ExportOptions, target: Path) -> Sequence[Plan]:
-    """``model``: a Keras model, or the path of a .keras file."""
+    """``model``: a Keras model, or the path of a .keras file. One with tables for text runs in TensorFlow, and is cut behind them."""
     if isinstance(model, Path):
+        from onnxferry.export.sources.keras_tables import source as tables
+
+        if tables.has_tables(model):
+            return tables.plans(model, example_inputs, options)
+        if options.python is not None:
+            raise InputError("the option python does not apply to this .keras file: none of its layers needs TensorFlow; leave it out")
         model = keras_from_file(model)
+    elif options.python is not None:
+        raise InputError("the option python does not apply to a Keras model in memory: save it with model.save('model.keras')")
     source = KerasSource(model, example_inputs, dynamic_shapes=options.dynamic_shapes, output_names=options.output_names)
     return [Plan(source, samples=numbered(options.samples), goldens=options.chosen_goldens(None))]
 
@@ -53,10 +61,10 @@ class KerasCall(torch.nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        self.names = _names([tensor.name for tensor in model.inputs], "input")
+        self.names = names_of([tensor.name for tensor in model.inputs], "input")
         keys = getattr(model, "output", None)
         given = sorted(keys) if isinstance(keys, dict) else getattr(model, "output_names", ())
-        self.outputs = ("output",) if len(model.outputs) == 1 else _names(given, "output")
+        self.outputs = ("output",) if len(model.outputs) == 1 else names_of(given, "output")
 
     def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         import keras
@@ -176,7 +184,7 @@ def load_keras_weights(model: Any, path: str | os.PathLike[str]) -> None:
         raise CheckpointError(f"the weights in {file.name} do not fit the model: {first_line(error, 'no message')[:300]}") from error
 
 
-def _names(given: Sequence[str], kind: str) -> tuple[str, ...]:
+def names_of(given: Sequence[str], kind: str) -> tuple[str, ...]:
     """The given names; ``input``, or ``input_0``, ``input_1``, for those that Keras numbered."""
     names = [f"{kind}_{place}" if len(given) > 1 else kind for place in range(len(given))]
     found = [own if _NUMBERED.fullmatch(name) else re.sub(r"\W", "_", name) for own, name in zip(names, given, strict=True)]

@@ -152,6 +152,9 @@ def _in_folder(name_or_path: str | os.PathLike[str]) -> str | os.PathLike[str]:
     if not os.fspath(name_or_path) or not folder.is_dir():
         return name_or_path
     files = sorted(folder.glob("*.onnx"))
+    if not files and (folder / "config.json").is_file():
+        made = shlex.join(["onnxferry", "export", str(folder), "-o", str(folder / "model.onnx")])
+        raise ArtifactError(f"the folder {folder} holds a model of transformers that was not exported: {made}")
     if len(files) != 1:
         raise ArtifactError(f"the folder {folder} holds {len(files)} .onnx files, expected one: name the file")
     return files[0]

@@ -124,3 +124,34 @@ except MissingExtraError as error:
 """
     result = child(("torch",), program, tmp_path)
     assert re.search(r"pip install .*\[export\]", result.stdout), result.stdout + result.stderr
+
+
+MISSING = """
+import json, pathlib
+from onnxferry.export import export_model
+from onnxferry.runtime.errors import MissingExtraError
+
+folder = pathlib.Path("folder")
+folder.mkdir()
+folder.joinpath("config.json").write_text(json.dumps({"model_type": "bert"}))
+pathlib.Path("booster.txt").write_text("tree")
+pathlib.Path("m.keras").write_bytes(b"PK")
+estimator = type("Estimator", (), {"__module__": "sklearn.tree", "fit": lambda self, x: self})()
+function = type("Module", (), {"__module__": "flax.nnx", "__call__": lambda self, x: x})()
+given = {"keras": pathlib.Path("m.keras"), "boosted": pathlib.Path("booster.txt"), "transformers": folder}
+given |= {"sklearn": estimator, "jax": function}
+for extra, model in given.items():
+    try:
+        export_model(model, [[1.0]] if extra in ("sklearn", "jax") else None, "m.onnx")
+    except MissingExtraError as error:
+        print(extra, error)
+assert not pathlib.Path("m.onnx").exists()
+"""
+
+
+def test_the_install_line_of_every_framework(tmp_path: Path) -> None:
+    """A model of a framework whose packages are not there; see the tests of timm and TensorFlow for theirs."""
+    result = child(("keras", "lightgbm", "xgboost", "catboost", "transformers", "sklearn", "skl2onnx", "jax", "flax"), MISSING, tmp_path)
+    lines = dict(line.split(" ", 1) for line in result.stdout.splitlines())
+    for extra in ("keras", "boosted", "transformers", "sklearn", "jax"):
+        assert re.search(rf"needs the package '\w+', which is not installed: pip install .*\[{extra}\]", lines[extra]), result.stderr

@@ -18,7 +18,7 @@ import onnx
 from onnx import helper
 
 from onnxferry.export.options import ExportOptions
-from onnxferry.export.source import NUDGE, Candidate, Feeds, InputSpec, Noise, Plan, Strategy, as_array, check_axes, numbered
+from onnxferry.export.source import NUDGE, Candidate, Feeds, InputSpec, Noise, Plan, Strategy, as_array, check_axes, dtype_name, numbered
 from onnxferry.export.sources.moved_inputs import moved_inputs
 from onnxferry.export.sources.tensorflow.choices import choose_instead_of_multiplying
 from onnxferry.export.sources.tensorflow.process import Child, ChildError, child_of
@@ -57,25 +57,37 @@ class TensorflowSource:
         self._name = name
         self._child: Child = child_of(options.python)
         try:
-            self._versions = self._child.ask(do="versions")
+            self._versions = self._child.ask(do="versions", keras=False)
         except ChildError as error:
             raise ExportError(f"{self._child.python} cannot import TensorFlow and tf2onnx: {error}") from error
-        lite = path.is_file()
+        form = "lite" if path.is_file() else "saved"
         try:
-            opened = self._child.ask(do="open", path=str(path.resolve()), lite=lite, signature=options.signature)
+            opened = self._child.ask(do="open", path=str(path.resolve()), kind=form, signature=options.signature)
         except ChildError as error:
             raise ExportError(f"TensorFlow {self._versions['tensorflow']} cannot load {name}: {error}") from error
+        own = tuple(each["name"] for each in opened["outputs"])
+        self._start(path, opened, _arrays(opened["inputs"], examples), options, own, own)
+
+    def _start(
+        self,
+        path: Path,
+        opened: Mapping[str, Any],
+        examples: dict[str, np.ndarray],
+        options: ExportOptions,
+        own: tuple[str, ...],
+        shown: tuple[str, ...],
+    ) -> None:
+        """``own``: the outputs' names in the child's answers; ``shown``: those that the user knows."""
         self._id = int(opened["id"])
         self._operators = frozenset(opened["operators"])
         self._sha256 = _sha256(path)
-        self.examples = _arrays(opened["inputs"], examples)
+        self.examples = examples
         self.inputs = _specs(opened["inputs"], self.examples, options.dynamic_shapes)
         check_axes(self.inputs)
-        own = tuple(each["name"] for each in opened["outputs"])
         self._own_names = own
-        self.output_names = tuple(options.output_names or own)
+        self.output_names = tuple(options.output_names or shown)
         if len(self.output_names) != len(own) or len(set(self.output_names)) != len(own):
-            raise InputError(f"output_names must be {len(own)} different names, for {', '.join(own)}; got {list(self.output_names)}")
+            raise InputError(f"output_names must be {len(own)} different names, for {', '.join(shown)}; got {list(self.output_names)}")
         self.notes: list[str] = []
         try:
             self.run(self.examples)
@@ -190,7 +202,7 @@ def _specs(inputs: Sequence[Mapping[str, Any]], examples: Feeds, named: Any) -> 
             size if size is not None else str(axes.get(place) or (BATCH if place == 0 else f"{name}_dim{place}"))
             for place, size in enumerate(each["shape"])
         )
-        specs.append(InputSpec(name, each["dtype"], shape, examples[name].shape))
+        specs.append(InputSpec(name, dtype_name(examples[name]), shape, examples[name].shape))
     return tuple(specs)
 
 

@@ -26,8 +26,8 @@ from onnxferry.runtime.cli.console import (
     stdout,
 )
 from onnxferry.runtime.cli.tasks.image_arguments import Unreadable, image_names, key_of, opened_images, shown_names
-from onnxferry.runtime.cli.tasks.row_arguments import predicted_rows
-from onnxferry.runtime.cli.tasks.text_arguments import predicted_texts
+from onnxferry.runtime.cli.tasks.row_arguments import predicted_rows, predicted_text_rows, takes_texts
+from onnxferry.runtime.cli.tasks.text_arguments import described_texts, predicted_texts, print_described_texts
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.images.inputs import decode_each
 from onnxferry.runtime.images.photo import without_background
@@ -35,6 +35,7 @@ from onnxferry.runtime.tasks.classifier import Classifier, Prediction
 from onnxferry.runtime.tasks.loading import load, wrong_kind
 from onnxferry.runtime.tasks.row_classifier import RowClassifier
 from onnxferry.runtime.tasks.text_classifier import TextClassifier
+from onnxferry.runtime.tasks.text_models import TextEmbedder, TextTagger
 
 if TYPE_CHECKING:
     from onnxferry.runtime.bulk.job import BulkOptions
@@ -92,6 +93,7 @@ def predict(
     onnxferry predict wine.onnx rows.csv
     onnxferry predict sentiment-en "a lovely film" "a waste of time"
     onnxferry predict sentiment-en reviews.txt
+    onnxferry predict minilm-folder "one text" --json
     onnxferry predict digits.onnx 'photos/**/*.jpg' --out results.parquet
     ```
 
@@ -110,7 +112,8 @@ def predict(
      "errors": [{"image": "x.png", "error": "x.png: broken ..."}]}
     ```
 
-    Of texts `text` instead of `image`. A text is a file's content if there is such a file: a .txt file has one text a line.
+    Of texts `text` instead of `image`. A text is a file's content if there is such a file: a .txt file has one text a line. A model of
+    embeddings has `embedding`, a list of numbers, for each; a tagger `tags`: text, label, probability, start and end of each token.
 
     With --out and --json: path, rows, errors (rows with one), reused (rows of an interrupted run).
     """
@@ -131,9 +134,14 @@ def predict(
     notes: list[str] = []
     with load(model, device=device, threads=threads) as classifier:
         what = "image"
-        if isinstance(classifier, RowClassifier | TextClassifier) and photo:
+        if isinstance(classifier, RowClassifier | TextClassifier | TextEmbedder | TextTagger) and photo:
             raise InputError("--photo is for models of images; leave it out")
-        if isinstance(classifier, RowClassifier):
+        if isinstance(classifier, TextEmbedder | TextTagger):
+            return _described(classifier, model, images, as_json)
+        if isinstance(classifier, RowClassifier) and takes_texts(classifier, images):
+            what = "text"
+            rows = predicted_text_rows(classifier, images)
+        elif isinstance(classifier, RowClassifier):
             what = "row"
             rows, notes = predicted_rows(classifier, image_names(images))
         elif isinstance(classifier, TextClassifier):
@@ -167,6 +175,16 @@ def predict(
         labelled = ("--data", "FOLDER") if what == "image" else ("--data", "FILE.csv", "--target", "COLUMN")
         print_next(command("inspect", model), command("evaluate", model, *labelled))
     return 1 if errors else 0
+
+
+def _described(described: TextEmbedder | TextTagger, model: str, texts: Sequence[str], as_json: bool) -> int:
+    found = described_texts(described, texts)
+    if as_json:
+        print_json({"model": model, "device": described.engine.device, "predictions": found})
+    else:
+        print_described_texts(found)
+        print_next(command("inspect", model))
+    return 0
 
 
 def _to_file(images: Sequence[str], out: Path, asked: BulkOptions, as_json: bool) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxferry.runtime.arguments import listed
 from onnxferry.runtime.cli.tasks.feed_arguments import rows_from_csv
+from onnxferry.runtime.cli.tasks.text_arguments import texts_of
 from onnxferry.runtime.errors import DataError, DataNotFoundError, InputError, first_line
 from onnxferry.runtime.evaluation.scores import Scores
 from onnxferry.runtime.files import UNREADABLE, read_npz
@@ -33,6 +34,22 @@ def predicted_rows(model: RowClassifier, files: Sequence[str]) -> tuple[list[tup
             raise InputError(f"{file}: this model classifies rows; give a .csv with a column for each input, or an .npz: {_wanted(model)}")
         found += [(f"{path.name}, row {number + 1}", prediction) for number, prediction in enumerate(model.predict(rows))]
     return found, notes
+
+
+def takes_texts(model: RowClassifier, arguments: Sequence[str]) -> bool:
+    """True where the one input of the model is a text, and the arguments are no tables."""
+    specs = model.engine.inputs
+    if len(specs) != 1 or specs[0].dtype != "str" or len(specs[0].shape) > 2 or list(specs[0].shape[1:]) not in ([], [1]):
+        return False
+    return not any(Path(each).suffix.lower() in (*CSV_SUFFIXES, ".npz") for each in arguments)
+
+
+def predicted_text_rows(model: RowClassifier, arguments: Sequence[str]) -> list[tuple[str, Prediction]]:
+    """Each text and its prediction, of a model that :func:`takes_texts`."""
+    texts = texts_of(arguments)
+    (spec,) = model.engine.inputs
+    predictions = model.predict({spec.name: np.array(texts, dtype=str).reshape(-1, *spec.shape[1:])})
+    return list(zip(texts, predictions, strict=True))
 
 
 def scored_rows(model: RowClassifier, data: Path, target: str | None) -> tuple[Scores, str, list[str]]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from onnxferry.runtime.cli.console import facts_table, plain, print_next, progress_bar, read_stdin, stdout
+from onnxferry.runtime.cli.console import facts_table, new_table, plain, print_next, progress_bar, read_stdin, stdout
 from onnxferry.runtime.errors import DataError, DataNotFoundError, InputError
 from onnxferry.runtime.evaluation.scores import Scores
 from onnxferry.runtime.tables.labelled_text import LABEL_COLUMN, TEXT_COLUMN, read_labelled_texts
 from onnxferry.runtime.tasks.classifier import Prediction
 from onnxferry.runtime.tasks.text_classifier import TextClassifier
 from onnxferry.runtime.tasks.text_generator import TextGenerator
+from onnxferry.runtime.tasks.text_models import TextEmbedder, TextTagger
 
+_SHOWN = 6  # numbers of a vector
 _AT_ONCE = 512  # texts between two looks at the progress bar
 
 
@@ -24,8 +27,39 @@ _LONGEST_NAME = 200
 
 def predicted_texts(model: TextClassifier, arguments: Sequence[str]) -> list[tuple[str, Prediction]]:
     """Each text and its prediction, in order. Raises InputError for arguments without a text."""
-    texts = [text for argument in arguments for text in _texts(argument)]
+    texts = texts_of(arguments)
     return list(zip(texts, _classified(model, texts), strict=True))
+
+
+def texts_of(arguments: Sequence[str]) -> list[str]:
+    """The texts of all arguments. Raises InputError for one without a text."""
+    return [text for argument in arguments for text in _texts(argument)]
+
+
+def described_texts(model: TextEmbedder | TextTagger, arguments: Sequence[str]) -> list[dict[str, Any]]:
+    """Each text with its vector, ``embedding``, or the classes of its tokens, ``tags``."""
+    texts = texts_of(arguments)
+    if isinstance(model, TextEmbedder):
+        vectors = [model.embed(texts[start : start + _AT_ONCE]) for start in range(0, len(texts), _AT_ONCE)]
+        rows = (row for part in vectors for row in part)
+        return [{"text": text, "embedding": row.tolist()} for text, row in zip(texts, rows, strict=True)]
+    return [{"text": text, "tags": [dataclasses.asdict(tag) for tag in model.tag(text)]} for text in texts]
+
+
+def print_described_texts(rows: Sequence[dict[str, Any]]) -> None:
+    """A line a text with the first numbers of its vector, or a line a token."""
+    if "embedding" in rows[0]:
+        table = new_table("text", "numbers", "first", right=("numbers",))
+        for row in rows:
+            vector = row["embedding"]
+            table.add_row(plain(row["text"]), str(len(vector)), " ".join(f"{number:.4f}" for number in vector[:_SHOWN]) + " …")
+    else:
+        table = new_table("text", "token", "label", "probability", right=("probability",))
+        for row in rows:
+            for place, tag in enumerate(row["tags"]):
+                text = plain(row["text"]) if place == 0 else ""
+                table.add_row(text, plain(tag["text"]), plain(tag["label"]), f"{tag['probability']:.2%}")
+    stdout().print(table)
 
 
 def scored_texts(

@@ -193,6 +193,20 @@ def test_a_file_without_contract_and_with_other_names(tmp_path: Path) -> None:
     assert any(not case.traced for case in report.compared)
 
 
+def test_classes_that_the_export_put_behind_rows(tmp_path: Path) -> None:
+    """As for images: the file's labels say that its classes are made of the model's output."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+    path = tmp_path / "m.onnx"
+    export_model(model, (torch.randn(5, 4),), path, dynamic_shapes=({0: "batch"},), labels=["a", "b", "c"])
+    report = verify_file(path, model)
+    assert report.passed
+    assert report.summary()["untraced_shapes"] >= 2
+    with torch.no_grad():
+        model[0].bias += 0.1
+    assert not verify_file(path, model).passed
+
+
 def test_limits_hold_where_values_are_drawn_too(tmp_path: Path) -> None:
     """A file without golden samples, and with a name that is longer than a stranger's may be."""
     model, path = nn.Linear(3, 2).eval(), tmp_path / "long.onnx"

@@ -42,10 +42,15 @@ class GraphBuilder:
     parts: list[str] = field(default_factory=list)  # class names of the parts that skl2onnx converted
     names: int = 0
     known: dict[Any, str] = field(default_factory=dict)  # constants by their content
+    prefix: str = "sklearn"  # of the values' names
 
     def fresh(self, what: str) -> str:
         self.names += 1
-        return f"sklearn_{what}_{self.names}"
+        return f"{self.prefix}_{what}_{self.names}"
+
+    def subgraph(self) -> GraphBuilder:
+        """For nodes that run inside of one node of this graph; its ``names`` go on in this one's afterwards."""
+        return GraphBuilder(self.opset, names=self.names, constants=self.constants, known=self.known, prefix=self.prefix)
 
     def needs_opset(self, version: int) -> None:
         self.opset = max(self.opset, version)
@@ -93,7 +98,7 @@ class GraphBuilder:
 
     def branch(self, condition: Tensor, yes: Callable[[GraphBuilder], Sequence[Tensor]], no: Sequence[Tensor]) -> list[Tensor]:
         """``yes`` builds its nodes in a subgraph, run only where the condition (one flag) holds; else the values are ``no``."""
-        inner = GraphBuilder(self.opset, names=self.names, constants=self.constants, known=self.known)
+        inner = self.subgraph()
         made = [inner.op("Identity", [each], each.dtype) for each in yes(inner)]
         self.names = inner.names
         self.needs_opset(inner.opset)

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from jax import lax
+from jax.experimental import io_callback
 
 from onnxferry.export.sources.jax.convert import make_graph
 from onnxferry.export.sources.jax.source import JaxSource
@@ -365,6 +366,12 @@ def test_least_sizes() -> None:
             lambda x: jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x),
             r"it calls Python while it runs \(pure_callback\)",
         ),
+        (
+            lambda x: io_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x),
+            r"it calls Python while it runs \(io_callback\)",
+        ),
+        (lambda x: [x * 2, jax.debug.print("{}", x.sum())][0], r"it calls Python while it runs \(debug_print\)"),
+        (lambda x: x * float(x.sum()), r"looks at values in Python .*\(ConcretizationTypeError\)"),
         (lambda x: jnp.linalg.svd(x)[1], "the JAX primitive svd has no counterpart in the graph .*test_steps.py"),
         (lambda x: x + np.random.default_rng().standard_normal(6).astype(np.float32), "another program each time JAX traces it"),
         (lambda x: x[: x.shape[0] // 2] + x[x.shape[0] // 2 :], "JAX cannot trace the model with open axes"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from onnxferry.export import export_model
 from onnxferry.export.sources.tensorflow.process import child_of
 from onnxferry.runtime import Engine
 from onnxferry.runtime.errors import ExportError, InputError, MissingExtraError, ParityError
+from tests.export.sources.tensorflow.conftest import made_by
 
 RIGHT = {
     "perceptron": (["features"], ["scores"]),
@@ -56,30 +56,8 @@ WRONG = {
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment with TensorFlow: made once a run, or what ONNXFERRY_TEST_TENSORFLOW names."""
-    given = os.environ.get("ONNXFERRY_TEST_TENSORFLOW")
-    if given:
-        return Path(given)
-    folder = tmp_path_factory.mktemp("tensorflow") / "environment"
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    made = folder / "bin" / "python"
-    done = subprocess.run(
-        [str(made), "-m", "pip", "install", "-q", "tensorflow-cpu>=2.18,<3", "tf2onnx>=1.17,<2"], capture_output=True, text=True
-    )
-    if done.returncode:
-        assert os.environ.get("CI") != "true", done.stderr
-        pytest.skip("no package index can be reached")
-    return made
-
-
-@pytest.fixture(scope="module")
 def saved(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("saved")
-    program = Path(__file__).with_name("save_models.py")
-    done = subprocess.run([str(python), str(program), str(folder)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return folder
+    return made_by(python, "save_models.py", tmp_path_factory.mktemp("saved"))
 
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(900)]
@@ -95,7 +73,7 @@ def test_a_model_is_carried(name: str, python: Path, saved: Path, tmp_path: Path
         assert engine.contract is not None
         assert engine.contract.provenance["framework"] == "tensorflow"
         child = child_of(python)
-        opened = child.ask(do="open", path=str(saved / name), lite=name.endswith(".tflite"), signature=None)
+        opened = child.ask(do="open", path=str(saved / name), kind="lite" if name.endswith(".tflite") else "saved", signature=None)
         rng = np.random.default_rng(8)
         for open_size in (1, 5):
             feeds = {
@@ -133,38 +111,40 @@ def test_on_the_command_line(python: Path, saved: Path, tmp_path: Path, capsys: 
 
 
 FUNCTION = """
-import numpy as np, tensorflow as tf, sys
-sys.path.insert(0, {folder!r})
-from onnxferry.export.options import ExportOptions
-from onnxferry.export.sources.tensorflow.function import saved_function
+import sys
+import numpy as np
+sys.path.append(sys.argv[1])
+import tensorflow as tf
+import torch
+from onnxferry.export import export_model
+from onnxferry.export.pipeline.verify import verify_file
+from onnxferry.runtime import Engine
 
 scale = tf.Variable(np.arange(4, dtype=np.float32))
 
 @tf.function
 def scaled(x, shift):
-    return {{"y": tf.nn.relu(x * scale + shift)}}
+    return {"y": tf.nn.relu(x * scale + shift)}
 
-given = {{"x": np.ones((2, 4), np.float32), "shift": np.ones((2, 1), np.float32)}}
-from pathlib import Path
-axes = {{"x": {{0: "batch"}}, "shift": {{0: "batch"}}}}
-saved_function(scaled, given, ExportOptions(dynamic_shapes=axes), Path("made"))
+given = {"x": np.ones((2, 4), np.float32), "shift": np.ones((2, 1), np.float32)}
+axes = {"x": {0: "batch"}, "shift": {0: "batch"}}
+report = export_model(scaled, given, "m.onnx", dynamic_shapes=axes, python=sys.argv[2])
+assert report.passed and report.summary()["untraced_shapes"] > 2, report.summary()
+with Engine("m.onnx", device="cpu") as engine:
+    x, shift = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32), np.full((3, 1), -1.0, np.float32)
+    np.testing.assert_allclose(engine.run({"x": x, "shift": shift})["y"], scaled(x, shift)["y"].numpy(), rtol=1e-5)
+assert verify_file("m.onnx", scaled, python=sys.argv[2]).passed
+scale.assign_add(tf.ones(4))
+assert not verify_file("m.onnx", scaled, python=sys.argv[2]).passed
 """
 
 
-def test_a_function(python: Path, tmp_path: Path) -> None:
-    """The half that runs where TensorFlow is: a function becomes a SavedModel with its variables."""
-    root = Path(__file__).parents[4]
-    folder = tmp_path / "path"
-    folder.mkdir()
-    (folder / "onnxferry").mkdir()
-    for name, target in (("runtime", "runtime"), ("export", "export"), ("train", "train")):
-        (folder / "onnxferry" / name).symlink_to(root / target)
-    done = subprocess.run([str(python), "-c", FUNCTION.format(folder=str(folder))], capture_output=True, text=True, cwd=tmp_path)
+def test_a_function_of_this_process(python: Path, tmp_path: Path) -> None:
+    """TensorFlow and PyTorch in one process: the function is saved with its variables, and goes to the child process."""
+    where = "import tensorflow, pathlib; print(pathlib.Path(tensorflow.__file__).parents[1])"
+    packages = subprocess.run([str(python), "-c", where], capture_output=True, text=True, check=True).stdout.split()[-1]
+    done = subprocess.run([sys.executable, "-c", FUNCTION, packages, str(python)], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert export_model(tmp_path / "made", None, tmp_path / "m.onnx", python=python).passed
-    with Engine(tmp_path / "m.onnx", device="cpu") as engine:
-        found = engine.run({"x": np.ones((3, 4), np.float32), "shift": np.full((3, 1), -1.0, np.float32)})["y"]
-    np.testing.assert_allclose(found, np.tile([0.0, 0.0, 1.0, 2.0], (3, 1)))
 
 
 def test_an_environment_that_is_none(tmp_path: Path) -> None:

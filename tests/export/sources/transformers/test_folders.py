@@ -16,6 +16,7 @@ import torch
 
 from onnxferry.export import export_model
 from onnxferry.runtime import load
+from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.errors import ArtifactError, DataError, ExportError, InputError
 
 if os.environ.get("CI"):
@@ -78,8 +79,15 @@ def sentiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def predicted(capsys: pytest.CaptureFixture[str], folder: Path, *texts: str) -> Any:
+    """What ``onnxferry predict FOLDER "text"`` says of each."""
+    capsys.readouterr()
+    assert main(["predict", str(folder), *texts, "--device", "cpu", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)["predictions"]
+
+
 @pytest.mark.slow
-def test_encoder_classifies_text(sentiment: Path, tmp_path: Path) -> None:
+def test_encoder_classifies_text(sentiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = export_model(sentiment, None, tmp_path / "m.onnx")
     assert report.passed
     assert sum(not case.traced for case in report.compared) >= 5
@@ -95,6 +103,9 @@ def test_encoder_classifies_text(sentiment: Path, tmp_path: Path) -> None:
         assert ours.classify([]) == []  # type: ignore[attr-defined]
         with pytest.raises(InputError, match="a list of texts"):
             ours.classify([3])  # type: ignore[attr-defined]
+    assert predicted(capsys, tmp_path, TEXTS[0], TEXTS[1])[1]["label"] == found[1].label
+    assert main(["predict", str(sentiment), "a text"]) == 1
+    assert f"was not exported: onnxferry export {sentiment} -o" in " ".join(capsys.readouterr().err.split())
     tokens = tmp_path / "m.tokenizer.json"
     tokens.write_text(tokens.read_text() + " ")
     with pytest.raises(ArtifactError, match="SHA-256 differs"):
@@ -105,7 +116,7 @@ def test_encoder_classifies_text(sentiment: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_encoder_embeds_text(tmp_path: Path) -> None:
+def test_encoder_embeds_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     model = saved(folder, "BertModel", "BertConfig", vocab_size=word_pieces(folder), max_position_embeddings=32, **SMALL)
@@ -120,10 +131,17 @@ def test_encoder_embeds_text(tmp_path: Path) -> None:
     with load(tmp_path / "m.onnx", device="cpu") as ours:
         np.testing.assert_allclose(ours.embed(TEXTS), wanted, atol=1e-6)  # type: ignore[attr-defined]
         assert ours.embed(TEXTS[0]).shape == (32,)  # type: ignore[attr-defined]
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS[:2]), "utf-8")
+    told = predicted(capsys, tmp_path, str(tmp_path / "texts.txt"), TEXTS[3])
+    np.testing.assert_allclose([each["embedding"] for each in told], wanted[[0, 1, 3]], atol=1e-6)
+    assert main(["predict", str(tmp_path), TEXTS[0], "--device", "cpu"]) == 0
+    assert f"{told[0]['embedding'][0]:.4f}" in capsys.readouterr().out
+    assert main(["predict", str(tmp_path), TEXTS[0], "--photo", "--device", "cpu"]) == 1
+    assert "--photo is for models of images" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_encoder_tags_tokens(tmp_path: Path) -> None:
+def test_encoder_tags_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     options = {"dim": 32, "n_layers": 1, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": 32, **named("O", "PER", "LOC")}
@@ -134,6 +152,10 @@ def test_encoder_tags_tokens(tmp_path: Path) -> None:
         tags = ours.tag(text)  # type: ignore[attr-defined]
     assert [tag.text for tag in tags] == ["the", "ferry", "leaves", "at", "noon", "."]
     assert all(text[tag.start : tag.end] == tag.text and tag.label in ("O", "PER", "LOC") for tag in tags)
+    (told,) = predicted(capsys, tmp_path, text)
+    assert [(each["text"], each["label"], each["start"]) for each in told["tags"]] == [(tag.text, tag.label, tag.start) for tag in tags]
+    assert main(["predict", str(tmp_path), text, "--device", "cpu"]) == 0
+    assert "leaves" in capsys.readouterr().out
 
 
 @pytest.mark.slow

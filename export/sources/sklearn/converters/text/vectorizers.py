@@ -81,8 +81,9 @@ class Words:
         self.pieces, self.owners = self.graph.branch(condition, yes, [self.pieces, self.owners])
 
 
-def replaced(graph: GraphBuilder, texts: Tensor, old: str, new: str) -> Tensor:
-    body = GraphBuilder(graph.opset, names=graph.names, constants=graph.constants, known=graph.known)
+def replaced(graph: GraphBuilder, texts: Tensor, old: str, new: str, needed: Tensor | None = None) -> Tensor:
+    """The texts with every ``old``, one character, as ``new``, which does not hold it. ``needed``: a flag, whether any text has it."""
+    body = graph.subgraph()
     given = Tensor(body, body.fresh("texts"), "str")
     parts, _ = body.ops("StringSplit", [given], ["str", "int64"], delimiter=old, maxsplit=1)
     padded = body.op("Concat", [parts, body.op("Expand", [body.constant(""), _pairs(body, given)], "str")], "str", axis=1)
@@ -106,7 +107,7 @@ def replaced(graph: GraphBuilder, texts: Tensor, old: str, new: str) -> Tensor:
             helper.make_tensor_value_info(changed.name, TensorProto.STRING, None),
         ],
     )
-    return graph.op("Loop", [Tensor(graph, "", "int64"), graph.constant(True), texts], "str", body=inner)
+    return graph.op("Loop", [Tensor(graph, "", "int64"), graph.constant(True) if needed is None else needed, texts], "str", body=inner)
 
 
 def _pairs(graph: GraphBuilder, vector: Tensor) -> Tensor:
@@ -215,6 +216,22 @@ def _check(model: Any) -> None:
         raise unsupported(model, "a function as strip_accents: use 'unicode' or 'ascii'")
 
 
+def grams_of(words: Words, length: int, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The n-grams of a length, the row of each, and whether it lies within one row of the first ``rows``."""
+    graph, total = words.graph, words.pieces.shape()
+
+    def shifted(vector: Tensor, by: int) -> Tensor:
+        end = total - Whole([length - 1 - by])
+        return graph.op("Slice", [vector, Whole([by]), end], vector.dtype)
+
+    grams = shifted(words.pieces, 0)
+    for place in range(1, length):
+        spaced = graph.op("StringConcat", [grams, graph.constant(" ")], "str")
+        grams = graph.op("StringConcat", [spaced, shifted(words.pieces, place)], "str")
+    owner = shifted(words.owners, 0)
+    return grams, owner, (owner < rows) & owner.equal(shifted(words.owners, length - 1))
+
+
 class Table:
     """Cells (rows, size) of a text table, float64, to which the n-grams of each length are added."""
 
@@ -237,19 +254,7 @@ class Table:
         )
 
     def grams(self, length: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The n-grams of a length, the row of each, and whether it lies within one row."""
-        graph, total = self.graph, self.words.pieces.shape()
-
-        def shifted(vector: Tensor, by: int) -> Tensor:
-            end = total - Whole([length - 1 - by])
-            return graph.op("Slice", [vector, Whole([by]), end], vector.dtype)
-
-        grams = shifted(self.words.pieces, 0)
-        for place in range(1, length):
-            spaced = graph.op("StringConcat", [grams, graph.constant(" ")], "str")
-            grams = graph.op("StringConcat", [spaced, shifted(self.words.pieces, place)], "str")
-        owner = shifted(self.words.owners, 0)
-        return grams, owner, (owner < self.rows) & owner.equal(shifted(self.words.owners, length - 1))
+        return grams_of(self.words, length, self.rows)
 
     def add(self, owner: Tensor, column: Tensor, valid: Tensor, amount: Tensor | None = None) -> None:
         """``amount``, or 1, where ``valid``."""
