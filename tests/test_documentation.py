@@ -190,7 +190,10 @@ def readers_files(after_quickstart: Path, tmp_path_factory: pytest.TempPathFacto
     photo_classifier(folder / "theirs.onnx", [None, 3, 32, 32])
     photo_classifier(folder / "yolo-cls.onnx", [1, 3, 32, 32], metadata=ULTRALYTICS)
     (folder / "pairs.tsv").write_text("le 3 mars 2019\t2019-03-03\n")
-    shutil.copyfile(zoo / "sentiment-en/sentiment-en.onnx", folder / "mail.onnx")
+    (folder / "exported").mkdir()
+    for name in ("mail", "reviews", "minilm", "exported/sentiment"):
+        shutil.copyfile(zoo / "sentiment-en/sentiment-en.onnx", folder / f"{name}.onnx")
+    (folder / "texts.txt").write_text("a lovely film\na waste of time\n")
     (folder / "other-mail.csv").write_text("body,folder\na lovely parcel,positive\nbroken and late,negative\n")
     (folder / "labelled.csv").write_text("text,label\na lovely film,positive\na waste of time,negative\n")
     (folder / "labels.txt").write_text("cat\ndog\nowl\n")
