@@ -188,12 +188,12 @@ def wanted_rows(
 ) -> list[int]:
     """Batches that are not measured yet: without a row of this file, or with one that lacks a contender.
 
-    If ``rounds`` asks for times, a contender that was only verified counts as missing.
+    If ``rounds`` asks for times, a contender that was only verified counts as missing, and one that was skipped always does.
     """
     missing = []
     for batch in batches:
         row = results.rows.get((model, batch, threads))
         entries = [row.contenders.get(name) if row is not None and row.sha256 == sha256 else None for name in contenders]
-        if any(entry is None or (rounds > 0 and entry.status == "right") for entry in entries):
+        if any(entry is None or (rounds > 0 and entry.status == "right") or entry.words.startswith("skipped: ") for entry in entries):
             missing.append(batch)
     return missing

@@ -6,6 +6,7 @@ outputs are those of the plain float32 file, which must reproduce its golden sam
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from onnxferry.runtime.kinds import KINDS
 from onnxferry.runtime.onnx_file.made_inputs import example_inputs, noise_inputs, varied
 from onnxferry.runtime.onnx_file.reader import file_sha256
 from onnxferry.runtime.tasks.autoencoder import decoder_path
+from onnxferry.runtime.timing import clock
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -99,10 +101,13 @@ class Job:
     feeds: tuple[dict[str, np.ndarray], ...]
     answers: tuple[dict[str, np.ndarray], ...]
     contract: Contract | None
+    run_s: float = 0.0  # seconds of a run of the plain file, the fastest of those that gave the answers
 
 
-def make_job(model: BenchModel, batch: int, given: Feeds | None = None, count: int = FEEDS) -> Job:
+def make_job(model: BenchModel, batch: int, given: Feeds | None = None, count: int = FEEDS, seconds: float = math.inf) -> Job:
     """``count`` inputs of ``batch`` rows, the same ones each time, and the plain file's outputs.
+
+    ``seconds``: that the outputs may take, about: of a slow model there are fewer inputs, at least two.
 
     ``given``: arrays to make them of, for a model of no known kind. Raises InputError if no inputs can be made, and CheckFailedError if the
     file does not reproduce its golden samples.
@@ -119,8 +124,15 @@ def make_job(model: BenchModel, batch: int, given: Feeds | None = None, count: i
             made = _made_for(model, engine, batch, rng, count)
             feeds = made if made is not None else _variations(engine, batch, rng, count, _examples(engine, model, given))
             outputs = None
-        answers = tuple(engine.run(feed, outputs) for feed in feeds)
-    return Job(tuple(feeds), answers, contract)
+        answers: list[dict[str, np.ndarray]] = []
+        times: list[float] = []
+        for feed in feeds:
+            if len(answers) >= 2 and sum(times) + min(times) > seconds:
+                break
+            start = clock()
+            answers.append(engine.run(feed, outputs))
+            times.append(clock() - start)
+    return Job(tuple(feeds[: len(answers)]), tuple(answers), contract, min(times))
 
 
 def _made_for(model: BenchModel, engine: Engine, batch: int, rng: np.random.Generator, count: int) -> list[dict[str, np.ndarray]] | None:

@@ -13,7 +13,7 @@ import typer
 from onnxferry.export.bench.contenders.base import CONTENDERS, NEEDS_NETWORK, OURS, PEERS, installed
 from onnxferry.export.bench.profile.profile import open_as_tuned, profile
 from onnxferry.export.bench.profile.roofline import Peaks, measure_peaks, roofline_of
-from onnxferry.export.bench.race import Bench, race
+from onnxferry.export.bench.race import WITHIN, Bench, race
 from onnxferry.export.bench.report import Results, load_results, machine, row_title, save_plot
 from onnxferry.export.bench.workloads import BenchModel, bench_model, make_job
 from onnxferry.export.cli.plots import check_plot
@@ -46,6 +46,9 @@ def bench(
     ] = None,
     rounds: Annotated[int, typer.Option(min=0, help="Turns of each backend. 0: verify all outputs, time nothing.")] = 9,
     seconds: Annotated[float, typer.Option(min=0.001, max=60, help="Duration of a turn.")] = 0.2,
+    within: Annotated[
+        float, typer.Option(min=1, help="Seconds that a row may take, about: slow models get fewer inputs and rounds, or are skipped.")
+    ] = WITHIN,
     quick: Annotated[bool, typer.Option("--quick", help=f"{QUICK[0]} rounds of {QUICK[1]} s.")] = False,
     profiled: Annotated[bool, typer.Option("--profile", help="Instead, show where the engine's time goes, and what bounds it.")] = False,
     trace: Annotated[Path | None, typer.Option(help="With --profile: keep the trace, for ui.perfetto.dev.", show_default=False)] = None,
@@ -62,6 +65,8 @@ def bench(
     """Measure models on the CPU beside bare ONNX Runtime, OpenVINO and, with --module, PyTorch.
 
     Each backend runs in its own process, in turns, and is timed only if its outputs are correct. Nothing else should run meanwhile.
+    Before each row it says what the row is expected to take, time and memory. A row that would take longer than --within is skipped, and so
+    is a backend for which there is not enough memory.
     With --profile: the engine's time by operator, and its roofline: the time that this machine's peak arithmetic and memory speed, measured
     then, allow.
 
@@ -95,7 +100,7 @@ def bench(
         if as_json:
             print_json({"profiles": profiles})
         return
-    measuring = Bench(*QUICK, given) if quick else Bench(rounds, seconds, given)
+    measuring = Bench(*QUICK, given, within=within) if quick else Bench(rounds, seconds, given, within=within)
 
     # Saved after every row: a benchmark takes long, and --resume continues an interrupted one.
     def keep() -> None:
@@ -113,6 +118,7 @@ def bench(
                 results,
                 resume=resume,
                 say=lambda line: status.update(plain(line)),
+                note=lambda line: None if as_json else stderr().print(plain(line), soft_wrap=True),
                 keep=keep,
             )
     if plot is not None:

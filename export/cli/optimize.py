@@ -10,6 +10,7 @@ import typer
 from onnxferry.export.cli.plots import check_plot
 from onnxferry.export.optimize.chart import save_chart
 from onnxferry.export.optimize.optimize import Optimized, optimize
+from onnxferry.export.optimize.resources import WITHIN
 from onnxferry.export.optimize.samples import SCORED
 from onnxferry.export.optimize.verdict import Verdict
 from onnxferry.runtime.cli.console import (
@@ -27,6 +28,8 @@ from onnxferry.runtime.cli.console import (
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.files import write_json
 from onnxferry.runtime.formats import human_bytes
+from onnxferry.runtime.machine.memory import peak_memory
+from onnxferry.runtime.timing import clock
 
 app = new_app()
 
@@ -76,6 +79,9 @@ def optimize_command(
         ),
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="Of timing, a candidate and batch size.")] = 1.0,
+    within: Annotated[
+        float, typer.Option(min=1, help="Seconds that all may take, about; candidates that do not fit are skipped.")
+    ] = WITHIN,
     as_json: JsonOption = False,
 ) -> None:
     """Make a model faster or smaller, within an error budget that you set.
@@ -106,6 +112,9 @@ def optimize_command(
     A kept int8 is also scored and timed on OpenVINO, if it is installed. Its certificate then holds for that version, and for CPUs with
     the same instruction sets.
 
+    What is expected to be taken, time and memory, is said before, and what was taken after. A candidate that would need more memory than
+    is free, or more time than is left of --within, is skipped; of many samples, as many are scored as there is time for.
+
     The columns × say how many times as fast as the original a candidate is, at that batch size, ± the noise of the measurement.
 
     ```
@@ -124,7 +133,7 @@ def optimize_command(
     takes it where it lies beside its original, and `demo --static` takes those of the included models with --variants.
 
     With --json: model, kind, goal, budget, data, batches, bytes, device, machine, onnxruntime, target, web, files, verdicts (tag, rung,
-    what, kept, words, bytes, transferred, score, speed by batch size: ratio, noise, original, variant; rows_alone, file).
+    what, kept, words, bytes, transferred, score, speed by batch size: ratio, noise, original, variant; rows_alone, file, seconds).
     """
     if report is not None and not report.parent.is_dir():
         raise InputError(f"the folder {report.parent} does not exist: make it, or give another --report")
@@ -133,7 +142,13 @@ def optimize_command(
 
     def tried(verdict: Verdict) -> None:
         if not as_json:  # a log without a terminal shows that it goes on, too
-            console.print(f"{plain(verdict.name)}: {plain(_words(verdict))}", soft_wrap=True)
+            console.print(f"{plain(verdict.name)}: {plain(_words(verdict))} ({verdict.seconds:.1f} s)", soft_wrap=True)
+
+    def say(line: str) -> None:
+        if not as_json:
+            console.print(plain(line), soft_wrap=True)
+
+    start = clock()
 
     with console.status("reading") as status:
         result = optimize(
@@ -151,7 +166,11 @@ def optimize_command(
             ort_web=ort_web,
             progress=lambda tag: status.update(f"trying {tag}"),
             tried=tried,
+            within=within,
+            say=say,
         )
+    most = peak_memory()
+    say(f"took {clock() - start:.0f} s{f', and {human_bytes(most)} of memory at most' if most else ''}")
     folder = result.files[0].parent if result.files else out
     stem = result.model.removesuffix(".onnx")
     where = target or ("" if device == "cpu" else device)

@@ -10,7 +10,7 @@ import numpy as np
 from onnxferry.export.optimize.budget import Budget
 from onnxferry.export.optimize.samples import Samples
 from onnxferry.export.optimize.score import outputs_of, score, translations
-from onnxferry.export.optimize.timing import Speed, compare_speed, machine_name, rotating
+from onnxferry.export.optimize.timing import Speed, compare_speed, feeds_for, machine_name, rotating
 from onnxferry.runtime.artifact.comparison import rms_share
 from onnxferry.runtime.artifact.contract import Golden
 from onnxferry.runtime.engine.backends.choose import OPENVINO, version_of
@@ -68,13 +68,13 @@ def on_openvino(
     samples: Samples,
     expected: Mapping[str, np.ndarray],
     goldens: Sequence[Golden],
-    batches: Sequence[int],
+    runs: Mapping[int, float],
     seconds: float,
 ) -> dict[str, Any]:
     """What a certificate says of a variant in 8 bits that runs on OpenVINO; empty where it cannot, is outside the budget or no faster.
 
-    ``expected``: the original's outputs for ``samples``. Decisions in the golden samples must be the same. The rest of its arithmetic is
-    in float32.
+    ``expected``: the original's outputs for ``samples``. ``runs``: seconds of its runs, by batch size. Decisions
+    in the golden samples must be the same. The rest of its arithmetic is in float32.
     """
     if not version_of(OPENVINO):
         return {}
@@ -85,7 +85,10 @@ def on_openvino(
             if not scored.inside or not all(same_decisions(engine, golden) for golden in goldens):
                 return {}
             rms = larger(rms_of(expected, variant), golden_rms(engine, goldens))
-            speed = {size: compare_speed(original, engine, rotating(samples.feeds, size), seconds=seconds) for size in batches}
+            speed = {
+                size: compare_speed(original, engine, rotating(samples.feeds, size, feeds_for(run)), seconds=seconds)
+                for size, run in runs.items()
+            }
     except OnnxFerryError:
         return {}
     if not any(each.faster for each in speed.values()):

@@ -14,6 +14,7 @@ from typing import Any
 import onnx
 
 from onnxferry.export.optimize.backends import bfloat16_pays
+from onnxferry.export.optimize.resources import as_source
 from onnxferry.export.optimize.rewrites.float16 import float16
 from onnxferry.export.optimize.rewrites.gptq import layer_moments
 from onnxferry.export.optimize.rewrites.layout import channels_last
@@ -60,9 +61,9 @@ def candidates_for(model: onnx.ModelProto, kind: Kind, goal: str, calibration: S
         found.append(Candidate("int8", "what the text gives in 8 bits too", lambda: eight_bit_reading(eight_bit_loop(model)), rung="text"))
     if "LSTM" in operators and kind.returns != "text":
         found.append(Candidate("int8", "LSTM in 8 bits as it runs", lambda: dynamic_lstm(model), rows_alone=True, rung="lstm"))
-    base = with_names(arranged(model))
-    layers = convolutional_layers(base)
-    if layers and kind.returns != "text":
+    base = with_names(arranged(model)) if "Conv" in operators or "ConvTranspose" in operators else None  # a copy of all weights
+    layers = [] if base is None else convolutional_layers(base)
+    if base is not None and layers and kind.returns != "text":
         feeds = calibration.feeds
         moments = functools.cache(lambda: layer_moments(base, feeds))  # the same for all rungs
         steps: list[tuple[str, str, dict[str, Any]]] = [
@@ -102,6 +103,8 @@ def for_web(found: Sequence[Candidate]) -> list[Candidate]:
 
 def rewritten(model: onnx.ModelProto) -> onnx.ModelProto | None:
     """All exact rewrites; None if none applies."""
+    if not {"ConvTranspose", "Resize"} & {node.op_type for node in model.graph.node}:
+        return None  # without a copy of the weights
     made = onnx.ModelProto()
     made.CopyFrom(model)
     return made if split_transposed_convolutions(made) + join_upsampling(made) else None
@@ -132,12 +135,14 @@ def ort_optimised(model: onnx.ModelProto) -> onnx.ModelProto | None:
     """Optimized by ONNX Runtime for any machine (its extended level; the next one is for one processor)."""
     import onnxruntime as ort
 
-    with tempfile.TemporaryDirectory(prefix="onnxferry-") as folder:
+    with as_source(model) as source, tempfile.TemporaryDirectory(prefix="onnxferry-") as folder:
         target = Path(folder) / "optimised.onnx"
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(target)
-        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        if not isinstance(source, bytes):
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimised.data")
+        ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         made = onnx.load(target)
     return made if len(made.graph.node) < len(model.graph.node) else None

@@ -24,13 +24,15 @@ from onnxferry.export.graphs.writer import checked_target, write_artifact
 from onnxferry.export.optimize.backends import entry, golden_rms, larger, on_openvino, rms_of
 from onnxferry.export.optimize.budget import Budget, Judge, parse_budget
 from onnxferry.export.optimize.candidates import Candidate, candidates_for, for_web
+from onnxferry.export.optimize.resources import WITHIN, Allowance, as_source, bytes_of
 from onnxferry.export.optimize.samples import SCORED, Samples, samples_for
 from onnxferry.export.optimize.score import outputs_of, score, written_score
-from onnxferry.export.optimize.timing import Speed, compare_speed, machine_name, ort_version, rotating
+from onnxferry.export.optimize.timing import Speed, compare_speed, feeds_for, machine_name, ort_version, rotating
 from onnxferry.export.optimize.verdict import Verdict, better
 from onnxferry.export.optimize.web import WebBench, web_bench
 from onnxferry.runtime.artifact.comparison import absolute_difference
 from onnxferry.runtime.artifact.contract import Contract, Golden, kind_of
+from onnxferry.runtime.artifact.describe import describe
 from onnxferry.runtime.artifact.tolerances import Tolerance, golden_tolerance, rms_limits
 from onnxferry.runtime.artifact.variants import WEB
 from onnxferry.runtime.artifact.zoo import find_model
@@ -39,8 +41,10 @@ from onnxferry.runtime.engine.backends.openvino import OpenVINOEngine
 from onnxferry.runtime.engine.engine import Engine, PlacementWarning
 from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import InputError, OnnxFerryError, first_line
+from onnxferry.runtime.formats import human_bytes
 from onnxferry.runtime.kinds import MODEL, Kind
-from onnxferry.runtime.onnx_file.reader import file_sha256, read_model
+from onnxferry.runtime.onnx_file.reader import file_sha256
+from onnxferry.runtime.timing import clock
 
 GOALS = ("faster", "smaller")
 
@@ -101,6 +105,7 @@ class _Bench:
     size: int
     device: str
     web: WebBench | None
+    allowance: Allowance
 
     def text(self) -> bool:
         return self.kind.returns == "text"
@@ -122,6 +127,8 @@ def optimize(
     ort_web: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] | None = None,
     tried: Callable[[Verdict], None] | None = None,
+    within: float = WITHIN,
+    say: Callable[[str], None] | None = None,
 ) -> Optimized:
     """Try every variant of ``model`` (a path or a shipped name) and write the ones that win as ``NAME.TAG.onnx`` into ``folder``.
 
@@ -137,6 +144,8 @@ def optimize(
     is known to be slow there is refused. The smallest is written as ``NAME.web.onnx``.
     ``progress``: called with the name of each candidate before it is tried, ``tried`` with its verdict after, which a better candidate
     may still change to one that is not kept.
+    ``within``: seconds that all candidates may take, about: one that does not fit into what is left, or not into the memory that is free,
+    is skipped, which its verdict says. ``say``: called with lines on what is expected to be taken.
     Kept is what is inside the budget and faster by more than the noise at one of ``batches`` at least (goal ``smaller``: smaller
     by a twentieth), and not beaten by another kept one at all of them. Nothing else is written, and no file half.
 
@@ -174,16 +183,24 @@ def optimize(
         beside = _made(path.parent if folder is None else Path(folder))
         if kind.returns == "text":
             second = Samples({**second.feeds, "uniforms": np.zeros((len(second), 0), np.float32)}, second.words)
+        sizes = tuple(sorted(set(batches)))
+        allowance = Allowance(within, describe(path).summary.weight_bytes, say or (lambda line: None))
         # Rows longer than one take the original's own batches: its answers do not depend on them.
-        expected = outputs_of(engine, second.feeds)
+        second, expected = allowance.measure(engine, second, {size: _timed_feeds(kind, second, size, 1)[0] for size in sizes})
         source = load_onnx(path)
         del source.metadata_props[:]  # the contract's defaults stand in the graph again, and a candidate has no contract yet
         web = stack.enter_context(web_bench(path, source, contract, None if ort_web is None else Path(ort_web))) if target else None
-        sizes = tuple(sorted(set(batches)))
-        bench = _Bench(engine, kind, target or goal, asked, first, second, expected, sizes, seconds, _size(path), device, web)
+        size = bytes_of(path)
+        bench = _Bench(engine, kind, target or goal, asked, first, second, expected, sizes, seconds, size, device, web, allowance)
         found = []
         candidates = candidates_for(source, kind, "smaller" if target else goal, first, device)
-        for candidate in for_web(candidates) if target else candidates:
+        candidates = for_web(candidates) if target else candidates
+        each = allowance.candidate_seconds(seconds)
+        allowance.say(
+            f"{len(candidates)} candidates, each about {each:.0f} s and {human_bytes(allowance.candidate_bytes())} of memory; "
+            f"{within:.0f} s in all at most"
+        )
+        for candidate in candidates:
             if progress is not None:
                 progress(f"{candidate.tag} {candidate.rung}".strip())
             found.append(_tried(candidate, bench, contract))
@@ -209,11 +226,6 @@ def optimize(
     )
 
 
-def _size(path: Path) -> int:
-    """Bytes, external weights included."""
-    return sum(file.stat().st_size for file in (path, *read_model(path).weight_files(path)))
-
-
 def _made(folder: Path) -> Path:
     """Creates the folder if needed. Raises InputError, or ExportError if it is not writable."""
     try:
@@ -227,6 +239,16 @@ _Tried = tuple[Verdict, onnx.ModelProto | None, tuple[tuple[Golden, ...], dict[s
 
 
 def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
+    """As :func:`_judged`, with the time that it took; or skipped, where it does not fit."""
+    skipped = bench.allowance.refusal(bench.seconds)
+    if skipped:
+        return Verdict(candidate.tag, candidate.what, False, skipped, rung=candidate.rung), None, ((), {})
+    start = clock()
+    verdict, model, samples = _judged(candidate, bench, contract)
+    return dataclasses.replace(verdict, seconds=round(clock() - start, 2)), model, samples
+
+
+def _judged(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
     """Build, score, time. ``kept`` means: inside the budget and better than the original."""
     nothing: tuple[tuple[Golden, ...], dict[str, Tolerance]] = ((), {})
 
@@ -241,14 +263,11 @@ def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
         model = candidate.build()
         if model is None:
             return no("nothing in the model that it changes")
-        payload = model.SerializeToString(deterministic=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PlacementWarning)  # how fast it is shows what falls to the CPU
-            engine = _opened(payload, candidate, bench)
-        with engine:
+        with as_source(model) as source, _opened(source, candidate, bench) as engine:
+            size = bytes_of(source)
             variant = outputs_of(engine, bench.samples.feeds, candidate.rows_alone)
             scored = score(bench.budget, bench.expected, variant, bench.samples.labels)
-            facts: dict[str, Any] = {"bytes": len(payload), "score": scored, "rms": rms_of(bench.expected, variant)}
+            facts: dict[str, Any] = {"bytes": size, "score": scored, "rms": rms_of(bench.expected, variant)}
             if not scored.inside:
                 return no(f"outside the budget: {scored.words}", **facts)
             if bench.text():
@@ -273,8 +292,8 @@ def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
     except Exception as error:  # noqa: BLE001 (a tool that fails on this model is the verdict of that candidate)
         return no(f"could not be made: {type(error).__name__}: {first_line(error, 'no reason given')}")
     if bench.goal == "smaller":
-        if len(payload) > MIN_SMALLER * bench.size:
-            return no(f"not smaller: {len(payload)} bytes, the original {bench.size}", **facts)
+        if size > MIN_SMALLER * bench.size:
+            return no(f"not smaller: {size} bytes, the original {bench.size}", **facts)
     elif bench.goal == "faster" and not any(each.faster for each in facts["speed"].values()):
         return no("not faster than the original by more than the noise", **facts)
     named: dict[str, Any] = {"rows_alone": candidate.rows_alone, "rung": candidate.rung, "precision": candidate.precision}
@@ -282,10 +301,12 @@ def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
     return verdict, model, samples
 
 
-def _opened(payload: bytes, candidate: Candidate, bench: _Bench) -> AnyEngine:
+def _opened(source: bytes | Path, candidate: Candidate, bench: _Bench) -> AnyEngine:
     if candidate.precision:
-        return OpenVINOEngine(payload, threads=bench.original.threads, precision=candidate.precision)
-    return Engine(payload, device=bench.device)
+        return OpenVINOEngine(source, threads=bench.original.threads, precision=candidate.precision)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PlacementWarning)  # how fast it is shows what falls to the CPU
+        return Engine(source, device=bench.device)
 
 
 def _speed(bench: _Bench, engine: AnyEngine, batch: int, rows_alone: bool) -> Speed:
@@ -294,9 +315,14 @@ def _speed(bench: _Bench, engine: AnyEngine, batch: int, rows_alone: bool) -> Sp
 
 def _feeds(bench: _Bench, batch: int) -> list[dict[str, np.ndarray]]:
     """What is timed at that batch size."""
-    if not bench.text():
-        return rotating(bench.samples.feeds, batch)
-    prompts = rotating({"prompt": bench.samples.feeds["prompt"][:, :16]}, batch, count=4)
+    return _timed_feeds(bench.kind, bench.samples, batch, feeds_for(bench.allowance.runs[batch]))
+
+
+def _timed_feeds(kind: Kind, samples: Samples, batch: int, count: int) -> list[dict[str, np.ndarray]]:
+    """``count`` batches to time with."""
+    if kind.returns != "text":
+        return rotating(samples.feeds, batch, count)
+    prompts = rotating({"prompt": samples.feeds["prompt"][:, :16]}, batch, min(count, 4))
     rng = np.random.default_rng(batch)
     return [{**each, "uniforms": rng.random((batch, WRITTEN), dtype=np.float32)} for each in prompts]
 
@@ -352,7 +378,7 @@ def _written(
         target = folder / f"{path.stem}.{verdict.tag}.onnx"
         elsewhere = {}
         if verdict.tag == "int8" and not verdict.rows_alone and not bench.text():
-            payload, facts = model.SerializeToString(deterministic=True), (bench.expected, goldens, bench.batches, bench.seconds)
+            payload, facts = model.SerializeToString(deterministic=True), (bench.expected, goldens, bench.allowance.runs, bench.seconds)
             elsewhere = on_openvino(payload, bench.original, bench.budget, bench.samples, *facts)
         certificate = _certificate(verdict, bench, digest, elsewhere)
         # What the certificate measured is held to that: a tolerance that every pixel of an image in 8 bits is within says nothing.

@@ -14,7 +14,7 @@ from onnxferry.export.optimize.samples import count_rows, rows_of
 from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.machine.cpu import cpu_name
 from onnxferry.runtime.machine.nvidia import device_names
-from onnxferry.runtime.timing import median_and_error, ratios, repeat_for, time_in_turns
+from onnxferry.runtime.timing import median_and_error, ratios, repeat_for, time_call, time_in_turns
 
 FEEDS = 16
 """Different inputs that take turns, so that no result comes from a cache."""
@@ -23,7 +23,11 @@ FEEDS = 16
 WARM_SECONDS = 0.1
 
 
-MIN_ROUNDS = 9
+MIN_ROUNDS, FEW_ROUNDS = 9, 5
+
+
+ROUND_SECONDS = 0.5
+"""Of one side in a round, at most, as long as two inputs fit into it: for slower models there are fewer inputs, then fewer rounds."""
 
 
 Feeds = Mapping[str, np.ndarray]
@@ -44,16 +48,36 @@ class Speed:
         return self.ratio - 2 * self.noise > 1.02
 
 
+def feeds_for(run: float) -> int:
+    """How many inputs take turns where a run takes so many seconds."""
+    return max(2, min(FEEDS, int(ROUND_SECONDS / max(run, 1e-9))))
+
+
+def _rounds_for(run: float, feeds: int) -> int:
+    return MIN_ROUNDS if run * feeds <= 4 * ROUND_SECONDS else FEW_ROUNDS
+
+
+def timing_seconds(run: float, seconds: float) -> float:
+    """What :func:`compare_speed` takes, about, where a run takes ``run`` seconds, with ``feeds_for(run)`` inputs."""
+    feeds = feeds_for(run)
+    return max(seconds, 2 * run * feeds * _rounds_for(run, feeds)) + 2 * max(run, min(WARM_SECONDS, seconds))
+
+
 def compare_speed(original: Runner, variant: Runner, feeds: Sequence[Feeds], *, rows_alone: bool = False, seconds: float = 1.0) -> Speed:
-    """Medians of rounds in which each side runs all of ``feeds`` once, in turns; ``rows_alone``: the variant runs one row at a time."""
+    """Medians of rounds in which each side runs all of ``feeds`` once, in turns; ``rows_alone``: the variant runs one row at a time.
+
+    ``feeds``: as many as :func:`feeds_for` says. ``seconds``: that the rounds take at least.
+    """
     sides = {"original": (original, [[each] for each in feeds]), "variant": (variant, [[each] for each in feeds])}
     if rows_alone:
         sides["variant"] = variant, [_rows(each) for each in feeds]
+    slowest = 0.0
     for engine, runs in sides.values():
         for _ in repeat_for(min(WARM_SECONDS, seconds)):
-            _run_each(engine, runs[0])
+            last = time_call(_run_each, engine, runs[0])
+        slowest = max(slowest, last)
     calls = {side: partial(_run_each, engine, list(chain.from_iterable(runs))) for side, (engine, runs) in sides.items()}
-    times = time_in_turns(calls, seconds, MIN_ROUNDS)
+    times = time_in_turns(calls, seconds, _rounds_for(slowest, len(feeds)))
     ratio, error = median_and_error(ratios(times["original"], times["variant"]))
     medians = {side: statistics.median(spent) / len(feeds) for side, spent in times.items()}
     return Speed(ratio, error, medians["original"], medians["variant"])

@@ -31,6 +31,7 @@ class Verdict:
     precision: str = ""  # of the same graph on OpenVINO; "" for ONNX Runtime
     transferred: int | None = None  # bytes with gzip; of variants for the browser
     rms: Mapping[str, float] = field(default_factory=dict)  # by output, of the differences where it was scored, as a share of it
+    seconds: float = 0.0  # that making, scoring and timing it took
 
     @property
     def name(self) -> str:

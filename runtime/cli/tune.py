@@ -28,6 +28,9 @@ from onnxferry.runtime.cli.console import (
 from onnxferry.runtime.engine.ort import ONNXRUNTIME
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.files import UNREADABLE, read_npz
+from onnxferry.runtime.formats import human_bytes
+from onnxferry.runtime.machine.memory import memory_to_open, peak_memory
+from onnxferry.runtime.onnx_file.reader import read_model
 from onnxferry.runtime.onnx_file.summary import raised_limits
 from onnxferry.runtime.tuning.inputs import WRITTEN
 from onnxferry.runtime.tuning.plan import Plan, Trial, Tuning, plan_to_json
@@ -35,6 +38,10 @@ from onnxferry.runtime.tuning.search import IN_NOISE
 from onnxferry.runtime.tuning.tune import SECONDS, forget, tune
 
 app = new_app()
+
+
+LARGE = 32 * 2**20
+"""Bytes of weights from which on the memory that tuning needs is said."""
 
 
 @app.command("tune")
@@ -66,6 +73,8 @@ def tune_model(
     reproduces the model's golden samples within their tolerances and is faster by more than the noise; otherwise the default
     stays. The result is remembered for this machine, and `load(..., tune=True)` runs the model that way.
 
+    Settings stay open while they are timed in turns: one that would need more memory than is free is skipped.
+
     The table shows how many times (×) as fast as the default each setting was in the same turns. "not fastest": another setting
     was faster; "slower": the default was faster too; "within noise": it could not be distinguished from the fastest.
 
@@ -94,7 +103,9 @@ def tune_model(
         raise InputError(f"--feeds is for one file, and {model} has two; name one of them: {halves[0]} or {halves[1]}")
     samples = [_read_feeds(feeds)] if feeds else []
     if stderr().is_terminal:  # one line: a bar that moves would be timed too
-        stderr().print(f"tuning {plain(model)}: {seconds:g} seconds at most ...", soft_wrap=True)
+        weights = max(read_model(half, limits).weight_bytes for half in halves)
+        needed = f", {human_bytes(memory_to_open(weights))} of memory for each setting that is open" if weights >= LARGE else ""
+        stderr().print(f"tuning {plain(model)}: {seconds:g} seconds at most{needed} ...", soft_wrap=True)
     share = seconds / len(halves)
     tunings = [tune(half, batch, device=device, threads=threads, limits=limits, seconds=share, feeds=samples) for half in halves]
     if as_json:
@@ -142,7 +153,9 @@ def _print_tuning(tuning: Tuning) -> None:
     for plan in tuning.plans.values():
         console.print(Text(_summary(plan, tuning)), soft_wrap=True)
     found = "found before, and remembered" if tuning.remembered else f"found in {tuning.seconds:.1f} seconds"
-    console.print(Text(f"{found}, for {plain(tuning.machine)}"), soft_wrap=True)
+    most = peak_memory()
+    held = f"; {human_bytes(most)} of memory at most" if most else ""
+    console.print(Text(f"{found}, for {plain(tuning.machine)}{held}"), soft_wrap=True)
     if tuning.not_kept:
         console.print(Text(f"not remembered for the next time: {plain(tuning.not_kept)}", "yellow"), soft_wrap=True)
 

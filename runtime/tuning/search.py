@@ -25,6 +25,7 @@ from onnxferry.runtime.engine.ort import ONNXRUNTIME, Sizes
 from onnxferry.runtime.engine.replay import replay
 from onnxferry.runtime.errors import OnnxFerryError
 from onnxferry.runtime.machine.cpu import cpu_name
+from onnxferry.runtime.machine.memory import memory_to_open, shortage
 from onnxferry.runtime.timing import alternating, clock
 from onnxferry.runtime.tuning.bound_run import BoundRun, can_be_bound
 from onnxferry.runtime.tuning.evidence import Belief, Evidence, Prior, may_be_best
@@ -70,9 +71,6 @@ SLOW = 0.1  # seconds: runs that take longer need no run to warm up before each 
 NEAR = 0.4  # logarithm of how much a back end may gain from a graph for fixed sizes
 
 
-MAX_OPEN_BYTES = 2**30  # of model files that are open at a time
-
-
 NO_TIME, IN_NOISE = "no time left", "within noise"
 
 
@@ -93,7 +91,7 @@ class Pool:
     def __init__(self, files: Mapping[str, Description], open_engine: Opener) -> None:
         """``files``: by the variant's tag; the model itself under ""."""
         self.files, self.open_engine = files, open_engine
-        self.sizes = {tag: file.summary.file_bytes for tag, file in files.items()}
+        self.needs = {tag: memory_to_open(file.summary.weight_bytes) for tag, file in files.items()}  # bytes of memory
         self.engines: dict[Setting, AnyEngine] = {}
         self.refused: dict[Setting, OnnxFerryError] = {}  # settings that failed their golden samples
 
@@ -110,8 +108,9 @@ class Pool:
         if setting in self.refused:
             raise self.refused[setting]
         if setting not in self.engines:
-            if self.engines and sum(self.sizes[other.variant] for other in self.engines) + self.sizes[setting.variant] > MAX_OPEN_BYTES:
-                raise Unfit("too large: it would fill the memory")
+            full = shortage(self.needs[setting.variant]) if self.engines else ""  # the others stay open, to be timed in turns
+            if full:
+                raise Unfit(f"skipped: {full}")
             engine = self.open_engine(self.files[setting.variant], setting)
             try:
                 self.check(engine, setting)

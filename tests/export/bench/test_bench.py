@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -17,8 +18,8 @@ from onnxferry.export.bench import race as reference_bench
 from onnxferry.export.bench import workloads as bench_jobs
 from onnxferry.export.bench.contenders.base import CONTENDERS, PEERS, ContenderSpec, fastest
 from onnxferry.export.bench.correctness import compare_answers
-from onnxferry.export.bench.race import Bench
-from onnxferry.export.bench.report import Results, duration, geometric_mean, geometric_means, load_results, machine, save_plot
+from onnxferry.export.bench.race import Bench, row_seconds
+from onnxferry.export.bench.report import Results, duration, geometric_mean, geometric_means, load_results, machine, save_plot, wanted_rows
 from onnxferry.export.bench.results import Measured, Row
 from onnxferry.export.bench.worker import Turn, WorkerError
 from onnxferry.export.bench.workloads import FEEDS, BenchModel, bench_model, make_job
@@ -101,6 +102,34 @@ def test_a_contender_that_cannot_be_opened_is_a_row_and_not_the_end(tiny: Path) 
     assert row.contenders["missing"].status == "failed"
     assert "no_such_module" in row.contenders["missing"].words
     assert row.contenders["onnxruntime"].timed
+
+
+def test_a_row_that_would_take_too_long_is_skipped_with_a_line(tiny: Path) -> None:
+    said: list[str] = []
+    (row,) = Bench(within=1e-9).rows(bench_model(str(tiny)), [3], "1", ["onnxruntime"], note=said.append)
+    found = row.contenders["onnxruntime"]
+    assert found.status == "failed"
+    assert re.fullmatch(r"skipped: it would take about \d+ s, and a row may take 0", found.words)
+    assert row.feeds == 2  # the plain file ran on no more
+    assert said == [f"tiny, batch 3, 1 threads: {found.words}; raise --within"]
+
+
+def test_a_row_says_what_it_will_take_and_what_it_took(tiny: Path, stubs: type[Stub], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert row_seconds(10.0, 2, 3, 3, 0.2) == 360
+    monkeypatch.setattr(reference_bench, "row_seconds", lambda run, feeds, contenders, rounds, turn: 100.0 * rounds)
+    said: list[str] = []
+    (row,) = Bench(rounds=4).rows(bench_model(str(tiny)), [1], "1", ["onnxferry"], note=said.append)
+    assert len(row.contenders["onnxferry"].round_medians_s) == 3  # so that it fits
+    assert len(said) == 2
+    assert re.fullmatch(r"tiny, batch 1, 1 threads: about 300 s, 3 rounds, [\d.]+ k?B of memory for weights", said[0])
+    assert re.fullmatch(r"tiny, batch 1, 1 threads: took \d+ s", said[1])
+
+
+def test_a_contender_that_memory_does_not_suffice_for_is_skipped(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference_bench, "shortage", lambda needed: "it needs about 9.0 GB of memory, and 1.0 GB are free")
+    (row,) = Bench(rounds=1).rows(bench_model(str(tiny)), [1], "1", ["onnxruntime"])
+    assert row.contenders["onnxruntime"].words == "skipped: it needs about 9.0 GB of memory, and 1.0 GB are free"
+    assert wanted_rows(Results({}, {row.key: row}), row.sha256, row.model, [1], "1", ["onnxruntime"], 1) == [1]
 
 
 def test_wrong_answers_are_caught_and_not_timed(tiny: Path, stubs: type[Stub]) -> None:

@@ -15,11 +15,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.export.optimize import backends as backends_module
 from onnxferry.export.optimize import optimize as module
+from onnxferry.export.optimize import resources
 from onnxferry.export.optimize.budget import parse_budget
 from onnxferry.export.optimize.optimize import optimize
+from onnxferry.export.optimize.resources import Allowance, bytes_of
 from onnxferry.export.optimize.rewrites.quantize import count_int8, dynamic_lstm, float16_storage, static_int8
+from onnxferry.export.optimize.samples import Samples
 from onnxferry.export.optimize.score import Score, needed_budget, score
-from onnxferry.export.optimize.timing import Speed
+from onnxferry.export.optimize.timing import FEEDS, Speed, feeds_for, timing_seconds
 from onnxferry.export.optimize.verdict import Verdict, better
 from onnxferry.runtime import load
 from onnxferry.runtime.artifact.comparison import rms_share
@@ -357,8 +360,48 @@ def test_the_weights_beside_a_file_count(network: Path) -> None:
     whole = network.stat().st_size
     onnx.save(onnx.load(network), network.with_name("apart.onnx"), save_as_external_data=True, location="apart.data", size_threshold=0)
     apart, data = network.with_name("apart.onnx").stat().st_size, network.with_name("apart.data").stat().st_size
-    assert module._size(network) == whole
-    assert module._size(network.with_name("apart.onnx")) == apart + data > whole
+    assert bytes_of(network) == whole
+    assert bytes_of(network.with_name("apart.onnx")) == apart + data > whole
+
+
+def test_what_does_not_fit_into_the_time_is_skipped_with_a_line(network: Path) -> None:
+    said: list[str] = []
+    found = optimize(network, data=network.with_name("data.npz"), budget="psnr 20", seconds=0.01, within=1e-9, say=said.append)
+    assert found.verdicts
+    assert all(re.fullmatch(r"skipped: it needs about \d+ s, and 0 of 0 s are left", verdict.words) for verdict in found.verdicts)
+    assert re.fullmatch(r"\d+ candidates, each about \d+ s and [\d.]+ [kMG]B of memory; 0 s in all at most", said[-1])
+
+
+def test_what_does_not_fit_into_memory_is_skipped_with_a_line(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "shortage", lambda needed: "it needs about 9.0 GB of memory, and 1.0 GB are free")
+    found = optimize(network, data=network.with_name("data.npz"), budget="psnr 20", seconds=0.01)
+    assert {verdict.words for verdict in found.verdicts} == {"skipped: it needs about 9.0 GB of memory, and 1.0 GB are free"}
+
+
+def test_of_many_samples_some_are_scored_where_time_is_short(network: Path) -> None:
+    samples = Samples({"x": RNG.standard_normal((300, 3, 8, 8)).astype(np.float32)}, "made")
+    said: list[str] = []
+    with Engine(network, device="cpu") as engine:
+        some, expected = Allowance(1e-6, 0, said.append).measure(engine, samples, {1: {"x": samples.feeds["x"][:1]}})
+        every, _ = Allowance(600, 0, said.append).measure(engine, samples, {})
+    assert (len(some), len(expected["y"]), len(every)) == (64, 64, 300)
+    (line,) = said
+    assert re.fullmatch(r"scored on 64 of 300 samples: all would take \d+ s a candidate", line)
+
+
+def test_a_large_candidate_is_opened_from_a_file(network: Path, monkeypatch: pytest.MonkeyPatch, twice_as_fast: None) -> None:
+    settings: dict = {"data": network.with_name("data.npz"), "budget": "psnr 20", "seconds": 0.01, "batches": (1,)}
+    small = optimize(network, folder=network.parent / "small", **settings)
+    monkeypatch.setattr(resources, "FILE_FROM", 0)
+    large = optimize(network, folder=network.parent / "large", **settings)
+    assert [(v.tag, v.rung, v.kept, v.score) for v in large.verdicts] == [(v.tag, v.rung, v.kept, v.score) for v in small.verdicts]
+    assert [path.name for path in large.files] == [path.name for path in small.files] != []
+
+
+def test_slow_models_are_timed_on_fewer_inputs_in_fewer_rounds() -> None:
+    assert [feeds_for(run) for run in (1e-4, 0.1, 10.0)] == [FEEDS, 5, 2]
+    assert timing_seconds(1e-4, 1.0) == pytest.approx(1.2)
+    assert timing_seconds(10.0, 1.0) == pytest.approx(220)
 
 
 def test_a_single_number_among_the_inputs_goes_with_every_row(tmp_path: Path, build_onnx: Callable, twice_as_fast: None) -> None:

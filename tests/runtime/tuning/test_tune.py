@@ -992,3 +992,13 @@ def test_a_session_for_some_sizes_takes_any_size_of_an_axis_without_a_name() -> 
     assert not fixed.fits({"x": np.zeros((28, 7)), "y": y})
     assert not fixed.fits({"x": np.zeros((28, 7, 3)), "y": np.zeros(27)})
     assert not fixed.fits({"x": np.zeros((28, 7, 3))})
+
+
+def test_a_setting_that_memory_does_not_suffice_for_is_skipped(recogniser: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "it needs about 9.0 GB of memory, and 1.0 GB are free"
+    monkeypatch.setattr(tune_search, "shortage", lambda needed: words)
+    plan = tune(recogniser, [1], seconds=5).plans[1]
+    assert plan.setting.threads == 2  # the default is open already, and its buffers may be bound
+    assert {trial.verdict for trial in plan.trials if trial.setting.binding == "run" and trial.setting != Setting(threads=2)} == {
+        f"skipped: {words}"
+    }
