@@ -34,8 +34,21 @@ from onnxferry.runtime.onnx_file.reader import read_model
 from onnxferry.runtime.onnx_file.summary import raised_limits
 from onnxferry.runtime.tuning.inputs import WRITTEN
 from onnxferry.runtime.tuning.plan import Plan, Trial, Tuning, plan_to_json
-from onnxferry.runtime.tuning.search import IN_NOISE
+from onnxferry.runtime.tuning.search import BEFORE, IN_NOISE, LITTLE, NO_TIME, NOT_FASTEST, SLOWER
 from onnxferry.runtime.tuning.tune import SECONDS, forget, tune
+
+MEANINGS = {
+    SLOWER: "the default is faster",
+    NOT_FASTEST: "faster than the default, but another setting is faster still",
+    IN_NOISE: "could not be told from the fastest in this time",
+    LITTLE: "faster than the default, but by too little to leave it",
+    NO_TIME: "there was no time left to measure it; give more --seconds",
+    BEFORE: "an earlier run found it far slower than the fastest",
+    "skipped": "too little memory is free; see below",
+    "failed": "its answers are wrong here, or it cannot be opened; see below",
+}
+"""Of the table's verdicts, in plain words."""
+
 
 app = new_app()
 
@@ -62,6 +75,7 @@ def tune_model(
             metavar="FILE.npz", help="Inputs to time with, arrays by name; the file's golden samples if not given.", show_default=False
         ),
     ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure even if it was before, and add to what is known.")] = False,
     forgotten: Annotated[bool, typer.Option("--forget", help="Only forget earlier results for this model.")] = False,
     limit: LimitOption = None,
     as_json: JsonOption = False,
@@ -75,19 +89,22 @@ def tune_model(
 
     Settings stay open while they are timed in turns: one that would need more memory than is free is skipped.
 
-    The table shows how many times (×) as fast as the default each setting was in the same turns. "not fastest": another setting
-    was faster; "slower": the default was faster too; "within noise": it could not be distinguished from the fastest.
+    The table shows how many times (×) as fast as the default each setting was in the same turns, and why it was not chosen. What
+    was measured is kept, and later runs add to it: those with --again, and those that find the earlier result unsure because
+    the machine was busy or the fastest settings were too close to tell apart.
 
     ```
     onnxferry tune digits
     onnxferry tune model.onnx --batch 1 --batch 16 --seconds 10
     onnxferry tune model.onnx --feeds inputs.npz
+    onnxferry tune digits --again
     onnxferry tune digits --forget
     ```
 
     With --json: model, machine, seconds, remembered, not_kept (why the result could not be remembered), files: path and plans, of
     each: batch, setting (variant, backend, threads, graph_level, binding, sizes), seconds and default_seconds a run, ratio (times as fast),
-    trials: setting, seconds, ratio (beside the default in the same turns), verdict.
+    busy (what kept the machine busy), unsure (why another search may find something else), trials: setting, seconds, ratio (beside
+    the default in the same turns), verdict.
     """
     path = find_model(model)
     halves = [path, *([decoder_path(path)] if decoder_path(path).is_file() else [])]
@@ -107,7 +124,9 @@ def tune_model(
         needed = f", {human_bytes(memory_to_open(weights))} of memory for each setting that is open" if weights >= LARGE else ""
         stderr().print(f"tuning {plain(model)}: {seconds:g} seconds at most{needed} ...", soft_wrap=True)
     share = seconds / len(halves)
-    tunings = [tune(half, batch, device=device, threads=threads, limits=limits, seconds=share, feeds=samples) for half in halves]
+    tunings = [
+        tune(half, batch, device=device, threads=threads, limits=limits, seconds=share, feeds=samples, again=again) for half in halves
+    ]
     if as_json:
         print_json(_json(model, tunings))
         return
@@ -148,10 +167,20 @@ def _print_tuning(tuning: Tuning) -> None:
         table.add_section()
     console = stdout()
     console.print(table)
+    seen = {trial.verdict.partition(": ")[0] for plan in tuning.plans.values() for trial in plan.trials}
+    for word, meaning in MEANINGS.items():
+        if word in seen:
+            console.print(Text(f"{word}: {meaning}", "dim"), soft_wrap=True)
     for reason in reasons:
         console.print(Text(plain(reason), "dim"))
     for plan in tuning.plans.values():
         console.print(Text(_summary(plan, tuning)), soft_wrap=True)
+    for plan in tuning.plans.values():
+        if plan.busy:
+            words = f"batch {plan.batch}: found while the machine was busy ({plain(plan.busy)}); the next run of this command checks it"
+            console.print(Text(words, "yellow"), soft_wrap=True)
+        elif plan.unsure:
+            console.print(Text(f"batch {plan.batch}: {plain(plan.unsure)}; the next run of this command adds to it", "dim"), soft_wrap=True)
     found = "found before, and remembered" if tuning.remembered else f"found in {tuning.seconds:.1f} seconds"
     most = peak_memory()
     held = f"; {human_bytes(most)} of memory at most" if most else ""
@@ -180,6 +209,11 @@ def _time(seconds: float) -> str:
     return f"{seconds * 1e6:.0f} µs" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
+def _plan_json(plan: Plan) -> dict[str, Any]:
+    """Without the rounds, which are the cache's."""
+    return {**{key: value for key, value in plan_to_json(plan).items() if key != "measured"}, "busy": plan.busy}
+
+
 def _json(model: str, tunings: list[Tuning]) -> dict[str, Any]:
     return {
         "model": model,
@@ -187,5 +221,5 @@ def _json(model: str, tunings: list[Tuning]) -> dict[str, Any]:
         "seconds": sum(tuning.seconds for tuning in tunings),
         "remembered": all(tuning.remembered for tuning in tunings),
         "not_kept": next((tuning.not_kept for tuning in tunings if tuning.not_kept), ""),
-        "files": [{"path": str(t.path), "plans": [plan_to_json(plan) for plan in t.plans.values()]} for t in tunings],
+        "files": [{"path": str(t.path), "plans": [_plan_json(plan) for plan in t.plans.values()]} for t in tunings],
     }

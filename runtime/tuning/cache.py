@@ -2,8 +2,8 @@
 
 One JSON file per model and situation. The key holds everything that the result depends on (the bytes of the model's files, the CPU and
 its features, ONNX Runtime's version, the device, the numbers of threads), so a change of any of them is another file. The entry holds
-a plan for each batch size that was measured. An invalid file, or one that another
-user could have written, counts as absent; a file that cannot be written is no error.
+a plan for each batch size that was measured, and the rounds that it was chosen by, to which later searches add. An invalid file, or one
+that another user could have written, counts as absent; a file that cannot be written is no error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from onnxferry.runtime.files import cache_folder, only_this_user_writes, written
 _MAX_BYTES = 4 * 2**20
 
 
-_SCHEMA = 3  # 1: chosen by proof at 99 %, which kept the default too often; 2: knew no other back ends
+_SCHEMA = 4  # 1: chosen by proof at 99 %, which kept the default too often; 2: knew no other back ends; 3: kept verdicts alone
 
 
 def read_entry(key: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,16 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What one search, or one check of a plan in use, measured: rounds in which settings took turns."""
+
+    at: float  # seconds since 1970
+    busy: str  # what else kept the machine busy meanwhile, in words; "" for nothing
+    settings: tuple[Setting, ...]  # the default first
+    rounds: tuple[tuple[tuple[int, float], ...], ...]  # of each turn: the setting's place and the seconds of a run
+
+
+@dataclass(frozen=True)
 class Plan:
     """The way to run one batch size."""
 
@@ -48,6 +58,13 @@ class Plan:
     default_seconds: float  # per run with the default setting, under the conditions of those runs
     ratio: float  # times as fast as the default, from all rounds; 1 if the default stays
     trials: tuple[Trial, ...]
+    unsure: str = ""  # why another search may find something else, in words; "" where that is not likely
+    measured: tuple[Measured, ...] = ()  # by this search and those before it, the newest last
+
+    @property
+    def busy(self) -> str:
+        """What kept the machine busy when it was found; "" for nothing."""
+        return self.measured[-1].busy if self.measured else ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +80,7 @@ class Tuning:
     not_kept: str = ""  # why the result could not be kept; "" if it was
     seconds: float = field(default=0.0, compare=False)  # that measuring took
     files: Mapping[str, Description] = field(default_factory=dict, compare=False, repr=False)  # as read; the model itself under ""
+    keep: Callable[[Plan], str] | None = field(default=None, compare=False, repr=False)  # keeps a plan that was checked in use
 
     @property
     def best_batch(self) -> int:
@@ -88,6 +106,8 @@ def plan_from_json(value: Any, batch: int, tags: frozenset[str]) -> Plan | None:
             default_seconds=_positive(value["default_seconds"]),
             ratio=_positive(value["ratio"]),
             trials=tuple(_trial(trial) for trial in value["trials"]),
+            unsure=_text(value["unsure"]),
+            measured=tuple(_measured(each) for each in value["measured"]),
         )
     except (KeyError, TypeError, ValueError):
         return None
@@ -97,6 +117,14 @@ def plan_from_json(value: Any, batch: int, tags: frozenset[str]) -> Plan | None:
 def _trial(value: Any) -> Trial:
     seconds, ratio = (None if value[key] is None else _positive(value[key]) for key in ("seconds", "ratio"))
     return Trial(_setting(value["setting"]), seconds, ratio, _text(value["verdict"]))
+
+
+def _measured(value: Any) -> Measured:
+    settings = tuple(_setting(each) for each in value["settings"])
+    rounds = tuple(tuple((int(place), _positive(seconds)) for place, seconds in each) for each in value["rounds"])
+    if not all(0 <= place < len(settings) for each in rounds for place, _ in each):
+        raise ValueError("rounds")
+    return Measured(_positive(value["at"]), _text(value["busy"]), settings, rounds)
 
 
 def _setting(value: Any) -> Setting:

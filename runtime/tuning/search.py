@@ -16,24 +16,28 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from onnxferry.runtime.artifact.comparison import compare_output, rms_share
 from onnxferry.runtime.artifact.describe import Description
-from onnxferry.runtime.artifact.tolerances import allowed_rms, certified_rms, setting_tolerance
-from onnxferry.runtime.artifact.variants import certified_backends, certified_speeds
+from onnxferry.runtime.artifact.variants import certified_backends
 from onnxferry.runtime.engine.backends.choose import AnyEngine
 from onnxferry.runtime.engine.ort import ONNXRUNTIME, Sizes
 from onnxferry.runtime.engine.replay import replay
 from onnxferry.runtime.errors import OnnxFerryError
-from onnxferry.runtime.machine.cpu import cpu_name
+from onnxferry.runtime.machine.load import LoadMeter
 from onnxferry.runtime.machine.memory import memory_to_open, shortage
 from onnxferry.runtime.timing import alternating, clock
+from onnxferry.runtime.tuning.agreement import Unfit, check_certified, check_same
 from onnxferry.runtime.tuning.bound_run import BoundRun, can_be_bound
-from onnxferry.runtime.tuning.evidence import Belief, Evidence, Prior, may_be_best
+from onnxferry.runtime.tuning.evidence import Beliefs, Evidence, Prior, Session, may_be_best
+from onnxferry.runtime.tuning.expected import LEVEL, STEP, doubt, expectation, kept_rounds, with_measured
 from onnxferry.runtime.tuning.inputs import Feeds
-from onnxferry.runtime.tuning.plan import Plan, Setting, Trial
+from onnxferry.runtime.tuning.plan import Measured, Plan, Setting, Trial
 
 MARGIN = 1.02
 """A smaller speed-up is not worth leaving the default for."""
+
+
+CAUTION = 1.0
+"""Standard deviations by which the best one must lead the default: of many that are no faster, one leads by chance."""
 
 
 TURN_SECONDS = 1e-2  # of one turn of a fast model: after a pause, a core needs some milliseconds to reach full speed
@@ -54,12 +58,19 @@ DOUBT = 2.5  # standard deviations: a candidate further behind than this is not 
 EQUAL = 0.003  # a lead, as a share, that is none
 
 
-UNSURE = 0.01  # standard deviation of the best one's lead at which more rounds would change little
+REGRET, LAST_REGRET = 0.002, 0.0007
+"""Share of its time that the best one is expected to lose to another, at which more rounds change little: in a stage, in the last one."""
 
 
-CERTIFIED_HERE, CERTIFIED, THREADS, BACKEND, STEP = 0.1, 0.25, 0.4, 0.5, 0.1
-"""Standard deviations of what is expected before timing: of a variant's certified speed, on this kind of CPU and elsewhere; of another
-number of threads; of another back end; of a graph level, fixed sizes or bound buffers, beside the setting that they vary."""
+CLOSE, CLOSE_TURNS = 0.06, 16
+"""In the last stage, turns that the best one and those so close behind it have at least: a few times that agree may do so by chance."""
+
+
+WORTH = 0.15  # share of the largest regret: what may gain less than this is not timed in a round
+
+
+BOUND_SECONDS, BOUND = 5e-5, 0.01
+"""What bound buffers may save a run on the CPU, at most: where that is a smaller share, they are not tried."""
 
 
 REST_SECONDS = 4e-3  # before a turn of a fast model: the previous candidate's threads keep spinning for a while, on the same CPUs
@@ -68,17 +79,34 @@ REST_SECONDS = 4e-3  # before a turn of a fast model: the previous candidate's t
 SLOW = 0.1  # seconds: runs that take longer need no run to warm up before each turn
 
 
+PAIRED = 3  # candidates, with no more of which a turn of a slow model is two runs: the one that warms up is then a third of the time
+
+
+PROMISING = 4  # settings of earlier searches that are tried first
+
+
+UNKNOWN = Prior(0.0, 1.0)
+
+
 NEAR = 0.4  # logarithm of how much a back end may gain from a graph for fixed sizes
 
 
-NO_TIME, IN_NOISE = "no time left", "within noise"
+NO_TIME, IN_NOISE, BEFORE, SLOWER, NOT_FASTEST = "no time left", "within noise", "slower before", "slower", "not fastest"
+LITTLE = f"under {MARGIN - 1:.0%}"
+"""Verdicts; ``onnxferry tune`` explains them."""
+
+
+NOISY = 0.25  # standard deviation of a turn, as a share, from which on a machine counts as busy
+
+
+UNSURE = 0.015  # share of time that the chosen one is expected to lose to another, from which on a later search adds to this one
+
+
+LEFT_OUT, BEHIND = 4.0, 0.1
+"""Standard deviations, and a share, by which an earlier search found a candidate slower than the best: it is not opened again."""
 
 
 Runs = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
-
-
-class Unfit(Exception):  # noqa: N818 (not an error: a verdict that stays within this module)
-    """The reason why a setting cannot be chosen."""
 
 
 class Opener(Protocol):
@@ -154,12 +182,17 @@ class Candidate:
 class Search:
     """The search at one batch size. ``seconds``: its time limit, including opening files and replaying golden samples."""
 
-    def __init__(self, pool: Pool, feeds: Sequence[Feeds], seconds: float) -> None:
-        self.pool, self.feeds, self.seconds = pool, feeds, seconds
+    def __init__(
+        self, pool: Pool, feeds: Sequence[Feeds], seconds: float, *, on_cpu: bool = True, earlier: Sequence[Measured] = ()
+    ) -> None:
+        self.pool, self.feeds, self.seconds, self.on_cpu, self.earlier = pool, feeds, seconds, on_cpu, earlier
+        self.meter = LoadMeter()
         self.start = clock()
         self.open_seconds = self.estimate = 0.0  # seconds to open and check the default, and to run it
         self.turns = 0
+        self.last: Candidate | None = None  # whose turn was last
         self.tried: list[Candidate] = []
+        self.known: dict[Setting, Candidate] = {}  # of earlier searches
         self.evidence: Evidence[Candidate] = Evidence()
 
     def plan(self, batch: int, default: Setting, others: Sequence[Setting], levels: Sequence[str], sizes: Sizes = ()) -> Plan:
@@ -175,19 +208,27 @@ class Search:
         if self.estimate < SLOW:  # the first run of a fast model takes longer than the others
             self.estimate = statistics.median(self.turn(first, 1) for _ in range(3))  # the clock may jump
         self.evidence.priors[first] = Prior(0.0, 0.0)
-        best = self.raced(first, self.opened(others, first, 0.4, lambda setting: self.expected(setting, first, batch)), 0.55)
+        self.recall(first)
+
+        def expected(setting: Setting) -> Prior:
+            return expectation(setting, default, self.pool.certificate(setting) if setting.variant else {}, batch)
+
+        best = self.raced(first, self.opened([*self.promising(first), *others], first, 0.4, expected), 0.55)
         of_ort = best.setting.backend == ONNXRUNTIME  # graph levels and bound buffers are its own
         more = [replace(best.setting, graph_level=level) for level in levels if of_ort and level != best.setting.graph_level]
-        best = self.raced(first, self.varied(more, best, 0.6), 0.67)
+        best = self.raced(first, self.varied(more, best, 0.6, LEVEL), 0.67)
         if sizes:  # also for the best of the other back ends: which one is faster may depend on it
             near = [best, *self.best_elsewhere(first, best)]
             fixed = [each for one in near for each in self.varied([replace(one.setting, sizes=sizes)], one, 0.7)]
             best = self.raced(first, fixed, 0.76)
-        if best.setting.backend == ONNXRUNTIME:
+        if best.setting.backend == ONNXRUNTIME and (not self.on_cpu or BOUND * self.estimate < BOUND_SECONDS):
             best = self.raced(first, self.varied([replace(best.setting, binding="run_into")], best, 0.78), 0.84)
+        best = self.raced(first, [], 0.88)
+        for _ in range(2):  # what won beside others may win beside these, too
+            best = self.raced(first, self.crossed(best, 0.9), 0.94)
         best = self.raced(first, [], 1.0)  # all that may still be fastest, once more
         beliefs = self.evidence.beliefs(first)
-        chosen = best if beliefs[best].mean < -math.log(MARGIN) else first
+        chosen = best if beliefs[best].mean < -max(math.log(MARGIN), CAUTION * beliefs[best].deviation) else first
         ratio = math.exp(-beliefs[chosen].measured)
         first.times = first.times or [max(self.estimate, 1e-9)]  # there was no time to measure it
         for candidate in self.tried:
@@ -195,15 +236,31 @@ class Search:
         first.ratio, first.verdict = 1.0, "default"
         chosen.verdict = "chosen"
         trials = tuple(Trial(c.setting, c.median if c.times else None, c.ratio, c.verdict or NO_TIME) for c in self.tried)
+        regret = max((beliefs.regret(chosen, each) for each in beliefs if each is not chosen), default=0.0)
+        busy = ", ".join(filter(None, (self.meter.words(), f"turns varied by {self.evidence.noise:.0%}" * (self.evidence.noise > NOISY))))
+        unsure = "the machine was busy" if busy else "the fastest ones are too close to tell apart" if regret > UNSURE else ""
+        rounds = [{each.setting: math.exp(log) for each, log in times.items()} for times in self.evidence.rounds]
+        new = kept_rounds([each.setting for each in self.tried], rounds, busy)
+        still = [each for each, dropped in zip(self.earlier, self.evidence.dropped, strict=True) if not dropped]
         # Medians of the two alone would compare what the machine was doing in different rounds.
-        return Plan(batch, chosen.setting, chosen.median, chosen.median * ratio, ratio, trials)
+        return with_measured(Plan(batch, chosen.setting, chosen.median, chosen.median * ratio, ratio, trials, unsure, (new,)), *still)
 
-    def expected(self, setting: Setting, first: Candidate, batch: int) -> Prior:
-        """Of another file or number of threads, before it is timed: what its certificate says of the batch size nearest in ratio."""
-        speed, deviation = certified_speed(self.pool.certificate(setting), batch) if setting.variant else (1.0, 0.0)
-        more = THREADS if setting.threads != first.setting.threads else 0.0
-        elsewhere = BACKEND if setting.backend != ONNXRUNTIME and not setting.variant else 0.0
-        return Prior(-math.log(speed), math.hypot(deviation, more, elsewhere) or STEP)
+    def recall(self, first: Candidate) -> None:
+        """What earlier searches measured."""
+        self.known[first.setting] = first
+        for measured in self.earlier:
+            candidates = [self.known.setdefault(setting, Candidate(setting, dict)) for setting in measured.settings]
+            rounds = [{candidates[place]: seconds for place, seconds in each} for each in measured.rounds]
+            self.evidence.add_session(Session(rounds, doubt(measured)), first)
+
+    def promising(self, first: Candidate) -> list[Setting]:
+        """Those that earlier searches found fastest, likeliest first."""
+        for candidate in self.known.values():
+            self.evidence.priors.setdefault(candidate, UNKNOWN)
+        beliefs = self.evidence.beliefs(first)
+        found = [each.setting for each in may_be_best(beliefs, [*self.known.values()], DOUBT)]
+        self.evidence.priors = {first: self.evidence.priors[first]}
+        return found[:PROMISING]
 
     def best_elsewhere(self, first: Candidate, best: Candidate) -> list[Candidate]:
         """The one that is expected to be fastest among those of other back ends than the best one's, if it may still win."""
@@ -212,24 +269,41 @@ class Search:
         found = min(others, key=lambda each: beliefs[each].mean, default=None)
         return [] if found is None or beliefs[found].mean - beliefs[best].mean > NEAR else [found]
 
-    def varied(self, settings: Sequence[Setting], best: Candidate, share: float) -> list[Candidate]:
+    def varied(self, settings: Sequence[Setting], best: Candidate, share: float, expected: Prior = STEP) -> list[Candidate]:
         """Candidates that vary the best one in one thing: expected to be about as fast."""
-        around = self.evidence.beliefs(self.tried[0])[best]
-        return self.opened(settings, best, share, lambda _: Prior(around.mean, math.hypot(around.deviation, STEP)))
+        return self.opened(settings, best, share, lambda _: replace(expected, beside=best))
 
-    def judge(self, candidate: Candidate, beliefs: Mapping[Candidate, Belief], best: Candidate) -> None:
+    def crossed(self, best: Candidate, share: float) -> list[Candidate]:
+        """The best one with all that made other candidates faster than what they vary."""
+        beliefs = self.evidence.beliefs(self.tried[0])
+        setting, gain = best.setting, 0.0
+        for part in ("graph_level", "sizes", "binding"):
+            effects: dict[Any, list[float]] = {}
+            for each in beliefs:
+                base = self.evidence.priors[each].beside
+                value = getattr(each.setting, part)
+                if base is not None and value != getattr(base.setting, part) and each.setting.backend == best.setting.backend:
+                    effects.setdefault(value, []).append(beliefs[each].mean - beliefs[base].mean)
+                    effects.setdefault(getattr(base.setting, part), []).append(beliefs[base].mean - beliefs[each].mean)
+            found = {value: statistics.fmean(each) for value, each in effects.items() if value != getattr(best.setting, part)}
+            value = min(found, key=lambda each: found[each], default=None)
+            if value is not None and found[value] < -EQUAL:
+                setting, gain = replace(setting, **{part: value}), gain + found[value]
+        return self.opened([setting], best, share, lambda _: Prior(gain, STEP.deviation, best))
+
+    def judge(self, candidate: Candidate, beliefs: Beliefs[Candidate], best: Candidate) -> None:
         """Its ratio and the reason why it was not chosen."""
         if not candidate.times or candidate.verdict:
             return
         belief, leader = beliefs[candidate], beliefs[best]
         candidate.ratio = math.exp(-belief.measured)
         if belief.mean - DOUBT * belief.deviation > 0:
-            candidate.verdict = "slower"
+            candidate.verdict = SLOWER
         elif candidate is best:  # and still not chosen
-            candidate.verdict = f"under {MARGIN - 1:.0%}" if belief.mean + DOUBT * belief.deviation < 0 else IN_NOISE
+            candidate.verdict = LITTLE if belief.mean + DOUBT * belief.deviation < 0 else IN_NOISE
         else:
-            behind = belief.mean - leader.mean > DOUBT * math.hypot(belief.deviation, leader.deviation)
-            candidate.verdict = "not fastest" if behind else IN_NOISE
+            behind = belief.mean - leader.mean > DOUBT * beliefs.apart(candidate, best)
+            candidate.verdict = NOT_FASTEST if behind else IN_NOISE
 
     def left(self, share: float) -> float:
         """Seconds left until this share of the time limit is used."""
@@ -238,13 +312,16 @@ class Search:
     def opened(self, settings: Sequence[Setting], reference: Candidate, share: float, prior: Callable[[Setting], Prior]) -> list[Candidate]:
         """The candidates that can be chosen: each has run and given the reference's outputs."""
         fit = []
-        feeds = self.feeds if self.estimate < SLOW else self.feeds[:1]
+        feeds = self.feeds[: max(1, min(len(self.feeds), int(SLOW / max(self.estimate, 1e-9))))]
         expected = [dict(reference.runs(feed)) for feed in feeds]
         for setting in settings:
             if any(setting == candidate.setting for candidate in self.tried):
                 continue
-            candidate = Candidate(setting, dict)
+            candidate = self.known.get(setting) or Candidate(setting, dict)
             self.tried.append(candidate)
+            if candidate.setting in self.known and self.slower_before(candidate, prior(setting)):
+                candidate.verdict = BEFORE
+                continue
             if self.left(share) < self.open_seconds + self.estimate:
                 candidate.verdict = NO_TIME
                 continue
@@ -267,6 +344,16 @@ class Search:
                 fit.append(candidate)
         return fit
 
+    def slower_before(self, candidate: Candidate, prior: Prior) -> bool:
+        """Whether earlier searches leave no hope for it."""
+        first = self.tried[0]
+        self.evidence.priors[candidate] = prior
+        beliefs = self.evidence.beliefs(first)
+        del self.evidence.priors[candidate]
+        best = min(beliefs, key=lambda each: beliefs[each].mean)
+        behind = beliefs[candidate].mean - beliefs[best].mean
+        return behind > BEHIND and behind > LEFT_OUT * beliefs.apart(candidate, best)
+
     def raced(self, first: Candidate, new: Sequence[Candidate], share: float) -> Candidate:
         """Times the new ones beside those that may be fastest, and returns the one that is expected to be.
 
@@ -277,19 +364,21 @@ class Search:
         look = 0  # the round before which the evidence is looked at next: more and more seldom, as that takes time too
         for number in range(MAX_ROUNDS):
             if number == look:
-                look += max(MIN_ROUNDS, number // 4)
+                look += max(MIN_ROUNDS if number == 0 or self.estimate < TURN_SECONDS else 1, number // 4)
                 beliefs = self.evidence.beliefs(first)
                 near = may_be_best(beliefs, fit, DOUBT)
                 field = [each for each in near if not new or each in new or each is near[0]]
                 if number == 0:
                     field = list(dict.fromkeys([first, near[0], *new, *field]))
-                elif self.settled(field, beliefs, first):
+                elif self.settled(field, beliefs, first, last=share == 1.0):
                     break
+                else:
+                    field = worth_timing(field, beliefs)
                 if len(field) < 2:
                     field = [near[0], first] if near[0] is not first else [first, *near[1:2]]
-            if len(field) < 2 or self.left(share) < sum(map(self.cost, field)):
+            if len(field) < 2 or self.left(share) < sum(self.cost(each, len(field)) for each in field):
                 break
-            times = {candidate: self.turn(candidate) for candidate in alternating(field, number)}
+            times = {candidate: self.turn(candidate, self.repeats(len(field))) for candidate in alternating(field, number)}
             for candidate, seconds in times.items():
                 candidate.times.append(seconds)
             self.evidence.add(times)
@@ -299,68 +388,44 @@ class Search:
         lead = min(beliefs[candidate].mean for candidate in timed)
         return next(candidate for candidate in timed if beliefs[candidate].mean <= lead + EQUAL)
 
-    def settled(self, field: Sequence[Candidate], beliefs: Mapping[Candidate, Belief], first: Candidate) -> bool:
+    def settled(self, field: Sequence[Candidate], beliefs: Beliefs[Candidate], first: Candidate, last: bool) -> bool:
         """Whether more rounds would hardly change which one is chosen."""
         best = beliefs[field[0]]
         if field[0] is not first and abs(best.mean + math.log(MARGIN)) < DOUBT * best.deviation:
             return False  # it may be no faster than the default
-        return all(math.hypot(beliefs[each].deviation, best.deviation) < UNSURE for each in field[1:])
+        if not last:
+            return all(beliefs.regret(field[0], each) < REGRET for each in field[1:])
+        return not self.unseen(field, beliefs) and all(beliefs.regret(field[0], each) < LAST_REGRET for each in field[1:])
 
-    def cost(self, candidate: Candidate) -> float:
+    def unseen(self, field: Sequence[Candidate], beliefs: Beliefs[Candidate]) -> list[Candidate]:
+        close = [each for each in field if beliefs[each].mean - beliefs[field[0]].mean < CLOSE]
+        return [each for each in close if self.evidence.turns(each) < CLOSE_TURNS]
+
+    def cost(self, candidate: Candidate, among: int) -> float:
         """Estimated seconds of its next turn."""
         # One time that a burst or a jump of the clock made long is no reason to leave a candidate out.
         seconds = candidate.median if len(candidate.times) >= FEW else max(min(candidate.times, default=0.0), self.estimate)
-        return seconds * (self.repeats() + (self.estimate < SLOW)) + (REST_SECONDS if self.estimate < SLOW else 0)
+        return seconds * (self.repeats(among) + (self.estimate < SLOW)) + (REST_SECONDS if self.estimate < SLOW else 0)
 
-    def repeats(self) -> int:
-        return max(1, min(MAX_RUNS, int(TURN_SECONDS / max(self.estimate, 1e-9))))
+    def repeats(self, among: int) -> int:
+        """Runs in a turn, where that many candidates are timed in a round."""
+        least = 2 if among <= PAIRED and self.estimate < SLOW else 1
+        return max(least, min(MAX_RUNS, int(TURN_SECONDS / max(self.estimate, 1e-9))))
 
-    def turn(self, candidate: Candidate, repeats: int = 0) -> float:
+    def turn(self, candidate: Candidate, repeats: int) -> float:
         """Mean seconds per run of a few runs in a row, each on other inputs. The first one after another candidate's is not counted."""
-        repeats = repeats or self.repeats()
         feeds = [self.feeds[(self.turns + i) % len(self.feeds)] for i in range(repeats)]
         self.turns += 1
-        if self.estimate < SLOW:
+        fresh, self.last = self.last is not candidate, candidate
+        if self.estimate < SLOW and fresh:
             time.sleep(REST_SECONDS)
-        return time_runs(candidate, feeds, warm=self.estimate < SLOW)
+        return time_runs(candidate, feeds, warm=fresh and self.estimate < SLOW)
 
 
-def certified_speed(certificate: Mapping[str, Any], batch: int) -> tuple[float, float]:
-    """Times as fast as the original at the certified batch size nearest in ratio, and how far that may be off here, as a share."""
-    speeds = {size: ratio for size, ratio in certified_speeds(certificate.get("speed")).items() if 0.01 < ratio < 100}
-    if not speeds:
-        return 1.0, CERTIFIED
-    nearest = min(speeds, key=lambda size: abs(math.log(size / batch)))
-    return speeds[nearest], CERTIFIED_HERE if certificate.get("machine") == cpu_name() else CERTIFIED
-
-
-def check_same(outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
-    """The same file must give the same outputs with every setting. Raises Unfit."""
-    if set(outputs) != set(expected):
-        raise Unfit("failed: it gives other outputs")
-    for name, array in outputs.items():
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-            continue  # text, sequences and maps: no rewrite of numbers changes them
-        compared = compare_output(0, name, array, expected[name], setting_tolerance(expected[name]))
-        if not compared.passed:
-            raise Unfit(f"failed: output {name!r} differs from the default's: {compared.problem}")
-
-
-def check_certified(
-    actual: Sequence[Mapping[str, np.ndarray]], expected: Sequence[Mapping[str, np.ndarray]], certificate: Mapping[str, Any]
-) -> None:
-    """A variant must be about as accurate here as where it was certified: kernels differ between CPUs. Raises Unfit.
-
-    ``certificate["rms"]``: by output, the root mean square of the differences, relative to that of the output.
-    """
-    if any(set(one) != set(other) for one, other in zip(actual, expected, strict=True)):
-        raise Unfit("failed: it gives other outputs")
-    for name, share in certified_rms(certificate).items():
-        if name not in expected[0]:
-            continue
-        found = rms_share([each[name] for each in expected], [each[name] for each in actual])
-        if not found <= allowed_rms(share):
-            raise Unfit(f"failed: output {name!r} is {found:.1%} off here, and was {share:.1%} off where it was certified")
+def worth_timing(field: Sequence[Candidate], beliefs: Beliefs[Candidate]) -> list[Candidate]:
+    """The likeliest one, and those that may win most from it."""
+    gains = [beliefs.regret(field[0], each) for each in field[1:]]
+    return [field[0], *(each for each, gain in zip(field[1:], gains, strict=True) if gain >= WORTH * max(gains))]
 
 
 def time_runs(candidate: Candidate, feeds: Sequence[Feeds], warm: bool) -> float:

@@ -17,7 +17,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,9 @@ from onnxferry.runtime.machine import cpu
 from onnxferry.runtime.onnx_file.reader import file_sha256
 from onnxferry.runtime.onnx_file.summary import Limits, ModelSummary
 from onnxferry.runtime.tuning import cache
+from onnxferry.runtime.tuning.expected import KEPT, with_measured
 from onnxferry.runtime.tuning.inputs import fixed_sizes, make_feeds
-from onnxferry.runtime.tuning.plan import Plan, Setting, Tuning, plan_from_json, plan_to_json
+from onnxferry.runtime.tuning.plan import Measured, Plan, Setting, Tuning, plan_from_json, plan_to_json
 from onnxferry.runtime.tuning.search import Pool, Search
 
 SECONDS = 20.0
@@ -65,8 +66,12 @@ def tune(
     seconds: float = SECONDS,
     feeds: Sequence[Mapping[str, np.ndarray]] = (),
     remember: bool = True,
+    again: bool = False,
 ) -> Tuning:
     """A plan for each batch size, measured now or kept from before.
+
+    What was measured is kept with the plan, and a later call adds to it: one that finds the plan unsure (:attr:`Plan.unsure`: the machine
+    was busy, or the fastest ones are too close), or ``again``.
 
     ``batches``: None for 1 and 64, or for the graph's batch size if that is fixed. ``threads``: only this number is tried; None for 1 up
     to as many as the process may use. ``device``, ``providers``, ``limits``: as of :class:`Engine`.
@@ -86,7 +91,7 @@ def tune(
         raise InputError("feeds must be a list of dicts of arrays by input name, as run() takes them")
     model = describe(find_model(name_or_path), limits)
     sizes = _batch_sizes(batches, model.summary)
-    return _tune(situation_of(model, device, threads, providers), sizes, seconds, feeds, remember)
+    return _tune(situation_of(model, device, threads, providers), sizes, seconds, feeds, remember, again)
 
 
 def tuning_for(
@@ -101,7 +106,7 @@ def tuning_for(
     situation = situation_of(model, device, threads, providers)
     known = situation.known_plans()
     if known:
-        return situation.tuning(known, remembered=True)
+        return situation.watched(situation.tuning(known, remembered=True))
     reason = situation.why_unknown()
     if reason:
         warnings.warn(f"{model.name} is tuned again: {reason}", RuntimeWarning, stacklevel=5)
@@ -113,7 +118,7 @@ def tuning_for(
             RuntimeWarning,
             stacklevel=5,
         )
-    return tuning
+    return situation.watched(tuning)
 
 
 @dataclass(frozen=True)
@@ -171,9 +176,26 @@ class Situation:
                 plans[batch] = plan
         return plans
 
-    def keep(self, plans: Mapping[int, Plan]) -> str:
-        """Keeps plans for the next time. Returns why that was not possible, "" where it was."""
-        return cache.write_entry(self.key(), {"plans": {str(size): plan_to_json(plans[size]) for size in sorted(plans)}})
+    def keep(self, plans: Mapping[int, Plan], earlier: Mapping[int, Sequence[Measured]] | None = None) -> str:
+        """Keeps plans for the next time, beside those of other sizes. Returns why that was not possible, "" where it was.
+
+        What another process has measured since ``earlier`` was read is kept too.
+        """
+        known = self.known_plans()
+        kept = dict(known)
+        for size, plan in plans.items():
+            before = {each.at for each in (earlier or {}).get(size, ())}
+            others = [each for each in known[size].measured if each.at not in before] if size in known and earlier is not None else []
+            kept[size] = with_measured(plan, *others)
+        return cache.write_entry(self.key(), {"plans": {str(size): plan_to_json(kept[size]) for size in sorted(kept)}})
+
+    def watched(self, tuning: Tuning) -> Tuning:
+        """With a way to keep its plans as they are found in use."""
+
+        def keep(plan: Plan) -> str:
+            return self.keep({plan.batch: plan}, {plan.batch: tuning.plans[plan.batch].measured})
+
+        return replace(tuning, keep=keep)
 
     def tuning(self, plans: Mapping[int, Plan], *, remembered: bool, not_kept: str = "", seconds: float = 0.0) -> Tuning:
         return Tuning(
@@ -202,19 +224,31 @@ def situation_of(model: Description, device: str, threads: int | None, providers
 
 
 def _tune(
-    situation: Situation, sizes: Sequence[int], seconds: float, feeds: Sequence[Mapping[str, np.ndarray]] = (), remember: bool = True
+    situation: Situation,
+    sizes: Sequence[int],
+    seconds: float,
+    feeds: Sequence[Mapping[str, np.ndarray]] = (),
+    remember: bool = True,
+    again: bool = False,
 ) -> Tuning:
     start = time.perf_counter()
     kept = situation.known_plans() if remember else {}
     known = {} if feeds else kept  # what was measured with other inputs need not be true of these
-    missing = [size for size in sizes if size not in known]
-    measured = _measured(situation, missing, feeds, start + seconds)
-    not_kept = "asked not to" if not remember else situation.keep({**kept, **measured}) if measured else ""
+    missing = [size for size in sizes if again or size not in known or (known[size].unsure and len(known[size].measured) < KEPT)]
+    earlier = {size: known[size].measured for size in missing if size in known}
+    measured = _measured(situation, missing, feeds, start + seconds, earlier)
+    not_kept = "asked not to" if not remember else situation.keep(measured, earlier) if measured else ""
     plans = {size: measured.get(size) or known[size] for size in sizes}
     return situation.tuning(plans, remembered=not missing, not_kept=not_kept, seconds=time.perf_counter() - start)
 
 
-def _measured(situation: Situation, sizes: Sequence[int], feeds: Sequence[Mapping[str, np.ndarray]], deadline: float) -> dict[int, Plan]:
+def _measured(
+    situation: Situation,
+    sizes: Sequence[int],
+    feeds: Sequence[Mapping[str, np.ndarray]],
+    deadline: float,
+    earlier: Mapping[int, Sequence[Measured]],
+) -> dict[int, Plan]:
     """A plan for each batch size, each with an equal share of the time left until ``deadline`` (of ``time.perf_counter``)."""
     if not sizes:
         return {}
@@ -233,7 +267,8 @@ def _measured(situation: Situation, sizes: Sequence[int], feeds: Sequence[Mappin
             variants = [variant for variant in situation.variants if size == 1 or not variant.per_row]
             others = _settings(variants, situation.threads, default, list(situation.backends))
             fixed = () if situation.writes_text else fixed_sizes(summary.inputs, made)  # prompts are of any length
-            plans[size] = Search(pool, made, left).plan(size, default, others, LEVELS, fixed)
+            search = Search(pool, made, left, on_cpu=situation.where == "cpu", earlier=earlier.get(size, ()))
+            plans[size] = search.plan(size, default, others, LEVELS, fixed)
     finally:
         pool.close()
     return plans

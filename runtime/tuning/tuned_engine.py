@@ -26,7 +26,8 @@ from onnxferry.runtime.errors import InputError, OnnxFerryError, first_line
 from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.onnx_file.values import TensorSpec
 from onnxferry.runtime.tuning.bound_run import BoundRun
-from onnxferry.runtime.tuning.plan import Setting, Tuning
+from onnxferry.runtime.tuning.plan import Plan, Setting, Tuning
+from onnxferry.runtime.tuning.plan_check import MAX_FILE, PlanCheck, is_due
 from onnxferry.runtime.tuning.tune import SECONDS, open_as, tuning_for
 
 _KNOWN_SIZES = 4096  # batch sizes whose setting is kept after the first look-up
@@ -61,6 +62,7 @@ class TunedEngine:
         self.contract: Contract | None = model.contract
         self.metadata: dict[str, str] = dict(model.summary.metadata)
         self.per_row: bool = model.per_row
+        self._checks: dict[Setting, list[PlanCheck]] = {}
         smallest = next(iter(tuning.plans.values()))
         main = self._engine(smallest.setting)
         self.threads: int = main.threads
@@ -75,6 +77,9 @@ class TunedEngine:
         self.optional_inputs: tuple[TensorSpec, ...] = of.optional_inputs
         self.outputs: tuple[TensorSpec, ...] = of.outputs
         self._axis = batch_axis(self.inputs, self.optional_inputs)
+        if tuning.keep is not None and self.device == "cpu" and model.summary.weight_bytes <= MAX_FILE:
+            for plan in filter(is_due, tuning.plans.values()):
+                self._checks.setdefault(plan.setting, []).append(self._check_of(plan))
 
     @property
     def best_batch(self) -> int:
@@ -97,6 +102,9 @@ class TunedEngine:
         self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None, *, timeout: float | None = None
     ) -> dict[str, np.ndarray]:
         setting = self.setting_for(feeds)
+        if self._checks and setting in self._checks:
+            for check in self._checks[setting]:
+                check.seen(feeds)
         bound = self._buffered.get(setting)
         if bound is not None and timeout is None:
             return bound.run(feeds, outputs)
@@ -135,6 +143,8 @@ class TunedEngine:
             engines = list(self._sessions.values())
             self._sessions.clear()
             self._buffered.clear()
+            for check in (each for checks in self._checks.values() for each in checks):
+                check.close()
         for engine in engines:
             engine.close()
 
@@ -161,6 +171,38 @@ class TunedEngine:
             return setting
         fixed = self._fixed_of(setting)
         return setting if fixed.fits(feeds) else fixed.otherwise
+
+    def _check_of(self, plan: Plan) -> PlanCheck:
+        default = plan.measured[-1].settings[0]
+
+        def open_default() -> AnyEngine:
+            return open_as(default, self.tuning.files[default.variant], device=self._asked_device, providers=self._asked_providers)
+
+        def run(feeds: Mapping[str, np.ndarray]) -> object:
+            bound = self._buffered.get(plan.setting)
+            return (bound or self._engine(plan.setting)).run(feeds)
+
+        def is_for(feeds: Mapping[str, np.ndarray]) -> bool:
+            return self.tuning.nearest(self._axis.rows(feeds) if self._axis is not None else 1).batch == plan.batch
+
+        return PlanCheck(plan, run, open_default, self._decided, is_for)
+
+    def _decided(self, plan: Plan, default: AnyEngine | None) -> None:
+        """What a check found. One that gave way is not used any more, unless that would change the texts of given seeds meanwhile."""
+        if self.tuning.keep is not None:
+            self.tuning.keep(plan)
+        known = self.tuning.plans[plan.batch].setting
+        if default is None or (self.tuning.text and known.variant):
+            if default is not None:
+                default.close()
+            return
+        with self._switch:
+            if self._is_closed or plan.setting in self._sessions:
+                default.close()
+            else:
+                self._sessions[plan.setting] = default
+            self.tuning = replace(self.tuning, plans={**self.tuning.plans, plan.batch: plan})
+            self._setting_of_rows = {}
 
     def _fixed_of(self, setting: Setting) -> _Fixed:
         return self._fixed.get(setting) or self._fixed.setdefault(setting, _Fixed(setting, self.inputs))

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from onnxferry.runtime.machine.cpu import cpu_name
+from onnxferry.runtime.tuning import expected as expected_module
 from onnxferry.runtime.tuning import search as search_module
 from onnxferry.runtime.tuning.evidence import Evidence, Prior
-from onnxferry.runtime.tuning.plan import Plan, Setting
-from onnxferry.runtime.tuning.search import Candidate, Search, certified_speed
+from onnxferry.runtime.tuning.expected import certified_speed
+from onnxferry.runtime.tuning.plan import Measured, Plan, Setting
+from onnxferry.runtime.tuning.search import Candidate, Search
 
 DEFAULT = Setting(threads=2)
 SIZES = (("batch", 1),)
@@ -34,15 +36,27 @@ SPACE = [
 class Machine:
     """Runs take ``base`` seconds over the setting's true speed, times what disturbs them."""
 
-    def __init__(self, seed: int, base: float = 1e-3, spread: float = 0.0, drift: float = 0.0, bursts: float = 0.0, jumps: float = 0.0):
+    def __init__(
+        self,
+        seed: int,
+        base: float = 1e-3,
+        spread: float = 0.0,
+        drift: float = 0.0,
+        bursts: float = 0.0,
+        jumps: float = 0.0,
+        noise: int | None = None,
+    ):
         """``spread``: of single runs, as a share, and a quarter of it for all runs of a turn; ``drift``: of the speed, over half a minute;
-        ``bursts``: by how much other work slows everything for half a second now and then; ``jumps``: share of wrong times."""
-        self.rng = np.random.default_rng(seed)
+        ``bursts``: by how much other work slows everything for half a second now and then; ``jumps``: share of wrong times;
+        ``noise``: the seed of what disturbs, the machine's own if it is None."""
+        self.rng = np.random.default_rng(seed if noise is None else 10_000 + noise)
         self.base, self.spread, self.drift, self.bursts, self.jumps = base, spread, drift, bursts, jumps
         self.now = self.busy_until = 0.0
         self.phase = self.rng.uniform(0, 6)
         made = np.random.default_rng(1000 + seed).normal([0.1, -0.2, -0.05, -0.1, 0.0, 0.02, 0.0], [0.25, 0.3, 0.05, 0.1, 0.03, 0.04, 0.1])
         self.parts = np.exp(made)
+        if base > 5e-3:
+            self.parts[4] = 1.0  # bound buffers save microseconds
 
     def speed(self, setting: Setting) -> float:
         int8, alone, extended, basic, bound, sized, _ = self.parts
@@ -66,8 +80,8 @@ class Machine:
         self.now += seconds * (len(feeds) + warm)
         return float(seconds * self.rng.choice([1e-3, 1e3])) if self.rng.random() < self.jumps else seconds
 
-    def found(self, monkeypatch: pytest.MonkeyPatch, seconds: float = 10.0) -> Plan:
-        """What the search finds here. Opening a file takes 50 ms."""
+    def found(self, monkeypatch: pytest.MonkeyPatch, seconds: float = 10.0, earlier: Sequence[Measured] = ()) -> Plan:
+        """What the search finds here, with what earlier ones measured. Opening a file takes 50 ms."""
         for name, value in (("clock", self.clock), ("time_runs", self.time_runs), ("time", SimpleNamespace(sleep=self.sleep))):
             monkeypatch.setattr(search_module, name, value)
 
@@ -83,7 +97,8 @@ class Machine:
 
         others = [setting for setting in SPACE if setting.graph_level == "all" and setting.binding == "run" and not setting.sizes]
         others.remove(DEFAULT)
-        search = Search(Pool(), [{"x": np.zeros(1)}] * 3, seconds)  # type: ignore[arg-type]
+        monkeypatch.setattr(search_module, "LoadMeter", lambda: SimpleNamespace(words=str))
+        search = Search(Pool(), [{"x": np.zeros(1)}] * 3, seconds, earlier=earlier)  # type: ignore[arg-type]
         return search.plan(1, DEFAULT, others, ("all", "extended", "basic"), SIZES)
 
     def ran(self, setting: Setting) -> dict[str, np.ndarray]:
@@ -98,17 +113,25 @@ class Machine:
     ("disturbed", "near", "mean"),
     [
         # Of 20 machines: how many choices are within 3 % of the best setting, and the mean speed beside it.
-        ({"spread": 0.05}, 19, 0.99),
+        ({"spread": 0.05}, 20, 0.995),
         ({"spread": 0.2}, 19, 0.99),
         ({"spread": 0.1, "drift": 0.4}, 19, 0.99),
-        ({"spread": 0.1, "bursts": 1.5}, 19, 0.985),
-        ({"spread": 0.1, "jumps": 0.01}, 19, 0.985),
+        ({"spread": 0.1, "bursts": 1.5}, 19, 0.99),
+        ({"spread": 0.1, "jumps": 0.01}, 19, 0.99),
         # Ten seconds do not hold enough turns to tell settings 3 % apart at this noise; what is chosen is near all the same.
-        ({"spread": 0.4}, 14, 0.975),
+        ({"spread": 0.4}, 16, 0.98),
     ],
     ids=str,
 )
 def test_the_choice_is_near_the_best(monkeypatch: pytest.MonkeyPatch, disturbed: dict[str, float], near: int, mean: float) -> None:
+    beside_best, beside_default = choices(monkeypatch, **disturbed)
+    assert sum(share >= 0.97 for share in beside_best) >= near
+    assert np.mean(beside_best) >= mean
+    assert min(beside_default) >= 0.97  # never slower than the default by more than 3 %
+
+
+def choices(monkeypatch: pytest.MonkeyPatch, **disturbed: float) -> tuple[list[float], list[float]]:
+    """The speed of what is chosen on 20 machines, beside the best setting's and beside the default's."""
     beside_best, beside_default = [], []
     for seed in range(20):
         machine = Machine(seed, **disturbed)
@@ -116,9 +139,58 @@ def test_the_choice_is_near_the_best(monkeypatch: pytest.MonkeyPatch, disturbed:
         beside_best.append(machine.speed(chosen) / max(map(machine.speed, SPACE)))
         beside_default.append(machine.speed(chosen) / machine.speed(DEFAULT))
         assert machine.now <= 10.5
+    return beside_best, beside_default
+
+
+@pytest.mark.parametrize(
+    ("disturbed", "near", "mean"),
+    [
+        ({"spread": 0.05}, 17, 0.985),
+        ({"spread": 0.1, "drift": 0.4}, 16, 0.98),
+        ({"spread": 0.1, "bursts": 1.5}, 14, 0.975),
+        ({"spread": 0.2}, 10, 0.96),
+        ({"spread": 0.4}, 8, 0.935),
+    ],
+    ids=str,
+)
+def test_of_a_slow_model_ten_seconds_hold_few_runs(
+    monkeypatch: pytest.MonkeyPatch, disturbed: dict[str, float], near: int, mean: float
+) -> None:
+    """Runs of 50 ms: some 170 of them, for seven or eight settings. To tell 3 % apart at a noise of 20 % takes a hundred of each."""
+    beside_best, beside_default = choices(monkeypatch, base=0.05, **disturbed)
     assert sum(share >= 0.97 for share in beside_best) >= near
     assert np.mean(beside_best) >= mean
-    assert min(beside_default) >= 0.97  # never slower than the default by more than 3 %
+    assert np.mean(beside_default) >= 1.15
+
+
+def test_later_searches_add_to_what_is_known_of_a_slow_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of 50 ms that vary by 20 %: each search goes on where those before it ended."""
+    near = [0, 0, 0, 0]
+    for seed in range(20):
+        machine = Machine(seed, base=0.05, spread=0.2)
+        earlier: tuple[Measured, ...] = ()
+        for number in range(len(near)):
+            monkeypatch.setattr(expected_module, "time", SimpleNamespace(time=lambda number=number: 1e9 + 86_400 * number))
+            machine.now = machine.busy_until = 0.0
+            plan = machine.found(monkeypatch, earlier=earlier)
+            earlier = plan.measured
+            near[number] += machine.speed(plan.setting) >= 0.97 * max(map(machine.speed, SPACE))
+    assert near[-1] >= 17
+    assert near[-1] >= near[0] + 3
+
+
+@pytest.mark.parametrize(("base", "spread", "searches"), [(1e-3, 0.4, 5), (0.05, 0.2, 10)])
+def test_where_the_default_is_about_the_best_little_is_lost(
+    monkeypatch: pytest.MonkeyPatch, base: float, spread: float, searches: int
+) -> None:
+    """Where little or nothing is to be gained: not slower than the default by more than 3 % in expectation."""
+    for seed in (5, 7, 14, 19):
+        speeds = []
+        for noise in range(searches):
+            machine = Machine(seed, base=base, spread=spread, noise=noise)
+            assert max(map(machine.speed, SPACE)) < 1.12 * machine.speed(DEFAULT)
+            speeds.append(machine.speed(machine.found(monkeypatch).setting) / machine.speed(DEFAULT))
+        assert np.mean(speeds) >= 0.97
 
 
 def test_a_certified_gain_is_found_where_noise_hides_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,10 +205,10 @@ def test_a_certified_gain_is_found_where_noise_hides_it(monkeypatch: pytest.Monk
 
 def test_what_is_expected_of_a_variant() -> None:
     here, other = ({"speed": {"1": 2.0, "64": 3.0}, "machine": name} for name in (cpu_name(), "another"))
-    assert certified_speed(here, 1) == (2.0, search_module.CERTIFIED_HERE)
-    assert certified_speed(other, 16) == (3.0, search_module.CERTIFIED)
+    assert certified_speed(here, 1) == (2.0, expected_module.CERTIFIED_HERE)
+    assert certified_speed(other, 16) == (3.0, expected_module.CERTIFIED)
     for strange in ({}, {"speed": None}, {"speed": {"one": 2.0}}, {"speed": {"1": "fast"}}, {"speed": {"1": True}}, {"speed": {"1": 1e9}}):
-        assert certified_speed(strange, 1) == (1.0, search_module.CERTIFIED)
+        assert certified_speed(strange, 1) == (1.0, expected_module.CERTIFIED)
 
 
 def test_rounds_of_some_candidates_are_comparable_through_the_others() -> None:

@@ -1,0 +1,70 @@
+"""What is expected of a candidate before it is timed: from certificates, from earlier searches, from what settings usually do."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from onnxferry.runtime.artifact.variants import certified_speeds
+from onnxferry.runtime.engine.ort import ONNXRUNTIME
+from onnxferry.runtime.machine.cpu import cpu_name
+from onnxferry.runtime.tuning.evidence import Prior
+from onnxferry.runtime.tuning.plan import Measured, Plan, Setting
+
+CERTIFIED_HERE, CERTIFIED, THREADS, BACKEND, FILE = 0.1, 0.25, 0.4, 0.5, 0.1
+"""Standard deviations of what is expected before timing: of a variant's certified speed, on this kind of CPU and elsewhere; of another
+number of threads; of another back end; of what is none of these."""
+
+
+LEVEL, STEP = Prior(0.03, 0.1), Prior(-0.01, 0.06)
+"""What is expected of a lower graph level, which is seldom faster; and of fixed sizes or bound buffers: beside the setting they vary."""
+
+
+SAME, BUSY, MONTH = 0.02, 0.2, 0.03
+"""How far a candidate may be from what an earlier search measured, as standard deviations: at least; where the machine was busy; for each
+month that has passed."""
+
+
+KEPT, KEPT_ROUNDS = 5, 120
+"""Searches that are kept for a batch size, and rounds of each."""
+
+
+def expectation(setting: Setting, default: Setting, certificate: Mapping[str, Any], batch: int) -> Prior:
+    """Of another file, back end or number of threads: what its certificate says of the batch size nearest in ratio."""
+    speed, deviation = certified_speed(certificate, batch) if setting.variant else (1.0, 0.0)
+    more = THREADS if setting.threads != default.threads else 0.0
+    elsewhere = BACKEND if setting.backend != ONNXRUNTIME and not setting.variant else 0.0
+    return Prior(-math.log(speed), math.hypot(deviation, more, elsewhere) or FILE)
+
+
+def certified_speed(certificate: Mapping[str, Any], batch: int) -> tuple[float, float]:
+    """Times as fast as the original at the certified batch size nearest in ratio, and how far that may be off here, as a share."""
+    speeds = {size: ratio for size, ratio in certified_speeds(certificate.get("speed")).items() if 0.01 < ratio < 100}
+    if not speeds:
+        return 1.0, CERTIFIED
+    nearest = min(speeds, key=lambda size: abs(math.log(size / batch)))
+    return speeds[nearest], CERTIFIED_HERE if certificate.get("machine") == cpu_name() else CERTIFIED
+
+
+def doubt(measured: Measured) -> float:
+    """How far the machine may be from what it was then, as a share."""
+    months = max(time.time() - measured.at, 0.0) / (30 * 86_400)
+    return math.hypot(BUSY if measured.busy else SAME, MONTH * months)
+
+
+def kept_rounds(settings: Sequence[Setting], rounds: Sequence[Mapping[Setting, float]], busy: str) -> Measured:
+    """What one search measured, as it is kept: of many rounds some, spread evenly. ``settings``: the default first."""
+    places = {setting: place for place, setting in enumerate(settings)}
+    count = min(len(rounds), KEPT_ROUNDS)
+    some = [rounds[number * len(rounds) // count] for number in range(count)]
+    shortened = tuple(tuple((places[setting], float(f"{seconds:.4g}")) for setting, seconds in each.items()) for each in some)
+    return Measured(round(time.time(), 1), busy, tuple(settings), shortened)
+
+
+def with_measured(plan: Plan, *others: Measured) -> Plan:
+    """A plan with what others measured too, by time; the oldest are dropped."""
+    by_time = {each.at: each for each in (*others, *plan.measured)}
+    return replace(plan, measured=tuple(by_time[at] for at in sorted(by_time)[-KEPT:]))
