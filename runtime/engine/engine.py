@@ -353,8 +353,9 @@ class Engine(ArgumentChecks):
     def _named(self, names: Sequence[str], results: Sequence[Any]) -> dict[str, Any]:
         """Results by name. An output that is an input is copied: ONNX Runtime before 1.26 returns the caller's own memory for it."""
         named = dict(zip(names, results, strict=True))
-        for name in self._given_back.intersection(named):
-            named[name] = named[name].copy() if isinstance(named[name], np.ndarray) else named[name]
+        if self._given_back:  # asked first: most files have none, and a small model's run takes a few microseconds
+            for name in self._given_back.intersection(named):
+                named[name] = named[name].copy() if isinstance(named[name], np.ndarray) else named[name]
         return named
 
     def _defaults_on_device(self) -> dict[str, Any]:

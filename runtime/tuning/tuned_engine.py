@@ -102,8 +102,8 @@ class TunedEngine:
         self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None, *, timeout: float | None = None
     ) -> dict[str, np.ndarray]:
         setting = self.setting_for(feeds)
-        if self._checks and setting in self._checks:
-            for check in self._checks[setting]:
+        if self._checks:
+            for check in self._checks.get(setting, ()):
                 check.seen(feeds)
         bound = self._buffered.get(setting)
         if bound is not None and timeout is None:
@@ -137,14 +137,19 @@ class TunedEngine:
             raise TypeError("the default setting is not of ONNX Runtime")
         return engine.run_dlpack(feeds, outputs)
 
+    def stop_checks(self) -> None:
+        """Plans are not checked in use from now on: for what measures other programs in the same process."""
+        checks, self._checks = self._checks, {}
+        for check in (each for some in checks.values() for each in some):
+            check.close()
+
     def close(self) -> None:
         with self._switch:
             self._is_closed = True
             engines = list(self._sessions.values())
             self._sessions.clear()
             self._buffered.clear()
-            for check in (each for checks in self._checks.values() for each in checks):
-                check.close()
+            self.stop_checks()
         for engine in engines:
             engine.close()
 

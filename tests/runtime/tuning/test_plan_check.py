@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -214,7 +213,16 @@ def test_closing_ends_it(recogniser: Path, monkeypatch: pytest.MonkeyPatch) -> N
     engine.close()
     wait_for(lambda: not check._lock.locked())
     assert check.ended
-    assert not any(thread.name == "onnxferry plan check" and thread.is_alive() for thread in threading.enumerate() if check._lock.locked())
+    assert check._default is None
+
+
+def test_they_can_be_stopped(recogniser: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = Seconds(monkeypatch, default=1e-3, chosen=0.8e-3)
+    with opened(recogniser, plan_of()) as engine:
+        engine.stop_checks()
+        for _ in range(500):
+            engine.run(image(1))
+        assert seconds.rounds == 0
 
 
 def test_plans_that_are_not_remembered_are_not_checked(recogniser: Path) -> None:
