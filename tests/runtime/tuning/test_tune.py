@@ -70,7 +70,9 @@ class Timings:
         self.asked: list[Setting] = []
         self.rng = np.random.default_rng(0)
         monkeypatch.setattr(tune_search, "time_runs", self)
-        monkeypatch.setattr(tune_search, "clock", lambda: 0.0)  # opening a file may take long where other work runs
+        # Opening a file may take long where other work runs: no time passes.
+        monkeypatch.setattr(tune_search, "clock", lambda: 0.0)
+        monkeypatch.setattr(tune_module, "time", SimpleNamespace(perf_counter=lambda: 0.0))
         rest_for_nothing(monkeypatch)
 
     def __call__(self, candidate: Candidate, feeds: Sequence[Any], warm: bool) -> float:
@@ -817,7 +819,10 @@ FAMILIES = (("digits", Classifier), ("shakespeare", TextGenerator), ("digits-gan
 
 
 @pytest.mark.parametrize(("name", "kind"), FAMILIES)
-def test_load_tunes_all_four_families(zoo_copy: Make, certify: Make, timings: Timings, name: str, kind: type[Model]) -> None:
+def test_load_tunes_all_four_families(
+    zoo_copy: Make, certify: Make, timings: Timings, monkeypatch: pytest.MonkeyPatch, name: str, kind: type[Model]
+) -> None:
+    monkeypatch.setattr(tune_module, "BATCHES", (1, 4))  # to write 64 texts takes long
     timings.seconds = by_variant(itself=2e-3, slim=1e-3)
     path = zoo_copy(name)
     certify(path, "slim")
@@ -926,7 +931,10 @@ def test_the_table_fits_80_columns_and_says_below_why_one_was_refused(
     assert any(row.split()[5:] == ["run_into", "2.00", "within", "noise"] for row in rows if "fixed" in row)
 
 
-def test_the_verb_counts_bytes_of_text_and_both_halves(zoo_copy: Make, timings: Timings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verb_counts_bytes_of_text_and_both_halves(
+    zoo_copy: Make, timings: Timings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tune_module, "BATCHES", (1, 4))  # to write 64 texts takes long
     timings.seconds = lambda setting: 48e-4
     assert main(["tune", str(zoo_copy("shakespeare")), "--threads", "1"]) == 0
     assert "batch 1: the default stays, 4.80 ms, 10,000 bytes a second" in capsys.readouterr().out
