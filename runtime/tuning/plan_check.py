@@ -33,8 +33,8 @@ WEEK = 7 * 86_400.0  # seconds until a plan is checked that nothing speaks again
 
 
 MAX_FILE, MAX_FEEDS, MAX_SECONDS = 64 * 2**20, 16 * 2**20, 0.5
-"""Bytes of the model's weights and of one run's inputs, and seconds of a run, above which nothing is checked: it would need a second session's
-memory, or take too long."""
+"""Bytes of the model's weights and of one run's inputs, and seconds of a run, above which nothing is checked: it would need a second
+session's memory, or take too long."""
 
 
 PAUSE, PATIENCE = 0.02, 50
