@@ -76,17 +76,17 @@ function start(root, canvas, data) {
   pad.pace = pacer((number) => pad.setStateValue("drawing", { number, strokes: write(strokes), rests: resting, sheet: pad.sheet }));
   pad.pace.startAfter(data.answered);
 
-  function changed() {
+  function changed(now = true) {
     paint(cursor !== null);
-    resting = false;
-    pad.pace.changed();
+    resting = !strokes.length;
+    pad.pace.changed(now);
     clearTimeout(timer);
-    timer = setTimeout(rest, RESTS);
+    if (!resting) timer = setTimeout(rest, RESTS);
   }
   function rest() {
     if (current) { timer = setTimeout(rest, RESTS); return; }
     resting = true;
-    pad.pace.changed();
+    pad.pace.changed(true);
   }
   pad.show = (text) => { pad.given = text; strokes = read(text); kept = current = null; changed(); };
   function undo() {
@@ -123,7 +123,7 @@ function start(root, canvas, data) {
     if (!current || event.pointerId !== pointer) return;
     const moves = event.getCoalescedEvents?.() ?? [];
     for (const each of moves.length ? moves : [event]) add(place(each), false);
-    changed();
+    changed(false);
   });
   for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, (event) => {
     if (!current || event.pointerId !== pointer) return;
@@ -141,7 +141,7 @@ function start(root, canvas, data) {
     if (key in moves) {
       cursor = cursor || [SIDE / 2, SIDE / 2];
       cursor = cursor.map((value, axis) => Math.min(SIDE - 14, Math.max(14, value + STEP * moves[key][axis])));
-      if (down) { strokes[strokes.length - 1].points.push([...cursor]); changed(); } else paint(true);
+      if (down) { strokes[strokes.length - 1].points.push([...cursor]); changed(false); } else paint(true);
     } else if (key === " ") {
       cursor = cursor || [SIDE / 2, SIDE / 2];
       down = !down;

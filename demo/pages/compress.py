@@ -50,6 +50,7 @@ def _live(source: str) -> None:
         with right:
             if image is None:
                 st.info(say("compress.wait"))
+                components.share_button("share", {"z": "", "drawing": ""})
                 return
             _compress(model, image, drawing)
 
@@ -64,6 +65,7 @@ def _image(model: Autoencoder, source: str) -> tuple[np.ndarray | None, str]:
         file = st.file_uploader(
             say("input.an image"), type=["png", "jpg", "jpeg", "gif", "bmp", "webp", "tif", "tiff"], max_upload_size=32, key="image"
         )
+        st.caption(say("menu.share.file"))
         if file is None:
             return None, ""
         image = read_upload(file.getvalue(), file.name)

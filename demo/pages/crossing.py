@@ -105,8 +105,7 @@ def _crossed(passenger: Passenger, *, broken: bool) -> None:
         shown.append(_card(*words, other, expected, crossing.self_test(small), compared=True))
         good.append(other.answer == int(expected.argmax()))
     key = "crossing.same" if all(good) else "crossing.broken" if broken else "crossing.differ"
-    st.html(stamp(say(key), good=all(good)))
-    st.html(cards(shown, name=say("crossing.title")))
+    components.patched("ways", stamp(say(key), good=all(good)) + cards(shown, name=say("crossing.title")))
 
 
 def _pytorch(passenger: Passenger) -> Card:

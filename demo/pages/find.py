@@ -13,7 +13,7 @@ from onnxferry.demo.shipped import models
 from onnxferry.demo.widgets import components, html, pad
 from onnxferry.demo.widgets.choices import choose, whole_from_address
 from onnxferry.demo.widgets.page import heading, show_errors
-from onnxferry.demo.words.language import marked, say
+from onnxferry.demo.words.language import say
 from onnxferry.runtime import Detections, Detector
 from onnxferry.runtime.formats import human_bytes
 from onnxferry.runtime.images.boxes import draw_boxes
@@ -53,10 +53,12 @@ def _live(source: str) -> None:
         with left:
             image = _given(source)
         with right:
+            answer = st.container(key="answer")  # above the pad where the screen is narrow
             if image is None:
-                st.html(html.answer("?", say(f"find.invite.{source}"), sure=False, reading=say("recognise.reading")))
+                with answer:
+                    components.patched("said", html.answer("?", say(f"find.invite.{source}"), sure=False, reading=say("recognise.reading")))
                 return
-            _say(model, image)
+            _say(answer, model, image)
 
 
 def _given(source: str) -> np.ndarray | None:
@@ -72,7 +74,10 @@ def _given(source: str) -> np.ndarray | None:
         if not len(images):
             return None
         names = [say("find.example", number=number + 1) for number in range(len(images))]
-        chosen = components.gallery("found", say("find.examples"), list(images), names, whole_from_address("example", len(images) - 1))
+        chosen = components.gallery("found", say("find.examples"), list(images), names, whole_from_address("scene", len(images) - 1))
+        if str(chosen) != st.query_params.get("scene", "") and (chosen or "scene" in st.query_params):
+            st.query_params["scene"] = str(chosen)
+        components.share_button("share", {"drawing": ""})
         example: np.ndarray = images[chosen]
         return example
     if source == "Upload":
@@ -81,23 +86,23 @@ def _given(source: str) -> np.ndarray | None:
         )
     else:
         file = st.camera_input(say("input.a photo"), key="photo")
+    components.share_without_file("share")
     if file is None:
         return None
     return without_background(read_upload(file.getvalue(), file.name if source == "Upload" else say("input.a photo")))
 
 
-def _say(model: Detector, image: np.ndarray) -> None:
+def _say(answer: st.delta_generator.DeltaGenerator, model: Detector, image: np.ndarray) -> None:
     started = time.perf_counter()
     found = model.detect(image)
     took = 1000 * (time.perf_counter() - started)
     number = " / ".join(found.text.splitlines())
     words = say("find.count", count=len(found)) if found else say("find.nothing")
-    st.html(html.answer(number or "–", words, sure=bool(found), reading=say("recognise.reading")))
+    with answer:
+        components.patched("said", html.answer(number or "–", words, sure=bool(found), reading=say("recognise.reading")))
     drawn = draw_boxes(image, [each.box for each in found], [each.label for each in found], [each.index for each in found])
-    st.html(html.image(drawn, say("find.alt", number=number or "–")))
-    if found:
-        st.html(_scores(found))
-    st.caption(marked("find.took", took=f"{took:.1f}"))
+    shown = html.image(drawn, say("find.alt", number=number or "–")) + (_scores(found) if found else "")
+    components.patched("boxes", shown + html.caption(say("find.took", took=f"{took:.1f}")))
 
 
 def _scores(found: Detections) -> str:

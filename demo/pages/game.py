@@ -73,7 +73,9 @@ def _live() -> None:
         game: Game | None = st.session_state.get("game")
         if game is None:
             st.markdown(say("game.rules"))
-            st.button(say("game.start"), type="primary", key="start game", on_click=_begin)
+            with st.container(horizontal=True):
+                st.button(say("game.start"), type="primary", key="start game", on_click=_begin)
+                components.share_button("share")
         elif game.at < len(game.order):
             _play(game)
         else:
@@ -113,7 +115,8 @@ def _play(game: Game) -> None:
                 st.rerun()
             if rests:
                 note = say("game.reads", digit=wanted, said=prediction.label) if label else say("game.reads nothing", digit=wanted)
-        answer.html(html.answer(wanted, note, reading=say("recognise.reading")))
+        with answer:
+            components.patched("said", html.answer(wanted, note, reading=say("recognise.reading")))
         if st.button(say("game.pass"), key=f"pass {game.at}"):
             game.done(image, label if label != wanted else "")
             st.rerun()

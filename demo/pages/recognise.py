@@ -16,7 +16,7 @@ from onnxferry.demo.shipped import maps, models
 from onnxferry.demo.widgets import components, html, network, pad
 from onnxferry.demo.widgets.choices import choose, whole_from_address
 from onnxferry.demo.widgets.page import heading, show_errors
-from onnxferry.demo.words.language import marked, say
+from onnxferry.demo.words.language import say
 from onnxferry.runtime import Classifier, Prediction
 from onnxferry.runtime.formats import human_bytes
 from onnxferry.runtime.images.photo import without_background
@@ -82,21 +82,23 @@ def _live(name: str, source: str) -> None:
         left, middle, right = st.columns([9, 11, 7], gap="medium")
         with left:
             given = _given(name, source, model)
-        with middle:
-            answer = st.container(key="answer")
-        if given is None:
-            answer.html(html.answer("?", _invitation(name, source), sure=False, reading=say("recognise.reading")))
-            return
-        with middle:
-            refused = _refusal(name, given)
-            if refused:
-                answer.html(html.answer("–", refused, sure=False, reading=say("recognise.reading")))
+        reading = say("recognise.reading")
+        with middle, st.container(key="answer"):
+            refused = _invitation(name, source) if given is None else _refusal(name, given)
+            if given is None or refused:
+                components.patched("said", html.answer("?" if given is None else "–", refused, sure=False, reading=reading))
                 return
-            inside = maps.inside(name, given.image, model.channels)
-            prediction = _say(answer, model, given)
+            begun = time.perf_counter()
+            inside = maps.inside(name, given.image)
+            prediction = model.predict_one(given.image) if inside is None else inside.prediction
+            took = 1000 * (time.perf_counter() - begun)
+            components.patched("said", _said(prediction, given))
+        with middle:
+            bars = html.bars(model.labels, prediction.probabilities.tolist(), title=say("recognise.bars"))
+            components.patched("bars", bars + html.caption(say("recognise.took", took=f"{took:.1f}")))
         # After the answer, which is on its way to the reader by now.
         if inside is not None:
-            _inside(inside, model, given)
+            components.patched("inside", _inside(inside, model, given))
         with right:
             _explain(model, given, prediction)
 
@@ -120,6 +122,7 @@ def _given(name: str, source: str, model: Classifier) -> Given | None:
             )
         else:
             file = st.camera_input(say("input.a photo"), key="photo")
+        components.share_without_file("share")
         if file is None:
             return None
         image = read_upload(file.getvalue(), file.name if source == "Upload" else say("input.a photo"))
@@ -159,19 +162,13 @@ def _refusal(name: str, given: Given) -> str:
     return say("recognise.several", count=count) if count > 1 else ""
 
 
-def _say(answer: st.delta_generator.DeltaGenerator, model: Classifier, given: Given) -> Prediction:
-    started = time.perf_counter()
-    (prediction,) = model.predict(given.image)
-    took = 1000 * (time.perf_counter() - started)
+def _said(prediction: Prediction, given: Given) -> str:
     words = verdict(prediction, given.truth)
     strange = not prediction.known and not given.truth and given.rests  # half a figure is of no class yet
     sure = prediction.probability >= _SURE and not strange
     if strange:
         words = say("recognise.none", label=prediction.label)
-    answer.html(html.answer("?" if strange else prediction.label, words, sure=sure, reading=say("recognise.reading")))
-    st.html(html.bars(model.labels, prediction.probabilities.tolist(), title=say("recognise.bars")))
-    st.caption(marked("recognise.took", took=f"{took:.1f}"))
-    return prediction
+    return html.answer("?" if strange else prediction.label, words, sure=sure, reading=say("recognise.reading"))
 
 
 def verdict(prediction: Prediction, truth: str) -> str:
@@ -182,18 +179,16 @@ def verdict(prediction: Prediction, truth: str) -> str:
     return say("recognise.sure" if prediction.probability >= _SURE else "recognise.guess", share=share)
 
 
-def _inside(found: maps.Inside, model: Classifier, given: Given) -> None:
+def _inside(found: maps.Inside, model: Classifier, given: Given) -> str:
     """The photograph as given and as it was read, and the maps of each stage."""
-    st.html(f'<h2 class="of-h2">{escape(say("recognise.live"))}</h2>')
     pictures = []
     if given.before is not None:
         pictures.append(html.image(given.before, say("recognise.given.alt"), say("recognise.given")))
         if given.before is not given.image:
             pictures.append(html.image(given.image, say("recognise.cleaned.alt"), say("recognise.cleaned")))
-    st.html(
-        network.strip(found, pictures, model.labels, {stage: maps.chosen_maps(stage_maps) for stage, stage_maps in enumerate(found.stages)})
-    )
-    st.caption(say("recognise.live.words"))
+    chosen = {stage: maps.chosen_maps(stage_maps) for stage, stage_maps in enumerate(found.stages)}
+    strip = network.strip(found, pictures, model.labels, chosen)
+    return f'<h2 class="of-h2">{escape(say("recognise.live"))}</h2>{strip}{html.caption(say("recognise.live.words"))}'
 
 
 def _explain(model: Classifier, given: Given, prediction: Prediction) -> None:
@@ -201,12 +196,10 @@ def _explain(model: Classifier, given: Given, prediction: Prediction) -> None:
         return
     if not given.rests:  # each map takes as long as fifty answers
         before = st.session_state.get("why_kept", "")
-        if before:
-            st.html(f'<div class="of-old">{before}</div>')
-        st.caption(say("recognise.why.rests"))
+        components.patched("mattered", f'<div class="of-old">{before}</div>{html.caption(say("recognise.why.rests"))}')
         return
     small, weights = occlusion.heat_map(model, given.image, prediction.index)
     made = html.image(occlusion.overlay(small, weights), say("recognise.why.alt", label=prediction.label))
     st.session_state["why_kept"] = made
-    st.html(made)
+    components.patched("mattered", f"<div>{made}</div>")
     st.caption(say("recognise.why.words"))

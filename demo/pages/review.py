@@ -10,7 +10,7 @@ import streamlit as st
 from onnxferry.demo.shipped import models
 from onnxferry.demo.widgets import components, html
 from onnxferry.demo.widgets.page import heading, show_errors
-from onnxferry.demo.words.language import say
+from onnxferry.demo.words.language import language, say
 from onnxferry.runtime.tasks.text_classifier import ByteTextClassifier, Explanation, margin
 
 MODELS = ("sentiment-en", "sentiment-zh")
@@ -18,12 +18,16 @@ MODELS = ("sentiment-en", "sentiment-zh")
 
 
 EXAMPLES = (
-    "A slow start, but the last hour is wonderful.",
+    "A wonderful film, though it starts slowly.",
     "The battery died after a week and no one answered my mail.",
     "房间很干净，服务员也热情，下次还住这里。",
     "看了一半就看不下去了，不值这个价钱。",
 )
-"""The one that is shown first, and others to press."""
+"""To press."""
+
+
+FIRST = {"en": 0, "zh": 2}
+"""Which of them is shown first, by the visitor's language."""
 
 
 LONGEST = 2000  # characters: each word is an element of the page
@@ -39,7 +43,7 @@ def page() -> None:
     """The page."""
     heading(say("review.title"), say("review.lead"))
     with show_errors():
-        st.session_state.setdefault("review", st.query_params.get("review", EXAMPLES[0]))
+        st.session_state.setdefault("review", st.query_params.get("review", EXAMPLES[FIRST[language()]]))
         text = str(st.text_area(say("review.text"), key="review", height=110, bind="query-params", persist_state="session") or "")
         if len(text) > LONGEST:
             st.caption(say("review.cut", kept=LONGEST, given=len(text)))
@@ -53,9 +57,9 @@ def page() -> None:
             return
         if not text.strip():
             st.info(say("review.empty"))
-            return
-        _show(models.opened(name, ByteTextClassifier).explain(text), text)
-        components.share_button("share")
+        else:
+            _show(models.opened(name, ByteTextClassifier).explain(text), text)
+        components.share_button("share", {"review": text})  # what is shown first is not in the address
 
 
 def _take(example: str) -> None:

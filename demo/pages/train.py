@@ -55,6 +55,8 @@ def page() -> None:
         folder = st.session_state.get("trained")
         if folder is not None and not moving:
             _finished(folder)
+        if folder is None or moving:
+            components.share_button("share")
 
 
 def _running() -> Run | None:
@@ -158,25 +160,26 @@ def _finished(folder: Path) -> None:
 
 @st.fragment
 def _draw(file: str, *, linked: bool) -> None:
-    """``linked``: a link to the page leads to this network too, as it does not to one that was trained in this session."""
+    """``linked``: a link leads to this network too, as it does not to one that was trained in this session: that is said."""
     with show_errors():
         left, right = st.columns([2, 3], gap="medium")
         with left, st.container(key="pad"):
             text, _ = pad.drawing_pad("pad_train", st.query_params.get("drawing", ""))
             strokes = read_strokes(text)
-            if linked:
-                components.share_button("share", {"drawing": text if strokes else ""})
-        with right:
-            answer = st.container(key="answer")
+            components.share_button("share", {"drawing": text if strokes else ""})
+            if not linked:
+                st.caption(say("train.not linked"))
+        with right, st.container(key="answer"):
             if not strokes:
-                answer.html(html.answer("?", say("recognise.invite.Draw"), sure=False, reading=say("recognise.reading")))
+                components.patched("said", html.answer("?", say("recognise.invite.Draw"), sure=False, reading=say("recognise.reading")))
                 return
             model = _opened(file)
             prediction = model.predict_one(painted(strokes))
             sure = prediction.probability >= _SURE
             words = say("recognise.sure" if sure else "recognise.guess", share=html.percent(prediction.probability))
-            answer.html(html.answer(prediction.label, words, sure=sure, reading=say("recognise.reading")))
-            st.html(html.bars(model.labels, prediction.probabilities.tolist(), title=say("recognise.bars")))
+            components.patched("said", html.answer(prediction.label, words, sure=sure, reading=say("recognise.reading")))
+        with right:
+            components.patched("bars", html.bars(model.labels, prediction.probabilities.tolist(), title=say("recognise.bars")))
 
 
 def _opened(file: str) -> Classifier:

@@ -42,6 +42,7 @@ def page() -> None:
                 st.button(example, key=f"example {number}", on_click=_take, args=(example,))
         if not text.strip():
             st.info(say("translate.empty"))
+            components.share_button("share")
             return
         best, *others = model.explain(text, beam=BEAM)
         st.html(html.answer(best.text or "?", say("translate.sure", share=html.percent(best.probability)), sure=best.probability >= 0.5))

@@ -49,6 +49,7 @@ def page() -> None:
     with show_errors():
         given = st.file_uploader(say("yours.file"), key="upload", max_upload_size=_LIMITS.model_bytes // 2**20, accept_multiple_files=True)
         if given:
+            components.share_without_file("share")
             data, beside = _files([(file.name, file.getvalue()) for file in given])
         else:
             st.caption(say("yours.private"))
@@ -91,9 +92,9 @@ def _example() -> bytes:
             if st.button(words, key=f"example {name}"):
                 st.query_params["example"] = name
     asked = st.query_params.get("example", "")
+    components.share_button("share")
     if asked not in there:
         return b""
-    components.share_button("share")
     st.info(say("yours.example.broken") if asked == BROKEN else marked("yours.example", name=f"{asked}.onnx"))
     return example_file(asked)
 

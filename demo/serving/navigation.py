@@ -23,6 +23,7 @@ from onnxferry.demo.pages import (
     write,
     your_model,
 )
+from onnxferry.demo.widgets import components
 from onnxferry.demo.widgets.components import ASSETS
 from onnxferry.demo.widgets.page import footer, language_switch
 from onnxferry.demo.words.language import say
@@ -67,6 +68,7 @@ with st.container(horizontal=True, key="menu", vertical_alignment="center", gap=
     st.html(BRAND, width="content")
     for page in pages:
         st.page_link(page, width="content")
+    components.mark_current(next((at for at, page in enumerate(pages) if page is chosen), -1))
     language_switch()
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from onnxferry.runtime.artifact.zoo import zoo_model
+from onnxferry.demo.shipped import models
+from onnxferry.runtime import Classifier, Prediction
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.errors import OnnxFerryError
 from onnxferry.runtime.onnx_file.protobuf import LENGTH, ProtobufReader
@@ -38,23 +39,26 @@ _GRAPH, _OUTPUT, _NAME = 7, 12, 1  # fields of ModelProto, GraphProto, ValueInfo
 class Inside:
     """One pass."""
 
-    probabilities: np.ndarray  # float32 (classes,)
-    features: np.ndarray  # float32 (n,)
+    prediction: Prediction
     saw: np.ndarray  # float32 (side, side), 0 to 1
     stages: tuple[np.ndarray, ...]  # float32 (maps, side, side) of each stage
 
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float32 (classes,)."""
+        return self.prediction.probabilities
 
-def inside(name: str, image: np.ndarray, channels: int) -> Inside | None:
+
+def inside(name: str, image: np.ndarray) -> Inside | None:
     """What a shipped recogniser makes of one image, uint8 (height, width, 1 | 3). None for a file that has no such values."""
-    engine = _opened(str(zoo_model(name).path))
-    if engine is None:
+    model = _opened(str(models.path_of(name)))
+    if model is None:
         return None
-    if image.shape[2] != channels:
-        image = image.mean(axis=2, keepdims=True).round().astype(np.uint8) if channels == 1 else image.repeat(3, axis=2)
-    outputs = engine.run({"image": image[None]}, ["probabilities", "features", SAW, *STAGES])
-    return Inside(
-        outputs["probabilities"][0], outputs["features"][0], outputs[SAW][0].mean(axis=0), tuple(outputs[stage][0] for stage in STAGES)
-    )
+    if image.shape[2] != model.channels:
+        image = image.mean(axis=2, keepdims=True).round().astype(np.uint8) if model.channels == 1 else image.repeat(3, axis=2)
+    outputs = model.engine.run({"image": image[None]}, [*model.needed_outputs, SAW, *STAGES])
+    (prediction,) = model.predictions(outputs, 1)
+    return Inside(prediction, outputs[SAW][0].mean(axis=0), tuple(outputs[stage][0] for stage in STAGES))
 
 
 def chosen_maps(maps: np.ndarray, count: int = SHOWN) -> list[int]:
@@ -64,13 +68,13 @@ def chosen_maps(maps: np.ndarray, count: int = SHOWN) -> list[int]:
 
 
 @st.cache_resource(show_spinner=False)
-def _opened(path: str) -> Engine | None:
+def _opened(path: str) -> Classifier | None:
     file = Path(path)
     with tempfile.TemporaryDirectory(prefix="onnxferry-", ignore_cleanup_errors=True) as folder:
         with_maps = Path(folder) / file.name
         with_maps.write_bytes(with_outputs(file.read_bytes(), (SAW, *STAGES)))
         try:
-            return Engine(with_maps, device="cpu", threads=1)
+            return Classifier(Engine(with_maps, device="cpu", threads=1))
         except (OnnxFerryError, ValueError):
             return None
 

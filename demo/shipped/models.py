@@ -60,7 +60,13 @@ def opened(name: str, kind: type[Kind]) -> Kind:
 
     Raises ArtifactError where it is not there or not of that kind, MissingExtraError without an ONNX Runtime.
     """
-    return opened_file(zoo_model(name).path, kind)
+    return opened_file(path_of(name), kind)
+
+
+@st.cache_resource(show_spinner=False)
+def path_of(name: str) -> Path:
+    """Where a shipped model's file is. Raises ArtifactError where it is not there."""
+    return zoo_model(name).path
 
 
 def opened_file(path: Path, kind: type[Kind]) -> Kind:

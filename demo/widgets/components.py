@@ -22,11 +22,20 @@ ASSETS = Path(__file__).parents[1] / "assets"
 
 
 @cache
-def renderer(name: str, html: str, *scripts: str) -> Callable[..., Any]:
-    """What puts the component ``name`` on a page: its style is ``assets/<name>.css``."""
+def renderer(name: str, html: str, *scripts: str, isolated: bool = True) -> Callable[..., Any]:
+    """What puts the component ``name`` on a page: its style is ``assets/<name>.css``; not ``isolated``: the page's too."""
     script = "\n".join((ASSETS / each).read_text(encoding="utf-8") for each in scripts)
     css = (ASSETS / f"{name}.css").read_text(encoding="utf-8")
-    return st.components.v2.component(f"onnxferry_{name}", html=html, css=css, js=script)
+    return st.components.v2.component(f"onnxferry_{name}", html=html, css=css, js=script, isolate_styles=isolated)
+
+
+def patched(key: str, html: str) -> None:
+    """HTML that changes with every stroke, such as that of ``widgets/html.py``: the browser changes only what differs from what it shows.
+
+    Streamlit's own ``st.html`` makes everything anew, which takes a browser several times as long as the server takes to answer.
+    It is not filtered: what is not ours has to be escaped in it.
+    """
+    renderer("patched", '<div class="of-patched"></div>', "patched.js", isolated=False)(key=key, data={"html": html})
 
 
 def gallery(key: str, label: str, images: Sequence[np.ndarray], names: Sequence[str], chosen: int) -> int:
@@ -47,9 +56,20 @@ def gallery(key: str, label: str, images: Sequence[np.ndarray], names: Sequence[
     return min(whole(result.chosen), len(images) - 1)
 
 
+def mark_current(at: int) -> None:
+    """Marks link ``at`` of the bar as that of the page that is shown, for screen readers too, and brings it in sight."""
+    renderer("current", "<i></i>", "current.js")(key="current", data={"at": at}, width="content")
+
+
 def share_button(key: str, carries: Mapping[str, str] | None = None) -> None:
     """A button that copies the page's address with ``carries`` in it: what the page shows and its address does not say."""
     _copies(key, {"carries": dict(carries or {}), "words": {"share": say("menu.share"), "shared": say("menu.shared")}})
+
+
+def share_without_file(key: str) -> None:
+    """As :func:`share_button`, where the page shows a file or a photo: no address can carry it, and the page says so."""
+    share_button(key, {"drawing": ""})
+    st.caption(say("menu.share.file"))
 
 
 def copy_button(key: str, text: str) -> None:

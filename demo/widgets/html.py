@@ -87,6 +87,11 @@ def answer(label: str, note: str, *, sure: bool = True, reading: str = "") -> st
     )
 
 
+def caption(words: str) -> str:
+    """A line in small letters."""
+    return f'<p class="of-caption">{escape(words)}</p>'
+
+
 def meter(value: float, threshold: float, *, name: str, words: str) -> str:
     """A value on a line from 0 to twice its threshold or to itself, with a mark at the threshold."""
     end = max(2 * threshold, value * 1.05, 1e-12)
@@ -185,8 +190,10 @@ def heading(title: str, lead: str) -> str:
 
 
 def percent(share: float) -> str:
-    """0.9965 → ``99.65 %``, never rounded up to a certainty that it is not."""
+    """0.9965 → ``99.65 %``, never rounded to a certainty, or to an impossibility, that it is not."""
     value = 100 * share
+    if 0 < value < 0.05:
+        return "< 0.1 %"
     if value >= 99.995 and share < 1:
         return "> 99.99 %"
     return f"{value:.2f} %" if value >= 99 else f"{value:.1f} %"

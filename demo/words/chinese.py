@@ -23,6 +23,7 @@ WORDS: Mapping[str, str] = MappingProxyType(
         "menu.language": "语言",
         "menu.share": "复制链接",
         "menu.shared": "链接已复制",
+        "menu.share.file": "链接只带本页的设置，不带文件或照片：它们留在你这里。",
         "menu.footer": "onnxferry：训练模型，导出为一个 ONNX 文件，验证它，并在任何地方运行。这里的一切都在这台电脑上运行。",
         "model": "模型",
         "model.digits": "数字",
@@ -98,6 +99,7 @@ WORDS: Mapping[str, str] = MappingProxyType(
         "game.missed": "{digit}，被认作 {said}",
         "game.again": "再来一次",
         "game.card": "下载成绩图",
+        "train.not linked": "链接打开的是录制的网络。刚刚在这里训练的网络只属于你，想保留请下载。",
         "game.share": "链接让别人写同样的十个数字。",
         # Inputs
         "input": "输入",

@@ -23,6 +23,7 @@ WORDS: Mapping[str, str] = MappingProxyType(
         "menu.language": "Language",
         "menu.share": "Copy link",
         "menu.shared": "Link copied",
+        "menu.share.file": "A link carries the settings of this page, not a file or a photo: those stay with you.",
         "menu.footer": "onnxferry: trains a model, exports it as one ONNX file, verifies it, and runs it anywhere. Everything here runs on "
         "this computer.",
         "model": "Model",
@@ -99,6 +100,7 @@ WORDS: Mapping[str, str] = MappingProxyType(
         "game.missed": "{digit}, read as {said}",
         "game.again": "Once more",
         "game.card": "Download the picture",
+        "train.not linked": "A link opens this page with the recorded network. The one that was trained here is yours: download it to keep it.",
         "game.share": "The link opens the game with the same ten digits.",
         # Inputs
         "input": "Input",

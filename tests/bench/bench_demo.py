@@ -4,9 +4,12 @@ python tests/bench/bench_demo.py [--rounds 40] [--people 20]
 
 JSON: seconds from the command to a first page that can be drawn on, and from a fresh browser to one on a server that runs;
 milliseconds from the pen's touch to the new answer on the screen, and from lifting the pen to the last change of the answer, by the
-browser's own clock, for one person and for ``--people`` who draw at once (all their browsers run on this machine too); the first paint,
-and the shift of the layout while the first page comes; the server's memory after one person and after ``--people``; what the Write page
-says of its speed.
+browser's own clock, for one person; the first paint, and the shift of the layout while the first page comes; what the Write page says of
+its speed; and, while ``--people`` draw at once, the milliseconds from lifting the pen to the answer to the whole drawing and to the last
+change of all, 300 ms later at least, when the page has heard that the pen rests:
+
+- one in a browser, the others without one (drawing_people.py): the time of the server. Its use of the CPUs meanwhile, and its memory;
+- all in browsers on this machine: mostly the time of the browsers, which share the CPUs with the server.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import os
 import re
 import statistics
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -28,19 +32,21 @@ from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwrig
 
 from onnxferry.demo.cli import free_port, serve_command
 
-# From lifting the pen to the last change of the answer or its note.
+# When the pen was lifted, when the answer changed last, and when the page last stopped saying that an answer is on its way.
 SETTLES = """
 () => {
-  window.lifted = window.settled = 0;
+  window.lifted = window.settled = window.calm = 0;
   document.addEventListener("pointerup", () => { window.lifted = window.settled = performance.now(); }, true);
-  const text = () => document.querySelector(".of-answer")?.innerText ?? "";
+  const text = () => document.querySelector(".of-answer")?.textContent ?? "";  // innerText would lay the page out at each change
   let before = text();
   new MutationObserver(() => { if (text() !== before) { before = text(); window.settled = performance.now(); } })
     .observe(document.body, { subtree: true, childList: true, characterData: true });
+  new MutationObserver(() => { if (!document.documentElement.hasAttribute("data-reading")) window.calm = performance.now(); })
+    .observe(document.documentElement, { attributeFilter: ["data-reading"] });
 }
 """
 
-# A seven by a hand that takes 600 ms, then a pause, again and again: what comes back are the milliseconds of each to the final answer.
+# A seven by a hand that takes 600 ms, then a pause, again and again. The milliseconds of each to the answer, and to the end.
 DRAWS = """
 async (rounds) => {
   const find = (root) => root.querySelector("canvas")
@@ -62,13 +68,15 @@ async (rounds) => {
       await wait(15);
     }
     event("pointerup", ...way[2]);
-    // The page says while an answer is older than the drawing; the last one also needs the message that the pen rests.
-    let since = performance.now(), last = window.lifted;
-    while (performance.now() - since < 1500 && performance.now() - window.lifted < 60000) {
-      if (document.documentElement.hasAttribute("data-reading")) since = last = performance.now();
-      await wait(20);
-    }
-    found.push(Math.max(window.settled, last) - window.lifted);
+    // The page says while an answer is older than the drawing: first until the whole is read, then again when the pen rests.
+    const until = async (holds) => { while (!holds() && performance.now() - window.lifted < 60000) await wait(5); };
+    await until(() => window.calm > window.lifted);
+    const read = window.calm;
+    await wait(50);  // the answer comes right after the word that it was given
+    const first = Math.max(read, window.settled < read + 50 ? window.settled : 0) - window.lifted;
+    const reads = () => document.documentElement.hasAttribute("data-reading");
+    await until(() => !reads() && performance.now() - Math.max(window.calm, window.settled) > 1500);
+    found.push([first, Math.max(window.settled, window.calm) - window.lifted]);
     canvas.getRootNode().querySelector("[data-do=clear]").click();
     await wait(1500);
   }
@@ -142,9 +150,11 @@ def main() -> None:
                 figures["milliseconds from lifting the pen to the last change of the answer"] = spread(lifts)
                 figures["what the Write page says"] = writing(browser, url)
                 figures["MB of the server after one person"] = resident(server.pid)
-                lifts, held = crowd(playwright, chromium, drawn, arguments.people, server.pid)
-                figures[f"the same, {arguments.people} people drawing at once"] = spread(lifts)
-                figures[f"MB of the server after {arguments.people} people"] = held
+                people = arguments.people
+                figures[f"{people} people draw at once, one of them in a browser"] = one_of(browser, url, people, server.pid)
+                figures[f"MB of the server after {people} people"] = resident(server.pid)
+                figures[f"{people} people draw at once, all in browsers on this machine"] = crowd(playwright, drawn, people)
+                figures[f"MB of the server after {people} more"] = resident(server.pid)
                 figures["load of the machine, at the end"] = round(os.getloadavg()[0], 1)
             finally:
                 server.terminate()
@@ -222,18 +232,51 @@ def spread(times: list[float]) -> dict[str, float]:
     }
 
 
-def crowd(playwright: Playwright, chromium: str, url: str, people: int, server: int) -> tuple[list[float], float]:
-    """Milliseconds of all while they draw at once, and megabytes of the server after it. A browser of their own, where no page sleeps."""
-    awake = ["--disable-background-timer-throttling", "--disable-renderer-backgrounding", "--disable-backgrounding-occluded-windows"]
-    browser = playwright.chromium.launch(executable_path=chromium(), args=[*FLAGS, *awake])
+AWAKE = ["--disable-background-timer-throttling", "--disable-renderer-backgrounding", "--disable-backgrounding-occluded-windows"]
+
+
+def one_of(browser: Browser, url: str, people: int, server: int) -> dict[str, Any]:
+    """One in a browser among others without one."""
+    page = usable(browser, f"{url}/recognise")
+    page.evaluate(SETTLES)
+    page.wait_for_timeout(2000)
+    stream = f"ws{url.removeprefix('http')}/_stcore/stream"
+    command = [sys.executable, str(Path(__file__).with_name("drawing_people.py")), stream, "--people", str(people - 1), "--drawings", "8"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as others:
+        page.wait_for_timeout(4000)  # by now they draw
+        used, begun = cpu_seconds(server), time.perf_counter()
+        mine = page.evaluate(f"({DRAWS})(5)")
+        share = (cpu_seconds(server) - used) / (time.perf_counter() - begun)
+        said, _ = others.communicate()
+    if others.returncode:
+        raise SystemExit("the people without a browser gave up")
+    theirs = json.loads(said)
+    page.context.close()
+    return {
+        "the one, to the answer": spread([first for first, _ in mine]),
+        "the one, to the last change": spread([last for _, last in mine]),
+        "the others, to the answer": spread(theirs["to_end"]),
+        "the others, to the last change": spread(theirs["to_rest"]),
+        "CPUs that the server kept busy": round(share, 2),
+    }
+
+
+def crowd(playwright: Playwright, url: str, people: int) -> dict[str, Any]:
+    """All in a browser of their own, where no page sleeps."""
+    browser = playwright.chromium.launch(executable_path=chromium(), args=[*FLAGS, *AWAKE])
     pages = [usable(browser, url) for _ in range(people)]
     for page in pages:
         page.evaluate(SETTLES)
         page.evaluate(f"() => {{ window.drawn = ({DRAWS})(3); }}")
     found = [each for page in pages for each in page.evaluate("() => window.drawn")]
-    held = resident(server)
     browser.close()
-    return found, held
+    return {"to the answer": spread([first for first, _ in found]), "to the last change": spread([last for _, last in found])}
+
+
+def cpu_seconds(process: int) -> float:
+    """Of all threads, as Linux counts them."""
+    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident(process: int) -> float:

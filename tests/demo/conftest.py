@@ -155,8 +155,13 @@ def show(tiny_zoo: Path, show_zoo: Callable[[Path], None]) -> Callable[..., AppT
 
 
 def html_of(page: AppTest) -> str:
-    """All HTML of a page, joined."""
-    return "\n".join(each.body for each in page.get("html"))
+    """All HTML of a page, joined: Streamlit's elements, then those of our own that are patched."""
+    parts = [each.body for each in page.get("html")]
+    for each in page.get("bidi_component"):
+        component = each.proto.bidi_component if hasattr(each.proto, "bidi_component") else each.proto
+        if component.component_name.endswith("onnxferry_patched"):
+            parts.append(json.loads(component.json)["html"])
+    return "\n".join(parts)
 
 
 @pytest.fixture

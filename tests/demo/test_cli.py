@@ -45,6 +45,7 @@ def test_promises_stand_in_the_file_and_on_the_command_line() -> None:
     assert settings["browser"]["gatherUsageStats"] is False
     assert settings["server"]["address"] == "localhost"
     assert settings["client"]["showErrorDetails"] == "none"
+    assert settings["client"]["showErrorLinks"] is False  # to Google and ChatGPT
     assert settings["logger"]["hideWelcomeMessage"] is True
     words = " ".join(serve_command(8600))
     for promise in (

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 PATIENCE = 120_000  # milliseconds: two cores may be busy with other tests
 
-PAGES = ("", "recognise", "write", "review", "translate", "imagine", "compress", "train", "game", "your-model", "under-the-hood")
+PAGES = ("", "recognise", "find", "write", "review", "translate", "imagine", "compress", "train", "game", "your-model", "under-the-hood")
 
 # Streamlit's own, by what they say: its client looks for its server beside the page's address before it looks at the root.
 NOT_OURS = (
@@ -102,6 +102,7 @@ def test_a_seven_drawn_with_the_mouse_is_read(visitor: Visitor) -> None:
     says(visitor, "?")
     visitor.draw(*SEVEN)
     says(visitor, "7")
+    visitor.page.evaluate("window.kept = document.querySelector('.of-answer')")
     expect(visitor.page.locator(".of-bars li")).to_have_count(10, timeout=PATIENCE)
     expect(visitor.page.get_by_role("img", name="spoke for 7")).to_be_visible(timeout=PATIENCE)  # which pixels mattered
     expect(visitor.page.locator(".of-tile")).to_have_count(24, timeout=PATIENCE)
@@ -109,6 +110,7 @@ def test_a_seven_drawn_with_the_mouse_is_read(visitor: Visitor) -> None:
     says(visitor, "?")
     visitor.draw(*ONE)
     says(visitor, "1")
+    assert visitor.page.evaluate("document.querySelector('.of-answer') === window.kept")  # what stands there is changed, not made anew
     visitor.page.get_by_role("button", name="Clear").click()
     says(visitor, "?")
     visitor.page.get_by_role("button", name="Undo").click()  # what was cleared comes back
@@ -151,6 +153,8 @@ def test_every_page_has_its_title_and_asks_no_other_host(visitors) -> None:
     for path in PAGES:
         person.open(path)
         titles.append(person.page.title())
+        current = person.page.locator('.st-key-menu a[aria-current="page"]')
+        expect(current).to_have_text(titles[-1].split(" · ")[0], timeout=PATIENCE)
     assert foreign == []
     assert len(set(titles)) == len(PAGES)
     assert all(title.endswith(" · onnxferry") for title in titles)
@@ -210,14 +214,26 @@ def test_a_chinese_browser_reads_chinese_and_may_choose(visitors) -> None:
     assert person.complaints == []
 
 
-def test_the_answer_stands_above_the_pad_on_a_phone(visitors) -> None:
+@pytest.mark.parametrize("path", ["recognise", "find"])
+def test_the_answer_stands_above_the_pad_on_a_phone(visitors, path: str) -> None:
     person = visitors(viewport={"width": 390, "height": 664}, has_touch=True, is_mobile=True)
-    person.open("recognise")
+    person.open(path)
     answer, canvas = (person.page.locator(each).bounding_box() for each in (".of-answer", "canvas[data-ready]"))
     assert answer is not None
     assert canvas is not None
     assert answer["y"] + answer["height"] <= canvas["y"]
     assert canvas["y"] + canvas["height"] <= 664
+    assert person.complaints == []
+
+
+def test_the_bar_of_a_phone_shows_where_one_is(visitors) -> None:
+    person = visitors(viewport={"width": 390, "height": 664}, has_touch=True, is_mobile=True)
+    person.open("your-model")
+    current = person.page.locator('.st-key-menu a[aria-current="page"]')
+    expect(current).to_be_in_viewport(ratio=0.99, timeout=PATIENCE)
+    person.page.locator(".st-key-menu a").nth(1).click()
+    expect(current).to_have_text("Recognise", timeout=PATIENCE)
+    expect(current).to_be_in_viewport(ratio=0.99, timeout=PATIENCE)
     assert person.complaints == []
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
-from onnxferry.demo.pages.review import LONGEST, MODELS, leaning, model_for, pieces
+from onnxferry.demo.pages.review import EXAMPLES, LONGEST, MODELS, leaning, model_for, pieces
 from onnxferry.export import export_checkpoint
 from onnxferry.runtime import load
 from onnxferry.runtime.tasks.text_classifier import ByteTextClassifier
@@ -49,8 +49,16 @@ def test_a_text_is_answered_with_the_words_that_decided(show: Show, well, html, 
     with load(zoo / "sentiment-en" / "sentiment-en.onnx") as model:
         assert isinstance(model, ByteTextClassifier)
         assert f'<strong style="font-size:1.50rem">{model.classify("so good <b> & bad").label}</strong>' in shown
+    assert len(page.get("bidi_component")) == 1  # Copy link
     page.button[0].click().run()
     well(page)
+
+
+def test_a_visitor_sees_a_review_in_their_language_first(show: Show, well, zoo: Path) -> None:
+    for lang, first in (("en", EXAMPLES[0]), ("zh", EXAMPLES[2])):
+        page = show("review", zoo=zoo, lang=lang)
+        well(page)
+        assert page.text_area[0].value == first
 
 
 def test_chinese_is_read_by_the_other_model() -> None:

@@ -18,11 +18,12 @@ def test_the_pass_with_maps_gives_the_answer_of_the_file(name: str, widths: tupl
     show_zoo(ZOO)
     with np.load(ZOO / name / "examples.npz") as arrays:
         image = arrays["images"][0]
-    found = maps.inside(name, image, 1)
+    found = maps.inside(name, image)
     assert found is not None
     with load(name) as model:
         assert isinstance(model, Classifier)
         (prediction,) = model.predict(image)
+    assert (found.prediction.label, found.prediction.known) == (prediction.label, prediction.known)
     np.testing.assert_allclose(found.probabilities, prediction.probabilities, atol=1e-6)
     assert found.saw.shape == (28, 28)
     assert [stage.shape for stage in found.stages] == [(width, side, side) for width, side in zip(widths, (28, 14, 7), strict=True)]
@@ -35,7 +36,7 @@ def test_a_file_without_such_values_has_no_maps(tmp_path: Path, scale_model: byt
     shutil.copytree(ZOO / "digits", tmp_path / "digits")
     (tmp_path / "digits" / "digits.onnx").write_bytes(scale_model)
     show_zoo(tmp_path)
-    assert maps.inside("digits", np.zeros((28, 28, 1), np.uint8), 1) is None
+    assert maps.inside("digits", np.zeros((28, 28, 1), np.uint8)) is None
 
 
 def test_only_outputs_are_added(scale_model: bytes) -> None:

@@ -68,7 +68,8 @@ def test_the_longest_bar_is_marked_and_none_leaves_its_track() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "words"), [(0.0, "0.0 %"), (0.123, "12.3 %"), (0.9965, "99.65 %"), (0.9999999, "> 99.99 %"), (1.0, "100.00 %")]
+    ("share", "words"),
+    [(0.0, "0.0 %"), (1e-6, "< 0.1 %"), (0.123, "12.3 %"), (0.9965, "99.65 %"), (0.9999999, "> 99.99 %"), (1.0, "100.00 %")],
 )
 def test_percent_is_never_a_certainty_that_it_is_not(share: float, words: str) -> None:
     assert html.percent(share) == words

@@ -1,0 +1,22 @@
+// HTML that changes with every stroke: what stands there already is kept, and only what differs is changed.
+export default function ({ parentElement, data }) {
+  const made = document.createElement("template");
+  made.innerHTML = data.html;
+  match(parentElement.querySelector(".of-patched"), made.content);
+}
+
+function match(place, made) {
+  const there = [...place.childNodes], wanted = [...made.childNodes];
+  wanted.forEach((want, at) => {
+    const have = there[at];
+    if (!have) place.append(want);
+    else if (have.nodeName !== want.nodeName) have.replaceWith(want);
+    else if (want.nodeType !== Node.ELEMENT_NODE) { if (have.nodeValue !== want.nodeValue) have.nodeValue = want.nodeValue; }
+    else {
+      for (const { name } of [...have.attributes]) if (!want.hasAttribute(name)) have.removeAttribute(name);
+      for (const { name, value } of want.attributes) if (have.getAttribute(name) !== value) have.setAttribute(name, value);
+      match(have, want);
+    }
+  });
+  there.slice(wanted.length).forEach((each) => each.remove());
+}
