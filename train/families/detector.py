@@ -186,7 +186,7 @@ class Candidates(nn.Module):
         seen, scale = self.canvas(image)
         logits, boxes = self.network(seen)
         scores = torch.sigmoid(logits.max(dim=1).values)
-        boxes, logits = agreed(torch.cat([boxes, logits], dim=1), scores).split([4, logits.shape[1]], dim=1)
+        boxes, logits = agreed(torch.cat([boxes, logits], dim=1), scores).split([4, logits.shape[1]], dim=1)  # type: ignore[no-untyped-call]
         index = logits.argmax(dim=1)
         one = scale.new_ones(())
         edge = torch.stack([one * image.shape[2], one * image.shape[1], one * image.shape[2], one * image.shape[1]])
