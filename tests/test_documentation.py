@@ -183,13 +183,15 @@ def readers_files(after_quickstart: Path, tmp_path_factory: pytest.TempPathFacto
     for data in ("mnist", "other-photos"):
         copies |= {f"{data}/7/one.png": sample}
     copies |= dict.fromkeys(("street.onnx", "scenes.onnx"), zoo / "digit-scenes/digit-scenes.onnx")
+    copies |= {"amounts.onnx": zoo / "dates/dates.onnx"}
     copies |= dict.fromkeys(("number.png", "other-streets/images/one.png"), sample)
     for name, source in copies.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, folder / name)
     photo_classifier(folder / "theirs.onnx", [None, 3, 32, 32])
     photo_classifier(folder / "yolo-cls.onnx", [1, 3, 32, 32], metadata=ULTRALYTICS)
-    (folder / "pairs.tsv").write_text("le 3 mars 2019\t2019-03-03\n")
+    for name in ("pairs.tsv", "other-amounts.tsv"):
+        (folder / name).write_text("le 3 mars 2019\t2019-03-03\n")
     (folder / "exported").mkdir()
     for name in ("mail", "reviews", "minilm", "exported/sentiment"):
         shutil.copyfile(zoo / "sentiment-en/sentiment-en.onnx", folder / f"{name}.onnx")

@@ -74,7 +74,7 @@ _EXTRAS = {
 _FILE_OPTIONS = frozenset(
     [
         *("--data", "--feeds", "--grid", "--init", "--key", "--ort-web", "--others", "--out", "-o", "--picture", "--plot", "--python"),
-        *("--report", "--samples", "--signature", "--static", "--tls-cert", "--tls-key", "--tokens", "--trace", "--weights"),
+        *("--report", "--samples", "--signature", "--static", "--tls-cert", "--tls-key", "--tokens", "--trace", "--variants", "--weights"),
     ]
 )
 """Options whose value is a file or a folder. Python takes an empty name for the current folder, which is never what was meant."""
