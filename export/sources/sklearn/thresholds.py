@@ -76,7 +76,8 @@ def _column(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     near = [kept]
     for dtype in (np.float32, np.float64):
         own = kept.astype(dtype)
-        near += [own, np.nextafter(own, dtype(np.inf)), np.nextafter(own, dtype(-np.inf))]
+        with np.errstate(over="ignore"):  # the neighbor of the largest number is infinity
+            near += [own, np.nextafter(own, dtype(np.inf)), np.nextafter(own, dtype(-np.inf))]
     return np.concatenate([each.astype(values.dtype) for each in near])
 
 

@@ -277,6 +277,34 @@ def test_the_classic_sample_word_for_word_from_each_backend(
         assert not (tmp_path / "n.onnx").exists()
 
 
+RECURRENT = """
+import numpy as np
+import keras
+from keras import layers
+
+keras.utils.set_random_seed(0)
+words = [keras.Input((None,), dtype="int32", name="words"), layers.Embedding(9, 4, mask_zero=True)]
+stack = [layers.Bidirectional(layers.GRU(3, return_sequences=True)), layers.LSTM(5), layers.Dense(2)]
+model = keras.Sequential([*words, *stack])
+model.save("recurrent.keras")
+asked = np.random.default_rng(0).integers(0, 3, (3, 13)).astype(np.int32)
+asked[0] = 0
+np.savez("answers.npz", asked=asked, long=np.asarray(model(asked)), short=np.asarray(model(asked[1:2, :2])))
+"""
+
+
+def test_a_recurrent_file_of_the_jax_backend(tmp_path: Path) -> None:
+    """Open time and masks, a row that is all masked among them, at lengths that were never traced."""
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    done = subprocess.run([sys.executable, "-c", RECURRENT], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-1000:]
+    known = np.load(tmp_path / "answers.npz")
+    assert export_model(tmp_path / "recurrent.keras", None, tmp_path / "m.onnx").passed
+    with Engine(tmp_path / "m.onnx", device="cpu") as engine:
+        for asked, answer in ((known["asked"], known["long"]), (known["asked"][1:2, :2], known["short"])):
+            np.testing.assert_allclose(engine.run({"words": asked})["output"], answer, rtol=1e-4, atol=1e-5)
+
+
 def test_the_backend_is_chosen_where_nobody_did(tmp_path: Path) -> None:
     sequential().save(tmp_path / "m.keras")
     command = [sys.executable, "-m", "onnxferry.runtime", "export", str(tmp_path / "m.keras"), "-o", str(tmp_path / "m.onnx")]

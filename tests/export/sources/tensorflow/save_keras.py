@@ -45,6 +45,8 @@ ASKED = np.array(
 
 def save(name: str, model: keras.Model, *arrays: np.ndarray) -> None:
     model.save(FOLDER / f"{name}.keras")
+    if name.startswith("plain"):
+        model.save_weights(FOLDER / f"{name}.weights.h5")
     given = [tf.constant(array) for array in arrays]
     answer = keras.tree.flatten(model(given if len(given) > 1 else given[0], training=False))
     held = {f"input {place}": array for place, array in enumerate(arrays)}

@@ -108,6 +108,36 @@ def test_layers_of_every_backend_need_no_tensorflow(name: str, saved: Path, tmp_
     check_answers(tmp_path / "m.onnx", saved / f"plain {name}.npz")
 
 
+NETWORKS = """
+import keras
+
+def untrained(path):
+    return keras.models.clone_model(keras.models.load_model(path, compile=False))
+
+def convolution():
+    return untrained({convolution!r})
+
+def recurrent():
+    return untrained({recurrent!r})
+"""
+
+
+def test_weights_alone(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saved by Keras on TensorFlow, and put into a network that is made anew with the torch backend."""
+    files = {"convolution": "plain convolution", "recurrent": "plain both ways"}
+    program = NETWORKS.format(**{name: str(saved / f"{file}.keras") for name, file in files.items()})
+    (tmp_path / "networks_of_tensorflow.py").write_text(program)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, file in files.items():
+        assert main(["export", f"networks_of_tensorflow:{name}", "-o", "untrained.onnx"]) == 0
+        with pytest.raises(AssertionError, match="Not equal to tolerance"):
+            check_answers(tmp_path / "untrained.onnx", saved / f"{file}.npz")
+        weights = str(saved / f"{file}.weights.h5")
+        assert main(["export", f"networks_of_tensorflow:{name}", "--weights", weights, "-o", "m.onnx"]) == 0
+        check_answers(tmp_path / "m.onnx", saved / f"{file}.npz")
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_carried_says_why(name: str, python: Path, saved: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=REFUSED[name]) as caught:
