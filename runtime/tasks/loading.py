@@ -124,9 +124,9 @@ def load(
             check_shipped(certified.path, model.digest)
         runs = backend or (next(iter(certified.backends)) if certified and providers is None else ort.ONNXRUNTIME)
         if runs != ort.ONNXRUNTIME:
-            from onnxferry.runtime.engine.backends.choose import open_backend
+            from onnxferry.runtime.engine.backends.choose import open_backend, verified
 
-            return open_backend(runs, model, threads=threads, timeout=timeout)
+            return verified(open_backend(runs, model, threads=threads, timeout=timeout), runs, model.name)
         return Engine(model, device=where, threads=threads, providers=providers, timeout=timeout)
 
     return _model_from_runner(open_file(path), open_file)

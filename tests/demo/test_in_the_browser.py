@@ -238,6 +238,20 @@ def test_the_bar_of_a_phone_shows_where_one_is(visitors) -> None:
     assert person.complaints == []
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_bar_takes_one_line_of_a_wide_screen(visitors, language: str) -> None:
+    """Where its last link began a second line, the page below moved down while it came."""
+    person = visitors(viewport={"width": 1280, "height": 900})
+    person.open(f"recognise?lang={language}")
+    links = person.page.locator(".st-key-menu a")
+    boxes = [links.nth(at).bounding_box() for at in range(len(PAGES))] + [person.page.locator(".st-key-menu").bounding_box()]
+    tops, bar = [box["y"] for box in boxes[:-1] if box is not None], boxes[-1]
+    assert bar is not None
+    assert len(tops) == len(PAGES)
+    assert max(tops) - min(tops) < 2
+    assert bar["height"] < 50
+
+
 def test_two_people_do_not_disturb_each_other(visitors) -> None:
     first, second = visitors(), visitors()
     first.open("recognise")

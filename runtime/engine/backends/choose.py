@@ -17,7 +17,8 @@ from onnxferry.runtime.engine.backends import plugins
 from onnxferry.runtime.engine.backends.openvino import OpenVINOEngine
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.ort import ONNXRUNTIME
-from onnxferry.runtime.errors import ArtifactError, InputError
+from onnxferry.runtime.engine.replay import replay
+from onnxferry.runtime.errors import ArtifactError, DeviceError, InputError
 from onnxferry.runtime.machine.cpu import cpu_features
 
 OPENVINO = "openvino"
@@ -78,6 +79,23 @@ def open_backend(
     if precision != "float32":
         raise ArtifactError(f"{model.name} is certified for {precision}, which is not asked of {backend}; open it on {OPENVINO}")
     return Engine(model, device="auto", threads=threads, providers=[backend], sizes=sizes, timeout=timeout)
+
+
+def verified(engine: AnyEngine, backend: str, name: str) -> AnyEngine:
+    """The engine, if it gives the file's golden samples: a back end may compute an operator otherwise than ONNX, and not say so.
+
+    OpenVINO 2026.4, for example, gives other answers for the included text classifiers, translator and detector. A file without golden
+    samples is taken as it is. ``name``: the file's, for the message. Raises DeviceError, and closes the engine, where a sample comes out
+    otherwise.
+    """
+    failed = next((each for each in replay(engine).comparisons if not each.passed), None)
+    if failed is None:
+        return engine
+    engine.close()
+    raise DeviceError(
+        f"{backend} {version_of(backend)} does not give the golden samples of {name}: sample {failed.sample}, output {failed.output!r}: "
+        f"{failed.problem}; leave backend out"
+    )
 
 
 def certified_precision(model: Description, backend: str) -> str:

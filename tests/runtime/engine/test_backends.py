@@ -16,6 +16,7 @@ import pytest
 
 from onnxferry.runtime import Classifier, Engine, load
 from onnxferry.runtime.artifact.describe import describe
+from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.engine import ort
 from onnxferry.runtime.engine.backends import choose, plugins
 from onnxferry.runtime.engine.backends import openvino as openvino_module
@@ -227,6 +228,33 @@ def test_a_plugin_without_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     old = types.SimpleNamespace(__version__="1.20.0")
     with pytest.raises(DeviceError, match=r"needs ONNX Runtime 1\.23 or newer, and 1\.20\.0 is installed"):
         plugins.registered("onnxruntime-ep-made", old)
+
+
+@needs_openvino
+@pytest.mark.parametrize("name", ["sentiment-en", "sentiment-zh", "digit-scenes"])
+def test_other_answers_than_the_golden_samples_are_refused(name: str) -> None:
+    """As OpenVINO 2026.4 gives them for these; where a version gives the right ones, it is taken."""
+    with choose.open_backend("openvino", describe(find_model(name)), threads=1) as engine:
+        right = replay(engine).passed
+    if right:
+        load(name, backend="openvino", threads=1).close()
+        return
+    with pytest.raises(DeviceError, match=r"openvino \S+ does not give the golden samples of .*: sample \d+, output .*; leave backend out"):
+        load(name, backend="openvino", threads=1)
+
+
+def test_a_back_end_that_answers_otherwise_is_closed(recogniser: Path) -> None:
+    engine = Engine(recogniser, device="cpu")
+    run = engine.run
+
+    def otherwise(feeds: Any, outputs: Any = None, **options: Any) -> dict[str, np.ndarray]:
+        return {name: array + 1 for name, array in run(feeds, outputs, **options).items()}
+
+    assert choose.verified(engine, "openvino", "m.onnx") is engine
+    engine.run = otherwise  # type: ignore[method-assign]
+    with pytest.raises(DeviceError, match=r"does not give the golden samples of m.onnx: sample 0, output '\w+': .*; leave backend out"):
+        choose.verified(engine, "openvino", "m.onnx")
+    assert "closed" in repr(engine)
 
 
 def certificate(**changes: Any) -> dict[str, Any]:

@@ -142,7 +142,7 @@ assert not verify_file("m.onnx", scaled, python=sys.argv[2]).passed
 def test_a_function_of_this_process(python: Path, tmp_path: Path) -> None:
     """TensorFlow and PyTorch in one process: the function is saved with its variables, and goes to the child process."""
     where = "import tensorflow, pathlib; print(pathlib.Path(tensorflow.__file__).parents[1])"
-    packages = subprocess.run([str(python), "-c", where], capture_output=True, text=True, check=True).stdout.split()[-1]
+    packages = subprocess.run([str(python), "-c", where], capture_output=True, text=True, check=True).stdout.splitlines()[-1]
     done = subprocess.run([sys.executable, "-c", FUNCTION, packages, str(python)], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
 
