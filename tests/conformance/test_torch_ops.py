@@ -53,9 +53,16 @@ def test_a_draw_of_operators(database):
         if time.monotonic() > end:
             break
         found = database.classify(by_name[row["operator"]], row["dtype"])
-        if database.ORDER.index(found.status) > database.ORDER.index(row["status"]):
+        if _worse(database, found.status) > _worse(database, row["status"]):
             worse.append(f"{found.operator} {found.dtype} was {row['status']}, is {found.status}: {found.detail}")
     assert not worse, f"ONNXFERRY_CONFORMANCE_SEED={seed}:\n" + "\n".join(worse)
+
+
+def _worse(database: ModuleType, status: str) -> int:
+    """How bad a status is. What NaN and infinity give depends on the CPU: ONNX Runtime's log_softmax and gelu for AVX-512 answer them
+    otherwise than those for AVX2, on which the rows were recorded. Each export compares them by itself, and says so.
+    """
+    return database.ORDER.index("right" if status == "noted" else status)
 
 
 def test_no_operator_is_recorded_as_wrong():
