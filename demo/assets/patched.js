@@ -1,4 +1,4 @@
-// HTML that changes with every stroke: what stands there already is kept, and only what differs is changed.
+// HTML that changes with every stroke: elements that stay the same are kept, and only what differs is changed.
 export default function ({ parentElement, data }) {
   const made = document.createElement("template");
   made.innerHTML = data.html;

@@ -210,7 +210,7 @@ def _goldens(metadata: Mapping[str, str]) -> tuple[Golden, ...]:
 
 
 def json_from_array(array: np.ndarray) -> dict[str, Any]:
-    """As an array stands in a contract. Raises ArtifactError for a dtype that none has."""
+    """As an array is written in a contract. Raises ArtifactError for a dtype that none has."""
     array = np.asarray(array, order="C")  # ascontiguousarray would give a scalar an axis
     if is_text(array):
         return {"dtype": TEXT, "shape": list(array.shape), "data": array.ravel().tolist()}

@@ -160,7 +160,7 @@ def share_weights(path: str | os.PathLike[str], folder: str | os.PathLike[str], 
     The first call writes the file, into a folder of ``folder``: up to twice the size of the weights. Later ones, of any process, find it.
     Every engine that this process opens for the model from then on, on the CPU and with the default graph level, runs from it, with the
     same results. It is made anew where the model's file has changed, or ONNX Runtime or the CPU is another one; remove older ones as you
-    like, while nobody uses them. Returns its path.
+    like, while no process uses them. Returns its path.
 
     ``folder``: an existing one, on a disk (or in /dev/shm, in memory) of this machine. ``limits``: as of :class:`Engine`.
     Raises InputError for a folder that is none or where others may change what lies in it, ArtifactError for a file that cannot be loaded.
@@ -179,7 +179,7 @@ def share_weights(path: str | os.PathLike[str], folder: str | os.PathLike[str], 
     facts = repr((identity, str(ort.onnxruntime().__version__), cpu.machine_name()))
     target = place / f"{Path(path).stem}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
     if not target.exists():
-        made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=place))  # nobody else may enter it
+        made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=place))  # no other user may enter it
         try:
             write_copy(model, made)
             made.rename(target)

@@ -39,7 +39,7 @@ ANSWERS = {
     "imagine": (".of-grid img", ""),
     "compress": (".of-meter", ""),
 }
-"""By page, where its answer stands, and the text in it, a regular expression."""
+"""By page, where its answer is, and the text in it, a regular expression."""
 
 FIRST = """
 window.answered = new Promise((resolve) => new MutationObserver((_, observer) => {

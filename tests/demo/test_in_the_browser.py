@@ -110,7 +110,7 @@ def test_a_seven_drawn_with_the_mouse_is_read(visitor: Visitor) -> None:
     says(visitor, "?")
     visitor.draw(*ONE)
     says(visitor, "1")
-    assert visitor.page.evaluate("document.querySelector('.of-answer') === window.kept")  # what stands there is changed, not made anew
+    assert visitor.page.evaluate("document.querySelector('.of-answer') === window.kept")  # the element is changed, not made anew
     visitor.page.get_by_role("button", name="Clear").click()
     says(visitor, "?")
     visitor.page.get_by_role("button", name="Undo").click()  # what was cleared comes back

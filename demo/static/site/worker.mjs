@@ -13,7 +13,7 @@ let before = Promise.resolve(); // models run one after another
 let telling = () => {}; // hears how onnxruntime-web arrives, once a model is asked for
 
 const web = start(); // a promise
-web.catch(() => {}); // whoever opens a model is told
+web.catch(() => {}); // reported to whoever opens a model
 
 addEventListener("message", ({ data }) => {
   const { id, call, ...rest } = data;
@@ -69,7 +69,7 @@ async function start() {
 function arrival(name, progress) {
   const path = catalogue.models[name];
   const bytes = load(path, (got, size) => progress({ stage: "loading", file: path, got, size }));
-  bytes.catch(() => {}); // told once it is this model's turn
+  bytes.catch(() => {}); // reported once it is this model's turn
   return bytes;
 }
 

@@ -109,7 +109,7 @@ def _is_recurrent(node: onnx.NodeProto | None, producers: Mapping[str, onnx.Node
 
 
 def _integers(node: onnx.NodeProto, weight: np.ndarray, graph: onnx.GraphProto, read: set[str]) -> list[onnx.NodeProto]:
-    """MatMul(x, weight transposed) of x in -1 … 1. ``read``: what stands in 8 bits already."""
+    """MatMul(x, weight transposed) of x in -1 … 1. ``read``: what is stored in 8 bits already."""
     x, out = node.input[0], node.output[0]
     scales = (np.abs(weight).max(axis=1) / SEVEN_BITS).astype(np.float32)
     scales[scales == 0] = 1

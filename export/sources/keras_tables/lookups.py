@@ -16,7 +16,7 @@ from onnxferry.export.sources.sklearn.converters.text.vectorizers import TEXT_OP
 from onnxferry.runtime.errors import ExportError
 
 PUNCTUATION = "!\"#$%&()*+,-./:;<=>?@[\\]^_`{|}~'"
-"""What Keras strips: each of these characters is deleted, wherever it stands."""
+"""What Keras strips: each of these characters is deleted, wherever it is."""
 
 SPACES = "\t\n\x0b\x0c\r"
 """White space besides the space."""

@@ -184,7 +184,7 @@ async def answer_in_parts(app: object, asked: Asked) -> AsyncGenerator[Part, Non
     async def receive() -> Message:
         nonlocal given
         if given:
-            await asyncio.Event().wait()  # the front cancels what nobody waits for
+            await asyncio.Event().wait()  # the front cancels a request that no client waits for
         given = True
         return {"type": "http.request", "body": asked.body, "more_body": False}
 

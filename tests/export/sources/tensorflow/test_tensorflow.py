@@ -45,7 +45,7 @@ REFUSED = {
     "antialias": r"tf2onnx .* has no conversion for ScaleAndTranslate",
     "any rank": r"input 'x' has no number of axes: declare its shape",
     "two signatures": r"has the signatures more, twice: choose one with --signature NAME",
-    # TensorFlow Lite reads past the end of such a file: what stands in memory there decides whether it says so or dies
+    # TensorFlow Lite reads past the end of such a file: what is in memory there decides whether it says so or dies
     "cut.tflite": r"ended with code -\d+ when it was asked to open it: is the file damaged\?|Lite cannot read the file: ",
 }
 
