@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -137,6 +138,11 @@ def test_search_finds_pages_in_both_languages(address: str, chromium: str, home:
 @pytest.mark.slow
 def test_the_site_is_small(site: Path) -> None:
     assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 15_000_000
+
+
+def _serious(response: dict[str, Any]) -> list[str]:
+    faults = [fault for fault in response["violations"] if fault["impact"] in ("serious", "critical")]
+    return [f"{each['id']}: {each['nodes'][0]['html'][:160]} {each['nodes'][0].get('failureSummary', '')[:300]}" for each in faults]
 
 
 @pytest.mark.slow

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,11 +140,20 @@ class ApplicationFactory:
     copies: Mapping[Identity, str] = field(default_factory=dict)  # of model files, whose weights several processes share
 
     def __call__(self) -> Application:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            threading.Thread(target=_end_with, args=(parent,), name="end with the main process", daemon=True).start()
         copies.update(self.copies)
         application = Application(self.options)
         gc.collect()
         gc.freeze()  # modules and classes, which stay: looking through them again and again took a tenth of a small request's time
         return application
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    """Stops this process, after what it accepted, when the one that started it has ended: nobody else would."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _words(status: int, scope: Scope) -> str:

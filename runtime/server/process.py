@@ -27,6 +27,9 @@ from onnxferry.runtime.server.options import ServeOptions
 _ASK_EVERY = 10.0
 """Seconds after which the worker processes are asked whether they hang."""
 
+_ENDS_WITHIN = 10.0
+"""Seconds that a worker process has to end in after its requests; then it is killed."""
+
 
 def serve(options: ServeOptions, started: Callable[[str, Any], None] | None = None) -> None:
     """Serves until a signal. ``started``: called with the URL and the models, before the first request.
@@ -49,7 +52,7 @@ def serve(options: ServeOptions, started: Callable[[str, Any], None] | None = No
             config = _configuration(factory, options, listener, factory=True)
             if started is not None:
                 started(url, options.models)
-            _workers(config, [listener]).run()
+            _workers(config, [listener], options.drain).run()
             return
         application = ApplicationFactory(options)()
         application.repository.open_all()
@@ -133,20 +136,30 @@ def _write_copies(paths: Sequence[Path], folder: Path) -> dict[Identity, str]:
     return written
 
 
-def _workers(config: Any, listeners: list[socket.socket]) -> Any:
+def _workers(config: Any, listeners: list[socket.socket], drain: float) -> Any:
     from uvicorn.supervisors import Multiprocess
 
     class Workers(Multiprocess):
-        """Asks workers whether they hang now and then only: one that is killed as it is asked leaves the main process waiting."""
+        """uvicorn's supervisor, which no worker keeps waiting: neither one that is killed nor one that hangs."""
 
         asked = 0.0
 
         def keep_subprocess_alive(self) -> None:
+            for worker in self.processes:  # their ends of the pipes: who is killed as it is asked is then known by the pipe's end, at once
+                worker.child_conn.close()
             alive = all(worker.process.is_alive() for worker in self.processes)
             if alive and time.monotonic() - self.asked < _ASK_EVERY:
                 return
             self.asked = time.monotonic()
             super().keep_subprocess_alive()
+
+        def join_all(self) -> None:
+            deadline = time.monotonic() + drain + _ENDS_WITHIN
+            for worker in self.processes:
+                worker.process.join(max(0.0, deadline - time.monotonic()))
+                if worker.process.is_alive():
+                    worker.kill()
+                    worker.join()
 
     return Workers(config, sockets=listeners)
 

@@ -61,10 +61,10 @@ def kept_rounds(settings: Sequence[Setting], rounds: Sequence[Mapping[Setting, f
     count = min(len(rounds), KEPT_ROUNDS)
     some = [rounds[number * len(rounds) // count] for number in range(count)]
     shortened = tuple(tuple((places[setting], float(f"{seconds:.4g}")) for setting, seconds in each.items()) for each in some)
-    return Measured(round(time.time(), 1), busy, tuple(settings), shortened)
+    return Measured(time.time(), busy, tuple(settings), shortened)
 
 
 def with_measured(plan: Plan, *others: Measured) -> Plan:
     """A plan with what others measured too, by time; the oldest are dropped."""
-    by_time = {each.at: each for each in (*others, *plan.measured)}
-    return replace(plan, measured=tuple(by_time[at] for at in sorted(by_time)[-KEPT:]))
+    every = dict.fromkeys((*others, *plan.measured))  # what both have once
+    return replace(plan, measured=tuple(sorted(every, key=lambda each: each.at)[-KEPT:]))

@@ -184,8 +184,8 @@ class Situation:
         known = self.known_plans()
         kept = dict(known)
         for size, plan in plans.items():
-            before = {each.at for each in (earlier or {}).get(size, ())}
-            others = [each for each in known[size].measured if each.at not in before] if size in known and earlier is not None else []
+            before = set((earlier or {}).get(size, ()))
+            others = [each for each in known[size].measured if each not in before] if size in known and earlier is not None else []
             kept[size] = with_measured(plan, *others)
         return cache.write_entry(self.key(), {"plans": {str(size): plan_to_json(kept[size]) for size in sorted(kept)}})
 

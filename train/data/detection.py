@@ -13,7 +13,7 @@ import numpy as np
 from onnxferry.runtime.errors import InputError
 from onnxferry.train.data.images import ImageSet, load_images
 from onnxferry.train.data.progress import Progress, no_progress
-from onnxferry.train.data.scenes import SIDES, Scene, compose_scene
+from onnxferry.train.data.scenes import BEND, SIDES, Scene, compose_scene
 
 SCENES = (1000, 300)
 """Composed scenes for testing and for validation."""
@@ -42,7 +42,7 @@ class ComposedScenes:
         return self.count
 
     def scene(self, rng: np.random.Generator, position: int, height: int, width: int) -> Scene:
-        return compose_scene(rng, self.digits, height, width)
+        return compose_scene(rng, self.digits, height, width, bend=BEND)
 
 
 @dataclass(frozen=True, eq=False)

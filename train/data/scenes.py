@@ -54,9 +54,20 @@ class Scene:
     labels: np.ndarray  # int64 (objects,)
 
 
-def compose_scene(rng: np.random.Generator, digits: ImageSet, height: int, width: int) -> Scene:
-    """A scene uint8 (``height``, ``width``, 1) of digits drawn from ``digits``: 0 to some 14 of them, one scene in 25 without any."""
-    page = _Page(rng, digits, height, width)
+BEND = 0.85
+"""How far a digit's parts are moved in training scenes, pixels of MNIST's images: a standard deviation."""
+
+
+MESH = 4
+"""Pieces along each side that a bent digit is drawn in; the digit is about as long as three of them."""
+
+
+def compose_scene(rng: np.random.Generator, digits: ImageSet, height: int, width: int, *, bend: float = 0.0) -> Scene:
+    """A scene uint8 (``height``, ``width``, 1) of digits drawn from ``digits``: 0 to some 14 of them, one scene in 25 without any.
+
+    ``bend``: how far the parts of each digit are moved, at random (as Simard, Steinkraus and Platt 2003 do), in pixels of its source.
+    """
+    page = _Page(rng, digits, height, width, bend)
     kind = rng.random()
     if kind < 0.45:
         for _ in range(int(rng.integers(1, 11))):
@@ -83,9 +94,10 @@ def compose_number(rng: np.random.Generator, digits: ImageSet, count: int) -> tu
 class _Page:
     """Layers of ink in the making."""
 
-    def __init__(self, rng: np.random.Generator, digits: ImageSet, height: int, width: int) -> None:
+    def __init__(self, rng: np.random.Generator, digits: ImageSet, height: int, width: int, bend: float = 0.0) -> None:
         self.rng = rng
         self.digits = digits
+        self.bend = bend
         self.ink = np.zeros((height, width), np.float32)  # 0 … 1, how much of a pixel is covered
         self.boxes: list[tuple[int, int, int, int]] = []
         self.labels: list[int] = []
@@ -148,8 +160,13 @@ class _Page:
         matrix = turn @ np.array([[1, shear], [0, 1]]) @ np.diag([1 / (zoom * stretch), stretch / zoom])  # from the drawn to the source
         size = math.ceil(side * 1.5) + 6
         offset = np.array([middle_x, middle_y]) - matrix @ np.array([size / 2, size / 2])
-        where = (matrix[0, 0], matrix[0, 1], offset[0], matrix[1, 0], matrix[1, 1], offset[1])
-        image = Image.fromarray(source).transform((size, size), Image.Transform.AFFINE, where, Image.Resampling.BICUBIC)
+        image = Image.fromarray(source)
+        if self.bend:
+            pieces = self._pieces(size, matrix, offset)
+            image = image.transform((size, size), Image.Transform.MESH, pieces, Image.Resampling.BICUBIC)
+        else:
+            where = (matrix[0, 0], matrix[0, 1], offset[0], matrix[1, 0], matrix[1, 1], offset[1])
+            image = image.transform((size, size), Image.Transform.AFFINE, where, Image.Resampling.BICUBIC)
         ink = np.asarray(image, np.float32) / 255
         # Enlarged strokes are blurred: cutting them at a level makes them as crisp as drawn ones.
         gain = max(1.0, zoom * self.crisp)
@@ -159,6 +176,20 @@ class _Page:
         if not len(rows):
             return self._digit(side)
         return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], int(self.digits.labels[which])
+
+    def _pieces(self, size: int, matrix: np.ndarray, offset: np.ndarray) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+        """Squares that cover an image of ``size``, and where each one's corners come from: the affine map's places, moved at random."""
+        edges = [size * number // MESH for number in range(MESH + 1)]
+        corners = np.stack(np.meshgrid(edges, edges), axis=-1)  # (row, column, x and y)
+        sources = (corners @ matrix.T + offset + self.bend * self.rng.standard_normal(corners.shape)).tolist()
+        return [
+            (
+                (edges[x], edges[y], edges[x + 1], edges[y + 1]),
+                (*sources[y][x], *sources[y + 1][x], *sources[y + 1][x + 1], *sources[y][x + 1]),
+            )
+            for y in range(MESH)
+            for x in range(MESH)
+        ]
 
     def _place(self, drawn: np.ndarray, label: int, top: int, left: int) -> bool:
         """Lay a digit there, unless it leaves the page or covers too much of another one."""

@@ -68,7 +68,7 @@ class DetectorConfig:
     size: int = option(320, "longer side to which larger images are reduced, pixels; smaller ones stay as they are", min=32, max=1280)
     framing: str = "ink"  # ink: only how far a pixel is from the background; fit: the pixels
     width: int = option(16, "channels of the first stage; the others are 2, 4 and 4 times as wide", min=4, max=128)
-    blocks: tuple[int, int] = (2, 4)  # residual blocks at strides 8 and 16
+    blocks: tuple[int, int] = (3, 5)  # residual blocks at strides 8 and 16
 
     def __post_init__(self) -> None:
         check_images(self.framing, self.channels, self.size)

@@ -53,7 +53,7 @@ def server(*arguments: str, expect: int | None = None) -> Iterator[tuple[str, su
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
-        process.communicate()
+        process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +131,33 @@ def test_workers_share_a_port_and_a_killed_one_comes_back() -> None:
         assert httpx.post(f"{url}/v2/repository/models/digits/load").status_code == 403
         text = httpx.get(f"{url}/metrics").text
         assert 'route="model_metadata"' in text
+
+
+def test_a_worker_that_hangs_and_one_that_is_killed_keep_nobody_waiting() -> None:
+    with server("digits", "--workers", "2", "--batch", "off", "--drain", "1") as (_, process):
+        hanging, killed = _children(process.pid)[-2:]
+        os.kill(hanging, signal.SIGSTOP)
+        os.kill(killed, signal.SIGKILL)  # the others are asked now, and the one that hangs has 30 s to answer
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        assert not any(Path(f"/proc/{pid}").exists() for pid in (hanging, killed))
+
+
+def test_workers_end_when_the_main_process_is_killed() -> None:
+    with server("digits", "--workers", "2", "--batch", "off") as (url, process):
+        assert httpx.get(f"{url}/v2/health/ready").status_code == 200
+        process.kill()
+        process.wait(10)
+        deadline = time.monotonic() + 60
+        answered = True
+        while answered and time.monotonic() < deadline:
+            time.sleep(0.1)
+            try:
+                httpx.get(f"{url}/v2/health/ready", timeout=5)
+            except httpx.TransportError:
+                answered = False
+        assert not answered
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what processes share")

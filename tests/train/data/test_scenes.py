@@ -9,7 +9,7 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.train.data import detection
 from onnxferry.train.data.detection import load_scenes
 from onnxferry.train.data.images import ImageSet, load_images
-from onnxferry.train.data.scenes import DIGIT_SIDES, MAX_COVERED, Scene, _Page, compose_number, compose_scene
+from onnxferry.train.data.scenes import BEND, DIGIT_SIDES, MAX_COVERED, Scene, _Page, compose_number, compose_scene
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +71,10 @@ def test_parts_are_of_the_digits_of_their_parts(monkeypatch: pytest.MonkeyPatch)
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     names = {part.images.tobytes(): name for name, part in parts.items()}
 
-    def noted(rng: np.random.Generator, digits: ImageSet, height: int, width: int) -> Scene:
+    def noted(rng: np.random.Generator, digits: ImageSet, height: int, width: int, bend: float = 0.0) -> Scene:
         seen.append(names[digits.images.tobytes()])
-        return compose_scene(rng, digits, height, width)
+        assert (bend > 0) == (seen[-1] == "train")  # only training digits are bent
+        return compose_scene(rng, digits, height, width, bend=bend)
 
     monkeypatch.setattr(detection, "SCENES", (3, 2))
     monkeypatch.setattr(detection, "compose_scene", noted)
@@ -94,3 +95,26 @@ def test_test_scenes_do_not_depend_on_the_seed(monkeypatch: pytest.MonkeyPatch) 
 def test_only_digits_make_scenes() -> None:
     with pytest.raises(InputError, match="unknown data set"):
         load_scenes("letters")
+
+
+def test_bent_digits_are_other_drawings_in_their_boxes() -> None:
+    digits = load_images("digits-5k", limit=100).train
+    plain = compose_scene(np.random.default_rng(6), digits, 96, 128)
+    bent = compose_scene(np.random.default_rng(6), digits, 96, 128, bend=BEND)
+    assert np.array_equal(bent.image, compose_scene(np.random.default_rng(6), digits, 96, 128, bend=BEND).image)
+    assert not np.array_equal(bent.image, plain.image)
+    assert len(bent.labels)
+    left, top, right, bottom = bent.boxes.T
+    assert min(left.min(), top.min(), 128 - right.max(), 96 - bottom.max()) >= 0
+
+
+def test_pieces_that_are_not_bent_draw_as_the_affine_map_does() -> None:
+    digits = load_images("digits-5k", limit=100).train
+    for seed in range(20):
+        drawn, label = _Page(np.random.default_rng(seed), digits, 96, 96)._digit(50)
+        pieces, same = _Page(np.random.default_rng(seed), digits, 96, 96, 1e-9)._digit(50)
+        height, width = min(drawn.shape[0], pieces.shape[0]), min(drawn.shape[1], pieces.shape[1])
+        assert label == same
+        assert abs(drawn.shape[0] - pieces.shape[0]) <= 1
+        inked = (drawn[:height, :width] > 0.3) != (pieces[:height, :width] > 0.3)  # how strong the ink is was drawn anew
+        assert inked.mean() < 0.1  # the box may begin one pixel elsewhere; another digit differs in a quarter of the pixels
