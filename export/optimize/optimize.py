@@ -24,6 +24,7 @@ from onnxferry.export.graphs.writer import checked_target, write_artifact
 from onnxferry.export.optimize.backends import entry, golden_rms, larger, on_openvino, rms_of
 from onnxferry.export.optimize.budget import Budget, Judge, parse_budget
 from onnxferry.export.optimize.candidates import Candidate, candidates_for, for_web
+from onnxferry.export.optimize.objects import in_order_of
 from onnxferry.export.optimize.resources import WITHIN, Allowance, as_source, bytes_of
 from onnxferry.export.optimize.samples import SCORED, Samples, samples_for
 from onnxferry.export.optimize.score import outputs_of, score, written_score
@@ -333,7 +334,7 @@ def _goldens(
     """The source's golden samples and the tolerances that the variant is held to from now on; or why they do not hold.
 
     An element may be off by twice what was seen where it was scored, or by what the original may. Decisions must be equal; but
-    of a text that goes another way after one byte, only what was read is kept.
+    of a text that goes another way after one byte, only what was read is kept, and objects may be found in another order.
     """
     written = kind_of(contract).returns == "translation"
     tolerances = dict(contract.tolerances)
@@ -343,6 +344,8 @@ def _goldens(
         outputs = dict(golden.outputs)
         if kind_of(contract).returns == "text" and not np.array_equal(actual["bytes"], outputs.get("bytes", actual["bytes"])):
             outputs = {name: array for name, array in outputs.items() if name in ("log_probabilities", "next_logits")}
+        if kind_of(contract).returns == "boxes":
+            outputs = in_order_of(outputs, actual) or outputs
         for name, array in outputs.items():
             decided = array.dtype.kind in "iub" and (written or not (array.dtype == np.uint8 and array.ndim >= 3))
             if decided and not np.array_equal(actual[name], array):
