@@ -124,8 +124,15 @@ def slimmed(model: onnx.ModelProto) -> onnx.ModelProto | None:
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    given = {value.name for value in copy.graph.input}
+    defaults = [tensor for tensor in model.graph.initializer if tensor.name in given]
+    for tensor in list(copy.graph.initializer):
+        if tensor.name in given:  # onnxslim would take an input with a default for a constant
+            copy.graph.initializer.remove(tensor)
     with contextlib.redirect_stdout(io.StringIO()):
         made = onnxslim.slim(copy)
+    if isinstance(made, onnx.ModelProto):
+        made.graph.initializer.extend(defaults)
     if not isinstance(made, onnx.ModelProto) or len(made.graph.node) >= len(model.graph.node):
         return None
     return made

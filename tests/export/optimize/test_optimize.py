@@ -17,6 +17,7 @@ from onnxferry.export.optimize import backends as backends_module
 from onnxferry.export.optimize import optimize as module
 from onnxferry.export.optimize import resources
 from onnxferry.export.optimize.budget import parse_budget
+from onnxferry.export.optimize.candidates import slimmed
 from onnxferry.export.optimize.optimize import optimize
 from onnxferry.export.optimize.resources import Allowance, bytes_of
 from onnxferry.export.optimize.rewrites.quantize import count_int8, dynamic_lstm, float16_storage, static_int8
@@ -168,6 +169,19 @@ def test_a_kept_variant_carries_its_certificate(network: Path, twice_as_fast: No
     assert 0 < certificate["rms"]["y"] < 0.1
     with pytest.raises(InputError, match="variant itself"):
         optimize(eight, data=network.with_name("data.npz"))
+
+
+def test_onnxslim_keeps_an_input_that_has_a_default() -> None:
+    nodes = [helper.make_node("Identity", ["x"], ["same"]), helper.make_node("Mul", ["same", "scale"], ["y"])]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", ["n"]), ("scale", []), ("y", ["n"]))]
+    default = numpy_helper.from_array(np.array(2, np.float32), "scale")
+    graph = helper.make_graph(nodes, "g", values[:2], values[2:], [default])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    made = slimmed(model)
+    assert made is not None
+    assert len(made.graph.node) == 1
+    assert [value.name for value in made.graph.input] == ["x", "scale"]
+    assert [tensor.name for tensor in made.graph.initializer] == ["scale"]
 
 
 @pytest.mark.skipif(not version_of("openvino"), reason="OpenVINO is not installed")
