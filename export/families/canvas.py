@@ -16,7 +16,7 @@ from onnxferry.train.families.detector import GRAIN
 from onnxferry.train.preprocessing import MIN_CONTRAST
 
 LEAST_OPSET = 18
-"""Of the operators below, Pad with axes and reductions with axes as an input are the youngest."""
+"""Of the operators below and those of candidates.py, Pad with axes and reductions with axes as an input are the youngest."""
 
 
 FIRST_WEIGHT = "network.stem.0.0.weight"

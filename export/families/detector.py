@@ -11,6 +11,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxferry.export.families.candidates import replace_candidates
 from onnxferry.export.families.canvas import LEAST_OPSET, replace_canvas
 from onnxferry.export.options import ExportOptions
 from onnxferry.export.parity.tolerances import BOXES, PROBABILITIES
@@ -135,6 +136,7 @@ class DetectorSource:
                 candidate = strategy.build()
                 if opset >= LEAST_OPSET:
                     replace_canvas(candidate.model, self.config.framing, self.config.channels, self.config.size)
+                    replace_candidates(candidate.model, self.config, *_INNER)
                 return _with_suppression(candidate)
 
             return dataclasses.replace(strategy, build=build)

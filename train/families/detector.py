@@ -47,6 +47,10 @@ TYPICAL = 24.0
 """Side of a box, pixels, that the network says at the start."""
 
 
+LARGEST_LOG = 5.0
+"""Of a box's side by the typical one, the greatest logarithm that counts."""
+
+
 MAX_BOXES = 300
 """Per image."""
 
@@ -168,7 +172,7 @@ def _boxes(raw: Tensor) -> Tensor:
     rows = (torch.arange(raw.shape[2], dtype=torch.float32, device=raw.device) + 0.5)[:, None]
     columns = (torch.arange(raw.shape[3], dtype=torch.float32, device=raw.device) + 0.5)[None, :]
     x, y = (raw[:, 0] + columns) * STRIDE, (raw[:, 1] + rows) * STRIDE
-    half = torch.exp(raw[:, 2:].clamp(max=5.0)) * (TYPICAL / 2)
+    half = torch.exp(raw[:, 2:].clamp(max=LARGEST_LOG)) * (TYPICAL / 2)
     return torch.stack([x - half[:, 0], y - half[:, 1], x + half[:, 0], y + half[:, 1]], dim=1)
 
 

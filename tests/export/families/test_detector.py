@@ -89,6 +89,8 @@ def test_the_file_says_what_it_is(artifact: Path, model: Detector) -> None:
     operators = [node.op_type for node in graph.node]
     assert (operators.count("NonMaxSuppression"), operators.count("If")) == (1, 1)
     assert "MatMul" not in operators, "an image that keeps its size is not resampled"
+    assert "Equal" not in operators, "the map's size is not computed of the image's"
+    assert sum(kind not in ("Conv", "Relu", "Constant") for kind in operators) <= 80
     assert {node.domain for node in graph.node} <= {"", "ai.onnx"}
     shapes = {value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in graph.output}
     assert shapes["boxes"][1:] == [4]
