@@ -6,6 +6,7 @@ more requests than one run at a time by all threads; a lone request then takes l
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.merging import Merging
 from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.errors import InputError
@@ -25,10 +27,21 @@ from onnxferry.runtime.tasks.loading import load
 from onnxferry.runtime.tasks.model import Model
 from onnxferry.runtime.tuning.inputs import make_feeds
 
-MAX_BATCH = 32
+BATCHES = (8, 16, 32)
+"""Rows that a run may have at most. The first, whose answers come soonest, where a row costs next to no less in the others."""
 
 MIN_GAIN = 1.1
-"""Rows in a batch must run this many times as fast as alone, or requests are not merged: merging has a cost of its own."""
+"""Rows in a batch must be served this many times as fast as alone, or requests are not merged: merging has a cost of its own."""
+
+NO_LESS = 0.97
+"""A larger batch must bring a row's time below this share of a smaller one's. Runs of few rows keep all CPUs busy: where two runs hold
+all requests that there are, the CPU of the one that ends first waits until they have been answered and the next ones have come.
+"""
+
+HAND_OVER = 0.0001
+"""Seconds of CPU time that a run takes beside the model's own, on its way to a thread and back (``bench_serve.py``, ``server_cpu_ms`` with
+and without merging, 0.1 to 0.2 ms): what requests in one run share, too.
+"""
 
 PATIENT_GAIN = 2.0
 """From here on a free place waits for company (``--max-wait``): below, the time that it is idle costs more than merging gains."""
@@ -41,8 +54,6 @@ CLEARLY = 1.25
 rest of the server.
 """
 
-_ROWS = 8
-
 _LEAST_SECONDS = 10.0
 """That opening a file in a confined process, or a run of it, may take."""
 
@@ -54,7 +65,7 @@ Feeds = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Opened:
-    """An open model, and how its requests are run. ``gain``: of a row in a batch of 8 over one alone; 0 where it was not measured."""
+    """An open model, and how its requests are run. ``gain``: of a row in a batch over one alone; 0 where it was not measured."""
 
     model: Model
     scheduler: Scheduler
@@ -96,10 +107,10 @@ def _scheduled(path: Path, model: Model, options: ServeOptions) -> Opened:
     in_loop = not options.isolated and engine.device == "cpu"  # a child process, or a GPU that fails, may keep a run waiting
     at_once = max(1, cpus // engine.threads) if in_loop else 1
     if options.batch == "auto":
-        gain = speed.gain if speed is not None else 0.0
-        if gain < MIN_GAIN:
-            return Opened(model, Scheduler(engine, at_once, in_loop=in_loop), gain)
-        return Opened(model, Scheduler(engine, at_once, MAX_BATCH, options.max_wait if gain >= PATIENT_GAIN else 0.0, in_loop), gain)
+        if speed is None:
+            return Opened(model, Scheduler(engine, at_once, in_loop=in_loop))
+        patience = options.max_wait if speed.rows > 1 and speed.gain >= PATIENT_GAIN else 0.0
+        return Opened(model, Scheduler(engine, at_once, speed.rows, patience, in_loop), speed.gain)
     rows = 1 if options.batch == "off" else int(options.batch)
     return Opened(model, Scheduler(engine, at_once, rows, options.max_wait, in_loop))
 
@@ -120,15 +131,26 @@ def _best_threads(path: Path, model: Model, speed: _Speed, options: ServeOptions
 
 
 class _Speed:
-    """What a run takes: ``one``: seconds of a single row; ``gain``: how many times as fast a row is in a batch, 0 if none can be made."""
+    """What a run takes. ``one``: seconds of a single row; ``rows``: of the batch to run, 1 where none is faster; ``gain``: how many times
+    as fast the model is with a row in a batch, 0 if none can be made.
+    """
 
-    def __init__(self, engine: Runner, one: Feeds, many: Feeds | None) -> None:
-        self.engine, self._feeds, rows = engine, one, 1
-        self.one, best = _least_seconds(engine, [one, *([] if many is None else [many])])
-        self.gain = 0.0 if many is None else _ROWS * self.one / best
-        if many is not None and self.gain >= MIN_GAIN:
-            self._feeds, rows = many, _ROWS
-        self._rows = rows
+    def __init__(self, engine: Runner, choices: Mapping[int, Feeds]) -> None:
+        """``choices``: inputs by their number of rows, with one for a single row."""
+        self.engine = engine
+        seconds = _least_seconds(engine, choices)
+        self.one = seconds[1]
+        a_row = {rows: (whole + HAND_OVER) / rows for rows, whole in seconds.items()}
+        self.gain, self.rows = 0.0, 1
+        for rows, each in a_row.items():
+            if rows > 1 and (self.rows == 1 or each < NO_LESS * a_row[self.rows]):
+                self.gain, self.rows = rows * self.one / seconds[rows], rows
+        if self.gain >= PATIENT_GAIN:
+            self.rows = BATCHES[-1]
+        elif MIN_GAIN * a_row[self.rows] > a_row[1]:
+            self.rows = 1
+        self._timed = min(self.rows, max(choices))
+        self._feeds = choices[self._timed]
 
     @classmethod
     def of(cls, engine: Runner) -> _Speed | None:
@@ -138,13 +160,19 @@ class _Speed:
             engine.run(one)
         except InputError:
             return None
+        choices = {1: one}
         try:
             Merging(engine)
-            many = make_feeds(engine.contract, engine.inputs, _ROWS, 1)[0]
-            engine.run(many)
+            begun = time.perf_counter()
+            for rows in BATCHES:
+                many = make_feeds(engine.contract, engine.inputs, rows, 1)[0]
+                engine.run(many)
+                choices[rows] = many
+                if time.perf_counter() - begun > _MEASURED:
+                    break
         except InputError:  # no batch axis, or rows that must not share a run
-            return cls(engine, one, None)
-        return cls(engine, one, many)
+            pass
+        return cls(engine, choices)
 
     def rate(self, at_once: int) -> float:
         """Rows a second by that many runs at a time."""
@@ -154,7 +182,7 @@ class _Speed:
         def run(place: int) -> None:
             while time.perf_counter() - begun < _MEASURED:
                 self.engine.run(self._feeds)
-                done[place] += self._rows
+                done[place] += self._timed
 
         threads = [threading.Thread(target=run, args=(place,)) for place in range(at_once)]
         for thread in threads:
@@ -164,15 +192,17 @@ class _Speed:
         return sum(done) / (time.perf_counter() - begun)
 
 
-def _least_seconds(engine: Runner, choices: list[Feeds]) -> tuple[float, float]:
-    """Of the first and the last of ``choices``: the best of some runs in turns, within about a second."""
-    best = [float("inf")] * len(choices)
+def _least_seconds(engine: Runner, choices: Mapping[int, Feeds]) -> dict[int, float]:
+    """Of each of ``choices``: the best of some runs in turns, within about a second."""
+    alone = isinstance(engine, Engine) and engine.threads == 1 and engine.device == "cpu" and len(engine.providers) == 1
+    clock = time.thread_time if alone else time.perf_counter  # whatever else the machine does, a larger batch then looks no slower
+    best = dict.fromkeys(choices, math.inf)
     begun = time.perf_counter()
     for _ in range(20):
-        for place, feeds in enumerate(choices):
-            start = time.perf_counter()
+        for rows, feeds in choices.items():
+            start = clock()
             engine.run(feeds)
-            best[place] = min(best[place], time.perf_counter() - start)
+            best[rows] = min(best[rows], clock() - start)
         if time.perf_counter() - begun > 1:
             break
-    return best[0], best[-1]
+    return best
