@@ -37,6 +37,7 @@ def channels_last(model: onnx.ModelProto) -> int:
         ("Add", _conditional_norm),
         ("Cast", _bytes),
         ("Resize", _repeat_in_convolution),
+        ("Resize", _repeat_copies),
         ("Conv", _whole_rows),
         ("DepthToSpace", _interleave),
         ("Reshape", _dense_last),
@@ -103,6 +104,25 @@ def _repeat_in_convolution(graph: Graph, node: onnx.NodeProto) -> bool:
     first.attribute.extend(conv.attribute)
     place = helper.make_node("DepthToSpace", [many], [output], name=graph.name(f"{output}_place"), blocksize=factor, mode="DCR")
     graph.replace([conv, node], [first, place])
+    return True
+
+
+def _repeat_copies(graph: Graph, node: onnx.NodeProto) -> bool:
+    """A Resize that repeats pixels, of any size: with channels last, copies of pixels beside each other, then copies of rows."""
+    factor, shape = nearest_factor(graph, node), graph.shape(node.input[0])
+    if factor < 2 or len(shape) != 4 or not shape[1]:
+        return False
+    output = node.output[0]
+    names = [graph.name(f"{output}_{part}") for part in ("last", "pixels", "rows", "placed")]
+    whole = graph.constant(f"{output}_placed_shape", np.array([0, -1, 0, shape[1]], np.int64))
+    new = [
+        helper.make_node("Transpose", [node.input[0]], [names[0]], name=names[0], perm=LAST),
+        helper.make_node("Concat", [names[0]] * factor, [names[1]], name=names[1], axis=3),
+        helper.make_node("Concat", [names[1]] * factor, [names[2]], name=names[2], axis=2),
+        helper.make_node("Reshape", [names[2], whole], [names[3]], name=names[3]),
+        helper.make_node("Transpose", [names[3]], [output], name=graph.name(f"{output}_channels_first"), perm=FIRST),
+    ]
+    graph.replace([node], new)
     return True
 
 

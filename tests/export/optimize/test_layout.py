@@ -191,3 +191,16 @@ def test_shipped_models_hold_nothing_that_8_bits_lack(name: str, convolutions: i
             for output, array in expected.items():
                 assert np.abs(actual[output].astype(np.float64) - array).max() <= (1 if array.dtype == np.uint8 else 1e-4)
         assert count_int8(static_int8(made, feeds)) == convolutions
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_pixels_are_repeated_as_copies(factor: int) -> None:
+    facts = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+    scales = {"scales": np.array([1, 1, factor, factor], np.float32)}
+    before = image([helper.make_node("Resize", ["x", "", "scales"], ["y"], **facts)], 3, 5, **scales)
+    before.graph.input[0].type.tensor_type.shape.dim[3].dim_param = "width"  # of any size
+    after, changed = rewritten(before)
+    assert changed == 1
+    assert "Resize" not in operators(after)
+    prove(before, after, 3, 5)
+    prove(before, after, 3, 1)
