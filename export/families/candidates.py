@@ -52,11 +52,12 @@ def candidate_nodes(image: str, said: str, config: DetectorConfig, outputs: tupl
     g.op("Flatten", g.op("ArgMax", logits, axis=1, keepdims=0), out=classes, axis=1)
     g.op("Flatten", score, out=scores, axis=1)
     edges = g.op("Concat", g.op("Sub", middle, half), g.op("Add", middle, half), axis=1)  # (batch, 4, h, w)
-    corners = g.op("Transpose", g.op("Reshape", edges, g.constant([0, 4, -1], "int64")), perm=[0, 2, 1])
     lengths = g.cast(g.op("Shape", image, start=1, end=3), "float32")
     cell = g.op("Div", g.op("ReduceMax", lengths, keepdims=0), g.constant(config.size / STRIDE))  # of a larger image, its pixels
-    inside = g.op("Max", g.op("Mul", corners, g.op("Max", cell, g.constant(float(STRIDE)))), g.constant(0.0))
-    g.op("Min", inside, g.op("Gather", lengths, g.constant([1, 0, 1, 0], "int64"), axis=0), out=boxes)
+    pixels = g.op("Max", g.op("Mul", edges, g.op("Max", cell, g.constant(float(STRIDE)))), g.constant(0.0))
+    most = g.op("Gather", lengths, g.constant(np.reshape([1, 0, 1, 0], (4, 1, 1)), "int64"), axis=0)
+    corners = g.op("Reshape", g.op("Min", pixels, most), g.constant([0, 4, -1], "int64"))
+    g.op("Transpose", corners, out=boxes, perm=[0, 2, 1])
     return g.made
 
 
