@@ -44,7 +44,7 @@ def demo(
         typer.Option(
             "--ort-web",
             metavar="DIR",
-            help="For --static: an unpacked npm package onnxruntime-web; npm fetches it if not given.",
+            help="An unpacked npm package onnxruntime-web, which runs models in browsers; it is kept in the cache.",
             show_default=False,
         ),
     ] = None,
@@ -67,8 +67,12 @@ def demo(
     ```
     onnxferry demo
     onnxferry demo --port 8600 --no-browser
+    onnxferry demo --ort-web node_modules/onnxruntime-web
     onnxferry demo --static site && python -m http.server -d site
     ```
+
+    The page Crossing runs its model in the browser too where onnxruntime-web is in the cache: --ort-web puts it there, and so does
+    --static, for which npm fetches it.
 
     With --static, four of the pages are written as files, with the models and onnxruntime-web: they run in the visitor's browser.
 
@@ -80,12 +84,15 @@ def demo(
             raise InputError("--static writes files and serves nothing; leave out --port and --no-browser")
         _write_site(static, ort_web, variants, as_json=as_json)
         return
-    for name, value in (("--ort-web", ort_web), ("--variants", variants)):
-        if value is not None:
-            raise InputError(f"{name} is for --static; give --static DIR too, or leave it out")
+    if variants is not None:
+        raise InputError("--variants is for --static; give --static DIR too, or leave it out")
     for package, extra in (("streamlit", "demo"), ("onnxruntime", "cpu")):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, extra, "onnxferry demo")
+    if ort_web is not None:
+        from onnxferry.runtime.embed.web_runtime import keep_web_runtime
+
+        keep_web_runtime(ort_web)
     chosen = free_port(port)
     url = f"http://{ADDRESS}:{chosen}"
     if as_json:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import streamlit as st
 
 from onnxferry.demo.images.strokes import painted, read_strokes
 from onnxferry.demo.shipped import crossing, models
+from onnxferry.demo.shipped.examples import BROKEN, example_file
+from onnxferry.demo.shipped.in_browser import BrowserFiles, browser_files
 from onnxferry.demo.widgets import components, pad
-from onnxferry.demo.widgets.cards import Card, cards, stamp
+from onnxferry.demo.widgets.cards import Card, card, cards, stamp
 from onnxferry.demo.widgets.choices import choose, flag, whole_from_address
 from onnxferry.demo.widgets.html import percent
 from onnxferry.demo.widgets.page import heading, show_errors
 from onnxferry.demo.words.language import say
-from onnxferry.demo.your_file.examples import BROKEN, example_file
 from onnxferry.demo.your_file.sandbox import Request, ask
 from onnxferry.runtime.artifact.zoo import zoo_model
+from onnxferry.runtime.embed.web_runtime import VERSION
 from onnxferry.runtime.errors import UntrustedModelError
 from onnxferry.runtime.formats import human_bytes
 
@@ -58,8 +63,8 @@ def _live(source: str) -> None:
         with left:
             passenger = _passenger(source)
         with right:
-            result = st.container(key="crossed")
             broken = flag(say("crossing.break"), "broken", help=say("crossing.break.help"))
+            result = st.container(key="crossed")
         with result:
             if passenger is None:
                 st.info(say("recognise.invite.Draw"))
@@ -91,8 +96,8 @@ def _crossed(passenger: Passenger, *, broken: bool) -> None:
     shown = [_pytorch(passenger)]
     good = [True]
     if broken:
-        card, passed = _broken(passenger.image, expected, rests=passenger.rests)
-        shown.append(card)
+        damaged, passed = _broken(passenger.image, expected, rests=passenger.rests)
+        shown.append(damaged)
         good.append(passed)
     else:
         shown.append(_card(say("crossing.float32"), say("crossing.float32.how", file=file.name), leg, expected, crossing.self_test(file),
@@ -104,8 +109,51 @@ def _crossed(passenger: Passenger, *, broken: bool) -> None:
         words = say("crossing.int8"), say("crossing.int8.how", file=small.name)
         shown.append(_card(*words, other, expected, crossing.self_test(small), compared=True))
         good.append(other.answer == int(expected.argmax()))
+    web = browser_files()
+    asked = _browser(web, passenger.image, expected, broken=broken) if web is not None else None
+    if web is not None:
+        rows = [(say("crossing.took"), "…"), (say("crossing.size"), _size(web, broken=broken)), (say("crossing.apart"), "…")]
+        shown.append(_browser_card(say("crossing.browser.loading"), "…", rows, broken=broken))
     key = "crossing.same" if all(good) else "crossing.broken" if broken else "crossing.differ"
-    components.patched("ways", stamp(say(key), good=all(good)) + cards(shown, name=say("crossing.title")))
+    components.crossed("ways", stamp(say(key), good=all(good)) + cards(shown, name=say("crossing.title")), asked)
+    if web is None:
+        st.caption(say("crossing.browser.missing", version=VERSION))
+
+
+def _browser(web: BrowserFiles, image: np.ndarray, expected: np.ndarray, *, broken: bool) -> dict[str, Any]:
+    """What ``crossed.js`` needs: which file to run, on what, and its card for each way in which that may end. ``{}`` are places for it."""
+    sure, size = say("recognise.sure", share="{share}"), (say("crossing.size"), _size(web, broken=broken))
+    rows = [(say("crossing.took"), "{milliseconds} ms"), size, (say("crossing.apart"), "{apart}")]
+    test = say("crossing.test", passed="{passed}", count="{count}")
+    return {
+        "files": web.address,
+        "model": f"{BROKEN if broken else crossing.MODEL}.onnx",
+        "image": base64.b64encode(image.tobytes()).decode("ascii"),
+        "shape": [1, *image.shape],
+        "expected": [float(each) for each in expected],
+        # of a self-test that failed, and of one that passed
+        "answered": [card(_browser_card(sure, "{answer}", rows, test, broken=broken, good=good)) for good in (False, True)],
+        "strange": [
+            card(_browser_card(say("crossing.not finite"), "NaN", [size], test, broken=broken, good=good)) for good in (False, True)
+        ],
+        "trouble": {
+            "no wasm": card(_browser_card(say("static.no wasm"), broken=broken)),
+            "no simd": card(_browser_card(say("static.no simd"), broken=broken)),
+            "reason": card(_browser_card(say("static.cannot run", reason="{reason}"), broken=broken)),
+        },
+        "differs": stamp(say("crossing.browser.differs"), good=False),
+    }
+
+
+def _browser_card(
+    note: str, answer: str = "", rows: Sequence[tuple[str, str]] = (), test: str = "", *, broken: bool, good: bool = True
+) -> Card:
+    how = say("crossing.browser.broken" if broken else "crossing.browser.how", file=f"{crossing.MODEL}.onnx", version=VERSION)
+    return Card(say("crossing.browser"), how, answer, note, rows, test, good, way="browser")
+
+
+def _size(web: BrowserFiles, *, broken: bool) -> str:
+    return human_bytes(len(web.files[f"{BROKEN if broken else crossing.MODEL}.onnx"]))
 
 
 def _pytorch(passenger: Passenger) -> Card:

@@ -12,11 +12,11 @@ import streamlit as st
 
 from onnxferry.demo.images.uploads import read_upload
 from onnxferry.demo.shipped import models
+from onnxferry.demo.shipped.examples import BROKEN, example_file
 from onnxferry.demo.widgets import components, html
 from onnxferry.demo.widgets.page import heading, show_errors
 from onnxferry.demo.words.language import marked, say
 from onnxferry.demo.your_file import inputs as model_inputs
-from onnxferry.demo.your_file.examples import BROKEN, example_file
 from onnxferry.demo.your_file.report import (
     check_rows,
     columns_of,

@@ -1,10 +1,12 @@
-"""ASGI middleware around Streamlit: response headers, the head of the page, and a bound on what uploads hold in memory.
+"""ASGI middleware around Streamlit: response headers, the head of the page, what a browser runs itself, and a bound on uploads in memory.
 
 Source of the headers: W3C, "Content Security Policy Level 3"; WHATWG, "HTML", X-Frame-Options.
 """
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -12,6 +14,7 @@ from starlette.middleware import Middleware
 from streamlit.runtime import Runtime
 
 from onnxferry.demo.serving.head import CARD, address, asked_language, card, with_head
+from onnxferry.demo.shipped.in_browser import FOLDER, browser_files
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -105,6 +108,35 @@ class Headers:
         await self.app(scope, receive, sends)
 
 
+class InBrowser:
+    """Serves what a visitor's browser needs to run a shipped model itself, at ``in-browser/DIGEST/NAME`` beside the pages."""
+
+    def __init__(self, app: Asgi) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = _IN_BROWSER.search(scope["path"]) if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") else None
+        if asked is None:
+            await self.app(scope, receive, send)
+            return
+        found = await asyncio.to_thread(browser_files)  # the first call reads them
+        if found is None or asked[1] != found.digest or asked[2] not in found.files:
+            await _refuse(send, 404, "There is no such file. Load the page again.")
+            return
+        data = found.files[asked[2]]
+        start = _head(200, _KINDS.get(asked[2].rpartition(".")[2], b"application/octet-stream"), len(data))
+        start["headers"].append((b"cache-control", b"public, max-age=31536000, immutable"))  # the address names the bytes
+        await send(start)
+        await send({"type": "http.response.body", "body": data if scope["method"] == "GET" else b""})
+
+
+_IN_BROWSER = re.compile(rf"/{FOLDER}/([0-9a-f]{{16}})/([\w.\-]+)\Z")
+
+
+_KINDS = {"mjs": b"text/javascript; charset=utf-8", "wasm": b"application/wasm", "LICENSE": b"text/plain; charset=utf-8"}
+"""By what a name ends with. Browsers compile WebAssembly as it arrives if it is named so."""
+
+
 class UploadBound:
     """Refuses an upload that would bring all visitors' files together above ``held`` bytes (HTTP 413), or does not say its size (411)."""
 
@@ -157,5 +189,5 @@ async def _refuse(send: Send, status: int, words: str) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-MIDDLEWARE = [Middleware(Headers), Middleware(UploadBound)]
+MIDDLEWARE = [Middleware(Headers), Middleware(InBrowser), Middleware(UploadBound)]
 """In the order in which a request meets them."""

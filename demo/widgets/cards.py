@@ -19,11 +19,12 @@ class Card:
     stamp: str = ""  # what the self-test said
     good: bool = True  # of the stamp
     other: bool = False  # True where the answer is not that of the others
+    way: str = ""  # by which a script finds it
 
 
 def cards(all_cards: Sequence[Card], *, name: str) -> str:
     """HTML: they share the width, and stand under one another where it is narrow."""
-    return f'<div class="of-cards" role="group" aria-label="{escape(name)}">{"".join(map(_card, all_cards))}</div>'
+    return f'<div class="of-cards" role="group" aria-label="{escape(name)}">{"".join(map(card, all_cards))}</div>'
 
 
 def stamp(words: str, *, good: bool) -> str:
@@ -32,15 +33,17 @@ def stamp(words: str, *, good: bool) -> str:
     return f'<p class="of-stamp {"of-good" if good else "of-bad"}" role="status"><b aria-hidden="true">{mark}</b> {escape(words)}</p>'
 
 
-def _card(card: Card) -> str:
-    rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in card.rows)
+def card(one: Card) -> str:
+    """HTML of one of them."""
+    rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in one.rows)
     facts = f"<dl>{rows}</dl>" if rows else ""
-    large = f"<strong{' class=of-other' if card.other else ''}>{escape(card.answer or '–')}</strong>"
+    large = f"<strong{' class=of-other' if one.other else ''}>{escape(one.answer or '–')}</strong>"
+    way = f' data-way="{escape(one.way)}"' if one.way else ""
     return (
-        f'<section aria-label="{escape(card.name)}"><h3>{escape(card.name)}</h3><p>{escape(card.how)}</p>'
-        f'<div class="of-crossed">{large}<span>{escape(card.note)}</span></div>{facts}{_stamped(card)}</section>'
+        f'<section aria-label="{escape(one.name)}"{way}><h3>{escape(one.name)}</h3><p>{escape(one.how)}</p>'
+        f'<div class="of-crossed">{large}<span>{escape(one.note)}</span></div>{facts}{_stamped(one)}</section>'
     )
 
 
-def _stamped(card: Card) -> str:
-    return stamp(card.stamp, good=card.good) if card.stamp else ""
+def _stamped(one: Card) -> str:
+    return stamp(one.stamp, good=one.good) if one.stamp else ""

@@ -35,7 +35,14 @@ def patched(key: str, html: str) -> None:
     Streamlit's own ``st.html`` makes everything anew, which takes a browser several times as long as the server takes to answer.
     It is not filtered: what is not ours has to be escaped in it.
     """
-    renderer("patched", '<div class="of-patched"></div>', "patched.js", isolated=False)(key=key, data={"html": html})
+    renderer("patched", '<div class="of-patched"></div>', "match.js", "patched.js", isolated=False)(key=key, data={"html": html})
+
+
+def crossed(key: str, html: str, browser: Mapping[str, Any] | None) -> None:
+    """As :func:`patched`, with one card that the visitor's browser fills in, see ``crossed.js``; ``browser``: what it needs for that."""
+    renderer("crossed", '<div class="of-patched"></div>', "match.js", "crossed.js", isolated=False)(
+        key=key, data={"html": html, "browser": dict(browser) if browser is not None else None}
+    )
 
 
 def gallery(key: str, label: str, images: Sequence[np.ndarray], names: Sequence[str], chosen: int) -> int:

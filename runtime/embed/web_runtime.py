@@ -107,17 +107,45 @@ def web_runtime(folder: Path | None = None) -> dict[str, bytes]:
     """
     if folder is not None:
         return _from_package(folder)
-    kept = cache_folder()
-    place = kept / f"{PACKAGE}-{VERSION}" if kept is not None else None
-    files = _from_cache(place) if place is not None else None
+    files = web_runtime_here()
     if files is None:
         files = _fetched()
+        place = _place()
         if place is not None:
-            place.mkdir(parents=True, exist_ok=True)
-            for name, data in files.items():
-                with written_whole(place / name) as part:
-                    part.write_bytes(data)
+            _keep(place, files)
     return files
+
+
+def web_runtime_here() -> dict[str, bytes] | None:
+    """As :func:`web_runtime` from the cache; None where it is not there: nothing is fetched."""
+    place = _place()
+    return _from_cache(place) if place is not None else None
+
+
+def keep_web_runtime(folder: Path) -> None:
+    """Puts the files of an unpacked npm package into the cache. Raises InputError for another folder, and where there is no cache."""
+    files = _from_package(folder)
+    place = _place()
+    if place is None:
+        raise InputError(f"--ort-web {folder}: there is no folder to keep it in: set ONNXFERRY_CACHE to a folder")
+    try:
+        _keep(place, files)
+    except OSError as error:
+        raise InputError(
+            f"--ort-web {folder}: {place} cannot be written ({error.strerror}): set ONNXFERRY_CACHE to another folder"
+        ) from error
+
+
+def _place() -> Path | None:
+    kept = cache_folder()
+    return kept / f"{PACKAGE}-{VERSION}" if kept is not None else None
+
+
+def _keep(place: Path, files: Mapping[str, bytes]) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        with written_whole(place / name) as part:
+            part.write_bytes(data)
 
 
 def _from_package(folder: Path) -> dict[str, bytes]:

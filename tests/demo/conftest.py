@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -159,7 +160,7 @@ def html_of(page: AppTest) -> str:
     parts = [each.body for each in page.get("html")]
     for each in page.get("bidi_component"):
         component = each.proto.bidi_component if hasattr(each.proto, "bidi_component") else each.proto
-        if component.component_name.endswith("onnxferry_patched"):
+        if component.component_name.endswith(("onnxferry_patched", "onnxferry_crossed")):
             parts.append(json.loads(component.json)["html"])
     return "\n".join(parts)
 
@@ -192,9 +193,9 @@ app = App({script!r}, middleware=MIDDLEWARE)
 """
 
 
-@pytest.fixture(scope="session")
-def server(tiny_zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the demo, served as the command serves it, with the tiny zoo; one server for all tests."""
+@contextlib.contextmanager
+def served(zoo: Path, folder: Path) -> Iterator[str]:
+    """The address of the demo, served as the command serves it; its cache is ``folder / "cache"``."""
     import subprocess
     import time
     import urllib.error
@@ -202,14 +203,14 @@ def server(tiny_zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
     from onnxferry.demo.cli import free_port, serve_command
 
-    folder = tmp_path_factory.mktemp("served")
     script = folder / "app.py"
     script.write_text(SERVED.format(script=str(ROOT / "demo" / "serving" / "navigation.py")))
     shutil.copytree(ROOT / "demo" / ".streamlit", folder / ".streamlit")
     port = free_port(None)
     command = [str(script) if part.endswith("app.py") else part for part in serve_command(port)]
+    environment = os.environ | {"SHOWN_ZOO": str(zoo), "ONNXFERRY_CACHE": str(folder / "cache")}
     log = folder / "log"
-    with log.open("w") as out, subprocess.Popen(command, env=os.environ | {"SHOWN_ZOO": str(tiny_zoo)}, stdout=out, stderr=out) as process:
+    with log.open("w") as out, subprocess.Popen(command, env=environment, stdout=out, stderr=out) as process:
         try:
             url = f"http://localhost:{port}"
             deadline = time.monotonic() + 180
@@ -230,3 +231,17 @@ def server(tiny_zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+@pytest.fixture(scope="session")
+def server(tiny_zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the demo with the tiny zoo and without onnxruntime-web; one server for all tests."""
+    with served(tiny_zoo, tmp_path_factory.mktemp("served")) as url:
+        yield url
+
+
+@pytest.fixture
+def server_with_cache(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """The address of a demo with the shipped models, and the folder that is its cache, empty at first."""
+    with served(ZOO, tmp_path) as url:
+        yield url, tmp_path / "cache"

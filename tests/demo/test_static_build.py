@@ -114,7 +114,7 @@ def test_what_cannot_be_written_or_had_is_one_line(
     assert "it is not a folder" in says("--static", str(full / "thesis.txt"), *ort)
     assert "does not exist" in says("--static", str(tmp_path / "none" / "site"), *ort)
     assert "no such folder" in says("--static", str(tmp_path / "site"), "--ort-web", str(tmp_path / "none"))
-    assert "--ort-web is for --static" in says(*ort)
+    assert "no such folder" in says("--ort-web", str(tmp_path / "none"))
     assert "--variants is for --static" in says("--variants", str(tmp_path))
     assert "leave out --port" in says("--static", str(tmp_path / "site"), "--port", "8600")
     assert "--static is empty" in says("--static", "")
@@ -178,6 +178,18 @@ def test_npm_is_asked_once_and_its_failure_is_told(
     kept.write_bytes(b"damaged")  # it is fetched again
     assert main(["demo", "--static", str(tmp_path / "site")]) == 1
     assert "asked again" in capsys.readouterr().err
+
+
+def test_a_package_for_the_pages_that_python_serves_is_kept(
+    stand_in: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxferry.demo.cli._serve", lambda _: 0)
+    assert web_runtime.web_runtime_here() is None
+    assert main(["demo", "--no-browser", "--ort-web", str(stand_in)]) == 0
+    assert set(web_runtime.web_runtime_here() or {}) == set(web_runtime.FILES)
+    monkeypatch.setenv("ONNXFERRY_CACHE", "")
+    assert main(["demo", "--no-browser", "--ort-web", str(stand_in)]) == 1
+    assert "set ONNXFERRY_CACHE to a folder" in capsys.readouterr().err
 
 
 def test_it_needs_no_streamlit_and_no_onnx_runtime() -> None:

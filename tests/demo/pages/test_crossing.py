@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import importlib.util
+import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from onnxferry.demo.images.strokes import write_strokes
-from onnxferry.demo.shipped import crossing
+from onnxferry.demo.shipped import crossing, in_browser
+from onnxferry.demo.shipped.examples import BROKEN, example_file
 from onnxferry.runtime import load
 from onnxferry.runtime.artifact.zoo import zoo_model
+from onnxferry.runtime.embed.web_runtime import FILES
 
 Show = Callable[..., AppTest]
+
+
+@pytest.fixture(autouse=True)
+def no_web_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is in this user's cache, whatever is."""
+    monkeypatch.setattr(in_browser, "_found", {})
+    monkeypatch.setattr(in_browser, "web_runtime_here", lambda: None)
 
 
 def test_the_record_is_of_the_shipped_file() -> None:
@@ -76,3 +88,40 @@ def test_a_broken_file_fails_its_self_test_and_nothing_else_changes(show: Show, 
 @pytest.mark.parametrize("query", [{"shown": "999"}, {"shown": "x"}, {"broken": "maybe"}, {"crosses": "swims"}, {"drawing": "!"}])
 def test_an_address_out_of_range_is_forgiven(show: Show, well, query: dict[str, str]) -> None:
     well(show("crossing", **query))
+
+
+def to_browser(page: AppTest) -> dict[str, Any]:
+    """What the page gives the visitor's browser to run."""
+    (found,) = (each.proto for each in page.get("bidi_component") if "onnxferry_crossed" in str(each.proto))
+    return json.loads(getattr(found, "bidi_component", found).json)["browser"]
+
+
+def test_without_onnxruntime_web_the_page_says_how_to_get_it(show: Show, well) -> None:
+    page = show("crossing")
+    well(page)
+    assert to_browser(page) is None
+    assert any("`onnxferry demo --static site`" in each.value for each in page.caption)
+
+
+def test_the_browser_is_given_the_file_the_image_and_what_to_compare_with(show: Show, well, html, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_browser, "web_runtime_here", lambda: dict.fromkeys(FILES, b"stand-in"))
+    page = show("crossing", shown="7", lang="zh")
+    well(page)
+    given, record = to_browser(page), crossing.recorded()
+    assert html(page).count('data-way="browser"') == 1
+    assert "ONNX，这个浏览器" in html(page)
+    assert base64.b64decode(given["image"]) == record.images[7].tobytes()
+    assert given["shape"] == [1, *record.images[7].shape]
+    np.testing.assert_array_equal(np.float32(given["expected"]), record.probabilities[7])
+    found = in_browser.browser_files()
+    assert found is not None
+    assert (given["files"], given["model"]) == (found.address, "digits.onnx")
+    assert found.files["digits.onnx"] == zoo_model("digits").path.read_bytes()
+    for name in ("answer", "share", "milliseconds", "apart", "passed", "count"):
+        assert all(f"{{{name}}}" in card for card in given["answered"]), name
+    assert "of-bad" in given["answered"][0]
+    assert "of-good" in given["answered"][1]
+    broken = show("crossing", shown="7", broken="on")
+    well(broken)
+    assert to_browser(broken)["model"] == "broken.onnx"
+    assert found.files["broken.onnx"] == example_file(BROKEN)

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from onnxferry.demo.serving.head import asked_language, with_head
-from onnxferry.demo.serving.middleware import HEADERS, POLICY, Headers, UploadBound
+from onnxferry.demo.serving.middleware import HEADERS, POLICY, Headers, InBrowser, UploadBound
+from onnxferry.demo.shipped import in_browser
+from onnxferry.runtime.embed.web_runtime import FILES
 
 UPLOAD = "/ferry/_stcore/upload_file/session/file"
 
@@ -152,3 +154,33 @@ def test_streamlit_finds_no_pages_of_its_own() -> None:
 
     assert app.script_path.is_file()
     assert not (app.script_path.parent / "pages").exists()
+
+
+def test_what_the_browser_runs_is_served_under_an_address_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_browser, "_found", {})
+    monkeypatch.setattr(in_browser, "web_runtime_here", lambda: dict.fromkeys(FILES, b"stand-in"))
+    found = in_browser.browser_files()
+    assert found is not None
+    app = Headers(InBrowser(serves("text/html", b"page")))
+    for name, kind in {
+        "worker.mjs": "text/javascript; charset=utf-8",
+        "ort-wasm-simd-threaded.wasm": "application/wasm",
+        "digits.onnx": "application/octet-stream",
+    }.items():
+        status, headers, body = asked(app, f"/ferry/{found.address}{name}")  # with a base path too
+        assert (status, body) == (200, found.files[name])
+        assert headers["content-type"] == kind
+        assert "immutable" in headers["cache-control"]
+        assert headers["content-security-policy"] == POLICY
+    status, headers, body = asked(app, f"/{found.address}worker.mjs", "HEAD")
+    assert (status, body, int(headers["content-length"])) == (200, b"", len(found.files["worker.mjs"]))
+    for path in (f"/{found.address}other", f"/in-browser/{16 * '0'}/worker.mjs"):
+        assert asked(app, path)[0] == 404
+    for path in (f"/{found.address}../worker.mjs", "/in-browser/", "/recognise"):
+        assert asked(app, path)[2].startswith(b"page")
+
+
+def test_without_onnxruntime_web_there_is_nothing_to_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_browser, "_found", {})
+    monkeypatch.setattr(in_browser, "web_runtime_here", lambda: None)
+    assert asked(InBrowser(serves("text/html", b"page")), f"/in-browser/{16 * '0'}/worker.mjs")[0] == 404
