@@ -24,7 +24,7 @@ from onnxferry.runtime.artifact.contract import GOLDEN_DTYPES, TEXT, Contract, k
 from onnxferry.runtime.artifact.describe import Description, describe
 from onnxferry.runtime.artifact.variants import WEB, certified_variants
 from onnxferry.runtime.artifact.zoo import find_model
-from onnxferry.runtime.embed.examples import example
+from onnxferry.runtime.embed.examples import IMAGE, NOISE, WORDS, argument_of, example, use_of
 from onnxferry.runtime.embed.web_runtime import SLOW, VERSION, lacking
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.onnx_file.reader import file_sha256
@@ -203,11 +203,12 @@ def _values(path: Path, model: Description, contract: Contract, language: Langua
     name = _plain(contract.name or path.stem)
     file = f"{re.sub(r'[^A-Za-z0-9._-]+', '_', path.stem).strip('.') or 'model'}.onnx"
     kind = kind_of(contract)
+    use = use_of(kind, model)
     argument = {
-        "image": f" {language.image}",
-        "text": ' "To be"' if kind.returns == "text" else f" {language.inputs}",
-        "noise": f" {_plain(contract.labels[0])} 0" if contract.labels else " 0 0",
-    }.get(kind.takes if kind.verb else "", f" {language.inputs}")
+        IMAGE: f" {language.image}",
+        WORDS: ' "To be"' if kind.returns == "text" else ' "a text"',
+        NOISE: f" {_plain(contract.labels[0])} 0" if contract.labels else " 0 0",
+    }.get(argument_of(use, language.name), f" {language.inputs}")
     if language.name == "java":  # Maven takes all arguments in one option, which is in double quotes
         argument = argument.strip().replace('"', "'")
     return {
@@ -219,7 +220,7 @@ def _values(path: Path, model: Description, contract: Contract, language: Langua
         "BYTES": str(model.summary.file_bytes),
         "SHA256": file_sha256(path),
         "IMAGE_DEPENDENCY": language.image_dependency if kind.takes in ("image", "noise") else "",
-        "USE": example(kind, language.name, file),
+        "USE": example(use, language.name, file),
     }
 
 

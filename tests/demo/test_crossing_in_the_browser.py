@@ -28,7 +28,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def visits(browser: Browser) -> Iterator[Callable[..., Page]]:
+def visits(browser: Browser, server_with_cache: tuple[str, Path]) -> Iterator[Callable[..., Page]]:
     """``visits(url, **context options)``: the page, in a browser that has not been there; nothing in it complains or asks another host."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []

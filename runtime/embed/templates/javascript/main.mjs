@@ -38,6 +38,16 @@ async function answer(artifact) {
     const { classes, known } = await tasks.classify(artifact, await readImage(artifact, input));
     for (const { label, probability } of classes.slice(0, 3)) console.log(`${label}  ${(100 * probability).toFixed(1)} %`);
     if (!known) console.log("probably none of its classes");
+  } else if (kind === "detector") {
+    for (const { label, score, box } of await tasks.detect(artifact, await readImage(artifact, input))) {
+      const [left, top, right, bottom] = [box.left, box.top, box.right, box.bottom].map((edge) => edge.toFixed(1));
+      console.log(`${label}  ${(100 * score).toFixed(1)} %  left ${left} top ${top} right ${right} bottom ${bottom}`);
+    }
+  } else if (kind === "text-classifier" && tasks.readsText(artifact)) {
+    const { classes } = await tasks.classifyText(artifact, input ?? "");
+    for (const { label, probability } of classes.slice(0, 3)) console.log(`${label}  ${(100 * probability).toFixed(1)} %`);
+  } else if (kind === "translator" && tasks.readsText(artifact)) {
+    console.log((await tasks.translate(artifact, input ?? "")).text);
   } else if (kind === "text-generator") {
     const seed = Number(rest[0] ?? 0);
     for await (const piece of tasks.write(artifact, input ?? "", { seed })) process.stdout.write(piece);

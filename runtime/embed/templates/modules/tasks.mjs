@@ -1,5 +1,5 @@
-// What an artifact is for, by the kind of its contract: images to classes, a prompt to text, noise to images, an image to its
-// reconstruction. An image is { data, height, width, channels }: a Uint8Array in C order.
+// What an artifact is for, by the kind of its contract: images or a text to classes, an image to objects, a text to its translation, a
+// prompt to text, noise to images, an image to its reconstruction. An image is { data, height, width, channels }: a Uint8Array in C order.
 
 import { Pcg64 } from "./random.mjs";
 
@@ -43,10 +43,53 @@ const imageInput = ({ data, height, width, channels }) => ({ image: { dtype: "ui
 export async function classify(artifact, image) {
   const { labels, options } = artifact.contract;
   const outputs = await artifact.run(imageInput(image));
-  const classes = Array.from(outputs.probabilities.data, (probability, i) => ({ label: labels[i] ?? String(i), probability }));
-  classes.sort((a, b) => b.probability - a.probability);
+  const classes = likeliestFirst(labels, outputs);
   const unknown = outputs.unknown?.data[0];
   return { classes, unknown, known: !(unknown > options.unknown_threshold), outputs };
+}
+
+function likeliestFirst(labels, { probabilities }) {
+  const classes = Array.from(probabilities.data, (probability, i) => ({ label: labels[i] ?? String(i), probability }));
+  return classes.sort((a, b) => b.probability - a.probability);
+}
+
+/** Whether an artifact takes a text's bytes, as those of `onnxferry train` do, and not ids that a tokenizer makes. */
+export const readsText = ({ session }) => session.inputNames.includes("text");
+
+function textInput(text) {
+  const data = new TextEncoder().encode(text);
+  if (!text.trim()) throw new Error("the text is empty: give at least one word");
+  return { text: { dtype: "uint8", shape: [1, data.length], data } };
+}
+
+/** The classes of a text, the likeliest first: { classes: [{ label, probability }], outputs }. */
+export async function classifyText(artifact, text) {
+  const outputs = await artifact.run(textInput(text));
+  return { classes: likeliestFirst(artifact.contract.labels, outputs), outputs };
+}
+
+/** { text, probability, finished }: the translation, how likely it is as a whole, and false where it was cut off at its longest. */
+export async function translate(artifact, text) {
+  const { bytes, log_probability: logProbability } = await artifact.run(textInput(text));
+  const written = bytes.data.subarray(0, bytes.shape[2]); // of the first text, the best of its translations
+  const end = written.indexOf(artifact.contract.options.end ?? 0);
+  const decoded = new TextDecoder("utf-8").decode(end < 0 ? written : written.subarray(0, end));
+  return { text: decoded, probability: Math.exp(logProbability.data[0]), finished: end >= 0 };
+}
+
+/**
+ * The objects in an image, the likeliest first: [{ label, score, box: { left, top, right, bottom } }], edges in pixels of the image.
+ * scoreThreshold: objects with a lower score are left out; undefined for the model's own.
+ */
+export async function detect(artifact, image, { scoreThreshold } = {}) {
+  const threshold = { dtype: "float32", shape: [], data: Float32Array.of(scoreThreshold) };
+  const outputs = await artifact.run({ ...imageInput(image), ...(scoreThreshold === undefined ? {} : { score_threshold: threshold }) });
+  const { labels } = artifact.contract;
+  return Array.from(outputs.scores.data, (score, i) => {
+    const [left, top, right, bottom] = outputs.boxes.data.subarray(4 * i, 4 * i + 4);
+    const index = Number(outputs.class_index.data[i]);
+    return { label: labels[index] ?? String(index), score, box: { left, top, right, bottom } };
+  });
 }
 
 /** { image, score, unusual }: the reconstruction (a batch of one), how far it is from the image, and whether that is more than usual. */

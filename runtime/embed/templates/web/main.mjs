@@ -47,7 +47,9 @@ async function fetchModel(url) {
 
 function show(artifact) {
   const { kind, labels, options } = artifact.contract;
-  if (kind === "recogniser" || kind === "encoder") showImageInput(artifact, kind, options.channels ?? 3);
+  if (["recogniser", "encoder", "detector"].includes(kind)) showImageInput(artifact, kind, options.channels ?? 3);
+  else if (kind === "text-classifier" && tasks.readsText(artifact)) showTextInput("Text", "Classify", (text) => classifyText(artifact, text));
+  else if (kind === "translator" && tasks.readsText(artifact)) showTextInput("Text", "Translate", (text) => translate(artifact, text));
   else if (kind === "text-generator") showText(artifact);
   else if (kind === "image-generator") showSample(artifact, labels);
   else showArrays(artifact);
@@ -128,14 +130,87 @@ async function runImage(artifact, kind, image) {
     answer.replaceChildren(picture(made), element("p", { textContent: `anomaly score ${score.toFixed(5)}${unusual ? ", unusual" : ""}` }));
     return;
   }
+  if (kind === "detector") {
+    const found = await tasks.detect(artifact, image);
+    const took = performance.now() - started;
+    const lines = found.map(({ label, score, box }) => element("li", { textContent: `${label}: ${percent(score)}, ${place(box)}` }));
+    answer.replaceChildren(
+      boxed(image, found),
+      found.length ? element("ol", {}, ...lines) : element("p", { textContent: "no object found" }),
+      element("p", { textContent: `${took.toFixed(0)} ms` }),
+    );
+    return;
+  }
   const { classes, known } = await tasks.classify(artifact, image);
-  const took = performance.now() - started;
-  const lines = classes.slice(0, 3).map(({ label, probability }) => element("li", { textContent: `${label}: ${(100 * probability).toFixed(1)} %` }));
+  showClasses(known ? classes[0].label : "probably none of its classes", classes, performance.now() - started);
+}
+
+function showClasses(title, classes, took) {
+  const lines = classes.slice(0, 3).map(({ label, probability }) => element("li", { textContent: `${label}: ${percent(probability)}` }));
   answer.replaceChildren(
-    element("h2", { textContent: known ? classes[0].label : "probably none of its classes" }),
+    element("h2", { textContent: title }),
     element("ol", {}, ...lines),
     element("p", { textContent: `${took.toFixed(0)} ms` }),
   );
+}
+
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+
+const place = ({ left, top, right, bottom }) =>
+  `from (${left.toFixed(0)}, ${top.toFixed(0)}) to (${right.toFixed(0)}, ${bottom.toFixed(0)})`;
+
+/** The image with a box and a label for each object. */
+function boxed(image, found) {
+  const { rgba, width, height } = tasks.rgbaFromImage({ shape: [1, image.height, image.width, image.channels], data: image.data });
+  const source = new OffscreenCanvas(width, height);
+  source.getContext("2d").putImageData(new ImageData(rgba, width, height), 0, 0);
+  const scale = Math.max(1, 640 / Math.max(width, height)); // so that lines and labels can be read on a small image
+  const canvas = element("canvas", { width: Math.round(width * scale), height: Math.round(height * scale) });
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `the image with ${found.length} boxes: ${found.map(({ label }) => label).join(", ")}`);
+  const pen = canvas.getContext("2d");
+  pen.drawImage(source, 0, 0, canvas.width, canvas.height);
+  const line = Math.max(2, canvas.width / 300);
+  const size = 8 * line;
+  Object.assign(pen, { lineWidth: line, font: `${size}px system-ui, sans-serif`, textBaseline: "top" });
+  for (const { label, score, box } of found) {
+    const [left, top, right, bottom] = [box.left, box.top, box.right, box.bottom].map((edge) => edge * scale);
+    pen.strokeStyle = pen.fillStyle = "#c2410c";
+    pen.strokeRect(left, top, right - left, bottom - top);
+    const words = `${label} ${percent(score)}`;
+    const above = Math.max(0, top - size - line); // at the upper edge of the image the label stands in the box
+    pen.fillRect(left, above, pen.measureText(words).width + 2 * line, size + line);
+    pen.fillStyle = "#fff";
+    pen.fillText(words, left + line, above + line / 2);
+  }
+  return canvas;
+}
+
+async function classifyText(artifact, text) {
+  const started = performance.now();
+  const { classes } = await tasks.classifyText(artifact, text);
+  showClasses(classes[0].label, classes, performance.now() - started);
+}
+
+async function translate(artifact, text) {
+  const started = performance.now();
+  const { text: translation, probability, finished } = await tasks.translate(artifact, text);
+  const took = performance.now() - started;
+  const note = finished ? "" : "; cut off at the longest that the model writes";
+  answer.replaceChildren(
+    element("h2", { textContent: translation }),
+    element("p", { textContent: `${percent(probability)} sure${note}, ${took.toFixed(0)} ms` }),
+  );
+}
+
+/** A field for a text, and a button that has `answered` of it. */
+function showTextInput(label, words, answered) {
+  const text = element("textarea", { ariaLabel: label });
+  form.append(text, element("button", { type: "submit", textContent: words }));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    whileBusy(() => answered(text.value));
+  });
 }
 
 function showText(artifact) {
