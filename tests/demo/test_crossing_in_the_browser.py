@@ -29,7 +29,10 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def visits(browser: Browser, server_with_cache: tuple[str, Path]) -> Iterator[Callable[..., Page]]:
-    """``visits(url, **context options)``: the page, in a browser that has not been there; nothing in it complains or asks another host."""
+    """``visits(url, **context options)``: the page, in a browser that has not been there; nothing in it complains or asks another host.
+
+    It is closed before the server stops, of which the page would complain.
+    """
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
