@@ -21,6 +21,7 @@ from onnxferry.runtime.server.errors import RETRY_AFTER, RequestError
 from onnxferry.runtime.server.observe import Request
 from onnxferry.runtime.server.opening import open_to_serve
 from onnxferry.runtime.server.options import ModelSource, ServeOptions
+from onnxferry.runtime.server.scheduling import Call, Done, outcome
 from onnxferry.runtime.server.tensors import datatype_of
 from onnxferry.runtime.server.text import TextQueue
 from onnxferry.runtime.tasks.model import Model
@@ -40,6 +41,7 @@ class ServedModel:
         self.kind = kind_of(self.model.contract)
         self.inputs = {spec.name: spec for spec in (*self.engine.inputs, *self.engine.optional_inputs) if datatype_of(spec)}
         self.outputs = {spec.name: spec for spec in self.engine.outputs if datatype_of(spec)}
+        self._all_outputs = list(self.outputs)
         self.max_queue = options.max_queue
         self.waiting = 0  # requests that run or wait
         self.users = 0  # requests that hold this version
@@ -72,17 +74,30 @@ class ServedModel:
         ``lone``: no other request is under way, so that a quick run may hold up the event loop.
         Raises InputError for inputs and names that do not fit, BusyError where ``max_queue`` requests wait already.
         """
+        return await outcome(lambda done: self.submit(feeds, outputs, done, lone))
+
+    def submit(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None, done: Done, lone: bool = False) -> Call:
+        """As :meth:`infer`, without a task that waits: ``done`` is called once, in this event loop, perhaps before this returns."""
         for name in outputs or ():
             if name not in self.outputs:
                 raise InputError(f"model {self.name!r} has no output {name[:60]!r}; it has {', '.join(self.outputs)}")
-        wanted = list(outputs or self.outputs)
-        with self.counted():
-            try:
-                return await self.scheduler.run(feeds, wanted, lone and self.waiting == 1)
-            except InputError as error:
-                if self.broken:  # by a request before this one
-                    raise opened_again(self.name) from error
+        self._count_in()
+
+        def finished(found: dict[str, np.ndarray] | None, error: BaseException | None) -> None:
+            self.waiting -= 1
+            done(found, self._told(error) if isinstance(error, InputError) else error)
+
+        try:
+            return self.scheduler.submit(feeds, outputs or self._all_outputs, finished, lone and self.waiting == 1)
+        except InputError as error:
+            self.waiting -= 1
+            if (told := self._told(error)) is error:
                 raise
+            raise told from error
+
+    def _told(self, error: InputError) -> InputError | RequestError:
+        """The error, or what is said instead where a request before this one is to blame."""
+        return opened_again(self.name) if self.broken else error
 
     @property
     def broken(self) -> bool:
@@ -92,13 +107,16 @@ class ServedModel:
     @contextmanager
     def counted(self) -> Iterator[None]:
         """One more request. Raises BusyError where too many wait."""
-        if self.waiting >= self.max_queue:
-            raise BusyError(f"{self.waiting} requests are waiting for {self.name!r}")
-        self.waiting += 1
+        self._count_in()
         try:
             yield
         finally:
             self.waiting -= 1
+
+    def _count_in(self) -> None:
+        if self.waiting >= self.max_queue:
+            raise BusyError(f"{self.waiting} requests are waiting for {self.name!r}")
+        self.waiting += 1
 
     def hold(self) -> None:
         """The model stays open until :meth:`release`, also where it is replaced meanwhile."""

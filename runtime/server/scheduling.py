@@ -9,7 +9,7 @@ import asyncio
 import time
 import warnings
 from collections import deque
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 
@@ -33,6 +33,59 @@ _SMALL = 64
 
 Arrays = Mapping[str, np.ndarray]
 
+Done = Callable[[dict[str, np.ndarray] | None, BaseException | None], None]
+"""Takes the outputs of a call, or an error: a CancelledError where it was taken back, or its run stopped."""
+
+
+class Call:
+    """A request on its way."""
+
+    __slots__ = ("_done", "arrived", "company", "feeds", "lone", "outputs", "over", "rows", "task")
+
+    def __init__(self, feeds: Arrays, outputs: Sequence[str], done: Done, arrived: float, lone: bool = False, rows: int = 1) -> None:
+        self.feeds, self.outputs, self.rows, self.lone = feeds, outputs, rows, lone
+        self.arrived = arrived
+        self.over = False
+        self.task: asyncio.Task[None] | None = None  # of the run that it is in
+        self.company: Sequence[Call] = ()  # all that are in it
+        self._done = done
+
+    def finish(self, found: dict[str, np.ndarray] | None, error: BaseException | None = None) -> None:
+        """The answer, which is told once."""
+        if not self.over:
+            self.over = True
+            self._done(found, error)
+
+    def cancel(self) -> None:
+        """Takes the call back, or stops its run if no other call is in it."""
+        if self.over:
+            return
+        self.finish(None, asyncio.CancelledError())
+        if self.task is not None and all(other.over for other in self.company):
+            self.task.cancel()
+
+
+async def outcome(begin: Callable[[Done], Call]) -> dict[str, np.ndarray]:
+    """The outputs of the call that ``begin`` begins, which is cancelled with the task that waits for it. Raises the call's error."""
+    future: asyncio.Future[dict[str, np.ndarray]] = asyncio.get_running_loop().create_future()
+
+    def done(found: dict[str, np.ndarray] | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if found is not None:
+            future.set_result(found)
+        elif error is None or isinstance(error, asyncio.CancelledError):
+            future.cancel()
+        else:
+            future.set_exception(error)
+
+    call = begin(done)
+    try:
+        return await future
+    except asyncio.CancelledError:
+        call.cancel()
+        raise
+
 
 class Scheduler:
     """The requests of one engine. Used in one event loop.
@@ -50,7 +103,7 @@ class Scheduler:
         self._quick = _QuickCalls() if in_loop else None
         self._merging = Merging(engine) if rows > 1 else None
         self._compared = bool(engine.contract and engine.contract.family)  # those trained here mix no rows
-        self._groups: dict[Hashable, deque[_Call]] = {}  # none of them empty; in the order in which they began to wait
+        self._groups: dict[Hashable, deque[Call]] = {}  # none of them empty; in the order in which they began to wait
         self._free = at_once
         self._last = rows  # of the run before; at first, company is expected
         self._dispatch: asyncio.Handle | None = None
@@ -61,54 +114,79 @@ class Scheduler:
 
         ``lone``: nothing else is under way in this event loop, and nothing is expected. Raises what the engine's ``arun`` raises.
         """
+        return await outcome(lambda done: self.submit(feeds, outputs, done, lone))
+
+    def submit(self, feeds: Arrays, outputs: Sequence[str], done: Done, lone: bool = False) -> Call:
+        """As :meth:`run`, without a task that waits: ``done`` is called once, in this event loop.
+
+        Where the call is run in the event loop, that is before this method returns. Raises InputError for what can be no call.
+        """
+        loop = asyncio.get_running_loop()
         merging = self._merging
         if merging is None:
-            return await self._now(feeds, outputs, lone)
+            call = Call(feeds, outputs, done, 0.0, lone)
+            if not self._run_here(call):
+                self._begin((call,), loop)
+            return call
         key, rows = merging.place(feeds)
-        loop = asyncio.get_running_loop()
+        call = Call(feeds, outputs, done, loop.time(), lone, rows)
         if self._free and not self._groups and (not self.max_wait or rows >= min(self.rows, self._last)):  # no company, and none expected
-            return await self._alone(feeds, outputs, rows, loop, lone)
-        call = _Call(feeds, outputs, rows, loop)
+            self._last = rows
+            if not self._run_here(call):
+                self._begin((call,), loop)
+            return call
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = deque()
         group.append(call)
         if self._free:
             self._dispatch_at(loop, 0.0)  # after what else has come in by now
-        try:
-            return await call.future
-        except asyncio.CancelledError:
-            if call.task is not None and all(other.future.cancelled() for other in call.company):
-                call.task.cancel()
-            raise
+        return call
 
-    async def _alone(
-        self, feeds: Arrays, outputs: Sequence[str], rows: int, loop: asyncio.AbstractEventLoop, lone: bool
-    ) -> dict[str, np.ndarray]:
+    def _begin(self, calls: Sequence[Call], loop: asyncio.AbstractEventLoop) -> None:
+        """A run, which takes a place."""
         self._free -= 1
-        self._last = rows
-        try:
-            return await self._now(feeds, outputs, lone)
-        finally:
-            self._free += 1
-            if self._groups:
-                self._dispatch_at(loop, 0.0)
+        task = loop.create_task(self._serve(calls))
+        self._tasks.add(task)
+        for call in calls:
+            call.task, call.company = task, calls
+        task.add_done_callback(lambda task: self._end(calls, task))  # a task that is cancelled before it begins does nothing
 
-    async def _now(self, feeds: Arrays, outputs: Sequence[str], lone: bool) -> dict[str, np.ndarray]:
-        """A run of one call, in a thread of the engine or, where it is lone and quick, here."""
-        if not lone or self._quick is None:
-            return await self.engine.arun(feeds, outputs)
-        kind = _QuickCalls.kind_of(feeds)
-        if self._quick.has(kind):
-            begun = time.thread_time()  # a machine that is busy with other things does not make a call slow
-            found = self.engine.run(feeds, outputs)
-            if time.thread_time() - begun > QUICK:
-                self._quick.was_slow(kind)
-        else:
-            begun = time.perf_counter()
-            found = await self.engine.arun(feeds, outputs)
-            if time.perf_counter() - begun <= QUICK:  # longer says nothing: it may have waited
-                self._quick.was_quick(kind)
+    def _end(self, calls: Sequence[Call], task: asyncio.Task[None] | None) -> None:
+        """Gives the place of a run back, once."""
+        if task not in self._tasks:
+            return
+        self._tasks.remove(task)
+        self._free += 1
+        for call in calls:  # where the task was cancelled
+            call.finish(None, asyncio.CancelledError())
+        if self._groups:
+            self._dispatch_at(asyncio.get_running_loop(), 0.0)
+
+    def _run_here(self, call: Call) -> bool:
+        """Runs a lone call that is known to be quick, and says whether it was one."""
+        if not call.lone or self._quick is None:
+            return False
+        kind = _QuickCalls.kind_of(call.feeds)
+        if not self._quick.has(kind):
+            return False
+        begun = time.thread_time()  # a machine that is busy with other things does not make a call slow
+        try:
+            found = self.engine.run(call.feeds, call.outputs)
+        except Exception as error:  # noqa: BLE001 (the caller's to see, whatever it is)
+            call.finish(None, error)
+            return True
+        if time.thread_time() - begun > QUICK:
+            self._quick.was_slow(kind)
+        call.finish(found)
+        return True
+
+    async def _alone(self, call: Call) -> dict[str, np.ndarray]:
+        """A run of one call, in a thread of the engine."""
+        begun = time.perf_counter()
+        found = await self.engine.arun(call.feeds, call.outputs)
+        if call.lone and self._quick is not None and time.perf_counter() - begun <= QUICK:  # longer says nothing: it may have waited
+            self._quick.was_quick(_QuickCalls.kind_of(call.feeds))
         return found
 
     def _dispatch_at(self, loop: asyncio.AbstractEventLoop, delay: float) -> None:
@@ -126,28 +204,23 @@ class Scheduler:
                     waits = left if waits is None else min(waits, left)
                     break
                 if calls := self._cut(key, group):
-                    self._free -= 1
-                    task = loop.create_task(self._serve(calls, loop))
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
-                    for call in calls:
-                        call.task, call.company = task, calls
+                    self._begin(calls, loop)
         if waits is not None and self._free:
             self._dispatch_at(loop, waits)
 
-    def _left_to_wait(self, group: deque[_Call], now: float) -> float:
+    def _left_to_wait(self, group: deque[Call], now: float) -> float:
         if not self.max_wait or sum(call.rows for call in group) >= min(self.rows, self._last):
             return 0.0
         return min(group[0].arrived + self.max_wait, group[-1].arrived + self.max_wait * LULL) - now
 
-    def _cut(self, key: Hashable, group: deque[_Call]) -> list[_Call]:
+    def _cut(self, key: Hashable, group: deque[Call]) -> list[Call]:
         """The calls of the next run: this place's share of those that wait, in the order in which they came."""
         share = min(self.rows, -(-sum(call.rows for call in group) // self._free))
-        calls: list[_Call] = []
+        calls: list[Call] = []
         rows = 0
         while group and (not calls or rows + group[0].rows <= share):
             call = group.popleft()
-            if not call.future.done():  # cancelled
+            if not call.over:  # cancelled
                 calls.append(call)
                 rows += call.rows
         del self._groups[key]
@@ -157,32 +230,25 @@ class Scheduler:
             self._last = rows
         return calls
 
-    async def _serve(self, calls: Sequence[_Call], loop: asyncio.AbstractEventLoop) -> None:
+    async def _serve(self, calls: Sequence[Call]) -> None:
         try:
             results = await self._merged(calls) if len(calls) > 1 else None
             for number, call in enumerate(calls):
-                if call.future.done():
+                if call.over:
                     continue
                 if results is not None:
-                    call.future.set_result(results[number])
+                    call.finish(results[number])
                     continue
                 try:
-                    found = await self.engine.arun(call.feeds, call.outputs)
+                    found = await self._alone(call)
                 except Exception as error:  # noqa: BLE001 (the caller's to see, whatever it is)
-                    if not call.future.done():
-                        call.future.set_exception(error)
+                    call.finish(None, error)
                 else:
-                    if not call.future.done():
-                        call.future.set_result(found)
+                    call.finish(found)
         finally:
-            self._free += 1
-            for call in calls:
-                if not call.future.done():  # this task was cancelled from outside
-                    call.future.cancel()
-            if self._groups:
-                self._dispatch_at(loop, 0.0)
+            self._end(calls, calls[0].task)
 
-    async def _merged(self, calls: Sequence[_Call]) -> list[dict[str, np.ndarray]] | None:
+    async def _merged(self, calls: Sequence[Call]) -> list[dict[str, np.ndarray]] | None:
         """The results of one run; None where each has to run by itself: to see whose error it is, or because rows are mixed."""
         merging = self._merging
         if merging is None or self.rows == 1:
@@ -238,16 +304,3 @@ class _QuickCalls:
     def was_slow(self, kind: Hashable) -> None:
         """A call of that kind held up the event loop."""
         self._left[kind] = _TRIED_AGAIN
-
-
-class _Call:
-    """A request on its way."""
-
-    __slots__ = ("arrived", "company", "feeds", "future", "outputs", "rows", "task")
-
-    def __init__(self, feeds: Arrays, outputs: Sequence[str], rows: int, loop: asyncio.AbstractEventLoop) -> None:
-        self.feeds, self.outputs, self.rows = feeds, outputs, rows
-        self.future: asyncio.Future[dict[str, np.ndarray]] = loop.create_future()
-        self.arrived = loop.time()
-        self.task: asyncio.Task[None] | None = None  # of the run that it is in
-        self.company: Sequence[_Call] = ()  # all that are in it

@@ -9,6 +9,9 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from onnxferry.runtime.server.http.direct import TARGET, DirectInfer
+from onnxferry.runtime.server.http.gate import Gate
+from onnxferry.runtime.server.observe import tracing
 from onnxferry.runtime.server.options import ServeOptions
 
 _SLACK = 256 * 1024
@@ -27,6 +30,14 @@ class BoundedConfig(Config):
         super().__init__(*arguments, **settings)
         self.bounds = bounds
         self.latest: Any = None  # the connection that a request came by last
+        self.gate: Gate | None = None  # where infer requests are answered by the connection itself
+
+    def load(self) -> None:
+        super().load()
+        app: Any = self.loaded_app
+        while not isinstance(gate := getattr(app, "gate", None), Gate) and hasattr(app, "app"):  # uvicorn's layers around it
+            app = app.app
+        self.gate = gate if isinstance(gate, Gate) and gate.repository is not None and not self.root_path else None
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -40,7 +51,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._raw = self._counted = 0
         self.url = b""
         self._again = False  # whether the request before this one came by this connection too
-        self._lost: list[Callable[[], None]] = []  # called when the connection is lost
+        self.lost: list[Callable[[], None]] = []  # called when the connection is lost
         self._timer: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None  # until the client must have taken some of an answer
         if len(self.connections) > self.config.bounds.max_connections:
@@ -52,7 +63,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._done_waiting()
         self._has_read()
         super().connection_lost(exc)
-        for callback in list(self._lost):
+        for callback in list(self.lost):
             callback()
 
     def data_received(self, data: bytes) -> None:
@@ -60,11 +71,13 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self._head is not None:
             self._raw += len(data)
+        before = self.cycle
+        idle = before is not None and before.response_complete
         super().data_received(data)
         if self.transport.is_closing():
             return
         if self._head is None:
-            if self.cycle is not None and self.cycle.response_complete:  # these bytes begin no request
+            if idle and self.cycle is before:  # these bytes begin no request
                 self._wait()
         elif max(self._head_bytes(), self._raw - _SLACK) > self.config.bounds.header_bytes:
             self._refuse_head()
@@ -75,7 +88,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._head = self._raw = self._counted = 0
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
-        scope["onnxferry.abort"], scope["onnxferry.lost"], scope["onnxferry.lone"] = self.transport.abort, self._lost, self._is_lone
+        scope["onnxferry.abort"], scope["onnxferry.lost"], scope["onnxferry.lone"] = self.transport.abort, self.lost, self.is_lone
         self._again, self.config.latest = self.config.latest is self, self
 
     def on_headers_complete(self) -> None:
@@ -84,16 +97,40 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head = None
         if size > self.config.bounds.header_bytes:
             self._refuse_head()
+        elif direct := self._direct():
+            self.cycle = direct
+            direct.begin()
         else:
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        cycle: Any = self.cycle
+        if type(cycle) is DirectInfer:
+            cycle.take(body)
+        else:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        cycle: Any = self.cycle
+        if type(cycle) is DirectInfer:
+            cycle.complete()
+        else:
             super().on_message_complete()
+
+    def _direct(self) -> Any:
+        """An infer request that needs no more than its answer; None for other requests, and for what uvicorn has to see to."""
+        gate, parser = self.config.gate, self.parser
+        if gate is None or gate.repository is None or (found := TARGET.fullmatch(self.url)) is None or parser.get_method() != b"POST":
+            return None
+        pipelined = self.cycle is not None and not self.cycle.response_complete
+        if pipelined or self.expect_100_continue or self.flow.write_paused or parser.should_upgrade() or tracing():
+            return None
+        keep = parser.get_http_version() != "1.0" and parser.should_keep_alive()
+        return DirectInfer(gate, gate.repository, self, found[1], found[2], keep)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -119,7 +156,7 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self._must_read()
 
-    def _is_lone(self) -> bool:
+    def is_lone(self) -> bool:
         """Whether this connection's request is the only one, and so was the one before it: two clients in turns are not alone."""
         return self._again and len(self.tasks) == 1
 

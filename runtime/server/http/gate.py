@@ -40,8 +40,8 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: Headers = dict(scope["headers"])
-        trace, traceparent = trace_of(_text(headers, b"traceparent"))
-        request = Request("http", request_id(_text(headers, b"x-request-id")), trace)
+        trace, traceparent = trace_of(text_of(headers, b"traceparent"))
+        request = Request("http", request_id(text_of(headers, b"x-request-id")), trace)
         exchange = _Exchange(scope, receive, send, self.options.max_body)
         exchange.extra = [(b"x-request-id", request.identity.encode())]
         if traceparent:
@@ -49,12 +49,7 @@ class Gate:
         stop = Stop()
         scope["onnxferry"], scope["onnxferry.stop"] = request, stop
         try:
-            if scope["path"] not in OPEN_PATHS:
-                request.caller = self.access.caller(_text(headers, b"authorization"))
-                request.caller.admit()
-            _refuse_encoding(_text(headers, b"content-encoding"))
-            exchange.check_length(_text(headers, b"content-length"))
-            stop.after(_deadline(_text(headers, b"x-request-timeout"), self.options.timeout))
+            stop.after(self.admit(scope["path"], headers, request))
             with span(scope["method"], scope["path"], headers) if tracing() else _NOTHING:
                 if self.repository is not None and (infer := _INFER.fullmatch(scope["path"])):
                     await self._infer(self.repository, infer[1], infer[2], headers, request, exchange)
@@ -77,6 +72,17 @@ class Gate:
                 bytes_in=exchange.taken,
             )
 
+    def admit(self, path: str, headers: Headers, request: Request) -> float:
+        """The seconds that a request may take, by its head. Raises RequestError for one that is refused."""
+        if path not in OPEN_PATHS:
+            request.caller = self.access.caller(text_of(headers, b"authorization"))
+            request.caller.admit()
+        _refuse_encoding(text_of(headers, b"content-encoding"))
+        length = text_of(headers, b"content-length")
+        if length is not None and length.isdecimal() and int(length) > self.options.max_body:
+            raise RequestError(413, f"the body has {length} bytes, more than the {self.options.max_body} that are taken")
+        return _deadline(text_of(headers, b"x-request-timeout"), self.options.timeout)
+
     async def _infer(
         self, repository: Repository, name: str, version: str | None, headers: Headers, request: Request, exchange: _Exchange
     ) -> None:
@@ -85,7 +91,7 @@ class Gate:
         body = await exchange.body()
         request.route = "infer"
         served = repository.find_for(request, name, version)
-        call = read_call(served, body, _text(headers, HEADER))
+        call = read_call(served, body, text_of(headers, HEADER))
         request.rows = call.rows
         if call.timeout is not None:
             exchange.scope["onnxferry.stop"].after(call.timeout)
@@ -96,7 +102,7 @@ class Gate:
 _NOTHING = nullcontext()
 
 
-def _text(headers: Headers, name: bytes) -> str | None:
+def text_of(headers: Headers, name: bytes) -> str | None:
     value = headers.get(name)
     return None if value is None else value.decode("latin-1")
 
@@ -111,17 +117,11 @@ class _Exchange:
         self.ended = False
         self.extra: list[tuple[bytes, bytes]] = []
 
-    def check_length(self, length: str | None) -> None:
-        """Raises RequestError 413 for a body that says itself that it is too large."""
-        if length is not None and length.isdecimal() and int(length) > self.max_body:
-            raise RequestError(413, f"the body has {length} bytes, more than the {self.max_body} that are taken")
-
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
             self.taken += len(message.get("body", b""))
-            if self.taken > self.max_body:
-                raise RequestError(413, f"the body is beyond the {self.max_body} bytes that are taken")
+            check_taken(self.taken, self.max_body)
         return message
 
     async def body(self) -> bytes:
@@ -156,18 +156,29 @@ class _Exchange:
             return
         if self.ended:
             return
-        headers = [(b"content-type", b"application/json")]
-        if error.retry_after is not None:
-            headers.append((b"retry-after", str(max(1, round(error.retry_after))).encode()))
-        if error.status == 401:
-            headers.append((b"www-authenticate", b"Bearer"))
-        if error.status in (408, 413, 504):
-            headers.append((b"connection", b"close"))  # what is left of the body is not read
         try:
             async with asyncio.timeout(5):
-                await self.answer(error.status, json.dumps({"error": str(error)}).encode(), headers)
+                await self.answer(error.status, *error_form(error))
         except TimeoutError:
             self.scope.get("onnxferry.abort", lambda: None)()
+
+
+def check_taken(taken: int, max_body: int) -> None:
+    """Raises RequestError 413 for a body that turns out to be too large."""
+    if taken > max_body:
+        raise RequestError(413, f"the body is beyond the {max_body} bytes that are taken")
+
+
+def error_form(error: RequestError) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """The protocol's form of an error: body and headers."""
+    headers = [(b"content-type", b"application/json")]
+    if error.retry_after is not None:
+        headers.append((b"retry-after", str(max(1, round(error.retry_after))).encode()))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if error.status in (408, 413, 504):
+        headers.append((b"connection", b"close"))  # what is left of the body is not read
+    return json.dumps({"error": str(error)}).encode(), headers
 
 
 def _refuse_encoding(encoding: str | None) -> None:
