@@ -32,6 +32,8 @@ class BatchAxis:
 
     def joined(self, feeds: Mapping[str, Any]) -> tuple[str, ...]:
         """Names of the feeds whose first axis is the batch."""
+        if not self.either and len(self.inputs) == 1:  # most models
+            return self.inputs if self.inputs[0] in feeds else ()
         rows = self.rows(feeds)
         loose = [name for name in self.either if isinstance(feeds.get(name), np.ndarray) and feeds[name].shape[:1] == (rows,)]
         return (*(name for name in self.inputs if name in feeds), *loose)

@@ -27,7 +27,7 @@ class Merging:
 
     def place(self, feeds: Any) -> tuple[Hashable, int]:
         """Equal for calls that may share a run, and how many rows of it the call fills. Raises InputError for what can be no call."""
-        if not isinstance(feeds, Mapping):
+        if type(feeds) is not dict and not isinstance(feeds, Mapping):  # asked first: a look at an abstract class takes a microsecond
             raise InputError(f"an item must be a dict of arrays by input name, got {type(feeds).__name__}")
         joined = self.axis.joined(feeds)
         if self.axis.inputs[0] not in joined or any(not _is_array(feeds[name]) for name in joined):
@@ -37,7 +37,8 @@ class Merging:
             raise InputError(f"the first axis of {', '.join(joined)} is the batch and must be of one size, got {_shapes(feeds, joined)}")
         if rows == 0:
             raise InputError(f"an item must have at least one row, got {_shapes(feeds, joined)}")
-        return tuple((name, *_alike(feeds[name], name in joined)) for name in sorted(feeds, key=str)), rows
+        names = sorted(feeds, key=str) if len(feeds) > 1 else feeds
+        return tuple([(name, *_alike(feeds[name], name in joined)) for name in names]), rows
 
     def joined(self, calls: Sequence[Feeds]) -> dict[str, Any]:
         """The feeds of one run for calls of the same place."""

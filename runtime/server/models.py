@@ -42,6 +42,7 @@ class ServedModel:
         self.inputs = {spec.name: spec for spec in (*self.engine.inputs, *self.engine.optional_inputs) if datatype_of(spec)}
         self.outputs = {spec.name: spec for spec in self.engine.outputs if datatype_of(spec)}
         self._all_outputs = list(self.outputs)
+        self.layouts: dict[bytes, Any] = {}  # of bodies that have come, by their JSON
         self.max_queue = options.max_queue
         self.waiting = 0  # requests that run or wait
         self.users = 0  # requests that hold this version
@@ -146,6 +147,8 @@ class Repository:
     def __init__(self, options: ServeOptions) -> None:
         self.options = options
         self.sources = {(source.name, source.version): source for source in options.models}
+        names = {name for name, _ in self.sources}
+        self._versions = {name: sorted((version for known, version in self.sources if known == name), key=int) for name in names}
         self.open: dict[tuple[str, str], ServedModel] = {}
         self.reasons: dict[tuple[str, str], str] = {}  # why a model that is known is not open
         self.ready = False
@@ -190,7 +193,8 @@ class Repository:
         return served
 
     def versions(self, name: str) -> list[str]:
-        return sorted((version for known, version in self.sources if known == name), key=int)
+        """From the lowest; none for a name that is unknown."""
+        return list(self._versions.get(name, ()))
 
     def index(self, ready: bool = False) -> list[dict[str, str]]:
         """Name, version, state (READY or UNAVAILABLE) and reason of every model; ``ready``: of those that are."""

@@ -11,6 +11,7 @@ import functools
 import json
 import math
 import struct
+from array import array as array_of
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -149,6 +150,11 @@ def _numbers(spec: TensorSpec, datatype: str, data: list[Any]) -> np.ndarray:
     if datatype == "BF16":
         raise InputError(f"input {spec.name!r} is bfloat16, which numpy has not; the server cannot pass it on")
     dtype = DTYPES[datatype]
+    if dtype.kind in "iu" and data and type(data[0]) is int:
+        try:  # a flat list of numbers in range; three times as fast as the way below, which finds out what is wrong with others
+            return np.frombuffer(bytes(data) if datatype == "UINT8" else array_of(dtype.char, data), dtype)
+        except (TypeError, ValueError, OverflowError):
+            pass
     try:
         array = np.array(data)
     except (ValueError, OverflowError) as error:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 from uvicorn.server import ServerState
 
 from onnxferry.runtime.server.access import new_token
@@ -67,6 +69,16 @@ async def running(echo: Path, **changes: object) -> AsyncIterator[Running]:
 @pytest.fixture(scope="module")
 def echo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_echo(tmp_path_factory.mktemp("direct") / "echo.onnx")
+
+
+@pytest.fixture(scope="module")
+def echo_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One input in raw bytes."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    path = tmp_path_factory.mktemp("negated") / "echo.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
 
 
 @pytest.fixture(autouse=True)
@@ -300,5 +312,53 @@ def test_a_connection_is_kept_after_a_request_that_ran_in_the_event_loop(echo: P
                 await asyncio.sleep(wait)  # longer than a head may take
                 writer.write(asked(body()))
                 assert (await answer(reader))[0] == 200
+
+    run(main)
+
+
+def test_bodies_in_raw_bytes_with_the_same_head(echo: Path) -> None:
+    """The second time the head is known; another size, other bytes and a mixture with JSON are not taken for it."""
+    names = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64")
+    sizes = {"FP16": 2, "FP32": 4, "FP64": 8, **{name: int(name.lstrip("UINT")) // 8 for name in names[:8]}}
+
+    def sent(value: int, mixed: bool = False, more: bytes = b"", pad: str = "") -> bytes:
+        arrays = {name: np.full((2, 3), value, name.lower().replace("fp", "float")) for name in names}
+        raw = [{"name": n, "datatype": n, "shape": [2, 3], "parameters": {"binary_data_size": 6 * sizes[n]}} for n in names]
+        raw += [{"name": "BOOL", "datatype": "BOOL", "shape": [2, 3], "parameters": {"binary_data_size": 6}}] * (not mixed)
+        rest = [{"name": "BYTES", "datatype": "BYTES", "shape": [2, 3], "data": ["x"] * 6}]
+        rest += [{"name": "BOOL", "datatype": "BOOL", "shape": [2, 3], "data": [bool(value % 2)] * 6}] * mixed
+        head = json.dumps({"inputs": [*raw, *rest], "outputs": [{"name": f"{n}_out"} for n in (*names, "BOOL")], "id": pad}).encode()
+        whole = head + b"".join(array.tobytes() for array in arrays.values()) + (b"" if mixed else bytes([value % 2]) * 6) + more
+        return asked(whole, f"inference-header-content-length: {len(head)}")
+
+    async def main() -> None:
+        async with running(echo) as server:
+            reader, writer = await server.connect()
+            for pad in ("", "1", "22", "333"):  # the tensors begin at any place, aligned or not
+                for value in (1, 2, 3, 3):
+                    for mixed in (False, True):
+                        writer.write(sent(value, mixed, pad=pad))
+                        status, _, found = await answer(reader)
+                        assert status == 200
+                        for tensor in json.loads(found)["outputs"]:
+                            assert tensor["data"] == [value % 2 if tensor["datatype"] == "BOOL" else value] * 6
+                writer.write(sent(1, more=b"x", pad=pad))
+                status, _, found = await answer(reader)
+                assert (status, json.loads(found)["error"]) == (400, "the body has 1 bytes more than its tensors")
+
+    run(main)
+
+
+def test_a_known_head_with_a_body_of_another_size(echo_model: Path) -> None:
+    async def main() -> None:
+        async with running(echo_model) as server:
+            reader, writer = await server.connect()
+            head = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [2], "parameters": {"binary_data_size": 8}}]}).encode()
+            for raw, status in ((b"\0" * 8, 200), (b"\1" * 8, 200), (b"\1" * 9, 400), (b"\1" * 4, 400), (b"\0\0\x80\x3f" * 2, 200)):
+                writer.write(asked(head + raw, f"inference-header-content-length: {len(head)}"))
+                found = await answer(reader)
+                assert found[0] == status
+            assert value_of(found[2]) == [-1.0, -1.0]
+            assert len(server.served.layouts) == 1
 
     run(main)
