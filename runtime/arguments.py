@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,6 +13,8 @@ from onnxferry.runtime.errors import InputError
 
 def instead(name: object, known: Sequence[str]) -> str:
     """The end of an error for an unknown name: ``; did you mean 'image'?``, or all known names."""
+    import difflib  # only here: few starts end in an error
+
     folded = {each.casefold(): each for each in known}
     close = difflib.get_close_matches(str(name).casefold(), folded, n=1)
     return f"; did you mean {folded[close[0]]!r}?" if close else f"; it has {listed(known)}"

@@ -128,7 +128,7 @@ def test_image_generators_make_what_is_asked_for(name: str, agreement: float) ->
 
 def test_shakespeare_writes_as_its_card_says() -> None:
     shipped = zoo_model("shakespeare")
-    assert shipped.size <= 8_000_000
+    assert shipped.size <= 11_000_000  # the file, and two variants of its size: for one row, and for many
     card = json.loads((shipped.path.with_name("card.json")).read_text())
     assert card["figures"]["known words, the mean of these"] >= 0.88
     assert card["figures"]["bytes of the file"] == shipped.path.stat().st_size

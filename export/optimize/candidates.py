@@ -17,6 +17,7 @@ from onnxferry.export.optimize.backends import bfloat16_pays
 from onnxferry.export.optimize.resources import as_source
 from onnxferry.export.optimize.rewrites.float16 import float16
 from onnxferry.export.optimize.rewrites.gptq import layer_moments
+from onnxferry.export.optimize.rewrites.integer_text import integer_text
 from onnxferry.export.optimize.rewrites.layout import channels_last
 from onnxferry.export.optimize.rewrites.quantize import convolutional_layers, dynamic_lstm, float16_storage, static_int8, with_names
 from onnxferry.export.optimize.rewrites.quantize_text import eight_bit_loop, eight_bit_reading
@@ -56,6 +57,7 @@ def candidates_for(model: onnx.ModelProto, kind: Kind, goal: str, calibration: S
     operators = {node.op_type for node in model.graph.node}
     if kind.returns == "text":
         found.append(Candidate("int8", "the loop's weights in 8 bits, a scale a block", lambda: eight_bit_loop(model)))
+        found.append(Candidate("int8-batch", "all products in integers, for many rows and long prompts", lambda: integer_text(model)))
     if kind.returns == "translation":
         found.append(Candidate("int8", "the step's weights in 8 bits", lambda: eight_bit_loop(model), rung="step"))
         found.append(Candidate("int8", "what the text gives in 8 bits too", lambda: eight_bit_reading(eight_bit_loop(model)), rung="text"))

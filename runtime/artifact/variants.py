@@ -8,7 +8,6 @@ any other file that happens to have such a name. Only headers are read here; no 
 
 from __future__ import annotations
 
-import difflib
 import glob
 import math
 import re
@@ -137,6 +136,8 @@ def variants_of(path: Path, tag: str, limits: Limits | None = None) -> dict[Path
         reasons += [f"{other.path} is not one: {other.reason}" for other in ignored if other.tag == tag]
     if found:
         return found
+    import difflib  # only here: few starts end in an error
+
     near = difflib.get_close_matches(str(tag), tags, n=1)
     others = ", ".join(map(repr, sorted(tags))) or "none; `onnxferry optimize` makes them"
     hint = f"did you mean {near[0]!r}?" if near else f"it has {others}"

@@ -9,7 +9,6 @@ A folder a name: ``zoo/digits/digits.onnx`` and ``zoo/digits/card.json``. A card
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -41,6 +40,8 @@ def zoo_model(name: str) -> ZooModel:
     """The shipped model of that name. Raises ArtifactError with the nearest names where there is none."""
     path = _zoo() / name / f"{name}.onnx"
     if Path(name).name != name or not os.path.isfile(path):  # noqa: PTH113 (pathlib raises for names that no file can have)
+        import difflib  # only here: few starts end in an error
+
         names = zoo_names()
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"shipped are: {', '.join(names) or 'none'}"
@@ -130,6 +131,8 @@ def _no_file(path: Path) -> ArtifactError:
             return ArtifactError(f"{path} is not a regular file; expected an .onnx file")
     if path.parts[:1] == ("~",):
         return ArtifactNotFoundError(f"no such file: {path}; ~ is not expanded here: give the whole path", path)
+    import difflib
+
     near = difflib.get_close_matches(path.stem, _neighbours(path), n=1)
     return ArtifactNotFoundError(f"no such file: {path}{f'; did you mean {path.with_name(near[0])}.onnx?' if near else ''}", path)
 

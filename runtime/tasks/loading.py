@@ -25,7 +25,6 @@ from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.onnx_file.summary import Limits
 from onnxferry.runtime.tasks.model import Model
-from onnxferry.runtime.tasks.row_classifier import RowClassifier
 
 if TYPE_CHECKING:
     from onnxferry.runtime.sandbox.child import SandboxLimits
@@ -224,8 +223,10 @@ def _model_from_runner(runner: Runner, open_file: Callable[[Path], Runner]) -> M
 
     try:
         task: type[Model] = kind_of(runner.contract).task_class
-        if task is Model and RowClassifier.fits(runner):
-            task = RowClassifier
+        if task is Model:
+            from onnxferry.runtime.tasks.row_classifier import RowClassifier  # only here: it reads tables, which no other task does
+
+            task = RowClassifier if RowClassifier.fits(runner) else task
         return task.from_engine(runner, open_and_note)
     except BaseException:  # a graph that is not what its contract says: the caller has nothing to close
         for each in opened:

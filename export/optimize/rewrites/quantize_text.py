@@ -134,8 +134,8 @@ def _integers(node: onnx.NodeProto, weight: np.ndarray, graph: onnx.GraphProto, 
     ]
 
 
-def _values(model: onnx.ModelProto, names: list[str]) -> dict[str, np.ndarray]:
-    """What the constants of the outer graph called ``names`` are, float32 (outputs, inputs); those of a size to quantise."""
+def constant_values(model: onnx.ModelProto, names: list[str]) -> dict[str, np.ndarray]:
+    """What the matrices of the outer graph called ``names`` are, float32 (outputs, inputs), where they follow from constants alone."""
     asked = onnx.ModelProto()
     asked.CopyFrom(model)
     del asked.graph.output[:]
@@ -148,8 +148,12 @@ def _values(model: onnx.ModelProto, names: list[str]) -> dict[str, np.ndarray]:
     for value in asked.graph.output:
         value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["outputs", "inputs"]))
     with Engine(asked.SerializeToString(), device="cpu", threads=1) as engine:
-        found = engine.run({})
-    return {name: array for name, array in found.items() if array.shape[1] % SMALL_BLOCK == 0}
+        return dict(engine.run({}))
+
+
+def _values(model: onnx.ModelProto, names: list[str]) -> dict[str, np.ndarray]:
+    """Those of a size to quantise in blocks."""
+    return {name: array for name, array in constant_values(model, names).items() if array.shape[1] % SMALL_BLOCK == 0}
 
 
 def _block(inputs: int) -> int:

@@ -19,6 +19,7 @@ from onnxferry.export.families.rnn.source import TextSource, prompt_batch
 from onnxferry.export.graphs.nodes import RUNTIME_DOMAIN, all_nodes
 from onnxferry.export.graphs.weight_storage import exact_rows, row_rounded, stored, stored_values
 from onnxferry.export.optimize.optimize import optimize
+from onnxferry.export.optimize.rewrites.integer_text import integer_text
 from onnxferry.export.optimize.rewrites.quantize_text import eight_bit_loop
 from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.engine.engine import Engine
@@ -32,9 +33,9 @@ from scoreboard.rebuilt import rebuild_text
 TEXT = b"The quality of mercy is not strain'd,\nIt droppeth as the gentle rain from heaven\nUpon the place beneath.\n" * 8
 
 
-def network(cell: str, *, tied: bool = False, width: int = 32, half: bool = True) -> Rnn:
+def network(cell: str, *, tied: bool = False, skip: bool = True, width: int = 32, half: bool = True) -> Rnn:
     torch.manual_seed(0)
-    made = Rnn(RnnConfig(cell=cell, depth=2, width=width, embedding=32, tied=tied, half=half)).eval()
+    made = Rnn(RnnConfig(cell=cell, depth=2, width=width, embedding=32, tied=tied, skip=skip, half=half)).eval()
     with torch.no_grad():
         made.head.weight.normal_(0, 0.7)
         made.bias.normal_(0, 1)
@@ -203,14 +204,57 @@ def test_a_loop_s_rows_do_not_touch_each_other() -> None:
     assert np.array_equal(alone["bytes"][0], whole["bytes"][1])
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(
+    ("cell", "skip", "tied"), [("lstm", False, False), ("gru", True, False), ("lstm", True, True), ("gru", False, True)]
+)
+def test_in_integers_it_reads_and_writes_nearly_as_its_source(cell: str, skip: bool, tied: bool, bits: int) -> None:
+    made = rounded(network(cell, skip=skip, tied=tied), bits)
+    model = text_graph(made)
+    before = model.SerializeToString(deterministic=True)
+    variant = integer_text(model)
+    assert model.SerializeToString(deterministic=True) == before
+    onnx.checker.check_model(variant)
+    kinds = Counter(node.op_type for node in all_nodes(variant))
+    assert (
+        kinds["MatMulIntegerToFloat"] == 9
+    )  # four that write, the same three of the layers that read, and the head of what was read, twice
+    assert not {"LSTM", "GRU"} & set(kinds)
+    names = Counter(tensor.name for tensor in variant.graph.initializer)
+    assert max(names.values()) == 1
+    assert not [name for name in names if name.startswith(("r_0", "r_1", "w_1", "head_int8", "head_half"))]
+    for name, feeds in text_cases(made, TEXT).items():
+        expected, actual = run(model, feeds), run(variant, feeds)
+        assert actual.keys() == expected.keys()
+        assert {n: (a.shape, a.dtype) for n, a in actual.items()} == {n: (a.shape, a.dtype) for n, a in expected.items()}, name
+        if not feeds["uniforms"].shape[1]:
+            np.testing.assert_allclose(actual["state_after"], expected["state_after"], rtol=0, atol=0.1, err_msg=name)
+        np.testing.assert_allclose(actual["log_probabilities"], expected["log_probabilities"], rtol=0, atol=0.4, err_msg=name)
+        np.testing.assert_allclose(actual["next_logits"], expected["next_logits"], rtol=0, atol=0.4, err_msg=name)
+    state = run(model, {**prompt_batch([TEXT[:50]]), "uniforms": np.zeros((1, 0), np.float32)})["state_after"]
+    nothing = {"prompt": np.zeros((1, 0), np.uint8), "uniforms": np.zeros((1, 0), np.float32), "state": state}
+    assert np.array_equal(run(variant, nothing)["state_after"], state)  # the byte that stands for none does not count
+
+
+def test_in_integers_rows_do_not_touch_each_other() -> None:
+    variant = integer_text(text_graph(rounded(network("lstm"), 8)))
+    uniforms = np.random.default_rng(3).random((3, 40), dtype=np.float32)
+    whole = run(variant, {**prompt_batch([TEXT[:9], TEXT[40:90], b""]), "uniforms": uniforms})
+    alone = run(variant, {**prompt_batch([TEXT[40:90]]), "uniforms": uniforms[1:2]})
+    assert np.array_equal(alone["bytes"][0], whole["bytes"][1])
+    assert np.array_equal(alone["log_probabilities"][0], whole["log_probabilities"][1, :50])
+    assert not whole["log_probabilities"][0, 9:].any()
+
+
 def test_a_text_generator_s_file_is_optimized(run_folder: Path, tmp_path: Path) -> None:
     path, text = tmp_path / "mercy.onnx", tmp_path / "text.txt"
     assert export_checkpoint(run_folder, path, bits=8).passed
     text.write_bytes(TEXT)
     found = optimize(path, data=text, budget="nats +0.5", batches=(1,), seconds=0.01)
-    eight = next(verdict for verdict in found.verdicts if verdict.tag == "int8")
-    assert eight.score is not None  # its contract's defaults are inputs of the graph while it is made
-    assert eight.score.inside
+    for tag in ("int8", "int8-batch"):
+        eight = next(verdict for verdict in found.verdicts if verdict.tag == tag)
+        assert eight.score is not None  # its contract's defaults are inputs of the graph while it is made
+        assert eight.score.inside
 
 
 def test_what_has_no_loop_to_quantise_is_refused(scale_model: bytes) -> None:
@@ -218,3 +262,11 @@ def test_what_has_no_loop_to_quantise_is_refused(scale_model: bytes) -> None:
         eight_bit_loop(onnx.load_from_string(scale_model))
     with pytest.raises(ExportError, match="nothing to quantise in it"):
         eight_bit_loop(text_graph(network("gru", width=24)))
+    with pytest.raises(ExportError, match="no loop that writes text"):
+        integer_text(onnx.load_from_string(scale_model))
+    unbounded = text_graph(network("lstm"))
+    for node in all_nodes(unbounded):
+        if node.op_type == "Tanh":
+            node.op_type = "Relu"
+    with pytest.raises(ExportError, match="its inputs have no known bounds"):
+        integer_text(unbounded)
