@@ -1,11 +1,11 @@
 """The server under load and faults: every answer is right, none that was accepted is lost, and memory does not grow.
 
-    python tests/bench/bench_serve_soak.py --seconds 600 --rate 200
+    python tests/bench/bench_serve_soak.py --seconds 600 --knee 2289
 
-Requests for ``digits`` arrive at ``--rate`` a second (choose 70 % of the knee that bench_serve_load.py finds), JSON and raw bytes, and
-each answer is compared with the single-threaded one. Meanwhile, again and again: a worker process is killed (SIGKILL), all models are
-loaded anew (SIGHUP), connections are reset in the middle of a request, clients read texts slowly or never, send their head a byte at a
-time, and send garbage.
+Requests for ``digits`` arrive at 70 % of ``--knee`` a second, the rate that bench_serve_load.py finds, or at ``--rate``, JSON and raw
+bytes, and each answer is compared with the single-threaded one. Meanwhile, again and again: a worker process is killed (SIGKILL), all
+models are loaded anew (SIGHUP), connections are reset in the middle of a request, clients read texts slowly or never, send their head a
+byte at a time, and send garbage.
 
 ``wrong``: answers that differ. ``lost``: requests whose answer was cut off although no worker had been killed in the second before, or
 that were not answered, by the first try or another, in 30 s. ``cut_by_a_kill``: those of a killed worker, which its client sees as a reset
@@ -216,9 +216,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--rate", type=float, default=100, help="requests a second")
+    parser.add_argument("--knee", type=float, help="in place of --rate: the knee, of which 70 %% come")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
+    asked.rate = round(0.7 * asked.knee, 1) if asked.knee else asked.rate
     soak = Soak(asked.seed)
     with started(serve(PORT, "digits", "shakespeare", "--workers", str(asked.workers), "--batch", "auto"), PORT) as pid:
         time.sleep(5)

@@ -155,7 +155,8 @@ class DirectInfer:
     def _answer(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         """Head and body in one write: two are two packets, which wake the client twice."""
         self.response_complete = True
-        self._call = None
+        self._call = self._asked = None  # the connection holds this until its next request, which may never come
+        self._parts = []
         connection = self.connection
         if not connection.transport.is_closing():
             head = [_STATUS.get(status) or b"HTTP/1.1 %d Error\r\n" % status]

@@ -118,7 +118,7 @@ class Layout:
 
     def __init__(self, call: InferCall, start: int, size: int) -> None:
         self.size = size
-        self._call = call._replace(feeds={})
+        self._rest = call[1:]
         self._tensors: list[tuple[str, np.dtype, tuple[int, ...], int, int]] = []
         for name, array in call.feeds.items():
             self._tensors.append((name, array.dtype, array.shape, array.size, start))
@@ -130,7 +130,7 @@ class Layout:
         for name, dtype, shape, count, start in self._tensors:
             array = np.frombuffer(body, dtype, count, start).reshape(shape)
             feeds[name] = array if array.flags.aligned else array.copy()
-        return self._call._replace(feeds=feeds)
+        return InferCall(feeds, *self._rest)
 
 
 class _Head(NamedTuple):

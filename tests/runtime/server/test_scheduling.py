@@ -188,6 +188,37 @@ def test_company_is_waited_for_where_it_is_expected(engine: Engine) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("most", [1, 4])
+def test_whenever_calls_are_taken_back_every_place_is_free_in_the_end(engine: Engine, most: int) -> None:
+    async def main() -> None:
+        rng = np.random.default_rng(0)
+        scheduler = Scheduler(engine, at_once=2, rows=most, in_loop=True)
+        told: list[object] = []
+
+        async def one(number: int) -> None:
+            await asyncio.sleep(0.0002 * float(rng.integers(50)))
+            call = scheduler.submit(rows(1, number), ["y"], lambda found, error: told.append(error if found is None else found["y"][0, 0]))
+            for _ in range(int(rng.integers(4))):
+                await asyncio.sleep(0)
+            if number % 2:
+                call.cancel()
+                call.cancel()
+            while not call.over:
+                await asyncio.sleep(0.001)
+
+        await asyncio.gather(*(one(number) for number in range(400)))
+        await settle()
+        while scheduler._tasks:
+            await asyncio.sleep(0.001)
+        assert len(told) == 400
+        assert all(isinstance(each, asyncio.CancelledError | np.floating) for each in told)
+        assert scheduler._free == 2
+        assert not scheduler._groups
+        assert (await scheduler.run(rows(1, 7), ["y"]))["y"][0, 0] == 14
+
+    asyncio.run(main())
+
+
 def test_a_model_without_a_batch_is_refused() -> None:
     node = helper.make_node("Neg", ["x"], ["y"])
     ends = [helper.make_tensor_value_info(name, FLOAT, [2, 3]) for name in ("x", "y")]
