@@ -74,7 +74,7 @@ def demo(
     The page Crossing runs its model in the browser too where onnxruntime-web is in the cache: --ort-web puts it there, and so does
     --static, for which npm fetches it.
 
-    With --static, four of the pages are written as files, with the models and onnxruntime-web: they run in the visitor's browser.
+    With --static, seven of the pages are written as files, with the models and onnxruntime-web: they run in the visitor's browser.
 
     With --json: url, port; written before the pages are served. The server then speaks on stderr. With --static: folder, files, bytes,
     gzip_bytes, onnxruntime_web.

@@ -41,6 +41,10 @@ MODELS: Mapping[str, str] = MappingProxyType(
         "digits-gan": "digits-gan/digits-gan.onnx",
         "fashion-gan": "fashion-gan/fashion-gan.onnx",
         "shakespeare": "shakespeare/shakespeare.onnx",
+        "digit-scenes": "digit-scenes/digit-scenes.onnx",
+        "dates": "dates/dates.onnx",
+        "sentiment-en": "sentiment-en/sentiment-en.onnx",
+        "sentiment-zh": "sentiment-zh/sentiment-zh.onnx",
     }
 )
 """The shipped file behind each name that the pages use.
@@ -50,7 +54,7 @@ allow so much that damage of 2,000 bytes goes unseen. Nor that of ``shakespeare`
 """
 
 
-EXAMPLES = ("digits", "fashion", "digits-ae")
+EXAMPLES = ("digits", "fashion", "digits-ae", "digit-scenes")
 
 
 _SITE = Path(__file__).with_name("site")
@@ -70,7 +74,21 @@ _PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Components that the pages share with those that Python serves."""
 
 
-_WORDS = ("menu.", "model", "input", "pad.", "recognise.", "write.", "imagine.", "compress.", "yours.test.failed", "static.")
+_WORDS = (
+    "menu.",
+    "model",
+    "input",
+    "pad.",
+    "recognise.",
+    "find.",
+    "write.",
+    "review.",
+    "translate.",
+    "imagine.",
+    "compress.",
+    "yours.test.failed",
+    "static.",
+)
 
 
 @dataclass(frozen=True)

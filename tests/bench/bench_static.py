@@ -35,7 +35,10 @@ from onnxferry.runtime import load
 LETTERS = 2000
 ANSWERS = {
     "recognise": (".of-bars li", ""),
+    "find": (".of-bars li", ""),
     "write": (".of-sheet", r"ROMEO:\n\w"),
+    "review": (".of-leaning", ""),
+    "translate": (".of-heat", ""),
     "imagine": (".of-grid img", ""),
     "compress": (".of-meter", ""),
 }
@@ -141,7 +144,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def first_answer(browser: Browser, url: str, name: str) -> float:
-    """Seconds from a fresh browser's request to the first answer, to a drawing that comes with the address on the page Recognise."""
+    """Seconds from a fresh browser's request to the first answer, to a drawing in the address on the pages Recognise and Find."""
     with browser.new_context(viewport={"width": 1280, "height": 900}, service_workers="block") as context:
         return answered(context, url, name)
 
@@ -159,7 +162,7 @@ def second_visit(browser: Browser, url: str, name: str) -> float:
 
 def answered(context: BrowserContext, url: str, name: str) -> float:
     """Seconds from the request to the frame that shows the answer, by the page's own clock: to ask from outside takes up to a second."""
-    drawing = "?drawing=YBvBLCeBLCkBxBeDK" if name == "recognise" else ""
+    drawing = "?drawing=YBvBLCeBLCkBxBeDK" if name in ("recognise", "find") else ""
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     selector, words = ANSWERS[name]

@@ -21,16 +21,19 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 from onnxferry.demo.images.content import figures
 from onnxferry.demo.images.uploads import framed_like_mnist
 from onnxferry.demo.static.build import MODELS, build_site
+from onnxferry.demo.widgets.html import percent
 from onnxferry.runtime import load
 from onnxferry.runtime.artifact.zoo import zoo_model
 from onnxferry.runtime.embed.web_runtime import VERSION
+from onnxferry.runtime.files import read_npz
 from onnxferry.runtime.images.photo import without_background
+from onnxferry.runtime.tasks.text_classifier import margin
 from tests.npm import node_modules
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
 PATIENCE = 120_000  # milliseconds: two cores may be busy with other tests
-PAGES = ("recognise", "write", "imagine", "compress")
+PAGES = ("recognise", "find", "write", "review", "translate", "imagine", "compress")
 SEVEN = ((0.28, 0.25), (0.72, 0.25), (0.45, 0.82))
 LEFT, RIGHT = ((0.2, 0.2), (0.2, 0.8)), ((0.8, 0.2), (0.8, 0.8))
 
@@ -268,6 +271,60 @@ def test_a_latent_that_is_moved_draws_another_image(visitors) -> None:
     assert person.complaints == []
 
 
+def test_numbers_are_found_as_in_python(visitors) -> None:
+    person = visitors()
+    page = person.open("#find?source=Examples")
+    scenes = read_npz(zoo_model("digit-scenes").path.with_name("examples.npz"))["images"]
+    detector = load("digit-scenes")
+    for at in (0, 5):
+        expected = detector.detect(scenes[at])
+        page.get_by_role("button", name=f"Scene {at + 1}").click()
+        person.says(" / ".join(expected.text.splitlines()))
+        expect(page.locator(".of-bars li")).to_have_count(len(expected))
+    expect(page.get_by_role("img", name="The image with a box around each digit")).to_be_visible()
+    page.get_by_role("radio", name="Draw").check()
+    expect(page.locator(".of-answer")).to_contain_text("Write two or three digits")
+    person.draw((0.2, 0.3), (0.2, 0.7))
+    person.draw((0.6, 0.3), (0.6, 0.7))
+    expect(page.locator(".of-answer")).to_contain_text("found: 2", timeout=PATIENCE)
+    assert person.complaints == []
+
+
+def test_texts_are_judged_and_dates_read_as_in_python(visitors) -> None:
+    person = visitors()
+    page = person.open("#review")
+    for name, text in (
+        ("sentiment-en", "A wonderful film, though it starts slowly."),
+        ("sentiment-zh", "看了一半就看不下去了，不值这个价钱。"),
+    ):
+        found = load(name).explain(text)
+        page.get_by_label("Review", exact=True).fill(text)
+        person.says(found.prediction.label)
+        expect(page.locator(".of-answer")).to_contain_text(percent(found.prediction.probability))
+        assert page.locator(".of-leaning").text_content() == text
+        expect(page.locator(".of-leaning span")).to_have_count(len(found.words))
+        strongest = max(found.words, key=lambda word: abs(margin(word.evidence, 1)))
+        expect(page.locator(".of-table tbody tr").first).to_contain_text(f"{strongest.text}{margin(strongest.evidence, 1):+.2f}")
+        page.locator(f'[data-model="{name}"] summary').click()
+        page.locator(f'[data-model="{name}"]').get_by_role("button", name="Damage it").click()
+        expect(page.locator(f'[data-model="{name}"] summary.failed')).to_be_visible(timeout=PATIENCE)
+    page.get_by_role("link", name="Translate").click()
+    page.get_by_label("A date", exact=True).fill("2 marzo 2021")
+    person.says("2021-03-02")
+    best, *others = load("dates").explain("2 marzo 2021", beam=3)
+    expect(page.locator(".of-answer")).to_contain_text(percent(best.probability))
+    for other in others:
+        expect(page.get_by_text("It also considered:")).to_contain_text(other.text)
+    rows = page.locator(".of-heat tbody tr")
+    expect(rows).to_have_count(11)
+    shares = best.attention[5]  # of the first digit of the month, a byte a letter
+    cells = [f"{round(100 * share)}" if share >= 0.05 else "" for share in shares]
+    assert rows.nth(5).locator("td").all_text_contents() == cells
+    page.get_by_label("A date", exact=True).fill(" ")
+    expect(page.get_by_text("Type a date, or press one of the examples.")).to_be_visible()
+    assert person.complaints == []
+
+
 def test_a_phone_reads_chinese_sees_every_page_and_asks_no_other_host(visitors) -> None:
     person = visitors(viewport={"width": 390, "height": 700}, has_touch=True, is_mobile=True, locale="zh-CN", color_scheme="dark")
     page = person.open()
@@ -278,7 +335,7 @@ def test_a_phone_reads_chinese_sees_every_page_and_asks_no_other_host(visitors) 
     assert answer["y"] + answer["height"] <= canvas["y"]
     assert canvas["y"] + canvas["height"] <= 700
     titles = set()
-    for name, words in zip(PAGES, ("识别", "续写", "生成", "压缩"), strict=True):
+    for name, words in zip(PAGES, ("识别", "查找", "续写", "评论", "翻译", "生成", "压缩"), strict=True):
         page.get_by_role("link", name=words).click()
         expect(page.locator(".model summary.passed").first).to_contain_text("符合预期", timeout=PATIENCE)
         expect(page.locator("h1")).to_have_text(words)
@@ -287,7 +344,7 @@ def test_a_phone_reads_chinese_sees_every_page_and_asks_no_other_host(visitors) 
     assert len(titles) == len(PAGES)
     page.get_by_role("button", name="English").click()
     expect(page.locator("h1")).to_have_text("Compress")
-    for name in ("Recognise", "Write", "Imagine"):  # longer words
+    for name in ("Recognise", "Find", "Write", "Review", "Translate", "Imagine"):  # longer words
         page.get_by_role("link", name=name).click()
         expect(page.locator("h1")).to_have_text(name)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name

@@ -12,15 +12,16 @@ const MOST_MEGAPIXELS = 50;
 const LEAST_CONTRAST = 26; // levels: a tenth of the range, below which the graph takes an image as blank
 
 const canvasOf = (width, height) => Object.assign(document.createElement("canvas"), { width, height });
-let painter = null;
+const painters = new Map(); // by side
 
-/** A drawing's strokes, as canvas.js writes them, dark on white: an image of PAINTED × PAINTED, grey. Null for an empty drawing. */
-export function painted(text) {
+/** A drawing's strokes, as canvas.js writes them, dark on white: an image of side × side, grey. Null for an empty drawing. */
+export function painted(text, side = PAINTED) {
   if (!text) return null;
-  painter ??= canvasOf(PAINTED, PAINTED).getContext("2d", { willReadFrequently: true });
-  const scale = PAINTED / PAD;
+  if (!painters.has(side)) painters.set(side, canvasOf(side, side).getContext("2d", { willReadFrequently: true }));
+  const painter = painters.get(side);
+  const scale = side / PAD;
   painter.fillStyle = "#fff";
-  painter.fillRect(0, 0, PAINTED, PAINTED);
+  painter.fillRect(0, 0, side, side);
   painter.strokeStyle = "#111";
   painter.lineCap = painter.lineJoin = "round";
   for (const part of text.split(".")) {
@@ -32,7 +33,7 @@ export function painted(text) {
     for (let i = 5; i + 3 < part.length; i += 4) painter.lineTo(at(i), at(i + 2));
     painter.stroke();
   }
-  return imageFromRgba(painter.getImageData(0, 0, PAINTED, PAINTED).data, PAINTED, PAINTED, 1);
+  return imageFromRgba(painter.getImageData(0, 0, side, side).data, side, side, 1);
 }
 
 /** An image file, upright, at most LONGEST_SIDE on its longer side. Throws Told for what is no image or has too many pixels. */

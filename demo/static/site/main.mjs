@@ -4,14 +4,17 @@ import catalogue from "./catalogue.mjs";
 import manifest from "./manifest.mjs";
 import * as compress from "./pages/compress.mjs";
 import { h, trouble } from "./dom.mjs";
+import * as find from "./pages/find.mjs";
 import * as imagine from "./pages/imagine.mjs";
 import { storeAll } from "./models.mjs";
 import * as recognise from "./pages/recognise.mjs";
+import * as review from "./pages/review.mjs";
 import { obstacle } from "./start.mjs";
+import * as translate from "./pages/translate.mjs";
 import { chooseLanguage, NAMES, say, setLanguage, Told } from "./words.mjs";
 import * as write from "./pages/write.mjs";
 
-const PAGES = { recognise, write, imagine, compress };
+const PAGES = { recognise, find, write, review, translate, imagine, compress };
 
 const menu = h("nav", { class: "menu" });
 const main = h("main");

@@ -38,9 +38,10 @@ export function say(key, values = {}) {
   return words.replace(/\{(\w+)(:,)?\}/g, (_, name, commas) => (commas ? Number(values[name]).toLocaleString("en") : String(values[name])));
 }
 
-/** 0.9965 as 99.65 %, never rounded up to a certainty that it is not. */
+/** 0.9965 as 99.65 %, never rounded to a certainty, or to an impossibility, that it is not. */
 export function percent(share) {
   const value = 100 * share;
+  if (value > 0 && value < 0.05) return "< 0.1 %";
   if (value >= 99.995 && share < 1) return "> 99.99 %";
   return `${value.toFixed(value >= 99 ? 2 : 1)} %`;
 }

@@ -69,12 +69,27 @@ export async function classifyText(artifact, text) {
 }
 
 /** { text, probability, finished }: the translation, how likely it is as a whole, and false where it was cut off at its longest. */
-export async function translate(artifact, text) {
-  const { bytes, log_probability: logProbability } = await artifact.run(textInput(text));
-  const written = bytes.data.subarray(0, bytes.shape[2]); // of the first text, the best of its translations
-  const end = written.indexOf(artifact.contract.options.end ?? 0);
-  const decoded = new TextDecoder("utf-8").decode(end < 0 ? written : written.subarray(0, end));
-  return { text: decoded, probability: Math.exp(logProbability.data[0]), finished: end >= 0 };
+export const translate = async (artifact, text) => (await translations(artifact, text))[0];
+
+/**
+ * The `beam` translations that were followed, the best first, as of translate, each with its attention: for each byte that was written,
+ * and the end, a Float32Array of the share of each byte of the text, and its end.
+ */
+export async function translations(artifact, text, beam = 1) {
+  const options = beam === 1 ? {} : { beam: { dtype: "int64", shape: [], data: BigInt64Array.of(BigInt(beam)) } };
+  const { bytes, log_probability: logProbability, attention } = await artifact.run({ ...textInput(text), ...options });
+  const [, beams, steps] = bytes.shape;
+  const places = attention.shape[3];
+  return Array.from({ length: beams }, (_, at) => {
+    const written = bytes.data.subarray(at * steps, (at + 1) * steps);
+    const end = written.indexOf(artifact.contract.options.end ?? 0);
+    const rows = Array.from({ length: end < 0 ? steps : end + 1 }, (__, row) => {
+      const start = (at * steps + row) * places;
+      return attention.data.subarray(start, start + places);
+    });
+    const decoded = new TextDecoder("utf-8").decode(end < 0 ? written : written.subarray(0, end));
+    return { text: decoded, probability: Math.exp(logProbability.data[at]), finished: end >= 0, attention: rows };
+  });
 }
 
 /**
@@ -90,6 +105,22 @@ export async function detect(artifact, image, { scoreThreshold } = {}) {
     const index = Number(outputs.class_index.data[i]);
     return { label: labels[index] ?? String(index), score, box: { left, top, right, bottom } };
   });
+}
+
+/** Objects of `detect` in lines, from top to bottom, each from left to right. */
+export function lines(objects) {
+  const across = ({ box }) => (box.left + box.right) / 2;
+  const down = ({ box }) => (box.top + box.bottom) / 2;
+  const within = (one, other) => one.box.top < down(other) && down(other) < one.box.bottom;
+  const made = [];
+  for (const object of [...objects].sort((one, other) => across(one) - across(other))) {
+    const apart = (line) => Math.abs(down(line.at(-1)) - down(object));
+    const near = made.filter((line) => within(line.at(-1), object) || within(object, line.at(-1)));
+    if (near.length) near.reduce((best, line) => (apart(line) < apart(best) ? line : best)).push(object);
+    else made.push([object]);
+  }
+  const middle = (line) => line.reduce((sum, object) => sum + down(object), 0) / line.length;
+  return made.sort((one, other) => middle(one) - middle(other));
 }
 
 /** { image, score, unusual }: the reconstruction (a batch of one), how far it is from the image, and whether that is more than usual. */
