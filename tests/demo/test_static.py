@@ -298,7 +298,7 @@ def test_texts_are_judged_and_dates_read_as_in_python(visitors) -> None:
         ("sentiment-zh", "看了一半就看不下去了，不值这个价钱。"),
     ):
         found = load(name).explain(text)
-        page.get_by_label("Review", exact=True).fill(text)
+        page.get_by_role("textbox", name="Review").fill(text)
         person.says(found.prediction.label)
         expect(page.locator(".of-answer")).to_contain_text(percent(found.prediction.probability))
         assert page.locator(".of-leaning").text_content() == text
@@ -309,7 +309,7 @@ def test_texts_are_judged_and_dates_read_as_in_python(visitors) -> None:
         page.locator(f'[data-model="{name}"]').get_by_role("button", name="Damage it").click()
         expect(page.locator(f'[data-model="{name}"] summary.failed')).to_be_visible(timeout=PATIENCE)
     page.get_by_role("link", name="Translate").click()
-    page.get_by_label("A date", exact=True).fill("2 marzo 2021")
+    page.get_by_role("textbox", name="A date").fill("2 marzo 2021")
     person.says("2021-03-02")
     best, *others = load("dates").explain("2 marzo 2021", beam=3)
     expect(page.locator(".of-answer")).to_contain_text(percent(best.probability))
@@ -320,7 +320,7 @@ def test_texts_are_judged_and_dates_read_as_in_python(visitors) -> None:
     shares = best.attention[5]  # of the first digit of the month, a byte a letter
     cells = [f"{round(100 * share)}" if share >= 0.05 else "" for share in shares]
     assert rows.nth(5).locator("td").all_text_contents() == cells
-    page.get_by_label("A date", exact=True).fill(" ")
+    page.get_by_role("textbox", name="A date").fill(" ")
     expect(page.get_by_text("Type a date, or press one of the examples.")).to_be_visible()
     assert person.complaints == []
 
