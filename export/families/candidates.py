@@ -7,6 +7,8 @@ replaces what was captured, and is verified as part of the whole graph, against 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 
@@ -45,7 +47,7 @@ def candidate_nodes(image: str, said: str, config: DetectorConfig, outputs: tupl
     half = g.op("Mul", g.op("Exp", g.op("Min", sides, g.constant(LARGEST_LOG))), g.constant(TYPICAL / 2 / STRIDE))  # in cells
     rows, columns = _middles(g, said, config.size)
     together = g.op("Concat", g.op("Add", across, columns), g.op("Add", down, rows), half, logits, axis=1)
-    near: dict[str, list[int]] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [1, 1]}
+    near: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [1, 1]}
     sums = g.op("AveragePool", g.op("Mul", together, weight), count_include_pad=1, **near)
     weights = g.op("Max", g.op("AveragePool", weight, count_include_pad=1, **near), g.constant(LEAST_WEIGHT))
     middle, half, logits = _parts(g, g.op("Div", sums, weights), [2, 2, count], 1)
