@@ -180,7 +180,8 @@ def _print_tuning(tuning: Tuning) -> None:
             words = f"batch {plan.batch}: found while the machine was busy ({plain(plan.busy)}); the next run of this command checks it"
             console.print(Text(words, "yellow"), soft_wrap=True)
         elif plan.unsure:
-            console.print(Text(f"batch {plan.batch}: {plain(plan.unsure)}; the next run of this command adds to it", "dim"), soft_wrap=True)
+            more = "; the next run of this command adds to it" if plan.measured else ""
+            console.print(Text(f"batch {plan.batch}: {plain(plan.unsure)}{more}", "dim"), soft_wrap=True)
     found = "found before, and remembered" if tuning.remembered else f"found in {tuning.seconds:.1f} seconds"
     most = peak_memory()
     held = f"; {human_bytes(most)} of memory at most" if most else ""

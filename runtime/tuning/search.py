@@ -313,7 +313,7 @@ class Search:
         """The candidates that can be chosen: each has run and given the reference's outputs."""
         fit = []
         feeds = self.feeds[: max(1, min(len(self.feeds), int(SLOW / max(self.estimate, 1e-9))))]
-        expected = [dict(reference.runs(feed)) for feed in feeds]
+        expected: list[dict[str, np.ndarray]] = []  # once there is something to compare with it: a run of a large model takes long
         for setting in settings:
             if any(setting == candidate.setting for candidate in self.tried):
                 continue
@@ -322,9 +322,10 @@ class Search:
             if candidate.setting in self.known and self.slower_before(candidate, prior(setting)):
                 candidate.verdict = BEFORE
                 continue
-            if self.left(share) < self.open_seconds + self.estimate:
+            if self.left(share) < self.open_seconds + self.estimate * (1 if expected else 2):
                 candidate.verdict = NO_TIME
                 continue
+            expected = expected or [dict(reference.runs(feed)) for feed in feeds]
             try:
                 candidate.runs = self.pool.runs(setting)
                 if setting.binding == "run_into":  # the first run allocates the buffers, the second uses them

@@ -39,7 +39,7 @@ from onnxferry.runtime.onnx_file.summary import Limits, ModelSummary
 from onnxferry.runtime.tuning import cache
 from onnxferry.runtime.tuning.expected import KEPT, with_measured
 from onnxferry.runtime.tuning.inputs import fixed_sizes, make_feeds
-from onnxferry.runtime.tuning.plan import Measured, Plan, Setting, Tuning, plan_from_json, plan_to_json
+from onnxferry.runtime.tuning.plan import Measured, Plan, Setting, Trial, Tuning, plan_from_json, plan_to_json
 from onnxferry.runtime.tuning.search import Pool, Search
 
 SECONDS = 20.0
@@ -50,6 +50,10 @@ BATCHES = 1, 64
 
 
 MAX_BATCH = 65_536
+
+
+LESS = 0.5
+"""Share of their time alone that rows of a batch may take, at least: a batch that would not fit with it is not run."""
 
 
 LEVELS = ("all", "extended", "basic")
@@ -236,9 +240,10 @@ def _tune(
     known = {} if feeds else kept  # what was measured with other inputs need not be true of these
     missing = [size for size in sizes if again or size not in known or (known[size].unsure and len(known[size].measured) < KEPT)]
     earlier = {size: known[size].measured for size in missing if size in known}
-    measured = _measured(situation, missing, feeds, start + seconds, earlier)
-    not_kept = "asked not to" if not remember else situation.keep(measured, earlier) if measured else ""
-    plans = {size: measured.get(size) or known[size] for size in sizes}
+    measured = _measured(situation, missing, feeds, start + seconds, earlier, known)
+    new = {size: plan for size, plan in measured.items() if plan.measured}  # the others were not run
+    not_kept = "asked not to" if not remember else situation.keep(new, earlier) if new else ""
+    plans = {size: new.get(size) or known.get(size) or measured[size] for size in sizes}
     return situation.tuning(plans, remembered=not missing, not_kept=not_kept, seconds=time.perf_counter() - start)
 
 
@@ -248,8 +253,12 @@ def _measured(
     feeds: Sequence[Mapping[str, np.ndarray]],
     deadline: float,
     earlier: Mapping[int, Sequence[Measured]],
+    known: Mapping[int, Plan],
 ) -> dict[int, Plan]:
-    """A plan for each batch size, each with an equal share of the time left until ``deadline`` (of ``time.perf_counter``)."""
+    """A plan for each batch size, each with an equal share of the time left until ``deadline`` (of ``time.perf_counter``).
+
+    ``known``: plans of other sizes, which say how long a run may take.
+    """
     if not sizes:
         return {}
     contract, summary = situation.model.contract, situation.model.summary
@@ -263,6 +272,12 @@ def _measured(
     try:
         for position, size in enumerate(sizes):
             left = (deadline - time.perf_counter()) / (len(sizes) - position)
+            smaller = [plan.default_seconds * size / batch for batch, plan in {**known, **plans}.items() if batch < size]
+            taken = max(smaller, default=0.0)  # as long, row by row
+            if LESS * taken > left:
+                words = f"it was not run: one run would take about {taken:.3g} s; give more --seconds"
+                plans[size] = Plan(size, default, taken, taken, 1.0, (Trial(default, None, 1.0, "default"),), words)
+                continue
             made = make_feeds(contract, summary.inputs, size, samples=feeds, optional=[spec.name for spec in summary.optional_inputs])
             variants = [variant for variant in situation.variants if size == 1 or not variant.per_row]
             others = _settings(variants, situation.threads, default, list(situation.backends))

@@ -315,6 +315,52 @@ def test_the_time_is_kept(recogniser: Path, certify: Make, monkeypatch: pytest.M
     assert {trial.verdict for trial in plan.trials} == {"chosen", tune_search.NO_TIME}
 
 
+def test_a_batch_that_takes_too_long_is_not_run(
+    recogniser: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now, rows = [0.0], list[int]()
+
+    def slow(candidate: Candidate, feeds: Sequence[Any], warm: bool) -> float:
+        rows.append(len(feeds[0]["image"]))
+        now[0] += 2.0 * (len(feeds) + warm)
+        return 2.0
+
+    monkeypatch.setattr(tune_search, "time_runs", slow)
+    rest_for_nothing(monkeypatch)
+    monkeypatch.setattr(tune_search, "clock", lambda: now[0])
+    tuning = tune(recogniser, [1, 64])
+    assert set(rows) == {1}
+    plan = tuning.plans[64]
+    assert (plan.setting, plan.seconds, plan.measured) == (Setting(threads=2), 128.0, ())
+    assert plan.unsure == "it was not run: one run would take about 128 s; give more --seconds"
+    assert main(["tune", str(recogniser), "--batch", "1", "--batch", "64"]) == 0
+    assert "batch 64: it was not run: one run would take about 128 s; give more --seconds\n" in capsys.readouterr().out
+    assert tune(recogniser, [1]).remembered
+
+
+def test_without_time_the_default_runs_once(recogniser: Path, certify: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large model each run takes long: those that nothing is compared with are not made."""
+    certify(recogniser, "int8")
+    runs = []
+    real = tune_search.Pool.runs
+
+    def counted(pool: tune_search.Pool, setting: Setting) -> tune_search.Runs:
+        found = real(pool, setting)
+
+        def run(feeds: Any) -> Any:
+            runs.append(setting)
+            now[0] += 60
+            return found(feeds)
+
+        return run
+
+    now = [0.0]
+    monkeypatch.setattr(tune_search.Pool, "runs", counted)
+    monkeypatch.setattr(tune_search, "clock", lambda: now[0])
+    tune(recogniser, [1], seconds=30)
+    assert runs == [Setting(threads=2)]
+
+
 def test_what_was_found_is_remembered(recogniser: Path, certify: Make, timings: Timings, cache: Path) -> None:
     certify(recogniser, "int8")
     timings.seconds = by_variant(itself=2e-3)
