@@ -7,6 +7,7 @@ import stat
 import struct
 import sys
 import tokenize
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,6 +77,7 @@ UNREADABLE: tuple[type[Exception], ...] = (
     OverflowError,
     MemoryError,
     struct.error,
+    zipfile.BadZipFile,
     zlib.error,
 )
 """What ``read_npz`` may raise. The caller knows which file it is and what for, and says so in its own error."""
@@ -83,16 +85,11 @@ UNREADABLE: tuple[type[Exception], ...] = (
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz file by name; never unpickles. Raises one of UNREADABLE."""
-    import zipfile  # only here: it takes longer to import than a small model to open
-
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it holds one array without a name")
-        with archive:
-            return {name: archive[name] for name in archive.files}
-    except zipfile.BadZipFile as error:
-        raise ValueError(str(error)) from error
+    archive = np.load(path, allow_pickle=False)
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError("it holds one array without a name")
+    with archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def only_this_user_writes(status: os.stat_result) -> bool:
