@@ -84,18 +84,19 @@ def _reduced(planes: str, sides: str, size: int, channels: int) -> onnx.GraphPro
     new = g.op("Div", up, longest)  # rounded up, as all that follows of whole numbers
     new = g.op("Div", g.op("Add", new, g.constant([GRAIN - 1], "int64")), g.constant([GRAIN], "int64"))
     new = g.op("Mul", new, g.constant([GRAIN], "int64"))
-    scale = g.op("Div", g.cast(longest, "float32"), g.constant([float(size)]))  # float32 (1,): pixels of the image per pixel of the result
+    # In units of 1 / size of the image's pixel all places are whole numbers, which float32 holds exactly.
+    step, whole = g.cast(longest, "float32"), g.constant([float(size)])  # of the result's pixels, and of the image's: float32 (1,)
     shape = g.constant([], "int64")
     matrices = []
     for axis in (0, 1):
         place = g.constant([axis], "int64")
         old, count = (g.op("Reshape", g.op("Gather", lengths, place, axis=0), shape) for lengths in (sides, new))
-        source = g.op("Range", g.constant(0.0), g.cast(old, "float32"), g.constant(1.0))
+        source = g.op("Mul", g.op("Range", g.constant(0.0), g.cast(old, "float32"), g.constant(1.0)), whole)
         target = g.op("Range", g.constant(0.0), g.cast(count, "float32"), g.constant(1.0))
-        low = g.op("Mul", g.op("Unsqueeze", target, g.constant([1], "int64")), scale)  # (new length, 1)
-        after = g.op("Min", g.op("Add", low, scale), g.op("Add", source, g.constant(1.0)))
+        low = g.op("Mul", g.op("Unsqueeze", target, g.constant([1], "int64")), step)  # (new length, 1)
+        after = g.op("Min", g.op("Add", low, step), g.op("Add", source, whole))
         overlap = g.op("Relu", g.op("Sub", after, g.op("Max", low, source)))  # (new length, length)
-        matrices.append(g.op("Div", overlap, scale))
+        matrices.append(g.op("Div", overlap, step))
     down, across = matrices
     return _branch(g, g.op("MatMul", g.op("MatMul", down, planes), g.op("Transpose", across, perm=[1, 0])), channels)
 

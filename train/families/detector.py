@@ -29,7 +29,7 @@ from onnxferry.train.loop.averaged import AveragedLearner, matrices_decayed
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.schedule import updates_per_epoch
 from onnxferry.train.options import check_positive, option
-from onnxferry.train.preprocessing import area_weights, check_images, foreground
+from onnxferry.train.preprocessing import check_images, foreground
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -116,17 +116,21 @@ class Canvas(nn.Module):
         height, width = image.shape[1], image.shape[2]
         longest = torch.sym_max(torch.sym_max(height, width), self.size)  # type: ignore[no-untyped-call]
         one = pixels.new_ones(())
-        scale = torch.maximum(one * height, one * width).div(self.size).clamp(min=1.0)
-        rows = self._weights(height, longest, scale, pixels)
-        columns = self._weights(width, longest, scale, pixels)
-        return torch.matmul(torch.matmul(rows, pixels), columns.transpose(2, 3)), scale
+        longest_side = torch.maximum(one * height, one * width).clamp(min=float(self.size))
+        rows = self._weights(height, longest, longest_side)
+        columns = self._weights(width, longest, longest_side)
+        return torch.matmul(torch.matmul(rows, pixels), columns.transpose(0, 1)), longest_side / self.size
 
-    def _weights(self, length: int, longest: int, scale: Tensor, like: Tensor) -> Tensor:
-        """The resampling of one axis, (1, 1, new length, length). The first pixels of both begin at the same edge."""
+    def _weights(self, length: int, longest: int, longest_side: Tensor) -> Tensor:
+        """The averaging of one axis, (new length, length). The first pixels of both begin at the same edge.
+
+        In units of 1 / ``size`` of the image's pixel all places are whole numbers, which float32 holds exactly.
+        """
         new = ((length * self.size + longest - 1) // longest + GRAIN - 1) // GRAIN * GRAIN
-        pixels = torch.arange(length, dtype=torch.float32, device=like.device)
-        scales = scale[None]
-        return area_weights(new, pixels, scales * new / 2, scales)[:, None]
+        source = torch.arange(length, dtype=torch.float32, device=longest_side.device) * self.size
+        target = (torch.arange(new, dtype=torch.float32, device=longest_side.device) * longest_side)[:, None]
+        overlap = torch.minimum(target + longest_side, source + self.size) - torch.maximum(target, source)
+        return overlap.clamp(min=0.0) / longest_side
 
 
 class Network(nn.Module):
