@@ -268,7 +268,7 @@ def _measured(
         return open_as(setting, file, device=situation.device, providers=situation.providers)
 
     pool = Pool(situation.files, open_engine)
-    plans = {}
+    plans: dict[int, Plan] = {}
     try:
         for position, size in enumerate(sizes):
             left = (deadline - time.perf_counter()) / (len(sizes) - position)
