@@ -46,9 +46,14 @@ def test_a_draw_of_layers() -> None:
             break
         row = checked(case)
         before = recorded[case.layer, case.use]
-        if ORDER.index(row.status) > ORDER.index(before):
+        if _worse(row.status) > _worse(before):
             worse.append(f"{row.layer} {row.use} was {before}, is {row.status}: {row.detail}")
     assert not worse, f"ONNXFERRY_CONFORMANCE_SEED={seed}:\n" + "\n".join(worse)
+
+
+def _worse(status: str) -> int:
+    """How bad a status is. What NaN and infinity give depends on ONNX Runtime's kernels for the CPU; each export says so by itself."""
+    return ORDER.index("right" if status == "noted" else status)
 
 
 def test_every_case_is_recorded_and_none_as_wrong() -> None:
