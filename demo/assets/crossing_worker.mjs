@@ -4,7 +4,7 @@
 import { openArtifact } from "./artifact.mjs";
 import * as ort from "./ort.wasm.min.mjs";
 
-const TIMED = 9; // answers, of which the median is told, as the server does it
+const TIMED = 9; // answers, of which the median is shown, as the server does it
 
 ort.env.logLevel = "error";
 ort.env.wasm.numThreads = 1; // more need a page that is isolated from other origins, which Streamlit's is not

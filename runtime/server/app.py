@@ -151,7 +151,7 @@ class ApplicationFactory:
 
 
 def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
-    """Stops this process, after what it accepted, when the one that started it has ended: nobody else would."""
+    """Stops this process, after what it accepted, when the one that started it has ended, however it ended."""
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -86,17 +86,17 @@ class ServedModel:
 
         def finished(found: dict[str, np.ndarray] | None, error: BaseException | None) -> None:
             self.waiting -= 1
-            done(found, self._told(error) if isinstance(error, InputError) else error)
+            done(found, self._explained(error) if isinstance(error, InputError) else error)
 
         try:
             return self.scheduler.submit(feeds, outputs or self._all_outputs, finished, lone and self.waiting == 1)
         except InputError as error:
             self.waiting -= 1
-            if (told := self._told(error)) is error:
+            if (explained := self._explained(error)) is error:
                 raise
-            raise told from error
+            raise explained from error
 
-    def _told(self, error: InputError) -> InputError | RequestError:
+    def _explained(self, error: InputError) -> InputError | RequestError:
         """The error, or what is said instead where a request before this one is to blame."""
         return opened_again(self.name) if self.broken else error
 

@@ -51,7 +51,7 @@ class Call:
         self._done = done
 
     def finish(self, found: dict[str, np.ndarray] | None, error: BaseException | None = None) -> None:
-        """The answer, which is told once."""
+        """Gives the answer; a second one is ignored."""
         if not self.over:
             self.over = True
             self._done(found, error)

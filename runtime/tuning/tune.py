@@ -240,7 +240,7 @@ def _tune(
     known = {} if feeds else kept  # what was measured with other inputs need not be true of these
     missing = [size for size in sizes if again or size not in known or (known[size].unsure and len(known[size].measured) < KEPT)]
     earlier = {size: known[size].measured for size in missing if size in known}
-    measured = _measured(situation, missing, feeds, start + seconds, earlier, known)
+    measured = _measured(situation, missing, feeds, start + seconds, known)
     new = {size: plan for size, plan in measured.items() if plan.measured}  # the others were not run
     not_kept = "asked not to" if not remember else situation.keep(new, earlier) if new else ""
     plans = {size: new.get(size) or known.get(size) or measured[size] for size in sizes}
@@ -252,12 +252,11 @@ def _measured(
     sizes: Sequence[int],
     feeds: Sequence[Mapping[str, np.ndarray]],
     deadline: float,
-    earlier: Mapping[int, Sequence[Measured]],
     known: Mapping[int, Plan],
 ) -> dict[int, Plan]:
     """A plan for each batch size, each with an equal share of the time left until ``deadline`` (of ``time.perf_counter``).
 
-    ``known``: plans of other sizes, which say how long a run may take.
+    ``known``: earlier plans. Those of these sizes are added to, and those of smaller sizes say how long a run may take.
     """
     if not sizes:
         return {}
@@ -282,7 +281,8 @@ def _measured(
             variants = [variant for variant in situation.variants if size == 1 or not variant.per_row]
             others = _settings(variants, situation.threads, default, list(situation.backends))
             fixed = () if situation.writes_text else fixed_sizes(summary.inputs, made)  # prompts are of any length
-            search = Search(pool, made, left, on_cpu=situation.where == "cpu", earlier=earlier.get(size, ()))
+            earlier = known[size].measured if size in known else ()
+            search = Search(pool, made, left, on_cpu=situation.where == "cpu", earlier=earlier)
             plans[size] = search.plan(size, default, others, LEVELS, fixed)
     finally:
         pool.close()

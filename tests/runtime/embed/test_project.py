@@ -24,7 +24,6 @@ from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.embed.project import LANGUAGES, write_project
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.tasks.loading import load
-from tests.npm import node_modules
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = sorted((ROOT / "runtime" / "zoo").rglob("*.onnx"))
@@ -52,11 +51,6 @@ def digit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("images") / "one.png"
     Image.fromarray(pixels).save(path)
     return path
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return node_modules(tmp_path_factory, "onnxruntime-node@1.30.0", "sharp@0.34.5")
 
 
 def run(*command: str | Path, cwd: Path, fails: bool = False) -> str:
@@ -185,11 +179,6 @@ def test_the_random_numbers_are_numpys(node: Path, tmp_path: Path) -> None:
 
 
 # In the browser
-
-
-@pytest.fixture(scope="module")
-def web(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return node_modules(tmp_path_factory, "onnxruntime-web@1.30.0")
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from onnxferry.runtime.artifact.zoo import zoo_model
 from onnxferry.runtime.embed.project import write_project
 from onnxferry.runtime.files import read_npz
 from onnxferry.runtime.tasks.loading import load
-from tests.npm import node_modules
 
 pytestmark = pytest.mark.network
 
@@ -35,16 +34,6 @@ def number(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("images") / "number.png"
     Image.fromarray(canvas).save(path)
     return path
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return node_modules(tmp_path_factory, "onnxruntime-node@1.30.0", "sharp@0.34.5")
-
-
-@pytest.fixture(scope="module")
-def web(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return node_modules(tmp_path_factory, "onnxruntime-web@1.30.0")
 
 
 def answered(name: str, project: Path, *arguments: str | Path) -> list[str]:

@@ -193,11 +193,11 @@ def test_whenever_calls_are_taken_back_every_place_is_free_in_the_end(engine: En
     async def main() -> None:
         rng = np.random.default_rng(0)
         scheduler = Scheduler(engine, at_once=2, rows=most, in_loop=True)
-        told: list[object] = []
+        given: list[object] = []
 
         async def one(number: int) -> None:
             await asyncio.sleep(0.0002 * float(rng.integers(50)))
-            call = scheduler.submit(rows(1, number), ["y"], lambda found, error: told.append(error if found is None else found["y"][0, 0]))
+            call = scheduler.submit(rows(1, number), ["y"], lambda found, error: given.append(error if found is None else found["y"][0, 0]))
             for _ in range(int(rng.integers(4))):
                 await asyncio.sleep(0)
             if number % 2:
@@ -210,8 +210,8 @@ def test_whenever_calls_are_taken_back_every_place_is_free_in_the_end(engine: En
         await settle()
         while scheduler._tasks:
             await asyncio.sleep(0.001)
-        assert len(told) == 400
-        assert all(isinstance(each, asyncio.CancelledError | np.floating) for each in told)
+        assert len(given) == 400
+        assert all(isinstance(each, asyncio.CancelledError | np.floating) for each in given)
         assert scheduler._free == 2
         assert not scheduler._groups
         assert (await scheduler.run(rows(1, 7), ["y"]))["y"][0, 0] == 14
