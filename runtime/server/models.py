@@ -36,7 +36,7 @@ class ServedModel:
         self.path: Path = find_model(source.source)
         opened = open_to_serve(self.path, options)
         self.model: Model = opened.model
-        self.scheduler, self.gain = opened.scheduler, opened.gain
+        self.scheduler, self.measured = opened.scheduler, opened.measured
         self.engine: Runner = self.model.engine
         self.kind = kind_of(self.model.contract)
         self.inputs = {spec.name: spec for spec in (*self.engine.inputs, *self.engine.optional_inputs) if datatype_of(spec)}
@@ -279,4 +279,4 @@ def opened_again(name: str) -> RequestError:
 def shown(served: ServedModel) -> dict[str, Any]:
     """One line about a model, for the start of the server and the log."""
     about = {"model": served.name, "version": served.version, "kind": served.kind.name, "batch": served.batch}
-    return {**about, "gain": round(served.gain, 2), "threads": served.engine.threads, "runs": served.scheduler.at_once}
+    return {**about, "gain": round(served.measured.gain, 2), "threads": served.engine.threads, "runs": served.scheduler.at_once}

@@ -15,13 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxferry.runtime.artifact.describe import describe
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.merging import Merging
+from onnxferry.runtime.engine.open import identity_of
 from onnxferry.runtime.engine.runner import Runner
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.machine.cpu import available_cpus
 from onnxferry.runtime.sandbox.child import SandboxLimits
-from onnxferry.runtime.server.options import ServeOptions
+from onnxferry.runtime.server.options import Measured, ServeOptions
 from onnxferry.runtime.server.scheduling import Scheduler
 from onnxferry.runtime.tasks.loading import load
 from onnxferry.runtime.tasks.model import Model
@@ -65,31 +67,35 @@ Feeds = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Opened:
-    """An open model, and how its requests are run. ``gain``: of a row in a batch over one alone; 0 where it was not measured."""
+    """An open model, how its requests are run, and what that was chosen by."""
 
     model: Model
     scheduler: Scheduler
-    gain: float = 0.0
+    measured: Measured
 
 
 def open_to_serve(path: Path, options: ServeOptions) -> Opened:
     """Opens a model as the options say, and measures what they leave open. Raises what opening it raises, and InputError for ``--batch``
     with a number where requests cannot be merged.
     """
-    model = _opened(path, options)
+    identity = identity_of(describe(path)) if options.measured else None
+    known = options.measured.get(identity) if identity is not None else None
+    model = _opened(path, options, known)
     try:
-        return _scheduled(path, model, options)
+        if known is None:
+            model, known = _measured(path, model, options)
+        return Opened(model, _scheduler(model.engine, known, options), known)
     except BaseException:
         model.close()
         raise
 
 
-def _opened(path: Path, options: ServeOptions) -> Model:
+def _opened(path: Path, options: ServeOptions, known: Measured | None) -> Model:
     if options.isolated:
         return load(path, isolated=SandboxLimits(seconds=max(_LEAST_SECONDS, options.timeout)), threads=options.threads)
     threads = options.threads
-    if threads is None and options.workers > 1 and not options.tune:
-        threads = _cpus(options)
+    if threads is None and not options.tune:
+        threads = known.threads if known is not None else _cpus(options) if options.workers > 1 else None
     return load(path, device=options.device, threads=threads, tune=options.tune)
 
 
@@ -98,25 +104,25 @@ def _cpus(options: ServeOptions) -> int:
     return max(1, available_cpus() // options.workers)
 
 
-def _scheduled(path: Path, model: Model, options: ServeOptions) -> Opened:
-    cpus = _cpus(options)
-    speed = _Speed.of(model.engine) if options.batch == "auto" or _chooses_threads(model.engine, options) else None
-    if speed is not None and _chooses_threads(model.engine, options):
-        model, speed = _best_threads(path, model, speed, options)
-    engine = model.engine
+def _scheduler(engine: Runner, known: Measured, options: ServeOptions) -> Scheduler:
     in_loop = not options.isolated and engine.device == "cpu"  # a child process, or a GPU that fails, may keep a run waiting
-    at_once = max(1, cpus // engine.threads) if in_loop else 1
+    at_once = max(1, _cpus(options) // engine.threads) if in_loop else 1
     if options.batch == "auto":
-        if speed is None:
-            return Opened(model, Scheduler(engine, at_once, in_loop=in_loop))
-        patience = options.max_wait if speed.rows > 1 and speed.gain >= PATIENT_GAIN else 0.0
-        return Opened(model, Scheduler(engine, at_once, speed.rows, patience, in_loop), speed.gain)
+        patience = options.max_wait if known.rows > 1 and known.gain >= PATIENT_GAIN else 0.0
+        return Scheduler(engine, at_once, known.rows, patience, in_loop)
     rows = 1 if options.batch == "off" else int(options.batch)
-    return Opened(model, Scheduler(engine, at_once, rows, options.max_wait, in_loop))
+    return Scheduler(engine, at_once, rows, options.max_wait, in_loop)
 
 
-def _chooses_threads(engine: Runner, options: ServeOptions) -> bool:
-    return options.threads is None and not options.isolated and not options.tune and engine.device == "cpu" and engine.threads > 1
+def _measured(path: Path, model: Model, options: ServeOptions) -> tuple[Model, Measured]:
+    """The model, opened again where another number of threads is better, and what was found."""
+    plain = not options.isolated and not options.tune and model.engine.device == "cpu"
+    choose = plain and options.threads is None and model.engine.threads > 1
+    speed = _Speed.of(model.engine) if choose or options.batch == "auto" else None
+    if speed is not None and choose:
+        model, speed = _best_threads(path, model, speed, options)
+    threads = model.engine.threads
+    return model, Measured(threads) if speed is None else Measured(threads, speed.rows, speed.gain)
 
 
 def _best_threads(path: Path, model: Model, speed: _Speed, options: ServeOptions) -> tuple[Model, _Speed]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from onnxferry.runtime.engine.open import Identity
 from onnxferry.runtime.errors import InputError
 
 MIB = 2**20
@@ -21,6 +23,15 @@ class ModelSource:
     name: str
     source: str
     version: str = "1"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How a model is best served on this machine. ``gain``: of a row in a batch over one alone; 0 where it was not measured."""
+
+    threads: int
+    rows: int = 1  # that share a run at most
+    gain: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,7 @@ class ServeOptions:
     certificate: str = ""
     key: str = ""
     environment_token: str = field(default="", repr=False)
+    measured: Mapping[Identity, Measured] = field(default_factory=dict, repr=False)  # what need not be measured again, by file
 
     @property
     def loopback(self) -> bool:

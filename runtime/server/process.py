@@ -12,9 +12,10 @@ import ssl
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from onnxferry.runtime.artifact.describe import describe
 from onnxferry.runtime.artifact.zoo import find_model
 from onnxferry.runtime.engine.open import Identity, identity_of, runs_on, write_copy
 from onnxferry.runtime.errors import InputError, MissingExtraError, OnnxFerryError
-from onnxferry.runtime.server.options import ServeOptions
+from onnxferry.runtime.server.opening import open_to_serve
+from onnxferry.runtime.server.options import Measured, ServeOptions
 
 _ASK_EVERY = 10.0
 """Seconds after which the worker processes are asked whether they hang."""
@@ -48,7 +50,8 @@ def serve(options: ServeOptions, started: Callable[[str, Any], None] | None = No
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
             for source in options.models:  # an error is one line here, and no worker has to fail for it
                 describe(find_model(source.source))
-            factory = ApplicationFactory(options, shared_copies(options, Path(folder)))
+            shared, measured = prepared(options, Path(folder))
+            factory = ApplicationFactory(replace(options, measured=measured), shared)
             config = _configuration(factory, options, listener, factory=True)
             if started is not None:
                 started(url, options.models)
@@ -115,25 +118,34 @@ def _configuration(application: Any, options: ServeOptions, listener: socket.soc
     )
 
 
-def shared_copies(options: ServeOptions, folder: Path) -> dict[Identity, str]:
-    """Copies of the models' files, in folders of ``folder``, whose weights the workers map: made once, in a process that ends."""
+def prepared(options: ServeOptions, folder: Path) -> tuple[dict[Identity, str], dict[Identity, Measured]]:
+    """What all worker processes need and one can make, in a process that ends.
+
+    Copies of the models' files, in folders of ``folder``, whose weights the workers map; and what is measured of the models: a worker that
+    takes another one's place is there sooner, and measures nothing while the others carry its load.
+    """
     if options.isolated or options.tune or runs_on(options.device, None) != "cpu":
-        return {}
+        return {}, {}
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_write_copies, [find_model(source.source) for source in options.models], folder).result()
+        return pool.submit(_prepare, options, folder).result()
 
 
-def _write_copies(paths: Sequence[Path], folder: Path) -> dict[Identity, str]:
+def _prepare(options: ServeOptions, folder: Path) -> tuple[dict[Identity, str], dict[Identity, Measured]]:
     written: dict[Identity, str] = {}
-    for number, path in enumerate(paths):
+    measured: dict[Identity, Measured] = {}
+    for number, path in enumerate(find_model(source.source) for source in options.models):
         model = describe(path)
         place = folder / f"copy-{number}"
         place.mkdir()
         identity = identity_of(model)
-        if identity is not None:
-            with contextlib.suppress(OnnxFerryError):  # no room for it, or a graph that cannot be written: each worker has its own weights
-                written[identity] = write_copy(model, place)
-    return written
+        if identity is None:
+            continue
+        with contextlib.suppress(OnnxFerryError):  # no room for it, or a graph that cannot be written: each worker has its own weights
+            written[identity] = write_copy(model, place)
+        opened = open_to_serve(path, options)
+        opened.model.close()
+        measured[identity] = opened.measured
+    return written, measured
 
 
 def _workers(config: Any, listeners: list[socket.socket], drain: float) -> Any:

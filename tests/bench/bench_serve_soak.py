@@ -92,7 +92,8 @@ class Soak:
                 writer.close()
             if head.startswith((b"HTTP/1.1 429", b"HTTP/1.1 503")):
                 self.counts["refused"] += 1
-                await asyncio.sleep(0.2)
+                after = next((float(line[13:]) for line in head.lower().split(b"\r\n") if line.startswith(b"retry-after: ")), 0.2)
+                await asyncio.sleep(after * self.rng.uniform(1, 1.5))
                 continue
             self.waits.append(time.monotonic() - begun)
             right = head.startswith(b"HTTP/1.1 200") and self.is_right(number, json.loads(body))

@@ -24,7 +24,7 @@ from onnxferry.runtime.kinds import DETECTOR_FAMILY
 from onnxferry.train.data.detection import DetectionSplits, batch_size_of_images
 from onnxferry.train.data.scenes import Scene
 from onnxferry.train.families.cnn import Block, start_convolutions
-from onnxferry.train.families.detector_boxes import box_loss, heat_loss, non_maximum_suppression, targets
+from onnxferry.train.families.detector_boxes import box_loss, choice_loss, heat_loss, non_maximum_suppression, targets
 from onnxferry.train.loop.averaged import AveragedLearner, matrices_decayed
 from onnxferry.train.loop.checkpoint import Checkpoint, config_from
 from onnxferry.train.loop.schedule import updates_per_epoch
@@ -91,6 +91,7 @@ class DetectorOptions:
     learning_rate: float = option(3e-3, "highest learning rate of the cycle", min=0.0)
     weight_decay: float = 0.02
     box_weight: float = option(2.0, "weight of the boxes' loss beside the classes'", min=0.0)
+    choice_weight: float = option(0.0, "weight of the loss of one class against the others, where an object is", min=0.0)
     side: int = option(160, "pixels: training images have about as many as a square of this side", min=32, max=1280)
     average: float = 0.999  # decay of the moving average, per step
 
@@ -305,9 +306,11 @@ class DetectorLearner(AveragedLearner):
         logits, found = self.network(seen)
         logits, found = logits.float(), found.float()
         height, width = logits.shape[2:]
-        heat, wanted, weight = targets(boxes / scale, labels, len(self.config.labels), height, width, STRIDE)
+        heat, wanted, label, weight = targets(boxes / scale, labels, len(self.config.labels), height, width, STRIDE)
         classes, places = heat_loss(logits, heat), box_loss(found, wanted, weight)
         loss = classes + self.options.box_weight * places
+        if self.options.choice_weight:
+            loss = loss + self.options.choice_weight * choice_loss(logits, label, weight)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.fabric.clip_gradients(self.network, self.optimizer, max_norm=10.0)

@@ -14,13 +14,13 @@ BOX_ABOVE = 0.3
 """Cells where the bell is higher learn the box too."""
 
 
-def targets(boxes: Tensor, labels: Tensor, classes: int, height: int, width: int, stride: int) -> tuple[Tensor, Tensor, Tensor]:
+def targets(boxes: Tensor, labels: Tensor, classes: int, height: int, width: int, stride: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What a map of ``height`` × ``width`` cells of ``stride`` pixels should say.
 
     ``boxes``: float32 (batch, objects, 4), left, top, right, bottom in pixels. ``labels``: int64 (batch, objects), -1 where there is none.
     Returns the heat of each class, float32 (batch, classes, height, width), 1 in the cell that holds a box's middle and a bell around it
-    (Zhou, Wang and Krähenbühl 2019, "Objects as points", arXiv 1904.07850); the box of each cell, (batch, 4, height, width); and how much
-    the cell should learn it, 0 to 1, (batch, height, width).
+    (Zhou, Wang and Krähenbühl 2019, "Objects as points", arXiv 1904.07850); the box of each cell, (batch, 4, height, width); its label,
+    int64 (batch, height, width); and how much the cell should learn both, 0 to 1, (batch, height, width).
     """
     rows = torch.arange(height, device=boxes.device)
     columns = torch.arange(width, device=boxes.device)
@@ -38,7 +38,8 @@ def targets(boxes: Tensor, labels: Tensor, classes: int, height: int, width: int
     weight, nearest = bell.max(dim=1)  # (batch, height, width)
     at = nearest.flatten(1)[..., None].expand(-1, -1, 4)
     chosen = boxes.gather(1, at).transpose(1, 2).reshape(len(boxes), 4, height, width)
-    return heat[:, :classes], chosen, weight * (weight > BOX_ABOVE)
+    label = labels.gather(1, nearest.flatten(1)).reshape_as(nearest)
+    return heat[:, :classes], chosen, label, weight * (weight > BOX_ABOVE)
 
 
 def _bell(cells: Tensor, middle: Tensor, side: Tensor, stride: int) -> Tensor:
@@ -65,6 +66,15 @@ def box_loss(found: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
     around = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(dim=1)
     giou = shared / whole.clamp(min=1e-6) - (around - whole) / around.clamp(min=1e-6)
     return ((1 - giou) * weight[there]).sum() / weight.sum().clamp(min=1)
+
+
+def choice_loss(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    """The cross-entropy of one class against the others, the mean by ``weight``: the focal loss asks of each class for itself, and cares
+    little for one that is nearly as likely as the right one. Logits (batch, classes, height, width), the others (batch, height, width).
+    """
+    there = weight > 0
+    each = F.cross_entropy(logits.movedim(1, -1)[there], label[there], reduction="none")
+    return (each * weight[there]).sum() / weight.sum().clamp(min=1)
 
 
 def non_maximum_suppression(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float, most: int) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from onnxferry.runtime.server.errors import RETRY_AFTER
 from onnxferry.runtime.server.http.direct import TARGET, DirectInfer
 from onnxferry.runtime.server.http.gate import Gate
 from onnxferry.runtime.server.observe import tracing
@@ -22,6 +23,51 @@ _LEAST_READ = 16 * 1024
 """Bytes of an answer that a client must take in ``header_timeout`` seconds."""
 
 
+_LINGER = 2.0
+"""Seconds in which what a client still sends is read and thrown away, after an answer that ends the connection."""
+
+
+_MOST_LINGERING = 256
+"""Connections that do so at a time."""
+
+
+class LingeringTransport:
+    """A connection whose ``close`` lets the client read the answer first.
+
+    Closing a socket that holds unread bytes, the rest of a request that is refused, resets the connection, and the reset may overtake the
+    answer (RFC 9112, 9.6). So only the sending half is closed; the client closes the other one, or it is closed after some time.
+    """
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop, lingering: set[Any]) -> None:
+        self._transport, self._loop, self._lingering = transport, loop, lingering
+        self._closing = False
+        self.write = transport.write  # for every answer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return self._closing or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self.is_closing():
+            return
+        if not self._transport.can_write_eof() or len(self._lingering) >= _MOST_LINGERING:  # TLS waits for the client by itself
+            self.close_now()
+            return
+        self._closing = True
+        self._lingering.add(self)
+        self._transport.resume_reading()
+        self._transport.write_eof()
+        self._loop.call_later(_LINGER, self.close_now)
+
+    def close_now(self) -> None:
+        """Also where it lingers."""
+        self._closing = True
+        self._lingering.discard(self)
+        self._transport.close()
+
+
 class BoundedConfig(Config):
     """uvicorn's configuration with the bounds of a connection beside it, for every worker process."""
 
@@ -30,6 +76,7 @@ class BoundedConfig(Config):
         super().__init__(*arguments, **settings)
         self.bounds = bounds
         self.latest: Any = None  # the connection that a request came by last
+        self.lingering: set[Any] = set()  # connections that have been answered, and that the client has not closed yet
         self.gate: Gate | None = None  # where infer requests are answered by the connection itself
 
     def load(self) -> None:
@@ -46,7 +93,7 @@ class BoundedProtocol(HttpToolsProtocol):
     config: BoundedConfig
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(LingeringTransport(transport, self.loop, self.config.lingering))  # type: ignore[arg-type]
         self._head: int | None = 0  # bytes of the headers that have been read of a head; None: no head is being read
         self._raw = self._counted = 0
         self.url = b""
@@ -62,6 +109,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._done_waiting()
         self._has_read()
+        self.transport.close_now()  # type: ignore[attr-defined]
         super().connection_lost(exc)
         for callback in list(self.lost):
             callback()
@@ -181,7 +229,16 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head is not None and (self._raw or self._head_bytes()):
             self._refuse(408, "Request Timeout", "the request's head did not come in time")
         else:
-            self.transport.close()
+            self.transport.close_now()  # type: ignore[attr-defined]
+
+    def shutdown(self) -> None:
+        """The server stops: a connection without a request is closed, another one after its answer."""
+        if self.transport.is_closing():  # it ends by itself
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close_now()  # type: ignore[attr-defined]
+        else:
+            super().shutdown()
 
     def _refuse_head(self) -> None:
         self._refuse(431, "Request Header Fields Too Large", f"the request's head is beyond {self.config.bounds.header_bytes} bytes")
@@ -189,7 +246,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, words: str, message: str) -> None:
         self._done_waiting()
         body = b'{"error": "%s"}' % message.encode()
-        head = f"HTTP/1.1 {status} {words}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        head = f"HTTP/1.1 {status} {words}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
+        head += f"retry-after: {RETRY_AFTER:.0f}\r\n\r\n" if status == 503 else "\r\n"
         if not self.transport.is_closing():
             self.transport.write(head.encode() + body)
             self.transport.close()

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from onnxferry.runtime.artifact.describe import describe
+from onnxferry.runtime.artifact.zoo import find_model
+from onnxferry.runtime.engine.open import identity_of
 from onnxferry.runtime.server import opening
-from onnxferry.runtime.server.opening import PATIENT_GAIN, _Speed
+from onnxferry.runtime.server.opening import PATIENT_GAIN, _Speed, open_to_serve
+from onnxferry.runtime.server.options import Measured, ServeOptions, model_source
+from onnxferry.runtime.server.process import prepared
 
 MS = 0.001
 
@@ -38,3 +45,32 @@ def test_the_smallest_batch_whose_rows_cost_next_to_least(monkeypatch: pytest.Mo
 def test_what_beginning_a_run_takes_is_no_reason_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     assert speed(monkeypatch, {1: 0.02 * MS, 8: 0.16 * MS}).gain == pytest.approx(1.0)
     assert speed(monkeypatch, {1: 1.0 * MS, 8: 2.0 * MS}).gain >= PATIENT_GAIN
+
+
+def test_what_was_measured_is_not_measured_again_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "digits.onnx"
+    shutil.copy(find_model("digits"), path)
+    identity = identity_of(describe(path))
+    assert identity is not None
+    asked: list[Any] = []
+    monkeypatch.setattr(_Speed, "of", lambda engine: asked.append(engine))
+    options = ServeOptions((model_source(str(path)),), device="cpu", measured={identity: Measured(threads=1, rows=16, gain=3.0)})
+    opened = open_to_serve(path, options)
+    opened.model.close()
+    assert not asked
+    assert (opened.model.engine.threads, opened.scheduler.rows, opened.scheduler.max_wait) == (1, 16, options.max_wait)
+    path.write_bytes(path.read_bytes())  # another time of writing
+    opened = open_to_serve(path, options)
+    opened.model.close()
+    assert len(asked) == 1
+    assert opened.scheduler.rows == 1
+
+
+def test_the_workers_get_what_was_measured_and_copies_to_map(tmp_path: Path) -> None:
+    options = ServeOptions((model_source("digits"),), device="cpu", workers=2)
+    copies, measured = prepared(options, tmp_path)
+    assert len(copies) == len(measured) == 1
+    (found,) = measured.values()
+    assert found.threads >= 1
+    assert found.gain > 0
+    assert prepared(ServeOptions((model_source("digits"),), device="cpu", workers=2, isolated=True), tmp_path) == ({}, {})

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from uvicorn.server import ServerState
 
+from onnxferry.runtime.server.http import connections
 from onnxferry.runtime.server.http.connections import BoundedConfig
 from onnxferry.runtime.server.options import ServeOptions, model_source
 
@@ -111,5 +112,56 @@ def test_a_client_that_never_reads_is_cut_off_and_one_that_reads_slowly_is_not()
                 while piece := await never[0].read(2**20):
                     got += len(piece)
             assert got < size
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "answer", "bounds"),
+    [
+        (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 900000\r\n\r\n" + bytes(900_000), b"HTTP/1.1 503 ", {"max_connections": 0}),
+        (b"GET / HTTP/1.1\r\nx: " + b"a" * 900_000 + b"\r\n\r\n", b"HTTP/1.1 431 ", {"header_bytes": 1000}),
+        (b"GET\r\n\r\n" + bytes(900_000), b"HTTP/1.1 400 ", {}),
+        (b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 900000\r\n\r\n" + bytes(900_000), b"HTTP/1.1 200 ", {}),
+    ],
+)
+def test_an_answer_that_ends_the_connection_can_be_read_whole(request_bytes: bytes, answer: bytes, bounds: dict[str, int]) -> None:
+    """Also where the request comes after it: closing at once would reset the connection, and the client might see that alone."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:  # does not read the body
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def main() -> None:
+        async with listening(app, **bounds) as port:
+            for _ in range(20):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                for start in range(0, len(request_bytes), 100_000):
+                    writer.write(request_bytes[start : start + 100_000])
+                    await asyncio.sleep(0)
+                async with asyncio.timeout(20):
+                    await writer.drain()
+                    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+                assert head.startswith(answer)
+                assert b"content-length: %d\r\n" % len(body) in head.lower() + b"\r\n"
+                assert (b"retry-after: 1" in head) == (answer == b"HTTP/1.1 503 ")
+                writer.close()
+
+    asyncio.run(main())
+
+
+def test_a_refused_client_that_goes_on_sending_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_LINGER", 0.3)
+
+    async def main() -> None:
+        async with listening(None, max_connections=0) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            assert b" 503 " in await reader.read()
+            async with asyncio.timeout(20):
+                with suppress(ConnectionError):
+                    while True:
+                        writer.write(bytes(1000))
+                        await writer.drain()
+                        await asyncio.sleep(0.05)
 
     asyncio.run(main())
