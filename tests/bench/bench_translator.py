@@ -28,7 +28,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,9 @@ class Cell(nn.Module):
         config, width = network.config, network.config.decoder
         of_byte, of_context = network.cell.weight_ih.split([config.embedding, 2 * config.encoder], dim=1)
         to_state, to_context, to_byte = network.head.weight.split([width, 2 * config.encoder, config.embedding], dim=1)
-        table = network.written.weight @ torch.cat([of_byte, to_byte]).T + torch.cat([network.cell.bias_ih, network.head.bias])
+        table = network.written.weight[list(config.writable)] @ torch.cat([of_byte, to_byte]).T + torch.cat(
+            [network.cell.bias_ih, network.head.bias]
+        )
         made = {
             "of_state": torch.cat([network.cell.weight_hh, network.query.weight]),
             "state_bias": torch.cat([network.cell.bias_hh, torch.zeros(config.attention)]),
@@ -105,16 +107,16 @@ def with_network(encode: Any, step: Any, network: Seq2Seq, most: int) -> Transla
             state, byte, written = encoded.state, torch.zeros(1, dtype=torch.int64), []
             for _ in range(most):
                 output, state, _ = step(byte, state, encoded)
-                byte = network.head(output).argmax(dim=1)
-                if not (number := int(byte)):
+                if not (number := network.config.writable[int(network.head(output).argmax(dim=1))]):
                     break
                 written.append(number)
+                byte = torch.tensor([number])
         return bytes(written)
 
     return translate
 
 
-def with_cells(reading: Any, cell: Any, most: int) -> Translate:
+def with_cells(reading: Any, cell: Any, most: int, writable: Sequence[int]) -> Translate:
     def translate(text: bytes) -> bytes:
         with torch.inference_mode():
             values, keys, state = reading(torch.frombuffer(bytearray(text + b"\0"), dtype=torch.uint8).long()[None])
@@ -123,7 +125,7 @@ def with_cells(reading: Any, cell: Any, most: int) -> Translate:
                 byte, state = cell(byte, state, values, keys)
                 if not (number := int(byte)):
                     break
-                written.append(number)
+                written.append(writable[number])
         return bytes(written)
 
     return translate
@@ -139,12 +141,13 @@ def ways(network: Seq2Seq, most: int) -> dict[str, Translate]:
             torch.jit.freeze(torch.jit.trace(reading, (example,))),
             torch.jit.freeze(torch.jit.trace(cell, (example[0, :1], state, values, keys))),
         ]
+    writable = network.config.writable
     return {
         "network": with_network(network.encode, network.step, network, most),
         "compiled network": with_network(network.encode, torch.compile(network.step, dynamic=True), network, most),
-        "cells": with_cells(reading, cell, most),
-        "compiled cells": with_cells(reading, torch.compile(cell, dynamic=True), most),
-        "traced cells": with_cells(*traced, most),
+        "cells": with_cells(reading, cell, most, writable),
+        "compiled cells": with_cells(reading, torch.compile(cell, dynamic=True), most, writable),
+        "traced cells": with_cells(*traced, most, writable),
     }
 
 

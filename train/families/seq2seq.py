@@ -6,7 +6,8 @@ backward encoder's last state and looks at the encoder's outputs through additiv
 are the attention.
 
 A text is its UTF-8 bytes and a 0 after them, which is also what ends a translation: so a text without bytes is still something to attend
-to. Padding is never read: the backward direction starts at a text's own end, and beyond it attention has no weight.
+to. Padding is never read: the backward direction starts at a text's own end, and beyond it attention has no weight. Only bytes that the
+translations of the training pairs hold are ever written: no time goes into the likelihood of the others.
 
 It is trained on the true bytes before (teacher forcing, Williams and Zipser 1989) with cross-entropy, AdamW, clipped gradients, a one-cycle
 learning rate and a moving average of the weights, which is what is validated and deployed; see ``rnn`` for the papers.
@@ -70,6 +71,7 @@ class Seq2SeqConfig:
     attention: int = option(96, "numbers that state and text are compared in", min=2, max=4096)
     half: bool = option(True, "round the deployed weights to float16: half the file size, and no loss at export")
     max_bytes: int = 64  # of a translation, where its caller says nothing
+    alphabet: tuple[int, ...] = ()  # the bytes that are written, rising from the 0 that ends a translation; (): all
 
     def __post_init__(self) -> None:
         for name in ("embedding", "encoder", "decoder", "attention"):
@@ -77,6 +79,13 @@ class Seq2SeqConfig:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 1 <= self.max_bytes <= LONGEST:
             raise InputError(f"max_bytes must be 1 … {LONGEST}, got {self.max_bytes}")
+        if self.alphabet and (self.alphabet != tuple(sorted(set(self.alphabet))) or self.alphabet[0] != END or self.alphabet[-1] > 255):
+            raise InputError(f"alphabet must hold bytes, rising from {END}, got {self.alphabet}")
+
+    @property
+    def writable(self) -> tuple[int, ...]:
+        """The byte that each logit is of."""
+        return self.alphabet or tuple(range(VOCABULARY))
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,10 @@ class Encoded:
 
 
 class Seq2Seq(nn.Module):
-    """Texts uint8 (batch, length), their lengths int64 (batch,), true bytes before int64 (batch, steps) → logits (batch, steps, 256)."""
+    """Texts uint8 (batch, length), their lengths int64 (batch,), true bytes before int64 (batch, steps) → logits (batch, steps, n).
+
+    ``n``: bytes that are written, ``config.writable``.
+    """
 
     def __init__(self, config: Seq2SeqConfig, dropout: float = 0.0) -> None:
         super().__init__()
@@ -131,7 +143,7 @@ class Seq2Seq(nn.Module):
         self.energy = nn.Parameter(torch.empty(config.attention).uniform_(-1, 1) * config.attention**-0.5)
         self.written = nn.Embedding(VOCABULARY, config.embedding)
         self.cell = nn.GRUCell(config.embedding + both, config.decoder)
-        self.head = nn.Linear(config.decoder + both + config.embedding, VOCABULARY)
+        self.head = nn.Linear(config.decoder + both + config.embedding, len(config.writable))
         if not self.energy.is_meta:  # else its weights come from a checkpoint, and this would import half of torch
             self._start()
 
@@ -209,6 +221,7 @@ def padded(texts: Sequence[bytes]) -> tuple[Tensor, Tensor]:
 def translate(network: Seq2Seq, texts: Sequence[bytes], max_bytes: int | None = None, batch: int = 256) -> list[bytes]:
     """The likeliest byte at each step (greedy), up to the 0 or ``max_bytes`` of them."""
     device = network.energy.device
+    writable = torch.tensor(network.config.writable, device=device)
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     written: dict[int, bytes] = {}
     for start in range(0, len(order), batch):
@@ -220,7 +233,7 @@ def translate(network: Seq2Seq, texts: Sequence[bytes], max_bytes: int | None = 
         steps = []
         for _ in range(max_bytes or network.config.max_bytes):
             output, state, _ = network.step(byte, state, encoded)
-            byte = network.head(output).argmax(dim=1) * alive
+            byte = writable[network.head(output).argmax(dim=1)] * alive
             alive = byte.sign()
             if not bool(alive.any()):
                 break
@@ -242,7 +255,8 @@ class Seq2SeqLearner(AveragedLearner):
     def __init__(self, data: PairSplits, config: Seq2SeqConfig, options: Seq2SeqOptions, *, seed: int = 0) -> None:
         super().__init__(epochs=options.epochs, seed=seed)
         self.data = data
-        self.config = dataclasses.replace(config, max_bytes=min(LONGEST, ROOM * data.longest + 1))
+        alphabet = (END, *sorted(set().union(*(target for _, target in data.train))))
+        self.config = dataclasses.replace(config, max_bytes=min(LONGEST, ROOM * data.longest + 1), alphabet=alphabet)
         self.options = options
 
     def setup(self, fabric: Fabric, total_steps: int) -> None:
@@ -274,7 +288,7 @@ class Seq2SeqLearner(AveragedLearner):
     def step(self, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
         text, lengths, before, wanted = batch
         logits = self.network(text, lengths, before)
-        loss = F.cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), ignore_index=-1)
+        loss = F.cross_entropy(logits.float().flatten(0, 1), places_of(self.config, wanted).flatten(), ignore_index=-1)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.fabric.clip_gradients(self.network, self.optimizer, max_norm=self.options.clip, error_if_nonfinite=False)
@@ -350,13 +364,22 @@ def teaching(pairs: Sequence[Pair]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return text, lengths, before, wanted.masked_fill(torch.arange(wanted.shape[1])[None] > target_lengths[:, None], -1)
 
 
+def places_of(config: Seq2SeqConfig, bytes_: Tensor) -> Tensor:
+    """The logit of each byte int64; -1 stays -1, and so is a byte that is never written."""
+    places = torch.full((VOCABULARY + 1,), -1, device=bytes_.device)
+    places[list(config.writable)] = torch.arange(len(config.writable), device=bytes_.device)
+    return places[bytes_]
+
+
 @torch.inference_mode()
 def mean_loss(network: Seq2Seq, pairs: Sequence[Pair], batch: int = 256) -> float:
-    """Mean negative log-likelihood of the targets' bytes and their end, given the true bytes before: nats a byte."""
+    """Mean negative log-likelihood of the targets' bytes and their end, given the true bytes before: nats a byte. Bytes that no
+    translation of the training pairs holds do not count.
+    """
     device, total, count = network.energy.device, 0.0, 0
     for start in range(0, len(pairs), batch):
         text, lengths, before, wanted = (part.to(device) for part in teaching(pairs[start : start + batch]))
-        logits = network(text, lengths, before)
+        logits, wanted = network(text, lengths, before), places_of(network.config, wanted)
         total += float(F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=-1, reduction="sum"))
         count += int((wanted >= 0).sum())
     return total / count

@@ -1,13 +1,15 @@
 """A translator as one graph: reads texts, then writes a translation of each, byte by byte, by greedy or beam search.
 
-Built node by node, as the text generator's is. There are two loops, of which one makes no step: greedy search needs no order of
-beams, and takes half the operators. Its loop is in the outer graph itself, because ONNX Runtime lays out weights for its kernels
-beforehand only where they are one subgraph away; that of the beams is in a branch, so that it costs nothing where there is one beam.
+Built node by node, as the text generator's is. Inside, a byte is its place among those that are written. There are two loops, of which
+one makes no step: greedy search needs no order of beams, and takes half the operators. Its loop is in the outer graph itself, because
+ONNX Runtime lays out weights for its kernels beforehand only where they are one subgraph away; that of the beams is in a branch, so that
+it costs nothing where there is one beam.
 
 Inputs ("= …": optional, with that default)
     text              uint8    (batch, length)         UTF-8; the length may be 0
     text_length       int64    (batch,)          = -1  bytes of each row that count, from its start; -1: all
-    beam              int64    ()                = 1   translations that are followed at once, 1 … 256; 1: greedy search
+    beam              int64    ()                = 1   translations that are followed at once, 1: greedy search; at most as many as there
+                                                       are bytes that the network writes, its training's, and the 0
     max_bytes         int64    ()                      of a translation; by default what the training data needs
     length_penalty    float32  ()                = 1   beams are ordered by their log-probability / length ** this (Wu et al. 2016)
 Outputs, the best beam first; steps is the length of the longest translation and 1, for the 0 that ends it, or max_bytes
@@ -27,18 +29,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.export.families.nodes import Nodes
 from onnxferry.export.graphs.nodes import OPSET, ir_version
-from onnxferry.train.families.seq2seq import END, NO_WEIGHT, VOCABULARY, Seq2Seq, Seq2SeqConfig
-
-START = VOCABULARY
-"""What stands for the byte before the first one: a row of the table. The network's own is END, whose row is a finished translation's."""
-
+from onnxferry.train.families.seq2seq import END, NO_WEIGHT, Seq2Seq, Seq2SeqConfig
 
 CERTAIN = 1e30
 """Logit of END after END, so that a finished translation goes on with zeros, at no cost."""
-
-
-MAX_BEAM = VOCABULARY
-"""More beams than there are bytes would begin with ones that hold nothing."""
 
 
 IMPOSSIBLE = -1e30
@@ -67,7 +61,10 @@ def translator_graph(network: Seq2Seq) -> onnx.ModelProto:
     beams = _beam_search(config)
     chosen = ["chosen_bytes", "chosen_attention"]
     outer.add("If", "is_greedy", to=[chosen[0], "log_probability", chosen[1]], then_branch=greedy, else_branch=beams)
-    outer.cast(chosen[0], UINT8, to="bytes")
+    if config.alphabet:
+        outer.add("Gather", outer.constant("alphabet", config.alphabet, np.uint8), chosen[0], to="bytes")
+    else:
+        outer.cast(chosen[0], UINT8, to="bytes")
     writing = outer.add("Unsqueeze", _writing(outer, chosen[0], axis=2), "axis_3")
     outer.add("Where", writing, chosen[1], "none", to="attention")
 
@@ -97,16 +94,22 @@ def translator_graph(network: Seq2Seq) -> onnx.ModelProto:
     return model
 
 
+def start_row(config: Seq2SeqConfig) -> int:
+    """What stands for the byte before the first one: a row of the table. The network's own is END, whose row a finished translation has."""
+    return len(config.writable)
+
+
 def _constants(outer: Nodes, config: Seq2SeqConfig) -> None:
     for axis in (0, 1, 2, 3):
         outer.constant(f"axis_{axis}", [axis])
     outer.constant("zero", 0)
     outer.constant("unit", 1)
-    outer.constant("most_beams", MAX_BEAM)
+    count = len(config.writable)
+    outer.constant("most_beams", count)
     outer.constant("minus_one", [-1])
-    outer.constant("vocabulary", VOCABULARY)
-    outer.constant("vocabulary_1", [VOCABULARY])
-    outer.constant("start", START)
+    outer.constant("vocabulary", count)
+    outer.constant("vocabulary_1", [count])
+    outer.constant("start", start_row(config))
     outer.constant("one_place_more", [0, 1])
     outer.constant("one_step_later", [1, -1])
     outer.constant("both", [0, 0, 2 * config.encoder])
@@ -118,13 +121,15 @@ def _constants(outer: Nodes, config: Seq2SeqConfig) -> None:
     width, both = config.decoder, 2 * config.encoder
     outer.constant("gate_sizes", [width, width])
     outer.constant("state_sizes", [2 * width, width, config.attention + 1])
-    outer.constant("input_sizes", [2 * width, width, VOCABULARY])
+    outer.constant("input_sizes", [2 * width, width, count])
     outer.constant("cell_sizes", [config.embedding, both])
     outer.constant("head_sizes", [width, both, config.embedding])
 
 
 def _weights(outer: Nodes, network: Seq2Seq) -> None:
     weights = {name: w.detach().cpu().numpy() for name, w in network.state_dict().items()}
+    weights["written.weight"] = weights["written.weight"][list(network.config.writable)]
+    rest = 3 * network.config.decoder
 
     def gates(name: str) -> np.ndarray:
         """PyTorch's r z n as ONNX wants them: z r n."""
@@ -156,9 +161,9 @@ def _weights(outer: Nodes, network: Seq2Seq) -> None:
     outer.add("Concat", "cell_of_context", "head_of_context", to="of_context", axis=0)
     of_byte = outer.add("Concat", "cell_of_byte", "head_of_byte", axis=0)
     bias = outer.add("Concat", "cell_bias_ih", "head_bias", axis=0)
-    after = outer.add("Gemm", "written_weight", of_byte, bias, transB=1)  # (256, 3 x decoder + 256)
-    ending = np.zeros((1, 3 * network.config.decoder + VOCABULARY), np.float32)
-    ending[0, 3 * network.config.decoder + END] = CERTAIN
+    after = outer.add("Gemm", "written_weight", of_byte, bias, transB=1)  # (n, 3 x decoder + n)
+    ending = np.zeros((1, rest + len(network.config.writable)), np.float32)
+    ending[0, rest + END] = CERTAIN
     rows = [outer.constant("after_end", ending, np.float32), outer.add("Slice", after, "axis_1", "vocabulary_1", "axis_0")]
     outer.add("Concat", *rows, outer.add("Gather", after, outer.constant("end_row", [END]), axis=0), to="table", axis=0)
 
@@ -255,10 +260,10 @@ def _greedy(outer: Nodes, config: Seq2SeqConfig) -> onnx.GraphProto:
         _infos(("greedy_number", INT64, []), ("greedy_on", BOOL, []), (byte, INT64, rows), (state, FLOAT, ["batch", config.decoder])),
         _infos(
             (on, BOOL, []), (chosen, INT64, rows), (after, FLOAT, ["batch", config.decoder]),
-            (logits, FLOAT, ["batch", VOCABULARY]), (attention, FLOAT, ["batch", 1, "places"]),
+            (logits, FLOAT, ["batch", len(config.writable)]), (attention, FLOAT, ["batch", 1, "places"]),
         ),
     )  # fmt: skip
-    start = outer.add("ConstantOfShape", "batch_size", value=_of_int64(START))
+    start = outer.add("ConstantOfShape", "batch_size", value=_of_int64(start_row(config)))
     outputs = ["greedy_last", "greedy_after", "greedy_logits", "greedy_attention"]
     outer.add("Loop", "most_steps", "is_greedy", start, "first", to=outputs, body=graph)
     tail = Nodes("greedy_end_")
@@ -328,7 +333,7 @@ def _beam_search(config: Seq2SeqConfig) -> onnx.GraphProto:
     begin = tail.add("Gather", "first", owners, axis=0)
     alone = tail.add("Equal", tail.add("Range", "zero", "width", "unit"), "zero")  # of all beams, only the first exists
     totals = tail.add("Expand", tail.add("Where", alone, "none", "impossible"), by_beam)
-    start = tail.add("ConstantOfShape", "row_count", value=_of_int64(START))
+    start = tail.add("ConstantOfShape", "row_count", value=_of_int64(start_row(config)))
     nowhere = tail.add("ConstantOfShape", tail.add("Concat", "row_count", "axis_0", axis=0), value=_of_int64(0))
     outputs = ["beam_last", "beam_after", "beam_totals", "beam_paths", "beam_bytes", "beam_attention"]
     tail.add("Loop", "most_steps", "true", start, begin, totals, nowhere, to=outputs, body=graph)

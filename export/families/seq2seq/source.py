@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from onnxferry.export.families.handmade import HandmadeSource, texts_of
-from onnxferry.export.families.seq2seq.graph import MAX_BEAM, translator_graph
+from onnxferry.export.families.seq2seq.graph import translator_graph
 from onnxferry.export.source import Feeds
 from onnxferry.train.families.seq2seq import END, Seq2Seq
 
@@ -66,7 +66,7 @@ def search(network: Seq2Seq, text: bytes, beam: int, max_bytes: int, penalty: fl
             output, state, attention = network.step(before, each.state[None], encoded)
             steps.append((state[0], attention[0]))
             scores = (each.score + network.head(output).log_softmax(dim=1)[0].double()).tolist()
-            scored.extend((score, at, byte) for byte, score in enumerate(scores))
+            scored.extend((score, at, byte) for byte, score in zip(network.config.writable, scores, strict=True))
         scored.sort(key=lambda one: -one[0])
         margin = min([margin, *(scored[at][0] - scored[at + 1][0] for at in range(min(beam, len(scored) - 1)))])
         beams = [
@@ -93,7 +93,7 @@ class TranslatorSource(HandmadeSource[Seq2Seq]):
 
 def searched(network: Seq2Seq, feeds: Feeds) -> list[Searched]:
     """What a search finds for each row of ``feeds``, as the graph takes them."""
-    beam = min(max(1, int(feeds.get("beam", 1))), MAX_BEAM)
+    beam = min(max(1, int(feeds.get("beam", 1))), len(network.config.writable))
     most = max(1, int(feeds.get("max_bytes", network.config.max_bytes)))
     return [search(network, text, beam, most, float(feeds.get("length_penalty", 1.0))) for text in texts_of(feeds)]
 

@@ -161,13 +161,16 @@ def rebuild_translator(path: str | os.PathLike[str]) -> Seq2Seq:
     embedding = _first(stored, "embed_weight").shape[1]
     decoder, encoder = _first(stored, "bridge_weight").shape
     half = contract.provenance.get("weight_bits") != 32
-    config = Seq2SeqConfig(
-        embedding, encoder, decoder, _first(stored, "key_weight").shape[0], half, max_bytes=int(contract.options["max_bytes"])
-    )
+    alphabet = tuple(stored["alphabet"].tolist()) if "alphabet" in stored else ()
+    attention, most = _first(stored, "key_weight").shape[0], int(contract.options["max_bytes"])
+    config = Seq2SeqConfig(embedding, encoder, decoder, attention, half, most, alphabet)
     network = Seq2Seq(config).eval().requires_grad_(False)
     state = {}
     for name, parameter in network.state_dict().items():
         weight = _first(stored, name.replace(".", "_").removesuffix("_l0"))
+        if name == "written.weight":  # the file holds the rows of those bytes that are written
+            weight, rows = np.zeros(parameter.shape, np.float32), weight
+            weight[list(config.writable)] = rows
         if name.startswith(("forwards", "backwards", "cell")):
             blocks = np.split(weight, 3)
             weight = np.concatenate([blocks[GATE_ORDER["gru"].index(gate)] for gate in range(3)])

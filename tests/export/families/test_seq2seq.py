@@ -23,9 +23,14 @@ from onnxferry.train.loop.checkpoint import Checkpoint
 TEXTS = [b"3 mars 2019", "2019年3月3日".encode(), b"Mar 3, '19", b"x", "३ मार्च २०१९".encode(), b"3. III. 2019"]
 
 
-def network(half: bool = False) -> Seq2Seq:
+FEW = (0, 45, 50, 97, 195, 255)
+"""An alphabet: a translation may hold four bytes of UTF-8 and one that is none."""
+
+
+def network(half: bool = False, alphabet: tuple[int, ...] = ()) -> Seq2Seq:
     torch.manual_seed(1)
-    made = Seq2Seq(Seq2SeqConfig(embedding=8, encoder=12, decoder=14, attention=6, half=half, max_bytes=12)).eval()
+    config = Seq2SeqConfig(embedding=8, encoder=12, decoder=14, attention=6, half=half, max_bytes=12, alphabet=alphabet)
+    made = Seq2Seq(config).eval()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.mul_(1.5)  # so that translations differ
@@ -50,11 +55,18 @@ def session() -> Engine:
     return Engine(translator_graph(network()).SerializeToString(), device="cpu", threads=1)
 
 
+@pytest.fixture(scope="module")
+def of_few() -> Engine:
+    return Engine(translator_graph(network(alphabet=FEW)).SerializeToString(), device="cpu", threads=1)
+
+
+@pytest.mark.parametrize("alphabet", [(), FEW], ids=["all bytes", "few bytes"])
 @pytest.mark.parametrize("case", translator_cases(TEXTS))
-def test_every_case_gives_what_pytorch_gives(session: Engine, case: str) -> None:
-    made = network()
+def test_every_case_gives_what_pytorch_gives(session: Engine, of_few: Engine, case: str, alphabet: tuple[int, ...]) -> None:
+    made = network(alphabet=alphabet)
     feeds = clear(made, translator_cases(TEXTS)[case], 0)
-    expected, actual = TranslatorSource(made, feeds).run(feeds), session.run(feeds)
+    expected, actual = TranslatorSource(made, feeds).run(feeds), (of_few if alphabet else session).run(feeds)
+    assert set(np.unique(actual["bytes"]).tolist()) <= set(made.config.writable)
     assert np.array_equal(actual["bytes"], expected["bytes"])
     np.testing.assert_allclose(actual["log_probability"], expected["log_probability"], rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(actual["attention"], expected["attention"], rtol=0, atol=1e-5)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from onnxferry.runtime.cli.main import main
@@ -17,7 +18,7 @@ from onnxferry.train.data import detection
 from onnxferry.train.data.own_boxes import OwnScenes, load_own_boxes
 from onnxferry.train.data.scenes import Scene
 from onnxferry.train.families.detector import Candidates, Canvas, Detector, DetectorConfig, Network, start_from
-from onnxferry.train.families.detector_boxes import box_loss, heat_loss, non_maximum_suppression, targets
+from onnxferry.train.families.detector_boxes import box_loss, choice_loss, heat_loss, non_maximum_suppression, targets
 from onnxferry.train.loop.checkpoint import load_checkpoint
 
 BOXES = torch.tensor([[[8.0, 8, 24, 32], [40, 4, 44, 20]], [[0, 0, 60, 60], [0, 0, 0, 0]]])
@@ -25,28 +26,34 @@ LABELS = torch.tensor([[2, 0], [1, -1]])
 
 
 def test_targets_have_a_peak_in_the_middle_of_each_box() -> None:
-    heat, wanted, weight = targets(BOXES, LABELS, 3, 16, 16, stride=4)
+    heat, wanted, label, weight = targets(BOXES, LABELS, 3, 16, 16, stride=4)
     assert (heat == 1).nonzero().tolist() == [[0, 0, 3, 10], [0, 2, 5, 4], [1, 1, 7, 7]]
     assert wanted[0, :, 5, 4].tolist() == [8, 8, 24, 32]
     assert wanted[0, :, 3, 10].tolist() == [40, 4, 44, 20]
     assert weight[0, 5, 4] == 1
+    assert label[0, 5, 4] == 2
+    assert label[0, 3, 10] == 0
+    assert weight[label < 0].max() == 0
     assert (weight[1] > 0).sum() > (weight[0] > 0).sum() / 2  # a large box is learned by more cells
     assert weight[0, 15, 15] == 0
     assert heat[1, [0, 2]].max() == 0  # what is padded has no heat
 
 
 def test_an_image_without_an_object_has_no_target_and_a_finite_loss() -> None:
-    heat, wanted, weight = targets(torch.zeros(1, 1, 4), torch.tensor([[-1]]), 2, 4, 4, stride=4)
+    heat, wanted, label, weight = targets(torch.zeros(1, 1, 4), torch.tensor([[-1]]), 2, 4, 4, stride=4)
     assert heat.sum() == weight.sum() == 0
     logits = torch.full((1, 2, 4, 4), -4.0)
     assert 0 < heat_loss(logits, heat) < 1
     assert box_loss(torch.zeros(1, 4, 4, 4), wanted, weight) == 0
+    assert choice_loss(logits, label, weight) == 0
 
 
 def test_the_losses_are_least_for_the_truth() -> None:
-    heat, wanted, weight = targets(BOXES, LABELS, 3, 16, 16, stride=4)
+    heat, wanted, label, weight = targets(BOXES, LABELS, 3, 16, 16, stride=4)
     right = torch.where(heat == 1, 9.0, -9.0)
     assert heat_loss(right, heat) < 0.01 < heat_loss(-right, heat)
+    learned = F.one_hot(label.clamp(min=0), 3).movedim(-1, 1).float()
+    assert choice_loss(9 * learned, label, weight) < 0.01 < choice_loss(-9 * learned, label, weight)
     # 1e-6: float32 of a ratio of areas
     assert box_loss(wanted, wanted, weight) < 1e-6
     far = wanted + 200

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from onnxferry.train.families.seq2seq import (
     Seq2SeqOptions,
     mean_loss,
     padded,
+    places_of,
     teaching,
     translate,
 )
@@ -42,6 +44,24 @@ def reversed_words(count: int) -> PairSplits:
     letters = "abcdef"
     pairs = [(f"{a}{b}".encode(), f"{b}{a}".encode()) for a in letters for b in letters] * count
     return PairSplits("swap", pairs, pairs[:36], pairs[:36], "0" * 64, "a test's", {"first": tuple(range(10))})
+
+
+def test_only_bytes_of_the_training_translations_are_written() -> None:
+    pairs = [(bytes([97 + at % 26]), b"42" if at % 2 else b"-") for at in range(60)]
+    data = PairSplits("few", pairs, pairs, [(b"a", b"9")], "0" * 64, "a test's")
+    learner = Seq2SeqLearner(data, Seq2SeqConfig(**SMALL), Seq2SeqOptions(), seed=0)  # type: ignore[arg-type]
+    assert learner.config.alphabet == (0, *b"-24")
+    made = Seq2Seq(learner.config).eval()
+    assert made(torch.zeros(2, 3, dtype=torch.uint8), torch.tensor([3, 1]), torch.zeros(2, 5, dtype=torch.int64)).shape == (2, 5, 4)
+    assert set(b"".join(translate(made, [bytes([at]) for at in range(1, 200)]))) <= set(b"-24")
+    assert places_of(learner.config, torch.tensor([0, 50, 57, -1])).tolist() == [0, 2, -1, -1]
+    assert np.isfinite(mean_loss(made, data.test))  # its 9 does not count, its end does
+
+
+@pytest.mark.parametrize("alphabet", [(1, 2), (0, 5, 3), (0, 3, 3), (0, 256)])
+def test_an_alphabet_that_is_none(alphabet: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="alphabet"):
+        Seq2SeqConfig(alphabet=alphabet)
 
 
 def test_a_text_alone_and_in_a_padded_batch_are_the_same() -> None:
