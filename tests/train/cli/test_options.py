@@ -202,6 +202,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "detector": {
         "--batch": None,
         "--box-weight": None,
+        "--choice-weight": None,
         "--color/--grayscale": None,
         "--data": None,
         "--dataset": "",
