@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -43,12 +43,23 @@ _FREE = 1e-5  # the weight that keeps what the rounds do not determine near 0
 
 
 @dataclass(frozen=True)
+class Effect:
+    """What one thing, of which several candidates may have it, does to the logarithm of a time, and how uncertain that is."""
+
+    mean: float
+    deviation: float
+
+
+@dataclass(frozen=True)
 class Prior:
-    """What is known of a candidate beforehand: the logarithm of its time beside another's, and how uncertain that is."""
+    """What is known of a candidate beforehand: the logarithm of its time beside the default's, and how uncertain that is.
+
+    ``effects``, by name, add to both. What one candidate's turns say of an effect counts for all that have it.
+    """
 
     mean: float = 0.0
-    deviation: float = 0.3
-    beside: Any = None  # the other one, that it is a variation of; None for the default
+    deviation: float = 0.3  # of what the candidate has to itself
+    effects: Mapping[Hashable, Effect] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,19 +154,7 @@ class Evidence(Generic[Key]):
         # The default is 0 for certain: its row and column stay out.
         open_keys = [key for key in keys if key != default]
         at = {key: place for place, key in enumerate(open_keys)}
-        precision = np.zeros((len(open_keys), len(open_keys)))
-        weighted = np.zeros(len(open_keys))
-        for key in open_keys:
-            prior = self.priors[key]
-            weight = 1 / prior.deviation**2
-            precision[at[key], at[key]] += weight
-            weighted[at[key]] += weight * prior.mean
-            if prior.beside in at:
-                other = at[prior.beside]
-                precision[other, other] += weight
-                precision[at[key], other] -= weight
-                precision[other, at[key]] -= weight
-                weighted[other] -= weight * prior.mean
+        precision, weighted = _joint([self.priors[key] for key in open_keys])
         for known in (*(each for each in self._earlier if not each.dropped), *([now] if now is not None else [])):
             shared = [key for key in known.means if key in at]
             if shared:
@@ -176,6 +175,16 @@ class Evidence(Generic[Key]):
             mean, deviation = float(means[at[key]]), math.sqrt(max(float(posterior[at[key], at[key]]), 0.0))
             found[key] = Belief(mean, deviation, now.means.get(key, mean) if now is not None else mean)
         return Beliefs(found, places, spread)
+
+
+def _joint(priors: Sequence[Prior]) -> tuple[np.ndarray, np.ndarray]:
+    """The precision of all together, float64 (n, n), and that times their means (n,)."""
+    effects = {name: effect for prior in priors for name, effect in prior.effects.items()}
+    has = np.array([[name in prior.effects for name in effects] for prior in priors], np.float64).reshape(len(priors), len(effects))
+    means = np.array([prior.mean for prior in priors]) + has @ np.array([effect.mean for effect in effects.values()])
+    covariance = has @ np.diag([effect.deviation**2 for effect in effects.values()]) @ has.T
+    precision = np.linalg.inv(covariance + np.diag([prior.deviation**2 for prior in priors])) if priors else covariance
+    return precision, precision @ means
 
 
 @dataclass

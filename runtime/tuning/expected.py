@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from onnxferry.runtime.artifact.variants import certified_speeds
 from onnxferry.runtime.engine.ort import ONNXRUNTIME
 from onnxferry.runtime.machine.cpu import cpu_name
-from onnxferry.runtime.tuning.evidence import Prior
+from onnxferry.runtime.tuning.evidence import Effect, Prior
 from onnxferry.runtime.tuning.plan import Measured, Plan, Setting
 
-CERTIFIED_HERE, CERTIFIED, THREADS, BACKEND, FILE = 0.1, 0.25, 0.4, 0.5, 0.1
+CERTIFIED_HERE, CERTIFIED, BACKEND = 0.1, 0.25, 0.5
 """Standard deviations of what is expected before timing: of a variant's certified speed, on this kind of CPU and elsewhere; of another
-number of threads; of another back end; of what is none of these."""
+back end."""
 
 
-LEVEL, STEP = Prior(0.03, 0.1), Prior(-0.01, 0.06)
-"""What is expected of a lower graph level, which is seldom faster; and of fixed sizes or bound buffers: beside the setting they vary."""
+THREADS, LEVEL, SIZES, BINDING = Effect(0.0, 0.35), Effect(0.03, 0.08), Effect(-0.01, 0.05), Effect(-0.01, 0.05)
+"""What is expected of another number of threads; of a lower graph level, which is seldom faster; of fixed sizes; and of bound buffers."""
+
+
+OTHERWISE = 0.5
+"""Of an effect's deviation: how far it may be another one for another file or back end."""
+
+
+ITSELF = 0.02
+"""Standard deviation of what a setting has to itself, beside what its parts do."""
 
 
 SAME, BUSY, MONTH = 0.02, 0.2, 0.03
@@ -33,11 +41,20 @@ KEPT, KEPT_ROUNDS = 5, 120
 
 
 def expectation(setting: Setting, default: Setting, certificate: Mapping[str, Any], batch: int) -> Prior:
-    """Of another file, back end or number of threads: what its certificate says of the batch size nearest in ratio."""
-    speed, deviation = certified_speed(certificate, batch) if setting.variant else (1.0, 0.0)
-    more = THREADS if setting.threads != default.threads else 0.0
-    elsewhere = BACKEND if setting.backend != ONNXRUNTIME and not setting.variant else 0.0
-    return Prior(-math.log(speed), math.hypot(deviation, more, elsewhere) or FILE)
+    """Of a setting, by what it has other than the default; another file's speed is the certified one of the batch nearest in ratio."""
+    file = setting.variant, setting.backend
+    effects: dict[Hashable, Effect] = {}
+    if setting.variant:
+        speed, deviation = certified_speed(certificate, batch)
+        effects[file] = Effect(-math.log(speed), deviation)
+    elif setting.backend != ONNXRUNTIME:
+        effects[file] = Effect(0.0, BACKEND)
+    for part, usual in (("threads", THREADS), ("graph_level", LEVEL), ("sizes", SIZES), ("binding", BINDING)):
+        value = getattr(setting, part)
+        if value != getattr(default, part):
+            effects[part, value] = usual
+            effects[part, value, file] = Effect(0.0, OTHERWISE * usual.deviation)
+    return Prior(0.0, ITSELF, effects)
 
 
 def certified_speed(certificate: Mapping[str, Any], batch: int) -> tuple[float, float]:

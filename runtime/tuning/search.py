@@ -7,6 +7,7 @@ Candidates are timed in rounds; those that are clearly slower than the best so f
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
@@ -28,7 +29,7 @@ from onnxferry.runtime.timing import alternating, clock
 from onnxferry.runtime.tuning.agreement import Unfit, check_certified, check_same
 from onnxferry.runtime.tuning.bound_run import BoundRun, can_be_bound
 from onnxferry.runtime.tuning.evidence import Beliefs, Evidence, Prior, Session, may_be_best
-from onnxferry.runtime.tuning.expected import LEVEL, STEP, doubt, expectation, kept_rounds, with_measured
+from onnxferry.runtime.tuning.expected import doubt, expectation, kept_rounds, with_measured
 from onnxferry.runtime.tuning.inputs import Feeds
 from onnxferry.runtime.tuning.plan import Measured, Plan, Setting, Trial
 
@@ -36,7 +37,7 @@ MARGIN = 1.02
 """A smaller speed-up is not worth leaving the default for."""
 
 
-CAUTION = 1.0
+CAUTION = 0.5
 """Standard deviations by which the best one must lead the default: of many that are no faster, one leads by chance."""
 
 
@@ -58,7 +59,7 @@ DOUBT = 2.5  # standard deviations: a candidate further behind than this is not 
 EQUAL = 0.003  # a lead, as a share, that is none
 
 
-REGRET, LAST_REGRET = 0.002, 0.0007
+REGRET, LAST_REGRET = 0.001, 0.0003
 """Share of its time that the best one is expected to lose to another, at which more rounds change little: in a stage, in the last one."""
 
 
@@ -76,13 +77,20 @@ BOUND_SECONDS, BOUND = 5e-5, 0.01
 REST_SECONDS = 4e-3  # before a turn of a fast model: the previous candidate's threads keep spinning for a while, on the same CPUs
 
 
-SLOW = 0.1  # seconds: runs that take longer need no run to warm up before each turn
+SLOW = 0.03  # seconds: runs that take longer need no run to warm up before each turn
 
 
 PAIRED = 3  # candidates, with no more of which a turn of a slow model is two runs: the one that warms up is then a third of the time
 
 
 PROMISING = 4  # settings of earlier searches that are tried first
+
+
+PARTS = ("threads", "graph_level", "binding", "sizes")
+
+
+MOST_MORE, MAY_GAIN = 12, 0.003
+"""Combinations that are tried at the end, at most; and the share of its time that the best one is expected to lose to each, at least."""
 
 
 UNKNOWN = Prior(0.0, 1.0)
@@ -194,6 +202,7 @@ class Search:
         self.tried: list[Candidate] = []
         self.known: dict[Setting, Candidate] = {}  # of earlier searches
         self.evidence: Evidence[Candidate] = Evidence()
+        self.expected: Callable[[Setting], Prior] = lambda _: UNKNOWN  # of a setting, before it is timed
 
     def plan(self, batch: int, default: Setting, others: Sequence[Setting], levels: Sequence[str], sizes: Sizes = ()) -> Plan:
         """``others``: files and threads, likeliest first; ``levels``, ``sizes`` and bindings are then tried for the best of them.
@@ -210,22 +219,23 @@ class Search:
         self.evidence.priors[first] = Prior(0.0, 0.0)
         self.recall(first)
 
-        def expected(setting: Setting) -> Prior:
-            return expectation(setting, default, self.pool.certificate(setting) if setting.variant else {}, batch)
-
-        best = self.raced(first, self.opened([*self.promising(first), *others], first, 0.4, expected), 0.55)
+        self.expected = lambda setting: expectation(setting, default, self.pool.certificate(setting) if setting.variant else {}, batch)
+        best = self.raced(first, self.opened([*self.promising(first), *others], first, 0.4), 0.55)
         of_ort = best.setting.backend == ONNXRUNTIME  # graph levels and bound buffers are its own
         more = [replace(best.setting, graph_level=level) for level in levels if of_ort and level != best.setting.graph_level]
-        best = self.raced(first, self.varied(more, best, 0.6, LEVEL), 0.67)
+        best = self.raced(first, self.opened(more, best, 0.6), 0.67)
         if sizes:  # also for the best of the other back ends: which one is faster may depend on it
             near = [best, *self.best_elsewhere(first, best)]
-            fixed = [each for one in near for each in self.varied([replace(one.setting, sizes=sizes)], one, 0.7)]
+            fixed = [each for one in near for each in self.opened([replace(one.setting, sizes=sizes)], one, 0.7)]
             best = self.raced(first, fixed, 0.76)
         if best.setting.backend == ONNXRUNTIME and (not self.on_cpu or BOUND * self.estimate < BOUND_SECONDS):
-            best = self.raced(first, self.varied([replace(best.setting, binding="run_into")], best, 0.78), 0.84)
+            best = self.raced(first, self.opened([replace(best.setting, binding="run_into")], best, 0.78), 0.84)
         best = self.raced(first, [], 0.88)
-        for _ in range(2):  # what won beside others may win beside these, too
-            best = self.raced(first, self.crossed(best, 0.9), 0.94)
+        for _ in range(MOST_MORE):  # what won beside others may win beside these, too
+            more_still = self.opened(self.untried(best), best, 0.9)
+            if not more_still:
+                break
+            best = self.raced(first, more_still, 0.94)
         best = self.raced(first, [], 1.0)  # all that may still be fastest, once more
         beliefs = self.evidence.beliefs(first)
         chosen = best if beliefs[best].mean < -max(math.log(MARGIN), CAUTION * beliefs[best].deviation) else first
@@ -269,27 +279,24 @@ class Search:
         found = min(others, key=lambda each: beliefs[each].mean, default=None)
         return [] if found is None or beliefs[found].mean - beliefs[best].mean > NEAR else [found]
 
-    def varied(self, settings: Sequence[Setting], best: Candidate, share: float, expected: Prior = STEP) -> list[Candidate]:
-        """Candidates that vary the best one in one thing: expected to be about as fast."""
-        return self.opened(settings, best, share, lambda _: replace(expected, beside=best))
+    def untried(self, best: Candidate) -> list[Setting]:
+        """Of all other ways to put parts of those that were tried together, the one that the best one loses most to, if that is much.
 
-    def crossed(self, best: Candidate, share: float) -> list[Candidate]:
-        """The best one with all that made other candidates faster than what they vary."""
+        None where no time is left to see it.
+        """
+        if self.left(0.94) < self.open_seconds + 2 * FEW * self.cost(best, 2):
+            return []
+        timed = [each.setting for each in self.evidence.priors]
+        parts = [dict.fromkeys(getattr(each, part) for each in timed) for part in PARTS]
+        made = (replace(best.setting, **dict(zip(PARTS, chosen, strict=True))) for chosen in itertools.product(*parts))
+        new = [Candidate(setting, dict) for setting in made if setting not in timed]
+        for candidate in new:
+            self.evidence.priors[candidate] = self.expected(candidate.setting)
         beliefs = self.evidence.beliefs(self.tried[0])
-        setting, gain = best.setting, 0.0
-        for part in ("graph_level", "sizes", "binding"):
-            effects: dict[Any, list[float]] = {}
-            for each in beliefs:
-                base = self.evidence.priors[each].beside
-                value = getattr(each.setting, part)
-                if base is not None and value != getattr(base.setting, part) and each.setting.backend == best.setting.backend:
-                    effects.setdefault(value, []).append(beliefs[each].mean - beliefs[base].mean)
-                    effects.setdefault(getattr(base.setting, part), []).append(beliefs[base].mean - beliefs[each].mean)
-            found = {value: statistics.fmean(each) for value, each in effects.items() if value != getattr(best.setting, part)}
-            value = min(found, key=lambda each: found[each], default=None)
-            if value is not None and found[value] < -EQUAL:
-                setting, gain = replace(setting, **{part: value}), gain + found[value]
-        return self.opened([setting], best, share, lambda _: Prior(gain, STEP.deviation, best))
+        for candidate in new:
+            del self.evidence.priors[candidate]
+        found = max(new, key=lambda each: beliefs.regret(best, each), default=best)
+        return [found.setting] if beliefs.regret(best, found) > MAY_GAIN else []
 
     def judge(self, candidate: Candidate, beliefs: Beliefs[Candidate], best: Candidate) -> None:
         """Its ratio and the reason why it was not chosen."""
@@ -309,7 +316,7 @@ class Search:
         """Seconds left until this share of the time limit is used."""
         return self.start + share * self.seconds - clock()
 
-    def opened(self, settings: Sequence[Setting], reference: Candidate, share: float, prior: Callable[[Setting], Prior]) -> list[Candidate]:
+    def opened(self, settings: Sequence[Setting], reference: Candidate, share: float) -> list[Candidate]:
         """The candidates that can be chosen: each has run and given the reference's outputs."""
         fit = []
         feeds = self.feeds[: max(1, min(len(self.feeds), int(SLOW / max(self.estimate, 1e-9))))]
@@ -319,7 +326,7 @@ class Search:
                 continue
             candidate = self.known.get(setting) or Candidate(setting, dict)
             self.tried.append(candidate)
-            if candidate.setting in self.known and self.slower_before(candidate, prior(setting)):
+            if candidate.setting in self.known and self.slower_before(candidate, self.expected(setting)):
                 candidate.verdict = BEFORE
                 continue
             if self.left(share) < self.open_seconds + self.estimate * (1 if expected else 2):
@@ -341,7 +348,7 @@ class Search:
             except OnnxFerryError as error:
                 candidate.verdict = f"failed: {str(error).partition(chr(10))[0]}"
             else:
-                self.evidence.priors[candidate] = prior(setting)
+                self.evidence.priors[candidate] = self.expected(setting)
                 fit.append(candidate)
         return fit
 

@@ -14,7 +14,7 @@ import pytest
 from onnxferry.runtime.cli.main import main
 from onnxferry.runtime.tuning import search as search_module
 from onnxferry.runtime.tuning import tune as tune_module
-from onnxferry.runtime.tuning.evidence import Evidence, Prior, Session
+from onnxferry.runtime.tuning.evidence import Effect, Evidence, Prior, Session
 from onnxferry.runtime.tuning.expected import BUSY, KEPT, KEPT_ROUNDS, SAME, doubt, kept_rounds, with_measured
 from onnxferry.runtime.tuning.plan import Measured, Plan, Setting
 from onnxferry.runtime.tuning.tune import tune
@@ -41,7 +41,8 @@ def session(ratio: float, doubt: float, turns: int = 20) -> Session[str]:
 
 def evidence_of(*sessions: Session[str], now: float | None = None, turns: int = 20) -> Evidence[str]:
     evidence: Evidence[str] = Evidence()
-    evidence.priors = {"default": Prior(0, 0), "b": Prior(0, 0.3), "c": Prior(0.0, 0.05, "b")}
+    shared = {"file": Effect(0, 0.3)}
+    evidence.priors = {"default": Prior(0, 0), "b": Prior(0, 0.01, shared), "c": Prior(0.0, 0.05, shared)}
     for each in sessions:
         evidence.add_session(each, "default")
     for _ in range(turns if now is not None else 0):
@@ -54,7 +55,7 @@ def test_earlier_sessions_count_by_how_sure_they_are() -> None:
     assert math.exp(belief["b"].mean) == pytest.approx(0.8, rel=0.02)
     assert math.exp(belief["c"].mean) == pytest.approx(0.8, rel=0.02)  # a variation of b goes with it
     assert belief["c"].deviation > belief["b"].deviation
-    assert belief.apart("b", "c") == pytest.approx(0.05, rel=0.01)
+    assert belief.apart("b", "c") == pytest.approx(0.051, rel=0.01)  # 0.05 and 0.01 together
     one, busy = (evidence_of(session(0.8, each)).beliefs("default")["b"].deviation for each in (0.02, 0.2))
     assert one < 0.03 < 0.1 < busy
     both = evidence_of(session(0.8, 0.02), session(0.82, 0.02)).beliefs("default")["b"]

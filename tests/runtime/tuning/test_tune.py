@@ -239,7 +239,9 @@ def test_verdicts_are_true(recogniser: Path, certify: Make, make_recogniser: Mak
 def test_the_verdict_of_who_leads_by_too_little(recogniser: Path, timings: Timings) -> None:
     timings.seconds = lambda setting: 1e-3 / (1.01 if setting.binding == "run_into" else 1)
     plan = tune(recogniser, [1]).plans[1]
-    assert [t.verdict for t in plan.trials if t.setting.binding == "run_into"] == ["under 2%"]
+    verdicts = [t.verdict for t in plan.trials if t.setting.binding == "run_into"]
+    assert verdicts.count("under 2%") == 1  # of the best of them
+    assert set(verdicts) <= {"under 2%", "within noise"}
     assert [t.verdict for t in plan.trials if t.setting == plan.setting == Setting(threads=2)] == ["chosen"]
 
 
