@@ -24,7 +24,7 @@ from onnxferry.runtime.artifact.contract import Contract
 from onnxferry.runtime.errors import CheckpointError, ExportError, InputError
 from onnxferry.runtime.kinds import DETECTOR, DETECTOR_FAMILY
 from onnxferry.runtime.tasks.detector import OPTIONAL
-from onnxferry.train.families.detector import IOU_THRESHOLD, MAX_BOXES, SCORE_THRESHOLD, Candidates, DetectorConfig, Network, suppressed
+from onnxferry.train.families.detector import MAX_BOXES, SCORE_THRESHOLD, Candidates, DetectorConfig, Network, suppressed
 from onnxferry.train.loop.checkpoint import Checkpoint
 
 OUTPUTS = ("boxes", "scores", "class_index", "image_index")
@@ -33,8 +33,9 @@ OUTPUTS = ("boxes", "scores", "class_index", "image_index")
 _INNER = ("candidate_boxes", "candidate_scores", "candidate_classes")
 
 
-DEFAULTS = {"score_threshold": np.array(SCORE_THRESHOLD, np.float32), "iou_threshold": np.array(IOU_THRESHOLD, np.float32)}
-"""What is fed where the caller gives nothing."""
+def defaults_of(config: DetectorConfig) -> Feeds:
+    """What is fed where the caller gives nothing."""
+    return {"score_threshold": np.array(SCORE_THRESHOLD, np.float32), "iou_threshold": np.array(config.iou_threshold, np.float32)}
 
 
 def detector_plans(checkpoint: Checkpoint, name: str, options: ExportOptions) -> Sequence[Plan]:
@@ -120,15 +121,15 @@ class DetectorSource:
         self.notes: Sequence[str] = inner.notes
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        return _chosen(self.inner.run(_inner_feeds(feeds)), feeds)
+        return self._chosen(self.inner.run(_inner_feeds(feeds)), feeds)
 
     def run_float64(self, feeds: Feeds) -> dict[str, np.ndarray] | None:
         found = self.inner.run_float64(_inner_feeds(feeds))
-        return None if found is None else _chosen(found, feeds)
+        return None if found is None else self._chosen(found, feeds)
 
     def run_nudged(self, feeds: Feeds, seed: int) -> dict[str, np.ndarray] | None:
         found = self.inner.run_nudged(_inner_feeds(feeds), seed)
-        return None if found is None else _chosen(found, feeds)
+        return None if found is None else self._chosen(found, feeds)
 
     def strategies(self, opset: int) -> Sequence[Strategy]:
         def whole(strategy: Strategy) -> Strategy:
@@ -137,7 +138,7 @@ class DetectorSource:
                 if opset >= LEAST_OPSET:
                     replace_canvas(candidate.model, self.config.framing, self.config.channels, self.config.size)
                     replace_candidates(candidate.model, self.config, *_INNER)
-                return _with_suppression(candidate)
+                return _with_suppression(candidate, defaults_of(self.config))
 
             return dataclasses.replace(strategy, build=build)
 
@@ -146,19 +147,18 @@ class DetectorSource:
     def provenance(self) -> dict[str, Any]:
         return self.inner.provenance()
 
+    def _chosen(self, candidates: Mapping[str, np.ndarray], feeds: Feeds) -> dict[str, np.ndarray]:
+        """The definition: PyTorch's."""
+        thresholds = [float(feeds.get(name, default)) for name, default in defaults_of(self.config).items()]
+        boxes, scores, index = (torch.from_numpy(np.ascontiguousarray(candidates[name])) for name in _INNER)
+        return {name: found.numpy() for name, found in zip(OUTPUTS, suppressed(boxes, scores, index, *thresholds), strict=True)}
+
 
 def _inner_feeds(feeds: Feeds) -> Feeds:
     return {"image": feeds["image"]}
 
 
-def _chosen(candidates: Mapping[str, np.ndarray], feeds: Feeds) -> dict[str, np.ndarray]:
-    """The definition: PyTorch's."""
-    thresholds = [float(feeds.get(name, default)) for name, default in DEFAULTS.items()]
-    boxes, scores, index = (torch.from_numpy(np.ascontiguousarray(candidates[name])) for name in _INNER)
-    return {name: found.numpy() for name, found in zip(OUTPUTS, suppressed(boxes, scores, index, *thresholds), strict=True)}
-
-
-def _with_suppression(candidate: Candidate) -> Candidate:
+def _with_suppression(candidate: Candidate, defaults: Feeds) -> Candidate:
     """The graph of the candidates, with non-maximum suppression behind it and the thresholds as inputs that have a default."""
     model = onnx.ModelProto()
     model.CopyFrom(candidate.model)
@@ -166,7 +166,7 @@ def _with_suppression(candidate: Candidate) -> Candidate:
     inner = {name: f"onnxferry_{name}" for name in _INNER}
     for name, inside in inner.items():
         rename_value(graph, name, inside)
-    for name, default in DEFAULTS.items():
+    for name, default in defaults.items():
         graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, []))
         graph.initializer.append(numpy_helper.from_array(default, name))
     boxes, scores, classes = inner.values()

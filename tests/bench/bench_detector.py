@@ -38,34 +38,34 @@ from onnxferry.runtime import Detector, load
 from onnxferry.runtime.timing import time_in_turns
 from onnxferry.train.data.images import load_images
 from onnxferry.train.data.scenes import compose_number, compose_scene
-from onnxferry.train.families.detector import IOU_THRESHOLD, SCORE_THRESHOLD, Candidates, DetectorConfig, Network, suppressed
+from onnxferry.train.families.detector import SCORE_THRESHOLD, Candidates, DetectorConfig, Network, suppressed
 from onnxferry.train.loop.checkpoint import Checkpoint, load_checkpoint
 
 Find = Callable[[np.ndarray], list[np.ndarray]]
 
 
-def with_candidates(candidates: Any) -> Find:
+def with_candidates(candidates: Any, iou_threshold: float) -> Find:
     def find(image: np.ndarray) -> list[np.ndarray]:
         with torch.inference_mode():
             boxes, scores, index = candidates(torch.from_numpy(image))
-            return [each.numpy() for each in suppressed(boxes, scores, index, SCORE_THRESHOLD, IOU_THRESHOLD)]
+            return [each.numpy() for each in suppressed(boxes, scores, index, SCORE_THRESHOLD, iou_threshold)]
 
     return find
 
 
 def ways(network: Network, image: np.ndarray, compiled: bool) -> dict[str, Find]:
-    candidates = Candidates(network).eval()
+    candidates, usual = Candidates(network).eval(), network.config.iou_threshold
     moved = Candidates(network).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing is deprecated; it is measured all the same
         seen, _ = candidates.canvas(torch.from_numpy(image))
         traced = Candidates(network).eval()
         traced.network = torch.jit.freeze(torch.jit.trace(network, (seen,)))  # the canvas computes with sizes, which a trace would fix
-    found = {"eager": with_candidates(candidates), "channels last": with_candidates(moved), "traced": with_candidates(traced)}
+    found = {"eager": with_candidates(candidates, usual), "channels last": with_candidates(moved, usual), "traced": with_candidates(traced)}
     if compiled:
         torch._dynamo.reset()
         torch._inductor.config.freezing = True
-        found["compiled"] = with_candidates(torch.compile(candidates, dynamic=False))
+        found["compiled"] = with_candidates(torch.compile(candidates, dynamic=False), usual)
     return found
 
 

@@ -60,7 +60,7 @@ LEAST_WEIGHT = 1e-12
 
 
 SCORE_THRESHOLD, IOU_THRESHOLD = 0.3, 0.45
-"""Defaults of the exported file's inputs."""
+"""Defaults of the exported file's inputs; of the latter, where the training says nothing else."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class DetectorConfig:
     framing: str = "ink"  # ink: only how far a pixel is from the background; fit: the pixels
     width: int = option(16, "channels of the first stage; the others are 2, 4 and 4 times as wide", min=4, max=128)
     blocks: tuple[int, int] = (3, 5)  # residual blocks at strides 8 and 16
+    iou_threshold: float = option(IOU_THRESHOLD, "overlap above which a box is dropped, if not asked for another", min=0.0, max=1.0)
 
     def __post_init__(self) -> None:
         check_images(self.framing, self.channels, self.size)
@@ -225,10 +226,11 @@ class Detector(nn.Module):
         self.candidates = Candidates(network)
 
     def forward(
-        self, image: Tensor, score_threshold: float = SCORE_THRESHOLD, iou_threshold: float = IOU_THRESHOLD
+        self, image: Tensor, score_threshold: float = SCORE_THRESHOLD, iou_threshold: float | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         boxes, scores, index = self.candidates(image)
-        return suppressed(boxes, scores, index, score_threshold, iou_threshold)
+        usual = self.candidates.network.config.iou_threshold
+        return suppressed(boxes, scores, index, score_threshold, usual if iou_threshold is None else iou_threshold)
 
 
 def suppressed(

@@ -211,6 +211,7 @@ OPTIONS: dict[str, dict[str, object]] = {
         "--epochs": None,
         "--framing": "auto",
         "--init": "",
+        "--iou-threshold": None,
         "--json": "off",
         "--learning-rate": None,
         "--limit": None,
