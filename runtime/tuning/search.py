@@ -86,7 +86,7 @@ PAIRED = 3  # candidates, with no more of which a turn of a slow model is two ru
 PROMISING = 4  # settings of earlier searches that are tried first
 
 
-PARTS = ("threads", "graph_level", "binding", "sizes")
+PARTS = ("threads", "sizes", "graph_level", "binding")  # the latter two are ONNX Runtime's alone
 
 
 MOST_MORE, MAY_GAIN = 12, 0.003
@@ -286,10 +286,11 @@ class Search:
         """
         if self.left(0.94) < self.open_seconds + 2 * FEW * self.cost(best, 2):
             return []
-        timed = [each.setting for each in self.evidence.priors]
-        parts = [dict.fromkeys(getattr(each, part) for each in timed) for part in PARTS]
-        made = (replace(best.setting, **dict(zip(PARTS, chosen, strict=True))) for chosen in itertools.product(*parts))
-        new = [Candidate(setting, dict) for setting in made if setting not in timed]
+        names = PARTS if best.setting.backend == ONNXRUNTIME else PARTS[:2]
+        parts = [dict.fromkeys(getattr(each.setting, name) for each in self.evidence.priors) for name in names]
+        made = (replace(best.setting, **dict(zip(names, chosen, strict=True))) for chosen in itertools.product(*parts))
+        tried = {each.setting for each in self.tried}
+        new = [Candidate(setting, dict) for setting in made if setting not in tried]
         for candidate in new:
             self.evidence.priors[candidate] = self.expected(candidate.setting)
         beliefs = self.evidence.beliefs(self.tried[0])

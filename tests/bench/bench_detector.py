@@ -61,7 +61,11 @@ def ways(network: Network, image: np.ndarray, compiled: bool) -> dict[str, Find]
         seen, _ = candidates.canvas(torch.from_numpy(image))
         traced = Candidates(network).eval()
         traced.network = torch.jit.freeze(torch.jit.trace(network, (seen,)))  # the canvas computes with sizes, which a trace would fix
-    found = {"eager": with_candidates(candidates, usual), "channels last": with_candidates(moved, usual), "traced": with_candidates(traced)}
+    found = {
+        "eager": with_candidates(candidates, usual),
+        "channels last": with_candidates(moved, usual),
+        "traced": with_candidates(traced, usual),
+    }
     if compiled:
         torch._dynamo.reset()
         torch._inductor.config.freezing = True

@@ -129,6 +129,9 @@ def drive(port: int, data: bytes, clients: int, seconds: float) -> tuple[float, 
 
 @contextmanager
 def started(command: list[str], port: int) -> Iterator[int]:
+    with suppress(httpx.TransportError):  # another one's answers would be taken for this one's
+        httpx.get(f"http://127.0.0.1:{port}/", timeout=2)
+        raise SystemExit(f"something listens on port {port} already, perhaps the server of a run that was cut off: end it first")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         deadline = time.monotonic() + 120

@@ -190,11 +190,11 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, metavar="DOCS", help="the folder docs/, for the picture in both languages")
     asked = parser.parse_args()
     found = measure(asked)
+    print(json.dumps({"cpu": cpu_name(), "python": platform.python_version(), "form": asked.form, **found}, indent=1))
     if asked.figure:
         for language in ("en", "zh"):
             picture = draw(found, asked.form, (lambda en, zh: en) if language == "en" else (lambda en, zh: zh))
             (asked.figure / language / "assets" / "serve-load.svg").write_text(picture.svg(), encoding="utf-8")
-    print(json.dumps({"cpu": cpu_name(), "python": platform.python_version(), "form": asked.form, **found}, indent=1))
 
 
 if __name__ == "__main__":

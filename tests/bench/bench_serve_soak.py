@@ -11,7 +11,8 @@ byte at a time, and send garbage.
 that were not answered, by the first try or another, in 30 s. ``cut_by_a_kill``: those of a killed worker, which its client sees as a reset
 connection; ``sent_again``: requests on a kept connection that the server had closed before it read them, which HTTP has clients send again
 (RFC 9112, 9.3.1). ``growth``: of resident memory (proportional set size of all processes by the number of workers, which kills and reloads
-change), the median of the last quarter over that of the second. Wrong and lost must be 0, growth at most 5 %; else the exit code is 1.
+change), the median of the last quarter over that of the second. ``took`` well above ``seconds``: this client was too slow for the rate.
+Wrong and lost must be 0, growth at most 5 %; else the exit code is 1.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import uvloop
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bench_serve import process_tree, request, serve, shared_megabytes, started
@@ -40,6 +42,7 @@ from onnxferry.runtime import load
 PORT = 8330
 KILL_EVERY, RELOAD_EVERY = 15.0, 22.0
 IMAGES = 32
+CONNECTIONS = 256
 PATIENCE = 30.0
 GARBAGE = (
     b"\0" * 200,
@@ -58,23 +61,26 @@ class Soak:
         self.counts: Counter[str] = Counter()
         self.rng = random.Random(seed)
         self.killed = -100.0  # when a worker was
+        self.room = asyncio.Semaphore(CONNECTIONS)
         self.waits: list[float] = []
         images = np.random.default_rng(seed).integers(0, 256, (IMAGES, 1, 28, 28, 1), dtype=np.uint8)
         with load("digits", threads=1, device="cpu") as model:
             self.right = [model.engine.run({"image": image}, ["probabilities", "class_index"]) for image in images]
+        self.seen: set[tuple[int, bytes]] = set()  # answers that were found right: most come again, byte by byte
         self.messages = [(number, message(image, raw)) for number, image in enumerate(images) for raw in (False, True)]
 
     async def ask(self, number: int, data: bytes, free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> None:
         begun = time.monotonic()
         while time.monotonic() - begun < PATIENCE:
-            kept = bool(free)
-            head = b""
+            kept, head = False, b""
             try:
-                reader, writer = free.pop() if free else await asyncio.open_connection("127.0.0.1", PORT)
-                writer.write(data)
-                head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
-                length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-                body = await asyncio.wait_for(reader.readexactly(length), PATIENCE)
+                async with self.room, asyncio.timeout(PATIENCE):
+                    kept = bool(free)
+                    reader, writer = free.pop() if free else await asyncio.open_connection("127.0.0.1", PORT)
+                    writer.write(data)
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+                    body = await reader.readexactly(length)
             except (OSError, EOFError, TimeoutError) as error:
                 if time.monotonic() - self.killed < 1.5:
                     self.counts["cut_by_a_kill"] += 1
@@ -96,18 +102,23 @@ class Soak:
                 await asyncio.sleep(after * self.rng.uniform(1, 1.5))
                 continue
             self.waits.append(time.monotonic() - begun)
-            right = head.startswith(b"HTTP/1.1 200") and self.is_right(number, json.loads(body))
+            right = head.startswith(b"HTTP/1.1 200") and self.is_right(number, body)
             self.counts["right" if right else "wrong"] += 1
             return
         self.counts["lost"] += 1
 
-    def is_right(self, number: int, answer: dict) -> bool:
-        found = {tensor["name"]: np.array(tensor["data"]) for tensor in answer["outputs"]}
+    def is_right(self, number: int, body: bytes) -> bool:
+        if (number, body) in self.seen:
+            return True
+        found = {tensor["name"]: np.array(tensor["data"]) for tensor in json.loads(body)["outputs"]}
         wanted = self.right[number]
-        return bool(
+        right = bool(
             found["class_index"][0] == wanted["class_index"][0]
             and np.allclose(found["probabilities"], wanted["probabilities"][0], rtol=1e-4, atol=1e-6)
         )
+        if right:
+            self.seen.add((number, body))
+        return right
 
 
 def message(image: np.ndarray, raw: bool) -> bytes:
@@ -225,9 +236,12 @@ def main() -> None:
     soak = Soak(asked.seed)
     with started(serve(PORT, "digits", "shakespeare", "--workers", str(asked.workers), "--batch", "auto"), PORT) as pid:
         time.sleep(5)
-        growth = asyncio.run(run(soak, pid, asked.seconds, asked.rate))
+        begun = time.monotonic()
+        growth = uvloop.run(run(soak, pid, asked.seconds, asked.rate))  # takes a third of the CPU time, on the server's CPUs
+        took = round(time.monotonic() - begun, 1)
     waits = {f"p{q}_ms": round(float(np.quantile(soak.waits, q / 100)) * 1e3, 1) for q in (50, 99)}
-    print(json.dumps({"seconds": asked.seconds, "rate": asked.rate, **dict(soak.counts), **waits, "growth": round(growth, 4)}, indent=1))
+    asked_for = {"seconds": asked.seconds, "rate": asked.rate, "took": took}
+    print(json.dumps({**asked_for, **dict(soak.counts), **waits, "growth": round(growth, 4)}, indent=1))
     sys.exit(bool(soak.counts["wrong"] or soak.counts["lost"] or growth > 0.05))
 
 
