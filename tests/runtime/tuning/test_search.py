@@ -1,6 +1,7 @@
 """The search on machines that are made up: what it chooses under noise, drift, bursts and a clock that jumps, against what is true.
 
-Time passes only where something is timed, so that 20 seconds of search, what it has by default, take some tenths of one.
+Time passes only where something is timed, so that 10 seconds of search, which each of two batch sizes has by default, take some tenths
+of one.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Machine:
         self.now += seconds * (len(feeds) + warm)
         return float(seconds * self.rng.choice([1e-3, 1e3])) if self.rng.random() < self.jumps else seconds
 
-    def found(self, monkeypatch: pytest.MonkeyPatch, seconds: float = 20.0, earlier: Sequence[Measured] = ()) -> Plan:
+    def found(self, monkeypatch: pytest.MonkeyPatch, seconds: float = 10.0, earlier: Sequence[Measured] = ()) -> Plan:
         """What the search finds here, with what earlier ones measured. Opening a file takes 50 ms."""
         for name, value in (("clock", self.clock), ("time_runs", self.time_runs), ("time", SimpleNamespace(sleep=self.sleep))):
             monkeypatch.setattr(search_module, name, value)
@@ -122,8 +123,8 @@ class Machine:
         ({"spread": 0.1, "drift": 0.4}, 19, 0.99),
         ({"spread": 0.1, "bursts": 1.5}, 19, 0.99),
         ({"spread": 0.1, "jumps": 0.01}, 19, 0.99),
-        # Twenty seconds hardly hold enough turns to tell settings 3 % apart at this noise; what is chosen is near all the same.
-        ({"spread": 0.4}, 18, 0.99),
+        # Ten seconds hardly hold enough turns to tell settings 3 % apart at this noise; what is chosen is near all the same.
+        ({"spread": 0.4}, 18, 0.985),
     ],
     ids=str,
 )
@@ -142,7 +143,7 @@ def choices(monkeypatch: pytest.MonkeyPatch, **disturbed: float) -> tuple[list[f
         chosen = machine.found(monkeypatch).setting
         beside_best.append(machine.speed(chosen) / max(map(machine.speed, SPACE)))
         beside_default.append(machine.speed(chosen) / machine.speed(DEFAULT))
-        assert machine.now <= 20.5
+        assert machine.now <= 10.5
     return beside_best, beside_default
 
 
@@ -153,14 +154,14 @@ def choices(monkeypatch: pytest.MonkeyPatch, **disturbed: float) -> tuple[list[f
         ({"spread": 0.1, "drift": 0.4}, 19, 0.99),
         ({"spread": 0.1, "bursts": 1.5}, 18, 0.99),
         ({"spread": 0.2}, 16, 0.98),
-        ({"spread": 0.4}, 14, 0.97),
+        ({"spread": 0.4}, 13, 0.97),
     ],
     ids=str,
 )
-def test_of_a_slow_model_twenty_seconds_hold_few_runs(
+def test_of_a_slow_model_ten_seconds_hold_few_runs(
     monkeypatch: pytest.MonkeyPatch, disturbed: dict[str, float], near: int, mean: float
 ) -> None:
-    """Runs of 50 ms: some 350 of them, for ten settings or more. To tell 3 % apart at a noise of 20 % takes a hundred of each."""
+    """Runs of 50 ms: some 170 of them, for seven or eight settings. To tell 3 % apart at a noise of 20 % takes a hundred of each."""
     beside_best, beside_default = choices(monkeypatch, base=0.05, **disturbed)
     assert sum(share >= 0.97 for share in beside_best) >= near
     assert np.mean(beside_best) >= mean
@@ -179,8 +180,8 @@ def test_later_searches_add_to_what_is_known_of_a_slow_model(monkeypatch: pytest
             plan = machine.found(monkeypatch, earlier=earlier)
             earlier = plan.measured
             near[number] += machine.speed(plan.setting) >= 0.97 * max(map(machine.speed, SPACE))
-    assert near[-1] >= 17
-    assert near[-1] >= near[0] + 3
+    assert near[-1] >= 18
+    assert near[-1] >= near[0] + 2
 
 
 @pytest.mark.parametrize(("base", "spread", "searches"), [(1e-3, 0.4, 5), (0.05, 0.2, 10)])
