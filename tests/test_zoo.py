@@ -56,8 +56,8 @@ def test_digit_scenes_finds_what_its_card_says() -> None:
     shipped = zoo_model("digit-scenes")
     assert shipped.path.stat().st_size <= 3_000_000
     figures = shipped.card["figures"]
-    assert figures["mAP 50-95"] >= 0.855
-    assert figures["read whole"] >= 0.92
+    assert figures["mAP 50-95"] >= 0.85
+    assert figures["read whole"] >= 0.93
     assert figures["scenes whose objects differ from PyTorch"] == 0
     with np.load(shipped.path.with_name("examples.npz"), allow_pickle=False) as examples:
         images = examples["images"]
