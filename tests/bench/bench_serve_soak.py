@@ -81,7 +81,7 @@ class Soak:
                     head = await reader.readuntil(b"\r\n\r\n")
                     length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
                     body = await reader.readexactly(length)
-            except (OSError, EOFError, TimeoutError) as error:
+            except (OSError, EOFError, TimeoutError, RuntimeError) as error:  # the last: a closed connection, in uvloop
                 if time.monotonic() - self.killed < 1.5:
                     self.counts["cut_by_a_kill"] += 1
                 elif kept and not head and not isinstance(error, TimeoutError):
@@ -169,7 +169,7 @@ async def faults(soak: Soak, until: float) -> None:
     """One bad client after the other."""
     while time.monotonic() < until:
         kind = soak.rng.choice(("reset", "garbage", "slow reader", "slow writer"))
-        with suppress(OSError, EOFError, TimeoutError):
+        with suppress(OSError, EOFError, TimeoutError, RuntimeError):
             async with asyncio.timeout(4):
                 await fault(kind, soak)
         soak.counts[kind] += 1
