@@ -105,7 +105,7 @@ def _constants(outer: Nodes, config: Seq2SeqConfig) -> None:
     outer.constant("zero", 0)
     outer.constant("unit", 1)
     count = len(config.writable)
-    outer.constant("most_beams", count)
+    outer.constant("most_beams", count)  # more beams than there are bytes would begin with ones that hold nothing
     outer.constant("minus_one", [-1])
     outer.constant("vocabulary", count)
     outer.constant("vocabulary_1", [count])

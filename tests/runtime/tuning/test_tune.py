@@ -159,6 +159,24 @@ def test_a_graph_for_some_sizes_must_give_the_same(recogniser: Path, timings: Ti
     assert any("differs from the default's" in trial.verdict for trial in plan.trials if trial.setting.sizes)
 
 
+def test_only_what_is_tried_is_opened(recogniser: Path, certify: Make, timings: Timings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a variant is expected to gain stands in its certificate: other ways to put it together are thought of, and not opened for it."""
+    certify(recogniser, "int8")
+    timings.seconds = by_variant(itself=3e-3, int8=1e-3)
+    opened: list[Setting] = []
+    right = tune_module.open_as
+
+    def noted(setting: Setting, file: Path, **options: Any) -> Engine:
+        opened.append(setting)
+        return right(setting, file, **options)
+
+    monkeypatch.setattr(tune_module, "open_as", noted)
+    monkeypatch.setattr(tune_search, "MOST_MORE", 1)
+    plan = tune(recogniser, [1]).plans[1]
+    assert plan.setting.variant == "int8"
+    assert set(opened) <= {dataclasses.replace(trial.setting, binding="run") for trial in plan.trials}
+
+
 @pytest.mark.parametrize(("rms", "wins"), [({"features": 0.0001}, False), ({"features": 0.5}, True), ({"gone": 0}, True), ("x", True)])
 def test_a_variant_that_is_further_off_than_where_it_was_certified_cannot_win(
     recogniser: Path, certify: Make, timings: Timings, monkeypatch: pytest.MonkeyPatch, rms: Any, wins: bool
