@@ -104,7 +104,8 @@ def optimize_command(
     int8             a text generator's weights in 8 bits
     int8 (step)      a translator's weights in 8 bits, those of a step
     int8 (text)      and those of what it computes once of its text
-    bf16             on CPUs with AMX: bfloat16 on OpenVINO, which then has to be installed
+    bf16             on CPUs that multiply in it (AMX, AVX-512 BF16): bfloat16 on OpenVINO, which
+                     then has to be installed
     float16          on CUDA: the network in float16 (plain, or after exact)
     float16-storage  for --goal smaller: weights stored in float16
     ```

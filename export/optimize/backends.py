@@ -32,7 +32,7 @@ def features_here() -> list[str]:
 
 def bfloat16_pays() -> bool:
     """Whether OpenVINO is installed and this CPU multiplies matrices in bfloat16."""
-    return "amx_bf16" in features_here() and version_of(OPENVINO) != ""
+    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(features_here()) and version_of(OPENVINO) != ""
 
 
 def rms_of(expected: Mapping[str, np.ndarray], variant: Mapping[str, np.ndarray]) -> dict[str, float]:

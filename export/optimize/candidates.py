@@ -5,25 +5,37 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
-from onnxferry.export.optimize.backends import bfloat16_pays
+from onnxferry.export.optimize.backends import bfloat16_pays, rms_of
 from onnxferry.export.optimize.resources import as_source
 from onnxferry.export.optimize.rewrites.float16 import float16
 from onnxferry.export.optimize.rewrites.gptq import layer_moments
 from onnxferry.export.optimize.rewrites.integer_text import integer_text
 from onnxferry.export.optimize.rewrites.layout import channels_last
-from onnxferry.export.optimize.rewrites.quantize import convolutional_layers, dynamic_lstm, float16_storage, static_int8, with_names
+from onnxferry.export.optimize.rewrites.quantize import (
+    convolutional_layers,
+    dynamic_lstm,
+    float16_storage,
+    inner_tensors,
+    static_int8,
+    with_names,
+)
 from onnxferry.export.optimize.rewrites.quantize_text import eight_bit_loop, eight_bit_reading
+from onnxferry.export.optimize.rewrites.ranges import clipped_ranges
 from onnxferry.export.optimize.rewrites.upsampling import join_upsampling, split_transposed_convolutions
 from onnxferry.export.optimize.samples import Samples
+from onnxferry.export.optimize.score import outputs_of
 from onnxferry.runtime.artifact.variants import WEB
+from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.kinds import Kind
 
 
@@ -68,6 +80,8 @@ def candidates_for(model: onnx.ModelProto, kind: Kind, goal: str, calibration: S
     if base is not None and layers and kind.returns != "text":
         feeds = calibration.feeds
         moments = functools.cache(lambda: layer_moments(base, feeds))  # the same for all rungs
+        # Of objects that come in another order no distance is known.
+        ranges = functools.cache(lambda: {} if kind.returns == "boxes" else ranges_that_pay(base, feeds, moments()))
         steps: list[tuple[str, str, dict[str, Any]]] = [
             ("between", "convolutions in 8 bits, and what lies between", {}),
             ("conv", "convolutions in 8 bits, the rest in float32", {"carry": False}),
@@ -83,7 +97,7 @@ def candidates_for(model: onnx.ModelProto, kind: Kind, goal: str, calibration: S
             steps.append(("last", "8 bits but in the last convolution", {"skip": layers[-1:]}))
 
         def quantising(options: dict[str, Any]) -> Callable[[], onnx.ModelProto]:
-            return lambda: static_int8(base, feeds, moments=moments(), **options)
+            return lambda: static_int8(base, feeds, moments=moments(), ranges=ranges(), **options)
 
         found += [Candidate("int8", what, quantising(options), rung=rung) for rung, what, options in steps]
     if device == "cpu":
@@ -96,6 +110,21 @@ def candidates_for(model: onnx.ModelProto, kind: Kind, goal: str, calibration: S
         if exact is not None:
             found.append(Candidate("float16", "float16 after exact rewrites", lambda: float16(exact), rung="exact"))
     return found
+
+
+def ranges_that_pay(
+    model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], moments: Mapping[str, np.ndarray]
+) -> dict[str, tuple[float, float]]:
+    """Ranges of inner tensors for 8 bits with what lies far out cut off; none where the outputs on ``feeds`` are nearer without."""
+    clipped = clipped_ranges(model, inner_tensors(model), feeds)
+    with Engine(model.SerializeToString(), device="cpu") as engine:
+        expected = outputs_of(engine, feeds)
+    off = []
+    for ranges in ({}, clipped):
+        with Engine(static_int8(model, feeds, moments=moments, ranges=ranges).SerializeToString(), device="cpu") as engine:
+            shares = rms_of(expected, outputs_of(engine, feeds)).values()
+            off.append(sum(math.log(max(share, 1e-9)) for share in shares))  # all outputs count alike
+    return clipped if off[1] < off[0] else {}
 
 
 def for_web(found: Sequence[Candidate]) -> list[Candidate]:

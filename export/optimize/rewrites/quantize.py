@@ -65,6 +65,7 @@ def static_int8(
     carry: bool = True,
     gemm: bool = False,
     moments: Mapping[str, np.ndarray] | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> onnx.ModelProto:
     """Convolutions in 8 bits (QDQ: standard operators): weights a scale each output channel, inputs a range seen on ``feeds``.
 
@@ -74,7 +75,8 @@ def static_int8(
 
     ``feeds``: rows by input name, as many as are worth it (some hundreds). ``skip``: names of nodes to leave in float32.
     ``carry``: also what lies between them (:data:`CARRIED`). ``gemm``: dense layers too. ``moments``: :func:`gptq.layer_moments`
-    of the model with :func:`with_names`, where they are known already.
+    of the model with :func:`with_names`, where they are known already. ``ranges``: of inner tensors, by name, in place of the smallest and
+    the largest number that were seen (:mod:`onnxferry.export.optimize.rewrites.ranges`).
     Inputs are unsigned, weights signed: the pair that ONNX Runtime's kernels on x86-64 take without a detour; a rectifier's
     zero is then the range's lower end, so that it needs no step of its own.
     Raises ExportError where nothing was quantised, InputError for feeds that the model does not take.
@@ -85,15 +87,11 @@ def static_int8(
     chosen = [name for name in convolutional_layers(named) if name not in skip]
     if not chosen:
         raise ExportError("the model has no convolution with constant weights, so there is nothing to quantise in it")
-    nodes, operators = list(chosen), ["Conv"]
-    if gemm:
-        graph = Graph(named)
-        dense = [n.name for n in named.graph.node if n.op_type == "Gemm" and n.input[1] in graph.constants and n.name not in skip]
-        nodes, operators = nodes + dense, [*operators, "Gemm"]
-    if carry:
-        between = _between(named, set(nodes))
-        nodes += [node.name for node in between]
-        operators += sorted({node.op_type for node in between})
+    weighted = chosen + (_dense(named, skip) if gemm else [])
+    between = _between(named, set(weighted)) if carry else []
+    nodes = weighted + [node.name for node in between]
+    operators = ["Conv", *(["Gemm"] if gemm else []), *sorted({node.op_type for node in between})]
+    overrides = {name: _range(*ends) for name, ends in (ranges or {}).items()} | _before_sigmoid(named, chosen)
     with tempfile.TemporaryDirectory(prefix="onnxferry-") as folder, _quiet():
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(named, source)
@@ -113,7 +111,7 @@ def static_int8(
                 extra_options={
                     "WeightSymmetric": True,
                     "ActivationSymmetric": False,
-                    "TensorQuantOverrides": _before_sigmoid(named, chosen),
+                    "TensorQuantOverrides": overrides,
                 },
             )
         except Exception as error:
@@ -126,6 +124,20 @@ def static_int8(
     if found < len(chosen):
         raise ExportError(f"only {found} of {len(chosen)} convolutions were quantised; ONNX Runtime left the others without a word")
     return finished(quantised, model)
+
+
+def inner_tensors(model: onnx.ModelProto) -> list[str]:
+    """Names of the tensors of float32 that :func:`static_int8` may turn into 8 bits, of a model with :func:`with_names`."""
+    weighted = set(convolutional_layers(model) + _dense(model, ()))
+    nodes = [node for node in model.graph.node if node.name in weighted] + _between(model, weighted)
+    constants = set(Graph(model).constants)
+    return list(dict.fromkeys(name for node in nodes for name in (*node.input, *node.output) if name and name not in constants))
+
+
+def _dense(model: onnx.ModelProto, skip: Collection[str]) -> list[str]:
+    """Names of the dense layers with constant weights."""
+    constants = Graph(model).constants
+    return [n.name for n in model.graph.node if n.op_type == "Gemm" and n.input[1] in constants and n.name not in skip]
 
 
 def count_int8(model: onnx.ModelProto) -> int:
@@ -222,8 +234,12 @@ def _before_sigmoid(model: onnx.ModelProto, chosen: Collection[str]) -> dict[str
         if node.op_type == "Sigmoid" and not node.domain:
             producer = graph.producers.get(node.input[0])
             if producer is not None and producer.name in chosen:
-                found[node.input[0]] = [{"rmin": np.float32(-SIGMOID_RANGE), "rmax": np.float32(SIGMOID_RANGE)}]
+                found[node.input[0]] = _range(-SIGMOID_RANGE, SIGMOID_RANGE)
     return found
+
+
+def _range(low: float, high: float) -> list[dict[str, object]]:
+    return [{"rmin": np.float32(low), "rmax": np.float32(high)}]
 
 
 def with_names(model: onnx.ModelProto) -> onnx.ModelProto:

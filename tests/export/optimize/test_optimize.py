@@ -216,7 +216,7 @@ def tried_settings(path: Path) -> list[Setting]:
     return [trial.setting for trial in plan.trials]
 
 
-@pytest.mark.skipif(not backends_module.bfloat16_pays(), reason="this CPU has no AMX, or OpenVINO is not installed")
+@pytest.mark.skipif(not backends_module.bfloat16_pays(), reason="this CPU does not multiply in bfloat16, or OpenVINO is not installed")
 def test_bfloat16_is_certified_for_openvino_alone(network: Path, twice_as_fast: None) -> None:
     optimize(network, data=network.with_name("data.npz"), budget="psnr 20", batches=(1,), seconds=0.01)
     (variant,) = [each for each in certified_variants(network) if each.tag == "bf16"]
