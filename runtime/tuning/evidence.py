@@ -61,6 +61,11 @@ class Prior:
     deviation: float = 0.3  # of what the candidate has to itself
     effects: Mapping[Hashable, Effect] = field(default_factory=dict)
 
+    @property
+    def total(self) -> float:
+        """What is expected, with all effects."""
+        return self.mean + sum(effect.mean for effect in self.effects.values())
+
 
 @dataclass(frozen=True)
 class Belief:

@@ -36,7 +36,6 @@ from onnxferry.runtime.tuning.plan import Measured, Plan, Setting, Trial
 MARGIN = 1.02
 """A smaller speed-up is not worth leaving the default for."""
 
-
 CAUTION = 0.5
 """Standard deviations by which the best one must lead the default: of many that are no faster, one leads by chance."""
 
@@ -83,7 +82,8 @@ SLOW = 0.03  # seconds: runs that take longer need no run to warm up before each
 PAIRED = 3  # candidates, with no more of which a turn of a slow model is two runs: the one that warms up is then a third of the time
 
 
-PROMISING = 4  # settings of earlier searches that are tried first
+PROMISING, ALWAYS = 4, 2
+"""Settings of earlier searches that are tried first; and of a stage, if fast and the likeliest beforehand, timed whatever those found."""
 
 
 PARTS = ("threads", "sizes", "graph_level", "binding")  # the latter two are ONNX Runtime's alone
@@ -322,12 +322,13 @@ class Search:
         fit = []
         feeds = self.feeds[: max(1, min(len(self.feeds), int(SLOW / max(self.estimate, 1e-9))))]
         expected: list[dict[str, np.ndarray]] = []  # once there is something to compare with it: a run of a large model takes long
+        likeliest = sorted(settings, key=lambda setting: self.expected(setting).total)[: ALWAYS if self.estimate < SLOW else 0]
         for setting in settings:
             if any(setting == candidate.setting for candidate in self.tried):
                 continue
             candidate = self.known.get(setting) or Candidate(setting, dict)
             self.tried.append(candidate)
-            if candidate.setting in self.known and self.slower_before(candidate, self.expected(setting)):
+            if setting in self.known and setting not in likeliest and self.slower_before(candidate, self.expected(setting)):
                 candidate.verdict = BEFORE
                 continue
             if self.left(share) < self.open_seconds + self.estimate * (1 if expected else 2):

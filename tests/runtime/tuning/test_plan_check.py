@@ -131,11 +131,14 @@ def test_a_plan_that_holds_is_kept_with_what_says_so(recogniser: Path, monkeypat
     assert not is_due(plan)
 
 
-def test_its_runs_are_one_percent(recogniser: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("busy", "runs"), [("", 1_250), ("busy", 250)])
+def test_its_runs_are_one_percent_and_five_where_the_machine_was_busy(
+    recogniser: Path, monkeypatch: pytest.MonkeyPatch, busy: str, runs: int
+) -> None:
     seconds = Seconds(monkeypatch, default=1e-3, chosen=0.8e-3)
-    with opened(recogniser, plan_of(2.0)) as engine:
+    with opened(recogniser, plan_of(2.0, busy=busy, at=time.time() - WEEK - 1)) as engine:
         (check,) = engine._checks[CHOSEN]
-        use(engine, check, 1_250)
+        use(engine, check, runs)
         assert seconds.rounds == 2 * 2  # rounds of two turns, each of two runs, of which the default's take twice as long
 
 

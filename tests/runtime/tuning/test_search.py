@@ -47,12 +47,15 @@ class Machine:
         bursts: float = 0.0,
         jumps: float = 0.0,
         noise: int | None = None,
+        lost: float = 0.0,
     ):
         """``spread``: of single runs, as a share, and a quarter of it for all runs of a turn; ``drift``: of the speed, over half a minute;
         ``bursts``: by how much other work slows everything for half a second now and then; ``jumps``: share of wrong times;
-        ``noise``: the seed of what disturbs, the machine's own if it is None."""
+        ``noise``: the seed of what disturbs, the machine's own if it is None; ``lost``: by how much everything with two threads is slower,
+        and the variant more so, as another program has one of the CPUs."""
         self.rng = np.random.default_rng(seed if noise is None else 10_000 + noise)
         self.base, self.spread, self.drift, self.bursts, self.jumps = base, spread, drift, bursts, jumps
+        self.lost = lost
         self.now = self.busy_until = 0.0
         self.phase = self.rng.uniform(0, 6)
         made = np.random.default_rng(1000 + seed).normal([0.1, -0.2, -0.05, -0.1, 0.0, 0.02, 0.0], [0.25, 0.3, 0.05, 0.1, 0.03, 0.04, 0.1])
@@ -82,6 +85,7 @@ class Machine:
         if self.bursts and self.now > self.busy_until and self.rng.random() < 0.03:
             self.busy_until = self.now + self.rng.exponential(0.5)
         seconds *= 1 + self.bursts * (self.now < self.busy_until)
+        seconds *= 1 + self.lost * (candidate.setting.threads == 2) * (1.3 if candidate.setting.variant else 1)
         self.now += seconds * (len(feeds) + warm)
         return float(seconds * self.rng.choice([1e-3, 1e3])) if self.rng.random() < self.jumps else seconds
 
@@ -182,6 +186,24 @@ def test_later_searches_add_to_what_is_known_of_a_slow_model(monkeypatch: pytest
             near[number] += machine.speed(plan.setting) >= 0.97 * max(map(machine.speed, SPACE))
     assert near[-1] >= 18
     assert near[-1] >= near[0] + 3
+
+
+def test_a_search_without_one_of_the_cpus_does_not_decide_later_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it found much slower, as it runs on two threads, is timed again when the other program has ended."""
+    beside_best: list[list[float]] = [[], [], []]
+    for seed in range(20):
+        machine = Machine(seed, spread=0.05)
+        earlier: tuple[Measured, ...] = ()
+        for number, machine.lost in enumerate((0.6, 0.0, 0.0)):
+            monkeypatch.setattr(expected_module, "time", SimpleNamespace(time=lambda number=number: 1e9 + 86_400 * number))
+            machine.now = 0.0
+            plan = machine.found(monkeypatch, earlier=earlier)
+            earlier = plan.measured
+            beside_best[number].append(machine.speed(plan.setting) / max(map(machine.speed, SPACE)))
+    near = [sum(share >= 0.97 for share in shares) for shares in beside_best]
+    assert near[0] < 10
+    assert near[1] >= 18
+    assert near[2] == 20
 
 
 @pytest.mark.parametrize(("base", "spread", "searches"), [(1e-3, 0.4, 5), (0.05, 0.2, 10)])
