@@ -259,9 +259,10 @@ class _Fixed:
 
     def fits(self, feeds: Any) -> bool:
         try:
-            return all(feeds[name].shape == shape for name, shape in self.shapes) and all(
-                _matches(feeds[name].shape, shape) for name, shape in self.open
-            )
+            for name, shape in self.shapes:
+                if feeds[name].shape != shape:
+                    return False
+            return not self.open or all(_matches(feeds[name].shape, shape) for name, shape in self.open)
         except (AttributeError, KeyError, TypeError):  # not arrays, or one is missing: the session without fixed sizes reports it
             return False
 

@@ -18,7 +18,7 @@ from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.tuning import plan_check
 from onnxferry.runtime.tuning import tune as tune_module
 from onnxferry.runtime.tuning.plan import Measured, Plan, Setting
-from onnxferry.runtime.tuning.plan_check import ROUNDS, SLOWER_IN_USE, WEEK, PlanCheck, is_due
+from onnxferry.runtime.tuning.plan_check import HOUR, ROUNDS, SLOWER_IN_USE, WEEK, PlanCheck, is_due
 from onnxferry.runtime.tuning.tuned_engine import TunedEngine, open_tuned
 
 DEFAULT, CHOSEN = Setting(threads=2), Setting(threads=2, graph_level="extended")
@@ -89,7 +89,11 @@ def opened(path: Path, plan: Plan, other: Plan | None = None) -> TunedEngine:
 def test_what_is_due() -> None:
     assert is_due(plan_of())
     assert not is_due(plan_of(busy=""))
-    assert is_due(plan_of(busy="", at=time.time() - WEEK - 1))
+    alone = plan_of(busy="", at=time.time() - HOUR - 1)
+    assert is_due(alone)
+    twice = dataclasses.replace(alone, measured=(dataclasses.replace(alone.measured[0], at=1.0), *alone.measured))
+    assert not is_due(twice)
+    assert is_due(dataclasses.replace(twice, measured=tuple(dataclasses.replace(each, at=time.time() - WEEK - 1) for each in twice.measured)))
     assert not is_due(plan_of(setting=DEFAULT))
     assert not is_due(dataclasses.replace(plan_of(), measured=()))
     assert not is_due(dataclasses.replace(plan_of(), seconds=1.0))
