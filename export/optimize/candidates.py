@@ -28,6 +28,7 @@ from onnxferry.export.optimize.rewrites.quantize import (
     inner_tensors,
     static_int8,
     with_names,
+    with_weights_of,
 )
 from onnxferry.export.optimize.rewrites.quantize_text import eight_bit_loop, eight_bit_reading
 from onnxferry.export.optimize.rewrites.ranges import clipped_ranges
@@ -81,7 +82,7 @@ def candidates_for(model: onnx.ModelProto, kind: Kind, goal: str, calibration: S
         feeds = calibration.feeds
         moments = functools.cache(lambda: layer_moments(base, feeds))  # the same for all rungs
         # Of objects that come in another order no distance is known.
-        ranges = functools.cache(lambda: {} if kind.returns == "boxes" else ranges_that_pay(base, feeds, moments()))
+        ranges = functools.cache(lambda: {} if kind.returns == "boxes" else ranges_that_pay(base, feeds))
         steps: list[tuple[str, str, dict[str, Any]]] = [
             ("between", "convolutions in 8 bits, and what lies between", {}),
             ("conv", "convolutions in 8 bits, the rest in float32", {"carry": False}),
@@ -112,16 +113,18 @@ def candidates_for(model: onnx.ModelProto, kind: Kind, goal: str, calibration: S
     return found
 
 
-def ranges_that_pay(
-    model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], moments: Mapping[str, np.ndarray]
-) -> dict[str, tuple[float, float]]:
-    """Ranges of inner tensors for 8 bits with what lies far out cut off; none where the outputs on ``feeds`` are nearer without."""
+def ranges_that_pay(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
+    """Ranges of inner tensors for 8 bits with what lies far out cut off; none where the outputs on ``feeds`` are nearer without.
+
+    Compared with the weights as they are: what rounding them does is the same for both, and hides the difference.
+    """
     clipped = clipped_ranges(model, inner_tensors(model), feeds)
     with Engine(model.SerializeToString(), device="cpu") as engine:
         expected = outputs_of(engine, feeds)
     off = []
     for ranges in ({}, clipped):
-        with Engine(static_int8(model, feeds, moments=moments, ranges=ranges).SerializeToString(), device="cpu") as engine:
+        made = with_weights_of(model, static_int8(model, feeds, moments={}, ranges=ranges))
+        with Engine(made.SerializeToString(), device="cpu") as engine:
             shares = rms_of(expected, outputs_of(engine, feeds)).values()
             off.append(sum(math.log(max(share, 1e-9)) for share in shares))  # all outputs count alike
     return clipped if off[1] < off[0] else {}

@@ -140,6 +140,23 @@ def _dense(model: onnx.ModelProto, skip: Collection[str]) -> list[str]:
     return [n.name for n in model.graph.node if n.op_type == "Gemm" and n.input[1] in constants and n.name not in skip]
 
 
+def with_weights_of(model: onnx.ModelProto, quantised: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of what :func:`static_int8` made of ``model``, a model with :func:`with_names`, whose layers have its weights in float32."""
+    made = onnx.ModelProto()
+    made.CopyFrom(quantised)
+    constants = Graph(model).constants
+    weights = {n.name: n.input[1] for n in model.graph.node if n.op_type in ("Conv", "Gemm") and n.input[1] in constants}
+    there = {tensor.name for tensor in made.graph.initializer} | {name for node in made.graph.node for name in node.output}
+    for node in made.graph.node:
+        if node.name in weights:
+            node.input[1] = weights[node.name]
+            if node.input[1] not in there:
+                there.add(node.input[1])
+                made.graph.initializer.append(numpy_helper.from_array(constants[node.input[1]], node.input[1]))
+    drop_unused(made)
+    return made
+
+
 def count_int8(model: onnx.ModelProto) -> int:
     """Convolutions whose input and weights both come from 8-bit numbers."""
     producers = {name: node for node in model.graph.node for name in node.output}

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.export.optimize.candidates import ranges_that_pay
-from onnxferry.export.optimize.rewrites.quantize import inner_tensors, static_int8, with_names
+from onnxferry.export.optimize.rewrites.quantize import inner_tensors, static_int8, with_names, with_weights_of
 from onnxferry.export.optimize.rewrites.ranges import BINS, Histogram, clipped_ranges
 from onnxferry.runtime.engine.engine import Engine
 
@@ -94,15 +94,14 @@ def inputs(seed: int, outlier: bool) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("outlier", [True, False])
 def test_they_are_used_where_outputs_come_nearer(outlier: bool) -> None:
     model, feeds = network(outlier), inputs(1, outlier)
-    moments: dict[str, np.ndarray] = {}
-    chosen = ranges_that_pay(model, feeds, moments)
+    chosen = ranges_that_pay(model, feeds)
     clipped = clipped_ranges(model, inner_tensors(model), feeds)
     assert set(clipped) == {"x", "a", "b", "c"}
     off = {}
     for label, ranges in (("seen", {}), ("clipped", clipped), ("chosen", chosen)):
         with (
             Engine(model.SerializeToString(), device="cpu") as engine,
-            Engine(static_int8(model, feeds, moments=moments, ranges=ranges).SerializeToString(), device="cpu") as eight,
+            Engine(with_weights_of(model, static_int8(model, feeds, moments={}, ranges=ranges)).SerializeToString(), device="cpu") as eight,
         ):
             off[label] = float(np.square(engine.run(feeds)["y"] - eight.run(feeds)["y"]).mean())
     assert off["chosen"] == min(off["seen"], off["clipped"])
