@@ -186,7 +186,7 @@ def _joint(priors: Sequence[Prior]) -> tuple[np.ndarray, np.ndarray]:
     """The precision of all together, float64 (n, n), and that times their means (n,)."""
     effects = {name: effect for prior in priors for name, effect in prior.effects.items()}
     has = np.array([[name in prior.effects for name in effects] for prior in priors], np.float64).reshape(len(priors), len(effects))
-    means = np.array([prior.mean for prior in priors]) + has @ np.array([effect.mean for effect in effects.values()])
+    means = np.array([prior.total for prior in priors])
     covariance = has @ np.diag([effect.deviation**2 for effect in effects.values()]) @ has.T
     precision = np.linalg.inv(covariance + np.diag([prior.deviation**2 for prior in priors])) if priors else covariance
     return precision, precision @ means

@@ -83,7 +83,7 @@ PAIRED = 3  # candidates, with no more of which a turn of a slow model is two ru
 
 
 PROMISING, ALWAYS = 4, 2
-"""Settings of earlier searches that are tried first; and of a stage, if fast and the likeliest beforehand, timed whatever those found."""
+"""Settings that are tried first, as earlier searches found them fast; and of a fast model that are timed again, as they were likeliest."""
 
 
 PARTS = ("threads", "sizes", "graph_level", "binding")  # the latter two are ONNX Runtime's alone

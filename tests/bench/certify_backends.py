@@ -24,7 +24,7 @@ from onnxferry.runtime.artifact.describe import describe
 from onnxferry.runtime.artifact.tolerances import rms_limits
 from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.engine.replay import replay
-from onnxferry.runtime.timing import clock
+from onnxferry.runtime.timing import time_call
 
 ZOO = Path(__file__).parents[2] / "runtime" / "zoo"
 
@@ -44,9 +44,7 @@ def main() -> None:
 
 def _run_seconds(engine: Engine, feeds: dict[str, Any]) -> float:
     engine.run(feeds)
-    start = clock()
-    engine.run(feeds)
-    return clock() - start
+    return time_call(engine.run, feeds)
 
 
 def _rewritten(path: Path, original: Path, data: str | None, seconds: float) -> str:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from onnxferry.export.graphs.graph import Graph, attributes
-from onnxferry.runtime.engine.engine import Engine
+from onnxferry.export.optimize.rewrites.calibration import inner_values, row_starts
 
 ROWS = 16_384
 """Patches that a layer's inputs are known by."""
@@ -120,23 +120,16 @@ def layer_moments(original: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) ->
     """Mean products of each layer's inputs on ``feeds`` (rows by input name), by node name: float32 (inputs, inputs)."""
     layers = _layers(original)
     names = list(dict.fromkeys(layer.node.input[0] for layer in layers.values()))
-    shown = onnx.ModelProto()
-    shown.CopyFrom(original)
-    there = {value.name for value in shown.graph.output}
-    shown.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names if name not in there)
-    rows = min((len(array) for array in feeds.values() if array.ndim), default=0)
-    starts = range(0, rows if layers else 0, AT_ONCE)
+    parts = len(row_starts(feeds, AT_ONCE))
     rng = np.random.default_rng(0)
     moments: dict[str, np.ndarray] = {}
     counted = dict.fromkeys(layers, 0)
-    with Engine(shown.SerializeToString(), device="cpu") as engine:
-        for start in starts:
-            values = engine.run({n: a[start : start + AT_ONCE] if a.ndim else a for n, a in feeds.items()}, names)
-            for name, layer in layers.items():
-                inputs = _inputs(layer.node, layer.kernel, values[layer.node.input[0]], -(-ROWS // len(starts)), rng)
-                product = inputs.T @ inputs
-                moments[name] = moments[name] + product if name in moments else product
-                counted[name] += len(inputs)
+    for values in inner_values(original, names, feeds, AT_ONCE):
+        for name, layer in layers.items():
+            inputs = _inputs(layer.node, layer.kernel, values[layer.node.input[0]], -(-ROWS // parts), rng)
+            product = inputs.T @ inputs
+            moments[name] = moments[name] + product if name in moments else product
+            counted[name] += len(inputs)
     return {name: each / counted[name] for name, each in moments.items()}
 
 

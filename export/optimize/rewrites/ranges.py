@@ -14,9 +14,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
 
-from onnxferry.runtime.engine.engine import Engine
+from onnxferry.export.optimize.rewrites.calibration import inner_values
 
 LEVELS = 255
 """Steps of an unsigned 8-bit number."""
@@ -84,16 +83,9 @@ class Histogram:
 
 def clipped_ranges(model: onnx.ModelProto, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     """The best range of each of these inner float32 tensors on ``feeds`` (rows by input name); without those that are always zero."""
-    shown = onnx.ModelProto()
-    shown.CopyFrom(model)
-    there = {value.name for value in shown.graph.output}
-    shown.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names if name not in there)
-    rows = min((len(array) for array in feeds.values() if array.ndim), default=0)
     rng = np.random.default_rng(0)
     found = {name: Histogram() for name in names}
-    with Engine(shown.SerializeToString(), device="cpu") as engine:
-        for start in range(0, rows if found else 0, AT_ONCE):
-            values = engine.run({n: a[start : start + AT_ONCE] if a.ndim else a for n, a in feeds.items()}, list(names))
-            for name, histogram in found.items():
-                histogram.add(values[name], rng)
+    for values in inner_values(model, names, feeds, AT_ONCE):
+        for name, histogram in found.items():
+            histogram.add(values[name], rng)
     return {name: best for name, histogram in found.items() if (best := histogram.best()) is not None}

@@ -84,8 +84,8 @@ def network(outlier: bool) -> onnx.ModelProto:
     return with_names(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9))
 
 
-def inputs(seed: int, outlier: bool) -> dict[str, np.ndarray]:
-    x = np.random.default_rng(seed).standard_normal((64, 1, 8, 8)).astype(np.float32)
+def inputs(outlier: bool) -> dict[str, np.ndarray]:
+    x = np.random.default_rng(1).standard_normal((64, 1, 8, 8)).astype(np.float32)
     if outlier:
         x[::16, 0, 0, 0] = 60
     return {"x": x}
@@ -93,7 +93,7 @@ def inputs(seed: int, outlier: bool) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("outlier", [True, False])
 def test_they_are_used_where_outputs_come_nearer(outlier: bool) -> None:
-    model, feeds = network(outlier), inputs(1, outlier)
+    model, feeds = network(outlier), inputs(outlier)
     chosen = ranges_that_pay(model, feeds)
     clipped = clipped_ranges(model, inner_tensors(model), feeds)
     assert set(clipped) == {"x", "a", "b", "c"}
