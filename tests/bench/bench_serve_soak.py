@@ -8,11 +8,11 @@ models are loaded anew (SIGHUP), connections are reset in the middle of a reques
 byte at a time, and send garbage.
 
 ``wrong``: answers that differ. ``lost``: requests whose answer was cut off although no worker had been killed in the second before, or
-that were not answered, by the first try or another, in 30 s after the first; a wait for one of this client's own 256 connections counts in
-p50 and p99 alone. ``cut_by_a_kill``: those of a killed worker, which its client sees as a reset
-connection; ``sent_again``: requests on a kept connection that the server had closed before it read them, which HTTP has clients send again
-(RFC 9112, 9.3.1). ``growth``: of resident memory (proportional set size of all processes by the number of workers, which kills and reloads
-change), the median of the last quarter over that of the second. ``took`` well above ``seconds``: this client was too slow for the rate.
+that were not answered, by the first try or another, in 30 s after the first; a wait for one of this client's own 256 connections counts
+in p50 and p99 alone. ``cut_by_a_kill``: those of a killed worker, which its client sees as a reset connection; ``sent_again``: requests
+on a kept connection that the server had closed before it read them, which HTTP has clients send again (RFC 9112, 9.3.1). ``growth``: of
+resident memory (proportional set size of all processes by the number of workers, which kills and reloads change), the median of the last
+quarter over that of the second. ``took`` well above ``seconds``: this client was too slow for the rate.
 Wrong and lost must be 0, growth at most 5 %; else the exit code is 1.
 """
 
