@@ -17,6 +17,9 @@ from onnxferry.runtime.onnx_file.values import TensorSpec, shape_words
 _NUMPY_NAMES = {element.onnx: element.numpy for element in ELEMENT_TYPES.values()}
 
 
+_NDARRAY = np.ndarray  # one look-up less, before every run
+
+
 _MAX_SHOWN = 20  # inputs that an error lists
 
 
@@ -27,7 +30,7 @@ _ABORT_ON_EMPTY = frozenset({"ai.onnx::LSTM", "ai.onnx::GRU", "com.microsoft::Dy
 class TensorCheck:
     """Checks arrays for one input or output, in such a way that a valid array passes at little cost."""
 
-    __slots__ = ("dtype", "fixed", "never_empty", "rank", "role", "spec")
+    __slots__ = ("_sized", "dtype", "fixed", "never_empty", "rank", "role", "spec")
 
     def __init__(self, spec: TensorSpec, role: str = "input", never_empty: tuple[int, ...] = ()) -> None:
         """``never_empty``: axes whose size must not be 0."""
@@ -37,15 +40,21 @@ class TensorCheck:
         self.dtype = _numpy_dtype(spec.dtype)
         self.rank = len(spec.shape) if spec.ranked else -1
         self.fixed = tuple((axis, size) for axis, size in enumerate(spec.shape) if isinstance(size, int))
+        self._sized = bool(self.fixed or never_empty)
 
     def accepts(self, array: object) -> bool:
         """True for an array that can be passed to ONNX Runtime as it is."""
-        # numpy treats dtype None as equal to float64.
-        if type(array) is not np.ndarray or self.dtype is None or array.dtype != self.dtype or not array.flags.c_contiguous:
+        wanted = self.dtype
+        # numpy treats dtype None as equal to float64. Most arrays have the very dtype: an array in its own byte order.
+        if type(array) is not _NDARRAY or wanted is None or (array.dtype is not wanted and array.dtype != wanted):
             return False
-        shape = array.shape
-        if len(shape) != self.rank:
+        if not array.flags.c_contiguous:
+            return False
+        if array.ndim != self.rank:
             return self.rank == -1
+        if not self._sized:
+            return True
+        shape = array.shape
         for axis, size in self.fixed:
             if shape[axis] != size:
                 return False
@@ -128,17 +137,19 @@ class ArgumentChecks:
     def _checked(self, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
         """The inputs as ONNX Runtime takes them."""
         ready: Mapping[str, Any] = feeds if type(feeds) is dict else as_dict(feeds)
+        checks = self._input_checks
         for name, array in ready.items():
-            check = self._input_checks.get(name)
+            check = checks.get(name)
             if check is None:
-                raise InputError(f"the model has no input {name!r}{instead(name, list(self._input_checks))}")
+                raise InputError(f"the model has no input {name!r}{instead(name, list(checks))}")
             if not check.accepts(array):
                 converted = check.convert(array)
                 if converted is not array:
                     ready = {**ready, name: converted}  # a copy: the loop goes on over the caller's dict
-        for name in self._required:
-            if name not in ready:
-                raise self._missing(name)
+        if len(ready) != len(checks):  # all names are known, so as many are all
+            for name in self._required:
+                if name not in ready:
+                    raise self._missing(name)
         if self._defaults:
             ready = {**self._defaults, **ready}
         if self._never_zero:

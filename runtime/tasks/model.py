@@ -14,7 +14,7 @@ from onnxferry.runtime.errors import ArtifactError, InputError
 from onnxferry.runtime.images.batches import BATCH
 from onnxferry.runtime.kinds import MODEL
 from onnxferry.runtime.onnx_file.values import shape_words
-from onnxferry.runtime.tables.feeds import as_feeds
+from onnxferry.runtime.tables.feeds import FeedsThatFit, as_feeds
 
 if TYPE_CHECKING:
     from onnxferry.runtime.engine.runner import Runner
@@ -28,6 +28,7 @@ class Model:
 
     def __init__(self, engine: Runner) -> None:
         self.engine = engine
+        self._fits: FeedsThatFit | None = None  # made by the first run
 
     @classmethod
     def from_engine(cls, engine: Runner, open_engine: Callable[[Path], Runner]) -> Self:
@@ -62,7 +63,10 @@ class Model:
         Raises InputError for inputs that do not fit, with the names that were found and wanted; TimeLimitError where it takes longer
         than ``timeout`` seconds.
         """
-        ready = as_feeds(feeds, self.engine.inputs, self.engine.optional_inputs)
+        fits = self._fits
+        if fits is None:
+            fits = self._fits = FeedsThatFit(self.engine.inputs, self.engine.optional_inputs)
+        ready = feeds if type(feeds) is dict and fits(feeds) else as_feeds(feeds, self.engine.inputs, self.engine.optional_inputs)
         return self.engine.run(ready) if timeout is None else self.engine.run(ready, timeout=timeout)
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +33,9 @@ from onnxferry.runtime.tuning.tune import SECONDS, open_as, tuning_for
 _KNOWN_SIZES = 4096  # batch sizes whose setting is kept after the first look-up
 
 
+_Run = Callable[[Mapping[str, np.ndarray], Sequence[str] | None], dict[str, np.ndarray]]
+
+
 class TunedEngine:
     """Runs each batch size the way that tuning found fastest. Used as an :class:`Engine`; contract and path are the tuned file's.
 
@@ -53,9 +56,8 @@ class TunedEngine:
         self._asked_device, self._asked_providers = device, providers
         self._switch = threading.Lock()
         self._sessions: dict[Setting, AnyEngine] = {}
-        self._buffered: dict[Setting, BoundRun] = {}
-        self._setting_of_rows: dict[int, Setting] = {}
-        self._fixed: dict[Setting, _Fixed] = {}
+        self._ways: dict[Setting, _Way] = {}
+        self._way_of_rows: dict[int, _Way] = {}
         self._is_closed = False
         model = self.tuning.files[""]
         self.path: Path | None = model.path
@@ -88,27 +90,17 @@ class TunedEngine:
 
     def setting(self, rows: int) -> Setting:
         """The setting for a batch of that many rows."""
-        found = self._setting_of_rows.get(rows)
-        if found is None:
-            found = self.tuning.nearest(rows).setting
-            if rows != 1 and found.variant in self.tuning.per_row:  # its rows would change each other's results
-                others = {size: plan for size, plan in self.tuning.plans.items() if plan.setting.variant not in self.tuning.per_row}
-                found = replace(self.tuning, plans=others).nearest(rows).setting if others else self._plain(found)
-            if len(self._setting_of_rows) < _KNOWN_SIZES:
-                self._setting_of_rows[rows] = found
-        return found
+        return self._way_for_rows(rows).setting
 
     def run(
         self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None, *, timeout: float | None = None
     ) -> dict[str, np.ndarray]:
-        setting = self.setting_for(feeds)
-        if self._checks:
-            for check in self._checks.get(setting, ()):
-                check.seen(feeds)
-        bound = self._buffered.get(setting)
-        if bound is not None and timeout is None:
-            return bound.run(feeds, outputs)
-        return self._engine(setting).run(feeds, outputs, timeout=timeout)
+        way = self._way_for(feeds)
+        for check in way.checks:
+            check.seen(feeds)
+        if timeout is None:
+            return (way.run or self._run_of(way))(feeds, outputs)
+        return self._engine(way.setting).run(feeds, outputs, timeout=timeout)
 
     def run_into(self, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], *, timeout: float | None = None) -> None:
         self._engine(self.setting_for(feeds)).run_into(feeds, outputs, timeout=timeout)
@@ -129,8 +121,7 @@ class TunedEngine:
         array: Any = feeds.get(self._axis.inputs[0]) if self._axis is not None and isinstance(feeds, Mapping) else None
         shape = tuple(getattr(array, "shape", ()))  # of any framework's array
         setting = self.setting(int(shape[0]) if shape else 1)
-        setting = self._fixed_of(setting).otherwise if setting.sizes else setting
-        engine = self._engine(setting)
+        engine = self._engine(replace(setting, sizes=()) if setting.sizes else setting)
         if not isinstance(engine, Engine):  # arrays of other frameworks are ONNX Runtime's alone
             engine = self._engine(self._plain(setting))
         if not isinstance(engine, Engine):
@@ -140,6 +131,8 @@ class TunedEngine:
     def stop_checks(self) -> None:
         """Plans are not checked in use from now on: for what measures other programs in the same process."""
         checks, self._checks = self._checks, {}
+        for way in list(self._ways.values()):
+            way.checks = ()
         for check in (each for some in checks.values() for each in some):
             check.close()
 
@@ -148,8 +141,8 @@ class TunedEngine:
             self._is_closed = True
             engines = list(self._sessions.values())
             self._sessions.clear()
-            self._buffered.clear()
             self.stop_checks()
+            self._ways, self._way_of_rows = {}, {}
         for engine in engines:
             engine.close()
 
@@ -168,14 +161,37 @@ class TunedEngine:
 
     def setting_for(self, feeds: Mapping[str, np.ndarray]) -> Setting:
         """The setting for these feeds: by their number of rows; one with fixed sizes only if the feeds have them."""
+        return self._way_for(feeds).setting
+
+    def _way_for(self, feeds: Mapping[str, np.ndarray]) -> _Way:
         # Invalid feeds, whose rows cannot be counted, go to the session for one row, which reports the error.
-        setting = self.setting(self._axis.rows(feeds) if self._axis is not None and isinstance(feeds, Mapping) else 1)
-        if setting.backend != ort.ONNXRUNTIME and not all(getattr(array, "size", 1) for array in feeds.values()):
-            return self._plain(setting)  # for inputs without elements, OpenVINO gives outputs of other shapes
-        if not setting.sizes:
-            return setting
-        fixed = self._fixed_of(setting)
-        return setting if fixed.fits(feeds) else fixed.otherwise
+        countable = self._axis is not None and (type(feeds) is dict or isinstance(feeds, Mapping))
+        rows = self._axis.rows(feeds) if countable and self._axis is not None else 1
+        way = self._way_of_rows.get(rows) or self._way_for_rows(rows)
+        if way.foreign and not all(getattr(array, "size", 1) for array in feeds.values()):
+            return self._way_of(self._plain(way.setting))  # for inputs without elements, OpenVINO gives outputs of other shapes
+        return way if way.fixed is None or way.fixed.fits(feeds) else self._way_of(way.fixed.otherwise)
+
+    def _way_for_rows(self, rows: int) -> _Way:
+        ways = self._way_of_rows  # read before the tuning, which a check may change: what it then finds is kept nowhere
+        way = ways.get(rows)
+        if way is None:
+            found = self.tuning.nearest(rows).setting
+            if rows != 1 and found.variant in self.tuning.per_row:  # its rows would change each other's results
+                others = {size: plan for size, plan in self.tuning.plans.items() if plan.setting.variant not in self.tuning.per_row}
+                found = replace(self.tuning, plans=others).nearest(rows).setting if others else self._plain(found)
+            way = self._way_of(found)
+            if len(ways) < _KNOWN_SIZES:
+                ways[rows] = way
+        return way
+
+    def _way_of(self, setting: Setting) -> _Way:
+        return self._ways.get(setting) or self._ways.setdefault(setting, _Way(setting, self.inputs, self._checks.get(setting, ())))
+
+    def _run_of(self, way: _Way) -> _Run:
+        engine = self._engine(way.setting)
+        way.run = BoundRun(engine).run if way.setting.binding == "run_into" else engine.run
+        return way.run
 
     def _check_of(self, plan: Plan) -> PlanCheck:
         default = plan.measured[-1].settings[0]
@@ -184,8 +200,8 @@ class TunedEngine:
             return open_as(default, self.tuning.files[default.variant], device=self._asked_device, providers=self._asked_providers)
 
         def run(feeds: Mapping[str, np.ndarray]) -> object:
-            bound = self._buffered.get(plan.setting)
-            return (bound or self._engine(plan.setting)).run(feeds)
+            way = self._way_of(plan.setting)
+            return (way.run or self._run_of(way))(feeds, None)
 
         def is_for(feeds: Mapping[str, np.ndarray]) -> bool:
             return self.tuning.nearest(self._axis.rows(feeds) if self._axis is not None else 1).batch == plan.batch
@@ -207,10 +223,7 @@ class TunedEngine:
             else:
                 self._sessions[plan.setting] = default
             self.tuning = replace(self.tuning, plans={**self.tuning.plans, plan.batch: plan})
-            self._setting_of_rows = {}
-
-    def _fixed_of(self, setting: Setting) -> _Fixed:
-        return self._fixed.get(setting) or self._fixed.setdefault(setting, _Fixed(setting, self.inputs))
+            self._way_of_rows = {}
 
     def _plain(self, setting: Setting) -> Setting:
         return replace(setting, variant="", graph_level="all", binding="run", sizes=(), backend=ort.ONNXRUNTIME)
@@ -224,8 +237,6 @@ class TunedEngine:
                 raise InputError(f"{self.path} is closed; open it again with load(…, tune=True)")
             engine = self._sessions.get(setting) or self._opened(setting)
             self._sessions[setting] = engine
-            if setting.binding == "run_into":
-                self._buffered[setting] = BoundRun(engine)
         return engine
 
     def _opened(self, setting: Setting) -> AnyEngine:
@@ -245,6 +256,19 @@ class TunedEngine:
             return self._sessions.get(plain) or open_as(
                 plain, self.tuning.files[""], device=self._asked_device, providers=self._asked_providers
             )
+
+
+class _Way:
+    """What a run with one setting needs: looked up once, as a small model's run takes no longer than a few look-ups."""
+
+    __slots__ = ("checks", "fixed", "foreign", "run", "setting")
+
+    def __init__(self, setting: Setting, inputs: Sequence[TensorSpec], checks: Sequence[PlanCheck]) -> None:
+        self.setting = setting
+        self.checks = checks
+        self.foreign = setting.backend != ort.ONNXRUNTIME
+        self.fixed = _Fixed(setting, inputs) if setting.sizes else None
+        self.run: _Run | None = None  # once its session is open
 
 
 class _Fixed:
