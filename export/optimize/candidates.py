@@ -16,9 +16,10 @@ import numpy as np
 import onnx
 
 from onnxferry.export.optimize.backends import bfloat16_pays, rms_of
-from onnxferry.export.optimize.resources import as_source
+from onnxferry.export.optimize.resources import NOTHING_MORE, Making, as_source
+from onnxferry.export.optimize.rewrites.calibration import ROOM
 from onnxferry.export.optimize.rewrites.float16 import float16
-from onnxferry.export.optimize.rewrites.gptq import layer_moments
+from onnxferry.export.optimize.rewrites.gptq import Rounded, layer_moments, moments_bytes
 from onnxferry.export.optimize.rewrites.integer_text import integer_text
 from onnxferry.export.optimize.rewrites.layout import channels_last
 from onnxferry.export.optimize.rewrites.quantize import (
@@ -31,7 +32,7 @@ from onnxferry.export.optimize.rewrites.quantize import (
     with_weights_of,
 )
 from onnxferry.export.optimize.rewrites.quantize_text import eight_bit_loop, eight_bit_reading
-from onnxferry.export.optimize.rewrites.ranges import clipped_ranges
+from onnxferry.export.optimize.rewrites.ranges import Ranges, clipped_ranges, seen_values, whole_ranges
 from onnxferry.export.optimize.rewrites.upsampling import join_upsampling, split_transposed_convolutions
 from onnxferry.export.optimize.samples import Samples
 from onnxferry.export.optimize.score import outputs_of
@@ -49,6 +50,7 @@ class Candidate:
     build: Callable[[], onnx.ModelProto | None]  # None if it changes nothing in this model
     rows_alone: bool = False  # its rows would share a scale
     rung: str = ""  # how much of the model it takes, where a tag has several; the best one is written
+    making: Making = NOTHING_MORE
     precision: str = ""  # that the same graph runs with, on OpenVINO; "" for ONNX Runtime, in the graph's own
 
 
@@ -82,7 +84,10 @@ def candidates_for(model: onnx.ModelProto, kind: Kind, goal: str, calibration: S
         feeds = calibration.feeds
         moments = functools.cache(lambda: layer_moments(base, feeds))  # the same for all rungs
         # Of objects that come in another order no distance is known.
-        ranges = functools.cache(lambda: {} if kind.returns == "boxes" else ranges_that_pay(base, feeds))
+        ranges = functools.cache(lambda: ranges_that_pay(base, feeds, clip=kind.returns != "boxes"))
+        rounded: Rounded = {}
+        kept, compensating = moments_bytes(base)
+        making = Making(kept, compensating + ROOM)
         steps: list[tuple[str, str, dict[str, Any]]] = [
             ("between", "convolutions in 8 bits, and what lies between", {}),
             ("conv", "convolutions in 8 bits, the rest in float32", {"carry": False}),
@@ -98,9 +103,9 @@ def candidates_for(model: onnx.ModelProto, kind: Kind, goal: str, calibration: S
             steps.append(("last", "8 bits but in the last convolution", {"skip": layers[-1:]}))
 
         def quantising(options: dict[str, Any]) -> Callable[[], onnx.ModelProto]:
-            return lambda: static_int8(base, feeds, moments=moments(), ranges=ranges(), **options)
+            return lambda: static_int8(base, feeds, moments=moments(), ranges=ranges(), rounded=rounded, **options)
 
-        found += [Candidate("int8", what, quantising(options), rung=rung) for rung, what, options in steps]
+        found += [Candidate("int8", what, quantising(options), rung=rung, making=making) for rung, what, options in steps]
     if device == "cpu":
         return found
     # A file certified for the CPU may lie there already.
@@ -113,21 +118,25 @@ def candidates_for(model: onnx.ModelProto, kind: Kind, goal: str, calibration: S
     return found
 
 
-def ranges_that_pay(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
-    """Ranges of inner tensors for 8 bits with what lies far out cut off; none where the outputs on ``feeds`` are nearer without.
+def ranges_that_pay(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], clip: bool = True) -> Ranges:
+    """Ranges of inner tensors for 8 bits: with what lies far out cut off, or whole where the outputs on ``feeds`` are nearer then.
 
-    Compared with the weights as they are: what rounding them does is the same for both, and hides the difference.
+    Compared with the weights as they are: what rounding them does is the same for both, and hides the difference. ``clip``: False for
+    whole ones without a comparison.
     """
-    clipped = clipped_ranges(model, inner_tensors(model), feeds)
+    seen = seen_values(model, inner_tensors(model), feeds)
+    whole, clipped = whole_ranges(seen), clipped_ranges(seen)
+    if not clip:
+        return whole
     with Engine(model.SerializeToString(), device="cpu") as engine:
         expected = outputs_of(engine, feeds)
     off = []
-    for ranges in ({}, clipped):
+    for ranges in (whole, clipped):
         made = with_weights_of(model, static_int8(model, feeds, moments={}, ranges=ranges))
         with Engine(made.SerializeToString(), device="cpu") as engine:
             shares = rms_of(expected, outputs_of(engine, feeds)).values()
             off.append(sum(math.log(max(share, 1e-9)) for share in shares))  # all outputs count alike
-    return clipped if off[1] < off[0] else {}
+    return clipped if off[1] < off[0] else whole
 
 
 def for_web(found: Sequence[Candidate]) -> list[Candidate]:

@@ -44,6 +44,7 @@ from onnxferry.runtime.engine.replay import replay_goldens
 from onnxferry.runtime.errors import InputError, OnnxFerryError, first_line
 from onnxferry.runtime.formats import human_bytes
 from onnxferry.runtime.kinds import MODEL, Kind
+from onnxferry.runtime.machine.memory import resident_memory
 from onnxferry.runtime.onnx_file.reader import file_sha256
 from onnxferry.runtime.timing import clock
 
@@ -197,10 +198,10 @@ def optimize(
         candidates = candidates_for(source, kind, "smaller" if target else goal, first, device)
         candidates = for_web(candidates) if target else candidates
         each = allowance.candidate_seconds(seconds)
-        allowance.say(
-            f"{len(candidates)} candidates, each about {each:.0f} s and {human_bytes(allowance.candidate_bytes())} of memory; "
-            f"{within:.0f} s in all at most"
-        )
+        most = max((allowance.candidate_bytes(candidate.making) for candidate in candidates), default=0)
+        held = resident_memory()
+        memory = f"about {human_bytes(most + (held.rss if held else 0))} of memory {'in all' if held else 'more'}"
+        allowance.say(f"{len(candidates)} candidates, each about {each:.0f} s; {memory}, and {within:.0f} s at most")
         for candidate in candidates:
             if progress is not None:
                 progress(f"{candidate.tag} {candidate.rung}".strip())
@@ -241,7 +242,7 @@ _Tried = tuple[Verdict, onnx.ModelProto | None, tuple[tuple[Golden, ...], dict[s
 
 def _tried(candidate: Candidate, bench: _Bench, contract: Contract) -> _Tried:
     """As :func:`_judged`, with the time that it took; or skipped, where it does not fit."""
-    skipped = bench.allowance.refusal(bench.seconds)
+    skipped = bench.allowance.refusal(bench.seconds, candidate.making)
     if skipped:
         return Verdict(candidate.tag, candidate.what, False, skipped, rung=candidate.rung), None, ((), {})
     start = clock()

@@ -18,13 +18,13 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from onnxferry.export.graphs.graph import Graph, attributes
-from onnxferry.export.optimize.rewrites.calibration import inner_values, row_starts
+from onnxferry.export.optimize.rewrites.calibration import InnerValues
 
 ROWS = 16_384
 """Patches that a layer's inputs are known by."""
 
 
-AT_ONCE = 16  # samples that are run together: all inner values of them are held in memory
+AT_ONCE = 16  # samples that are run together at most
 
 
 BLOCK = 128  # weights of a row that are rounded before the rest of the row hears of it: one matrix product instead of many
@@ -34,12 +34,19 @@ DAMPING = 0.01
 """Of the mean square of an input, added to each: inputs that were never seen must not be free."""
 
 
-def compensate(quantised: onnx.ModelProto, original: onnx.ModelProto, moments: Mapping[str, np.ndarray]) -> int:
+Rounded = dict[tuple[str, bytes], np.ndarray]
+"""Weights by the layer's name and its scales, as :func:`round_rows` gives them."""
+
+
+def compensate(
+    quantised: onnx.ModelProto, original: onnx.ModelProto, moments: Mapping[str, np.ndarray], known: Rounded | None = None
+) -> int:
     """Round the 8-bit weights of ``quantised`` again, in place: scales stay. How many layers it did.
 
     ``original``: the graph it was made of, with the same node names. ``moments``: what :func:`layer_moments` says of it.
-    Layers that are not in there stay as they are.
+    Layers that are not in there stay as they are. ``known``: of the same original and moments; what is missing is computed and put in.
     """
+    known = {} if known is None else known
     layers = _layers(original)
     producers = {name: node for node in quantised.graph.node for name in node.output}
     tensors = {tensor.name: tensor for tensor in quantised.graph.initializer}
@@ -58,9 +65,13 @@ def compensate(quantised: onnx.ModelProto, original: onnx.ModelProto, moments: M
         rows = layer.weight.T if layer.transposed else layer.weight.reshape(len(layer.weight), -1)
         most = int(np.abs(nearest.astype(np.int64)).max(initial=1))
         scales = np.broadcast_to(scale.reshape(-1, 1), (len(rows), 1))
-        rounded = round_rows(rows.astype(np.float64), scales, moments[node.name].astype(np.float64), most)
+        key = (node.name, scale.tobytes() + bytes([most]))
+        if key not in known:
+            made = round_rows(rows.astype(np.float64), scales, moments[node.name].astype(np.float64), most)
+            known[key] = made.astype(nearest.dtype)
+        rounded = known[key]
         whole = rounded.T if layer.transposed else rounded.reshape(layer.weight.shape)
-        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(whole.astype(nearest.dtype)), tensor.name))
+        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(whole), tensor.name))
         done += 1
     return done
 
@@ -116,17 +127,24 @@ def _layers(original: onnx.ModelProto) -> dict[str, _Layer]:
     return found
 
 
+def moments_bytes(original: onnx.ModelProto) -> tuple[int, int]:
+    """Memory of what :func:`layer_moments` gives, and of :func:`compensate` for its largest layer."""
+    inputs = [layer.weight.size // (layer.weight.shape[1 if layer.transposed else 0] or 1) for layer in _layers(original).values()]
+    # In float64: the moments, their inverse, its factor.
+    return sum(each**2 for each in inputs) * 4, max(inputs, default=0) ** 2 * 8 * 3
+
+
 def layer_moments(original: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Mean products of each layer's inputs on ``feeds`` (rows by input name), by node name: float32 (inputs, inputs)."""
     layers = _layers(original)
     names = list(dict.fromkeys(layer.node.input[0] for layer in layers.values()))
-    parts = len(row_starts(feeds, AT_ONCE))
+    parts = InnerValues(original, names, feeds, AT_ONCE)
     rng = np.random.default_rng(0)
     moments: dict[str, np.ndarray] = {}
     counted = dict.fromkeys(layers, 0)
-    for values in inner_values(original, names, feeds, AT_ONCE):
+    for values in parts:
         for name, layer in layers.items():
-            inputs = _inputs(layer.node, layer.kernel, values[layer.node.input[0]], -(-ROWS // parts), rng)
+            inputs = _inputs(layer.node, layer.kernel, values[layer.node.input[0]], -(-ROWS // len(parts)), rng)
             product = inputs.T @ inputs
             moments[name] = moments[name] + product if name in moments else product
             counted[name] += len(inputs)

@@ -10,7 +10,7 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxferry.export.graphs.cleanup import strip_leaks
 from onnxferry.export.graphs.graph import Graph, drop_unused
 from onnxferry.export.graphs.nodes import RUNTIME_DOMAIN, all_nodes
-from onnxferry.export.optimize.rewrites.gptq import compensate, layer_moments
+from onnxferry.export.optimize.rewrites.gptq import Rounded, compensate, layer_moments
+from onnxferry.export.optimize.rewrites.ranges import seen_values, whole_ranges
 from onnxferry.runtime.errors import ExportError, InputError, first_line
-
-CALIBRATION_BATCH_SIZE = 16
-"""Samples a calibration run: every inner value of them is held in memory."""
-
 
 CARRIED = ("Add", "Relu", "Resize", "DepthToSpace", "Slice", "MaxPool", "Concat", "Reshape", "Transpose", "GlobalAveragePool")
 """Between the operators with weights, these stay in 8 bits too: numbers need not become float32 and back at every step."""
@@ -66,6 +63,7 @@ def static_int8(
     gemm: bool = False,
     moments: Mapping[str, np.ndarray] | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
+    rounded: Rounded | None = None,
 ) -> onnx.ModelProto:
     """Convolutions in 8 bits (QDQ: standard operators): weights a scale each output channel, inputs a range seen on ``feeds``.
 
@@ -75,8 +73,8 @@ def static_int8(
 
     ``feeds``: rows by input name, as many as are worth it (some hundreds). ``skip``: names of nodes to leave in float32.
     ``carry``: also what lies between them (:data:`CARRIED`). ``gemm``: dense layers too. ``moments``: :func:`gptq.layer_moments`
-    of the model with :func:`with_names`, where they are known already. ``ranges``: of inner tensors, by name, in place of the smallest and
-    the largest number that were seen (:mod:`onnxferry.export.optimize.rewrites.ranges`).
+    of the model with :func:`with_names`, where they are known already. ``ranges``: of all :func:`inner_tensors`, by name; None for the
+    smallest and the largest number that are seen on ``feeds``. ``rounded``: of another call with the same model and moments.
     Inputs are unsigned, weights signed: the pair that ONNX Runtime's kernels on x86-64 take without a detour; a rectifier's
     zero is then the range's lower end, so that it needs no step of its own.
     Raises ExportError where nothing was quantised, InputError for feeds that the model does not take.
@@ -91,7 +89,8 @@ def static_int8(
     between = _between(named, set(weighted)) if carry else []
     nodes = weighted + [node.name for node in between]
     operators = ["Conv", *(["Gemm"] if gemm else []), *sorted({node.op_type for node in between})]
-    overrides = {name: _range(*ends) for name, ends in (ranges or {}).items()} | _before_sigmoid(named, chosen)
+    ranges = whole_ranges(seen_values(named, inner_tensors(named), feeds)) if ranges is None else ranges
+    overrides = {name: _range(*ends) for name, ends in ranges.items()} | _before_sigmoid(named, chosen)
     with tempfile.TemporaryDirectory(prefix="onnxferry-") as folder, _quiet():
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(named, source)
@@ -99,7 +98,7 @@ def static_int8(
             quantize_static(
                 source,
                 target,
-                _reader(feeds),
+                _one_row(feeds),  # the ranges are known, and it would hold many rows' inner values
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
@@ -119,7 +118,7 @@ def static_int8(
                 raise InputError(f"the calibration data do not fit the model: {first_line(error)}") from error
             raise ExportError(f"ONNX Runtime cannot quantise this model: {first_line(error)}") from error
         quantised = onnx.load(target)
-    compensate(quantised, named, layer_moments(named, feeds) if moments is None else moments)
+    compensate(quantised, named, layer_moments(named, feeds) if moments is None else moments, rounded)
     found = count_int8(quantised)
     if found < len(chosen):
         raise ExportError(f"only {found} of {len(chosen)} convolutions were quantised; ONNX Runtime left the others without a word")
@@ -286,29 +285,19 @@ def finished(quantised: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelPr
     return quantised
 
 
-class _Reader:
-    """ONNX Runtime's CalibrationDataReader: some rows at a time. Every run has the same number, or inner shapes differ."""
-
-    def __init__(self, feeds: Sequence[Mapping[str, np.ndarray]]) -> None:
-        self._feeds: Iterator[Mapping[str, np.ndarray]] = iter(feeds)
-
-    def get_next(self) -> Mapping[str, np.ndarray] | None:
-        return next(self._feeds, None)
-
-
-def _reader(feeds: Mapping[str, np.ndarray]) -> object:
+def _one_row(feeds: Mapping[str, np.ndarray]) -> object:
+    """The first row, as ONNX Runtime's CalibrationDataReader. Raises InputError where there is none."""
     from onnxruntime.quantization import CalibrationDataReader
 
-    rows = min((len(array) for array in feeds.values() if array.ndim), default=0)
-    if not rows:
+    if not min((len(array) for array in feeds.values() if array.ndim), default=0):
         raise InputError("the calibration data hold no samples")
-    at_once = min(CALIBRATION_BATCH_SIZE, rows)
-    batches = [{n: a[i : i + at_once] if a.ndim else a for n, a in feeds.items()} for i in range(0, rows - at_once + 1, at_once)]
+    left = [{name: array[:1] if array.ndim else array for name, array in feeds.items()}]
 
-    class Reader(_Reader, CalibrationDataReader):  # type: ignore[misc]
-        pass
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> Mapping[str, np.ndarray] | None:
+            return left.pop() if left else None
 
-    return Reader(batches)
+    return Reader()
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
-from onnxferry.export.optimize.rewrites.calibration import inner_values
+from onnxferry.export.optimize.rewrites.calibration import InnerValues
 
 LEVELS = 255
 """Steps of an unsigned 8-bit number."""
@@ -32,7 +32,7 @@ SEEN = 16_384
 """Numbers of a tensor that are counted in each run, drawn at random: its smallest and its largest one always are."""
 
 
-AT_ONCE = 4  # samples that are run together: all inner values of them are held in memory, 120 MB for one image of 224 pixels in a ResNet-50
+AT_ONCE = 4  # samples that are run together at most
 
 
 class Histogram:
@@ -81,11 +81,24 @@ class Histogram:
         return max(float(low[row, 0]), self.low), min(float(high[0, column]), self.high)
 
 
-def clipped_ranges(model: onnx.ModelProto, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
-    """The best range of each of these inner float32 tensors on ``feeds`` (rows by input name); without those that are always zero."""
+Ranges = dict[str, tuple[float, float]]
+
+
+def seen_values(model: onnx.ModelProto, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> dict[str, Histogram]:
+    """Of each of these inner float32 tensors on ``feeds`` (rows by input name)."""
     rng = np.random.default_rng(0)
     found = {name: Histogram() for name in names}
-    for values in inner_values(model, names, feeds, AT_ONCE):
+    for values in InnerValues(model, names, feeds, AT_ONCE):
         for name, histogram in found.items():
             histogram.add(values[name], rng)
-    return {name: best for name, histogram in found.items() if (best := histogram.best()) is not None}
+    return found
+
+
+def whole_ranges(seen: Mapping[str, Histogram]) -> Ranges:
+    """From the smallest to the largest number of each tensor; without those that are always zero."""
+    return {name: (histogram.low, histogram.high) for name, histogram in seen.items() if histogram.width}
+
+
+def clipped_ranges(seen: Mapping[str, Histogram]) -> Ranges:
+    """The best range of each tensor; without those that are always zero."""
+    return {name: best for name, histogram in seen.items() if (best := histogram.best()) is not None}

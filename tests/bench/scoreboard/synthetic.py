@@ -1,20 +1,24 @@
 """Models of a common size that are made for measuring, with random weights: nobody's to use, and the same on every machine.
 
 ``resnet18``: He et al. 2015 (arXiv 1512.03385), table 1, 18 layers, on images uint8 (batch, 224, 224, 3).
-``lstm-2x512``: a text generator of two LSTM layers of 512, without skip connections.
+``lstm-2x512``: a text generator of two LSTM layers of 512, without skip connections, and what ``onnxferry optimize`` makes of it: its
+budget is checked on a text that the model writes itself.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onnxferry.export.families.checkpoint import export_checkpoint
+from onnxferry.export.optimize.optimize import optimize
 from onnxferry.export.pipeline.export import export_module
 from onnxferry.runtime.artifact.contract import Contract
+from onnxferry.runtime.engine.engine import Engine
 from onnxferry.runtime.kinds import RNN
 from onnxferry.train.families.cnn import Block, start_convolutions
 from onnxferry.train.families.rnn import Rnn, RnnConfig
@@ -80,6 +84,10 @@ def _make_resnet18(path: Path) -> None:
     )
 
 
+WRITTEN = 64, 600
+"""Texts, and bytes of each, that the made text generator is optimized on."""
+
+
 def _make_lstm(path: Path) -> None:
     torch.manual_seed(0)
     config = RnnConfig(cell="lstm", depth=2, width=512, skip=False)
@@ -95,6 +103,14 @@ def _make_lstm(path: Path) -> None:
         export_checkpoint(source, path, name="lstm-2x512", description="Random weights, for measuring")
     finally:
         source.unlink()
+    text = path.with_suffix(".txt")
+    with Engine(path) as engine:
+        uniforms = np.random.default_rng(0).random(WRITTEN, dtype=np.float32)
+        text.write_bytes(engine.run({"prompt": np.full((WRITTEN[0], 1), ord("\n"), np.uint8), "uniforms": uniforms})["bytes"].tobytes())
+    try:
+        optimize(path, data=text)
+    finally:
+        text.unlink()
 
 
 def make(name: str, path: Path) -> None:

@@ -7,7 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxferry.export.optimize.rewrites import gptq
+from onnxferry.export.optimize.rewrites import calibration, gptq
+from onnxferry.export.optimize.rewrites.calibration import InnerValues
 from onnxferry.export.optimize.rewrites.gptq import compensate, round_rows
 from onnxferry.export.optimize.rewrites.quantize import static_int8
 from onnxferry.runtime.engine.engine import Engine
@@ -106,3 +107,39 @@ def test_a_network_is_nearer_and_its_scales_stay(monkeypatch: pytest.MonkeyPatch
         with Engine(each.SerializeToString(), device="cpu") as engine:
             off.append(float(np.square(engine.run(unseen)["y"] - expected).mean()))
     assert off[0] < off[1]
+
+
+def test_what_was_rounded_for_one_way_to_quantize_is_not_rounded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
+    feeds = {"x": correlated(96, 3 * 64, 1).reshape(-1, 3, 8, 8)}
+    moments, known = gptq.layer_moments(model, feeds), {}
+    whole = static_int8(model, feeds, gemm=True, moments=moments, rounded=known)
+    assert {name for name, _ in known} == {"plain", "stride", "dense"}
+    monkeypatch.setattr(gptq, "round_rows", lambda *arguments: pytest.fail("rounded again"))
+    part = static_int8(model, feeds, skip=["plain"], gemm=True, moments=moments, rounded=known)
+    weights = [{t.name: numpy_helper.to_array(t) for t in each.graph.initializer} for each in (whole, part)]
+    for name in "sd":
+        np.testing.assert_array_equal(*(each[f"{name}_quantized"] for each in weights))
+
+
+def test_memory_of_moments_is_known_before_they_are() -> None:
+    model = network()
+    feeds = {"x": correlated(96, 3 * 64, 1).reshape(-1, 3, 8, 8)}
+    kept, largest = gptq.moments_bytes(model)
+    assert kept == sum(each.nbytes for each in gptq.layer_moments(model, feeds).values())
+    assert largest == 3 * 8 * 96**2  # the dense layer's
+
+
+def test_inner_values_come_in_parts_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
+    feeds = {"x": correlated(10, 3 * 64, 1).reshape(-1, 3, 8, 8)}
+    together = InnerValues(model, ["q", "t"], feeds, 16)
+    assert len(together) == 1
+    row = (8 * 8 * 8 + 6 * 4 * 4) * 4
+    monkeypatch.setattr(calibration, "ROOM", 3 * row + 1)
+    parts = InnerValues(model, ["q", "t"], feeds, 16)
+    assert [len(each["q"]) for each in parts] == [3, 3, 3, 1]
+    assert len(parts) == 4
+    for name in "qt":
+        np.testing.assert_allclose(np.concatenate([each[name] for each in parts]), next(iter(together))[name], atol=1e-5)
+    assert list(InnerValues(model, [], feeds, 16)) == []

@@ -19,7 +19,7 @@ from onnxferry.export.optimize import resources
 from onnxferry.export.optimize.budget import parse_budget
 from onnxferry.export.optimize.candidates import slimmed
 from onnxferry.export.optimize.optimize import optimize
-from onnxferry.export.optimize.resources import Allowance, bytes_of
+from onnxferry.export.optimize.resources import Allowance, Making, bytes_of
 from onnxferry.export.optimize.rewrites.quantize import count_int8, dynamic_lstm, float16_storage, static_int8
 from onnxferry.export.optimize.samples import Samples
 from onnxferry.export.optimize.score import Score, needed_budget, score
@@ -262,7 +262,10 @@ def test_the_budget_that_a_score_needs(score: Score, budget: str) -> None:
         assert limit.metric == score.metric.replace("agreement", "top1")
 
 
-def test_what_is_tried_and_what_it_would_need_is_shown(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_tried_and_what_it_would_need_is_shown(
+    network: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "compare_speed", lambda *a, **k: Speed(1.0, 0.01, 1e-3, 1e-3))  # none of the exact ones is kept by chance
     data = str(network.with_name("data.npz"))
     assert main(["optimize", str(network), "--data", data, "--budget", "rtol 1e-6", "--batch", "1", "--seconds", "0.01"]) == 0
     out, err = capsys.readouterr()
@@ -383,7 +386,7 @@ def test_what_does_not_fit_into_the_time_is_skipped_with_a_line(network: Path) -
     found = optimize(network, data=network.with_name("data.npz"), budget="psnr 20", seconds=0.01, within=1e-9, say=said.append)
     assert found.verdicts
     assert all(re.fullmatch(r"skipped: it needs about \d+ s, and 0 of 0 s are left", verdict.words) for verdict in found.verdicts)
-    assert re.fullmatch(r"\d+ candidates, each about \d+ s and [\d.]+ [kMG]B of memory; 0 s in all at most", said[-1])
+    assert re.fullmatch(r"\d+ candidates, each about \d+ s; about [\d.]+ [kMG]B of memory in all, and 0 s at most", said[-1])
 
 
 def test_what_does_not_fit_into_memory_is_skipped_with_a_line(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,3 +450,12 @@ def test_files_that_hold_no_arrays_are_told_in_one_line(network: Path, content: 
             np.save(file, np.zeros(3))
     with pytest.raises(DataError, match="cannot be read as an"):
         optimize(network, data=broken)
+
+
+def test_what_making_a_candidate_takes_counts_beside_running_it() -> None:
+    allowance = Allowance(600, 10_000_000, print)
+    allowance.running = 100_000_000
+    plain = allowance.candidate_bytes()
+    assert plain == 20_000_000 + 22_000_000 + 170_000_000
+    assert allowance.candidate_bytes(Making(kept=5, meanwhile=1)) == plain + 5
+    assert allowance.candidate_bytes(Making(kept=5, meanwhile=192_000_007)) == plain + 5 + 7

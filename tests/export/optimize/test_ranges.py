@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxferry.export.optimize.candidates import ranges_that_pay
 from onnxferry.export.optimize.rewrites.quantize import inner_tensors, static_int8, with_names, with_weights_of
-from onnxferry.export.optimize.rewrites.ranges import BINS, Histogram, clipped_ranges
+from onnxferry.export.optimize.rewrites.ranges import BINS, Histogram, clipped_ranges, seen_values, whole_ranges
 from onnxferry.runtime.engine.engine import Engine
 
 
@@ -95,14 +95,16 @@ def inputs(outlier: bool) -> dict[str, np.ndarray]:
 def test_they_are_used_where_outputs_come_nearer(outlier: bool) -> None:
     model, feeds = network(outlier), inputs(outlier)
     chosen = ranges_that_pay(model, feeds)
-    clipped = clipped_ranges(model, inner_tensors(model), feeds)
-    assert set(clipped) == {"x", "a", "b", "c"}
+    seen = seen_values(model, inner_tensors(model), feeds)
+    whole, clipped = whole_ranges(seen), clipped_ranges(seen)
+    assert set(whole) == set(clipped) == {"x", "a", "b", "c"}
     off = {}
-    for label, ranges in (("seen", {}), ("clipped", clipped), ("chosen", chosen)):
+    for label, ranges in (("whole", whole), ("clipped", clipped), ("chosen", chosen)):
         with (
             Engine(model.SerializeToString(), device="cpu") as engine,
             Engine(with_weights_of(model, static_int8(model, feeds, moments={}, ranges=ranges)).SerializeToString(), device="cpu") as eight,
         ):
             off[label] = float(np.square(engine.run(feeds)["y"] - eight.run(feeds)["y"]).mean())
-    assert off["chosen"] == min(off["seen"], off["clipped"])
-    assert bool(chosen) is (off["clipped"] < off["seen"])
+    assert off["chosen"] == min(off["whole"], off["clipped"])
+    assert chosen == (clipped if off["clipped"] < off["whole"] else whole)
+    assert ranges_that_pay(model, feeds, clip=False) == whole
