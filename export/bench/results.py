@@ -73,6 +73,16 @@ class Row:
         return None if theirs is None else theirs / ours.median_s
 
     @property
+    def undisturbed_ratio(self) -> float | None:
+        """As :attr:`ratio`, of the tenth percentiles of all runs' times.
+
+        On a CPU whose cores are shared with other programs' threads, runs take one of two times, far apart, and a median falls on either.
+        """
+        ours = self.contenders.get(OURS)
+        theirs = [m.p10_s for name, m in self.contenders.items() if name in PEERS and m.p10_s is not None]
+        return min(theirs) / ours.p10_s if theirs and ours is not None and ours.p10_s else None
+
+    @property
     def disturbed(self) -> bool:
         """Whether the times of what was compared, ours and the best peer's, scatter as they do where other programs run meanwhile."""
         compared = (self.contenders.get(name) for name in (OURS, self.best_peer or ""))

@@ -24,15 +24,19 @@ _MATTER = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_til
 """Instruction sets that decide which kernels of few bits run, and so how they round."""
 
 
-def features_here() -> list[str]:
-    """Those of this CPU that a certificate names."""
+_OF_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
+"""They decide nothing where all that is not in 8 bits is in float32."""
+
+
+def features_here(precision: str) -> list[str]:
+    """Those of this CPU that a certificate for that arithmetic, ``"float32"`` or ``"bfloat16"``, names."""
     have = set(cpu_features().split())
-    return [name for name in _MATTER if name in have]
+    return [name for name in _MATTER if name in have and (precision == "bfloat16" or name not in _OF_BFLOAT16)]
 
 
 def bfloat16_pays() -> bool:
     """Whether OpenVINO is installed and this CPU multiplies matrices in bfloat16."""
-    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(features_here()) and version_of(OPENVINO) != ""
+    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(features_here("bfloat16")) and version_of(OPENVINO) != ""
 
 
 def rms_of(expected: Mapping[str, np.ndarray], variant: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -102,7 +106,7 @@ def entry(precision: str, scored: Mapping[str, Any], rms: Mapping[str, float], s
     return {
         "version": version_of(OPENVINO),
         "precision": precision,
-        "cpu_features": features_here(),
+        "cpu_features": features_here(precision),
         "machine": machine_name("cpu"),
         "score": dict(scored),
         "rms": dict(rms),

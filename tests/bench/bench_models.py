@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
-from onnxferry.export.bench.contenders.base import OURS, installed
+from onnxferry.export.bench.contenders.base import OURS, completed, installed
 from onnxferry.export.bench.race import Bench, race
 from onnxferry.export.bench.report import Results, load_results, machine
 from onnxferry.export.bench.workloads import BenchModel, make_job
@@ -68,7 +68,7 @@ def print_sizes(sizes: Mapping[str, Any], console: Console) -> None:
 
 
 def measure_cold_starts(model: BenchModel, chosen: Sequence[str], results: Results) -> None:
-    feed = make_job(model, 1, count=1).feeds[0]
+    (feed,) = completed(model.path, make_job(model, 1, count=1).feeds)  # peers know no defaults
     found = results.more.setdefault("cold_start", {}).setdefault(model.name, {})
     for name in ("numpy", *chosen):
         if can_start(name, model):

@@ -194,7 +194,7 @@ def test_eight_bits_are_certified_for_openvino_too(network: Path, twice_as_fast:
     assert list(variant.backends) == ["onnxruntime", "openvino"]
     entry = variant.backends["openvino"]
     assert (entry["version"], entry["precision"]) == (version_of("openvino"), "float32")
-    assert entry["cpu_features"] == backends_module.features_here()
+    assert entry["cpu_features"] == backends_module.features_here("float32")
     assert entry["speed"] == {"1": 3.0}
     assert entry["score"]["metric"] == "psnr"
     assert entry["score"]["variant"] >= 20
