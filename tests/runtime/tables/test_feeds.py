@@ -8,7 +8,7 @@ import pytest
 from onnxferry.runtime.errors import InputError
 from onnxferry.runtime.onnx_file.values import TensorSpec
 from onnxferry.runtime.tables.csv_file import Table
-from onnxferry.runtime.tables.feeds import as_feeds, batch_feeds, check_text, chosen_columns
+from onnxferry.runtime.tables.feeds import FeedsThatFit, as_feeds, batch_feeds, check_text, chosen_columns
 
 SHOP = (TensorSpec("age", "int64", ("batch", 1)), TensorSpec("city", "str", ("batch", 1)), TensorSpec("spent", "float32", ("batch", 1)))
 MATRIX = (TensorSpec("X", "float32", ("batch", 4)),)
@@ -195,3 +195,15 @@ def test_what_numpy_cannot_hold_is_an_error_of_ours() -> None:
     for tensor in (torch.ones(1, 1, requires_grad=True), torch.ones(1, 1).bfloat16(), torch.ones(1, 1, device="meta")):
         with pytest.raises(InputError, match=r"is no numpy array .* give spent.detach\(\).cpu\(\).numpy\(\)"):
             as_feeds({"spent": tensor}, [SHOP[2]])
+
+
+def test_what_an_engine_can_be_left_to_check() -> None:
+    specs = (TensorSpec("x", "float32", ("batch", 3)), TensorSpec("name", "str", ("batch",)), TensorSpec("list", "seq(tensor(float))", ()))
+    fit = FeedsThatFit(specs)
+    x, names = np.zeros((2, 3), np.float32), np.array(["a", "b"])
+    assert fit({"x": x, "name": names, "list": [1.0]})
+    assert fit({"x": np.zeros((2, 7), np.float32), "unknown": "a size and a name are the engine's to refuse"})
+    assert fit({"name": names.astype(object)})
+    for other in (x.astype(np.float64), x.astype(">f4"), x.tolist(), x[0], np.ma.masked_array(x)):
+        assert not fit({"x": other})
+    assert not FeedsThatFit((TensorSpec("x", "no such dtype", ("batch",)),))({"x": x[0]})
