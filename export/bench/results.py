@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -66,11 +66,7 @@ class Row:
     @property
     def ratio(self) -> float | None:
         """Time of the best peer / time of onnxferry; None if either was not timed."""
-        best, ours = self.best_peer, self.contenders.get(OURS)
-        if best is None or ours is None or ours.median_s is None:
-            return None
-        theirs = self.contenders[best].median_s
-        return None if theirs is None else theirs / ours.median_s
+        return self._ratio_of(lambda measured: measured.median_s)
 
     @property
     def undisturbed_ratio(self) -> float | None:
@@ -78,9 +74,12 @@ class Row:
 
         On a CPU whose cores are shared with other programs' threads, runs take one of two times, far apart, and a median falls on either.
         """
-        ours = self.contenders.get(OURS)
-        theirs = [m.p10_s for name, m in self.contenders.items() if name in PEERS and m.p10_s is not None]
-        return min(theirs) / ours.p10_s if theirs and ours is not None and ours.p10_s else None
+        return self._ratio_of(lambda measured: measured.p10_s)
+
+    def _ratio_of(self, seconds: Callable[[Measured], float | None]) -> float | None:
+        found = {name: time for name, measured in self.contenders.items() if (time := seconds(measured)) is not None}
+        theirs = [time for name, time in found.items() if name in PEERS]
+        return min(theirs) / found[OURS] if theirs and OURS in found else None
 
     @property
     def disturbed(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +29,6 @@ class Model:
 
     def __init__(self, engine: Runner) -> None:
         self.engine = engine
-        self._fits: FeedsThatFit | None = None  # made by the first run
 
     @classmethod
     def from_engine(cls, engine: Runner, open_engine: Callable[[Path], Runner]) -> Self:
@@ -63,11 +63,12 @@ class Model:
         Raises InputError for inputs that do not fit, with the names that were found and wanted; TimeLimitError where it takes longer
         than ``timeout`` seconds.
         """
-        fits = self._fits
-        if fits is None:
-            fits = self._fits = FeedsThatFit(self.engine.inputs, self.engine.optional_inputs)
-        ready = feeds if type(feeds) is dict and fits(feeds) else as_feeds(feeds, self.engine.inputs, self.engine.optional_inputs)
+        ready = feeds if type(feeds) is dict and self._fits(feeds) else as_feeds(feeds, self.engine.inputs, self.engine.optional_inputs)
         return self.engine.run(ready) if timeout is None else self.engine.run(ready, timeout=timeout)
+
+    @functools.cached_property
+    def _fits(self) -> FeedsThatFit:
+        return FeedsThatFit(self.engine.inputs, self.engine.optional_inputs)
 
     def close(self) -> None:
         """Frees the session. Running the model afterwards raises InputError."""

@@ -99,7 +99,7 @@ class TunedEngine:
         for check in way.checks:
             check.seen(feeds)
         if timeout is None:
-            return (way.run or self._run_of(way))(feeds, outputs)
+            return (way.run or way.opened(self._engine(way.setting)))(feeds, outputs)
         return self._engine(way.setting).run(feeds, outputs, timeout=timeout)
 
     def run_into(self, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], *, timeout: float | None = None) -> None:
@@ -165,8 +165,8 @@ class TunedEngine:
 
     def _way_for(self, feeds: Mapping[str, np.ndarray]) -> _Way:
         # Invalid feeds, whose rows cannot be counted, go to the session for one row, which reports the error.
-        countable = self._axis is not None and (type(feeds) is dict or isinstance(feeds, Mapping))
-        rows = self._axis.rows(feeds) if countable and self._axis is not None else 1
+        axis = self._axis
+        rows = axis.rows(feeds) if axis is not None and (type(feeds) is dict or isinstance(feeds, Mapping)) else 1
         way = self._way_of_rows.get(rows) or self._way_for_rows(rows)
         if way.foreign and not all(getattr(array, "size", 1) for array in feeds.values()):
             return self._way_of(self._plain(way.setting))  # for inputs without elements, OpenVINO gives outputs of other shapes
@@ -188,11 +188,6 @@ class TunedEngine:
     def _way_of(self, setting: Setting) -> _Way:
         return self._ways.get(setting) or self._ways.setdefault(setting, _Way(setting, self.inputs, self._checks.get(setting, ())))
 
-    def _run_of(self, way: _Way) -> _Run:
-        engine = self._engine(way.setting)
-        way.run = BoundRun(engine).run if way.setting.binding == "run_into" else engine.run
-        return way.run
-
     def _check_of(self, plan: Plan) -> PlanCheck:
         default = plan.measured[-1].settings[0]
 
@@ -201,7 +196,7 @@ class TunedEngine:
 
         def run(feeds: Mapping[str, np.ndarray]) -> object:
             way = self._way_of(plan.setting)
-            return (way.run or self._run_of(way))(feeds, None)
+            return (way.run or way.opened(self._engine(way.setting)))(feeds, None)
 
         def is_for(feeds: Mapping[str, np.ndarray]) -> bool:
             return self.tuning.nearest(self._axis.rows(feeds) if self._axis is not None else 1).batch == plan.batch
@@ -269,6 +264,11 @@ class _Way:
         self.foreign = setting.backend != ort.ONNXRUNTIME
         self.fixed = _Fixed(setting, inputs) if setting.sizes else None
         self.run: _Run | None = None  # once its session is open
+
+    def opened(self, engine: AnyEngine) -> _Run:
+        """The run, on the setting's session."""
+        self.run = BoundRun(engine).run if self.setting.binding == "run_into" else engine.run
+        return self.run
 
 
 class _Fixed:

@@ -62,12 +62,11 @@ def compensate(
         if tensor.data_type != TensorProto.INT8 or not by_output:
             continue
         nearest = numpy_helper.to_array(tensor)
-        rows = layer.weight.T if layer.transposed else layer.weight.reshape(len(layer.weight), -1)
         most = int(np.abs(nearest.astype(np.int64)).max(initial=1))
-        scales = np.broadcast_to(scale.reshape(-1, 1), (len(rows), 1))
+        scales = np.broadcast_to(scale.reshape(-1, 1), (len(layer.rows), 1))
         key = (node.name, scale.tobytes() + bytes([most]))
         if key not in known:
-            made = round_rows(rows.astype(np.float64), scales, moments[node.name].astype(np.float64), most)
+            made = round_rows(layer.rows.astype(np.float64), scales, moments[node.name].astype(np.float64), most)
             known[key] = made.astype(nearest.dtype)
         rounded = known[key]
         whole = rounded.T if layer.transposed else rounded.reshape(layer.weight.shape)
@@ -107,6 +106,11 @@ class _Layer:
     transposed: bool  # a dense layer's weights as (inputs, outputs)
 
     @property
+    def rows(self) -> np.ndarray:
+        """The weights as (outputs, inputs)."""
+        return self.weight.T if self.transposed else self.weight.reshape(len(self.weight), -1)
+
+    @property
     def kernel(self) -> tuple[int, ...]:
         """(height, width) of a convolution's, empty for a dense layer."""
         return self.weight.shape[2:]
@@ -129,7 +133,7 @@ def _layers(original: onnx.ModelProto) -> dict[str, _Layer]:
 
 def moments_bytes(original: onnx.ModelProto) -> tuple[int, int]:
     """Memory of what :func:`layer_moments` gives, and of :func:`compensate` for its largest layer."""
-    inputs = [layer.weight.size // (layer.weight.shape[1 if layer.transposed else 0] or 1) for layer in _layers(original).values()]
+    inputs = [layer.rows.shape[1] for layer in _layers(original).values()]
     # In float64: the moments, their inverse, its factor.
     return sum(each**2 for each in inputs) * 4, max(inputs, default=0) ** 2 * 8 * 3
 

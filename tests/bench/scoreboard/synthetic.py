@@ -7,6 +7,7 @@ budget is checked on a text that the model writes itself.
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -116,4 +117,8 @@ def _make_lstm(path: Path) -> None:
 def make(name: str, path: Path) -> None:
     """Write the model of that name, one of ``scoreboard.models.MADE``, to ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    {"resnet18": _make_resnet18, "lstm-2x512": _make_lstm}[name](path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder, path.name)
+        {"resnet18": _make_resnet18, "lstm-2x512": _make_lstm}[name](made)
+        for file in sorted(Path(folder).iterdir(), key=lambda file: file == made):  # the model last: where it is, its variants are
+            file.replace(path.with_name(file.name))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from onnxferry.export.bench.contenders.base import OURS
 from onnxferry.export.bench.report import Results, duration, geometric_mean
+from onnxferry.export.bench.results import Row
 from onnxferry.runtime.machine.cpu import cpu_features
 from scoreboard.contenders import ONE_STEP
 from scoreboard.models import shipped_rows
@@ -45,10 +46,10 @@ def verdicts(results: Results, threads: str) -> list[Verdict]:
     """Of the rows with so many threads."""
     shipped = shipped_rows()
     every = [(name, batch) for name in shipped for batch in EVERY]
-    undisturbed = {key: row.undisturbed_ratio for key in every if (row := results.rows.get((*key, threads))) is not None}
+    undisturbed = _ratios(results, threads, every, lambda row: row.undisturbed_ratio)
     found = [
         _least(_ratios(results, threads, every), every, "every shipped model, batch 1, 8 and 64: × the best peer", 0.98),
-        _least(_known(undisturbed), every, "the same, by the fastest tenth of the runs", 0.98),
+        _least(undisturbed, every, "the same, by the fastest tenth of the runs", 0.98),
     ]
     for batch, (must, aim) in _means_asked(cpu_features()).items():
         ratios = _ratios(results, threads, [(name, batch) for name in shipped])
@@ -66,13 +67,14 @@ def _means_asked(features: str) -> dict[int, tuple[float, float]]:
     return {1: (1.3, 1.6), 64: (1.0, 1.3)} if of_bytes else {1: (1.35, 1.6), 64: (1.5, 1.8)}
 
 
-def _ratios(results: Results, threads: str, keys: Collection[tuple[str, int]]) -> dict[tuple[str, int], float]:
+def _ratios(
+    results: Results,
+    threads: str,
+    keys: Collection[tuple[str, int]],
+    ratio_of: Callable[[Row], float | None] = lambda row: row.ratio,
+) -> dict[tuple[str, int], float]:
     rows = {key: results.rows.get((*key, threads)) for key in keys}
-    return _known({key: row.ratio for key, row in rows.items() if row is not None})
-
-
-def _known(ratios: Mapping[tuple[str, int], float | None]) -> dict[tuple[str, int], float]:
-    return {key: ratio for key, ratio in ratios.items() if ratio is not None}
+    return {key: ratio for key, row in rows.items() if row is not None and (ratio := ratio_of(row)) is not None}
 
 
 def _least(ratios: Mapping[tuple[str, int], float], keys: Collection[tuple[str, int]], what: str, must: float) -> Verdict:
